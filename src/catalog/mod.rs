@@ -1,0 +1,19 @@
+//! What pg_probackup wrote: the catalog, its instances and their backups.
+//!
+//! ```text
+//! CATALOG/backups/INSTANCE/pg_probackup.conf
+//! CATALOG/backups/INSTANCE/ID/backup.control            -> control
+//! CATALOG/backups/INSTANCE/ID/backup_content.control    -> content
+//! CATALOG/backups/INSTANCE/ID/page_header_map           -> page_index
+//! CATALOG/backups/INSTANCE/ID/database/..               the stored files
+//! CATALOG/wal/INSTANCE/..                               the WAL archive
+//! ```
+//!
+//! The catalog belongs to pg_probackup. The only thing this crate ever writes
+//! into it is the shared lock that pg_probackup's own restore takes ([`lock`]).
+
+pub mod backup;
+
+pub use backup::{
+    Backup, BackupId, BackupMode, BackupStatus, CompressAlg, ProgramVersion, TablespaceMapping,
+};

@@ -1,0 +1,13 @@
+//! pbkfs: a pg_probackup backup as a writable PostgreSQL data directory.
+//!
+//! The modules stand in one direction only, each using those to its left:
+//!
+//! ```text
+//! pg <- catalog <- chain <- image <- overlay -> diff
+//!                                    fuse -> overlay
+//!                                    session -> server, and all below it
+//!                                    cli -> session, profile
+//! ```
+
+pub mod catalog;
+pub mod pg;

@@ -1,0 +1,2 @@
+//! The `pbkfs` command: parse, run, exit.
+fn main() {}
