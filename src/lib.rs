@@ -10,4 +10,7 @@
 //! ```
 
 pub mod catalog;
+pub mod diff;
+pub mod image;
+pub mod overlay;
 pub mod pg;

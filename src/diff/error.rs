@@ -1,0 +1,115 @@
+//! What can go wrong with a diff.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::lock::LockHolder;
+
+/// An error of the diff directory.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    /// A system call on one of the diff's files failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has the diff.
+    #[error("the diff {} is in use by {holder}; stop that one first (pbkfs down), or use another diff_dir", path.display())]
+    Busy {
+        /// The diff.
+        path: PathBuf,
+        /// Who, as written in the lock file.
+        holder: LockHolder,
+    },
+    /// The diff belongs to another backup.
+    #[error(
+        "the diff {} belongs to backup {bound} and cannot be used with {wanted}; \
+         use that backup again, or another diff_dir for this one",
+        path.display()
+    )]
+    BoundElsewhere {
+        /// The diff.
+        path: PathBuf,
+        /// What it is bound to.
+        bound: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The directory holds something that is not a diff.
+    #[error(
+        "{} is not empty and is not a pbkfs diff (it has no {}); give an empty or new directory",
+        path.display(), super::binding::BINDING_FILE
+    )]
+    NotADiff {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The binding cannot be read.
+    #[error("{} is damaged: {source}", path.display())]
+    BadBinding {
+        /// The binding's file.
+        path: PathBuf,
+        /// Where.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A newer pbkfs wrote it.
+    #[error("{} has format version {found}, this pbkfs reads up to {known}; use a newer pbkfs", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version in it.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// The metadata store failed.
+    #[error("the diff's metadata {} cannot be {action}: {source}", path.display())]
+    Store {
+        /// What was tried, as a participle.
+        action: &'static str,
+        /// The store's file.
+        path: PathBuf,
+        /// The store's answer.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// A record in the store does not decode.
+    #[error("the diff's metadata has a damaged record for {what}: {reason}")]
+    BadRecord {
+        /// Which record.
+        what: String,
+        /// Why it does not decode.
+        reason: String,
+    },
+}
+
+impl DiffError {
+    /// An I/O error on `path`.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// The system's error number behind it, if there is one.
+    #[must_use]
+    pub fn os_error(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Store { source, .. } => match &**source {
+                redb::Error::Io(e) => e.raw_os_error(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The writable layer on disk: what a clone changed, and nothing else.
+//!
+//! ```text
+//! DIFF/.pbkfs-binding.json   the backup that the diff belongs to      -> binding
+//! DIFF/.pbkfs-lock           flock'ed while in use, never deleted     -> lock
+//! DIFF/meta.redb             names, inodes, which blocks are here     -> store
+//! DIFF/data/INODE            the bytes, at their natural offsets      -> data
+//! ```
+//!
+//! This module stores and finds; what the parts mean together (which block
+//! wins, when a bit may become durable) is decided in [`crate::overlay`]. The
+//! one rule that both rest on: **metadata that points at bytes is committed
+//! only after those bytes are on disk.**
+
+mod binding;
+mod data;
+mod error;
+mod lock;
+mod record;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use binding::{Binding, FORMAT_VERSION};
+pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
+pub use error::DiffError;
+pub use lock::{DiffLock, LockHolder};
+pub use record::{
+    BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,
+};
+pub use store::{Namespace, Store, StoreBackend};
+
+const META_FILE: &str = "meta.redb";
+const DATA_DIR: &str = "data";
+
+/// An opened, locked diff directory, bound to one backup.
+pub struct Diff {
+    root: PathBuf,
+    store: Store,
+    storage: Arc<dyn Storage>,
+    binding: Binding,
+    // Held for its Drop: the flock goes when the diff does.
+    _lock: Option<DiffLock>,
+}
+
+impl Diff {
+    /// Opens the diff in `root`, which is made when it does not exist, and
+    /// binds it to `binding` if it is new. `lock` is the diff's own lock,
+    /// taken before by [`DiffLock::acquire`].
+    ///
+    /// # Errors
+    /// [`DiffError::BoundElsewhere`] when the diff belongs to another backup;
+    /// [`DiffError::NotADiff`] when the directory holds something else;
+    /// I/O and format errors of its parts.
+    pub fn open(root: &Path, lock: DiffLock, binding: &Binding) -> Result<Self, DiffError> {
+        let binding = binding::bind(root, binding)?;
+        let storage = DirStorage::open(&root.join(DATA_DIR))?;
+        let store = Store::open(StoreBackend::File(root.join(META_FILE)))?;
+        Ok(Self {
+            root: root.to_owned(),
+            store,
+            storage: Arc::new(storage),
+            binding,
+            _lock: Some(lock),
+        })
+    }
+
+    /// A diff over any storage, for tests that lose power on purpose.
+    #[doc(hidden)]
+    pub fn from_parts(
+        backend: StoreBackend,
+        storage: Arc<dyn Storage>,
+        binding: Binding,
+    ) -> Result<Self, DiffError> {
+        let store = Store::open(backend)?;
+        Ok(Self {
+            root: PathBuf::new(),
+            store,
+            storage,
+            binding,
+            _lock: None,
+        })
+    }
+
+    /// The diff's directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The metadata.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The data files.
+    #[must_use]
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    /// The backup that the diff belongs to.
+    #[must_use]
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
+    /// Applies `batch` in one durable transaction. Data files made since the
+    /// last call get their directory entries synced first, so that no record
+    /// can outlive the file that it points at.
+    ///
+    /// # Errors
+    /// The file system's own error (`ENOSPC`, `EIO`) in
+    /// [`DiffError::Io`]; nothing of the batch is applied then.
+    pub fn commit(&self, batch: &Batch) -> Result<(), DiffError> {
+        self.storage
+            .sync_names()
+            .map_err(|e| DiffError::io("sync", &self.root.join(DATA_DIR), e))?;
+        self.store.commit(batch)
+    }
+
+    /// Removes data files that no record names: left by a crash between
+    /// making a file and committing it, or between a committed removal and
+    /// deleting its bytes.
+    ///
+    /// # Errors
+    /// I/O errors of the data directory.
+    pub fn collect_garbage(&self) -> Result<usize, DiffError> {
+        let data_dir = self.root.join(DATA_DIR);
+        let files = self
+            .storage
+            .list()
+            .map_err(|e| DiffError::io("list", &data_dir, e))?;
+        let known = self.store.inodes_with_content()?;
+        let mut removed = 0;
+        for ino in files.into_iter().filter(|ino| !known.contains(ino)) {
+            self.storage
+                .remove(ino)
+                .map_err(|e| DiffError::io("remove", &data_dir.join(ino.to_string()), e))?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Bytes that the diff takes on disk, holes left out.
+    ///
+    /// # Errors
+    /// I/O errors of the directory.
+    pub fn disk_bytes(root: &Path) -> Result<u64, DiffError> {
+        use std::os::unix::fs::MetadataExt;
+        let mut total = 0;
+        for dir in [root.to_owned(), root.join(DATA_DIR)] {
+            let entries = std::fs::read_dir(&dir).map_err(|e| DiffError::io("list", &dir, e))?;
+            for entry in entries.flatten() {
+                // A file may vanish between the two calls; it takes nothing then.
+                let Ok(meta) = entry.metadata() else { continue };
+                if meta.is_file() {
+                    total += meta.blocks() * 512;
+                }
+            }
+        }
+        Ok(total)
+    }
+}

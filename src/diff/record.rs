@@ -1,0 +1,133 @@
+//! The records of `meta.redb`, and the batch in which they change.
+//!
+//! | table      | key                        | value                              |
+//! |------------|----------------------------|------------------------------------|
+//! | `meta`     | name                       | number: format, next inode         |
+//! | `names`    | (directory inode, name)    | inode, or 0: the image's is hidden |
+//! | `inodes`   | inode                      | [`InodeRecord`] as JSON            |
+//! | `contents` | inode                      | [`ContentRecord`] as JSON          |
+//! | `blocks`   | (inode, chunk)             | roaring bitmap, portable format    |
+//!
+//! Inodes below 2^32 are the image's nodes (node + 1); the clone's own begin
+//! at 2^32. JSON keeps the records readable with a dump of the store, and
+//! lets a later version add fields.
+
+use std::path::PathBuf;
+
+use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
+
+/// Blocks whose presence one bitmap record holds: 128 MiB of file, 2 KiB of
+/// bitmap at worst, so that an fsync after one write rewrites little.
+pub const BLOCKS_PER_CHUNK: u32 = 16_384;
+
+/// What an inode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InodeKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A Unix socket.
+    Socket,
+}
+
+/// An inode's attributes. The size and times of a regular file's content are
+/// in its [`ContentRecord`] or with its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InodeRecord {
+    /// What it is.
+    pub kind: InodeKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Names that point at it.
+    pub nlink: u32,
+    /// Last change of the content, nanoseconds since the epoch. For a regular
+    /// file, its content has the truth.
+    pub mtime_ns: i64,
+    /// Last change of the inode, nanoseconds since the epoch.
+    pub ctime_ns: i64,
+    /// A symbolic link's target, as bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Vec<u8>>,
+}
+
+/// Where a regular file's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "layout", rename_all = "lowercase")]
+pub enum ContentRecord {
+    /// All of them in `data/INODE`, whose length and times are the file's.
+    Whole {
+        /// The image file that it was copied from, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<PathBuf>,
+    },
+    /// Changed blocks in `data/INODE`; the others in the image up to
+    /// `base_len`, and zeros from there on.
+    Blocks {
+        /// The image file below.
+        origin: PathBuf,
+        /// The file's length in bytes.
+        size: u64,
+        /// The image's bytes that still show through.
+        base_len: u64,
+        /// Last change, nanoseconds since the epoch.
+        mtime_ns: i64,
+    },
+}
+
+/// What a name in a directory leads to, over what the image says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameEntry {
+    /// This inode.
+    Inode(u64),
+    /// Nothing: the image's entry of that name is hidden.
+    Whiteout,
+}
+
+/// The presence of one chunk's blocks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlockChunk {
+    /// The file.
+    pub ino: u64,
+    /// `block / BLOCKS_PER_CHUNK`.
+    pub chunk: u32,
+    /// Blocks of the file that the diff has, all within the chunk.
+    pub blocks: RoaringBitmap,
+}
+
+/// Changes that become durable together, or not at all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// Names to set; `None` removes what the diff says of the name.
+    pub names: Vec<(u64, Vec<u8>, Option<NameEntry>)>,
+    /// Inodes to set or remove.
+    pub inodes: Vec<(u64, Option<InodeRecord>)>,
+    /// Contents to set, or to remove with all their blocks.
+    pub contents: Vec<(u64, Option<ContentRecord>)>,
+    /// Bitmaps to replace; an empty one is removed. Applied after `contents`.
+    pub blocks: Vec<BlockChunk>,
+    /// The next inode to give out, if it moved.
+    pub next_ino: Option<u64>,
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+            && self.inodes.is_empty()
+            && self.contents.is_empty()
+            && self.blocks.is_empty()
+            && self.next_ino.is_none()
+    }
+}

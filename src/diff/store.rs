@@ -1,0 +1,485 @@
+//! `meta.redb`: the diff's metadata, in an ACID store.
+//!
+//! Everything goes in by [`Store::commit`], one durable transaction a call.
+//! The tables are described in [`super::record`].
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    WriteTransaction,
+};
+use roaring::RoaringBitmap;
+
+use super::error::DiffError;
+use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeRecord, NameEntry};
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const NAMES: TableDefinition<(u64, &[u8]), u64> = TableDefinition::new("names");
+const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");
+const CONTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("contents");
+const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks");
+
+const NEXT_INO: &str = "next_ino";
+const FORMAT: &str = "format";
+const FORMAT_VERSION: u64 = 1;
+
+/// The inode number that stands for "hidden" in `names`. No inode has it.
+const WHITEOUT: u64 = 0;
+
+/// The store is small (a clone that rewrote 1 TB has 16 MB of bitmaps), and
+/// the overlay keeps what it uses in memory, so a small cache is enough.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// Where the store lives.
+pub enum StoreBackend {
+    /// In a file.
+    File(PathBuf),
+    /// In whatever this makes each time the store is opened.
+    Custom(Box<dyn Fn() -> Box<dyn StorageBackend> + Send + Sync>),
+}
+
+impl StoreBackend {
+    fn open(&self) -> Result<Database, redb::Error> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        Ok(match self {
+            Self::File(path) => builder.create(path)?,
+            Self::Custom(make) => builder.create_with_backend(Boxed(make()))?,
+        })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Custom(_) => Path::new("(in memory)"),
+        }
+    }
+}
+
+/// redb takes a backend by type, not by box.
+#[derive(Debug)]
+struct Boxed(Box<dyn StorageBackend>);
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.0.write(offset, data)
+    }
+    fn close(&self) -> std::io::Result<()> {
+        self.0.close()
+    }
+}
+
+/// The names and inodes of a diff, as they were last committed.
+#[derive(Debug, Default)]
+pub struct Namespace {
+    /// (directory, name, what it leads to), in key order.
+    pub names: Vec<(u64, Vec<u8>, NameEntry)>,
+    /// Inodes whose attributes the diff has.
+    pub inodes: Vec<(u64, InodeRecord)>,
+    /// The next inode to give out, if any was.
+    pub next_ino: Option<u64>,
+}
+
+/// The diff's metadata.
+pub struct Store {
+    backend: StoreBackend,
+    // `None` only while a failed store is opened anew.
+    database: Mutex<Option<Database>>,
+}
+
+impl Store {
+    /// Opens the store, making it if it does not exist.
+    ///
+    /// # Errors
+    /// I/O errors; a store that is damaged, or that a newer version wrote.
+    pub fn open(backend: StoreBackend) -> Result<Self, DiffError> {
+        let store = Self {
+            backend,
+            database: Mutex::new(None),
+        };
+        store.with("opened", |database| {
+            let new = {
+                let read = database.begin_read()?;
+                match read.open_table(META) {
+                    Ok(table) => table.get(FORMAT)?.is_none(),
+                    Err(redb::TableError::TableDoesNotExist(_)) => true,
+                    Err(e) => return Err(e.into()),
+                }
+            };
+            if new { create_tables(database) } else { Ok(()) }
+        })?;
+        store.check_format()?;
+        Ok(store)
+    }
+
+    fn check_format(&self) -> Result<(), DiffError> {
+        let found = self.with("read", |database| {
+            let table = database.begin_read()?.open_table(META)?;
+            Ok(table.get(FORMAT)?.map(|v| v.value()))
+        })?;
+        match found {
+            Some(FORMAT_VERSION) => Ok(()),
+            other => Err(DiffError::Version {
+                path: self.backend.path().to_owned(),
+                found: other
+                    .and_then(|v| u32::try_from(v).ok())
+                    .unwrap_or(u32::MAX),
+                known: u32::try_from(FORMAT_VERSION).unwrap_or(u32::MAX),
+            }),
+        }
+    }
+
+    /// Runs `work` on the database. After an I/O error (a full disk) redb
+    /// refuses all further use of a handle, though what is on disk is whole:
+    /// the next call then opens it anew.
+    fn with<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, DiffError> {
+        let wrap = |source: redb::Error| DiffError::Store {
+            action,
+            path: self.backend.path().to_owned(),
+            source: Box::new(source),
+        };
+        let mut guard: MutexGuard<'_, _> =
+            self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match guard.take() {
+            Some(database) => database,
+            None => self.backend.open().map_err(wrap)?,
+        };
+        match work(&database) {
+            Ok(value) => {
+                *guard = Some(database);
+                Ok(value)
+            }
+            Err(e) => {
+                if !matches!(e, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                    *guard = Some(database);
+                }
+                Err(wrap(e))
+            }
+        }
+    }
+
+    /// Applies `batch` durably, all of it or nothing.
+    ///
+    /// # Errors
+    /// The file system's own error inside [`DiffError::Store`].
+    pub fn commit(&self, batch: &Batch) -> Result<(), DiffError> {
+        let encoded = Encoded::new(batch)?;
+        self.with("written", |database| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            apply(&transaction, batch, &encoded)?;
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    /// All names and inodes.
+    ///
+    /// # Errors
+    /// I/O errors and damaged records.
+    pub fn namespace(&self) -> Result<Namespace, DiffError> {
+        let (names, inodes, next_ino) = self.with("read", |database| {
+            let read = database.begin_read()?;
+            let mut names = Vec::new();
+            for row in read.open_table(NAMES)?.iter()? {
+                let (key, value) = row?;
+                let (dir, name) = key.value();
+                names.push((dir, name.to_owned(), entry(value.value())));
+            }
+            let mut inodes = Vec::new();
+            for row in read.open_table(INODES)?.iter()? {
+                let (key, value) = row?;
+                inodes.push((key.value(), value.value().to_owned()));
+            }
+            let next_ino = read.open_table(META)?.get(NEXT_INO)?.map(|v| v.value());
+            Ok((names, inodes, next_ino))
+        })?;
+        let inodes = inodes
+            .into_iter()
+            .map(|(ino, json)| Ok((ino, decode::<InodeRecord>("inode", ino, &json)?)))
+            .collect::<Result<_, DiffError>>()?;
+        Ok(Namespace {
+            names,
+            inodes,
+            next_ino,
+        })
+    }
+
+    /// One file's content record and, for the blocks layout, its blocks.
+    ///
+    /// # Errors
+    /// I/O errors and damaged records.
+    pub fn content(&self, ino: u64) -> Result<Option<(ContentRecord, RoaringBitmap)>, DiffError> {
+        let (json, chunks) = self.with("read", |database| {
+            let read = database.begin_read()?;
+            let json = read
+                .open_table(CONTENTS)?
+                .get(ino)?
+                .map(|v| v.value().to_owned());
+            let mut chunks = Vec::new();
+            if json.is_some() {
+                for row in read.open_table(BLOCKS)?.range((ino, 0)..=(ino, u32::MAX))? {
+                    chunks.push(row?.1.value().to_owned());
+                }
+            }
+            Ok((json, chunks))
+        })?;
+        let Some(json) = json else { return Ok(None) };
+        let record = decode("content", ino, &json)?;
+        let mut blocks = RoaringBitmap::new();
+        for chunk in chunks {
+            blocks |= RoaringBitmap::deserialize_from(chunk.as_slice())
+                .map_err(|e| bad_record("blocks", ino, &e))?;
+        }
+        Ok(Some((record, blocks)))
+    }
+
+    /// The inodes that have a content record.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn inodes_with_content(&self) -> Result<HashSet<u64>, DiffError> {
+        self.with("read", |database| {
+            let mut inodes = HashSet::new();
+            for row in database.begin_read()?.open_table(CONTENTS)?.iter()? {
+                inodes.insert(row?.0.value());
+            }
+            Ok(inodes)
+        })
+    }
+}
+
+fn create_tables(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction
+        .open_table(META)?
+        .insert(FORMAT, FORMAT_VERSION)?;
+    transaction.open_table(NAMES)?;
+    transaction.open_table(INODES)?;
+    transaction.open_table(CONTENTS)?;
+    transaction.open_table(BLOCKS)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The parts of a batch that need encoding, encoded before the transaction
+/// begins, so that a failure leaves nothing half done.
+struct Encoded {
+    inodes: Vec<Option<Vec<u8>>>,
+    contents: Vec<Option<Vec<u8>>>,
+    blocks: Vec<Option<Vec<u8>>>,
+}
+
+impl Encoded {
+    fn new(batch: &Batch) -> Result<Self, DiffError> {
+        Ok(Self {
+            inodes: encode_all("inode", &batch.inodes)?,
+            contents: encode_all("content", &batch.contents)?,
+            blocks: batch
+                .blocks
+                .iter()
+                .map(encode_chunk)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn encode_all<R: serde::Serialize>(
+    what: &str,
+    records: &[(u64, Option<R>)],
+) -> Result<Vec<Option<Vec<u8>>>, DiffError> {
+    let encode = |(ino, record): &(u64, Option<R>)| {
+        let encoded = record.as_ref().map(serde_json::to_vec).transpose();
+        encoded.map_err(|e| bad_record(what, *ino, &e))
+    };
+    records.iter().map(encode).collect()
+}
+
+fn encode_chunk(chunk: &BlockChunk) -> Result<Option<Vec<u8>>, DiffError> {
+    debug_assert!(
+        chunk
+            .blocks
+            .iter()
+            .all(|b| b / BLOCKS_PER_CHUNK == chunk.chunk)
+    );
+    if chunk.blocks.is_empty() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(chunk.blocks.serialized_size());
+    chunk
+        .blocks
+        .serialize_into(&mut bytes)
+        .map_err(|e| bad_record("blocks", chunk.ino, &e))?;
+    Ok(Some(bytes))
+}
+
+fn apply(
+    transaction: &WriteTransaction,
+    batch: &Batch,
+    encoded: &Encoded,
+) -> Result<(), redb::Error> {
+    let mut names = transaction.open_table(NAMES)?;
+    for (dir, name, entry) in &batch.names {
+        let key = (*dir, name.as_slice());
+        match entry {
+            Some(NameEntry::Inode(ino)) => names.insert(key, *ino)?,
+            Some(NameEntry::Whiteout) => names.insert(key, WHITEOUT)?,
+            None => names.remove(key)?,
+        };
+    }
+    let mut inodes = transaction.open_table(INODES)?;
+    for ((ino, _), json) in batch.inodes.iter().zip(&encoded.inodes) {
+        match json {
+            Some(json) => inodes.insert(ino, json.as_slice())?,
+            None => inodes.remove(ino)?,
+        };
+    }
+    let mut contents = transaction.open_table(CONTENTS)?;
+    let mut blocks = transaction.open_table(BLOCKS)?;
+    for ((ino, _), json) in batch.contents.iter().zip(&encoded.contents) {
+        match json {
+            Some(json) => {
+                contents.insert(ino, json.as_slice())?;
+            }
+            None => {
+                contents.remove(ino)?;
+                blocks.retain_in((*ino, 0)..=(*ino, u32::MAX), |_, _| false)?;
+            }
+        }
+    }
+    for (chunk, bytes) in batch.blocks.iter().zip(&encoded.blocks) {
+        let key = (chunk.ino, chunk.chunk);
+        match bytes {
+            Some(bytes) => blocks.insert(key, bytes.as_slice())?,
+            None => blocks.remove(key)?,
+        };
+    }
+    if let Some(next) = batch.next_ino {
+        transaction.open_table(META)?.insert(NEXT_INO, next)?;
+    }
+    Ok(())
+}
+
+fn entry(value: u64) -> NameEntry {
+    if value == WHITEOUT {
+        NameEntry::Whiteout
+    } else {
+        NameEntry::Inode(value)
+    }
+}
+
+fn decode<R: serde::de::DeserializeOwned>(
+    what: &str,
+    ino: u64,
+    json: &[u8],
+) -> Result<R, DiffError> {
+    serde_json::from_slice(json).map_err(|e| bad_record(what, ino, &e))
+}
+
+fn bad_record(what: &str, ino: u64, reason: &dyn std::fmt::Display) -> DiffError {
+    DiffError::BadRecord {
+        what: format!("{what} {ino}"),
+        reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diff::record::InodeKind;
+
+    fn record(mode: u32) -> InodeRecord {
+        InodeRecord {
+            kind: InodeKind::File,
+            mode,
+            uid: 1,
+            gid: 2,
+            nlink: 1,
+            mtime_ns: -5,
+            ctime_ns: 6,
+            link: Some(vec![0xff, b'/']),
+        }
+    }
+
+    #[test]
+    fn what_is_committed_is_there_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.redb");
+        let content = ContentRecord::Blocks {
+            origin: "base/5/1259".into(),
+            size: 10,
+            base_len: 3,
+            mtime_ns: 9,
+        };
+        let far = BLOCKS_PER_CHUNK + 1;
+        let batch = Batch {
+            names: vec![
+                (1, b"a".to_vec(), Some(NameEntry::Inode(1 << 32))),
+                (1, vec![0xfe], Some(NameEntry::Whiteout)),
+            ],
+            inodes: vec![(1 << 32, Some(record(0o600)))],
+            contents: vec![(9, Some(content.clone()))],
+            blocks: vec![
+                BlockChunk {
+                    ino: 9,
+                    chunk: 0,
+                    blocks: [1, 2].into_iter().collect(),
+                },
+                BlockChunk {
+                    ino: 9,
+                    chunk: 1,
+                    blocks: [far].into_iter().collect(),
+                },
+            ],
+            next_ino: Some((1 << 32) + 1),
+        };
+        Store::open(StoreBackend::File(path.clone()))
+            .unwrap()
+            .commit(&batch)
+            .unwrap();
+
+        let store = Store::open(StoreBackend::File(path)).unwrap();
+        let namespace = store.namespace().unwrap();
+        assert_eq!(
+            namespace.names,
+            vec![
+                (1, b"a".to_vec(), NameEntry::Inode(1 << 32)),
+                (1, vec![0xfe], NameEntry::Whiteout)
+            ]
+        );
+        assert_eq!(namespace.inodes, vec![(1 << 32, record(0o600))]);
+        assert_eq!(namespace.next_ino, Some((1 << 32) + 1));
+        assert_eq!(
+            store.content(9).unwrap(),
+            Some((content, [1, 2, far].into_iter().collect()))
+        );
+        assert_eq!(store.content(10).unwrap(), None);
+
+        let removal = Batch {
+            contents: vec![(9, None)],
+            ..Batch::default()
+        };
+        store.commit(&removal).unwrap();
+        assert_eq!(store.content(9).unwrap(), None);
+        assert!(store.inodes_with_content().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,167 @@
+//! Attributes: what `stat` shows, and changing them.
+
+use std::time::SystemTime;
+
+use super::lower::Lower;
+use super::tree::{Ino, Inode, Tree};
+use super::{Overlay, OverlayError};
+use crate::diff::{InodeKind, system_time, time_ns};
+
+/// What `stat` shows of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// The inode's number.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: InodeKind,
+    /// Length in bytes.
+    pub size: u64,
+    /// Space taken, in units of 512 bytes.
+    pub blocks: u64,
+    /// Last change of the content.
+    pub mtime: SystemTime,
+    /// Last change of the inode.
+    pub ctime: SystemTime,
+    /// Permission bits.
+    pub mode: u32,
+    /// Names that point at it.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A time to set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeChange {
+    /// The time of the call.
+    Now,
+    /// This one.
+    At(SystemTime),
+}
+
+/// The attributes to change; `None` leaves one as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttrChange {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length in bytes.
+    pub size: Option<u64>,
+    /// Last change of the content.
+    pub mtime: Option<TimeChange>,
+}
+
+/// The present, in the form of the diff's records.
+pub fn now_ns() -> i64 {
+    time_ns(SystemTime::now())
+}
+
+impl<L: Lower> Overlay<L> {
+    /// An inode's attributes.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`] for an unknown inode; what telling the
+    /// length of an image file or of a data file can fail with.
+    pub fn attr(&self, ino: Ino) -> Result<Attr, OverlayError> {
+        let inode = self.inode(&self.tree(), ino)?;
+        self.attr_of(ino, &inode)
+    }
+
+    pub(super) fn attr_of(&self, ino: Ino, inode: &Inode) -> Result<Attr, OverlayError> {
+        let mut attr = Attr {
+            ino,
+            kind: inode.kind,
+            size: 0,
+            blocks: 0,
+            mtime: system_time(inode.mtime_ns),
+            ctime: system_time(inode.ctime_ns.max(inode.mtime_ns)),
+            mode: inode.mode,
+            nlink: inode.nlink,
+            uid: inode.uid,
+            gid: inode.gid,
+        };
+        match inode.kind {
+            InodeKind::File => {
+                let stat = self.content_stat(ino)?;
+                attr.size = stat.len;
+                attr.blocks = stat.len.div_ceil(512);
+                attr.mtime = system_time(stat.mtime_ns);
+                attr.ctime = system_time(inode.ctime_ns.max(stat.mtime_ns));
+            }
+            InodeKind::Directory => attr.size = 4096,
+            InodeKind::Symlink => {
+                attr.size = inode.link.as_ref().map_or(0, |link| link.len() as u64);
+            }
+            InodeKind::Fifo | InodeKind::Socket => {}
+        }
+        Ok(attr)
+    }
+
+    /// The inode, from the diff or made up from the image's node.
+    pub(super) fn inode(&self, tree: &Tree, ino: Ino) -> Result<Inode, OverlayError> {
+        if let Some(inode) = tree.inode(ino) {
+            return Ok(inode.clone());
+        }
+        let node = ino.node().ok_or(OverlayError::NotFound)?;
+        let kind = self.kind(tree, ino).ok_or(OverlayError::NotFound)?;
+        let options = &self.options;
+        let timestamp = self.lower.timestamp_ns();
+        let mut inode = Inode::new(
+            kind,
+            self.lower.mode(node),
+            options.uid,
+            options.gid,
+            timestamp,
+        );
+        inode.link = self
+            .lower
+            .symlink_target(node)
+            .map(|target| target.as_os_str().to_owned());
+        Ok(inode)
+    }
+
+    /// Changes attributes and gives the new ones.
+    ///
+    /// # Errors
+    /// Those of [`Overlay::attr`]; [`OverlayError::ReadOnly`];
+    /// [`OverlayError::IsADirectory`] for the size of a directory; the diff's
+    /// own.
+    pub fn set_attr(&self, ino: Ino, change: &AttrChange) -> Result<Attr, OverlayError> {
+        self.diff()?;
+        if let Some(size) = change.size {
+            match self.kind(&self.tree(), ino) {
+                None => return Err(OverlayError::NotFound),
+                Some(InodeKind::Directory) => return Err(OverlayError::IsADirectory),
+                Some(InodeKind::File) => self.truncate(ino, size)?,
+                Some(_) => return Err(OverlayError::Invalid("only files have a length to set")),
+            }
+        }
+        let mtime_ns = change.mtime.map(|time| match time {
+            TimeChange::Now => now_ns(),
+            TimeChange::At(time) => time_ns(time),
+        });
+        if let Some(mtime_ns) = mtime_ns
+            && self.kind(&self.tree(), ino) == Some(InodeKind::File)
+        {
+            self.set_content_mtime(ino, mtime_ns)?;
+        }
+        let mut tree = self.tree_mut();
+        let mut inode = self.inode(&tree, ino)?;
+        let touches_inode = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
+        if touches_inode || mtime_ns.is_some() {
+            inode.mode = change.mode.map_or(inode.mode, |mode| mode & 0o7777);
+            inode.uid = change.uid.unwrap_or(inode.uid);
+            inode.gid = change.gid.unwrap_or(inode.gid);
+            inode.mtime_ns = mtime_ns.unwrap_or(inode.mtime_ns);
+            inode.ctime_ns = now_ns();
+            tree.put(ino, inode.clone());
+        }
+        drop(tree);
+        self.attr_of(ino, &inode)
+    }
+}

@@ -1,0 +1,480 @@
+//! A file of the image with changed blocks in the diff.
+//!
+//! Which bytes count, for block `b` of the file:
+//!
+//! 1. `b` in `present`: the 8 KiB at `b * 8192` of the data file;
+//! 2. else, below `base_len`: the image's;
+//! 3. else zeros.
+//!
+//! The data file always holds whole blocks for those present; `size` cuts
+//! the last one. Truncating lowers `base_len`, so that image bytes once cut
+//! off never come back when the file grows again.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::sync::{Arc, OnceLock};
+
+use nix::fcntl::FallocateFlags;
+use roaring::RoaringBitmap;
+
+use super::OverlayError;
+use super::attr::now_ns;
+use super::content::Ctx;
+use super::lower::Lower;
+use crate::diff::{BLOCKS_PER_CHUNK, BlockChunk, ContentRecord, DataFile};
+use crate::image::NodeId;
+use crate::pg::BLOCK_SIZE;
+
+/// The block size, as file offsets have it.
+pub const BS: u64 = BLOCK_SIZE as u64;
+
+/// See the module's text.
+pub struct Blocks {
+    node: NodeId,
+    data: OnceLock<Arc<dyn DataFile>>,
+    pub size: u64,
+    pub base_len: u64,
+    pub mtime_ns: i64,
+    present: RoaringBitmap,
+    /// Chunks whose presence changed since the last commit.
+    dirty: BTreeSet<u32>,
+    /// Whether the content record changed since the last commit.
+    changed: bool,
+    /// Whether the data file may hold bytes behind the last present block.
+    excess: bool,
+}
+
+/// What a commit of a file's content writes, and what to put back if it fails.
+pub struct BlocksSnapshot {
+    pub record: ContentRecord,
+    pub chunks: Vec<BlockChunk>,
+    dirty: BTreeSet<u32>,
+}
+
+impl Blocks {
+    /// An image file of `len` bytes, unchanged so far.
+    pub fn new(node: NodeId, len: u64, mtime_ns: i64) -> Self {
+        Self {
+            node,
+            data: OnceLock::new(),
+            size: len,
+            base_len: len,
+            mtime_ns,
+            present: RoaringBitmap::new(),
+            dirty: BTreeSet::new(),
+            changed: true,
+            excess: false,
+        }
+    }
+
+    /// As the store has it.
+    pub fn stored(
+        node: NodeId,
+        size: u64,
+        base_len: u64,
+        mtime_ns: i64,
+        present: RoaringBitmap,
+    ) -> Self {
+        let mut blocks = Self::new(node, size, mtime_ns);
+        blocks.base_len = base_len;
+        blocks.present = present;
+        blocks.changed = false;
+        // A crash may have come between the commit and the trimming.
+        blocks.excess = true;
+        blocks
+    }
+
+    /// Whether everything is committed.
+    pub fn is_clean(&self) -> bool {
+        self.dirty.is_empty() && !self.changed
+    }
+
+    /// Whether space waits for a commit to be given back.
+    pub fn has_excess(&self) -> bool {
+        self.excess && !self.is_clean()
+    }
+
+    pub fn set_mtime(&mut self, mtime_ns: i64) {
+        self.mtime_ns = mtime_ns;
+        self.changed = true;
+    }
+
+    /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
+    pub fn read<L: Lower>(
+        &self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, OverlayError> {
+        let wanted = self.size.saturating_sub(offset).min(buf.len() as u64);
+        let end = offset + wanted;
+        let mut at = offset;
+        while at < end {
+            let present = self.is_present(at / BS);
+            let stop = self.run_end(at, present).min(end);
+            let from = (at - offset) as usize;
+            let Some(part) = buf.get_mut(from..from + (stop - at) as usize) else {
+                break;
+            };
+            if present {
+                self.read_data(ctx, ino, at, part)?;
+            } else {
+                self.read_base(ctx, at, part)?;
+            }
+            at = stop;
+        }
+        Ok(wanted as usize)
+    }
+
+    fn is_present(&self, block: u64) -> bool {
+        u32::try_from(block).is_ok_and(|block| self.present.contains(block))
+    }
+
+    /// The end of the run of blocks from `at` that are all present, or all not.
+    fn run_end(&self, at: u64, present: bool) -> u64 {
+        let Ok(block) = u32::try_from(at / BS) else {
+            return u64::MAX;
+        };
+        let mut rest = self.present.range(block..);
+        if !present {
+            return rest.next().map_or(u64::MAX, |next| u64::from(next) * BS);
+        }
+        let run = rest.next_range().map_or(block, |run| *run.end());
+        (u64::from(run) + 1) * BS
+    }
+
+    fn read_data<L: Lower>(
+        &self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), OverlayError> {
+        let n = self.data_file(ctx, ino)?.read_at(buf, offset)?;
+        if n < buf.len() {
+            let block = u32::try_from((offset + n as u64) / BS).unwrap_or(u32::MAX);
+            return Err(OverlayError::MissingBlock { ino, block });
+        }
+        Ok(())
+    }
+
+    fn read_base<L: Lower>(
+        &self,
+        ctx: &Ctx<'_, L>,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), OverlayError> {
+        let below = self.base_len.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (base, beyond) = buf.split_at_mut(below);
+        if !base.is_empty() {
+            ctx.read_lower_exact(self.node, offset, base)?;
+        }
+        beyond.fill(0);
+        Ok(())
+    }
+
+    /// Writes all of `buf`, filling up its first and last block.
+    pub fn write<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        offset: u64,
+        buf: &[u8],
+    ) -> Result<(), OverlayError> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let end = offset
+            .checked_add(buf.len() as u64)
+            .ok_or(OverlayError::TooLarge)?;
+        let first = u32::try_from(offset / BS).map_err(|_| OverlayError::TooLarge)?;
+        let last = u32::try_from((end - 1) / BS).map_err(|_| OverlayError::TooLarge)?;
+        self.data_file(ctx, ino)?;
+        let fill_head = !offset.is_multiple_of(BS) && !self.present.contains(first);
+        let fill_tail = !end.is_multiple_of(BS) && !self.present.contains(last);
+        if fill_head || fill_tail {
+            let start = if fill_head {
+                u64::from(first) * BS
+            } else {
+                offset
+            };
+            let stop = if fill_tail {
+                (u64::from(last) + 1) * BS
+            } else {
+                end
+            };
+            let mut whole = vec![0; (stop - start) as usize];
+            if fill_head {
+                self.fill(ctx, ino, first, start, &mut whole)?;
+            }
+            if fill_tail && (last != first || !fill_head) {
+                self.fill(ctx, ino, last, start, &mut whole)?;
+            }
+            let from = (offset - start) as usize;
+            if let Some(part) = whole.get_mut(from..from + buf.len()) {
+                part.copy_from_slice(buf);
+            }
+            self.write_data(&whole, start)?;
+        } else {
+            self.write_data(buf, offset)?;
+        }
+        self.mark(first, last);
+        self.grow(end);
+        self.mtime_ns = now_ns();
+        Ok(())
+    }
+
+    /// Brings the present content of `block` into its place in `whole`, which
+    /// begins at `start`.
+    fn fill<L: Lower>(
+        &self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        block: u32,
+        start: u64,
+        whole: &mut [u8],
+    ) -> Result<(), OverlayError> {
+        let at = u64::from(block) * BS;
+        let from = (at - start) as usize;
+        if let Some(part) = whole.get_mut(from..from + BLOCK_SIZE) {
+            self.read(ctx, ino, at, part)?;
+        }
+        Ok(())
+    }
+
+    /// The data file, opened or made at first need.
+    pub fn data_file<L: Lower>(
+        &self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+    ) -> Result<&Arc<dyn DataFile>, OverlayError> {
+        if let Some(data) = self.data.get() {
+            return Ok(data);
+        }
+        let storage = ctx.diff()?.storage();
+        // Not made anew where there is one: even with no block present, a cut
+        // that is not committed yet may have to be taken back by a crash.
+        let data = match storage.open(ino) {
+            Err(e) if e.kind() == ErrorKind::NotFound && self.present.is_empty() => {
+                storage.create(ino)?
+            }
+            other => other?,
+        };
+        Ok(self.data.get_or_init(|| data))
+    }
+
+    /// The data file, if it is open.
+    pub fn data(&self) -> Option<&Arc<dyn DataFile>> {
+        self.data.get()
+    }
+
+    fn write_data(&self, buf: &[u8], offset: u64) -> Result<(), OverlayError> {
+        let data = self.data.get().ok_or(OverlayError::NotFound)?;
+        Ok(data.write_all_at(buf, offset)?)
+    }
+
+    fn mark(&mut self, first: u32, last: u32) {
+        let mut from = first;
+        loop {
+            let chunk = from / BLOCKS_PER_CHUNK;
+            let chunk_last = chunk * BLOCKS_PER_CHUNK + (BLOCKS_PER_CHUNK - 1);
+            if self.present.insert_range(from..=last.min(chunk_last)) > 0 {
+                self.dirty.insert(chunk);
+            }
+            if last <= chunk_last {
+                break;
+            }
+            from = chunk_last + 1;
+        }
+    }
+
+    fn grow(&mut self, end: u64) {
+        if end > self.size {
+            self.size = end;
+            self.changed = true;
+        }
+    }
+
+    /// Whether cutting at `size` leaves bytes of a present block behind the
+    /// end, which must read as zeros should the file grow again.
+    pub fn cut_leaves_tail(&self, size: u64) -> bool {
+        size < self.size && !size.is_multiple_of(BS) && self.is_present(size / BS)
+    }
+
+    /// Cuts or extends. The data file is left alone: until the new length is
+    /// committed, the old blocks are what a crash would bring back.
+    pub fn set_len(&mut self, size: u64) {
+        if size < self.size {
+            let keep = size.div_ceil(BS);
+            if let Ok(first) = u32::try_from(keep) {
+                let chunks: BTreeSet<u32> = self
+                    .present
+                    .range(first..)
+                    .map(|b| b / BLOCKS_PER_CHUNK)
+                    .collect();
+                self.present.remove_range(first..);
+                self.dirty.extend(chunks);
+            }
+            self.base_len = self.base_len.min(size);
+            self.excess = true;
+        }
+        self.changed |= size != self.size;
+        self.size = size;
+        self.mtime_ns = now_ns();
+    }
+
+    /// Zeros the rest of the block that `size` cuts. Only after the cut was
+    /// committed.
+    pub fn zero_tail(&mut self) -> Result<(), OverlayError> {
+        let rest = self.size.next_multiple_of(BS) - self.size;
+        if rest > 0 && self.is_present(self.size / BS) {
+            self.write_data(&vec![0; rest as usize], self.size)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the space behind the last present block back. Only after a
+    /// commit of the state that no longer has the blocks there.
+    pub fn trim(&mut self) -> Result<(), OverlayError> {
+        if !self.excess || !self.is_clean() {
+            return Ok(());
+        }
+        if let Some(data) = self.data.get() {
+            let needed = self
+                .present
+                .max()
+                .map_or(0, |last| (u64::from(last) + 1) * BS);
+            if data.stat()?.len > needed {
+                data.set_len(needed)?;
+            }
+        }
+        self.excess = false;
+        Ok(())
+    }
+
+    /// Reserves space for a range, so that later writes to it do not meet a
+    /// full disk; extends the file unless `keep_size`.
+    pub fn reserve<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        range: std::ops::Range<u64>,
+        keep_size: bool,
+    ) -> Result<(), OverlayError> {
+        let data = self.data_file(ctx, ino)?;
+        let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match data.allocate(flags, range.start, range.end - range.start) {
+            // Without reservations the writes themselves find out.
+            Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {}
+            other => other?,
+        }
+        if !keep_size {
+            self.grow(range.end);
+            self.mtime_ns = now_ns();
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes of a range below the file's end read as zeros.
+    pub fn zero<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        range: std::ops::Range<u64>,
+    ) -> Result<(), OverlayError> {
+        const STEP: u64 = 1 << 20;
+        let zeros = vec![0; STEP as usize];
+        let end = range.end.min(self.size);
+        let mut at = range.start;
+        while at < end {
+            // Steps end on a multiple of 1 MiB, so that only the range's own
+            // ends can need filling up.
+            let stop = (at / STEP + 1).saturating_mul(STEP).min(end);
+            if let Some(part) = zeros.get(..(stop - at) as usize) {
+                self.write(ctx, ino, at, part)?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// The first offset from `offset` on whose block has data (of the diff or
+    /// the image), or is a hole.
+    pub fn seek(&self, offset: u64, data: bool) -> Option<u64> {
+        let mut at = offset;
+        while at < self.size {
+            let present = self.is_present(at / BS);
+            if (present || at < self.base_len) == data {
+                return Some(at);
+            }
+            let run = self.run_end(at, present);
+            at = if present || at >= self.base_len {
+                run
+            } else {
+                run.min(self.base_len)
+            };
+        }
+        (!data && offset < self.size).then_some(self.size)
+    }
+
+    /// The state to commit, if any of it is not committed yet.
+    pub fn snapshot(&mut self, ino: u64, origin: std::path::PathBuf) -> Option<BlocksSnapshot> {
+        if self.is_clean() {
+            return None;
+        }
+        self.changed = false;
+        let dirty = std::mem::take(&mut self.dirty);
+        let chunks = dirty.iter().map(|chunk| self.chunk(ino, *chunk)).collect();
+        let record = ContentRecord::Blocks {
+            origin,
+            size: self.size,
+            base_len: self.base_len,
+            mtime_ns: self.mtime_ns,
+        };
+        Some(BlocksSnapshot {
+            record,
+            chunks,
+            dirty,
+        })
+    }
+
+    fn chunk(&self, ino: u64, chunk: u32) -> BlockChunk {
+        let first = chunk * BLOCKS_PER_CHUNK;
+        let blocks = self
+            .present
+            .range(first..=first + (BLOCKS_PER_CHUNK - 1))
+            .collect();
+        BlockChunk { ino, chunk, blocks }
+    }
+
+    /// Takes back a snapshot that could not be committed.
+    pub fn restore(&mut self, snapshot: BlocksSnapshot) {
+        self.changed = true;
+        self.dirty.extend(snapshot.dirty);
+    }
+
+    /// Fills every missing block of the data file from the image, so that it
+    /// holds the whole file.
+    pub fn complete<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+    ) -> Result<Arc<dyn DataFile>, OverlayError> {
+        let data = self.data_file(ctx, ino)?.clone();
+        let mut at = 0;
+        while at < self.size {
+            let present = self.is_present(at / BS);
+            let stop = self.run_end(at, present).min(self.size);
+            if !present {
+                let mut bytes = vec![0; (stop - at) as usize];
+                self.read(ctx, ino, at, &mut bytes)?;
+                data.write_all_at(&bytes, at)?;
+            }
+            at = stop;
+        }
+        data.set_len(self.size)?;
+        data.set_mtime(self.mtime_ns)?;
+        Ok(data)
+    }
+}

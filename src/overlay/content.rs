@@ -1,0 +1,292 @@
+//! Where a regular file's bytes are, while it is in use.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::OverlayError;
+use super::blocks::{Blocks, BlocksSnapshot};
+use super::lower::Lower;
+use crate::diff::{ContentRecord, DataFile, DataStat, Diff};
+use crate::image::NodeId;
+
+/// What content needs from around it.
+pub struct Ctx<'a, L> {
+    pub lower: &'a L,
+    pub diff: Option<&'a Diff>,
+}
+
+impl<L: Lower> Ctx<'_, L> {
+    pub fn diff(&self) -> Result<&Diff, OverlayError> {
+        self.diff.ok_or(OverlayError::ReadOnly)
+    }
+
+    /// Reads image bytes that must be there.
+    pub fn read_lower_exact(
+        &self,
+        node: NodeId,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), OverlayError> {
+        let n = self.lower.read_at(node, offset, buf)?;
+        if n < buf.len() {
+            let path = self.lower.path(node);
+            return Err(OverlayError::Mismatch(format!(
+                "{} ends at byte {}, before the {} that the diff knows of",
+                path.display(),
+                offset + n as u64,
+                offset + buf.len() as u64
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A regular file's bytes.
+pub enum Content {
+    /// The image's, untouched.
+    Image { node: NodeId, len: u64 },
+    /// The image's, with changed blocks in the diff.
+    Blocks(Blocks),
+    /// All in the diff.
+    Whole(Whole),
+}
+
+/// A file that is whole in the diff. Its length and times are the data
+/// file's: on a mount with passthrough the kernel writes there by itself.
+pub struct Whole {
+    pub data: Arc<dyn DataFile>,
+    /// The image file that it was copied from.
+    pub origin: Option<NodeId>,
+    /// Whether the store knows that the file is whole. For the clone's own
+    /// files that is a matter of their inode, and always true here.
+    pub committed: bool,
+    /// The data file's state right after it was copied up; while it has not
+    /// changed, the copy can be dropped.
+    pub pristine: Option<DataStat>,
+}
+
+impl Whole {
+    /// Whether the copy still equals the image. Any write sets the time of
+    /// the last change to now, and copying up set it to the backup's.
+    pub fn is_pristine(&self) -> Result<bool, OverlayError> {
+        let Some(then) = self.pristine.filter(|_| !self.committed) else {
+            return Ok(false);
+        };
+        let now = self.data.stat()?;
+        Ok(now.len == then.len && now.mtime_ns == then.mtime_ns)
+    }
+}
+
+/// The data file whose bytes a commit must wait for.
+pub type Unsynced = Option<Arc<dyn DataFile>>;
+
+/// What a commit of a file's content writes.
+pub enum Snapshot {
+    Blocks(BlocksSnapshot),
+    Whole(ContentRecord),
+}
+
+/// Length and last change.
+pub struct ContentStat {
+    pub len: u64,
+    pub mtime_ns: i64,
+}
+
+impl Content {
+    /// A file's content as the store and the image have it.
+    pub fn load<L: Lower>(
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        node: Option<NodeId>,
+        stored: bool,
+    ) -> Result<Self, OverlayError> {
+        if let Some(node) = node.filter(|_| !stored) {
+            return Ok(Self::Image {
+                node,
+                len: ctx.lower.len(node)?,
+            });
+        }
+        let record = match ctx.diff.filter(|_| stored) {
+            Some(diff) => diff.store().content(ino)?,
+            None => None,
+        };
+        let whole = |origin| -> Result<Self, OverlayError> {
+            let data = ctx.diff()?.storage().open(ino)?;
+            Ok(Self::Whole(Whole {
+                data,
+                origin,
+                committed: true,
+                pristine: None,
+            }))
+        };
+        match (record, node) {
+            (
+                Some((
+                    ContentRecord::Blocks {
+                        origin,
+                        size,
+                        base_len,
+                        mtime_ns,
+                    },
+                    present,
+                )),
+                Some(node),
+            ) => {
+                check_origin(ctx, node, &origin)?;
+                Ok(Self::Blocks(Blocks::stored(
+                    node, size, base_len, mtime_ns, present,
+                )))
+            }
+            (
+                Some((
+                    ContentRecord::Whole {
+                        origin: Some(origin),
+                    },
+                    _,
+                )),
+                Some(node),
+            ) => {
+                check_origin(ctx, node, &origin)?;
+                whole(Some(node))
+            }
+            (Some((ContentRecord::Whole { origin: None }, _)) | None, None) => whole(None),
+            _ => Err(OverlayError::Mismatch(format!(
+                "the record of inode {ino} is of another kind"
+            ))),
+        }
+    }
+
+    pub fn stat(&self) -> Result<ContentStat, OverlayError> {
+        Ok(match self {
+            Self::Image { len, .. } => ContentStat {
+                len: *len,
+                mtime_ns: i64::MIN,
+            },
+            Self::Blocks(blocks) => ContentStat {
+                len: blocks.size,
+                mtime_ns: blocks.mtime_ns,
+            },
+            Self::Whole(whole) => {
+                let stat = whole.data.stat()?;
+                ContentStat {
+                    len: stat.len,
+                    mtime_ns: stat.mtime_ns,
+                }
+            }
+        })
+    }
+
+    pub fn read<L: Lower>(
+        &self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, OverlayError> {
+        match self {
+            Self::Image { node, .. } => ctx.lower.read_at(*node, offset, buf),
+            Self::Blocks(blocks) => blocks.read(ctx, ino, offset, buf),
+            Self::Whole(whole) => Ok(whole.data.read_at(buf, offset)?),
+        }
+    }
+
+    /// Turns an untouched image file into one whose blocks can change.
+    pub fn make_writable(&mut self, mtime_ns: i64) {
+        if let Self::Image { node, len } = *self {
+            *self = Self::Blocks(Blocks::new(node, len, mtime_ns));
+        }
+    }
+
+    /// Brings all of the file into the diff.
+    pub fn make_whole<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        origin: NodeId,
+    ) -> Result<(), OverlayError> {
+        let whole = match self {
+            Self::Whole(_) => return Ok(()),
+            Self::Blocks(blocks) => {
+                let data = blocks.complete(ctx, ino)?;
+                Whole {
+                    data,
+                    origin: Some(origin),
+                    committed: false,
+                    pristine: None,
+                }
+            }
+            Self::Image { node, len } => {
+                let mut blocks = Blocks::new(*node, *len, ctx.lower.timestamp_ns());
+                let data = blocks.complete(ctx, ino)?;
+                let pristine = Some(data.stat()?);
+                Whole {
+                    data,
+                    origin: Some(origin),
+                    committed: false,
+                    pristine,
+                }
+            }
+        };
+        *self = Self::Whole(whole);
+        Ok(())
+    }
+
+    /// The data file to sync before a commit, and what to commit.
+    pub fn snapshot<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+    ) -> Result<(Unsynced, Option<Snapshot>), OverlayError> {
+        match self {
+            Self::Image { .. } => Ok((None, None)),
+            Self::Blocks(blocks) => {
+                let origin = origin_path(ctx, ino);
+                let data = blocks.data().cloned();
+                Ok((data, blocks.snapshot(ino, origin).map(Snapshot::Blocks)))
+            }
+            Self::Whole(whole) => {
+                if whole.is_pristine()? {
+                    return Ok((None, None));
+                }
+                let record = (!whole.committed).then(|| {
+                    whole.committed = true;
+                    let origin = whole.origin.map(|node| ctx.lower.path(node));
+                    Snapshot::Whole(ContentRecord::Whole { origin })
+                });
+                Ok((Some(whole.data.clone()), record))
+            }
+        }
+    }
+
+    /// Takes back what could not be committed.
+    pub fn restore(&mut self, snapshot: Snapshot) {
+        match (self, snapshot) {
+            (Self::Blocks(blocks), Snapshot::Blocks(snapshot)) => blocks.restore(snapshot),
+            (Self::Whole(whole), Snapshot::Whole(_)) => whole.committed = false,
+            _ => {}
+        }
+    }
+}
+
+fn origin_path<L: Lower>(ctx: &Ctx<'_, L>, ino: u64) -> PathBuf {
+    super::Ino(ino)
+        .node()
+        .map(|node| ctx.lower.path(node))
+        .unwrap_or_default()
+}
+
+fn check_origin<L: Lower>(
+    ctx: &Ctx<'_, L>,
+    node: NodeId,
+    recorded: &std::path::Path,
+) -> Result<(), OverlayError> {
+    let path = ctx.lower.path(node);
+    if path == recorded {
+        return Ok(());
+    }
+    Err(OverlayError::Mismatch(format!(
+        "it has blocks of {}, where the backup has {}",
+        recorded.display(),
+        path.display()
+    )))
+}

@@ -1,0 +1,77 @@
+//! Reading directories.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+use super::lower::Lower;
+use super::tree::{Ino, Tree};
+use super::{HIDDEN_DIR, Overlay, OverlayError};
+use crate::diff::{InodeKind, NameEntry};
+
+/// One entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The inode that it leads to.
+    pub ino: Ino,
+    /// Its name.
+    pub name: OsString,
+    /// What it is.
+    pub kind: InodeKind,
+}
+
+impl<L: Lower> Overlay<L> {
+    /// All entries of a directory, `.` and `..` first, the others by name.
+    /// The root's hidden directory is left out.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`], [`OverlayError::NotADirectory`].
+    pub fn read_dir(&self, dir: Ino) -> Result<Vec<DirEntry>, OverlayError> {
+        let tree = self.tree();
+        self.require_directory(&tree, dir)?;
+        let entry = |ino, name: &str| DirEntry {
+            ino,
+            name: name.into(),
+            kind: InodeKind::Directory,
+        };
+        let mut entries = vec![entry(dir, "."), entry(self.parent(&tree, dir), "..")];
+        for (name, ino) in self.merged_names(&tree, dir) {
+            if dir == Ino::ROOT && name == HIDDEN_DIR {
+                continue;
+            }
+            let kind = self.kind(&tree, ino).ok_or(OverlayError::NotFound)?;
+            entries.push(DirEntry {
+                ino,
+                name: name.to_owned(),
+                kind,
+            });
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn is_empty_dir(&self, tree: &Tree, dir: Ino) -> bool {
+        self.merged_names(tree, dir).is_empty()
+    }
+
+    fn parent(&self, tree: &Tree, dir: Ino) -> Ino {
+        tree.parent(dir)
+            .or_else(|| dir.node().map(|node| Ino::of_node(self.lower.parent(node))))
+            .unwrap_or(Ino::ROOT)
+    }
+
+    fn merged_names<'a>(&'a self, tree: &'a Tree, dir: Ino) -> BTreeMap<&'a OsStr, Ino> {
+        let mut names = BTreeMap::new();
+        let known = |node: &crate::image::NodeId| (node.0 as usize) < self.lower.node_count();
+        if let Some(node) = dir.node().filter(known) {
+            for child in self.lower.children(node) {
+                names.insert(self.lower.name(child), Ino::of_node(child));
+            }
+        }
+        for (name, entry) in tree.entries(dir) {
+            match entry {
+                NameEntry::Inode(ino) => names.insert(name.as_os_str(), Ino(ino)),
+                NameEntry::Whiteout => names.remove(name.as_os_str()),
+            };
+        }
+        names
+    }
+}

@@ -1,0 +1,261 @@
+//! Regular files in use: the table of them, opening and closing.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::content::{Content, ContentStat};
+use super::lower::Lower;
+use super::tree::{Ino, Tree};
+use super::{Overlay, OverlayError, WHOLE_COPY_LIMIT};
+use crate::diff::{DataFile, InodeKind};
+
+/// Unchanged copies of small base files may take this much of the diff's
+/// file system before closing one drops it.
+const PRISTINE_LIMIT: u64 = 256 << 20;
+
+/// A regular file that is open, or has changes that are not committed.
+pub struct File {
+    pub ino: Ino,
+    content: RwLock<Content>,
+    opens: AtomicUsize,
+    sync: Mutex<()>,
+}
+
+impl File {
+    pub fn content(&self) -> RwLockReadGuard<'_, Content> {
+        self.content.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn content_mut(&self) -> RwLockWriteGuard<'_, Content> {
+        self.content.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by who syncs the file, so that an older state is never committed
+    /// over a newer one.
+    pub fn syncing(&self) -> MutexGuard<'_, ()> {
+        self.sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.opens.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether it can be forgotten and loaded again without loss.
+    fn is_clean(&self) -> bool {
+        match &*self.content() {
+            Content::Image { .. } => true,
+            Content::Blocks(blocks) => blocks.is_clean(),
+            Content::Whole(whole) => whole.committed,
+        }
+    }
+}
+
+impl<L: Lower> Overlay<L> {
+    /// Opens a file; each open is closed by [`Overlay::release`].
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`], [`OverlayError::IsADirectory`]; what
+    /// reading its metadata can fail with.
+    pub fn open(&self, ino: Ino) -> Result<(), OverlayError> {
+        let tree = self.tree();
+        match self.kind(&tree, ino) {
+            Some(InodeKind::File) => {}
+            Some(InodeKind::Directory) => return Err(OverlayError::IsADirectory),
+            Some(_) => return Err(OverlayError::Invalid("not a regular file")),
+            None => return Err(OverlayError::NotFound),
+        }
+        // Counted under the tree's lock: an unlink either sees the file open
+        // or comes first.
+        self.file(ino)?.opens.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Counts a file that was made a moment ago as open.
+    pub(super) fn open_new(&self, ino: Ino) {
+        // Its data file exists, so that this cannot fail but for a full table
+        // of descriptors; the file is then merely opened at its first use.
+        match self.file(ino) {
+            Ok(file) => {
+                file.opens.fetch_add(1, Ordering::AcqRel);
+            }
+            Err(error) => tracing::warn!(ino = ino.0, %error, "cannot hold a new file open"),
+        }
+    }
+
+    /// Closes a file. Its bytes go with the last close if it has no name.
+    pub fn release(&self, ino: Ino) {
+        let Some(file) = self.files().get(&ino.0).cloned() else {
+            return;
+        };
+        let before = file
+            .opens
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |opens| {
+                opens.checked_sub(1)
+            });
+        if before != Ok(1) {
+            return;
+        }
+        if self.tree().is_dead(ino) {
+            let mut tree = self.tree_mut();
+            tree.close_dead(ino);
+            self.reclaim(tree);
+            return;
+        }
+        self.drop_pristine(&file);
+        let mut files = self.files_mut();
+        // Somebody may have opened it since.
+        if !file.is_open() && file.is_clean() {
+            files.remove(&ino.0);
+        }
+    }
+
+    /// The descriptor that reads and writes of an open file may be passed
+    /// through to: for files that are whole in the diff, and for small base
+    /// files, which are brought there. `None` where the file must be served
+    /// block by block.
+    ///
+    /// # Errors
+    /// The diff's own when copying up.
+    pub fn passthrough(&self, ino: Ino) -> Result<Option<Arc<dyn DataFile>>, OverlayError> {
+        if !self.options.passthrough || self.is_read_only() {
+            return Ok(None);
+        }
+        let file = self.file(ino)?;
+        let _syncing = file.syncing();
+        let mut content = file.content_mut();
+        if let Content::Whole(whole) = &*content {
+            return Ok(Some(whole.data.clone()));
+        }
+        let Some(node) = ino.node() else {
+            return Ok(None);
+        };
+        // Blocks of it may be in the kernel's cache if it is open already;
+        // one inode is never served in both ways at once.
+        let first = file.opens.load(Ordering::Acquire) <= 1;
+        if !first
+            || content.stat()?.len > WHOLE_COPY_LIMIT
+            || self.lower.len(node)? > WHOLE_COPY_LIMIT
+        {
+            return Ok(None);
+        }
+        content.make_whole(&self.ctx(), ino.0, node)?;
+        match &*content {
+            Content::Whole(whole) => {
+                if let Some(stat) = whole.pristine {
+                    self.pristine_bytes.fetch_add(stat.len, Ordering::Relaxed);
+                }
+                Ok(Some(whole.data.clone()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Drops the copy of a small base file that nobody wrote to, when there
+    /// are many of them.
+    fn drop_pristine(&self, file: &File) {
+        if self.pristine_bytes.load(Ordering::Relaxed) <= PRISTINE_LIMIT {
+            return;
+        }
+        let _syncing = file.syncing();
+        let mut content = file.content_mut();
+        if file.is_open() {
+            return;
+        }
+        if let Err(error) = self.discard_if_pristine(file.ino, &mut content) {
+            tracing::warn!(ino = file.ino.0, %error, "cannot drop an unchanged copy");
+        }
+    }
+
+    /// Gives an unchanged copy back to the image. `Ok(true)` if it was one.
+    pub(super) fn discard_if_pristine(
+        &self,
+        ino: Ino,
+        content: &mut Content,
+    ) -> Result<bool, OverlayError> {
+        let Content::Whole(whole) = &*content else {
+            return Ok(false);
+        };
+        let Some(node) = whole.origin else {
+            return Ok(false);
+        };
+        if !whole.is_pristine()? {
+            return Ok(false);
+        }
+        let len = whole.data.stat()?.len;
+        self.diff()?.storage().remove(ino.0)?;
+        *content = Content::Image { node, len };
+        let _ = self
+            .pristine_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| {
+                Some(bytes.saturating_sub(len))
+            });
+        Ok(true)
+    }
+
+    /// The file's entry in the table, loaded if it is not there.
+    pub(super) fn file(&self, ino: Ino) -> Result<Arc<File>, OverlayError> {
+        if let Some(file) = self.files().get(&ino.0) {
+            return Ok(file.clone());
+        }
+        let mut files = self.files_mut();
+        if let Some(file) = files.get(&ino.0) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(self.load(ino)?);
+        files.insert(ino.0, file.clone());
+        Ok(file)
+    }
+
+    fn load(&self, ino: Ino) -> Result<File, OverlayError> {
+        let stored = self.stored().contains(&ino.0);
+        let content = Content::load(&self.ctx(), ino.0, ino.node(), stored)?;
+        Ok(File {
+            ino,
+            content: RwLock::new(content),
+            opens: AtomicUsize::new(0),
+            sync: Mutex::new(()),
+        })
+    }
+
+    pub(super) fn is_open(&self, ino: Ino) -> bool {
+        self.files().get(&ino.0).is_some_and(|file| file.is_open())
+    }
+
+    /// A file's length and time, without keeping it in the table.
+    pub(super) fn content_stat(&self, ino: Ino) -> Result<ContentStat, OverlayError> {
+        let in_use = self.files().get(&ino.0).cloned();
+        let mut stat = match in_use {
+            Some(file) => file.content().stat()?,
+            None => self.load(ino)?.content().stat()?,
+        };
+        if stat.mtime_ns == i64::MIN {
+            stat.mtime_ns = self.lower.timestamp_ns();
+        }
+        Ok(stat)
+    }
+
+    /// Deletes the bytes of dead files where that is safe by now.
+    pub(super) fn reclaim(&self, mut tree: std::sync::RwLockWriteGuard<'_, Tree>) {
+        let ready = tree.take_reclaimable();
+        if ready.is_empty() {
+            return;
+        }
+        drop(tree);
+        let Some(diff) = &self.diff else { return };
+        for ino in ready {
+            self.files_mut().remove(&ino.0);
+            self.stored_mut().remove(&ino.0);
+            if let Err(error) = diff.storage().remove(ino.0) {
+                // Its record is gone, so the next mount collects it.
+                tracing::warn!(ino = ino.0, %error, "cannot delete a removed file's bytes");
+            }
+        }
+    }
+
+    /// Bytes of unchanged copies of base files that lie in the diff's
+    /// directory at the moment.
+    #[must_use]
+    pub fn pristine_bytes(&self) -> u64 {
+        AtomicU64::load(&self.pristine_bytes, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,55 @@
+//! What the overlay needs of the layer below it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::error::OverlayError;
+use crate::image::NodeId;
+
+/// What a node of the lower layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LowerKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// A read-only tree whose nodes are numbered from 0 (the root) without gaps,
+/// and keep their numbers from one mount to the next. [`crate::image::Image`]
+/// is the one that users get; tests bring a smaller one.
+pub trait Lower: Send + Sync + 'static {
+    /// How many nodes there are.
+    fn node_count(&self) -> usize;
+    /// What a node is.
+    fn kind(&self, node: NodeId) -> LowerKind;
+    /// Its permission bits.
+    fn mode(&self, node: NodeId) -> u32;
+    /// Its name in its directory.
+    fn name(&self, node: NodeId) -> &OsStr;
+    /// Its directory; the root's is the root.
+    fn parent(&self, node: NodeId) -> NodeId;
+    /// Its path from the root.
+    fn path(&self, node: NodeId) -> PathBuf;
+    /// The child of that name.
+    fn lookup(&self, dir: NodeId, name: &OsStr) -> Option<NodeId>;
+    /// A directory's children, by name.
+    fn children(&self, dir: NodeId) -> Vec<NodeId>;
+    /// A symbolic link's target.
+    fn symlink_target(&self, node: NodeId) -> Option<&Path>;
+    /// A file's length in bytes.
+    ///
+    /// # Errors
+    /// [`OverlayError::Lower`] when the length cannot be told.
+    fn len(&self, node: NodeId) -> Result<u64, OverlayError>;
+    /// Fills `buf` from `offset`; fewer bytes only at the end of the file.
+    ///
+    /// # Errors
+    /// [`OverlayError::Lower`] when any of the bytes cannot be had.
+    fn read_at(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, OverlayError>;
+    /// The time of the last change that files and directories show, in
+    /// nanoseconds since the epoch.
+    fn timestamp_ns(&self) -> i64;
+}

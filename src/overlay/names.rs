@@ -1,0 +1,445 @@
+//! Names: look-up, making, removing, renaming, linking.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use super::attr::{Attr, now_ns};
+use super::lower::Lower;
+use super::tree::{Ino, Inode, Tree};
+use super::{HIDDEN_DIR, Overlay, OverlayError};
+use crate::diff::{InodeKind, NameEntry};
+
+/// The longest name, as in every Linux file system.
+const NAME_MAX: usize = 255;
+
+/// What a rename does when the new name is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Replaces it.
+    Replace,
+    /// Fails.
+    NoReplace,
+    /// Swaps the two.
+    Exchange,
+}
+
+/// Who makes a thing, and with which permissions.
+#[derive(Debug, Clone, Copy)]
+struct NewInode {
+    kind: InodeKind,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl<L: Lower> Overlay<L> {
+    /// The attributes of what `name` in `parent` leads to.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`], and those of [`Overlay::attr`].
+    pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attr, OverlayError> {
+        let (ino, inode) = {
+            let tree = self.tree();
+            let ino = self
+                .resolve(&tree, parent, name)
+                .ok_or(OverlayError::NotFound)?;
+            (ino, self.inode(&tree, ino)?)
+        };
+        self.attr_of(ino, &inode)
+    }
+
+    /// Makes a file and opens it; [`Overlay::release`] closes it.
+    ///
+    /// # Errors
+    /// [`OverlayError::Exists`] and the like; the diff's own (`ENOSPC`).
+    pub fn create(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    ) -> Result<Attr, OverlayError> {
+        let new = NewInode {
+            kind: InodeKind::File,
+            mode,
+            uid,
+            gid,
+        };
+        let mut tree = self.tree_mut();
+        let (ino, inode) = self.add_named(&mut tree, parent, name, new, None)?;
+        self.open_new(ino);
+        drop(tree);
+        self.attr_of(ino, &inode)
+    }
+
+    /// Makes a file, pipe or socket without opening it.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`]; [`OverlayError::Unsupported`] for a directory
+    /// or symbolic link.
+    pub fn make_node(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        kind: InodeKind,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    ) -> Result<Attr, OverlayError> {
+        if matches!(kind, InodeKind::Directory | InodeKind::Symlink) {
+            return Err(OverlayError::Unsupported);
+        }
+        let new = NewInode {
+            kind,
+            mode,
+            uid,
+            gid,
+        };
+        let (ino, inode) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        self.attr_of(ino, &inode)
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`].
+    pub fn make_dir(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    ) -> Result<Attr, OverlayError> {
+        let new = NewInode {
+            kind: InodeKind::Directory,
+            mode,
+            uid,
+            gid,
+        };
+        let (ino, inode) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        self.attr_of(ino, &inode)
+    }
+
+    /// Makes a symbolic link. One that looks like a tablespace's, a number in
+    /// `pg_tblspc`, is made to lead into the mount instead of to where it was
+    /// told: the clone must not write to a live tablespace directory, nor
+    /// outside of its diff.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`].
+    pub fn symlink(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        target: &Path,
+        uid: u32,
+        gid: u32,
+    ) -> Result<Attr, OverlayError> {
+        let new = NewInode {
+            kind: InodeKind::Symlink,
+            mode: 0o777,
+            uid,
+            gid,
+        };
+        let mut tree = self.tree_mut();
+        let target = if self.is_tablespace_link(parent, name) {
+            self.vacant(&tree, parent, name)?;
+            self.tablespace_dir(&mut tree, name, uid, gid)?
+        } else {
+            target.as_os_str().to_owned()
+        };
+        let (ino, inode) = self.add_named(&mut tree, parent, name, new, Some(target))?;
+        drop(tree);
+        self.attr_of(ino, &inode)
+    }
+
+    fn is_tablespace_link(&self, parent: Ino, name: &OsStr) -> bool {
+        let is_oid = name.to_str().is_some_and(|n| n.parse::<u32>().is_ok());
+        is_oid && self.lower_child(Ino::ROOT, OsStr::new("pg_tblspc")) == Some(parent)
+    }
+
+    /// Makes `.pbkfs/tblspc/OID` and in it the version directory, which
+    /// PostgreSQL has made at the real place just before it links there
+    /// (`create_tablespace_directories`). Gives the link's target.
+    fn tablespace_dir(
+        &self,
+        tree: &mut Tree,
+        oid: &OsStr,
+        uid: u32,
+        gid: u32,
+    ) -> Result<OsString, OverlayError> {
+        let new = NewInode {
+            kind: InodeKind::Directory,
+            mode: 0o700,
+            uid,
+            gid,
+        };
+        let mut dir = Ino::ROOT;
+        let version = self
+            .options
+            .tablespace_version_dir
+            .as_deref()
+            .map(OsStr::new);
+        let path = [
+            Some(OsStr::new(HIDDEN_DIR)),
+            Some(OsStr::new("tblspc")),
+            Some(oid),
+            version,
+        ];
+        for name in path.into_iter().flatten() {
+            dir = match self.resolve(tree, dir, name) {
+                Some(ino) => ino,
+                None => self.add_named(tree, dir, name, new, None)?.0,
+            };
+        }
+        let mut target = OsString::from("../.pbkfs/tblspc/");
+        target.push(oid);
+        Ok(target)
+    }
+
+    /// A symbolic link's target.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`]; [`OverlayError::Invalid`] for what is no
+    /// link.
+    pub fn read_link(&self, ino: Ino) -> Result<OsString, OverlayError> {
+        let inode = self.inode(&self.tree(), ino)?;
+        inode
+            .link
+            .ok_or(OverlayError::Invalid("not a symbolic link"))
+    }
+
+    /// Gives a file a further name.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`]; [`OverlayError::NotPermitted`] for a directory.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Attr, OverlayError> {
+        self.diff()?;
+        let mut tree = self.tree_mut();
+        let mut inode = self.inode(&tree, ino)?;
+        if inode.kind == InodeKind::Directory {
+            return Err(OverlayError::NotPermitted("a directory has one name"));
+        }
+        if tree.is_dead(ino) {
+            return Err(OverlayError::NotFound);
+        }
+        self.vacant(&tree, parent, name)?;
+        inode.nlink += 1;
+        inode.ctime_ns = now_ns();
+        tree.put(ino, inode.clone());
+        tree.set_entry(parent, name, Some(NameEntry::Inode(ino.0)));
+        self.touch(&mut tree, parent)?;
+        drop(tree);
+        self.attr_of(ino, &inode)
+    }
+
+    /// Removes a file's name, and its bytes with the last one once nobody has
+    /// it open.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`], [`OverlayError::IsADirectory`].
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<(), OverlayError> {
+        self.diff()?;
+        let mut tree = self.tree_mut();
+        let ino = self
+            .resolve(&tree, parent, name)
+            .ok_or(OverlayError::NotFound)?;
+        if self.kind(&tree, ino) == Some(InodeKind::Directory) {
+            return Err(OverlayError::IsADirectory);
+        }
+        self.detach(&mut tree, parent, name);
+        self.drop_name(&mut tree, ino)?;
+        self.touch(&mut tree, parent)?;
+        self.reclaim(tree);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`], [`OverlayError::NotADirectory`],
+    /// [`OverlayError::NotEmpty`]; [`OverlayError::NotPermitted`] for the
+    /// hidden directory.
+    pub fn remove_dir(&self, parent: Ino, name: &OsStr) -> Result<(), OverlayError> {
+        self.diff()?;
+        let mut tree = self.tree_mut();
+        let ino = self
+            .resolve(&tree, parent, name)
+            .ok_or(OverlayError::NotFound)?;
+        self.require_directory(&tree, ino)?;
+        Self::refuse_hidden(parent, name)?;
+        if !self.is_empty_dir(&tree, ino) {
+            return Err(OverlayError::NotEmpty);
+        }
+        self.detach(&mut tree, parent, name);
+        tree.bury(ino, false);
+        self.touch(&mut tree, parent)?;
+        self.reclaim(tree);
+        Ok(())
+    }
+
+    /// Renames.
+    ///
+    /// # Errors
+    /// As the system call: [`OverlayError::NotFound`], `Exists`, `NotEmpty`,
+    /// `NotADirectory`, `IsADirectory`.
+    pub fn rename(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        mode: RenameMode,
+    ) -> Result<(), OverlayError> {
+        self.diff()?;
+        check_name(new_name)?;
+        Self::refuse_hidden(parent, name)?;
+        Self::refuse_hidden(new_parent, new_name)?;
+        let mut tree = self.tree_mut();
+        self.require_directory(&tree, new_parent)?;
+        let ino = self
+            .resolve(&tree, parent, name)
+            .ok_or(OverlayError::NotFound)?;
+        let taken = self.resolve(&tree, new_parent, new_name);
+        if taken == Some(ino) && mode != RenameMode::NoReplace {
+            return Ok(());
+        }
+        match (mode, taken) {
+            (RenameMode::NoReplace, Some(_)) => return Err(OverlayError::Exists),
+            (RenameMode::Exchange, None) => return Err(OverlayError::NotFound),
+            (RenameMode::Exchange, Some(other)) => {
+                self.place(&mut tree, other, parent, name)?;
+            }
+            (RenameMode::Replace, Some(old)) => {
+                self.replace(&mut tree, ino, old)?;
+                self.detach(&mut tree, parent, name);
+            }
+            (_, None) => self.detach(&mut tree, parent, name),
+        }
+        self.place(&mut tree, ino, new_parent, new_name)?;
+        self.touch(&mut tree, parent)?;
+        self.touch(&mut tree, new_parent)?;
+        self.reclaim(tree);
+        Ok(())
+    }
+
+    /// Takes `old` away so that `ino` can have its name.
+    fn replace(&self, tree: &mut Tree, ino: Ino, old: Ino) -> Result<(), OverlayError> {
+        let is_dir = self.kind(tree, ino) == Some(InodeKind::Directory);
+        let old_is_dir = self.kind(tree, old) == Some(InodeKind::Directory);
+        match (is_dir, old_is_dir) {
+            (true, false) => Err(OverlayError::NotADirectory),
+            (false, true) => Err(OverlayError::IsADirectory),
+            (true, true) if !self.is_empty_dir(tree, old) => Err(OverlayError::NotEmpty),
+            (true, true) => {
+                tree.bury(old, false);
+                Ok(())
+            }
+            (false, false) => self.drop_name(tree, old),
+        }
+    }
+
+    /// Lets a name lead to an inode, whatever it led to before.
+    fn place(
+        &self,
+        tree: &mut Tree,
+        ino: Ino,
+        parent: Ino,
+        name: &OsStr,
+    ) -> Result<(), OverlayError> {
+        tree.set_entry(parent, name, Some(NameEntry::Inode(ino.0)));
+        let mut inode = self.inode(tree, ino)?;
+        if inode.kind == InodeKind::Directory {
+            tree.set_parent(ino, parent);
+        }
+        inode.ctime_ns = now_ns();
+        tree.put(ino, inode);
+        Ok(())
+    }
+
+    /// Lets a name lead nowhere: a whiteout where the image has one of it.
+    fn detach(&self, tree: &mut Tree, parent: Ino, name: &OsStr) {
+        let hides = self.lower_child(parent, name).is_some();
+        tree.set_entry(parent, name, hides.then_some(NameEntry::Whiteout));
+    }
+
+    /// Counts one name less, and buries the inode with its last.
+    fn drop_name(&self, tree: &mut Tree, ino: Ino) -> Result<(), OverlayError> {
+        let mut inode = self.inode(tree, ino)?;
+        inode.nlink = inode.nlink.saturating_sub(1);
+        inode.ctime_ns = now_ns();
+        let gone = inode.nlink == 0;
+        // `put` clears nothing that burying needs: the flag that tells
+        // whether the store may know the inode travels with it.
+        tree.put(ino, inode);
+        if gone {
+            let open = self.is_open(ino);
+            tree.bury(ino, open);
+        }
+        Ok(())
+    }
+
+    /// A directory's content changed, and so do its times.
+    fn touch(&self, tree: &mut Tree, dir: Ino) -> Result<(), OverlayError> {
+        let mut inode = self.inode(tree, dir)?;
+        inode.mtime_ns = now_ns();
+        inode.ctime_ns = inode.mtime_ns;
+        tree.put(dir, inode);
+        Ok(())
+    }
+
+    fn add_named(
+        &self,
+        tree: &mut Tree,
+        parent: Ino,
+        name: &OsStr,
+        new: NewInode,
+        link: Option<OsString>,
+    ) -> Result<(Ino, Inode), OverlayError> {
+        let diff = self.diff()?;
+        self.vacant(tree, parent, name)?;
+        let mut inode = Inode::new(new.kind, new.mode, new.uid, new.gid, now_ns());
+        inode.link = link;
+        let ino = tree.add(inode.clone());
+        if new.kind == InodeKind::File
+            && let Err(e) = diff.storage().create(ino.0)
+        {
+            tree.bury(ino, false);
+            tree.take_reclaimable();
+            return Err(e.into());
+        }
+        tree.set_entry(parent, name, Some(NameEntry::Inode(ino.0)));
+        if new.kind == InodeKind::Directory {
+            tree.set_parent(ino, parent);
+        }
+        self.touch(tree, parent)?;
+        Ok((ino, inode))
+    }
+
+    fn vacant(&self, tree: &Tree, parent: Ino, name: &OsStr) -> Result<(), OverlayError> {
+        check_name(name)?;
+        self.require_directory(tree, parent)?;
+        match self.resolve(tree, parent, name) {
+            Some(_) => Err(OverlayError::Exists),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_hidden(parent: Ino, name: &OsStr) -> Result<(), OverlayError> {
+        if parent == Ino::ROOT && name == HIDDEN_DIR {
+            return Err(OverlayError::NotPermitted(
+                "this directory belongs to pbkfs",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn check_name(name: &OsStr) -> Result<(), OverlayError> {
+    if name.len() > NAME_MAX {
+        return Err(OverlayError::NameTooLong);
+    }
+    Ok(())
+}

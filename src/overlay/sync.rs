@@ -1,0 +1,179 @@
+//! Making changes durable.
+
+use std::sync::Arc;
+
+use super::content::{Content, Snapshot};
+use super::file::File;
+use super::lower::Lower;
+use super::tree::Ino;
+use super::{Overlay, OverlayError};
+use crate::diff::Batch;
+
+impl Snapshot {
+    pub(super) fn add_to(&self, ino: Ino, batch: &mut Batch) {
+        match self {
+            Self::Whole(record) => batch.contents.push((ino.0, Some(record.clone()))),
+            Self::Blocks(snapshot) => {
+                batch.contents.push((ino.0, Some(snapshot.record.clone())));
+                batch.blocks.extend(snapshot.chunks.iter().cloned());
+            }
+        }
+    }
+}
+
+impl<L: Lower> Overlay<L> {
+    /// Makes a file durable: its bytes, its length, and its name if it is
+    /// new.
+    ///
+    /// # Errors
+    /// The diff's own. Nothing of what was written is forgotten then: a later
+    /// call tries again.
+    pub fn sync_file(&self, ino: Ino) -> Result<(), OverlayError> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        let file = self.file(ino)?;
+        let _syncing = file.syncing();
+        let snapshot = self.sync_bytes(&file)?;
+        if snapshot.is_none() && !self.tree().needs_commit(ino) {
+            return Ok(());
+        }
+        self.commit(snapshot.map(|s| (file.clone(), s)).into_iter().collect())
+    }
+
+    /// The first half: the bytes to disk. The snapshot is of a state whose
+    /// bytes are all in the data file, taken before they are synced; what is
+    /// written meanwhile waits for the next sync.
+    fn sync_bytes(&self, file: &File) -> Result<Option<Snapshot>, OverlayError> {
+        let (data, snapshot) = file.content_mut().snapshot(&self.ctx(), file.ino.0)?;
+        let synced = data.map_or(Ok(()), |data| data.sync_data());
+        match synced {
+            Ok(()) => Ok(snapshot),
+            Err(e) => {
+                if let Some(snapshot) = snapshot {
+                    file.content_mut().restore(snapshot);
+                }
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Makes all names durable.
+    ///
+    /// # Errors
+    /// The diff's own; a later call tries again.
+    pub fn sync_names(&self) -> Result<(), OverlayError> {
+        if self.is_read_only() || !self.tree().has_pending() {
+            return Ok(());
+        }
+        self.commit(Vec::new())
+    }
+
+    /// What is done every few seconds: names, and the space of files that
+    /// were cut or removed.
+    ///
+    /// # Errors
+    /// The diff's own; a later call tries again.
+    pub fn sync_periodically(&self) -> Result<(), OverlayError> {
+        let cut: Vec<Ino> = self
+            .files()
+            .values()
+            .filter(|file| match &*file.content() {
+                Content::Blocks(blocks) => blocks.has_excess(),
+                _ => false,
+            })
+            .map(|file| file.ino)
+            .collect();
+        for ino in cut {
+            self.sync_file(ino)?;
+        }
+        self.sync_names()
+    }
+
+    /// Makes everything durable and drops unchanged copies: the end of a
+    /// mount. Errors of one file do not keep the others from being saved.
+    ///
+    /// # Errors
+    /// The first of the diff's own.
+    pub fn sync_all(&self) -> Result<(), OverlayError> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        let files: Vec<Arc<File>> = self.files().values().cloned().collect();
+        let mut first_error = None;
+        let mut snapshots = Vec::new();
+        let mut guards = Vec::new();
+        for file in &files {
+            if self.tree().is_dead(file.ino) {
+                continue;
+            }
+            guards.push(file.syncing());
+            let dropped = self.discard_if_pristine(file.ino, &mut file.content_mut());
+            let synced = match dropped {
+                Ok(true) => Ok(None),
+                Ok(false) => self.sync_bytes(file),
+                Err(e) => Err(e),
+            };
+            match synced {
+                Ok(Some(snapshot)) => snapshots.push((file.clone(), snapshot)),
+                Ok(None) => {}
+                Err(e) => first_error = first_error.or(Some(e)),
+            }
+        }
+        if !snapshots.is_empty() || self.tree().has_pending() {
+            first_error = first_error.or(self.commit(snapshots).err());
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// The second half: all names as they are now, and the given contents, in
+    /// one transaction. The callers hold each file's `sync` mutex.
+    fn commit(&self, contents: Vec<(Arc<File>, Snapshot)>) -> Result<(), OverlayError> {
+        let diff = self.diff()?;
+        let committing = self.committing();
+        let (mut batch, in_flight) = self.tree_mut().take_pending();
+        {
+            let tree = self.tree();
+            for (file, snapshot) in &contents {
+                // Its removal may have been committed already.
+                if !tree.is_dead(file.ino) {
+                    snapshot.add_to(file.ino, &mut batch);
+                }
+            }
+        }
+        let result = if batch.is_empty() {
+            Ok(())
+        } else {
+            diff.commit(&batch)
+        };
+        let mut tree = self.tree_mut();
+        if let Err(e) = result {
+            tree.commit_failed(in_flight);
+            drop(tree);
+            for (file, snapshot) in contents {
+                file.content_mut().restore(snapshot);
+            }
+            return Err(e.into());
+        }
+        tree.commit_done(&in_flight);
+        {
+            let mut stored = self.stored_mut();
+            for (ino, record) in &batch.contents {
+                match record {
+                    Some(_) => stored.insert(*ino),
+                    None => stored.remove(ino),
+                };
+            }
+        }
+        self.reclaim(tree);
+        drop(committing);
+        for (file, _) in &contents {
+            if let Content::Blocks(blocks) = &mut *file.content_mut()
+                && let Err(error) = blocks.trim()
+            {
+                tracing::warn!(ino = file.ino.0, %error, "cannot give a cut file's space back");
+            }
+        }
+        Ok(())
+    }
+}
