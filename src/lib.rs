@@ -11,6 +11,7 @@
 
 pub mod catalog;
 pub mod diff;
+pub mod fuse;
 pub mod image;
 pub mod overlay;
 pub mod pg;

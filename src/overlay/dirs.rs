@@ -48,6 +48,26 @@ impl<L: Lower> Overlay<L> {
         Ok(entries)
     }
 
+    /// Whether a name that is absent can only appear by a request of its own.
+    /// Not so below the hidden directory: a symbolic link in `pg_tblspc`
+    /// makes directories there.
+    #[must_use]
+    pub fn stays_absent(&self, dir: Ino, name: &OsStr) -> bool {
+        if dir == Ino::ROOT {
+            return name != HIDDEN_DIR;
+        }
+        let tree = self.tree();
+        let hidden = self.resolve(&tree, Ino::ROOT, OsStr::new(HIDDEN_DIR));
+        let mut above = dir;
+        while above != Ino::ROOT {
+            if Some(above) == hidden {
+                return false;
+            }
+            above = self.parent(&tree, above);
+        }
+        true
+    }
+
     pub(super) fn is_empty_dir(&self, tree: &Tree, dir: Ino) -> bool {
         self.merged_names(tree, dir).is_empty()
     }

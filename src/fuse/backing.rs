@@ -1,0 +1,98 @@
+//! Files that the kernel serves by itself, from a descriptor of the diff's
+//! file system.
+//!
+//! All open handles of an inode must share one backing id, and an inode must
+//! not be open in both ways at once (the kernel answers `EIO`); which way an
+//! inode goes is [`Overlay::passthrough`](crate::overlay::Overlay::passthrough)'s
+//! to say.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fuser::BackingId;
+
+use crate::diff::DataFile;
+
+struct Entry {
+    id: Arc<BackingId>,
+    opens: usize,
+}
+
+/// The backing ids in use, by inode.
+pub struct BackingTable {
+    enabled: AtomicBool,
+    entries: Mutex<HashMap<u64, Entry>>,
+}
+
+impl BackingTable {
+    /// An empty table; `enabled` tells whether the kernel agreed.
+    pub fn new(enabled: bool) -> Self {
+        Self {
+            enabled: AtomicBool::new(enabled),
+            entries: Mutex::default(),
+        }
+    }
+
+    /// Turns passing through off for good, before anything was opened so.
+    pub fn disable(&self) {
+        self.enabled.store(false, Ordering::Release);
+    }
+
+    /// Counts one more open of `ino` and gives its backing id, which is made
+    /// by `register` from the file that `find` gives. `None` if the inode is
+    /// not for passing through.
+    pub fn open<E: From<io::Error>>(
+        &self,
+        ino: u64,
+        find: impl FnOnce() -> Result<Option<Arc<dyn DataFile>>, E>,
+        register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
+    ) -> Result<Option<Arc<BackingId>>, E> {
+        if !self.enabled.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(&ino) {
+            entry.opens += 1;
+            return Ok(Some(entry.id.clone()));
+        }
+        let Some(data) = find()? else { return Ok(None) };
+        let Some(fd) = data.as_fd() else {
+            return Ok(None);
+        };
+        match register(fd) {
+            Ok(id) => {
+                let id = Arc::new(id);
+                entries.insert(
+                    ino,
+                    Entry {
+                        id: id.clone(),
+                        opens: 1,
+                    },
+                );
+                Ok(Some(id))
+            }
+            Err(error) if entries.is_empty() => {
+                // The diff's file system cannot be passed through to (it is
+                // stacked itself, say). Everything works without, slower.
+                tracing::info!(%error, "the kernel does not pass through to the diff's files");
+                self.disable();
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts one open less; the id goes with the last.
+    pub fn release(&self, ino: u64) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(&ino) {
+            entry.opens -= 1;
+            if entry.opens == 0 {
+                entries.remove(&ino);
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The one table from the overlay's errors to errno.
+
+use fuser::Errno;
+
+use crate::overlay::OverlayError;
+
+/// The errno that stands for `error`. There is no catch-all: a new kind of
+/// error has to be thought about here.
+pub fn errno(error: &OverlayError) -> Errno {
+    match error {
+        OverlayError::NotFound => Errno::ENOENT,
+        OverlayError::Exists => Errno::EEXIST,
+        OverlayError::NotADirectory => Errno::ENOTDIR,
+        OverlayError::IsADirectory => Errno::EISDIR,
+        OverlayError::NotEmpty => Errno::ENOTEMPTY,
+        OverlayError::ReadOnly => Errno::EROFS,
+        OverlayError::NotPermitted(_) => Errno::EPERM,
+        OverlayError::Invalid(_) => Errno::EINVAL,
+        OverlayError::TooLarge => Errno::EFBIG,
+        OverlayError::NameTooLong => Errno::ENAMETOOLONG,
+        OverlayError::Unsupported => Errno::EOPNOTSUPP,
+        OverlayError::NoSuchOffset => Errno::ENXIO,
+        OverlayError::Lower(_) | OverlayError::MissingBlock { .. } | OverlayError::Mismatch(_) => {
+            Errno::EIO
+        }
+        OverlayError::Diff(e) => e.os_error().map_or(Errno::EIO, Errno::from_i32),
+        OverlayError::Io(e) => e.raw_os_error().map_or(Errno::EIO, Errno::from_i32),
+    }
+}
+
+/// Whether somebody has to look at it: not an answer that a program may well
+/// have expected, but something broken or full.
+pub fn is_fault(error: &OverlayError) -> bool {
+    match error {
+        OverlayError::NotFound
+        | OverlayError::Exists
+        | OverlayError::NotADirectory
+        | OverlayError::IsADirectory
+        | OverlayError::NotEmpty
+        | OverlayError::ReadOnly
+        | OverlayError::NotPermitted(_)
+        | OverlayError::Invalid(_)
+        | OverlayError::TooLarge
+        | OverlayError::NameTooLong
+        | OverlayError::Unsupported
+        | OverlayError::NoSuchOffset => false,
+        OverlayError::Lower(_)
+        | OverlayError::MissingBlock { .. }
+        | OverlayError::Mismatch(_)
+        | OverlayError::Diff(_) => true,
+        OverlayError::Io(e) => e.raw_os_error() != Some(nix::libc::ENXIO),
+    }
+}

@@ -1,0 +1,255 @@
+//! The overlay as a mounted file system: a thin adapter over fuser.
+//!
+//! Each request is decoded, given to one call of [`Overlay`], and answered;
+//! the only decisions made here are what the kernel may cache and which files
+//! it may serve by itself (passthrough). See [`adapter`].
+
+mod adapter;
+mod backing;
+mod convert;
+mod errno;
+mod handles;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+
+use crate::overlay::{Lower, Overlay};
+use adapter::Adapter;
+
+/// How to mount.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// Request threads.
+    pub threads: usize,
+    /// Whether other users may enter; needed where the server runs as another
+    /// user than the one who mounts.
+    pub allow_other: bool,
+    /// Whether the kernel may serve files of the diff by itself. Needs root
+    /// and Linux 6.9; without it the kernel gathers writes instead.
+    pub passthrough: bool,
+    /// The source that the mount table shows.
+    pub source: String,
+}
+
+/// A failure to mount or unmount.
+#[derive(Debug, thiserror::Error)]
+pub enum FuseError {
+    /// The kernel or fusermount3 refused.
+    #[error("cannot mount on {}: {reason}", target.display())]
+    Mount {
+        /// The mount point.
+        target: PathBuf,
+        /// What was the matter, and what to do.
+        reason: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody has files open, or a shell stands in it.
+    #[error("{} is in use by other processes and cannot be unmounted", target.display())]
+    Busy {
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// Unmounting failed.
+    #[error("cannot unmount {}: {source}", target.display())]
+    Unmount {
+        /// The mount point.
+        target: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A mounted overlay.
+pub struct Mount {
+    target: PathBuf,
+    session: Option<BackgroundSession>,
+}
+
+impl Mount {
+    /// Mounts the overlay on `target`, an existing directory, and serves it
+    /// by threads of its own.
+    ///
+    /// # Errors
+    /// [`FuseError::Mount`], with what to do about it.
+    pub fn new<L: Lower>(
+        overlay: Arc<Overlay<L>>,
+        target: &Path,
+        options: &MountOptions,
+    ) -> Result<Self, FuseError> {
+        let fail = |source: io::Error| FuseError::Mount {
+            target: target.to_owned(),
+            reason: explain(&source),
+            source,
+        };
+        let mut mount_options = vec![
+            MountOption::FSName(options.source.clone()),
+            MountOption::Subtype("pbkfs".to_owned()),
+            MountOption::DefaultPermissions,
+            MountOption::NoSuid,
+            MountOption::NoDev,
+        ];
+        if overlay.is_read_only() {
+            mount_options.push(MountOption::RO);
+        }
+        let mut config = Config::default();
+        config.mount_options = mount_options;
+        config.acl = if options.allow_other {
+            SessionACL::All
+        } else {
+            SessionACL::Owner
+        };
+        config.n_threads = Some(options.threads.max(1));
+        config.clone_fd = true;
+        let adapter = Adapter::new(overlay, options.passthrough);
+        let session = Session::new(adapter, target, &config).map_err(fail)?;
+        let session = session.spawn().map_err(fail)?;
+        raise_read_ahead(target);
+        Ok(Self {
+            target: target.to_owned(),
+            session: Some(session),
+        })
+    }
+
+    /// Whether the file system is still mounted and served. It is not when
+    /// somebody else unmounted it.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(|session| !session.guard.is_finished())
+    }
+
+    /// Unmounts, trying again for `patience` while files are open, and waits
+    /// until every request has been answered.
+    ///
+    /// # Errors
+    /// [`FuseError::Busy`] when it stayed in use: it is mounted still then,
+    /// and this can be called again. Other failures as they are.
+    pub fn unmount(&mut self, patience: Duration) -> Result<(), FuseError> {
+        let deadline = Instant::now() + patience;
+        while self.is_serving() {
+            match unmount_once(&self.target, false) {
+                Ok(()) => break,
+                Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
+                    if Instant::now() >= deadline {
+                        return Err(FuseError::Busy {
+                            target: self.target.clone(),
+                        });
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(source) => {
+                    return Err(FuseError::Unmount {
+                        target: self.target.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+        self.join()
+    }
+
+    /// Takes the mount out of the tree at once; who has files open keeps them
+    /// until this process ends.
+    ///
+    /// # Errors
+    /// [`FuseError::Unmount`].
+    pub fn detach(&mut self) -> Result<(), FuseError> {
+        unmount_once(&self.target, true).map_err(|source| FuseError::Unmount {
+            target: self.target.clone(),
+            source,
+        })
+    }
+
+    fn join(&mut self) -> Result<(), FuseError> {
+        let Some(session) = self.session.take() else {
+            return Ok(());
+        };
+        session.join().map_err(|source| FuseError::Unmount {
+            target: self.target.clone(),
+            source,
+        })
+    }
+}
+
+/// Unmounts `target` by the system call, or by fusermount3 where that takes a
+/// privilege this process does not have.
+///
+/// # Errors
+/// The system's own; `EBUSY` while files are open, unless `lazily`.
+pub fn unmount_once(target: &Path, lazily: bool) -> io::Result<()> {
+    use nix::mount::{MntFlags, umount2};
+    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
+    if lazily {
+        flags |= MntFlags::MNT_DETACH;
+    }
+    match umount2(target, flags) {
+        Err(nix::errno::Errno::EPERM) => fusermount(target, lazily),
+        other => Ok(other?),
+    }
+}
+
+fn fusermount(target: &Path, lazily: bool) -> io::Result<()> {
+    let mut command = std::process::Command::new("fusermount3");
+    command.arg("-u");
+    if lazily {
+        command.arg("-z");
+    }
+    let output = command
+        .arg("--")
+        .arg(target)
+        .stdin(std::process::Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    if message.contains("busy") {
+        return Err(io::Error::from_raw_os_error(nix::libc::EBUSY));
+    }
+    Err(io::Error::other(message.trim().to_owned()))
+}
+
+/// What a failed mount most likely means, and what to do about it.
+fn explain(error: &io::Error) -> String {
+    let advice = match error.raw_os_error() {
+        _ if !Path::new("/dev/fuse").exists() => {
+            "there is no /dev/fuse; load the fuse module (modprobe fuse), or pass the device into \
+             the container"
+        }
+        Some(nix::libc::EACCES | nix::libc::EPERM) => {
+            "not permitted; run as root, or install fuse3 and allow this user to use /dev/fuse"
+        }
+        _ if error.kind() == io::ErrorKind::NotFound => {
+            "fusermount3 was not found; install the package fuse3, or run as root"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{advice} ({error})")
+}
+
+/// The kernel reads ahead 128 KiB at most unless told otherwise; sequential
+/// scans gain from more. Only root may tell it, and without it everything
+/// still works, so failures are of no interest to anybody but a developer.
+fn raise_read_ahead(target: &Path) {
+    const READ_AHEAD_KB: &str = "1024";
+    use std::os::unix::fs::MetadataExt;
+    let Ok(meta) = std::fs::metadata(target) else {
+        return;
+    };
+    let (major, minor) = (
+        nix::sys::stat::major(meta.dev()),
+        nix::sys::stat::minor(meta.dev()),
+    );
+    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&path, READ_AHEAD_KB) {
+        tracing::debug!(path, %error, "cannot raise read-ahead");
+    }
+}
