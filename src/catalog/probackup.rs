@@ -1,7 +1,8 @@
 //! Asking the `pg_probackup` program for the backups' metadata.
 
+mod error;
+
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+
+pub use error::{CommandLine, ProbackupError};
 
 use super::{Backup, Instance, ProgramVersion, show};
 
@@ -35,126 +38,14 @@ const STDERR_KEPT: usize = 8 << 10;
 /// How often a program that closed its output is asked whether it has ended.
 const REAP_INTERVAL: Duration = Duration::from_millis(2);
 
+/// How long a killed program may take to go.
+const REAP_LIMIT: Duration = Duration::from_secs(5);
+
 /// An installed `pg_probackup` of a supported version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probackup {
     path: PathBuf,
     version: ProgramVersion,
-}
-
-/// `pg_probackup` could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ProbackupError {
-    /// The program that was asked for by path is not there.
-    #[error("there is no program to run at {}", path.display())]
-    NotFound {
-        /// The path as given.
-        path: PathBuf,
-        /// Why it cannot be run.
-        #[source]
-        source: which::Error,
-    },
-
-    /// The program's version is outside what is supported.
-    #[error(
-        "{} is pg_probackup {version}; 2.5.0 or a later 2.x is needed \
-         (or read the catalog without it: metadata = \"native\")",
-        path.display()
-    )]
-    UnsupportedVersion {
-        /// The program.
-        path: PathBuf,
-        /// Its version.
-        version: ProgramVersion,
-    },
-
-    /// The program did not say its version.
-    #[error("{} does not look like pg_probackup: asked for its version it said \"{answer}\"", path.display())]
-    UnknownVersion {
-        /// The program.
-        path: PathBuf,
-        /// The first line that it printed.
-        answer: String,
-    },
-
-    /// The program could not be started, or its output not read.
-    #[error("cannot run `{command}`")]
-    Run {
-        /// The command line.
-        command: CommandLine,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-
-    /// The program did not end in time and was killed.
-    #[error(
-        "`{command}` did not finish within {} s and was stopped{}",
-        limit.as_secs_f32(),
-        messages(stderr)
-    )]
-    Timeout {
-        /// The command line.
-        command: CommandLine,
-        /// How long it was given.
-        limit: Duration,
-        /// What it had written to stderr, if that was to be had.
-        stderr: String,
-    },
-
-    /// The program failed.
-    #[error("`{command}` failed ({status}){}", messages(stderr))]
-    Failed {
-        /// The command line.
-        command: CommandLine,
-        /// How it ended.
-        status: ExitStatus,
-        /// The end of what it wrote to stderr.
-        stderr: String,
-    },
-
-    /// The program printed more than any catalog needs.
-    #[error("`{command}` printed more than {} MiB", STDOUT_LIMIT >> 20)]
-    TooMuchOutput {
-        /// The command line.
-        command: CommandLine,
-    },
-
-    /// The program printed something else than the expected JSON.
-    #[error(
-        "`{command}` printed something that is not the expected JSON{}",
-        messages(stderr)
-    )]
-    BadJson {
-        /// The command line.
-        command: CommandLine,
-        /// The end of what it wrote to stderr.
-        stderr: String,
-        /// Where the JSON goes wrong.
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-/// A command line, shown as one would type it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandLine(Vec<OsString>);
-
-impl fmt::Display for CommandLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, word) in self.0.iter().enumerate() {
-            let space = if index == 0 { "" } else { " " };
-            write!(f, "{space}{}", word.to_string_lossy())?;
-        }
-        Ok(())
-    }
-}
-
-fn messages(stderr: &str) -> String {
-    match stderr.trim() {
-        "" => String::new(),
-        text => format!("; it said:\n{text}"),
-    }
 }
 
 impl Probackup {
@@ -270,8 +161,8 @@ fn run(command: &CommandLine, limit: Duration) -> Result<Output, ProbackupError>
     let mut process = Process::start(&command.0).map_err(run_error)?;
     // Both pipes are drained by threads of their own: a program that fills one
     // while we wait for the other would never end.
-    let stdout = drain(process.0.stdout.take(), read_limited);
-    let stderr = drain(process.0.stderr.take(), read_tail);
+    let stdout = drain(process.child.stdout.take(), read_limited);
+    let stderr = drain(process.child.stderr.take(), read_tail);
     let ended = receive(&stdout, deadline).and_then(|stdout| {
         let stderr = receive(&stderr, deadline)?;
         Some((stdout, stderr, process.wait_until(deadline)?))
@@ -309,28 +200,37 @@ fn as_text(bytes: Vec<u8>) -> String {
 
 /// A running program, the leader of its own process group. Dropped before it
 /// was waited for, the whole group is killed.
-struct Process(Child);
+struct Process {
+    child: Child,
+    reaped: bool,
+}
 
 impl Process {
     fn start(words: &[OsString]) -> io::Result<Self> {
         let (program, arguments) = words
             .split_first()
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Command::new(program)
+        let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .spawn()
-            .map(Self)
+            .spawn()?;
+        Ok(Self {
+            child,
+            reaped: false,
+        })
     }
 
     /// The exit status; `None` if the program still runs at the deadline.
     fn wait_until(&mut self, deadline: Instant) -> Option<io::Result<ExitStatus>> {
         loop {
-            match self.0.try_wait().transpose() {
-                Some(ended) => return Some(ended),
+            match self.child.try_wait().transpose() {
+                Some(ended) => {
+                    self.reaped = true;
+                    return Some(ended);
+                }
                 None if Instant::now() >= deadline => return None,
                 None => thread::sleep(REAP_INTERVAL),
             }
@@ -340,14 +240,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Only an un-reaped child's id is surely still its own.
-        if matches!(self.0.try_wait(), Ok(None)) {
-            if let Ok(group) = i32::try_from(self.0.id()) {
-                // Failing means that the group has just ended.
-                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-            }
-            let _ = self.0.wait();
+        // Only until it is reaped is the id surely still its own.
+        if self.reaped {
+            return;
         }
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            // Failing means that the group has just ended.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        // Not for ever: a process that waits for a dead file server cannot die.
+        let _ = self.wait_until(Instant::now() + REAP_LIMIT);
     }
 }
 
@@ -537,24 +439,29 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_killed_with_its_children() {
-        let dir = tempfile::tempdir().unwrap();
-        let body = "echo 'WARNING: waiting' >&2; sleep 1000 & echo $! > \"$3/pid\"; wait";
-        let program = find(&stand_in(dir.path(), "p", VERSION, body)).unwrap();
-        let started = Instant::now();
-        let error = program
-            .show(&instance(dir.path()), Duration::from_millis(700))
-            .unwrap_err();
-        assert!(started.elapsed() < Duration::from_secs(10));
-        let message = error.to_string();
-        assert!(message.contains("did not finish within 0.7 s"), "{message}");
-        assert!(message.ends_with("WARNING: waiting"), "{message}");
+        let start_child = "echo 'WARNING: waiting' >&2; sleep 1000 & echo $! > \"$3/pid\"";
+        // In the second case the program itself has ended, but its child keeps
+        // the output open.
+        for then in ["wait", "exit 0"] {
+            let dir = tempfile::tempdir().unwrap();
+            let body = format!("{start_child}; {then}");
+            let program = find(&stand_in(dir.path(), "p", VERSION, &body)).unwrap();
+            let started = Instant::now();
+            let error = program
+                .show(&instance(dir.path()), Duration::from_millis(700))
+                .unwrap_err();
+            assert!(started.elapsed() < Duration::from_secs(10));
+            let message = error.to_string();
+            assert!(message.contains("did not finish within 0.7 s"), "{message}");
+            assert!(message.ends_with("WARNING: waiting"), "{message}");
 
-        let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
-        let stat = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
-        let gone = || fs::read_to_string(&stat).map_or(true, |text| text.contains(") Z "));
-        while !gone() {
-            assert!(started.elapsed() < LONG, "the child's child lives on");
-            thread::sleep(REAP_INTERVAL);
+            let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
+            let stat = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
+            let gone = || fs::read_to_string(&stat).map_or(true, |text| text.contains(") Z "));
+            while !gone() {
+                assert!(started.elapsed() < LONG, "the child's child lives on");
+                thread::sleep(REAP_INTERVAL);
+            }
         }
     }
 
