@@ -10,6 +10,7 @@
 //! ```
 
 pub mod catalog;
+pub mod chain;
 pub mod diff;
 pub mod fuse;
 pub mod image;

@@ -13,7 +13,18 @@
 //! into it is the shared lock that pg_probackup's own restore takes ([`lock`]).
 
 pub mod backup;
+pub mod control;
+pub mod error;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod instance;
+pub mod lock;
+pub mod native;
+pub mod probackup;
+mod show;
 
 pub use backup::{
     Backup, BackupId, BackupMode, BackupStatus, CompressAlg, ProgramVersion, TablespaceMapping,
 };
+pub use error::CatalogError;
+pub use instance::{Catalog, Instance, InstanceConfig};
