@@ -13,6 +13,10 @@
 //! into it is the shared lock that pg_probackup's own restore takes ([`lock`]).
 
 pub mod backup;
+pub mod codec;
+pub mod content;
+pub mod page_index;
+pub mod pglz;
 
 pub use backup::{
     Backup, BackupId, BackupMode, BackupStatus, CompressAlg, ProgramVersion, TablespaceMapping,
