@@ -10,4 +10,6 @@
 //! ```
 
 pub mod catalog;
+pub mod chain;
+pub mod image;
 pub mod pg;

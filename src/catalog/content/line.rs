@@ -37,7 +37,7 @@ pub(super) fn parse(line: &[u8]) -> Result<FileEntry<'_>, LineError> {
                 mandatory.path = true;
             }
             b"size" => {
-                entry.size = number("size", value)?;
+                entry.size = size(value)?;
                 mandatory.size = true;
             }
             b"mode" => {
@@ -155,6 +155,17 @@ fn number<T: FromStr>(key: &'static str, value: &[u8]) -> Result<T, LineError> {
         key,
         value: String::from_utf8_lossy(value).into_owned(),
     })
+}
+
+/// A size in bytes, or -1; pg_probackup writes no other negative number.
+fn size(value: &[u8]) -> Result<i64, LineError> {
+    match number("size", value)? {
+        size if size >= -1 => Ok(size),
+        size => Err(LineError::Number {
+            key: "size",
+            value: size.to_string(),
+        }),
+    }
 }
 
 /// A count, where some versions write -1 for "not known".
