@@ -19,6 +19,33 @@ impl fmt::Display for BackupId {
     }
 }
 
+impl BackupId {
+    /// The id that pg_probackup gives to a backup started at that moment:
+    /// base36 of the seconds since 1970, in upper case. A moment before 1970
+    /// gives the id `0`, as no clock of a backup host can show it.
+    #[must_use]
+    pub fn from_start_time(start: OffsetDateTime) -> Self {
+        const DIGITS: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let mut seconds = u64::try_from(start.unix_timestamp()).unwrap_or(0);
+        let mut digits = Vec::new();
+        loop {
+            digits.push(char::from(DIGITS[(seconds % 36) as usize]));
+            seconds /= 36;
+            if seconds == 0 {
+                return Self(digits.into_iter().rev().collect());
+            }
+        }
+    }
+
+    /// The start time that the id encodes; `None` if it is not base36 or
+    /// lies outside the years that [`OffsetDateTime`] holds.
+    #[must_use]
+    pub fn start_time(&self) -> Option<OffsetDateTime> {
+        let seconds = i64::from_str_radix(&self.0, 36).ok()?;
+        OffsetDateTime::from_unix_timestamp(seconds).ok()
+    }
+}
+
 /// How a backup was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackupMode {
@@ -333,5 +360,27 @@ impl Backup {
     #[must_use]
     pub fn server_major(&self) -> Option<u32> {
         self.server_version.split('.').next()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn an_id_is_the_start_time_in_base36() {
+        let start = datetime!(2026-11-22 07:28:58 UTC);
+        let id = BackupId::from_start_time(start);
+        assert_eq!(id, BackupId("TOW7GA".to_owned()));
+        assert_eq!(id.start_time(), Some(start));
+        assert_eq!(BackupId::from_start_time(OffsetDateTime::UNIX_EPOCH).0, "0");
+    }
+
+    #[test]
+    fn names_that_are_no_id_have_no_start_time() {
+        for name in ["", "lost+found", "ZZZZZZZZZZZZ", "ZZZZZZZZZZZZZZZZZZZZ"] {
+            assert_eq!(BackupId(name.to_owned()).start_time(), None, "{name}");
+        }
     }
 }

@@ -15,9 +15,20 @@
 pub mod backup;
 pub mod codec;
 pub mod content;
+pub mod control;
+pub mod error;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod instance;
+pub mod lock;
+pub mod native;
 pub mod page_index;
 pub mod pglz;
+pub mod probackup;
+mod show;
 
 pub use backup::{
     Backup, BackupId, BackupMode, BackupStatus, CompressAlg, ProgramVersion, TablespaceMapping,
 };
+pub use error::CatalogError;
+pub use instance::{Catalog, Instance, InstanceConfig};

@@ -1,0 +1,131 @@
+//! What can go wrong when the catalog's metadata is read.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use super::BackupId;
+
+/// A catalog, an instance or a backup's metadata that cannot be used.
+///
+/// A variant's text says what was being done; its [`source`](Error::source),
+/// where it has one, says why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// Nothing at the catalog's path, or something without `backups/`.
+    #[error(
+        "{} is not a pg_probackup catalog: it has no directory named \"backups\"; \
+         give the path that pg_probackup takes as -B",
+        root.display()
+    )]
+    NotACatalog {
+        /// The path given as the catalog.
+        root: PathBuf,
+    },
+
+    /// A file or directory of the catalog could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// Why it was not.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The name cannot be an instance's: it would leave the catalog.
+    #[error("\"{name}\" cannot be an instance's name: give one directory name, without \"/\"")]
+    InvalidInstanceName {
+        /// The name as given.
+        name: String,
+    },
+
+    /// The catalog has no such instance.
+    #[error(
+        "catalog {} has no instance \"{name}\"; it has {}",
+        root.display(),
+        listed(existing)
+    )]
+    NoSuchInstance {
+        /// The catalog.
+        root: PathBuf,
+        /// The name as given.
+        name: String,
+        /// The instances that exist, sorted.
+        existing: Vec<String>,
+    },
+
+    /// The instance has no such backup.
+    #[error("instance \"{instance}\" has no backup {id} (looked in {})", dir.display())]
+    NoSuchBackup {
+        /// The instance's name.
+        instance: String,
+        /// The id looked for.
+        id: BackupId,
+        /// The instance's directory.
+        dir: PathBuf,
+    },
+
+    /// A control file is missing or malformed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// A file of `key = value` lines that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it was not read.
+        #[source]
+        source: io::Error,
+    },
+
+    /// A line is not of the form `key = value`. The line itself is not shown:
+    /// it may hold a password.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+
+    /// A value is not what its key asks for.
+    #[error("{}, line {line}: {key} cannot be \"{value}\"", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The key, in lower case.
+        key: String,
+        /// The value as found.
+        value: String,
+        /// What it should have been.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+
+    /// A key that every such file has is not there.
+    #[error("{} has no \"{key}\"", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The key that is missing.
+        key: &'static str,
+    },
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        "no instance at all".to_owned()
+    } else {
+        names.join(", ")
+    }
+}

@@ -1,0 +1,50 @@
+//! The project's recorded catalogs, for the tests of this crate.
+//!
+//! `postgres/fixtures/NAME/` holds a catalog made by a real PostgreSQL and
+//! pg_probackup, and what the real `pg_probackup show` printed for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{Catalog, Instance};
+
+/// Every recorded catalog; each has the one instance `main`.
+pub(crate) const ALL: [&str; 4] = ["pg15-chain", "pg15-debian", "pg15-hazards", "pg17-chain"];
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("postgres/fixtures")
+        .join(name)
+}
+
+/// What the real program printed: `recorded/FILE` of a fixture.
+pub(crate) fn recorded(name: &str, file: &str) -> String {
+    fs::read_to_string(folder(name).join("recorded").join(file)).unwrap()
+}
+
+/// A fixture's metadata files alone, unpacked; the stored data is left out.
+pub(crate) fn unpack_metadata(name: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let packed = fs::File::open(folder(name).join("catalog.tar.zst")).unwrap();
+    let mut tar = Command::new("tar")
+        .args(["-x", "--no-same-owner", "-C"])
+        .arg(dir.path())
+        .args(["--exclude=*/database/*/*", "--exclude=*/wal/*/*"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    zstd::stream::copy_decode(packed, tar.stdin.take().unwrap()).unwrap();
+    assert!(tar.wait().unwrap().success());
+    dir
+}
+
+/// The instance `main` of an unpacked fixture.
+pub(crate) fn main_instance(unpacked: &TempDir) -> Instance {
+    Catalog::open(&unpacked.path().join("catalog"))
+        .unwrap()
+        .instance("main")
+        .unwrap()
+}

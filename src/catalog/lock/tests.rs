@@ -1,0 +1,323 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Instant;
+
+use super::exclusive::EXCLUSIVE_FILE;
+use super::*;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A process that lives until the test ends.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("1000").spawn().unwrap())
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The pid of a process that was there and is reaped.
+fn dead_pid() -> u32 {
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    child.id()
+}
+
+fn backup_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("backup.control"), "status = OK\n").unwrap();
+    dir
+}
+
+fn acquire(dir: &Path, pid: u32) -> Result<ReadLock, LockError> {
+    match ReadLock::acquire(dir, pid, SHORT)? {
+        LockOutcome::Held(lock) => Ok(lock),
+        LockOutcome::ReadOnly => panic!("not a read-only file system"),
+    }
+}
+
+fn readers(dir: &Path) -> String {
+    fs::read_to_string(dir.join(READERS_FILE)).unwrap()
+}
+
+/// All files and their bytes.
+fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
+}
+
+#[test]
+fn two_holders_share_and_leave_nothing_behind() {
+    let dir = backup_dir();
+    let before = snapshot(dir.path());
+    let (one, two) = (Sleeper::start(), Sleeper::start());
+    let first = acquire(dir.path(), one.pid()).unwrap();
+    let second = acquire(dir.path(), two.pid()).unwrap();
+    assert_eq!(
+        readers(dir.path()),
+        format!("{}\n{}\n", one.pid(), two.pid())
+    );
+    let mode = fs::metadata(dir.path().join(READERS_FILE))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!dir.path().join(EXCLUSIVE_FILE).exists());
+    assert!(!dir.path().join(READERS_TEMP_FILE).exists());
+
+    first.release().unwrap();
+    assert_eq!(readers(dir.path()), format!("{}\n", two.pid()));
+    second.release().unwrap();
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[test]
+fn dropping_releases() {
+    let dir = backup_dir();
+    let before = snapshot(dir.path());
+    drop(acquire(dir.path(), std::process::id()).unwrap());
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[test]
+fn dead_and_meaningless_readers_are_dropped() {
+    let dir = backup_dir();
+    let before = snapshot(dir.path());
+    let alive = Sleeper::start();
+    let list = format!("{}\nnonsense\n0\n-1\n{}\n", dead_pid(), alive.pid());
+    fs::write(dir.path().join(READERS_FILE), list).unwrap();
+    let lock = acquire(dir.path(), std::process::id()).unwrap();
+    let wanted = format!("{}\n{}\n", alive.pid(), std::process::id());
+    assert_eq!(readers(dir.path()), wanted);
+    drop(alive);
+    lock.release().unwrap();
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[test]
+fn a_stale_exclusive_lock_is_taken_over_at_once() {
+    let own = std::process::id();
+    for left in [
+        dead_pid().to_string(),
+        "nonsense\n".to_owned(),
+        "0".to_owned(),
+        own.to_string(),
+    ] {
+        let dir = backup_dir();
+        let before = snapshot(dir.path());
+        fs::write(dir.path().join(EXCLUSIVE_FILE), &left).unwrap();
+        let lock = ReadLock::acquire(dir.path(), own, Duration::ZERO).unwrap();
+        assert_eq!(readers(dir.path()), format!("{own}\n"), "{left}");
+        drop(lock);
+        assert_eq!(snapshot(dir.path()), before, "{left}");
+    }
+}
+
+#[test]
+fn an_empty_exclusive_lock_is_given_its_time_and_no_more() {
+    let dir = backup_dir();
+    let path = dir.path().join(EXCLUSIVE_FILE);
+    fs::write(&path, "").unwrap();
+    let patience = Patience {
+        busy: Duration::ZERO,
+        empty: SHORT,
+        poll: Duration::from_millis(20),
+    };
+    let started = Instant::now();
+    let holder = Holder::alive(dir.path(), std::process::id()).unwrap();
+    let lock = ExclusiveLock::take(dir.path(), holder, patience).unwrap();
+    assert!(started.elapsed() >= SHORT);
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        format!("{}\n", std::process::id())
+    );
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    drop(lock);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_busy_lock_is_waited_for_then_its_holder_named() {
+    let dir = backup_dir();
+    let holder = Sleeper::start();
+    let path = dir.path().join(EXCLUSIVE_FILE);
+    fs::write(&path, format!("{}\n", holder.pid())).unwrap();
+    let before = snapshot(dir.path());
+
+    let started = Instant::now();
+    let error = acquire(dir.path(), std::process::id()).unwrap_err();
+    assert!(started.elapsed() >= SHORT);
+    let named = format!("in use by process {}", holder.pid());
+    assert!(error.to_string().contains(&named), "{error}");
+    assert_eq!(snapshot(dir.path()), before);
+
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(SHORT);
+            fs::remove_file(&path).unwrap();
+        });
+        let long = Duration::from_secs(30);
+        let lock = ReadLock::acquire(dir.path(), std::process::id(), long).unwrap();
+        assert!(matches!(lock, LockOutcome::Held(_)));
+    });
+}
+
+#[test]
+fn a_process_that_does_not_exist_can_hold_nothing() {
+    let dir = backup_dir();
+    let before = snapshot(dir.path());
+    for pid in [dead_pid(), 0, u32::MAX] {
+        let error = acquire(dir.path(), pid).unwrap_err();
+        assert!(matches!(error, LockError::NoSuchProcess { .. }), "{error}");
+    }
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[test]
+fn a_failure_after_the_exclusive_lock_gives_it_back() {
+    let dir = backup_dir();
+    // A directory in the list's place: it can be neither read nor replaced.
+    fs::create_dir(dir.path().join(READERS_FILE)).unwrap();
+    let error = acquire(dir.path(), std::process::id()).unwrap_err();
+    assert!(error.to_string().ends_with(READERS_FILE), "{error}");
+    fs::remove_dir(dir.path().join(READERS_FILE)).unwrap();
+    fs::create_dir(dir.path().join(READERS_TEMP_FILE)).unwrap();
+    let error = acquire(dir.path(), std::process::id()).unwrap_err();
+    assert!(matches!(error, LockError::Io { .. }), "{error}");
+    assert!(!dir.path().join(EXCLUSIVE_FILE).exists());
+    assert!(!dir.path().join(READERS_FILE).exists());
+}
+
+#[test]
+fn a_chain_is_locked_as_a_whole_or_not_at_all() {
+    let dirs: Vec<tempfile::TempDir> = (0..3).map(|_| backup_dir()).collect();
+    let paths: Vec<PathBuf> = dirs.iter().map(|dir| dir.path().to_owned()).collect();
+    let before: Vec<_> = paths.iter().map(|dir| snapshot(dir)).collect();
+    let now = || paths.iter().map(|dir| snapshot(dir)).collect::<Vec<_>>();
+
+    let locks = lock_chain(&paths, std::process::id(), SHORT).unwrap();
+    assert_eq!(locks.len(), 3);
+    for path in &paths {
+        assert_eq!(readers(path), format!("{}\n", std::process::id()));
+    }
+    drop(locks);
+    assert_eq!(now(), before);
+
+    let holder = Sleeper::start();
+    let busy = paths[2].join(EXCLUSIVE_FILE);
+    fs::write(&busy, format!("{}\n", holder.pid())).unwrap();
+    let error = lock_chain(&paths, std::process::id(), SHORT).unwrap_err();
+    assert!(
+        matches!(&error, LockError::Busy { dir, .. } if *dir == paths[2]),
+        "{error}"
+    );
+    fs::remove_file(&busy).unwrap();
+    assert_eq!(now(), before);
+}
+
+#[test]
+fn permission_and_read_only_errors_are_told_apart() {
+    let denied = |code| file_error(Path::new("/b"), Path::new("/b/f"), code);
+    let eacces = denied(io::Error::from_raw_os_error(Errno::EACCES as i32));
+    assert!(matches!(eacces, LockError::NoPermission { .. }));
+    assert!(!is_read_only(&eacces));
+    let erofs = denied(io::Error::from_raw_os_error(Errno::EROFS as i32));
+    assert!(is_read_only(&erofs));
+}
+
+/// Set for the copies of this program that the next test starts.
+const LOCK_THIS: &str = "PBKFS_TEST_LOCK_DIR";
+
+/// What a copy of this test program says of locking `dir` when it is run
+/// by a shell as `$TRY`; the shell runs in a mount namespace of its own.
+fn try_in_shell(dir: &Path, script: &str) -> String {
+    let copy = dir.parent().unwrap().join("try");
+    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let call = format!(
+        "{} --ignored --nocapture read_only_catalogs_and_other_users",
+        copy.display()
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-ec", script])
+        .env("TRY", call)
+        .env("DIR", dir)
+        .env(LOCK_THIS, dir)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
+}
+
+#[test]
+#[ignore = "needs root: mounts a file system and acts as another user"]
+fn read_only_catalogs_and_other_users() {
+    if let Some(dir) = std::env::var_os(LOCK_THIS) {
+        let outcome = ReadLock::acquire(Path::new(&dir), std::process::id(), SHORT);
+        println!("outcome: {outcome:?}");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let dir = root.path().join("backup");
+    fs::create_dir(&dir).unwrap();
+    let before = snapshot(&dir);
+    const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+    let said = try_in_shell(
+        &dir,
+        "mount --bind -o ro $DIR $DIR; mount -o remount,bind,ro $DIR; $TRY",
+    );
+    assert!(said.contains("outcome: Ok(ReadOnly)"), "{said}");
+    fs::write(dir.join(EXCLUSIVE_FILE), dead_pid().to_string()).unwrap();
+    let said = try_in_shell(
+        &dir,
+        "mount --bind -o ro $DIR $DIR; mount -o remount,bind,ro $DIR; $TRY",
+    );
+    assert!(said.contains("outcome: Ok(ReadOnly)"), "{said}");
+    fs::remove_file(dir.join(EXCLUSIVE_FILE)).unwrap();
+
+    let said = try_in_shell(&dir, &format!("{NOBODY} $TRY"));
+    assert!(said.contains("outcome: Err(NoPermission"), "{said}");
+
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+    let said = try_in_shell(&dir, &format!("{NOBODY} $TRY"));
+    assert!(said.contains("outcome: Ok(Held"), "{said}");
+    assert_eq!(snapshot(&dir), before);
+
+    // A living process of root's, in either file.
+    let own = std::process::id();
+    for file in [EXCLUSIVE_FILE, READERS_FILE] {
+        let path = dir.join(file);
+        fs::write(&path, format!("{own}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let said = try_in_shell(&dir, &format!("{NOBODY} $TRY"));
+        let named = format!("outcome: Err(ForeignHolder {{ file: {path:?}, pid: {own} }})");
+        assert!(said.contains(&named), "{said}");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(snapshot(&dir), before);
+    }
+}

@@ -1,0 +1,263 @@
+//! The JSON that `pg_probackup show --format=json` prints.
+//!
+//! An array of `{instance, backups[]}`, newest backup first. First taken as it
+//! is ([`RawBackup`]), then checked word by word into a [`Backup`]. Source:
+//! pg_probackup's `src/show.c` (`show_instance_json`).
+
+use std::error::Error;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::control::{parse_bool, parse_time};
+use super::native::{backup_directory, sort_newest_first, unknown_backup};
+use super::{Backup, BackupId, BackupStatus, Instance, TablespaceMapping};
+
+#[derive(Deserialize)]
+struct RawInstance {
+    instance: String,
+    backups: Vec<RawBackup>,
+}
+
+/// One backup as printed. What is not here is not needed, the connection
+/// string least of all.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawBackup {
+    id: String,
+    parent_backup_id: Option<String>,
+    backup_mode: String,
+    wal: String,
+    compress_alg: String,
+    compress_level: i32,
+    from_replica: String,
+    block_size: u32,
+    xlog_block_size: u32,
+    checksum_version: u32,
+    program_version: String,
+    server_version: String,
+    current_tli: u32,
+    start_lsn: String,
+    stop_lsn: String,
+    start_time: String,
+    end_time: Option<String>,
+    recovery_time: Option<String>,
+    #[serde(default)]
+    recovery_xid: u64,
+    data_bytes: Option<i64>,
+    wal_bytes: Option<i64>,
+    uncompressed_bytes: Option<i64>,
+    pgdata_bytes: Option<i64>,
+    status: String,
+    content_crc: Option<u32>,
+    note: Option<String>,
+    #[serde(rename = "tablespace_map", default)]
+    tablespace_map: Vec<RawTablespace>,
+}
+
+#[derive(Deserialize)]
+struct RawTablespace {
+    oid: String,
+    path: String,
+}
+
+/// A value of the JSON that is not what its key asks for.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} cannot be \"{value}\"")]
+struct BadValue {
+    key: &'static str,
+    value: String,
+    #[source]
+    source: Box<dyn Error + Send + Sync>,
+}
+
+/// The backups of `instance` in what `show` printed, newest first; those of
+/// other instances are skipped. As when read natively, a backup that does not
+/// make sense is marked UNKNOWN and logged.
+///
+/// # Errors
+/// If the text is not JSON of the expected shape.
+pub(super) fn parse(instance: &Instance, json: &str) -> Result<Vec<Backup>, serde_json::Error> {
+    let shown: Vec<RawInstance> = serde_json::from_str(json)?;
+    let mut backups: Vec<Backup> = shown
+        .into_iter()
+        .filter(|raw| raw.instance == instance.name)
+        .flat_map(|raw| raw.backups)
+        .map(|raw| validate_or_mark(instance, raw))
+        .collect();
+    sort_newest_first(&mut backups);
+    Ok(backups)
+}
+
+fn validate_or_mark(instance: &Instance, raw: RawBackup) -> Backup {
+    let id = BackupId(raw.id.clone());
+    // `show` gives ids, not directories; they differ only if one was renamed.
+    let named = instance.dir.join(&id.0);
+    let dir = if named.is_dir() {
+        named
+    } else {
+        backup_directory(instance, &id).unwrap_or(named)
+    };
+    let mut backup = unknown_backup(dir, id);
+    // Of a directory without metadata `show` prints empty words, no values.
+    if raw.status == BackupStatus::Unknown.to_string() {
+        return backup;
+    }
+    match fill(&mut backup, raw) {
+        Ok(()) => backup,
+        Err(error) => {
+            tracing::warn!(
+                backup = %backup.dir.display(),
+                error = &error as &dyn Error,
+                "pg_probackup shows this backup in a way that makes no sense"
+            );
+            unknown_backup(backup.dir, backup.id)
+        }
+    }
+}
+
+fn fill(backup: &mut Backup, raw: RawBackup) -> Result<(), BadValue> {
+    backup.parent = raw.parent_backup_id.map(BackupId);
+    backup.mode = word("backup-mode", &raw.backup_mode)?;
+    backup.status = word("status", &raw.status)?;
+    backup.stream = check("wal", &raw.wal, is_stream)?;
+    backup.compress_alg = word("compress-alg", &raw.compress_alg)?;
+    backup.compress_level = raw.compress_level;
+    backup.from_replica = check("from-replica", &raw.from_replica, parse_bool)?;
+    backup.block_size = raw.block_size;
+    backup.xlog_block_size = raw.xlog_block_size;
+    backup.checksums = raw.checksum_version != 0;
+    backup.program_version = word("program-version", &raw.program_version)?;
+    backup.server_version = raw.server_version;
+    backup.timeline = raw.current_tli;
+    backup.start_lsn = word("start-lsn", &raw.start_lsn)?;
+    backup.stop_lsn = word("stop-lsn", &raw.stop_lsn)?;
+    backup.start_time = check("start-time", &raw.start_time, parse_time)?;
+    backup.end_time = check_some("end-time", raw.end_time, parse_time)?;
+    backup.recovery_time = check_some("recovery-time", raw.recovery_time, parse_time)?;
+    backup.recovery_xid = raw.recovery_xid;
+    // A negative count is pg_probackup's "not known".
+    backup.data_bytes = raw.data_bytes.and_then(|n| n.try_into().ok());
+    backup.wal_bytes = raw.wal_bytes.and_then(|n| n.try_into().ok());
+    backup.uncompressed_bytes = raw.uncompressed_bytes.and_then(|n| n.try_into().ok());
+    backup.pgdata_bytes = raw.pgdata_bytes.and_then(|n| n.try_into().ok());
+    backup.content_crc = raw.content_crc.filter(|&crc| crc != 0);
+    backup.note = raw.note;
+    for tablespace in raw.tablespace_map {
+        backup.tablespaces.push(TablespaceMapping {
+            oid: word("tablespace_map", &tablespace.oid)?,
+            path: tablespace.path.into(),
+        });
+    }
+    backup.tablespaces.sort_by_key(|mapping| mapping.oid);
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it must be STREAM or ARCHIVE")]
+struct NotAWalMode;
+
+fn is_stream(text: &str) -> Result<bool, NotAWalMode> {
+    match text {
+        "STREAM" => Ok(true),
+        "ARCHIVE" => Ok(false),
+        _ => Err(NotAWalMode),
+    }
+}
+
+fn word<T>(key: &'static str, text: &str) -> Result<T, BadValue>
+where
+    T: FromStr,
+    T::Err: Display + Into<Box<dyn Error + Send + Sync>>,
+{
+    check(key, text, str::parse)
+}
+
+fn check<T, E: Into<Box<dyn Error + Send + Sync>>>(
+    key: &'static str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, BadValue> {
+    parse(text).map_err(|source| BadValue {
+        key,
+        value: text.to_owned(),
+        source: source.into(),
+    })
+}
+
+fn check_some<T, E: Into<Box<dyn Error + Send + Sync>>>(
+    key: &'static str,
+    text: Option<String>,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>, BadValue> {
+    text.map(|text| check(key, &text, parse)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BackupStatus, fixtures, native};
+    use super::*;
+
+    #[test]
+    fn show_and_the_control_files_say_the_same() {
+        for name in fixtures::ALL {
+            let unpacked = fixtures::unpack_metadata(name);
+            let instance = fixtures::main_instance(&unpacked);
+            let shown = parse(&instance, &fixtures::recorded(name, "show.json")).unwrap();
+            assert!(!shown.is_empty(), "{name}");
+            assert_eq!(shown, native::read_backups(&instance).unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn local_times_are_the_same_moments() {
+        let unpacked = fixtures::unpack_metadata("pg15-debian");
+        let instance = fixtures::main_instance(&unpacked);
+        let json = fixtures::recorded("pg15-debian", "show.json");
+        let plain = parse(&instance, &json).unwrap();
+        let local = json.replace("2026-11-22 07:33:", "2026-11-22 13:03:");
+        let local = local.replace("2026-11-22 07:34:", "2026-11-22 13:04:");
+        let local = local.replace("+00\"", "+05:30\"");
+        assert_ne!(local, json);
+        assert_eq!(parse(&instance, &local).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_backup_without_metadata_is_unknown_both_ways() {
+        let unpacked = fixtures::unpack_metadata("pg15-debian");
+        let instance = fixtures::main_instance(&unpacked);
+        let json = fixtures::recorded("pg15-debian", "show.json");
+        let broken = json.replacen("\"OK\"", "\"UNKNOWN\"", 1);
+        let broken = broken.replacen("\"DELTA\"", "\"\"", 1);
+        std::fs::remove_file(instance.dir.join("TOW7P0/backup.control")).unwrap();
+
+        let shown = parse(&instance, &broken).unwrap();
+        assert_eq!(shown[0].status, BackupStatus::Unknown);
+        assert_eq!(shown, native::read_backups(&instance).unwrap());
+    }
+
+    #[test]
+    fn a_word_that_makes_no_sense_marks_that_backup_only() {
+        let unpacked = fixtures::unpack_metadata("pg15-debian");
+        let instance = fixtures::main_instance(&unpacked);
+        let json = fixtures::recorded("pg15-debian", "show.json");
+        let odd = json.replacen("\"DELTA\"", "\"GAMMA\"", 1);
+        let statuses: Vec<BackupStatus> = parse(&instance, &odd)
+            .unwrap()
+            .iter()
+            .map(|backup| backup.status)
+            .collect();
+        assert_eq!(statuses, [BackupStatus::Unknown, BackupStatus::Ok]);
+    }
+
+    #[test]
+    fn other_instances_are_left_out_and_other_shapes_refused() {
+        let unpacked = fixtures::unpack_metadata("pg15-debian");
+        let instance = fixtures::main_instance(&unpacked);
+        let other = r#"[{"instance": "other", "backups": []}]"#;
+        assert_eq!(parse(&instance, other).unwrap(), []);
+        assert!(parse(&instance, r#"{"backups": []}"#).is_err());
+        assert!(parse(&instance, "").is_err());
+    }
+}

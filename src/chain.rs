@@ -1,0 +1,322 @@
+//! From a list of backups to a [`Chain`] that can be read.
+//!
+//! A chain is a FULL backup and the incrementals on it up to the wanted one.
+//! [`Chain::resolve`] is the only way to make one, so whoever holds a `Chain`
+//! holds a complete, restorable, supported one. The rules are those by which
+//! pg_probackup's own restore judges (`src/restore.c`, `do_restore_or_validate`).
+
+mod error;
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::catalog::{Backup, BackupId, BackupMode, BackupStatus, Instance, native};
+use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
+
+pub use error::ChainError;
+
+/// How many backups an error message names.
+const NAMED_IN_ERRORS: usize = 5;
+
+/// Which backup is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackupSelector {
+    /// The newest that can be restored, with all its parents.
+    Latest,
+    /// The one with this id.
+    Id(BackupId),
+}
+
+/// Text that selects no backup.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is neither \"latest\" nor a backup id such as TOW7GA")]
+pub struct InvalidSelector(pub String);
+
+impl FromStr for BackupSelector {
+    type Err = InvalidSelector;
+
+    /// Ids may be given in lower case, as pg_probackup takes them.
+    fn from_str(text: &str) -> Result<Self, InvalidSelector> {
+        if text.eq_ignore_ascii_case("latest") {
+            return Ok(Self::Latest);
+        }
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(InvalidSelector(text.to_owned()));
+        }
+        Ok(Self::Id(BackupId(text.to_ascii_uppercase())))
+    }
+}
+
+impl fmt::Display for BackupSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Id(id) => id.fmt(f),
+        }
+    }
+}
+
+/// A FULL backup and the incrementals on it up to the target; complete,
+/// restorable and supported when it was resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chain {
+    instance: String,
+    target: Backup,
+    /// FULL first; the target is the last.
+    layers: Vec<Backup>,
+}
+
+impl Chain {
+    /// Finds the selected backup's chain among an instance's backups.
+    ///
+    /// # Errors
+    /// If there is no such backup, or its chain is incomplete, not restorable
+    /// as it stands, or of an unsupported kind. Where several things are wrong,
+    /// the one nearest to the FULL is named: the others follow from it.
+    pub fn resolve(
+        instance_name: &str,
+        backups: &[Backup],
+        selector: &BackupSelector,
+    ) -> Result<Self, ChainError> {
+        let catalog = Listed::new(instance_name, backups);
+        let layers = match selector {
+            BackupSelector::Latest => catalog.latest()?,
+            BackupSelector::Id(id) => catalog.members(catalog.find(id)?)?,
+        };
+        for layer in &layers {
+            check_supported(layer)?;
+        }
+        let Some(target) = layers.last() else {
+            return Err(catalog.nothing_restorable());
+        };
+        Ok(Self {
+            instance: instance_name.to_owned(),
+            target: (*target).clone(),
+            layers: layers.into_iter().cloned().collect(),
+        })
+    }
+
+    /// All members, the FULL first, the target last.
+    #[must_use]
+    pub fn layers(&self) -> &[Backup] {
+        &self.layers
+    }
+
+    /// The backup that was selected.
+    #[must_use]
+    pub fn target(&self) -> &Backup {
+        &self.target
+    }
+
+    /// The members' ids, in the order of [`layers`](Self::layers).
+    #[must_use]
+    pub fn ids(&self) -> Vec<BackupId> {
+        self.layers.iter().map(|layer| layer.id.clone()).collect()
+    }
+
+    /// The members' directories, in the order of [`layers`](Self::layers):
+    /// the order in which they are to be locked.
+    #[must_use]
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        self.layers.iter().map(|layer| layer.dir.clone()).collect()
+    }
+
+    /// The instance's name.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Reads every member's `backup.control` again and compares. To be called
+    /// once the members are locked: before that, pg_probackup may have deleted
+    /// one, or merged it, by which an id turns into a FULL in place.
+    ///
+    /// # Errors
+    /// If a member cannot be read, its status is bad, or it is another backup
+    /// than the one that was resolved.
+    pub fn recheck(&self, instance: &Instance) -> Result<(), ChainError> {
+        for layer in &self.layers {
+            let member = || layer.id.clone();
+            let now =
+                native::read_backup(instance, &layer.id).map_err(|source| ChainError::Reread {
+                    member: member(),
+                    source,
+                })?;
+            if !now.status.is_restorable() {
+                return Err(bad_status(&self.instance, &self.target, &now));
+            }
+            if let Some(what) = difference(layer, &now) {
+                return Err(ChainError::Changed {
+                    member: member(),
+                    what,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn difference(before: &Backup, now: &Backup) -> Option<&'static str> {
+    if before.dir != now.dir {
+        Some("another directory")
+    } else if before.mode != now.mode {
+        Some("another mode")
+    } else if before.parent != now.parent {
+        Some("another parent")
+    } else if before.content_crc != now.content_crc {
+        Some("another list of files")
+    } else {
+        None
+    }
+}
+
+/// An instance's backups, ready to be looked up.
+struct Listed<'a> {
+    instance: &'a str,
+    newest_first: Vec<&'a Backup>,
+    by_id: HashMap<&'a BackupId, &'a Backup>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(instance: &'a str, backups: &'a [Backup]) -> Self {
+        let mut newest_first: Vec<&Backup> = backups.iter().collect();
+        newest_first.sort_by_key(|backup| Reverse(backup.start_time));
+        let by_id = newest_first.iter().map(|b| (&b.id, *b)).collect();
+        Self {
+            instance,
+            newest_first,
+            by_id,
+        }
+    }
+
+    fn find(&self, id: &BackupId) -> Result<&'a Backup, ChainError> {
+        let missing = || ChainError::NoSuchBackup {
+            instance: self.instance.to_owned(),
+            id: id.clone(),
+            newest: self.newest(),
+        };
+        self.by_id.get(id).copied().ok_or_else(missing)
+    }
+
+    /// The members of the newest backup that is restorable.
+    fn latest(&self) -> Result<Vec<&'a Backup>, ChainError> {
+        for &backup in &self.newest_first {
+            match self.members(backup) {
+                Ok(layers) => return Ok(layers),
+                Err(reason) => tracing::warn!(
+                    instance = self.instance,
+                    "looking for the latest restorable backup, {} is passed over: {reason}",
+                    backup.id
+                ),
+            }
+        }
+        Err(self.nothing_restorable())
+    }
+
+    /// A backup's chain, FULL first, if it is complete and its statuses good.
+    fn members(&self, target: &'a Backup) -> Result<Vec<&'a Backup>, ChainError> {
+        let mut layers = vec![target];
+        let walked = self.walk_to_full(target, &mut layers);
+        let bad = layers.iter().rev().find(|b| !b.status.is_restorable());
+        match (walked, bad) {
+            (Err(missing @ ChainError::MissingParent { .. }), _) => Err(missing),
+            (_, Some(bad)) => Err(bad_status(self.instance, target, bad)),
+            (Err(error), None) => Err(error),
+            (Ok(()), None) => {
+                layers.reverse();
+                Ok(layers)
+            }
+        }
+    }
+
+    /// Adds the parents to `layers`, which holds the target, up to the FULL.
+    fn walk_to_full(
+        &self,
+        target: &'a Backup,
+        layers: &mut Vec<&'a Backup>,
+    ) -> Result<(), ChainError> {
+        let mut current = target;
+        while current.mode != BackupMode::Full {
+            let Some(parent_id) = &current.parent else {
+                return Err(ChainError::NoFull {
+                    target: target.id.clone(),
+                    member: current.id.clone(),
+                    mode: current.mode,
+                });
+            };
+            let Some(&parent) = self.by_id.get(parent_id) else {
+                return Err(ChainError::MissingParent {
+                    target: target.id.clone(),
+                    child: current.id.clone(),
+                    parent: parent_id.clone(),
+                });
+            };
+            if layers.iter().any(|layer| layer.id == parent.id) {
+                let seen = layers.iter().copied().chain([parent]);
+                return Err(ChainError::Cycle {
+                    target: target.id.clone(),
+                    members: seen.map(|layer| layer.id.clone()).collect(),
+                });
+            }
+            layers.push(parent);
+            current = parent;
+        }
+        Ok(())
+    }
+
+    fn nothing_restorable(&self) -> ChainError {
+        ChainError::NothingRestorable {
+            instance: self.instance.to_owned(),
+            newest: self.newest(),
+        }
+    }
+
+    fn newest(&self) -> Vec<(BackupId, BackupStatus)> {
+        let newest = self.newest_first.iter().take(NAMED_IN_ERRORS);
+        newest.map(|b| (b.id.clone(), b.status)).collect()
+    }
+}
+
+fn check_supported(backup: &Backup) -> Result<(), ChainError> {
+    let supported = OLDEST_MAJOR..=NEWEST_MAJOR;
+    if !backup
+        .server_major()
+        .is_some_and(|major| supported.contains(&major))
+    {
+        return Err(ChainError::UnsupportedMajor {
+            member: backup.id.clone(),
+            version: backup.server_version.clone(),
+        });
+    }
+    let sizes = [
+        ("block-size", backup.block_size),
+        ("xlog-block-size", backup.xlog_block_size),
+    ];
+    match sizes
+        .into_iter()
+        .find(|&(_, size)| size as usize != BLOCK_SIZE)
+    {
+        Some((key, size)) => Err(ChainError::UnsupportedBlockSize {
+            member: backup.id.clone(),
+            key,
+            size,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn bad_status(instance: &str, target: &Backup, member: &Backup) -> ChainError {
+    ChainError::Status {
+        instance: instance.to_owned(),
+        target: target.id.clone(),
+        member: member.id.clone(),
+        status: member.status,
+        dir: member.dir.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

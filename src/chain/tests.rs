@@ -1,0 +1,240 @@
+use std::fs;
+
+use super::*;
+use crate::catalog::fixtures;
+use crate::catalog::native::read_backups;
+
+fn id(text: &str) -> BackupId {
+    BackupId(text.to_owned())
+}
+
+/// The backups of pg15-hazards, newest first: DELTA TOW7GA on DELTA TOW7G5 on
+/// FULL TOW7FV.
+fn three() -> Vec<Backup> {
+    let unpacked = fixtures::unpack_metadata("pg15-hazards");
+    read_backups(&fixtures::main_instance(&unpacked)).unwrap()
+}
+
+fn resolve(backups: &[Backup], selector: &str) -> Result<Chain, ChainError> {
+    Chain::resolve("main", backups, &selector.parse().unwrap())
+}
+
+fn words(chain: &Chain) -> Vec<String> {
+    chain.ids().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn selectors_are_latest_or_an_id_in_any_case() {
+    assert_eq!("latest".parse(), Ok(BackupSelector::Latest));
+    assert_eq!("LATEST".parse(), Ok(BackupSelector::Latest));
+    assert_eq!("tow7ga".parse(), Ok(BackupSelector::Id(id("TOW7GA"))));
+    for bad in ["", "a b", "../x", "ü"] {
+        assert!(bad.parse::<BackupSelector>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn every_backup_of_every_fixture_resolves_to_its_full() {
+    for name in fixtures::ALL {
+        let unpacked = fixtures::unpack_metadata(name);
+        let backups = read_backups(&fixtures::main_instance(&unpacked)).unwrap();
+        for backup in &backups {
+            let chain = resolve(&backups, &backup.id.0).unwrap();
+            assert_eq!(chain.target(), backup);
+            assert_eq!(chain.layers().last(), Some(backup));
+            assert_eq!(chain.layers()[0].mode, BackupMode::Full);
+            for pair in chain.layers().windows(2) {
+                assert_eq!(pair[1].parent.as_ref(), Some(&pair[0].id));
+            }
+        }
+        assert_eq!(*resolve(&backups, "latest").unwrap().target(), backups[0]);
+    }
+    let chain = resolve(&three(), "latest").unwrap();
+    assert_eq!(words(&chain), ["TOW7FV", "TOW7G5", "TOW7GA"]);
+    assert_eq!(chain.instance(), "main");
+}
+
+#[test]
+fn latest_passes_over_what_cannot_be_restored() {
+    let mut backups = three();
+    backups[0].status = BackupStatus::Running;
+    assert_eq!(
+        resolve(&backups, "latest").unwrap().target().id,
+        id("TOW7G5")
+    );
+    backups[1].status = BackupStatus::Corrupt;
+    backups[0].status = BackupStatus::Done;
+    // Good itself, but not its parent.
+    assert_eq!(
+        resolve(&backups, "latest").unwrap().target().id,
+        id("TOW7FV")
+    );
+    // DONE, complete but not validated, is restorable.
+    backups[1].status = BackupStatus::Done;
+    assert_eq!(
+        resolve(&backups, "latest").unwrap().target().id,
+        id("TOW7GA")
+    );
+
+    for backup in &mut backups {
+        backup.status = BackupStatus::Error;
+    }
+    let message = resolve(&backups, "latest").unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "instance \"main\" has no backup that can be restored; \
+         the newest there are: TOW7GA (ERROR), TOW7G5 (ERROR), TOW7FV (ERROR)"
+    );
+    let message = resolve(&[], "latest").unwrap_err().to_string();
+    assert!(message.ends_with("it has no backup at all"), "{message}");
+}
+
+#[test]
+fn an_unknown_id_is_answered_with_those_that_exist() {
+    let error = resolve(&three(), "abc").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "instance \"main\" has no backup ABC; \
+         the newest there are: TOW7GA (OK), TOW7G5 (OK), TOW7FV (OK)"
+    );
+}
+
+#[test]
+fn every_status_but_ok_and_done_is_refused_with_its_meaning() {
+    let mut backups = three();
+    for (status, hint) in [
+        (
+            BackupStatus::Unknown,
+            "backup.control is missing or unusable",
+        ),
+        (
+            BackupStatus::Corrupt,
+            "pg_probackup validate --instance=main -i TOW7GA",
+        ),
+        (BackupStatus::Orphan, "a parent was missing or bad"),
+        (BackupStatus::Running, "still being taken"),
+        (BackupStatus::Error, "incomplete"),
+        (BackupStatus::Merging, "merge is under way"),
+        (BackupStatus::Merged, "merge is under way"),
+        (BackupStatus::Deleting, "being deleted"),
+        (BackupStatus::Deleted, "being deleted"),
+    ] {
+        for (index, start) in [
+            (0, "backup TOW7GA is "),
+            (2, "backup TOW7GA needs backup TOW7FV"),
+        ] {
+            let kept = std::mem::replace(&mut backups[index].status, status);
+            let message = resolve(&backups, "TOW7GA").unwrap_err().to_string();
+            backups[index].status = kept;
+            assert!(message.starts_with(start), "{message}");
+            assert!(message.contains(&status.to_string()), "{message}");
+            assert!(message.contains(hint), "{message}");
+        }
+    }
+}
+
+#[test]
+fn the_cause_is_named_before_what_follows_from_it() {
+    let mut backups = three();
+    backups[0].status = BackupStatus::Orphan;
+    backups[1].status = BackupStatus::Corrupt;
+    match resolve(&backups, "TOW7GA").unwrap_err() {
+        ChainError::Status { member, status, .. } => {
+            assert_eq!((member, status), (id("TOW7G5"), BackupStatus::Corrupt));
+        }
+        other => panic!("{other}"),
+    }
+    backups.remove(1);
+    assert_eq!(
+        resolve(&backups, "TOW7GA").unwrap_err().to_string(),
+        "backup TOW7GA cannot be restored: TOW7GA is based on TOW7G5, \
+         and the catalog has no backup TOW7G5"
+    );
+}
+
+#[test]
+fn circles_and_chains_without_a_full_are_refused() {
+    let mut backups = three();
+    backups[2].mode = BackupMode::Page;
+    let error = resolve(&backups, "TOW7GA").unwrap_err();
+    assert!(matches!(&error, ChainError::NoFull { member, .. } if member.0 == "TOW7FV"));
+
+    backups[2].parent = Some(id("TOW7G5"));
+    let message = resolve(&backups, "TOW7GA").unwrap_err().to_string();
+    assert!(
+        message.ends_with("in a circle (TOW7GA -> TOW7G5 -> TOW7FV -> TOW7G5)"),
+        "{message}"
+    );
+    backups[0].parent = Some(id("TOW7GA"));
+    let error = resolve(&backups, "TOW7GA").unwrap_err();
+    assert!(matches!(error, ChainError::Cycle { .. }), "{error}");
+}
+
+#[test]
+fn unsupported_versions_and_block_sizes_are_refused_by_name() {
+    for version in ["13", "19", "9.6", ""] {
+        let mut backups = three();
+        backups[0].server_version = version.to_owned();
+        let message = resolve(&backups, "latest").unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("PostgreSQL \"{version}\"")),
+            "{message}"
+        );
+    }
+    let mut backups = three();
+    backups[2].block_size = 16384;
+    let message = resolve(&backups, "latest").unwrap_err().to_string();
+    assert!(
+        message.starts_with("backup TOW7FV has a block-size of 16384"),
+        "{message}"
+    );
+    backups[2].block_size = 8192;
+    backups[1].xlog_block_size = 4096;
+    let message = resolve(&backups, "latest").unwrap_err().to_string();
+    assert!(message.contains("xlog-block-size of 4096"), "{message}");
+}
+
+#[test]
+fn rechecking_notices_a_change_of_status_and_a_merge() {
+    let unpacked = fixtures::unpack_metadata("pg15-hazards");
+    let instance = fixtures::main_instance(&unpacked);
+    let chain = resolve(&read_backups(&instance).unwrap(), "latest").unwrap();
+    chain.recheck(&instance).unwrap();
+
+    let control = instance.dir.join("TOW7G5/backup.control");
+    let good = fs::read_to_string(&control).unwrap();
+    let change = |from: &str, to: &str| {
+        assert!(good.contains(from));
+        fs::write(&control, good.replace(from, to)).unwrap();
+        chain.recheck(&instance).unwrap_err()
+    };
+    let error = change("status = OK", "status = MERGING");
+    assert!(matches!(
+        error,
+        ChainError::Status {
+            status: BackupStatus::Merging,
+            ..
+        }
+    ));
+    for (from, to, wanted) in [
+        ("backup-mode = DELTA", "backup-mode = FULL", "another mode"),
+        ("'TOW7FV'", "'TOW7FX'", "another parent"),
+        (
+            "content-crc = 4",
+            "content-crc = 3",
+            "another list of files",
+        ),
+    ] {
+        let error = change(from, to);
+        assert!(
+            matches!(&error, ChainError::Changed { what, .. } if *what == wanted),
+            "{error}"
+        );
+    }
+    fs::remove_file(&control).unwrap();
+    let error = chain.recheck(&instance).unwrap_err();
+    assert!(matches!(error, ChainError::Reread { .. }));
+
+    fs::write(&control, &good).unwrap();
+    chain.recheck(&instance).unwrap();
+}
