@@ -13,6 +13,8 @@
 //! into it is the shared lock that pg_probackup's own restore takes ([`lock`]).
 
 pub mod backup;
+pub mod codec;
+pub mod content;
 pub mod control;
 pub mod error;
 #[cfg(test)]
@@ -20,6 +22,8 @@ pub(crate) mod fixtures;
 mod instance;
 pub mod lock;
 pub mod native;
+pub mod page_index;
+pub mod pglz;
 pub mod probackup;
 mod show;
 

@@ -4,18 +4,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::error::OverlayError;
-use crate::image::NodeId;
+use crate::diff::time_ns;
+use crate::image::{Image, NodeId};
 
-/// What a node of the lower layer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LowerKind {
-    /// A directory.
-    Directory,
-    /// A regular file.
-    File,
-    /// A symbolic link.
-    Symlink,
-}
+pub use crate::image::NodeKind as LowerKind;
 
 /// A read-only tree whose nodes are numbered from 0 (the root) without gaps,
 /// and keep their numbers from one mount to the next. [`crate::image::Image`]
@@ -52,4 +44,43 @@ pub trait Lower: Send + Sync + 'static {
     /// The time of the last change that files and directories show, in
     /// nanoseconds since the epoch.
     fn timestamp_ns(&self) -> i64;
+}
+
+impl Lower for Image {
+    fn node_count(&self) -> usize {
+        Self::node_count(self)
+    }
+    fn kind(&self, node: NodeId) -> LowerKind {
+        Self::kind(self, node)
+    }
+    fn mode(&self, node: NodeId) -> u32 {
+        Self::mode(self, node)
+    }
+    fn name(&self, node: NodeId) -> &OsStr {
+        Self::name(self, node)
+    }
+    fn parent(&self, node: NodeId) -> NodeId {
+        Self::parent(self, node)
+    }
+    fn path(&self, node: NodeId) -> PathBuf {
+        Self::path(self, node)
+    }
+    fn lookup(&self, dir: NodeId, name: &OsStr) -> Option<NodeId> {
+        Self::lookup(self, dir, name)
+    }
+    fn children(&self, dir: NodeId) -> Vec<NodeId> {
+        Self::children(self, dir).collect()
+    }
+    fn symlink_target(&self, node: NodeId) -> Option<&Path> {
+        Self::symlink_target(self, node)
+    }
+    fn len(&self, node: NodeId) -> Result<u64, OverlayError> {
+        Self::len(self, node).map_err(OverlayError::lower)
+    }
+    fn read_at(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, OverlayError> {
+        Self::read_at(self, node, offset, buf).map_err(OverlayError::lower)
+    }
+    fn timestamp_ns(&self) -> i64 {
+        time_ns(self.timestamp())
+    }
 }

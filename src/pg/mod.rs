@@ -3,6 +3,10 @@
 //! Nothing in here does I/O; every function takes bytes or names and gives
 //! typed values back.
 
+pub mod control;
+pub mod page;
+pub mod relation;
+
 use std::fmt;
 use std::str::FromStr;
 

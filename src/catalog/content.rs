@@ -1,0 +1,369 @@
+//! `backup_content.control`: what a backup holds, one object a line.
+//!
+//! ```text
+//! {"path":"base/5/2619", "size":"1740", "mode":"33152", "is_datafile":"1", .. ,"segno":"0"}
+//! ```
+//! It looks like JSON and is not (`write_backup_filelist` in pg_probackup's
+//! backup.c, `get_control_value_str` in util.c): nothing is escaped, a
+//! backslash is a backslash, the first `"` ends a value, and every number is
+//! a quoted string. The lines are in no order.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::backup::{Backup, CompressAlg};
+
+mod line;
+
+/// The file type bits of `st_mode`, and the two types that are listed.
+const S_IFMT: u32 = 0o170_000;
+const S_IFDIR: u32 = 0o040_000;
+const S_IFREG: u32 = 0o100_000;
+
+/// A content list that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// The file cannot be read at all.
+    #[error("the content list {path} cannot be read")]
+    Read {
+        /// The list's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not the one that pg_probackup wrote.
+    #[error(
+        "the content list {path} is damaged: backup.control records checksum {recorded:08X}, \
+         the file has {computed:08X}"
+    )]
+    Checksum {
+        /// The list's path.
+        path: PathBuf,
+        /// As `backup.control` has it.
+        recorded: u32,
+        /// As the file gives it.
+        computed: u32,
+    },
+    /// A line that makes no sense.
+    #[error("line {line} of the content list {path} {what}")]
+    Line {
+        /// The list's path.
+        path: PathBuf,
+        /// The line's number, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: LineError,
+    },
+    /// One key twice, with different content.
+    #[error("the content list {path} describes {name} twice, and differently")]
+    Duplicate {
+        /// The list's path.
+        path: PathBuf,
+        /// The path listed twice.
+        name: String,
+    },
+}
+
+/// What is wrong with a line of the list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// Not of the form `{"key":"value", ..}`.
+    #[error("is not of the form {{\"key\":\"value\", ..}}")]
+    Form,
+    /// A key that every line must have.
+    #[error("has no {0}")]
+    Missing(&'static str),
+    /// A value that is not a number of the right size.
+    #[error("has \"{value}\" as {key}, which is not a number that fits")]
+    Number {
+        /// The key.
+        key: &'static str,
+        /// The value found.
+        value: String,
+    },
+    /// A path that would leave PGDATA, or is no path.
+    #[error("has \"{0}\" as path, which is not a plain relative path")]
+    Path(String),
+    /// An unknown codec.
+    #[error("has \"{0}\" as compress_alg, which is not known")]
+    Codec(String),
+    /// Neither a file nor a directory.
+    #[error("has mode {0:o}, which is neither a file nor a directory")]
+    Mode(u32),
+    /// More than this format of ours can index.
+    #[error("goes past what can be indexed: the paths of one backup may take 4 GiB")]
+    TooMuch,
+}
+
+/// One file or directory of a backup, as its line has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileEntry<'a> {
+    /// The path, relative to PGDATA or to its external directory. Plain:
+    /// relative, no empty, `.` or `..` component, no NUL.
+    pub path: &'a [u8],
+    /// Stored bytes; 0 = empty, -1 = existed and unchanged, so not stored.
+    pub size: i64,
+    /// `st_mode`, with the file type.
+    pub mode: u32,
+    /// Whether pages are stored, rather than the file as it is.
+    pub is_datafile: bool,
+    /// A file of a compressed tablespace (Enterprise).
+    pub is_cfs: bool,
+    /// Of the stored bytes; see the format's rules before use.
+    pub crc: u32,
+    /// The codec of its pages.
+    pub compress_alg: CompressAlg,
+    /// 0 for PGDATA, else the external directory's number.
+    pub external_dir_num: u32,
+    /// The database's oid, 0 if none.
+    pub db_oid: u32,
+    /// The content's bytes, where recorded; 0 otherwise. Not the file length
+    /// of a data file.
+    pub full_size: i64,
+    /// The segment's number in its fork.
+    pub segno: u32,
+    /// The source file's length in blocks, where recorded; 0 otherwise.
+    pub n_blocks: u32,
+    /// Pages stored, where recorded; 0 otherwise.
+    pub n_headers: u32,
+    /// CRC-32C of the inflated part of the page header map.
+    pub hdr_crc: u32,
+    /// Where that part begins, in bytes.
+    pub hdr_off: u64,
+    /// How many bytes it has, deflated.
+    pub hdr_size: u32,
+}
+
+impl FileEntry<'_> {
+    /// Whether this is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        self.mode & S_IFMT == S_IFDIR
+    }
+}
+
+/// One line, packed: a list may have a million of them. `PackedPages` holds
+/// what only data files have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PackedEntry {
+    size: i64,
+    full_size: i64,
+    path_offset: u32,
+    path_length: u16,
+    mode: u16,
+    crc: u32,
+    db_oid: u32,
+    external_dir_num: u32,
+    /// Index into the list's `pages`, or [`NO_PAGES`].
+    pages: u32,
+    compress_alg: CompressAlg,
+    is_datafile: bool,
+    is_cfs: bool,
+}
+
+const NO_PAGES: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct PackedPages {
+    hdr_off: u64,
+    segno: u32,
+    n_blocks: u32,
+    n_headers: u32,
+    hdr_crc: u32,
+    hdr_size: u32,
+}
+
+/// A backup's content list, sorted by path and external directory.
+#[derive(Debug, Default)]
+pub struct ContentList {
+    entries: Vec<PackedEntry>,
+    pages: Vec<PackedPages>,
+    /// All paths, end to end.
+    paths: Vec<u8>,
+}
+
+impl ContentList {
+    /// Reads the list of a backup and checks it against the checksum in
+    /// `backup.control`, where one is recorded.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not the one whose checksum was
+    /// recorded, or has a line that makes no sense.
+    pub fn read(backup: &Backup) -> Result<Self, ContentError> {
+        let path = backup.content_path();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(ContentError::Read { path, source }),
+        };
+        if let Some(recorded) = backup.content_crc.filter(|&crc| crc != 0) {
+            let computed = crc32c::crc32c(&bytes);
+            if computed != recorded {
+                return Err(ContentError::Checksum {
+                    path,
+                    recorded,
+                    computed,
+                });
+            }
+        }
+        Self::parse(&bytes, &path)
+    }
+
+    /// Parses the list's bytes; `path` is for messages.
+    fn parse(bytes: &[u8], path: &Path) -> Result<Self, ContentError> {
+        let mut list = Self::default();
+        for (at, text) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            if text.trim_ascii().is_empty() {
+                continue;
+            }
+            let pushed = line::parse(text).and_then(|entry| list.push(&entry));
+            pushed.map_err(|what| ContentError::Line {
+                path: path.to_owned(),
+                line: at + 1,
+                what,
+            })?;
+        }
+        list.sort(path)?;
+        Ok(list)
+    }
+
+    fn push(&mut self, entry: &FileEntry<'_>) -> Result<(), LineError> {
+        let too_much = |_| LineError::TooMuch;
+        let kind = entry.mode & S_IFMT;
+        if kind != S_IFDIR && kind != S_IFREG {
+            return Err(LineError::Mode(entry.mode));
+        }
+        let pages = PackedPages {
+            hdr_off: entry.hdr_off,
+            segno: entry.segno,
+            n_blocks: entry.n_blocks,
+            n_headers: entry.n_headers,
+            hdr_crc: entry.hdr_crc,
+            hdr_size: entry.hdr_size,
+        };
+        let has_pages = pages != PackedPages::default();
+        self.entries.push(PackedEntry {
+            size: entry.size,
+            full_size: entry.full_size,
+            path_offset: u32::try_from(self.paths.len()).map_err(too_much)?,
+            path_length: u16::try_from(entry.path.len()).map_err(too_much)?,
+            mode: u16::try_from(entry.mode).map_err(|_| LineError::Mode(entry.mode))?,
+            crc: entry.crc,
+            db_oid: entry.db_oid,
+            external_dir_num: entry.external_dir_num,
+            pages: match has_pages {
+                true => u32::try_from(self.pages.len()).map_err(too_much)?,
+                false => NO_PAGES,
+            },
+            compress_alg: entry.compress_alg,
+            is_datafile: entry.is_datafile,
+            is_cfs: entry.is_cfs,
+        });
+        if has_pages {
+            self.pages.push(pages);
+        }
+        self.paths.extend_from_slice(entry.path);
+        Ok(())
+    }
+
+    /// Sorts by key and drops lines that say the same again.
+    fn sort(&mut self, path: &Path) -> Result<(), ContentError> {
+        let paths = &self.paths;
+        let key = |entry: &PackedEntry| (&paths[entry.path_range()], entry.external_dir_num);
+        self.entries.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        for at in 1..self.entries.len() {
+            let (before, this) = (self.entry(at - 1), self.entry(at));
+            let same_key =
+                (before.path, before.external_dir_num) == (this.path, this.external_dir_num);
+            if same_key && before != this {
+                return Err(ContentError::Duplicate {
+                    path: path.to_owned(),
+                    name: String::from_utf8_lossy(this.path).into_owned(),
+                });
+            }
+        }
+        self.entries.dedup_by(|a, b| key(a) == key(b));
+        self.entries.shrink_to_fit();
+        self.pages.shrink_to_fit();
+        self.paths.shrink_to_fit();
+        Ok(())
+    }
+
+    /// How many files and directories are listed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entry at an index below [`len`](Self::len), in key order.
+    ///
+    /// # Panics
+    /// If the index is not below the length.
+    #[must_use]
+    pub fn entry(&self, index: usize) -> FileEntry<'_> {
+        let packed = &self.entries[index];
+        let none = PackedPages::default();
+        let pages = self.pages.get(packed.pages as usize).unwrap_or(&none);
+        FileEntry {
+            path: &self.paths[packed.path_range()],
+            size: packed.size,
+            mode: u32::from(packed.mode),
+            is_datafile: packed.is_datafile,
+            is_cfs: packed.is_cfs,
+            crc: packed.crc,
+            compress_alg: packed.compress_alg,
+            external_dir_num: packed.external_dir_num,
+            db_oid: packed.db_oid,
+            full_size: packed.full_size,
+            segno: pages.segno,
+            n_blocks: pages.n_blocks,
+            n_headers: pages.n_headers,
+            hdr_crc: pages.hdr_crc,
+            hdr_off: pages.hdr_off,
+            hdr_size: pages.hdr_size,
+        }
+    }
+
+    /// All entries, in the order of their bytes' paths.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = FileEntry<'_>> {
+        (0..self.len()).map(|index| self.entry(index))
+    }
+
+    /// The index of the entry with this key, if there is one.
+    #[must_use]
+    pub fn find(&self, path: &[u8], external_dir_num: u32) -> Option<usize> {
+        self.entries
+            .binary_search_by(|entry| {
+                let key = (&self.paths[entry.path_range()], entry.external_dir_num);
+                key.cmp(&(path, external_dir_num))
+            })
+            .ok()
+    }
+
+    /// The bytes of memory that the list takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<PackedEntry>()
+            + self.pages.capacity() * size_of::<PackedPages>()
+            + self.paths.capacity()
+    }
+}
+
+impl PackedEntry {
+    /// Where the path stands; both ends were checked when it was pushed.
+    fn path_range(&self) -> Range<usize> {
+        let start = self.path_offset as usize;
+        start..start + usize::from(self.path_length)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! One line of the content list.
+
+use std::str::{self, FromStr};
+
+use super::{FileEntry, LineError};
+use crate::catalog::backup::CompressAlg;
+
+/// The longest path that the kernel takes.
+const PATH_MAX: usize = 4096;
+
+/// Parses one line, without its line feed.
+pub(super) fn parse(line: &[u8]) -> Result<FileEntry<'_>, LineError> {
+    let mut entry = FileEntry {
+        path: b"",
+        size: 0,
+        mode: 0,
+        is_datafile: false,
+        is_cfs: false,
+        crc: 0,
+        compress_alg: CompressAlg::None,
+        external_dir_num: 0,
+        db_oid: 0,
+        full_size: 0,
+        segno: 0,
+        n_blocks: 0,
+        n_headers: 0,
+        hdr_crc: 0,
+        hdr_off: 0,
+        hdr_size: 0,
+    };
+    let mut mandatory = Mandatory::default();
+    let mut pairs = Pairs::new(line)?;
+    while let Some((key, value)) = pairs.next()? {
+        match key {
+            b"path" => {
+                entry.path = plain_path(value)?;
+                mandatory.path = true;
+            }
+            b"size" => {
+                entry.size = size(value)?;
+                mandatory.size = true;
+            }
+            b"mode" => {
+                entry.mode = number("mode", value)?;
+                mandatory.mode = true;
+            }
+            b"is_datafile" => {
+                entry.is_datafile = flag("is_datafile", value)?;
+                mandatory.is_datafile = true;
+            }
+            b"crc" => {
+                entry.crc = number("crc", value)?;
+                mandatory.crc = true;
+            }
+            b"is_cfs" => entry.is_cfs = flag("is_cfs", value)?,
+            b"compress_alg" => entry.compress_alg = codec(value)?,
+            b"external_dir_num" => entry.external_dir_num = number("external_dir_num", value)?,
+            b"dbOid" => entry.db_oid = number("dbOid", value)?,
+            b"full_size" => entry.full_size = number("full_size", value)?,
+            b"segno" => entry.segno = number("segno", value)?,
+            b"n_blocks" => entry.n_blocks = count("n_blocks", value)?,
+            b"n_headers" => entry.n_headers = count("n_headers", value)?,
+            b"hdr_crc" => entry.hdr_crc = number("hdr_crc", value)?,
+            b"hdr_off" => entry.hdr_off = number("hdr_off", value)?,
+            b"hdr_size" => entry.hdr_size = count("hdr_size", value)?,
+            // Keys of other versions, which pg_probackup passes over too.
+            _ => {}
+        }
+    }
+    mandatory.check()?;
+    Ok(entry)
+}
+
+/// The keys without which pg_probackup's reader gives up.
+#[derive(Default)]
+struct Mandatory {
+    path: bool,
+    size: bool,
+    mode: bool,
+    is_datafile: bool,
+    crc: bool,
+}
+
+impl Mandatory {
+    fn check(&self) -> Result<(), LineError> {
+        let seen = [
+            ("path", self.path),
+            ("size", self.size),
+            ("mode", self.mode),
+            ("is_datafile", self.is_datafile),
+            ("crc", self.crc),
+        ];
+        match seen.into_iter().find(|(_, seen)| !seen) {
+            Some((key, _)) => Err(LineError::Missing(key)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The `"key":"value"` pairs between a line's braces.
+struct Pairs<'a> {
+    rest: &'a [u8],
+    first: bool,
+}
+
+/// A key and its value, as they stand between their quotes.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+impl<'a> Pairs<'a> {
+    fn new(line: &'a [u8]) -> Result<Self, LineError> {
+        let rest = line.trim_ascii().strip_prefix(b"{");
+        let rest = rest.and_then(|rest| rest.strip_suffix(b"}"));
+        Ok(Self {
+            rest: rest.ok_or(LineError::Form)?.trim_ascii(),
+            first: true,
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<Pair<'a>>, LineError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        if !self.first {
+            self.punctuation(b',')?;
+        }
+        self.first = false;
+        let key = self.quoted()?;
+        self.punctuation(b':')?;
+        let value = self.quoted()?;
+        self.rest = self.rest.trim_ascii_start();
+        Ok(Some((key, value)))
+    }
+
+    fn punctuation(&mut self, mark: u8) -> Result<(), LineError> {
+        let rest = self.rest.trim_ascii_start();
+        let rest = rest.strip_prefix(&[mark]).ok_or(LineError::Form)?;
+        self.rest = rest.trim_ascii_start();
+        Ok(())
+    }
+
+    fn quoted(&mut self) -> Result<&'a [u8], LineError> {
+        let rest = self.rest.strip_prefix(b"\"").ok_or(LineError::Form)?;
+        let end = rest.iter().position(|&byte| byte == b'"');
+        let (value, rest) = rest.split_at(end.ok_or(LineError::Form)?);
+        self.rest = rest.get(1..).unwrap_or_default();
+        Ok(value)
+    }
+}
+
+fn number<T: FromStr>(key: &'static str, value: &[u8]) -> Result<T, LineError> {
+    let parsed = str::from_utf8(value)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| LineError::Number {
+        key,
+        value: String::from_utf8_lossy(value).into_owned(),
+    })
+}
+
+/// A size in bytes, or -1; pg_probackup writes no other negative number.
+fn size(value: &[u8]) -> Result<i64, LineError> {
+    match number("size", value)? {
+        size if size >= -1 => Ok(size),
+        size => Err(LineError::Number {
+            key: "size",
+            value: size.to_string(),
+        }),
+    }
+}
+
+/// A count, where some versions write -1 for "not known".
+fn count(key: &'static str, value: &[u8]) -> Result<u32, LineError> {
+    match value {
+        b"-1" => Ok(0),
+        _ => number(key, value),
+    }
+}
+
+fn flag(key: &'static str, value: &[u8]) -> Result<bool, LineError> {
+    number(key, value).map(|flag: u32| flag != 0)
+}
+
+fn codec(value: &[u8]) -> Result<CompressAlg, LineError> {
+    let text = String::from_utf8_lossy(value);
+    text.parse()
+        .map_err(|_| LineError::Codec(text.into_owned()))
+}
+
+/// A path that cannot lead out of the directory that it is joined to.
+fn plain_path(path: &[u8]) -> Result<&[u8], LineError> {
+    let plain = path.len() < PATH_MAX
+        && !path.contains(&0)
+        && path
+            .split(|&byte| byte == b'/')
+            .all(|part| !matches!(part, b"" | b"." | b".."));
+    match plain {
+        true => Ok(path),
+        false => Err(LineError::Path(String::from_utf8_lossy(path).into_owned())),
+    }
+}

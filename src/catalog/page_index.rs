@@ -1,0 +1,672 @@
+//! Which pages of a file a backup stores, and where.
+//!
+//! ```text
+//! data file := record*        strictly ascending blocks
+//! record    := i32 block, i32 size, payload[size]
+//!              before 2.4.0 padded to a multiple of 8
+//!              size -2: cut the file to `block` blocks, nothing follows (<= 2.2.7)
+//!
+//! page_header_map := zlib stream per data file, at hdr_off, hdr_size bytes (>= 2.4.0)
+//! stream          := (n_headers + 1) x { u64 lsn, i32 block, i32 pos, u16 checksum, 6 bytes }
+//!                    pos = offset of the record; the last one's = the data file's length
+//! ```
+//! `BackupPageHeader`, `BackupPageHeader2` and `get_data_file_headers` in
+//! pg_probackup's pg_probackup.h and data.c.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use libdeflater::DecompressionError;
+
+use super::backup::{Backup, ProgramVersion};
+use super::codec;
+use super::content::FileEntry;
+use crate::pg::{BLOCK_SIZE, BlockNumber, SEGMENT_BLOCKS};
+
+/// From this version on there is a header map, and records are not padded.
+const HEADER_MAP_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
+
+/// Bytes of a record before its payload.
+pub const RECORD_HEADER: usize = 8;
+
+/// The `size` of a record that cuts the file.
+const TRUNCATION_MARKER: i32 = -2;
+
+/// Bytes of one entry of the header map.
+const MAP_ENTRY: usize = 24;
+
+/// Why the pages of a stored file cannot be located.
+#[derive(Debug, thiserror::Error)]
+pub enum PageIndexError {
+    /// The header map or the data file cannot be read.
+    #[error("it cannot be read at byte {offset}")]
+    Read {
+        /// Where.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file's part of the header map is not a zlib stream.
+    #[error("its page headers, at byte {offset} of page_header_map, cannot be decompressed")]
+    Deflate {
+        /// Where the part begins.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: DecompressionError,
+    },
+    /// The file's part of the header map has another length.
+    #[error(
+        "its page headers, at byte {offset} of page_header_map, are {found} bytes long, \
+         {expected} belong there"
+    )]
+    MapLength {
+        /// Where the part begins.
+        offset: u64,
+        /// Bytes found.
+        found: usize,
+        /// Bytes expected.
+        expected: usize,
+    },
+    /// The file's part of the header map is not the one that was written.
+    #[error(
+        "its page headers, at byte {offset} of page_header_map, are damaged: the content list \
+         records checksum {recorded:08X}, they have {computed:08X}"
+    )]
+    MapChecksum {
+        /// Where the part begins.
+        offset: u64,
+        /// As the content list has it.
+        recorded: u32,
+        /// As the bytes give it.
+        computed: u32,
+    },
+    /// The number of page headers in the content list is impossible.
+    #[error("the content list gives it {0} pages, more than a segment can have")]
+    TooManyPages(u32),
+    /// A record or its header is impossible where it stands.
+    #[error(
+        "page number {index} of those stored is described as block {block} at byte {offset}, {why}"
+    )]
+    Record {
+        /// Which record, counted from 0.
+        index: usize,
+        /// The block in it.
+        block: i32,
+        /// Its offset in the data file.
+        offset: i64,
+        /// What is impossible about it.
+        why: &'static str,
+    },
+}
+
+/// A record that is not the one its index promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Another block stands there.
+    #[error("the record there holds block {0}")]
+    Block(i32),
+    /// A payload of another length stands there.
+    #[error("the record there claims {claimed} bytes, {room} belong to it")]
+    Length {
+        /// As the record has it.
+        claimed: i32,
+        /// Bytes up to the next record.
+        room: usize,
+    },
+}
+
+/// A run of consecutive blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    block: u32,
+    /// The run's first page among all those stored.
+    first: u32,
+}
+
+/// Where the pages of one stored data file are: 4 bytes a page, and 8 a run
+/// of consecutive blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageIndex {
+    runs: Box<[Run]>,
+    /// Offsets of the records, then the end of the last one.
+    positions: Box<[u32]>,
+    truncate_to: Option<BlockNumber>,
+    padded: bool,
+}
+
+impl PageIndex {
+    /// Whether a file's pages are listed in its backup's header map; if not,
+    /// the records themselves have to be scanned.
+    #[must_use]
+    pub fn is_mapped(backup: &Backup, entry: &FileEntry<'_>) -> bool {
+        backup.program_version >= HEADER_MAP_SINCE && entry.n_headers > 0
+    }
+
+    /// Reads the index from an open `page_header_map`.
+    ///
+    /// # Errors
+    /// If the file's part of the map cannot be read, is damaged, or
+    /// contradicts itself or the content list.
+    pub fn from_header_map(map: &File, entry: &FileEntry<'_>) -> Result<Self, PageIndexError> {
+        if entry.n_headers > SEGMENT_BLOCKS {
+            return Err(PageIndexError::TooManyPages(entry.n_headers));
+        }
+        let offset = entry.hdr_off;
+        let expected = (entry.n_headers as usize + 1) * MAP_ENTRY;
+        // A stream of incompressible bytes is little longer than they are;
+        // a length far beyond that is not worth allocating.
+        let stream_length = entry.hdr_size as usize;
+        if stream_length > expected * 2 + 1024 {
+            return Err(PageIndexError::MapLength {
+                offset,
+                found: stream_length,
+                expected,
+            });
+        }
+        let mut stream = vec![0; stream_length];
+        map.read_exact_at(&mut stream, offset)
+            .map_err(|source| PageIndexError::Read { offset, source })?;
+        let mut bytes = vec![0; expected];
+        let found = codec::inflate(&stream, &mut bytes)
+            .map_err(|source| PageIndexError::Deflate { offset, source })?;
+        if found != expected {
+            return Err(PageIndexError::MapLength {
+                offset,
+                found,
+                expected,
+            });
+        }
+        let computed = crc32c::crc32c(&bytes);
+        if computed != entry.hdr_crc {
+            return Err(PageIndexError::MapChecksum {
+                offset,
+                recorded: entry.hdr_crc,
+                computed,
+            });
+        }
+        Self::from_map_entries(&bytes, entry.size)
+    }
+
+    fn from_map_entries(bytes: &[u8], file_length: i64) -> Result<Self, PageIndexError> {
+        let (entries, _) = bytes.as_chunks::<MAP_ENTRY>();
+        let mut builder = Builder::with_capacity(entries.len());
+        let field = |entry: &[u8; MAP_ENTRY], at: usize| {
+            i32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]])
+        };
+        for pair in entries.windows(2) {
+            let [this, next] = pair else { continue };
+            let (start, end) = (i64::from(field(this, 12)), i64::from(field(next, 12)));
+            builder.push(field(this, 8), start, end)?;
+        }
+        if i64::from(builder.end) != file_length {
+            return Err(builder.error(
+                0,
+                i64::from(builder.end),
+                "which is not where the file ends",
+            ));
+        }
+        Ok(builder.finish(None, false))
+    }
+
+    /// Finds the pages by reading the record headers of an open data file,
+    /// written by the given pg_probackup.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not a sequence of records.
+    pub fn from_records(data: &File, version: ProgramVersion) -> Result<Self, PageIndexError> {
+        let padded = version < HEADER_MAP_SINCE;
+        let read_error = |offset| move |source| PageIndexError::Read { offset, source };
+        let length = data.metadata().map_err(read_error(0))?.len();
+        let mut window = Window::new(data);
+        let mut builder = Builder::with_capacity(0);
+        let mut offset = 0;
+        let mut truncate_to = None;
+        while offset < length {
+            let header = window.header_at(offset).map_err(read_error(offset))?;
+            let (block, size) = split_header(header);
+            let start = offset.cast_signed();
+            if size == TRUNCATION_MARKER {
+                let cut = u32::try_from(block).ok();
+                let cut = cut.filter(|&cut| cut <= SEGMENT_BLOCKS);
+                let wrong = || builder.error(block, start, "where no file can be cut");
+                truncate_to = Some(BlockNumber(cut.ok_or_else(wrong)?));
+                break;
+            }
+            let end = match u64::try_from(size) {
+                Ok(size) if padded => offset + RECORD_HEADER as u64 + size.next_multiple_of(8),
+                Ok(size) => offset + RECORD_HEADER as u64 + size,
+                Err(_) => return Err(builder.error(block, start, "with a negative length")),
+            };
+            if end > length {
+                return Err(builder.error(block, start, "but the file ends before its end"));
+            }
+            builder.push(block, start, end.cast_signed())?;
+            offset = end;
+        }
+        Ok(builder.finish(truncate_to, padded))
+    }
+
+    /// How many pages are stored.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.positions.len().saturating_sub(1)
+    }
+
+    /// Whether no page is stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The runs of consecutive blocks, ascending: the blocks, and the index
+    /// of the first of them among the pages stored.
+    pub fn runs(&self) -> impl Iterator<Item = (Range<u32>, u32)> + '_ {
+        let pages = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        self.runs.iter().enumerate().map(move |(at, run)| {
+            let end = self.runs.get(at + 1).map_or(pages, |next| next.first);
+            (run.block..run.block + (end - run.first), run.first)
+        })
+    }
+
+    /// Which of the pages stored is this block, if any.
+    #[must_use]
+    pub fn find(&self, block: BlockNumber) -> Option<u32> {
+        let after = self.runs.partition_point(|run| run.block <= block.0);
+        let run = self.runs.get(after.checked_sub(1)?)?;
+        let end = match self.runs.get(after) {
+            Some(next) => next.first,
+            None => u32::try_from(self.len()).ok()?,
+        };
+        Some(run.first + (block.0 - run.block)).filter(|&index| index < end)
+    }
+
+    /// The bytes in the data file that the record of a stored page takes,
+    /// header and padding included.
+    #[must_use]
+    pub fn record(&self, index: u32) -> Option<Range<u64>> {
+        let index = index as usize;
+        let (start, end) = (self.positions.get(index)?, self.positions.get(index + 1)?);
+        Some(u64::from(*start)..u64::from(*end))
+    }
+
+    /// The payload of a record that was read from the place which
+    /// [`record`](Self::record) gave for `block`.
+    ///
+    /// # Errors
+    /// If another block or another length stands there.
+    pub fn payload<'a>(
+        &self,
+        record: &'a [u8],
+        block: BlockNumber,
+    ) -> Result<&'a [u8], RecordError> {
+        let Some((header, rest)) = record.split_first_chunk::<RECORD_HEADER>() else {
+            let room = record.len();
+            return Err(RecordError::Length { claimed: 0, room });
+        };
+        let (found, claimed) = split_header(*header);
+        if u32::try_from(found) != Ok(block.0) {
+            return Err(RecordError::Block(found));
+        }
+        let wrong = RecordError::Length {
+            claimed,
+            room: rest.len(),
+        };
+        let size = usize::try_from(claimed).map_err(|_| wrong)?;
+        let stored = match self.padded {
+            true => size.next_multiple_of(8),
+            false => size,
+        };
+        match rest.get(..size) {
+            Some(payload) if stored == rest.len() => Ok(payload),
+            _ => Err(wrong),
+        }
+    }
+
+    /// Where a truncation marker at the end of the file cuts it.
+    #[must_use]
+    pub fn truncate_to(&self) -> Option<BlockNumber> {
+        self.truncate_to
+    }
+
+    /// The bytes of memory that the index takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.runs) + size_of_val(&*self.positions)
+    }
+}
+
+fn split_header(header: [u8; RECORD_HEADER]) -> (i32, i32) {
+    let [a, b, c, d, e, f, g, h] = header;
+    (
+        i32::from_le_bytes([a, b, c, d]),
+        i32::from_le_bytes([e, f, g, h]),
+    )
+}
+
+/// Collects records in file order, and refuses impossible ones.
+struct Builder {
+    runs: Vec<Run>,
+    positions: Vec<u32>,
+    /// The first block that the next record may have.
+    next_block: u32,
+    /// Where the last record ends.
+    end: u32,
+}
+
+impl Builder {
+    fn with_capacity(records: usize) -> Self {
+        Self {
+            runs: Vec::new(),
+            positions: Vec::with_capacity(records),
+            next_block: 0,
+            end: 0,
+        }
+    }
+
+    fn push(&mut self, block: i32, start: i64, end: i64) -> Result<(), PageIndexError> {
+        let wrong = |why| self.error(block, start, why);
+        let number = u32::try_from(block).map_err(|_| wrong("a negative number"))?;
+        if number >= SEGMENT_BLOCKS {
+            return Err(wrong("beyond the end of a segment"));
+        }
+        if number < self.next_block {
+            return Err(wrong("which is not after the block before it"));
+        }
+        let (Ok(from), Ok(to)) = (u32::try_from(start), u32::try_from(end)) else {
+            return Err(wrong("a place that no data file has"));
+        };
+        let header = RECORD_HEADER as u32;
+        if from < self.end || to <= from.saturating_add(header) {
+            return Err(wrong("where there is no room for it"));
+        }
+        if to - from > header + BLOCK_SIZE as u32 {
+            return Err(wrong("with more bytes than a page has"));
+        }
+        let index = self.positions.len() as u32;
+        if number != self.next_block || self.runs.is_empty() {
+            self.runs.push(Run {
+                block: number,
+                first: index,
+            });
+        }
+        self.positions.push(from);
+        self.next_block = number + 1;
+        self.end = to;
+        Ok(())
+    }
+
+    fn error(&self, block: i32, offset: i64, why: &'static str) -> PageIndexError {
+        PageIndexError::Record {
+            index: self.positions.len(),
+            block,
+            offset,
+            why,
+        }
+    }
+
+    fn finish(mut self, truncate_to: Option<BlockNumber>, padded: bool) -> PageIndex {
+        self.positions.push(self.end);
+        PageIndex {
+            runs: self.runs.into_boxed_slice(),
+            positions: self.positions.into_boxed_slice(),
+            truncate_to,
+            padded,
+        }
+    }
+}
+
+/// A file read at ascending offsets through one buffer; `File`'s own cursor
+/// is left alone, for other threads read the same file.
+struct Window<'a> {
+    file: &'a File,
+    start: u64,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    const SIZE: usize = 256 << 10;
+
+    fn new(file: &'a File) -> Self {
+        Self {
+            file,
+            start: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    fn header_at(&mut self, offset: u64) -> io::Result<[u8; RECORD_HEADER]> {
+        if let Some(header) = self.held(offset) {
+            return Ok(header);
+        }
+        self.buffer.resize(Self::SIZE, 0);
+        let mut filled = 0;
+        while filled < RECORD_HEADER {
+            let (_, rest) = self.buffer.split_at_mut(filled);
+            match self.file.read_at(rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.buffer.truncate(filled);
+        self.start = offset;
+        self.held(offset)
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn held(&self, offset: u64) -> Option<[u8; RECORD_HEADER]> {
+        let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        self.buffer.get(at..)?.first_chunk().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const OLD: ProgramVersion = ProgramVersion::new(2, 2, 0);
+    const MODERN: ProgramVersion = ProgramVersion::new(2, 5, 16);
+
+    fn record(block: i32, payload: usize, version: ProgramVersion) -> Vec<u8> {
+        let mut bytes = block.to_le_bytes().to_vec();
+        bytes.extend((payload as i32).to_le_bytes());
+        bytes.resize(8 + payload, 7);
+        if version < HEADER_MAP_SINCE {
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+        bytes
+    }
+
+    fn marker(block: i32) -> Vec<u8> {
+        [block.to_le_bytes(), TRUNCATION_MARKER.to_le_bytes()].concat()
+    }
+
+    fn scan(bytes: &[u8], version: ProgramVersion) -> Result<PageIndex, PageIndexError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        PageIndex::from_records(&file, version)
+    }
+
+    fn why(result: Result<PageIndex, PageIndexError>) -> &'static str {
+        match result {
+            Err(PageIndexError::Record { why, .. }) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn records_are_found_by_scanning() {
+        for version in [OLD, MODERN] {
+            let parts = [(3, 100), (4, 8192), (9, 13)].map(|(b, n)| record(b, n, version));
+            let index = scan(&parts.concat(), version).unwrap();
+            assert_eq!(index.len(), 3);
+            let runs: Vec<_> = index.runs().collect();
+            assert_eq!(runs, [(3..5, 0), (9..10, 2)]);
+            let found = [2, 3, 4, 5, 9, 10].map(|block| index.find(BlockNumber(block)));
+            assert_eq!(found, [None, Some(0), Some(1), None, Some(2), None]);
+            let bytes = parts.concat();
+            let place = index.record(2).unwrap();
+            let last = &bytes[place.start as usize..place.end as usize];
+            assert_eq!(last, parts[2]);
+            assert_eq!(index.payload(last, BlockNumber(9)), Ok(&[7; 13][..]));
+            assert_eq!(index.record(3), None);
+        }
+    }
+
+    #[test]
+    fn a_window_is_refilled_in_long_files() {
+        let bytes: Vec<u8> = (0..100).flat_map(|b| record(b, 8000, MODERN)).collect();
+        let index = scan(&bytes, MODERN).unwrap();
+        assert_eq!(index.runs().collect::<Vec<_>>(), [(0..100, 0)]);
+        assert_eq!(index.record(99), Some(99 * 8008..100 * 8008));
+    }
+
+    #[test]
+    fn a_truncation_marker_ends_the_file() {
+        let bytes = [record(1, 50, OLD), marker(2), record(0, 9, OLD)].concat();
+        let index = scan(&bytes, OLD).unwrap();
+        assert_eq!(index.len(), 1);
+        assert_eq!(index.truncate_to(), Some(BlockNumber(2)));
+    }
+
+    #[test]
+    fn impossible_records_are_refused() {
+        let one = record(5, 100, MODERN);
+        let again = [one.clone(), one.clone()].concat();
+        assert!(why(scan(&again, MODERN)).contains("not after"));
+        assert!(why(scan(&one[..50], MODERN)).contains("ends before"));
+        let empty = record(0, 0, MODERN);
+        assert!(why(scan(&empty, MODERN)).contains("no room"));
+        let long = record(0, 8193, MODERN);
+        assert!(why(scan(&long, MODERN)).contains("more bytes"));
+        assert!(why(scan(&record(-1, 9, MODERN), MODERN)).contains("negative"));
+        assert!(why(scan(&record(131_072, 9, MODERN), MODERN)).contains("beyond"));
+        assert!(matches!(
+            scan(&one[..5], MODERN),
+            Err(PageIndexError::Read { offset: 0, .. })
+        ));
+    }
+
+    #[test]
+    fn a_record_must_be_the_one_promised() {
+        let bytes = record(5, 100, MODERN);
+        let index = scan(&bytes, MODERN).unwrap();
+        assert!(index.payload(&bytes, BlockNumber(5)).is_ok());
+        assert_eq!(
+            index.payload(&bytes, BlockNumber(6)),
+            Err(RecordError::Block(5))
+        );
+        assert_eq!(
+            index.payload(&bytes[..60], BlockNumber(5)),
+            Err(RecordError::Length {
+                claimed: 100,
+                room: 52
+            })
+        );
+    }
+
+    /// A header map that holds one file's part at `offset`.
+    fn map(blocks: &[(i32, i32)], end: i32, offset: u64) -> (File, u32, u32) {
+        let mut bytes = Vec::new();
+        for &(block, pos) in blocks.iter().chain(&[(0, end)]) {
+            bytes.extend([0; 8]);
+            bytes.extend(block.to_le_bytes());
+            bytes.extend(pos.to_le_bytes());
+            bytes.extend([0; 8]);
+        }
+        let mut zlib = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+        let mut stream = vec![0; 1000];
+        let length = zlib.zlib_compress(&bytes, &mut stream).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&stream[..length], offset).unwrap();
+        (file, crc32c::crc32c(&bytes), length as u32)
+    }
+
+    fn entry(
+        n_headers: u32,
+        size: i64,
+        hdr_crc: u32,
+        hdr_off: u64,
+        hdr_size: u32,
+    ) -> FileEntry<'static> {
+        FileEntry {
+            path: b"base/1/1",
+            size,
+            mode: 0o100_600,
+            is_datafile: true,
+            is_cfs: false,
+            crc: 0,
+            compress_alg: crate::catalog::CompressAlg::None,
+            external_dir_num: 0,
+            db_oid: 1,
+            full_size: 0,
+            segno: 0,
+            n_blocks: 0,
+            n_headers,
+            hdr_crc,
+            hdr_off,
+            hdr_size,
+        }
+    }
+
+    #[test]
+    fn pages_are_found_by_the_map() {
+        // Behind 4 GiB, where a 32-bit offset would not reach.
+        let offset = 5 << 30;
+        let (file, crc, size) = map(&[(7, 0), (8, 100), (20, 300)], 350, offset);
+        let index = PageIndex::from_header_map(&file, &entry(3, 350, crc, offset, size)).unwrap();
+        let runs: Vec<_> = index.runs().collect();
+        assert_eq!(runs, [(7..9, 0), (20..21, 2)]);
+        assert_eq!(index.record(2), Some(300..350));
+    }
+
+    #[test]
+    fn a_damaged_map_is_refused() {
+        let blocks = [(7, 0), (8, 100)];
+        let (file, crc, size) = map(&blocks, 350, 0);
+        let read = |entry: FileEntry<'_>| PageIndex::from_header_map(&file, &entry).unwrap_err();
+        assert!(matches!(
+            read(entry(2, 350, crc ^ 1, 0, size)),
+            PageIndexError::MapChecksum { .. }
+        ));
+        assert!(matches!(
+            read(entry(3, 350, crc, 0, size)),
+            PageIndexError::MapLength {
+                found: 72,
+                expected: 96,
+                ..
+            }
+        ));
+        assert!(matches!(
+            read(entry(2, 350, crc, 0, size - 4)),
+            PageIndexError::Deflate { .. }
+        ));
+        assert!(matches!(
+            read(entry(2, 350, crc, 10, size)),
+            PageIndexError::Read { offset: 10, .. }
+        ));
+        assert!(matches!(
+            read(entry(u32::MAX, 350, crc, 0, size)),
+            PageIndexError::TooManyPages(_)
+        ));
+        // Its end is not the data file's.
+        assert!(matches!(
+            read(entry(2, 351, crc, 0, size)),
+            PageIndexError::Record { .. }
+        ));
+    }
+
+    #[test]
+    fn the_index_is_compact() {
+        let bytes: Vec<u8> = (0..1000).flat_map(|b| record(b, 100, MODERN)).collect();
+        let index = scan(&bytes, MODERN).unwrap();
+        assert!(index.memory_bytes() < 4 * 1000 + 200);
+    }
+}

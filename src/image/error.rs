@@ -1,0 +1,170 @@
+//! Why an image, or a part of it, cannot be shown.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::NodeId;
+use crate::catalog::BackupId;
+use crate::catalog::codec::CodecError;
+use crate::catalog::content::ContentError;
+use crate::catalog::page_index::{PageIndexError, RecordError};
+use crate::pg::BlockNumber;
+
+/// Why an image, or a part of it, cannot be shown. `path` is always the path
+/// inside PGDATA, `backup` the member of the chain that is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The chain has no backups.
+    #[error("the chain has no backups")]
+    EmptyChain,
+    /// A content list cannot be read.
+    #[error("the content list of backup {backup} cannot be used")]
+    Content {
+        /// The backup.
+        backup: BackupId,
+        /// Why.
+        #[source]
+        source: ContentError,
+    },
+    /// A file of a compressed tablespace, which PostgreSQL itself cannot read.
+    #[error(
+        "{path} in backup {backup} belongs to a compressed tablespace (CFS), which only \
+         Postgres Pro Enterprise can read"
+    )]
+    Cfs {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// The content list puts two things in one place.
+    #[error("{path} in backup {backup} cannot be shown: {why}")]
+    Misplaced {
+        /// The path.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// What is in its way.
+        why: &'static str,
+    },
+    /// Content of something that is no file.
+    #[error("node {} is not a file", node.0)]
+    NotAFile {
+        /// The node.
+        node: NodeId,
+    },
+    /// A file is stored as pages in one backup and whole in another.
+    #[error(
+        "{path} is stored by pages in one of the backups {target} and {backup}, whole in the other"
+    )]
+    KindChanged {
+        /// The file.
+        path: PathBuf,
+        /// The backup that disagrees.
+        backup: BackupId,
+        /// The backup to show.
+        target: BackupId,
+    },
+    /// An unchanged file that no older backup has.
+    #[error(
+        "{path} is recorded as unchanged since an older backup, but backup {backup} does not \
+         have it"
+    )]
+    NotInParent {
+        /// The file.
+        path: PathBuf,
+        /// The backup that should have it.
+        backup: BackupId,
+    },
+    /// A stored file cannot be opened or read.
+    #[error("{file}, which holds {path} of backup {backup}, cannot be read")]
+    Stored {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// The stored file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A stored file is shorter than recorded.
+    #[error(
+        "the stored file of {path} in backup {backup} is cut off: it has {found} bytes of {expected}"
+    )]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// Bytes recorded.
+        expected: u64,
+        /// Bytes found.
+        found: u64,
+    },
+    /// The places of a file's pages cannot be told.
+    #[error("the pages of {path} in backup {backup} cannot be located")]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// Why.
+        #[source]
+        source: PageIndexError,
+    },
+    /// A truncation of pg_probackup 2.2.7 or older below a newer backup.
+    #[error(
+        "{path} in backup {backup} ends with a truncation marker of pg_probackup 2.2.7 or older, \
+         which cannot be combined with a backup taken by 2.4.0 or newer; use a backup of a newer \
+         chain"
+    )]
+    TruncationMarker {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+    },
+    /// A stored page is damaged.
+    #[error(transparent)]
+    Page(Box<BadPage>),
+}
+
+/// A stored page that is not what was backed up.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "block {block} of {path} is damaged in backup {backup}, at byte {offset} of the stored file: \
+     {fault}"
+)]
+pub struct BadPage {
+    /// The file, by its path inside PGDATA.
+    pub path: PathBuf,
+    /// The backup.
+    pub backup: BackupId,
+    /// The block within its segment.
+    pub block: BlockNumber,
+    /// Where its record begins in the stored file, in bytes.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub fault: PageFault,
+}
+
+/// What is wrong with a stored page.
+#[derive(Debug, thiserror::Error)]
+pub enum PageFault {
+    /// Another record stands where the page's should.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// It does not decode.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// It decodes, but its checksum is wrong.
+    #[error("its page checksum is {stored:04X}, its content gives {computed:04X}")]
+    Checksum {
+        /// As the page has it.
+        stored: u16,
+        /// As its content and place give it.
+        computed: u16,
+    },
+}

@@ -1,0 +1,265 @@
+//! Reading a data file: stored records to pages.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::ops::Range;
+
+use super::segment::{Part, SegmentMap, Source};
+use super::stored::{Layered, display_path};
+use super::{BadPage, Image, ImageError, NodeId, PageFault};
+use crate::pg::page::{self, Page, PageVerdict};
+use crate::pg::{BLOCK_SIZE, BlockNumber};
+
+/// Stored bytes that are read at once.
+const CHUNK: u64 = 1 << 20;
+
+thread_local! {
+    /// Stored bytes on their way to be decoded.
+    static CHUNK_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Image {
+    pub(super) fn read_paged(
+        &self,
+        node: NodeId,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, ImageError> {
+        let segment = self.segment(node)?;
+        let left = segment.length().saturating_sub(offset);
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let mut output = Output {
+            buf: &mut buf[..wanted],
+            offset,
+        };
+        for (blocks, source) in segment.sources(output.blocks()) {
+            match source {
+                Source::Hole => output.zero(blocks),
+                Source::Stored { part, first } => {
+                    self.read_run(&segment, part, first, blocks, &mut output)?;
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Decodes consecutive records of one layer, a chunk at a time.
+    fn read_run(
+        &self,
+        segment: &SegmentMap,
+        part: &Part,
+        first: u32,
+        blocks: Range<u32>,
+        output: &mut Output<'_>,
+    ) -> Result<(), ImageError> {
+        let file = self.open_entry(part.layer, part.entry)?;
+        let mut at = blocks.start;
+        while at < blocks.end {
+            let index = first + (at - blocks.start);
+            let count = records_in_chunk(part, index, blocks.end - at);
+            let run = RecordRun {
+                segment,
+                part,
+                index,
+                blocks: at..at + count,
+            };
+            CHUNK_BUFFER.with_borrow_mut(|chunk| self.read_chunk(&run, &file, chunk, output))?;
+            at += count;
+        }
+        Ok(())
+    }
+
+    fn read_chunk(
+        &self,
+        run: &RecordRun<'_>,
+        file: &File,
+        chunk: &mut Vec<u8>,
+        output: &mut Output<'_>,
+    ) -> Result<(), ImageError> {
+        let part = run.part;
+        let start = run.record(0).start;
+        let end = run.record(run.blocks.end - run.blocks.start - 1).end;
+        let length = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
+        chunk.resize(length, 0);
+        self.read_stored(part.layer, part.entry, file, start, chunk)?;
+        for (step, block) in (0..).zip(run.blocks.clone()) {
+            let place = run.record(step);
+            let from = usize::try_from(place.start.saturating_sub(start)).unwrap_or(length);
+            let to = usize::try_from(place.end.saturating_sub(start)).unwrap_or(length);
+            let record = chunk.get(from..to).unwrap_or_default();
+            let block = BlockNumber(block);
+            output
+                .page(block, |page| self.decode(run, record, block, page))
+                .map_err(|fault| self.bad_page(part, block, place.start, fault))?;
+        }
+        Ok(())
+    }
+
+    /// Decodes one record and checks everything that can be checked of it.
+    fn decode(
+        &self,
+        run: &RecordRun<'_>,
+        record: &[u8],
+        block: BlockNumber,
+        page: &mut Page,
+    ) -> Result<(), PageFault> {
+        let payload = run.part.index.payload(record, block)?;
+        let alg = run.part.codec.decode(payload, page)?;
+        self.counters.pages(alg).add(1);
+        if self.verify_checksums && self.layers[run.part.layer].backup.checksums {
+            let place = block.absolute(run.segment.segno);
+            if let PageVerdict::Mismatch { stored, computed } = page::verify(page, place) {
+                return Err(PageFault::Checksum { stored, computed });
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn bad_page(
+        &self,
+        part: &Part,
+        block: BlockNumber,
+        offset: u64,
+        fault: PageFault,
+    ) -> ImageError {
+        let Layered { backup, entry } = self.layered(part.layer, part.entry);
+        ImageError::Page(Box::new(BadPage {
+            path: display_path(&entry),
+            backup: backup.id.clone(),
+            block,
+            offset,
+            fault,
+        }))
+    }
+}
+
+/// Records of consecutive blocks, which one read takes in.
+struct RecordRun<'a> {
+    segment: &'a SegmentMap,
+    part: &'a Part,
+    /// The first record's index.
+    index: u32,
+    blocks: Range<u32>,
+}
+
+impl RecordRun<'_> {
+    /// The bytes of the record `step` after the first. The map gives no index
+    /// beyond the part's; were there one, its empty range is an error later.
+    fn record(&self, step: u32) -> Range<u64> {
+        self.part
+            .index
+            .record(self.index + step)
+            .unwrap_or_default()
+    }
+}
+
+/// How many records from `index` on, of `wanted`, fit into one chunk: at
+/// least one.
+fn records_in_chunk(part: &Part, index: u32, wanted: u32) -> u32 {
+    let place = |step| part.index.record(index + step).unwrap_or_default();
+    let start = place(0).start;
+    let fits = |step: &u32| place(*step).end.saturating_sub(start) <= CHUNK;
+    let count = (1..wanted).take_while(fits).count();
+    // At most `wanted`, so it fits.
+    1 + count as u32
+}
+
+/// The caller's buffer and the place in the file that it stands for.
+struct Output<'a> {
+    buf: &'a mut [u8],
+    /// Byte offset in the file of the buffer's first byte.
+    offset: u64,
+}
+
+impl Output<'_> {
+    /// The blocks that the buffer touches. The buffer lies within a segment,
+    /// so their numbers fit.
+    fn blocks(&self) -> Range<u32> {
+        let end = self.offset + self.buf.len() as u64;
+        let block = BLOCK_SIZE as u64;
+        (self.offset / block) as u32..end.div_ceil(block) as u32
+    }
+
+    /// The part of the buffer that stands for these bytes of the file.
+    fn part(&self, bytes: Range<u64>) -> Range<usize> {
+        let within = |byte: u64| {
+            let at = byte.saturating_sub(self.offset);
+            usize::try_from(at).map_or(self.buf.len(), |at| at.min(self.buf.len()))
+        };
+        within(bytes.start)..within(bytes.end)
+    }
+
+    fn zero(&mut self, blocks: Range<u32>) {
+        let bytes = BlockNumber(blocks.start).offset()..BlockNumber(blocks.end).offset();
+        let part = self.part(bytes);
+        self.buf[part].fill(0);
+    }
+
+    /// Lets `fill` write a block: straight into the buffer if all of it is
+    /// wanted, else by way of a page of our own.
+    fn page<E>(
+        &mut self,
+        block: BlockNumber,
+        fill: impl FnOnce(&mut Page) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = block.offset();
+        let part = self.part(start..start + BLOCK_SIZE as u64);
+        if let Ok(page) = <&mut Page>::try_from(&mut self.buf[part.clone()]) {
+            return fill(page);
+        }
+        let mut page = [0; BLOCK_SIZE];
+        fill(&mut page)?;
+        // Less than a page, because the buffer begins or ends within it.
+        let skipped = self.offset.saturating_sub(start) as usize;
+        let wanted = &page[skipped..skipped + part.len()];
+        self.buf[part].copy_from_slice(wanted);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(offset: u64, length: usize) -> Vec<u8> {
+        let mut buf = vec![0xFF; length];
+        let mut output = Output {
+            buf: &mut buf,
+            offset,
+        };
+        for block in output.blocks() {
+            let result: Result<(), ()> = output.page(BlockNumber(block), |page| {
+                page.fill(block as u8);
+                page[0] = 0xEE;
+                Ok(())
+            });
+            result.unwrap();
+        }
+        buf
+    }
+
+    #[test]
+    fn pages_land_where_they_belong() {
+        assert_eq!(filled(8192, 8192)[..3], [0xEE, 1, 1]);
+        assert_eq!(filled(8190, 4), [0, 0, 0xEE, 1]);
+        assert_eq!(filled(8193, 2), [1, 1]);
+        let three = filled(8191, 8194);
+        assert_eq!(three[..3], [0, 0xEE, 1]);
+        assert_eq!(three[8192..], [1, 0xEE]);
+    }
+
+    #[test]
+    fn zeros_too() {
+        let mut buf = [7; 6];
+        let mut output = Output {
+            buf: &mut buf,
+            offset: 8189,
+        };
+        output.zero(1..2);
+        assert_eq!(buf, [7, 7, 7, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,400 @@
+//! One data file of the image: which layer gives which block.
+//!
+//! The newest layer that stores a block gives it. The file is as long as the
+//! highest block so found; blocks below that no layer stores are zeros. The
+//! target's `n_blocks` cuts what the layers may give, and never extends it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::stored::display_path;
+use super::{Image, ImageError, NodeId};
+use crate::catalog::ProgramVersion;
+use crate::catalog::codec::PageCodec;
+use crate::catalog::page_index::PageIndex;
+use crate::pg::relation::RelationFile;
+use crate::pg::{BLOCK_SIZE, SEGMENT_BLOCKS};
+
+/// Up to here restore goes from the oldest backup to the newest, so that a
+/// truncation marker cuts what is older than itself; from here on it goes the
+/// other way, and a marker cuts what is newer.
+const NEWEST_FIRST_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
+
+/// What one layer gives to a segment.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) layer: usize,
+    /// Index into the layer's content list.
+    pub(super) entry: usize,
+    pub(super) codec: PageCodec,
+    pub(super) index: PageIndex,
+}
+
+/// Consecutive blocks that one part gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    block: u32,
+    count: u32,
+    part: u32,
+    /// The first one's index among the part's stored pages.
+    first: u32,
+}
+
+/// Where a range of blocks comes from.
+#[derive(Debug)]
+pub(super) enum Source<'a> {
+    /// No layer stores them: zeros.
+    Hole,
+    /// Consecutive records of one layer, from the given one on.
+    Stored { part: &'a Part, first: u32 },
+}
+
+/// Where every block of a data file comes from.
+#[derive(Debug)]
+pub(super) struct SegmentMap {
+    parts: Vec<Part>,
+    runs: Vec<Run>,
+    blocks: u32,
+    /// The file's number within its fork; checksums depend on it.
+    pub(super) segno: u32,
+}
+
+impl SegmentMap {
+    /// The file's length in bytes.
+    pub(super) fn length(&self) -> u64 {
+        u64::from(self.blocks) * BLOCK_SIZE as u64
+    }
+
+    /// The sources of all blocks of a range within the file, in order.
+    pub(super) fn sources(
+        &self,
+        range: Range<u32>,
+    ) -> impl Iterator<Item = (Range<u32>, Source<'_>)> + '_ {
+        let end = range.end;
+        let mut at = range.start;
+        let mut next = self.runs.partition_point(|run| run.block + run.count <= at);
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let start = at;
+            let run = self.runs.get(next).filter(|run| run.block < end);
+            let (until, source) = match run {
+                Some(run) if run.block <= start => {
+                    next += 1;
+                    let source = Source::Stored {
+                        part: &self.parts[run.part as usize],
+                        first: run.first + (start - run.block),
+                    };
+                    ((run.block + run.count).min(end), source)
+                }
+                Some(run) => (run.block, Source::Hole),
+                None => (end, Source::Hole),
+            };
+            at = until;
+            Some((start..until, source))
+        })
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let indexes: usize = self
+            .parts
+            .iter()
+            .map(|part| part.index.memory_bytes())
+            .sum();
+        size_of::<Self>()
+            + indexes
+            + self.parts.capacity() * size_of::<Part>()
+            + self.runs.capacity() * size_of::<Run>()
+    }
+}
+
+impl Image {
+    /// The map of a data file, from the cache or built now. No lock is held
+    /// while it is built: at worst two threads build the same.
+    pub(super) fn segment(&self, node: NodeId) -> Result<Arc<SegmentMap>, ImageError> {
+        if let Some(segment) = self.segments.get(&node) {
+            self.counters.index_hits.add(1);
+            return Ok(segment);
+        }
+        self.counters.index_misses.add(1);
+        let segment = Arc::new(self.build_segment(node)?);
+        let weight = segment.memory_bytes();
+        self.segments.insert(node, Arc::clone(&segment), weight);
+        Ok(segment)
+    }
+
+    fn build_segment(&self, node: NodeId) -> Result<SegmentMap, ImageError> {
+        let wanted = self.file_entry(node)?;
+        let segno = RelationFile::parse(display_path(&wanted)).map_or(wanted.segno, |r| r.segno);
+        let mut merger = Merger::new(wanted.n_blocks);
+        let mut parts = Vec::new();
+        // An empty file in the target is empty, whatever its parents have.
+        let layers = match wanted.size {
+            0 => &[][..],
+            _ => &self.layers[..],
+        };
+        for (number, layer) in layers.iter().enumerate().rev() {
+            let Some(found) = layer.list.find(wanted.path, 0) else {
+                continue;
+            };
+            let entry = layer.list.entry(found);
+            self.check_kind(number, &entry, true)?;
+            if entry.size <= 0 {
+                continue;
+            }
+            let index = self.read_index(number, found)?;
+            // A segment has fewer parts than a chain has backups.
+            if merger.claim(parts.len() as u32, &index) {
+                parts.push(Part {
+                    layer: number,
+                    entry: found,
+                    codec: PageCodec::new(entry.compress_alg, layer.backup.program_version),
+                    index,
+                });
+            }
+        }
+        let (runs, blocks) = merger.finish();
+        Ok(SegmentMap {
+            parts,
+            runs,
+            blocks,
+            segno,
+        })
+    }
+
+    fn read_index(&self, layer: usize, entry_index: usize) -> Result<PageIndex, ImageError> {
+        let backup = &self.layers[layer].backup;
+        let entry = self.layers[layer].list.entry(entry_index);
+        let index = match PageIndex::is_mapped(backup, &entry) {
+            true => PageIndex::from_header_map(&*self.open_header_map(layer, &entry)?, &entry),
+            false => {
+                let file = self.open_entry(layer, entry_index)?;
+                PageIndex::from_records(&file, backup.program_version)
+            }
+        };
+        let index = index.map_err(|source| ImageError::Index {
+            path: display_path(&entry),
+            backup: backup.id.clone(),
+            source,
+        })?;
+        let cuts_newer = self.target().backup.program_version >= NEWEST_FIRST_SINCE;
+        if index.truncate_to().is_some() && cuts_newer {
+            return Err(ImageError::TruncationMarker {
+                path: display_path(&entry),
+                backup: backup.id.clone(),
+            });
+        }
+        Ok(index)
+    }
+}
+
+/// Who gives a block: a part, and the index among its stored pages.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    part: u32,
+    page: u32,
+}
+
+/// Collects what each part gives, the newest part first.
+struct Merger {
+    owners: Vec<Option<Owner>>,
+    /// Parts may give no block from here on.
+    limit: u32,
+    /// The file has at least so many blocks.
+    floor: u32,
+}
+
+impl Merger {
+    /// `n_blocks` is the target's, 0 if it is not known.
+    fn new(n_blocks: u32) -> Self {
+        let limit = match n_blocks {
+            0 => SEGMENT_BLOCKS,
+            _ => n_blocks.min(SEGMENT_BLOCKS),
+        };
+        Self {
+            owners: Vec::new(),
+            limit,
+            floor: 0,
+        }
+    }
+
+    /// Gives all blocks that no newer part has to this one; whether there
+    /// were any.
+    fn claim(&mut self, part: u32, index: &PageIndex) -> bool {
+        if let Some(cut) = index.truncate_to() {
+            // It cuts this part and all older ones. A file cut beyond its
+            // end grows, as ftruncate does.
+            self.limit = self.limit.min(cut.0);
+            self.floor = self.floor.max(self.limit);
+        }
+        let mut claimed = false;
+        for (blocks, first) in index.runs() {
+            let end = blocks.end.min(self.limit);
+            if self.owners.len() < end as usize {
+                self.owners.resize(end as usize, None);
+            }
+            for (block, page) in (blocks.start..end).zip(first..) {
+                let owner = &mut self.owners[block as usize];
+                if owner.is_none() {
+                    *owner = Some(Owner { part, page });
+                    claimed = true;
+                }
+            }
+        }
+        claimed
+    }
+
+    /// The runs, and the file's length in blocks.
+    fn finish(self) -> (Vec<Run>, u32) {
+        let mut runs: Vec<Run> = Vec::new();
+        for (block, owner) in (0..).zip(&self.owners) {
+            let Some(Owner { part, page }) = *owner else {
+                continue;
+            };
+            match runs.last_mut() {
+                Some(run)
+                    if run.part == part
+                        && run.block + run.count == block
+                        && run.first + run.count == page =>
+                {
+                    run.count += 1;
+                }
+                _ => runs.push(Run {
+                    block,
+                    count: 1,
+                    part,
+                    first: page,
+                }),
+            }
+        }
+        runs.shrink_to_fit();
+        // Every block within `owners` up to the last was given by a part.
+        let highest = runs.last().map_or(0, |run| run.block + run.count);
+        (runs, highest.max(self.floor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::catalog::CompressAlg;
+
+    const OLD: ProgramVersion = ProgramVersion::new(2, 2, 0);
+
+    /// An index over one-byte records of these blocks, perhaps with a marker.
+    fn index(blocks: impl IntoIterator<Item = u32>, cut: Option<u32>) -> PageIndex {
+        let mut bytes = Vec::new();
+        for block in blocks {
+            bytes.extend(block.to_le_bytes());
+            bytes.extend(1_u32.to_le_bytes());
+            bytes.extend([0; 8]);
+        }
+        if let Some(cut) = cut {
+            bytes.extend(cut.to_le_bytes());
+            bytes.extend((-2_i32).to_le_bytes());
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        PageIndex::from_records(&file, OLD).unwrap()
+    }
+
+    /// The merged file, as `part:first` of each block, `-` for a hole.
+    fn merged(n_blocks: u32, newest_first: Vec<PageIndex>) -> String {
+        let mut merger = Merger::new(n_blocks);
+        for (number, index) in newest_first.iter().enumerate() {
+            merger.claim(number as u32, index);
+        }
+        let (runs, blocks) = merger.finish();
+        let part = |index| Part {
+            layer: 0,
+            entry: 0,
+            codec: PageCodec::new(CompressAlg::None, OLD),
+            index,
+        };
+        let map = SegmentMap {
+            parts: newest_first.into_iter().map(part).collect(),
+            runs,
+            blocks,
+            segno: 0,
+        };
+        let mut text = Vec::new();
+        for (range, source) in map.sources(0..blocks) {
+            for step in 0..range.end - range.start {
+                text.push(match source {
+                    Source::Hole => "-".to_owned(),
+                    Source::Stored { part, first } => {
+                        let number = map.parts.iter().position(|p| std::ptr::eq(p, part));
+                        format!("{}:{}", number.unwrap(), first + step)
+                    }
+                });
+            }
+        }
+        text.join(" ")
+    }
+
+    #[test]
+    fn the_newest_layer_gives_a_block() {
+        let layers = vec![index([1, 2], None), index([2, 4], None), index(0..6, None)];
+        assert_eq!(merged(6, layers), "2:0 0:0 0:1 2:3 1:1 2:5");
+    }
+
+    #[test]
+    fn blocks_that_nobody_stores_are_holes() {
+        let layers = vec![index([4], None), index([1], None)];
+        assert_eq!(merged(100, layers), "- 1:0 - - 0:0");
+    }
+
+    #[test]
+    fn the_block_count_cuts_and_never_extends() {
+        let layers = || vec![index([0], None), index(0..5, None)];
+        assert_eq!(merged(3, layers()), "0:0 1:1 1:2");
+        assert_eq!(merged(50, layers()), "0:0 1:1 1:2 1:3 1:4");
+        assert_eq!(merged(0, layers()), "0:0 1:1 1:2 1:3 1:4");
+        assert_eq!(merged(0, vec![]), "");
+    }
+
+    #[test]
+    fn a_truncation_cuts_itself_and_what_is_older() {
+        let layers = vec![
+            index([5], None),
+            index([0, 3], Some(2)),
+            index([1, 4], None),
+        ];
+        assert_eq!(merged(0, layers), "1:0 2:0 - - - 0:0");
+        let layers = vec![index([0], Some(3)), index(0..9, Some(1))];
+        assert_eq!(merged(0, layers), "0:0 - -");
+    }
+
+    #[test]
+    fn any_range_can_be_asked_for() {
+        let layers = vec![index([2, 3, 7], None), index([0, 1, 3], None)];
+        let mut merger = Merger::new(0);
+        for (number, index) in layers.iter().enumerate() {
+            merger.claim(number as u32, index);
+        }
+        let (runs, blocks) = merger.finish();
+        assert_eq!(blocks, 8);
+        let part = |index| Part {
+            layer: 0,
+            entry: 0,
+            codec: PageCodec::new(CompressAlg::None, OLD),
+            index,
+        };
+        let map = SegmentMap {
+            parts: layers.into_iter().map(part).collect(),
+            runs,
+            blocks,
+            segno: 0,
+        };
+        let ranges = |range| map.sources(range).map(|(r, _)| r).collect::<Vec<_>>();
+        assert_eq!(ranges(0..8), [0..2, 2..4, 4..7, 7..8]);
+        assert_eq!(ranges(1..3), [1..2, 2..3]);
+        assert_eq!(ranges(5..7), [5..7, 7..8][..1]);
+        assert!(ranges(3..3).is_empty());
+        let first = map.sources(3..4).next().unwrap();
+        assert!(matches!(first.1, Source::Stored { first: 1, .. }));
+    }
+}

@@ -1,0 +1,205 @@
+//! The files of the catalog, and those of the image that are stored whole.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Image, ImageError, NodeId};
+use crate::catalog::content::FileEntry;
+
+/// A file of the catalog, by its layer and its place in the content list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum StoredFile {
+    /// The stored bytes of one entry.
+    Entry { layer: usize, entry: usize },
+    /// A backup's `page_header_map`.
+    HeaderMap { layer: usize },
+}
+
+/// The path of an entry, for messages.
+pub(super) fn display_path(entry: &FileEntry<'_>) -> PathBuf {
+    OsStr::from_bytes(entry.path).into()
+}
+
+impl Image {
+    /// The stored bytes of an entry, open, and no shorter than recorded.
+    pub(super) fn open_entry(&self, layer: usize, entry: usize) -> Result<Arc<File>, ImageError> {
+        let key = StoredFile::Entry { layer, entry };
+        if let Some(file) = self.files.get(&key) {
+            return Ok(file);
+        }
+        let Layered { backup, entry } = self.layered(layer, entry);
+        let path = backup.file_path(OsStr::from_bytes(entry.path));
+        let stored_error = |source| self.stored_error(layer, &entry, path.clone(), source);
+        let file = File::open(&path).map_err(stored_error)?;
+        let found = file.metadata().map_err(stored_error)?.len();
+        let expected = u64::try_from(entry.size).unwrap_or(0);
+        if found < expected {
+            return Err(self.short_error(layer, &entry, found));
+        }
+        let file = Arc::new(file);
+        self.files.insert(key, Arc::clone(&file), 1);
+        Ok(file)
+    }
+
+    /// A backup's header map, open; `entry` is the one it is needed for.
+    pub(super) fn open_header_map(
+        &self,
+        layer: usize,
+        entry: &FileEntry<'_>,
+    ) -> Result<Arc<File>, ImageError> {
+        let key = StoredFile::HeaderMap { layer };
+        if let Some(file) = self.files.get(&key) {
+            return Ok(file);
+        }
+        let path = self.layers[layer].backup.header_map_path();
+        let file = File::open(&path)
+            .map(Arc::new)
+            .map_err(|source| self.stored_error(layer, entry, path, source))?;
+        self.files.insert(key, Arc::clone(&file), 1);
+        Ok(file)
+    }
+
+    /// The length of a file that is stored whole: that of its stored bytes,
+    /// which restore copies to their end whatever the list says.
+    pub(super) fn whole_length(&self, node: NodeId) -> Result<u64, ImageError> {
+        let Some((layer, entry)) = self.whole_source(node)? else {
+            return Ok(0);
+        };
+        let file = self.open_entry(layer, entry)?;
+        let metadata = file.metadata().map_err(|source| {
+            let Layered { backup, entry } = self.layered(layer, entry);
+            let path = backup.file_path(OsStr::from_bytes(entry.path));
+            self.stored_error(layer, &entry, path, source)
+        })?;
+        Ok(metadata.len())
+    }
+
+    pub(super) fn read_whole(
+        &self,
+        node: NodeId,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, ImageError> {
+        let length = self.len(node)?;
+        let Some((layer, entry)) = self.whole_source(node)? else {
+            return Ok(0);
+        };
+        let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = left.min(buf.len());
+        let file = self.open_entry(layer, entry)?;
+        self.read_stored(layer, entry, &file, offset, &mut buf[..wanted])?;
+        Ok(wanted)
+    }
+
+    /// Fills `buf` from an entry's stored bytes.
+    pub(super) fn read_stored(
+        &self,
+        layer: usize,
+        entry: usize,
+        file: &File,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), ImageError> {
+        file.read_exact_at(buf, offset).map_err(|source| {
+            let Layered { backup, entry } = self.layered(layer, entry);
+            let length = file.metadata().map_or(0, |metadata| metadata.len());
+            if source.kind() == io::ErrorKind::UnexpectedEof {
+                return self.short_error(layer, &entry, length);
+            }
+            let path = backup.file_path(OsStr::from_bytes(entry.path));
+            self.stored_error(layer, &entry, path, source)
+        })
+    }
+
+    /// Which layer holds a file that is stored whole; `None` if it is empty.
+    ///
+    /// The target's line decides. If it says "unchanged", so does the first
+    /// older one that has bytes or is empty; each of them must have a line.
+    fn whole_source(&self, node: NodeId) -> Result<Option<(usize, usize)>, ImageError> {
+        let wanted = self.file_entry(node)?;
+        for (number, layer) in self.layers.iter().enumerate().rev() {
+            let Some(index) = layer.list.find(wanted.path, 0) else {
+                return Err(self.not_in_parent(number, &wanted));
+            };
+            let entry = layer.list.entry(index);
+            self.check_kind(number, &entry, false)?;
+            match entry.size {
+                -1 => {}
+                0 => return Ok(None),
+                _ => return Ok(Some((number, index))),
+            }
+        }
+        Err(self.not_in_parent(0, &wanted))
+    }
+
+    /// Refuses an entry of another kind than the target's, and CFS files.
+    pub(super) fn check_kind(
+        &self,
+        layer: usize,
+        entry: &FileEntry<'_>,
+        paged: bool,
+    ) -> Result<(), ImageError> {
+        let (path, backup) = (display_path(entry), self.layers[layer].backup.id.clone());
+        if entry.is_cfs {
+            return Err(ImageError::Cfs { path, backup });
+        }
+        if entry.is_directory() || entry.is_datafile != paged {
+            return Err(ImageError::KindChanged {
+                path,
+                backup,
+                target: self.target().backup.id.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn layered(&self, layer: usize, entry: usize) -> Layered<'_> {
+        let layer = &self.layers[layer];
+        Layered {
+            backup: &layer.backup,
+            entry: layer.list.entry(entry),
+        }
+    }
+
+    fn not_in_parent(&self, layer: usize, entry: &FileEntry<'_>) -> ImageError {
+        ImageError::NotInParent {
+            path: display_path(entry),
+            backup: self.layers[layer].backup.id.clone(),
+        }
+    }
+
+    fn stored_error(
+        &self,
+        layer: usize,
+        entry: &FileEntry<'_>,
+        file: PathBuf,
+        source: io::Error,
+    ) -> ImageError {
+        ImageError::Stored {
+            path: display_path(entry),
+            backup: self.layers[layer].backup.id.clone(),
+            file,
+            source,
+        }
+    }
+
+    fn short_error(&self, layer: usize, entry: &FileEntry<'_>, found: u64) -> ImageError {
+        ImageError::Short {
+            path: display_path(entry),
+            backup: self.layers[layer].backup.id.clone(),
+            expected: u64::try_from(entry.size).unwrap_or(0),
+            found,
+        }
+    }
+}
+
+/// An entry together with the backup that it belongs to.
+pub(super) struct Layered<'a> {
+    pub(super) backup: &'a crate::catalog::Backup,
+    pub(super) entry: FileEntry<'a>,
+}
