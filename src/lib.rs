@@ -12,3 +12,4 @@
 pub mod catalog;
 pub mod pg;
 pub mod profile;
+pub mod server;
