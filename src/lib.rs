@@ -16,3 +16,5 @@ pub mod fuse;
 pub mod image;
 pub mod overlay;
 pub mod pg;
+pub mod profile;
+pub mod server;

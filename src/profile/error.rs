@@ -1,0 +1,119 @@
+//! What can be wrong with a profile.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A profile that cannot be read, or that asks for something impossible.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// A file of settings could not be read.
+    #[error("cannot read the profile {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// A file is not TOML, or one of its values has the wrong type. The
+    /// source's text shows line and snippet.
+    #[error("{}: {source}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// What the TOML parser says, with the line it means.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+
+    /// A key that pbkfs does not know.
+    #[error("{place}: unknown key \"{key}\"{}", did_you_mean(nearest))]
+    UnknownKey {
+        /// `file:line`, the environment variable or the `--set` argument.
+        place: String,
+        /// The key as it was written, with its sections.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: Option<&'static str>,
+    },
+
+    /// A value that its key does not take.
+    #[error("{place}: \"{key}\" cannot be set so: {reason}")]
+    Value {
+        /// `file`, the environment variable or the `--set` argument.
+        place: String,
+        /// The key.
+        key: String,
+        /// What is wrong with the value, and what would be right.
+        reason: String,
+    },
+
+    /// A `--set` argument without `=`.
+    #[error("--set {argument}: expected key=value, as in --set postgres.port=5433")]
+    NoEquals {
+        /// The argument as it was given.
+        argument: String,
+    },
+
+    /// An environment variable of ours that is not UTF-8.
+    #[error("the environment variable {name} is not valid UTF-8")]
+    NotUtf8 {
+        /// The variable's name, as far as it can be shown.
+        name: String,
+    },
+
+    /// The working directory, which relative paths start from, is unknown.
+    #[error("cannot make {} an absolute path: {source}", path.display())]
+    WorkingDirectory {
+        /// The relative path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The layers could not be merged.
+    #[error("cannot merge the settings: {0}")]
+    Merge(#[source] Box<figment::Error>),
+
+    /// A key without a default that nobody set.
+    #[error("the profile does not set \"{key}\" ({help})")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// What the key is for.
+        help: &'static str,
+    },
+
+    /// A path of a profile that was not read from a file and is not absolute.
+    #[error("\"{key}\" must be an absolute path, not {}", path.display())]
+    NotAbsolute {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        path: PathBuf,
+    },
+
+    /// Two paths of which one would damage or hide the other.
+    #[error("{inner_key} ({}) may not be {relation} {outer_key} ({}): {reason}",
+        inner.display(), outer.display())]
+    Overlap {
+        /// The key whose path is the inner one.
+        inner_key: &'static str,
+        /// The inner path, links resolved.
+        inner: PathBuf,
+        /// `the same as` or `inside`.
+        relation: &'static str,
+        /// The key whose path is the outer one.
+        outer_key: &'static str,
+        /// The outer path, links resolved.
+        outer: PathBuf,
+        /// What would go wrong.
+        reason: &'static str,
+    },
+}
+
+fn did_you_mean(nearest: &Option<&'static str>) -> String {
+    nearest.map_or_else(String::new, |key| format!("; did you mean \"{key}\"?"))
+}

@@ -1,0 +1,350 @@
+//! The one list of keys that a profile may have.
+//!
+//! Defaults, the check for unknown keys, `config/full.toml`'s test and the
+//! manual page all read this table; a test holds that it and
+//! [`Profile`](super::Profile) name the same keys.
+
+/// What stands in for a key that nobody set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// This value, in the form that `--set` takes.
+    Value(&'static str),
+    /// Something worked out when it is needed, described for people.
+    Derived(&'static str),
+    /// Nothing: the profile has to set it.
+    Required,
+}
+
+/// How the text of an environment variable or a `--set` becomes a TOML value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Always a string.
+    Text,
+    /// A path; a relative one starts at the directory of its file.
+    Path,
+    /// An integer, if it looks like one.
+    Integer,
+    /// A boolean, if it looks like one.
+    Flag,
+    /// A whole table of names and values.
+    Table,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The key with its sections, dotted.
+    pub path: &'static str,
+    /// How text becomes its value.
+    pub kind: Kind,
+    /// The values it takes, for people.
+    pub values: &'static str,
+    /// What it is when nobody sets it.
+    pub default: Default,
+    /// What it does, in a sentence or two.
+    pub help: &'static str,
+    /// A value it takes, as TOML.
+    pub example: &'static str,
+}
+
+/// The key under which every PostgreSQL setting is a key of its own.
+pub const SETTINGS: &str = "postgres.settings";
+
+/// Every key, in the order of the manual page and of `config/full.toml`.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "catalog",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Required,
+        help: "The pg_probackup catalog, its -B",
+        example: "\"/srv/backup\"",
+    },
+    Key {
+        path: "instance",
+        kind: Kind::Text,
+        values: "name",
+        default: Default::Required,
+        help: "The instance within the catalog, pg_probackup's --instance",
+        example: "\"main\"",
+    },
+    Key {
+        path: "backup",
+        kind: Kind::Text,
+        values: "\"latest\" or a backup id",
+        default: Default::Value("latest"),
+        help: "Which backup to show; \"latest\" is the newest that can be restored",
+        example: "\"SBOL8S\"",
+    },
+    Key {
+        path: "target",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Required,
+        help: "The mount point, which becomes PostgreSQL's data directory",
+        example: "\"/srv/clone/main\"",
+    },
+    Key {
+        path: "diff_dir",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Derived("a temporary directory, deleted on exit"),
+        help: "Where everything is kept that the clone writes",
+        example: "\"/srv/clone/main.diff\"",
+    },
+    Key {
+        path: "pg_probackup",
+        kind: Kind::Path,
+        values: "path or command name",
+        default: Default::Derived("pg_probackup, then pg_probackup-MAJOR, from PATH"),
+        help: "The pg_probackup program to ask about the catalog",
+        example: "\"/usr/bin/pg_probackup-15\"",
+    },
+    Key {
+        path: "metadata",
+        kind: Kind::Text,
+        values: "\"auto\", \"pg_probackup\" or \"native\"",
+        default: Default::Value("auto"),
+        help: "Who reads the catalog: pg_probackup, pbkfs itself, or whichever can",
+        example: "\"native\"",
+    },
+    Key {
+        path: "metadata_timeout",
+        kind: Kind::Integer,
+        values: "seconds",
+        default: Default::Value("60"),
+        help: "How long pg_probackup may take to answer",
+        example: "60",
+    },
+    Key {
+        path: "lock_backups",
+        kind: Kind::Flag,
+        values: "\"auto\", true or false",
+        default: Default::Value("auto"),
+        help: "Lock the backups against pg_probackup's delete and merge; \"auto\" only \
+               warns where the catalog cannot be written",
+        example: "true",
+    },
+    Key {
+        path: "verify_checksums",
+        kind: Kind::Flag,
+        values: "true or false",
+        default: Default::Value("true"),
+        help: "Check the checksum of every page that is read, where the cluster has them",
+        example: "false",
+    },
+    Key {
+        path: "cache_size",
+        kind: Kind::Integer,
+        values: "bytes, or text such as \"256MB\"",
+        default: Default::Value("256MB"),
+        help: "Memory for page indexes and decoded pages",
+        example: "\"1GB\"",
+    },
+    Key {
+        path: "fuse.threads",
+        kind: Kind::Integer,
+        values: "1 or more",
+        default: Default::Derived("as many as there are processors"),
+        help: "Threads that answer the kernel's requests",
+        example: "4",
+    },
+    Key {
+        path: "fuse.passthrough",
+        kind: Kind::Flag,
+        values: "\"auto\" or false",
+        default: Default::Value("auto"),
+        help: "Let the kernel read and write new files without pbkfs, where it can \
+               (root, Linux 6.9)",
+        example: "false",
+    },
+    Key {
+        path: "postgres.launch",
+        kind: Kind::Flag,
+        values: "true or false",
+        default: Default::Value("true"),
+        help: "Start PostgreSQL on the mount; false only mounts",
+        example: "false",
+    },
+    Key {
+        path: "postgres.bin_dir",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Derived("found by the backup's major version"),
+        help: "The directory that holds the postgres program",
+        example: "\"/usr/lib/postgresql/15/bin\"",
+    },
+    Key {
+        path: "postgres.port",
+        kind: Kind::Integer,
+        values: "1 to 65535",
+        default: Default::Derived("a free one"),
+        help: "PostgreSQL's port, which also names its socket",
+        example: "5433",
+    },
+    Key {
+        path: "postgres.user",
+        kind: Kind::Text,
+        values: "operating system user",
+        default: Default::Value("postgres"),
+        help: "Whom to run PostgreSQL as when pbkfs is root",
+        example: "\"postgres\"",
+    },
+    Key {
+        path: "postgres.role",
+        kind: Kind::Text,
+        values: "database role",
+        default: Default::Value("postgres"),
+        help: "The role that pbkfs connects as, normally the cluster's first superuser",
+        example: "\"postgres\"",
+    },
+    Key {
+        path: SETTINGS,
+        kind: Kind::Table,
+        values: "table of text, numbers and booleans",
+        default: Default::Derived("none"),
+        help: "PostgreSQL settings for the clone; what keeps it from production stays fixed",
+        example: "{ shared_buffers = \"256MB\", work_mem = \"64MB\" }",
+    },
+    Key {
+        path: "postgres.start_timeout",
+        kind: Kind::Integer,
+        values: "seconds",
+        default: Default::Value("300"),
+        help: "How long PostgreSQL may take, recovery included, until it answers a query",
+        example: "300",
+    },
+    Key {
+        path: "postgres.stop_timeout",
+        kind: Kind::Integer,
+        values: "seconds",
+        default: Default::Value("60"),
+        help: "How long a stop may take before a harsher one follows",
+        example: "60",
+    },
+    Key {
+        path: "postgres.socket_dir",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Derived("a directory of pbkfs's own"),
+        help: "Where PostgreSQL puts its socket",
+        example: "\"/run/pbkfs\"",
+    },
+    Key {
+        path: "log.level",
+        kind: Kind::Text,
+        values: "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        default: Default::Value("info"),
+        help: "How much pbkfs logs",
+        example: "\"debug\"",
+    },
+];
+
+/// The key with that dotted path. Any name under `postgres.settings` is a key.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| {
+        key.path == path
+            || key.kind == Kind::Table
+                && path
+                    .strip_prefix(key.path)
+                    .is_some_and(|rest| rest.starts_with('.'))
+    })
+}
+
+/// Whether keys lie below that dotted path.
+#[must_use]
+pub fn is_section(path: &str) -> bool {
+    sections().any(|section| section == path)
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    KEYS.iter()
+        .filter_map(|key| key.path.rsplit_once('.'))
+        .map(|(section, _)| section)
+}
+
+/// The known key or section that looks most like `path`, if any does.
+///
+/// A key's last part counts nearly as much as the whole of it, so that `port`
+/// at the top of a file leads to `postgres.port`.
+#[must_use]
+pub fn nearest(path: &str) -> Option<&'static str> {
+    const ALIKE: f64 = 0.6;
+    const LAST_PART_WEIGHT: f64 = 0.95;
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |known: &str| {
+        let whole = strsim::normalized_damerau_levenshtein(known, path);
+        let part = strsim::normalized_damerau_levenshtein(&last(known), &last(path));
+        whole.max(part * LAST_PART_WEIGHT)
+    };
+    KEYS.iter()
+        .map(|key| key.path)
+        .chain(sections())
+        .map(|known| (known, likeness(known)))
+        .filter(|(_, likeness)| *likeness >= ALIKE)
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .map(|(known, _)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::profile::layers::parse;
+    use crate::profile::raw::tests::every_key;
+
+    #[test]
+    fn table_and_profile_name_the_same_keys() {
+        fn leaves(prefix: &str, value: &serde_json::Value, into: &mut BTreeSet<String>) {
+            match value {
+                serde_json::Value::Object(map) if prefix != SETTINGS => {
+                    for (name, value) in map {
+                        let path = if prefix.is_empty() {
+                            name.clone()
+                        } else {
+                            format!("{prefix}.{name}")
+                        };
+                        leaves(&path, value, into);
+                    }
+                }
+                _ => {
+                    into.insert(prefix.to_owned());
+                }
+            }
+        }
+        let mut fields = BTreeSet::new();
+        leaves("", &serde_json::to_value(every_key()).unwrap(), &mut fields);
+        let table: BTreeSet<String> = KEYS.iter().map(|key| key.path.to_owned()).collect();
+        assert_eq!(fields, table);
+        assert_eq!(table.len(), KEYS.len(), "a key stands in the table twice");
+    }
+
+    #[test]
+    fn every_example_is_accepted() {
+        for key in KEYS {
+            let text = format!("{} = {}\n", key.path, key.example);
+            let profile = parse(&text, "/p/example.toml".as_ref());
+            assert!(profile.is_ok(), "{text}{profile:?}");
+        }
+    }
+
+    #[test]
+    fn nearest_finds_typos_and_lost_sections() {
+        assert_eq!(nearest("catalogue"), Some("catalog"));
+        assert_eq!(nearest("diffdir"), Some("diff_dir"));
+        assert_eq!(nearest("postgres.prot"), Some("postgres.port"));
+        assert_eq!(nearest("port"), Some("postgres.port"));
+        assert_eq!(nearest("postgrse"), Some("postgres"));
+        assert_eq!(nearest("zzzzzz"), None);
+    }
+
+    #[test]
+    fn postgresql_settings_are_keys_of_any_name() {
+        assert!(find("postgres.settings.work_mem").is_some());
+        assert!(find("postgres.settings").is_some());
+        assert!(find("postgres.settingsX").is_none());
+        assert!(find("postgres").is_none());
+    }
+}

@@ -1,0 +1,28 @@
+//! What the user asked for: TOML files, the environment and `--set`, merged
+//! into a [`Profile`] and checked into a [`Plan`].
+//!
+//! Later layers win, key by key:
+//!
+//! ```text
+//! defaults < /etc/pbkfs/config.toml < profile < PBKFS_* environment < --set key=value
+//! ```
+//!
+//! Every layer is read into a [`Profile`] of its own, so that a mistake is
+//! reported with the place where it was made; only then are they merged.
+//! [`keys::KEYS`] is the one list of keys, with their defaults and help.
+
+pub mod error;
+pub mod keys;
+mod layers;
+pub mod plan;
+pub mod raw;
+pub mod values;
+
+pub use error::ProfileError;
+pub use layers::{load, parse};
+pub use plan::{FusePlan, Plan, PostgresPlan};
+pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile};
+pub use values::{
+    BackupChoice, ByteSize, LockBackups, LogLevel, MetadataSource, Passthrough, Port, Seconds,
+    Settings,
+};

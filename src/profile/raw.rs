@@ -1,0 +1,159 @@
+//! A profile as it was written: every key optional, nothing checked against
+//! anything else.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{
+    BackupChoice, ByteSize, LockBackups, LogLevel, MetadataSource, Passthrough, Port, Seconds,
+    Settings,
+};
+
+/// One layer of settings, or all of them merged. [`super::keys::KEYS`] says
+/// what each key means.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(
+    missing_docs,
+    reason = "keys::KEYS has the text, and a test that none is missing"
+)]
+pub struct Profile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff_dir: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pg_probackup: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<MetadataSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata_timeout: Option<Seconds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_backups: Option<LockBackups>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify_checksums: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_size: Option<ByteSize>,
+    pub fuse: FuseProfile,
+    pub postgres: PostgresProfile,
+    pub log: LogProfile,
+}
+
+/// The section `[fuse]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(
+    missing_docs,
+    reason = "keys::KEYS has the text, and a test that none is missing"
+)]
+pub struct FuseProfile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<std::num::NonZeroUsize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passthrough: Option<Passthrough>,
+}
+
+/// The section `[postgres]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(
+    missing_docs,
+    reason = "keys::KEYS has the text, and a test that none is missing"
+)]
+pub struct PostgresProfile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bin_dir: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<Port>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    #[serde(skip_serializing_if = "Settings::is_empty")]
+    pub settings: Settings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_timeout: Option<Seconds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<Seconds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket_dir: Option<PathBuf>,
+}
+
+/// The section `[log]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(
+    missing_docs,
+    reason = "keys::KEYS has the text, and a test that none is missing"
+)]
+pub struct LogProfile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+}
+
+impl Profile {
+    /// Every path of the profile with its key, for making them absolute.
+    pub(super) fn paths_mut(&mut self) -> [(&'static str, &mut Option<PathBuf>); 6] {
+        [
+            ("catalog", &mut self.catalog),
+            ("target", &mut self.target),
+            ("diff_dir", &mut self.diff_dir),
+            ("pg_probackup", &mut self.pg_probackup),
+            ("postgres.bin_dir", &mut self.postgres.bin_dir),
+            ("postgres.socket_dir", &mut self.postgres.socket_dir),
+        ]
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A profile that sets every key. Written without `..`, so that a new
+    /// field does not compile until it stands here too.
+    pub fn every_key() -> Profile {
+        let path = || Some(PathBuf::from("/x"));
+        Profile {
+            catalog: path(),
+            instance: Some("main".into()),
+            backup: Some(BackupChoice::Latest),
+            target: path(),
+            diff_dir: path(),
+            pg_probackup: path(),
+            metadata: Some(MetadataSource::Auto),
+            metadata_timeout: Some(Seconds(1)),
+            lock_backups: Some(LockBackups::Auto),
+            verify_checksums: Some(true),
+            cache_size: Some(ByteSize(1)),
+            fuse: FuseProfile {
+                threads: std::num::NonZeroUsize::new(1),
+                passthrough: Some(Passthrough::Auto),
+            },
+            postgres: PostgresProfile {
+                launch: Some(true),
+                bin_dir: path(),
+                port: Some(Port::new(5433).unwrap()),
+                user: Some("postgres".into()),
+                role: Some("postgres".into()),
+                settings: [("work_mem".to_owned(), "1MB".to_owned())]
+                    .into_iter()
+                    .collect(),
+                start_timeout: Some(Seconds(1)),
+                stop_timeout: Some(Seconds(1)),
+                socket_dir: path(),
+            },
+            log: LogProfile {
+                level: Some(LogLevel::Info),
+            },
+        }
+    }
+}

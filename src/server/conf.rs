@@ -1,0 +1,249 @@
+//! Reading `postgresql.conf` and `postgresql.auto.conf`, as far as the fence
+//! has to know what they say. The grammar is PostgreSQL's guc-file.l.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::ServerError;
+
+/// PostgreSQL's own limit on includes within includes.
+const MAX_DEPTH: u32 = 10;
+
+/// The values that the configuration files of a data directory give.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conf {
+    values: BTreeMap<String, String>,
+    /// Files that are included but are not there, for example because they lie
+    /// outside the data directory. PostgreSQL will not start without them.
+    pub missing_includes: Vec<PathBuf>,
+    /// Whether the data directory has a `postgresql.conf`; Debian keeps it
+    /// elsewhere.
+    pub has_main_file: bool,
+}
+
+impl Conf {
+    /// Reads both files of a data directory, in PostgreSQL's order; either may
+    /// be missing. Lines that PostgreSQL would refuse are passed over.
+    ///
+    /// # Errors
+    /// A file is there but cannot be read.
+    pub fn read(data_directory: &Path) -> Result<Self, ServerError> {
+        let mut conf = Self::default();
+        conf.has_main_file = conf.read_file(&data_directory.join("postgresql.conf"), 0)?;
+        conf.read_file(&data_directory.join("postgresql.auto.conf"), 0)?;
+        Ok(conf)
+    }
+
+    /// The value of a setting, by its lower-case name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// Gives whether the file was there.
+    fn read_file(&mut self, path: &Path, depth: u32) -> Result<bool, ServerError> {
+        // Not every old file is UTF-8, and only ASCII matters here.
+        let text = match fs::read(path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => {
+                return Err(ServerError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        for (name, value) in text.lines().filter_map(parse_line) {
+            let included = || path.parent().unwrap_or(Path::new("/")).join(&value);
+            match name.as_str() {
+                "include" | "include_if_exists" if depth < MAX_DEPTH => {
+                    let file = included();
+                    if !self.read_file(&file, depth + 1)? && name == "include" {
+                        self.missing_includes.push(file);
+                    }
+                }
+                "include_dir" if depth < MAX_DEPTH => self.read_dir(&included(), depth + 1)?,
+                "include" | "include_if_exists" | "include_dir" => {}
+                _ => {
+                    self.values.insert(name, value);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the files `*.conf` of a directory that are not hidden, by name.
+    fn read_dir(&mut self, dir: &Path, depth: u32) -> Result<(), ServerError> {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.missing_includes.push(dir.to_owned());
+                return Ok(());
+            }
+            Err(source) => {
+                return Err(ServerError::Read {
+                    path: dir.to_owned(),
+                    source,
+                });
+            }
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| ServerError::Read {
+                path: dir.to_owned(),
+                source,
+            })?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".conf") && !name.starts_with('.') {
+                files.push(entry.path());
+            }
+        }
+        files.sort();
+        for file in files {
+            self.read_file(&file, depth)?;
+        }
+        Ok(())
+    }
+}
+
+/// One line: `name value` or `name = value`, the name in lower case. `None`
+/// for empty lines, comments and what is not valid.
+fn parse_line(line: &str) -> Option<(String, String)> {
+    let line = line.trim_start();
+    let is_name =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$') || !c.is_ascii();
+    let end = line.find(|c| !is_name(c)).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix('=').map_or(rest, str::trim_start);
+    let value = match rest.strip_prefix('\'') {
+        Some(quoted) => unquote(quoted)?,
+        None => rest
+            .split(|c: char| c.is_whitespace() || c == '#')
+            .next()?
+            .to_owned(),
+    };
+    let is_quoted = rest.starts_with('\'');
+    if name.is_empty() || value.is_empty() && !is_quoted {
+        return None;
+    }
+    Some((name.to_ascii_lowercase(), value))
+}
+
+/// The text up to the closing quote; `''` and a backslash escape as in
+/// PostgreSQL's `DeescapeQuotedString`. `None` if the quote is never closed.
+fn unquote(quoted: &str) -> Option<String> {
+    let mut value = String::new();
+    let mut chars = quoted.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' if chars.next_if_eq(&'\'').is_some() => value.push('\''),
+            '\'' => return Some(value),
+            '\\' => value.push(match chars.next()? {
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                first @ '0'..='7' => {
+                    let mut code = first.to_digit(8)?;
+                    for _ in 0..2 {
+                        let Some(digit) = chars.next_if(|c| c.is_digit(8)) else {
+                            break;
+                        };
+                        code = code * 8 + digit.to_digit(8)?;
+                    }
+                    char::from(u8::try_from(code & 0xFF).ok()?)
+                }
+                other => other,
+            }),
+            other => value.push(other),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_postgresql_reads_them() {
+        for (line, name, value) in [
+            ("port = 5432", "port", "5432"),
+            ("  Port 5432 # comment", "port", "5432"),
+            ("port=5432#x", "port", "5432"),
+            ("a = 'it''s # here' # there", "a", "it's # here"),
+            (r"a = 'tab\t\047 \\ \q'", "a", "tab\t' \\ q"),
+            ("a = ''", "a", ""),
+            (
+                "pg_stat_statements.max = 100",
+                "pg_stat_statements.max",
+                "100",
+            ),
+        ] {
+            assert_eq!(
+                parse_line(line),
+                Some((name.into(), value.into())),
+                "{line}"
+            );
+        }
+        for line in [
+            "",
+            "   ",
+            "# port = 1",
+            "port",
+            "port =",
+            "a = 'open",
+            "= 5",
+            "a = # c",
+        ] {
+            assert_eq!(parse_line(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_last_value_wins_over_files_and_includes() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        fs::create_dir(dir.path().join("conf.d")).unwrap();
+        write(
+            "postgresql.conf",
+            "a = 1\nb = 1\nc = 1\nd = 1\ninclude_dir 'conf.d'\nA = 2\n\
+             include = '/nonexistent/x.conf'\ninclude_if_exists 'nope'",
+        );
+        write("conf.d/1.conf", "b = 2\nc = 2\n");
+        write("conf.d/2.conf", "c = 3\n");
+        write("conf.d/.hidden.conf", "c = 9\n");
+        write("conf.d/other", "c = 9\n");
+        write("postgresql.auto.conf", "d = '4'\n");
+        let conf = Conf::read(dir.path()).unwrap();
+        let get = |name| conf.get(name).unwrap_or_default();
+        assert_eq!(
+            (get("a"), get("b"), get("c"), get("d")),
+            ("2", "2", "3", "4")
+        );
+        assert!(conf.has_main_file);
+        assert!(
+            conf.missing_includes
+                .contains(&PathBuf::from("/nonexistent/x.conf"))
+        );
+    }
+
+    #[test]
+    fn a_file_that_includes_itself_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "a = 1\ninclude 'postgresql.conf'\na = 2\n";
+        fs::write(dir.path().join("postgresql.conf"), text).unwrap();
+        assert_eq!(Conf::read(dir.path()).unwrap().get("a"), Some("2"));
+    }
+
+    #[test]
+    fn files_need_not_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Conf::read(dir.path()).unwrap(), Conf::default());
+    }
+}

@@ -1,0 +1,410 @@
+//! The settings that keep a clone from reaching production.
+//!
+//! A backup's own configuration points at production: its archive, its
+//! primary, its log directory, even its data directory. All of that is set
+//! aside by `-c` options, which beat both configuration files and outlive
+//! `ALTER SYSTEM` and a reload. What no setting stops (foreign data wrappers,
+//! `COPY TO PROGRAM`) is not in here, and event triggers stay on.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::error::ServerError;
+use super::files::ConfigFiles;
+use super::preload::{Preload, quote};
+
+/// Who decides about a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// pbkfs, always: production or the clone's supervision depends on it.
+    Fence,
+    /// pbkfs, unless the profile says otherwise.
+    Clone,
+    /// The profile.
+    User,
+}
+
+/// One `-c name=value`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// The setting's name, in lower case.
+    pub name: String,
+    /// Its value, as text.
+    pub value: String,
+    /// Why it is set.
+    pub reason: &'static str,
+    /// Who decided.
+    pub owner: Owner,
+}
+
+/// What the settings are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct FenceInput<'a> {
+    /// The server's major version: unknown names are fatal to it.
+    pub major: u32,
+    /// The clone's data directory.
+    pub data_directory: &'a Path,
+    /// The configuration files that we wrote.
+    pub files: &'a ConfigFiles,
+    /// Where the socket goes.
+    pub socket_dir: &'a Path,
+    /// The port.
+    pub port: u16,
+    /// The clone's name, for `cluster_name`.
+    pub name: &'a str,
+    /// Our way to fetch WAL from the archive, where recovery needs one.
+    pub restore_command: Option<&'a str>,
+    /// The wanted recovery target: `recovery_target*` names and values.
+    pub recovery_target: &'a [(String, String)],
+    /// Lists of libraries that have to be changed.
+    pub preload: &'a [Preload],
+    /// The profile's `[postgres.settings]`, by lower-case name.
+    pub user: &'a BTreeMap<String, String>,
+}
+
+/// A setting whose value does not depend on the clone.
+struct Fixed {
+    name: &'static str,
+    value: &'static str,
+    /// The major versions that know the name.
+    majors: RangeInclusive<u32>,
+    reason: &'static str,
+}
+
+const ALL: RangeInclusive<u32> = 0..=u32::MAX;
+
+const fn fixed(name: &'static str, value: &'static str, reason: &'static str) -> Fixed {
+    Fixed {
+        name,
+        value,
+        majors: ALL,
+        reason,
+    }
+}
+
+const ARCHIVE: &str = "the clone must not write WAL into production's archive";
+const ARCHIVE_COMMANDS: &str = "the backup's own command could change production's archive";
+const STALE_TARGET: &str = "a recovery target left in the backup is not the clone's";
+const REPLICATION: &str = "the clone must not connect to production's servers, nor wait for them";
+const ELSEWHERE: &str = "the backup's value may be a path outside the clone";
+const LOG: &str = "the log goes to a file that pbkfs watches";
+
+const FENCE: &[Fixed] = &[
+    fixed("archive_mode", "off", ARCHIVE),
+    fixed("archive_command", "", ARCHIVE),
+    Fixed {
+        name: "archive_library",
+        value: "",
+        majors: 15..=u32::MAX,
+        reason: ARCHIVE,
+    },
+    fixed("archive_cleanup_command", "", ARCHIVE_COMMANDS),
+    fixed("recovery_end_command", "", ARCHIVE_COMMANDS),
+    fixed("recovery_target", "", STALE_TARGET),
+    fixed("recovery_target_name", "", STALE_TARGET),
+    fixed("recovery_target_time", "", STALE_TARGET),
+    fixed("recovery_target_xid", "", STALE_TARGET),
+    fixed("recovery_target_lsn", "", STALE_TARGET),
+    fixed("primary_conninfo", "", REPLICATION),
+    fixed("primary_slot_name", "", REPLICATION),
+    fixed("synchronous_standby_names", "", REPLICATION),
+    Fixed {
+        name: "sync_replication_slots",
+        value: "off",
+        majors: 17..=u32::MAX,
+        reason: REPLICATION,
+    },
+    fixed(
+        "max_logical_replication_workers",
+        "0",
+        "subscriptions would connect to their publishers",
+    ),
+    fixed(
+        "cron.launch_active_jobs",
+        "off",
+        "pg_cron's jobs could run, even on production",
+    ),
+    fixed("external_pid_file", "", ELSEWHERE),
+    Fixed {
+        name: "stats_temp_directory",
+        value: "pg_stat_tmp",
+        majors: 0..=14,
+        reason: ELSEWHERE,
+    },
+    Fixed {
+        name: "promote_trigger_file",
+        value: "",
+        majors: 0..=15,
+        reason: ELSEWHERE,
+    },
+    fixed("logging_collector", "off", LOG),
+    fixed("log_destination", "stderr", LOG),
+];
+
+const CLONE: &[Fixed] = &[
+    fixed("listen_addresses", "", "reachable through its socket only"),
+    fixed("ssl", "off", "the backup has no certificates"),
+    fixed(
+        "shared_buffers",
+        "128MB",
+        "production's size does not fit a clone",
+    ),
+    fixed(
+        "huge_pages",
+        "off",
+        "production's size does not fit a clone",
+    ),
+    fixed(
+        "autovacuum",
+        "off",
+        "its writes would only make the diff grow",
+    ),
+    fixed(
+        "autovacuum_freeze_max_age",
+        "2000000000",
+        "its writes would only make the diff grow",
+    ),
+];
+
+const OWN_KEY: &str = "the profile has a key of its own for it (postgres.port)";
+const SOCKET_KEY: &str = "the profile has a key of its own for it (postgres.socket_dir)";
+const LOCATION: &str = "pbkfs says where the clone's files are";
+const RECOVERY: &str = "recovery is pbkfs's business";
+
+/// Names that are refused whether or not they are set this time.
+const RESERVED: &[(&str, &str)] = &[
+    ("port", OWN_KEY),
+    ("unix_socket_directories", SOCKET_KEY),
+    ("data_directory", LOCATION),
+    ("config_file", LOCATION),
+    ("hba_file", LOCATION),
+    ("ident_file", LOCATION),
+    ("restore_command", RECOVERY),
+    ("recovery_target_timeline", RECOVERY),
+    ("recovery_target_action", RECOVERY),
+    ("recovery_target_inclusive", RECOVERY),
+    ("cluster_name", "it tells the clone from production"),
+];
+
+/// Every setting that the server is started with, sorted so that the wanted
+/// recovery target comes after the empty ones: PostgreSQL takes options in
+/// order and refuses a second target beside the first.
+///
+/// # Errors
+/// The profile sets what only pbkfs may set, or something that is no setting;
+/// a path is not UTF-8.
+pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
+    for (name, value) in input.user {
+        check_user(name, value)?;
+    }
+    let own = |name: &str, value: &str, reason, owner| Setting {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        reason,
+        owner,
+    };
+    let mut settings = places(input)?;
+    settings
+        .extend(known(FENCE, input.major).map(|s| own(s.name, s.value, s.reason, Owner::Fence)));
+    settings.push(own(
+        "restore_command",
+        input.restore_command.unwrap_or_default(),
+        ARCHIVE_COMMANDS,
+        Owner::Fence,
+    ));
+    for (name, value) in input.recovery_target {
+        settings.push(own(name, value, "the wanted recovery target", Owner::Fence));
+    }
+    let mut clone: Vec<Setting> = known(CLONE, input.major)
+        .map(|s| own(s.name, s.value, s.reason, Owner::Clone))
+        .collect();
+    for preload in input.preload {
+        let reason = "some of its libraries cannot be loaded here";
+        clone.push(own(preload.setting, &preload.value(), reason, Owner::Clone));
+    }
+    clone.retain(|setting| !input.user.contains_key(&setting.name));
+    settings.extend(clone);
+    settings.extend(
+        input
+            .user
+            .iter()
+            .map(|(name, value)| own(name, value, "the profile sets it", Owner::User)),
+    );
+    Ok(settings)
+}
+
+/// Where the clone's own things are.
+fn places(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
+    let text = |path: &Path| {
+        path.to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| ServerError::NotUtf8 {
+                path: path.to_owned(),
+            })
+    };
+    let saved = "the backup's value beats -D and may be production's data directory";
+    let files = "generated, since the backup's may be missing or let old logins in";
+    let mut places = vec![("data_directory", text(input.data_directory)?, saved)];
+    if let Some(config_file) = &input.files.config_file {
+        places.push(("config_file", text(config_file)?, files));
+    }
+    places.push(("hba_file", text(&input.files.hba_file)?, files));
+    places.push(("ident_file", text(&input.files.ident_file)?, files));
+    let socket = "production may use the same port and directory";
+    places.push((
+        "unix_socket_directories",
+        quote(&text(input.socket_dir)?),
+        socket,
+    ));
+    places.push(("port", input.port.to_string(), socket));
+    let label = "it tells the clone from production in process lists";
+    places.push(("cluster_name", format!("pbkfs/{}", input.name), label));
+    Ok(places
+        .into_iter()
+        .map(|(name, value, reason)| Setting {
+            name: name.to_owned(),
+            value,
+            reason,
+            owner: Owner::Fence,
+        })
+        .collect())
+}
+
+fn known(table: &'static [Fixed], major: u32) -> impl Iterator<Item = &'static Fixed> {
+    table
+        .iter()
+        .filter(move |setting| setting.majors.contains(&major))
+}
+
+fn check_user(name: &str, value: &str) -> Result<(), ServerError> {
+    // A dash would do: PostgreSQL reads "archive-mode" as archive_mode.
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(is_part);
+    if !is_name || value.contains('\0') {
+        return Err(ServerError::BadSetting {
+            name: name.to_owned(),
+        });
+    }
+    let lower = name.to_ascii_lowercase();
+    let reserved = RESERVED.iter().copied();
+    let fence = FENCE.iter().map(|setting| (setting.name, setting.reason));
+    match reserved.chain(fence).find(|(forced, _)| *forced == lower) {
+        Some((_, reason)) => Err(ServerError::ForcedSetting {
+            name: lower,
+            reason,
+        }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fence(major: u32, user: &[(&str, &str)]) -> Result<Vec<Setting>, ServerError> {
+        let files = ConfigFiles {
+            config_file: None,
+            hba_file: "/run/c/pg_hba.conf".into(),
+            ident_file: "/run/c/pg_ident.conf".into(),
+        };
+        let user = user
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
+        settings(&FenceInput {
+            major,
+            data_directory: Path::new("/mnt/c"),
+            files: &files,
+            socket_dir: Path::new("/run/c d"),
+            port: 5433,
+            name: "main",
+            restore_command: None,
+            recovery_target: &[("recovery_target_name".into(), "here".into())],
+            preload: &[],
+            user: &user,
+        })
+    }
+
+    fn value(settings: &[Setting], name: &str) -> Option<String> {
+        settings
+            .iter()
+            .rfind(|s| s.name == name)
+            .map(|s| s.value.clone())
+    }
+
+    #[test]
+    fn names_are_gated_by_major() {
+        for (major, name, there) in [
+            (14, "archive_library", false),
+            (15, "archive_library", true),
+            (14, "stats_temp_directory", true),
+            (15, "stats_temp_directory", false),
+            (15, "promote_trigger_file", true),
+            (16, "promote_trigger_file", false),
+            (16, "sync_replication_slots", false),
+            (17, "sync_replication_slots", true),
+        ] {
+            let settings = fence(major, &[]).unwrap();
+            assert_eq!(value(&settings, name).is_some(), there, "{name} in {major}");
+        }
+    }
+
+    #[test]
+    fn the_wanted_target_comes_after_the_empty_ones() {
+        let settings = fence(15, &[]).unwrap();
+        assert_eq!(
+            value(&settings, "recovery_target_name").as_deref(),
+            Some("here")
+        );
+        let last_empty = settings
+            .iter()
+            .rposition(|s| s.name.starts_with("recovery_target") && s.value.is_empty());
+        let wanted = settings.iter().position(|s| s.value == "here");
+        assert!(last_empty < wanted);
+        assert_eq!(
+            value(&settings, "unix_socket_directories").as_deref(),
+            Some("\"/run/c d\"")
+        );
+    }
+
+    #[test]
+    fn the_user_may_change_the_clone_but_not_the_fence() {
+        let settings = fence(15, &[("shared_buffers", "1GB"), ("listen_addresses", "*")]).unwrap();
+        assert_eq!(
+            settings
+                .iter()
+                .filter(|s| s.name == "shared_buffers")
+                .count(),
+            1
+        );
+        assert_eq!(value(&settings, "shared_buffers").as_deref(), Some("1GB"));
+        assert_eq!(value(&settings, "listen_addresses").as_deref(), Some("*"));
+
+        // Each name is refused in every version, also where it is not set.
+        for name in FENCE
+            .iter()
+            .map(|s| s.name)
+            .chain(RESERVED.iter().map(|(name, _)| *name))
+        {
+            for name in [name.to_owned(), name.to_uppercase()] {
+                let error = fence(15, &[(&name, "x")]).unwrap_err();
+                assert!(
+                    matches!(error, ServerError::ForcedSetting { .. }),
+                    "{name}: {error}"
+                );
+            }
+        }
+        for name in ["archive-mode", "", "a b", "a=b", "1a"] {
+            let error = fence(15, &[(name, "x")]).unwrap_err();
+            assert!(
+                matches!(error, ServerError::BadSetting { .. }),
+                "{name}: {error}"
+            );
+        }
+    }
+}

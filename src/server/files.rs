@@ -1,0 +1,212 @@
+//! Configuration files of our own, beside the data directory and never in it.
+//!
+//! `pg_hba.conf` and `pg_ident.conf` always replace the backup's: production's
+//! may let old logins in, or keep us out. Nothing is `trust`ed; the socket
+//! takes `peer`, with a map from the operating system users that matter here
+//! to the roles they may become:
+//!
+//! - from PostgreSQL 16 on they may become any role (`all`);
+//! - before 16 a map line takes one role by name, so the lines name the role
+//!   that pbkfs connects as, `postgres`, and each user's own name. `SET ROLE`
+//!   or one `CREATE ROLE` away is everything else.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::error::ServerError;
+use super::user::OsUser;
+
+/// The first major version whose `pg_ident.conf` knows `all`.
+const IDENT_ALL: u32 = 16;
+
+const HEADER: &str = "# Written by pbkfs for this clone; it is replaced at each start.\n";
+
+/// The files that a server is to be configured by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFiles {
+    /// Ours, or `None` if the data directory has a `postgresql.conf`.
+    pub config_file: Option<PathBuf>,
+    /// Our `pg_hba.conf`.
+    pub hba_file: PathBuf,
+    /// Our `pg_ident.conf`.
+    pub ident_file: PathBuf,
+}
+
+/// What the files are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct FilesInput<'a> {
+    /// The directory to write them to; it exists.
+    pub run_dir: &'a Path,
+    /// Whether the data directory has a `postgresql.conf`.
+    pub has_main_file: bool,
+    /// The server's major version.
+    pub major: u32,
+    /// The role that pbkfs connects as.
+    pub role: &'a str,
+    /// Whether the server listens on TCP at all.
+    pub listens: bool,
+    /// Whom the server runs as, if that is not this process's user.
+    pub run_as: Option<&'a OsUser>,
+}
+
+impl ConfigFiles {
+    /// Where the files of that input are, or would be.
+    #[must_use]
+    pub fn paths(input: &FilesInput<'_>) -> Self {
+        Self {
+            config_file: (!input.has_main_file).then(|| input.run_dir.join("postgresql.conf")),
+            hba_file: input.run_dir.join("pg_hba.conf"),
+            ident_file: input.run_dir.join("pg_ident.conf"),
+        }
+    }
+
+    /// Writes the files, readable by the server's user only.
+    ///
+    /// # Errors
+    /// A file cannot be written or given to that user; this process's user
+    /// has no name.
+    pub fn write(input: &FilesInput<'_>) -> Result<Self, ServerError> {
+        let files = Self::paths(input);
+        if let Some(path) = &files.config_file {
+            // Everything that matters is given as -c.
+            write_file(path, HEADER, input.run_as)?;
+        }
+        write_file(&files.hba_file, &hba(input.listens), input.run_as)?;
+        let mut users = vec![OsUser::current()?.name];
+        users.extend(input.run_as.map(|user| user.name.clone()));
+        let ident = ident(&users, input.role, input.major);
+        write_file(&files.ident_file, &ident, input.run_as)?;
+        Ok(files)
+    }
+}
+
+/// Gives a file or directory to the user that the server runs as.
+///
+/// # Errors
+/// The owner cannot be changed.
+pub fn hand_over(path: &Path, run_as: Option<&OsUser>) -> Result<(), ServerError> {
+    let Some(user) = run_as else { return Ok(()) };
+    chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(|source| {
+        ServerError::Write {
+            path: path.to_owned(),
+            source,
+        }
+    })
+}
+
+fn write_file(path: &Path, text: &str, run_as: Option<&OsUser>) -> Result<(), ServerError> {
+    let write = || -> io::Result<()> {
+        // A file left from an earlier run belongs to another user, perhaps.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(text.as_bytes())
+    };
+    write().map_err(|source| ServerError::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    hand_over(path, run_as)
+}
+
+fn hba(listens: bool) -> String {
+    let mut text = format!("{HEADER}local all all peer map=pbkfs\n");
+    if listens {
+        text.push_str("host all all 127.0.0.1/32 scram-sha-256\n");
+        text.push_str("host all all ::1/128 scram-sha-256\n");
+    }
+    text
+}
+
+fn ident(users: &[String], role: &str, major: u32) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for user in users {
+        let roles = [role, "postgres", user];
+        let mut line = |role: &str| {
+            let mut line = String::from("pbkfs ");
+            // Writing to a String cannot fail.
+            let _ = writeln!(line, "{} {role}", quote(user));
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        };
+        if major >= IDENT_ALL {
+            line("all");
+        } else {
+            roles.into_iter().for_each(|role| line(&quote(role)));
+        }
+    }
+    format!("{HEADER}{}", lines.concat())
+}
+
+/// In quotes a name is never a keyword, a group or the start of a comment.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_trusted_and_tcp_is_there_only_if_asked_for() {
+        assert_eq!(
+            hba(false)
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .count(),
+            1
+        );
+        assert!(!hba(false).contains("host") && hba(true).contains("127.0.0.1/32 scram-sha-256"));
+        assert!(!hba(true).contains("trust"));
+    }
+
+    #[test]
+    fn the_map_names_roles_where_all_is_not_known() {
+        let users = ["root".to_owned(), "postgres".to_owned()];
+        let body = |major| ident(&users, "boss", major).replace(HEADER, "");
+        assert_eq!(body(16), "pbkfs \"root\" all\npbkfs \"postgres\" all\n");
+        assert_eq!(
+            body(15),
+            "pbkfs \"root\" \"boss\"\npbkfs \"root\" \"postgres\"\npbkfs \"root\" \"root\"\n\
+             pbkfs \"postgres\" \"boss\"\npbkfs \"postgres\" \"postgres\"\n"
+        );
+    }
+
+    #[test]
+    fn files_are_private_and_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = FilesInput {
+            run_dir: dir.path(),
+            has_main_file: true,
+            major: 15,
+            role: "postgres",
+            listens: false,
+            run_as: None,
+        };
+        let files = ConfigFiles::write(&input).unwrap();
+        assert_eq!(files.config_file, None);
+        let files = ConfigFiles::write(&FilesInput {
+            has_main_file: false,
+            ..input
+        })
+        .unwrap();
+        for path in [files.config_file.unwrap(), files.hba_file, files.ident_file] {
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
+        }
+    }
+}

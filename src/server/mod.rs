@@ -1,0 +1,33 @@
+//! PostgreSQL as a child process: found, fenced off from production, started,
+//! watched, stopped.
+//!
+//! ```text
+//! Binaries::find     which postgres program serves this major version
+//! conf, preload      what the backup's own configuration would load
+//! ConfigFiles        our pg_hba.conf and pg_ident.conf (postgresql.conf if need be)
+//! fence::settings    every -c that the server is started with, and why
+//! port::choose       a port whose socket name is free
+//! Server             the running postmaster
+//! ```
+//!
+//! Nothing in here knows of backups or mounts; a data directory is enough.
+
+pub mod binaries;
+pub mod conf;
+pub mod error;
+pub mod fence;
+pub mod files;
+pub mod port;
+pub mod preload;
+pub mod process;
+mod ready;
+pub mod user;
+
+pub use binaries::Binaries;
+pub use conf::Conf;
+pub use error::{LogTail, ServerError};
+pub use fence::{FenceInput, Owner, Setting};
+pub use files::{ConfigFiles, FilesInput};
+pub use preload::{Dropped, Preload};
+pub use process::{Server, ServerConfig, StopMode, Stopped};
+pub use user::OsUser;

@@ -1,0 +1,205 @@
+//! Libraries that the backup's configuration wants loaded into the server.
+//!
+//! One that is not installed here would stop the server, or every session,
+//! from starting. The lists are filtered, not blanked: some databases do not
+//! work without a library of theirs (pgaudit's event trigger, for one).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::conf::Conf;
+
+/// The settings that name libraries, and where a plain name is looked for.
+const SETTINGS: [(&str, &str); 3] = [
+    ("shared_preload_libraries", ""),
+    ("session_preload_libraries", ""),
+    ("local_preload_libraries", "plugins"),
+];
+
+/// The setting that keeps pg_cron from running its jobs. A pg_cron without it
+/// (before 1.5) would run them: possibly, by their node's port, on production.
+const CRON_SWITCH: &[u8] = b"cron.launch_active_jobs";
+
+/// A library that will not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// As the configuration names it.
+    pub library: String,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+/// One setting's list of libraries, of which some are dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preload {
+    /// The setting.
+    pub setting: &'static str,
+    /// The libraries that are loaded, in order.
+    pub kept: Vec<String>,
+    /// Those that are not; never empty.
+    pub dropped: Vec<Dropped>,
+}
+
+impl Preload {
+    /// The filtered list as the setting's value.
+    #[must_use]
+    pub fn value(&self) -> String {
+        self.kept
+            .iter()
+            .map(|name| quote(name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// The lists that have to be changed for a server whose libraries are in
+/// `pkglibdir`.
+#[must_use]
+pub fn filter(conf: &Conf, pkglibdir: &Path) -> Vec<Preload> {
+    SETTINGS
+        .iter()
+        .filter_map(|(setting, plain_dir)| {
+            let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+            for library in split(conf.get(setting)?) {
+                match locate(&library, conf, pkglibdir, plain_dir) {
+                    None => dropped.push(Dropped {
+                        library,
+                        reason: "it is not installed here",
+                    }),
+                    Some(file) if is_untamed_cron(&file) => dropped.push(Dropped {
+                        library,
+                        reason: "this version of pg_cron would run the backup's jobs",
+                    }),
+                    Some(_) => kept.push(library),
+                }
+            }
+            (!dropped.is_empty()).then_some(Preload {
+                setting,
+                kept,
+                dropped,
+            })
+        })
+        .collect()
+}
+
+/// The library's file, looked for as PostgreSQL's dfmgr.c does it.
+fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Option<PathBuf> {
+    let expand = |path: &str| match path.strip_prefix("$libdir") {
+        Some(rest) => pkglibdir.join(rest.trim_start_matches('/')),
+        None => PathBuf::from(path),
+    };
+    let candidates: Vec<PathBuf> = if library.contains('/') {
+        vec![expand(library)]
+    } else if plain_dir.is_empty() {
+        let search = conf.get("dynamic_library_path").unwrap_or("$libdir");
+        search
+            .split(':')
+            .map(|dir| expand(dir.trim()).join(library))
+            .collect()
+    } else {
+        vec![pkglibdir.join(plain_dir).join(library)]
+    };
+    candidates.into_iter().find_map(|path| {
+        let mut with_suffix = path.clone().into_os_string();
+        with_suffix.push(".so");
+        [path, with_suffix.into()]
+            .into_iter()
+            .find(|path| path.is_file())
+    })
+}
+
+fn is_untamed_cron(file: &Path) -> bool {
+    let is_cron = file.file_stem().is_some_and(|stem| stem == "pg_cron");
+    // Unreadable counts as untamed: PostgreSQL could not load it either.
+    is_cron
+        && fs::read(file).map_or(true, |bytes| {
+            !bytes
+                .windows(CRON_SWITCH.len())
+                .any(|window| window == CRON_SWITCH)
+        })
+}
+
+/// The items of a list as PostgreSQL's `SplitDirectoriesString` reads it.
+fn split(list: &str) -> Vec<String> {
+    let mut items = Vec::new();
+    let (mut item, mut in_quotes) = (String::new(), false);
+    let mut chars = list.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if in_quotes && chars.next_if_eq(&'"').is_some() => item.push('"'),
+            '"' => in_quotes = !in_quotes,
+            ',' if !in_quotes => items.push(std::mem::take(&mut item)),
+            c => item.push(c),
+        }
+    }
+    items.push(item);
+    items
+        .iter()
+        .map(|item| item.trim().to_owned())
+        .filter(|item| !item.is_empty())
+        .collect()
+}
+
+/// An item of such a list, in quotes if it needs them.
+pub(super) fn quote(item: &str) -> String {
+    if item.contains(|c: char| c == ',' || c == '"' || c.is_whitespace()) {
+        format!("\"{}\"", item.replace('"', "\"\""))
+    } else {
+        item.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filtered(conf: &str, libraries: &[(&str, &str)]) -> Vec<Preload> {
+        let dir = tempfile::tempdir().unwrap();
+        let lib = dir.path().join("lib");
+        fs::create_dir_all(lib.join("plugins")).unwrap();
+        for (name, text) in libraries {
+            fs::write(lib.join(name), text).unwrap();
+        }
+        fs::write(dir.path().join("postgresql.conf"), conf).unwrap();
+        filter(&Conf::read(dir.path()).unwrap(), &lib)
+    }
+
+    #[test]
+    fn what_is_not_installed_is_dropped_and_the_rest_stays() {
+        let found = filtered(
+            "shared_preload_libraries = 'pgaudit, $libdir/gone, auto_explain.so,\"a b\"'",
+            &[("pgaudit.so", ""), ("auto_explain.so", ""), ("a b.so", "")],
+        );
+        let [preload] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!(preload.value(), "pgaudit, auto_explain.so, \"a b\"");
+        assert_eq!(preload.dropped.len(), 1);
+        assert_eq!(preload.dropped[0].library, "$libdir/gone");
+    }
+
+    #[test]
+    fn lists_that_can_be_loaded_stay_as_they_are() {
+        let conf = "shared_preload_libraries = 'pgaudit'\nsession_preload_libraries = ''";
+        assert_eq!(filtered(conf, &[("pgaudit.so", "")]), []);
+        assert_eq!(filtered("port = 1", &[]), []);
+    }
+
+    #[test]
+    fn local_libraries_are_looked_for_among_the_plugins() {
+        let conf = "local_preload_libraries = 'a'\nsession_preload_libraries = 'a'";
+        let found = filtered(conf, &[("plugins/a.so", "")]);
+        let settings: Vec<_> = found.iter().map(|preload| preload.setting).collect();
+        assert_eq!(settings, ["session_preload_libraries"]);
+    }
+
+    #[test]
+    fn a_pg_cron_that_cannot_be_held_back_is_dropped() {
+        let conf = "shared_preload_libraries = 'pg_cron'";
+        assert_eq!(
+            filtered(conf, &[("pg_cron.so", "..cron.launch_active_jobs..")]),
+            []
+        );
+        assert_eq!(filtered(conf, &[("pg_cron.so", "..cron.host..")]).len(), 1);
+    }
+}

@@ -1,0 +1,475 @@
+//! The running postmaster, our own child.
+//!
+//! It is started directly, not by `pg_ctl`, so that it can be waited for, and
+//! so that the kernel ends it when its owner is killed.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, getpid, getppid, setgid, setgroups, setsid, setuid};
+
+use super::binaries::Binaries;
+use super::error::{LogTail, ServerError};
+use super::fence::Setting;
+use super::port;
+use super::ready::{self, Probe};
+use super::user::OsUser;
+
+/// How often a child is looked at while something is awaited.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How many lines of the log an error carries.
+const TAIL_LINES: usize = 20;
+
+/// How much of the log's end is searched for them, in bytes.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// What a server is started from.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The programs.
+    pub binaries: Binaries,
+    /// The data directory.
+    pub data_directory: PathBuf,
+    /// Its `-c` options, from [`fence::settings`](super::fence::settings).
+    pub settings: Vec<Setting>,
+    /// Where its output goes; appended to.
+    pub log_file: PathBuf,
+    /// Where its socket goes; the same as in `settings`.
+    pub socket_dir: PathBuf,
+    /// Its port; the same as in `settings`.
+    pub port: u16,
+    /// The role that we connect as.
+    pub role: String,
+    /// Whom to run it as, if that is not this process's user.
+    pub run_as: Option<OsUser>,
+}
+
+/// How a server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StopMode {
+    /// SIGTERM: when the last session has ended.
+    Smart,
+    /// SIGINT: sessions are ended, then a checkpoint.
+    Fast,
+    /// SIGQUIT: at once; the next start recovers.
+    Immediate,
+    /// SIGKILL: the last resort.
+    Kill,
+}
+
+impl StopMode {
+    fn signal(self) -> Signal {
+        match self {
+            Self::Smart => Signal::SIGTERM,
+            Self::Fast => Signal::SIGINT,
+            Self::Immediate => Signal::SIGQUIT,
+            Self::Kill => Signal::SIGKILL,
+        }
+    }
+
+    fn harsher(self) -> Option<Self> {
+        match self {
+            Self::Smart => Some(Self::Fast),
+            Self::Fast => Some(Self::Immediate),
+            Self::Immediate => Some(Self::Kill),
+            Self::Kill => None,
+        }
+    }
+}
+
+impl fmt::Display for StopMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Smart => "smart",
+            Self::Fast => "fast",
+            Self::Immediate => "immediate",
+            Self::Kill => "kill",
+        })
+    }
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// The postmaster's exit status.
+    pub status: ExitStatus,
+    /// The harshest mode that was used.
+    pub mode: StopMode,
+}
+
+impl Stopped {
+    /// Whether the server wrote its shutdown checkpoint.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.status.success() && self.mode <= StopMode::Fast
+    }
+}
+
+/// A postmaster. Dropping it stops it, immediately if need be.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    config: ServerConfig,
+    /// Where in the log file this run begins.
+    log_start: u64,
+}
+
+impl Server {
+    /// Starts the postmaster and returns at once; see [`Server::wait_ready`].
+    ///
+    /// The kernel sends the postmaster SIGQUIT when the *thread* that called
+    /// this ends, so call it from one that lives as long as the process does.
+    ///
+    /// # Errors
+    /// The log cannot be opened, the program cannot be started.
+    pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let log_error = |source| ServerError::Write {
+            path: config.log_file.clone(),
+            source,
+        };
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&config.log_file)
+            .map_err(log_error)?;
+        let log_start = log.metadata().map_err(log_error)?.len();
+
+        let mut command = Command::new(&config.binaries.postgres);
+        command.arg("-D").arg(&config.data_directory);
+        for setting in &config.settings {
+            command
+                .arg("-c")
+                .arg(format!("{}={}", setting.name, setting.value));
+        }
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(log_error)?)
+            .stderr(log);
+        clean_environment(&mut command);
+        become_child(&mut command, config.run_as.clone());
+        let program = config.binaries.postgres.clone();
+        let child = command
+            .spawn()
+            .map_err(|source| ServerError::Spawn { program, source })?;
+        Ok(Self {
+            child,
+            config,
+            log_start,
+        })
+    }
+
+    /// Waits until the server has answered a query, and checks that it has the
+    /// data directory and the archive mode that it was started with.
+    ///
+    /// # Errors
+    /// The server ended, refuses us, does not answer in time, or is not fenced
+    /// off (it is stopped then); `interrupted` said so. In all other cases it
+    /// is left as it is, for the caller to stop.
+    pub fn wait_ready(
+        &mut self,
+        timeout: Duration,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<(), ServerError> {
+        let deadline = Instant::now() + timeout;
+        let mut probe: Option<Probe> = None;
+        let mut last = None;
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Err(ServerError::Died {
+                    status,
+                    log: self.log_tail(TAIL_LINES),
+                });
+            }
+            if interrupted() {
+                return Err(ServerError::Interrupted);
+            }
+            match probe.as_ref().map(Probe::poll) {
+                Some(Some(Ok(answer))) => return self.check_fence(&answer),
+                Some(Some(Err(error))) if ready::is_final(&error) => {
+                    return Err(ServerError::Refused {
+                        role: self.config.role.clone(),
+                        source: error,
+                        log: self.log_tail(TAIL_LINES),
+                    });
+                }
+                Some(Some(Err(error))) => {
+                    last = Some(super::error::message(&error));
+                    probe = None;
+                }
+                Some(None) => {}
+                None if ready::claims_ready(&self.config.data_directory, self.pid()) => {
+                    probe = Some(Probe::start(self.client_config()));
+                }
+                None => {}
+            }
+            if Instant::now() >= deadline {
+                let log = self.log_tail(TAIL_LINES);
+                return Err(ServerError::NotReady { timeout, last, log });
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn check_fence(&mut self, answer: &ready::Answer) -> Result<(), ServerError> {
+        let found = PathBuf::from(&answer.data_directory);
+        let wanted = &self.config.data_directory;
+        let is_same = |a: &Path, b: &Path| {
+            a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+        };
+        let error = if !is_same(&found, wanted) {
+            ServerError::NotFenced {
+                name: "data_directory",
+                expected: wanted.display().to_string(),
+                found: answer.data_directory.clone(),
+            }
+        } else if answer.archive_mode != "off" {
+            ServerError::NotFenced {
+                name: "archive_mode",
+                expected: "off".to_owned(),
+                found: answer.archive_mode.clone(),
+            }
+        } else {
+            return Ok(());
+        };
+        self.stop(StopMode::Immediate, Duration::from_secs(10), &|| false)?;
+        Err(error)
+    }
+
+    /// Stops the server: in that `mode`, and in the next harsher one each time
+    /// that `patience` runs out. While `hurry` says so, everything gentler
+    /// than an immediate stop is left out.
+    ///
+    /// # Errors
+    /// The process cannot be signalled or waited for, or outlives SIGKILL.
+    pub fn stop(
+        &mut self,
+        mode: StopMode,
+        patience: Duration,
+        hurry: &dyn Fn() -> bool,
+    ) -> Result<Stopped, ServerError> {
+        let mut mode = mode;
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(Stopped { status, mode });
+            }
+            self.signal(mode)?;
+            let deadline = Instant::now() + patience;
+            while Instant::now() < deadline {
+                if let Some(status) = self.try_wait()? {
+                    return Ok(Stopped { status, mode });
+                }
+                if mode < StopMode::Immediate && hurry() {
+                    break;
+                }
+                thread::sleep(POLL);
+            }
+            let next = if hurry() {
+                mode.max(StopMode::Fast)
+            } else {
+                mode
+            }
+            .harsher();
+            mode = next.ok_or(ServerError::Unkillable { pid: self.pid() })?;
+        }
+    }
+
+    /// How the server ended, if it has.
+    ///
+    /// # Errors
+    /// The process cannot be waited for.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, ServerError> {
+        let pid = self.pid();
+        self.child
+            .try_wait()
+            .map_err(|source| ServerError::Control { pid, source })
+    }
+
+    /// Signals the child. It must not have been waited for: until then no
+    /// other process can have its number.
+    fn signal(&self, mode: StopMode) -> Result<(), ServerError> {
+        let pid = self.pid();
+        let control = |source| ServerError::Control { pid, source };
+        let number = i32::try_from(pid).map_err(|_| control(io::ErrorKind::InvalidInput.into()))?;
+        kill(Pid::from_raw(number), mode.signal()).map_err(|errno| control(errno.into()))
+    }
+
+    /// The postmaster's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it was started from.
+    #[must_use]
+    pub fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
+    /// A libpq connection string.
+    #[must_use]
+    pub fn conninfo(&self) -> String {
+        format!(
+            "host={} port={} user={} dbname=postgres",
+            quote(&self.config.socket_dir.to_string_lossy()),
+            self.config.port,
+            quote(&self.config.role)
+        )
+    }
+
+    /// The same for our own client.
+    #[must_use]
+    pub fn client_config(&self) -> postgres::Config {
+        let mut client = postgres::Config::new();
+        client
+            .host_path(&self.config.socket_dir)
+            .port(self.config.port)
+            .user(&self.config.role)
+            .dbname("postgres")
+            .application_name("pbkfs")
+            .connect_timeout(Duration::from_secs(5));
+        client
+    }
+
+    /// The socket's path.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        port::socket_path(&self.config.socket_dir, self.config.port)
+    }
+
+    /// The last `count` lines that this run wrote to its log. A log that
+    /// cannot be read gives none: it is only there to explain another error.
+    #[must_use]
+    pub fn log_tail(&self, count: usize) -> LogTail {
+        let path = self.config.log_file.clone();
+        let text = read_end(&path, self.log_start).unwrap_or_default();
+        let mut lines: Vec<String> = text.lines().rev().take(count).map(str::to_owned).collect();
+        lines.reverse();
+        LogTail { path, lines }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure, and the kernel still ends the
+        // postmaster with its owner.
+        let _ = self.stop(StopMode::Immediate, Duration::from_secs(5), &|| false);
+    }
+}
+
+/// The end of a file, from `start` on, as text.
+fn read_end(path: &Path, start: u64) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(
+        start.max(length.saturating_sub(TAIL_BYTES)),
+    ))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A value of a libpq connection string.
+fn quote(value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if !value.is_empty() && value.chars().all(is_plain) {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// Takes from the environment what would change the server's behaviour: all of
+/// PostgreSQL's variables, and systemd's sockets, through which the clone
+/// would report itself ready in our name.
+fn clean_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let is_systemd = matches!(
+            &*text,
+            "NOTIFY_SOCKET"
+                | "WATCHDOG_USEC"
+                | "WATCHDOG_PID"
+                | "LISTEN_PID"
+                | "LISTEN_FDS"
+                | "LISTEN_FDNAMES"
+        );
+        if is_systemd || text.starts_with("PG") || text.starts_with("PBKFS_") {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// Makes the child a session of its own (a terminal's Ctrl-C is for us alone),
+/// the wanted user, and mortal: it gets SIGQUIT when we are gone.
+fn become_child(command: &mut Command, run_as: Option<OsUser>) {
+    let owner = getpid();
+    let prepare = move || -> io::Result<()> {
+        setsid()?;
+        umask(Mode::from_bits_truncate(0o077));
+        if let Some(user) = &run_as {
+            setgroups(&user.groups)?;
+            setgid(user.gid)?;
+            setuid(user.uid)?;
+        }
+        // A change of credentials clears this, so it comes last.
+        prctl::set_pdeathsig(Signal::SIGQUIT)?;
+        if getppid() != owner {
+            // The owner died before that was in force.
+            return Err(nix::Error::ESRCH.into());
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec. It makes only
+    // async-signal-safe system calls, and neither allocates nor locks: what it
+    // uses was looked up before, and its errors hold a plain number.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_strings_are_quoted() {
+        assert_eq!(quote("/run/pbkfs/a-b.c"), "/run/pbkfs/a-b.c");
+        assert_eq!(quote("it's a\\b"), r"'it\'s a\\b'");
+        assert_eq!(quote(""), "''");
+    }
+
+    #[test]
+    fn stops_get_harsher_up_to_the_last() {
+        let mut mode = Some(StopMode::Smart);
+        let mut signals = Vec::new();
+        while let Some(current) = mode {
+            signals.push(current.signal());
+            mode = current.harsher();
+        }
+        use Signal::{SIGINT, SIGKILL, SIGQUIT, SIGTERM};
+        assert_eq!(signals, [SIGTERM, SIGINT, SIGQUIT, SIGKILL]);
+    }
+
+    #[test]
+    fn only_this_runs_end_of_the_log_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "old run\nnew run\n").unwrap();
+        assert_eq!(read_end(&path, 8).unwrap(), "new run\n");
+        let long = "x".repeat(usize::try_from(TAIL_BYTES).unwrap() * 2);
+        fs::write(&path, &long).unwrap();
+        assert_eq!(read_end(&path, 0).unwrap().len() as u64, TAIL_BYTES);
+    }
+}

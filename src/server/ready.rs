@@ -1,0 +1,115 @@
+//! When a starting server is ready: it says so in `postmaster.pid`, and then
+//! answers a query.
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+use postgres::error::SqlState;
+use postgres::{Config, Error, NoTls};
+
+/// The line of `postmaster.pid` that holds the status, counted from 0
+/// (PostgreSQL's pidfile.h, `LOCK_FILE_LINE_PM_STATUS`).
+const STATUS_LINE: usize = 7;
+
+/// Whether the postmaster of that data directory says that it takes
+/// connections. The file may be an older one's, so the process must be ours.
+pub fn claims_ready(data_directory: &Path, pid: u32) -> bool {
+    fs::read_to_string(data_directory.join("postmaster.pid"))
+        .is_ok_and(|text| says_ready(&text, pid))
+}
+
+fn says_ready(pid_file: &str, pid: u32) -> bool {
+    let mut lines = pid_file.lines();
+    let is_ours = lines
+        .next()
+        .is_some_and(|line| line.trim().parse() == Ok(pid));
+    // "standby" takes (read-only) connections as well.
+    let status = lines.nth(STATUS_LINE - 1).map(str::trim);
+    is_ours && matches!(status, Some("ready" | "standby"))
+}
+
+/// Whether trying again cannot help: the server answered, and not that it is
+/// still starting or has no room.
+pub fn is_final(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|answer| {
+        ![
+            SqlState::CANNOT_CONNECT_NOW,
+            SqlState::TOO_MANY_CONNECTIONS,
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CRASH_SHUTDOWN,
+        ]
+        .contains(answer.code())
+    })
+}
+
+/// What the server says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// `SHOW data_directory`.
+    pub data_directory: String,
+    /// `SHOW archive_mode`.
+    pub archive_mode: String,
+}
+
+/// One attempt to get an answer, in a thread of its own: the client has no
+/// time limit for a server that accepts and then says nothing. Such a thread
+/// ends with the server.
+pub struct Probe(Receiver<Result<Answer, Error>>);
+
+impl Probe {
+    /// Begins the attempt.
+    pub fn start(config: Config) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            // Nobody listens any more if the wait was given up.
+            let _ = sender.send(ask(config));
+        });
+        Self(receiver)
+    }
+
+    /// The outcome, once there is one.
+    pub fn poll(&self) -> Option<Result<Answer, Error>> {
+        match self.0.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+}
+
+fn ask(mut config: Config) -> Result<Answer, Error> {
+    let mut client = match config.connect(NoTls) {
+        // The database "postgres" can be dropped; template1 hardly.
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
+            config.dbname("template1").connect(NoTls)?
+        }
+        client => client?,
+    };
+    let mut show = |name: &str| -> Result<String, Error> {
+        client
+            .query_one("select current_setting($1)", &[&name])?
+            .try_get(0)
+    };
+    Ok(Answer {
+        data_directory: show("data_directory")?,
+        archive_mode: show("archive_mode")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pid_file_counts_only_if_it_is_ours_and_says_ready() {
+        let file = |status| format!("42\n/data\n1700000000\n5433\n/run\n\n  123  456\n{status}\n");
+        assert!(says_ready(&file("ready   "), 42));
+        assert!(says_ready(&file("standby "), 42));
+        assert!(!says_ready(&file("ready   "), 43));
+        assert!(!says_ready(&file("starting"), 42));
+        assert!(!says_ready(&file("stopping"), 42));
+        assert!(!says_ready("42\n", 42));
+        assert!(!says_ready("", 42));
+    }
+}

@@ -1,0 +1,98 @@
+//! The operating system user that PostgreSQL runs as.
+
+use std::ffi::CString;
+use std::io;
+
+use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
+
+use super::error::ServerError;
+
+/// A user with everything that becoming it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OsUser {
+    /// The login name, which PostgreSQL's `peer` method goes by.
+    pub name: String,
+    /// The user id.
+    pub uid: Uid,
+    /// The primary group.
+    pub gid: Gid,
+    /// All groups, the primary one among them.
+    pub groups: Vec<Gid>,
+}
+
+impl OsUser {
+    /// Looks a user up by name.
+    ///
+    /// # Errors
+    /// No such user; the user database cannot be read.
+    pub fn find(name: &str) -> Result<Self, ServerError> {
+        let look_up = |errno: nix::Error| ServerError::LookUp {
+            name: name.to_owned(),
+            source: io::Error::from(errno),
+        };
+        let user = User::from_name(name)
+            .map_err(look_up)?
+            .ok_or_else(|| ServerError::NoUser {
+                name: name.to_owned(),
+            })?;
+        let c_name = CString::new(name).map_err(|_| look_up(nix::Error::EINVAL))?;
+        let groups = getgrouplist(&c_name, user.gid).map_err(look_up)?;
+        Ok(Self {
+            name: user.name,
+            uid: user.uid,
+            gid: user.gid,
+            groups,
+        })
+    }
+
+    /// The user that this process is.
+    ///
+    /// # Errors
+    /// The process's user id has no name; the user database cannot be read.
+    pub fn current() -> Result<Self, ServerError> {
+        let uid = geteuid();
+        let user = User::from_uid(uid)
+            .map_err(|errno| ServerError::LookUp {
+                name: uid.to_string(),
+                source: io::Error::from(errno),
+            })?
+            .ok_or_else(|| ServerError::NoUser {
+                name: uid.to_string(),
+            })?;
+        Self::find(&user.name)
+    }
+
+    /// The user to become for running PostgreSQL: `name` when this process is
+    /// root, else none, since no other user may become another.
+    ///
+    /// # Errors
+    /// As [`OsUser::find`], and if `name` is root too.
+    pub fn for_server(name: &str) -> Result<Option<Self>, ServerError> {
+        if !geteuid().is_root() {
+            return Ok(None);
+        }
+        let user = Self::find(name)?;
+        if user.uid.is_root() {
+            return Err(ServerError::RootUser {
+                name: name.to_owned(),
+            });
+        }
+        Ok(Some(user))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name() {
+        let root = OsUser::find("root").unwrap();
+        assert!(root.uid.is_root() && root.groups.contains(&root.gid));
+        assert!(matches!(
+            OsUser::find("no such user"),
+            Err(ServerError::NoUser { .. })
+        ));
+        assert_eq!(OsUser::current().unwrap().uid, geteuid());
+    }
+}
