@@ -13,6 +13,13 @@ use crate::catalog::ProgramVersion;
 /// `pg_probackup` could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbackupError {
+    /// No program was found, and the profile insists on one.
+    #[error(
+        "pg_probackup was not found on PATH; set pg_probackup = \"/path/to/it\" in the profile, \
+         or read the catalog without it: metadata = \"native\""
+    )]
+    NotInstalled,
+
     /// The program that was asked for by path is not there.
     #[error("there is no program to run at {}", path.display())]
     NotFound {

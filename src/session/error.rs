@@ -1,0 +1,172 @@
+//! Everything that can end a session, or keep it from beginning.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use crate::catalog::CatalogError;
+use crate::catalog::probackup::ProbackupError;
+use crate::chain::ChainError;
+use crate::diff::DiffError;
+use crate::fuse::FuseError;
+use crate::image::ImageError;
+use crate::overlay::OverlayError;
+use crate::pg::control::ControlFileError;
+use crate::profile::ProfileError;
+use crate::server::ServerError;
+
+/// An error of a session. `cli/exit.rs` turns each into an exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The catalog or instance.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// pg_probackup could not be asked.
+    #[error(transparent)]
+    Probackup(#[from] ProbackupError),
+    /// The backup or its chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A backup's content.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The cluster's control file, as it is in the backup.
+    #[error("the backup's global/pg_control cannot be used")]
+    ControlFile(#[from] ControlFileError),
+    /// The backup needs WAL from the archive.
+    #[error(
+        "backup {backup} is an ARCHIVE backup: PostgreSQL needs the catalog's WAL archive to start \
+         on it, which this version of pbkfs does not replay; use a STREAM backup, or set \
+         postgres.launch = false to look at its files"
+    )]
+    NeedsArchive {
+        /// Its id.
+        backup: String,
+    },
+    /// A member of the chain is being changed, or its lock cannot be read.
+    #[error("cannot lock the backups for reading: {message}")]
+    Locks {
+        /// What the process that was to hold the locks said.
+        message: String,
+    },
+    /// The diff.
+    #[error(transparent)]
+    Diff(#[from] DiffError),
+    /// The overlay.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// The mount.
+    #[error(transparent)]
+    Fuse(#[from] FuseError),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The server ended by itself.
+    #[error("PostgreSQL ended by itself ({status})")]
+    ServerDied {
+        /// How.
+        status: ExitStatus,
+        /// The last lines of its log.
+        log: crate::server::LogTail,
+    },
+    /// Somebody else unmounted the target.
+    #[error("{} was unmounted by somebody else", target.display())]
+    MountGone {
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// The target is in use by another session.
+    #[error("the target {} is in use by pbkfs, pid {pid}; end that one first: pbkfs down", target.display())]
+    TargetBusy {
+        /// The mount point.
+        target: PathBuf,
+        /// The session's owner.
+        pid: u32,
+    },
+    /// The target is a mount of something else.
+    #[error("the target {} is a mount point already ({kind}); unmount that, or choose another target", target.display())]
+    TargetMounted {
+        /// The mount point.
+        target: PathBuf,
+        /// Its file system's type.
+        kind: String,
+    },
+    /// The target holds files, which the mount would hide.
+    #[error("the target {} is not empty; choose an empty or new directory", target.display())]
+    TargetNotEmpty {
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// The target is no directory.
+    #[error("the target {} is not a directory", target.display())]
+    TargetNotADirectory {
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// A session that should have ended goes on.
+    #[error(
+        "the session on {} (pid {pid}) did not end within {seconds} s; see {} for what it does",
+        target.display(), log.display()
+    )]
+    DidNotEnd {
+        /// The mount point.
+        target: PathBuf,
+        /// Its owner.
+        pid: u32,
+        /// How long it was given.
+        seconds: u64,
+        /// The session's log.
+        log: PathBuf,
+    },
+    /// A server that outlived its owner could not be ended.
+    #[error("the server (pid {pid}) of the ended session on {} does not end", target.display())]
+    ServerStays {
+        /// The mount point.
+        target: PathBuf,
+        /// The server.
+        pid: u32,
+    },
+    /// A signal came while things were being set up.
+    #[error("interrupted; everything was undone")]
+    Interrupted,
+    /// A file or directory of the session.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A session's state file that makes no sense.
+    #[error("the session state {} is damaged: {source}", path.display())]
+    BadState {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl SessionError {
+    /// A failure on a path.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// The end of the server's log, where that explains the error.
+    #[must_use]
+    pub fn log(&self) -> Option<&crate::server::LogTail> {
+        match self {
+            Self::Server(e) => e.log(),
+            Self::ServerDied { log, .. } => Some(log),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The kernel's table of mounts, `/proc/self/mountinfo`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::SessionError;
+
+/// The file system type that our mounts bear.
+pub const OUR_TYPE: &str = "fuse.pbkfs";
+
+const TABLE: &str = "/proc/self/mountinfo";
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Where.
+    pub target: PathBuf,
+    /// Its file system's type.
+    pub kind: String,
+}
+
+impl MountEntry {
+    /// Whether a pbkfs made it.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.kind == OUR_TYPE
+    }
+}
+
+/// The uppermost mount at exactly `target`. Works where `stat` does not: on
+/// the mount of a server that died.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn at(target: &Path) -> Result<Option<MountEntry>, SessionError> {
+    let table =
+        std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))?;
+    Ok(parse(&table).filter(|mount| mount.target == target).last())
+}
+
+/// `proc(5)`: id, parent, major:minor, root, mount point, options, optional
+/// fields up to a `-`, type, source, super options. Spaces and backslashes in
+/// paths stand as `\040`.
+fn parse(table: &[u8]) -> impl Iterator<Item = MountEntry> {
+    table.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let target = unescape(fields.nth(4)?);
+        fields.find(|field| *field == b"-")?;
+        let kind = String::from_utf8_lossy(fields.next()?).into_owned();
+        Some(MountEntry { target, kind })
+    })
+}
+
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *byte == b'\\');
+        let decoded = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match decoded {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_with_optional_fields_and_escapes_are_read() {
+        let table = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - ext3 /dev/root rw\n\
+            37 35 0:50 / /srv/a\\040b\\134c rw - fuse.pbkfs pbkfs rw\n\
+            broken line\n";
+        let mounts: Vec<MountEntry> = parse(table).collect();
+        assert_eq!(
+            mounts,
+            vec![
+                MountEntry { target: "/mnt2".into(), kind: "ext3".into() },
+                MountEntry { target: "/srv/a b\\c".into(), kind: "fuse.pbkfs".into() },
+            ]
+        );
+        assert!(!mounts[0].is_ours() && mounts[1].is_ours());
+    }
+}

@@ -1,0 +1,132 @@
+//! What a session's owner writes down for others: `status`, `down`, and the
+//! next `up` should the owner be killed.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::SessionError;
+use super::place::Place;
+
+/// How far a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Being set up.
+    Starting,
+    /// Mounted; the server, if there is one, answers.
+    Ready,
+    /// Being ended.
+    Stopping,
+    /// Ended by an error, after it had been ready in the background.
+    Failed,
+}
+
+/// A session's state, as in `session.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The owner's process id.
+    pub pid: u32,
+    /// How far it is.
+    pub phase: Phase,
+    /// The profile that it was started from.
+    pub profile: Option<PathBuf>,
+    /// The mount point.
+    pub target: PathBuf,
+    /// The catalog.
+    pub catalog: PathBuf,
+    /// The instance.
+    pub instance: String,
+    /// The backup's id; empty until it is known.
+    pub backup: String,
+    /// The chain's ids, FULL first.
+    pub chain: Vec<String>,
+    /// The diff.
+    pub diff_dir: Option<PathBuf>,
+    /// Whether the diff goes with the session.
+    pub throw_away: bool,
+    /// Whether the session made the mount point.
+    pub made_target: bool,
+    /// When it began, in RFC 3339.
+    pub since: String,
+    /// A libpq connection string, once the server answers.
+    pub conninfo: Option<String>,
+    /// The server's port.
+    pub port: Option<u16>,
+    /// The server's process id.
+    pub server_pid: Option<u32>,
+    /// When the server's process began, in clock ticks since the boot: with
+    /// its pid, that names a process for good.
+    pub server_start: Option<u64>,
+    /// What ended it, if it failed.
+    pub error: Option<String>,
+}
+
+impl State {
+    /// Reads a session's state; `None` if there is none.
+    ///
+    /// # Errors
+    /// I/O errors; a damaged file.
+    pub fn read(place: &Place) -> Result<Option<Self>, SessionError> {
+        let path = place.state_file();
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|source| SessionError::BadState { path, source }),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(None)
+            }
+            Err(e) => Err(SessionError::io("read", &path, e)),
+        }
+    }
+
+    /// Writes the state, by way of a temporary file: a reader sees the old or
+    /// the new one whole.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn write(&self, place: &Place) -> Result<(), SessionError> {
+        let path = place.state_file();
+        let temporary = path.with_extension("json.tmp");
+        let save = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .custom_flags(nix::libc::O_NOFOLLOW)
+                .open(&temporary)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.write_all(b"\n")?;
+            fs::rename(&temporary, &path)
+        };
+        save().map_err(|e| SessionError::io("write", &path, e))
+    }
+}
+
+/// When a process began, in clock ticks since the boot; `None` if there is no
+/// such process. Field 22 of `proc_pid_stat(5)`.
+#[must_use]
+pub fn process_start(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, which may hold
+    // spaces and parentheses itself.
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_named_by_pid_and_start() {
+        let mine = process_start(std::process::id()).unwrap();
+        let parent = process_start(std::os::unix::process::parent_id()).unwrap();
+        assert!(parent <= mine);
+        assert_eq!(process_start(0), None);
+    }
+}

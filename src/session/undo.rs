@@ -1,0 +1,70 @@
+//! The undo of each step of the set-up, kept until the end.
+
+use super::SessionError;
+
+type Step<'a> = Box<dyn FnOnce() -> Result<(), SessionError> + 'a>;
+
+/// Undo steps, run in the reverse of the order in which they were registered:
+/// by [`Undo::run`], which tells what went wrong, or by dropping.
+#[derive(Default)]
+pub struct Undo<'a> {
+    steps: Vec<(&'static str, Step<'a>)>,
+}
+
+impl<'a> Undo<'a> {
+    /// Registers the undo of a step that has just succeeded.
+    pub fn push(
+        &mut self,
+        what: &'static str,
+        step: impl FnOnce() -> Result<(), SessionError> + 'a,
+    ) {
+        self.steps.push((what, Box::new(step)));
+    }
+
+    /// Undoes everything. A step that fails is logged and does not keep the
+    /// others from being undone.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn run(&mut self) -> Result<(), SessionError> {
+        let mut first = Ok(());
+        while let Some((what, step)) = self.steps.pop() {
+            tracing::debug!("undoing: {what}");
+            if let Err(error) = step() {
+                tracing::error!("while undoing ({what}): {error}");
+                first = first.and(Err(error));
+            }
+        }
+        first
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        // Failures are logged; nobody is left to be told.
+        let _ = self.run();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn steps_are_undone_in_reverse_and_all_of_them() {
+        let order = RefCell::new(Vec::new());
+        let mut undo = Undo::default();
+        for step in 1..=3 {
+            let order = &order;
+            undo.push("step", move || {
+                order.borrow_mut().push(step);
+                if step == 2 { Err(SessionError::Interrupted) } else { Ok(()) }
+            });
+        }
+        assert!(matches!(undo.run(), Err(SessionError::Interrupted)));
+        drop(undo);
+        assert_eq!(*order.borrow(), [3, 2, 1]);
+    }
+}
