@@ -1,7 +1,14 @@
 //! A real PostgreSQL under the fence: started, refused, stopped, orphaned.
 //!
-//! Needs root (to become the user `postgres`) and PostgreSQL 15, or the version
-//! that `PG_MAJOR` and `PG_BIN_DIR` name.
+//! Needs PostgreSQL 15, or the version that `PG_MAJOR` and `PG_BIN_DIR` name.
+//! Run as root, the servers become the user `postgres`; run as another user,
+//! they stay that one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,11 +30,22 @@ use postgres::NoTls;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The installation to test with, and whom its servers run as.
+fn surroundings() -> (Binaries, Option<OsUser>) {
+    let major = env::var("PG_MAJOR").map_or(15, |major| major.parse().expect("PG_MAJOR"));
+    let bin_dir = env::var_os("PG_BIN_DIR").map(PathBuf::from);
+    let binaries = Binaries::find(major, bin_dir.as_deref()).expect("PostgreSQL is needed");
+    (
+        binaries,
+        OsUser::for_server("postgres").expect("the user postgres is needed"),
+    )
+}
+
 /// A new cluster in a temporary directory, and all that a server needs.
 struct Cluster {
     dir: tempfile::TempDir,
     binaries: Binaries,
-    user: OsUser,
+    run_as: Option<OsUser>,
 }
 
 impl Cluster {
@@ -36,25 +54,22 @@ impl Cluster {
     }
 
     fn with_initdb(options: &[&str]) -> Self {
-        let major = env::var("PG_MAJOR").map_or(15, |major| major.parse().expect("PG_MAJOR"));
-        let bin_dir = env::var_os("PG_BIN_DIR").map(PathBuf::from);
-        let binaries = Binaries::find(major, bin_dir.as_deref()).expect("PostgreSQL is needed");
-        let user = OsUser::for_server("postgres")
-            .unwrap()
-            .expect("root is needed");
+        let (binaries, run_as) = surroundings();
         let dir = tempfile::tempdir().unwrap();
-        hand_over(dir.path(), Some(&user)).unwrap();
+        hand_over(dir.path(), run_as.as_ref()).unwrap();
         let cluster = Self {
             dir,
             binaries,
-            user,
+            run_as,
         };
-        let output = Command::new(cluster.binaries.dir.join("initdb"))
-            .args(["--no-sync", "-A", "trust", "-D"])
+        let mut initdb = Command::new(cluster.binaries.dir.join("initdb"));
+        if let Some(user) = &cluster.run_as {
+            initdb.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        let output = initdb
+            .args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"])
             .arg(cluster.data())
             .args(options)
-            .uid(cluster.user.uid.as_raw())
-            .gid(cluster.user.gid.as_raw())
             .current_dir("/")
             .output()
             .unwrap();
@@ -79,7 +94,13 @@ impl Cluster {
     /// Everything that a session does between a mounted data directory and a
     /// server's start.
     fn config(&self, role: &str, user: &[(&str, &str)]) -> ServerConfig {
-        config_for(self.dir.path(), &self.binaries, &self.user, role, user)
+        config_for(
+            self.dir.path(),
+            &self.binaries,
+            self.run_as.as_ref(),
+            role,
+            user,
+        )
     }
 
     fn start(&self, role: &str, user: &[(&str, &str)]) -> Server {
@@ -90,7 +111,7 @@ impl Cluster {
 fn config_for(
     run_dir: &Path,
     binaries: &Binaries,
-    os_user: &OsUser,
+    run_as: Option<&OsUser>,
     role: &str,
     user: &[(&str, &str)],
 ) -> ServerConfig {
@@ -106,7 +127,7 @@ fn config_for(
         major: binaries.major,
         role,
         listens: user.contains_key("listen_addresses"),
-        run_as: Some(os_user),
+        run_as,
     })
     .unwrap();
     let lists = preload::filter(&conf, &binaries.pkglibdir().expect("$libdir is found"));
@@ -132,7 +153,7 @@ fn config_for(
         socket_dir: run_dir.to_owned(),
         port,
         role: role.to_owned(),
-        run_as: Some(os_user.clone()),
+        run_as: run_as.cloned(),
     }
 }
 
@@ -157,7 +178,7 @@ fn every_forced_setting_is_in_force_whatever_the_backup_says() {
     let cluster = Cluster::new();
     let outside = cluster.dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
-    hand_over(&outside, Some(&cluster.user)).unwrap();
+    hand_over(&outside, cluster.run_as.as_ref()).unwrap();
     cluster.configure(&format!(
         "data_directory = '/nonexistent'\nhba_file = '/nonexistent/hba'\nport = 1\n\
          archive_mode = on\narchive_command = 'cp %p {out}/'\nrestore_command = 'touch {out}/r'\n\
@@ -222,6 +243,23 @@ fn every_forced_setting_is_in_force_whatever_the_backup_says() {
 }
 
 #[test]
+fn a_server_that_is_not_fenced_off_is_stopped() {
+    let cluster = Cluster::new();
+    cluster.configure("archive_mode = on\narchive_command = 'true'");
+    let mut config = cluster.config("postgres", &[]);
+    config
+        .settings
+        .retain(|setting| setting.name != "archive_mode");
+    let mut server = Server::start(config).unwrap();
+    let error = server.wait_ready(PATIENCE, &never).unwrap_err();
+    let ServerError::NotFenced { name, found, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!((*name, found.as_str()), ("archive_mode", "on"));
+    assert!(server.try_wait().unwrap().is_some(), "it must not run on");
+}
+
+#[test]
 fn a_cluster_without_configuration_files_starts_too() {
     let cluster = Cluster::new();
     for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
@@ -230,10 +268,14 @@ fn a_cluster_without_configuration_files_starts_too() {
     let mut server = cluster.start("postgres", &[]);
     server.wait_ready(PATIENCE, &never).unwrap();
     assert!(server.socket_path().exists());
-    let run_as = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let user = cluster
+        .run_as
+        .clone()
+        .unwrap_or_else(|| OsUser::current().unwrap());
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     assert!(
-        run_as.contains(&format!("Uid:\t{0}\t{0}", cluster.user.uid)),
-        "{run_as}"
+        status.contains(&format!("Uid:\t{0}\t{0}", user.uid)),
+        "{status}"
     );
     assert!(!cluster.data().join("postgresql.conf").exists());
     let pid = server.pid();
@@ -355,11 +397,9 @@ fn the_server_goes_with_its_killed_owner() {
 }
 
 fn own_a_server(dir: &Path) -> ! {
-    let major = env::var("PG_MAJOR").map_or(15, |major| major.parse().expect("PG_MAJOR"));
-    let bin_dir = env::var_os("PG_BIN_DIR").map(PathBuf::from);
-    let binaries = Binaries::find(major, bin_dir.as_deref()).unwrap();
-    let user = OsUser::for_server("postgres").unwrap().unwrap();
-    let mut server = Server::start(config_for(dir, &binaries, &user, "postgres", &[])).unwrap();
+    let (binaries, run_as) = surroundings();
+    let config = config_for(dir, &binaries, run_as.as_ref(), "postgres", &[]);
+    let mut server = Server::start(config).unwrap();
     server.wait_ready(PATIENCE, &never).unwrap();
     println!("postmaster={}", server.pid());
     loop {

@@ -21,6 +21,7 @@ pub mod port;
 pub mod preload;
 pub mod process;
 mod ready;
+mod spawn;
 pub mod user;
 
 pub use binaries::Binaries;

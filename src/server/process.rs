@@ -7,22 +7,20 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, getpid, getppid, setgid, setgroups, setsid, setuid};
+use nix::unistd::Pid;
 
 use super::binaries::Binaries;
 use super::error::{LogTail, ServerError};
 use super::fence::Setting;
 use super::port;
 use super::ready::{self, Probe};
+use super::spawn::{become_child, clean_environment};
 use super::user::OsUser;
 
 /// How often a child is looked at while something is awaited.
@@ -388,55 +386,6 @@ fn quote(value: &str) -> String {
         return value.to_owned();
     }
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// Takes from the environment what would change the server's behaviour: all of
-/// PostgreSQL's variables, and systemd's sockets, through which the clone
-/// would report itself ready in our name.
-fn clean_environment(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        let is_systemd = matches!(
-            &*text,
-            "NOTIFY_SOCKET"
-                | "WATCHDOG_USEC"
-                | "WATCHDOG_PID"
-                | "LISTEN_PID"
-                | "LISTEN_FDS"
-                | "LISTEN_FDNAMES"
-        );
-        if is_systemd || text.starts_with("PG") || text.starts_with("PBKFS_") {
-            command.env_remove(&name);
-        }
-    }
-}
-
-/// Makes the child a session of its own (a terminal's Ctrl-C is for us alone),
-/// the wanted user, and mortal: it gets SIGQUIT when we are gone.
-fn become_child(command: &mut Command, run_as: Option<OsUser>) {
-    let owner = getpid();
-    let prepare = move || -> io::Result<()> {
-        setsid()?;
-        umask(Mode::from_bits_truncate(0o077));
-        if let Some(user) = &run_as {
-            setgroups(&user.groups)?;
-            setgid(user.gid)?;
-            setuid(user.uid)?;
-        }
-        // A change of credentials clears this, so it comes last.
-        prctl::set_pdeathsig(Signal::SIGQUIT)?;
-        if getppid() != owner {
-            // The owner died before that was in force.
-            return Err(nix::Error::ESRCH.into());
-        }
-        Ok(())
-    };
-    // SAFETY: the closure runs between fork and exec. It makes only
-    // async-signal-safe system calls, and neither allocates nor locks: what it
-    // uses was looked up before, and its errors hold a plain number.
-    unsafe {
-        command.pre_exec(prepare);
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 use postgres::error::SqlState;
@@ -71,10 +71,7 @@ impl Probe {
 
     /// The outcome, once there is one.
     pub fn poll(&self) -> Option<Result<Answer, Error>> {
-        match self.0.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.0.try_recv().ok()
     }
 }
 
