@@ -18,3 +18,4 @@ pub mod overlay;
 pub mod pg;
 pub mod profile;
 pub mod server;
+pub mod session;

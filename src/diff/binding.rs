@@ -11,6 +11,9 @@ use super::error::DiffError;
 /// The binding's file name.
 pub const BINDING_FILE: &str = ".pbkfs-binding.json";
 
+/// What it is written as before it gets its name.
+pub const TEMPORARY_FILE: &str = ".pbkfs-binding.json.tmp";
+
 /// The format that this version writes and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -103,7 +106,7 @@ pub fn bind(root: &Path, wanted: &Binding) -> Result<Binding, DiffError> {
 /// (and then no metadata either) or a whole one.
 fn write(root: &Path, binding: &Binding) -> Result<(), DiffError> {
     let path = root.join(BINDING_FILE);
-    let temporary = root.join(format!("{BINDING_FILE}.tmp"));
+    let temporary = root.join(TEMPORARY_FILE);
     let mut text = serde_json::to_vec_pretty(binding).map_err(|source| DiffError::BadBinding {
         path: path.clone(),
         source,

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::binding::BINDING_FILE;
 use super::error::DiffError;
 
-const LOCK_FILE: &str = ".pbkfs-lock";
+/// The lock's file name.
+pub const LOCK_FILE: &str = ".pbkfs-lock";
 
 /// Who holds a diff, as the lock file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,8 @@ mod lock;
 mod record;
 mod store;
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -144,6 +146,44 @@ impl Diff {
         Ok(removed)
     }
 
+    /// Removes the diff in `root` with the directory itself: what the format
+    /// names, and nothing else. Nobody may be using it.
+    ///
+    /// # Errors
+    /// I/O errors, among them that the directory holds something else.
+    pub fn remove(root: &Path) -> Result<(), DiffError> {
+        let data_dir = root.join(DATA_DIR);
+        if fs::symlink_metadata(&data_dir).is_ok_and(|meta| meta.is_dir()) {
+            let storage = DirStorage::open(&data_dir)?;
+            let files = storage
+                .list()
+                .map_err(|e| DiffError::io("list", &data_dir, e))?;
+            for ino in files {
+                storage
+                    .remove(ino)
+                    .map_err(|e| DiffError::io("remove", &data_dir.join(ino.to_string()), e))?;
+            }
+            fs::remove_dir(&data_dir).map_err(|e| DiffError::io("remove", &data_dir, e))?;
+        }
+        // The binding last but for the lock: what was begun is still known
+        // as a diff if this is interrupted.
+        for name in [
+            META_FILE,
+            binding::TEMPORARY_FILE,
+            binding::BINDING_FILE,
+            lock::LOCK_FILE,
+        ] {
+            let path = root.join(name);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(DiffError::io("remove", &path, e));
+                }
+                _ => {}
+            }
+        }
+        fs::remove_dir(root).map_err(|e| DiffError::io("remove", root, e))
+    }
+
     /// Bytes that the diff takes on disk, holes left out.
     ///
     /// # Errors
@@ -152,7 +192,7 @@ impl Diff {
         use std::os::unix::fs::MetadataExt;
         let mut total = 0;
         for dir in [root.to_owned(), root.join(DATA_DIR)] {
-            let entries = std::fs::read_dir(&dir).map_err(|e| DiffError::io("list", &dir, e))?;
+            let entries = fs::read_dir(&dir).map_err(|e| DiffError::io("list", &dir, e))?;
             for entry in entries.flatten() {
                 // A file may vanish between the two calls; it takes nothing then.
                 let Ok(meta) = entry.metadata() else { continue };

@@ -157,7 +157,11 @@ pub enum SessionError {
 impl SessionError {
     /// A failure on a path.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// The end of the server's log, where that explains the error.

@@ -26,6 +26,9 @@ use crate::catalog::lock::{LockError, LockOutcome, lock_chain};
 /// How long pg_probackup's restore waits for a backup that is being changed.
 const WAIT: Duration = Duration::from_secs(60);
 
+/// How long one try of the holder waits.
+const TRY: Duration = Duration::from_secs(1);
+
 /// The name of the hidden subcommand.
 const SUBCOMMAND: &str = "hold-locks";
 
@@ -73,9 +76,9 @@ impl Holder {
         let answer = holder.answer(interrupted);
         match answer {
             Ok(Answer::Held) => Ok(Locking::Held(holder)),
-            Ok(Answer::ReadOnly) => {
-                Ok(Locking::Without("it is on a read-only file system".to_owned()))
-            }
+            Ok(Answer::ReadOnly) => Ok(Locking::Without(
+                "it is on a read-only file system".to_owned(),
+            )),
             Ok(Answer::Denied(message)) => Ok(Locking::Without(message)),
             Ok(Answer::Failed(message)) => Err(SessionError::Locks { message }),
             Err(e) => Err(e),
@@ -88,8 +91,13 @@ impl Holder {
         command.arg0("pbkfs").arg(SUBCOMMAND).args(dirs);
         // In a session of its own: a terminal's Ctrl-C must not take the lock
         // away before the mount is gone.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let child = command.spawn().map_err(|e| SessionError::io("run", program, e))?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0);
+        let child = command
+            .spawn()
+            .map_err(|e| SessionError::io("run", program, e))?;
         Ok(Self { child })
     }
 
@@ -132,7 +140,9 @@ impl Holder {
     /// [`SessionError::Locks`] when they could not be removed.
     pub fn release(&mut self) -> Result<(), SessionError> {
         drop(self.child.stdin.take());
-        let status = self.child.wait().map_err(|e| SessionError::Locks { message: e.to_string() })?;
+        let status = self.child.wait().map_err(|e| SessionError::Locks {
+            message: e.to_string(),
+        })?;
         if status.success() {
             return Ok(());
         }
@@ -143,12 +153,9 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // Its standard input ends with this value at the latest; killing it
-        // first, while it still waits for a busy lock, leaves at worst a dead
-        // pid in the file, which pg_probackup clears by itself.
         if self.child.stdin.is_some() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            // Its standard input ends here, and it lets go.
+            let _ = self.release();
         }
     }
 }
@@ -161,7 +168,11 @@ impl Drop for Holder {
 pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
     let _ = nix::unistd::setsid();
     let (answer, held) = match become_owner(dirs).and_then(|()| take(dirs)) {
-        Ok(held) if held.iter().all(|lock| matches!(lock, LockOutcome::ReadOnly)) => {
+        Ok(held)
+            if held
+                .iter()
+                .all(|lock| matches!(lock, LockOutcome::ReadOnly)) =>
+        {
             (Answer::ReadOnly, held)
         }
         Ok(held) => (Answer::Held, held),
@@ -189,11 +200,39 @@ pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
     Ok(code)
 }
 
+/// Takes the locks, waiting for a busy one as long as restore does; in short
+/// tries, between which it gives up if nobody wants the locks any more.
 fn take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, Answer> {
-    lock_chain(dirs, std::process::id(), WAIT).map_err(|error| match error {
-        LockError::NoPermission { .. } => Answer::Denied(with_cause(&error)),
-        _ => Answer::Failed(with_cause(&error)),
-    })
+    let begin = Instant::now();
+    loop {
+        match lock_chain(dirs, std::process::id(), TRY) {
+            Ok(held) => return Ok(held),
+            Err(error @ LockError::NoPermission { .. }) => {
+                return Err(Answer::Denied(with_cause(&error)));
+            }
+            Err(LockError::Busy { .. }) if begin.elapsed() < WAIT && !input_ended() => {}
+            Err(LockError::Busy { dir, holder, .. }) => {
+                let error = LockError::Busy {
+                    dir,
+                    holder,
+                    waited: begin.elapsed(),
+                };
+                return Err(Answer::Failed(with_cause(&error)));
+            }
+            Err(error) => return Err(Answer::Failed(with_cause(&error))),
+        }
+    }
+}
+
+/// Whether standard input has ended. Nobody ever writes to it.
+fn input_ended() -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(
+        std::os::fd::AsFd::as_fd(&stdin),
+        PollFlags::POLLIN,
+    )];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn with_cause(error: &dyn std::error::Error) -> String {
@@ -204,8 +243,11 @@ fn with_cause(error: &dyn std::error::Error) -> String {
 }
 
 fn become_owner(dirs: &[PathBuf]) -> Result<(), Answer> {
-    let Some(dir) = dirs.first().filter(|_| geteuid().is_root()) else { return Ok(()) };
-    let meta = std::fs::metadata(dir).map_err(|e| Answer::Failed(format!("{}: {e}", dir.display())))?;
+    let Some(dir) = dirs.first().filter(|_| geteuid().is_root()) else {
+        return Ok(());
+    };
+    let meta =
+        std::fs::metadata(dir).map_err(|e| Answer::Failed(format!("{}: {e}", dir.display())))?;
     let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
     if uid.is_root() {
         return Ok(());

@@ -34,8 +34,7 @@ impl MountEntry {
 /// # Errors
 /// The table cannot be read.
 pub fn at(target: &Path) -> Result<Option<MountEntry>, SessionError> {
-    let table =
-        std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))?;
+    let table = std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))?;
     Ok(parse(&table).filter(|mount| mount.target == target).last())
 }
 
@@ -87,8 +86,14 @@ mod tests {
         assert_eq!(
             mounts,
             vec![
-                MountEntry { target: "/mnt2".into(), kind: "ext3".into() },
-                MountEntry { target: "/srv/a b\\c".into(), kind: "fuse.pbkfs".into() },
+                MountEntry {
+                    target: "/mnt2".into(),
+                    kind: "ext3".into()
+                },
+                MountEntry {
+                    target: "/srv/a b\\c".into(),
+                    kind: "fuse.pbkfs".into()
+                },
             ]
         );
         assert!(!mounts[0].is_ours() && mounts[1].is_ours());

@@ -29,8 +29,8 @@ use super::state::State;
 const LOCK: &str = "session.lock";
 const SOCKET: &str = "socket";
 
-/// Everything else that a session may have made in its directory.
-const FILES: [&str; 8] = [
+/// The files besides that a session may have made in its directory.
+const FILES: [&str; 7] = [
     "session.json",
     "session.json.tmp",
     "pbkfs.log",
@@ -38,7 +38,6 @@ const FILES: [&str; 8] = [
     "postgresql.conf",
     "pg_hba.conf",
     "pg_ident.conf",
-    LOCK,
 ];
 
 /// Where sessions of this user keep their directories.
@@ -50,7 +49,10 @@ pub fn run_root() -> PathBuf {
     }
     // Left over from another user's shell it is of no use.
     let is_mine = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid.as_raw());
-    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(is_mine) {
+    match std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(is_mine)
+    {
         Some(dir) => dir.join("pbkfs"),
         None => format!("/tmp/pbkfs-{uid}").into(),
     }
@@ -100,8 +102,14 @@ impl Place {
         hash.write(target.as_os_str().as_bytes());
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         // A socket's path holds little more than 100 bytes.
-        let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).take(20).collect();
-        Self { dir: run_root().join(format!("{name}-{:016x}", hash.finish())) }
+        let name: String = name
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric())
+            .take(20)
+            .collect();
+        Self {
+            dir: run_root().join(format!("{name}-{:016x}", hash.finish())),
+        }
     }
 
     /// All directories of this user's sessions.
@@ -115,8 +123,10 @@ impl Place {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(SessionError::io("list", &root, e)),
         };
-        let mut places: Vec<Self> =
-            entries.flatten().map(|entry| Self { dir: entry.path() }).collect();
+        let mut places: Vec<Self> = entries
+            .flatten()
+            .map(|entry| Self { dir: entry.path() })
+            .collect();
         places.sort_by(|a, b| a.dir.cmp(&b.dir));
         Ok(places)
     }
@@ -161,12 +171,18 @@ impl Place {
         for _ in 0..TRIES {
             self.make()?;
             if let Some(lock) = self.try_lock()? {
-                return Ok(HeldPlace { place: self, _lock: lock });
+                return Ok(HeldPlace {
+                    place: self,
+                    _lock: lock,
+                });
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         let pid = State::read(&self)?.map_or(0, |state| state.pid);
-        Err(SessionError::TargetBusy { target: target.to_owned(), pid })
+        Err(SessionError::TargetBusy {
+            target: target.to_owned(),
+            pid,
+        })
     }
 
     fn make(&self) -> Result<(), SessionError> {
@@ -226,12 +242,12 @@ impl Place {
 }
 
 impl HeldPlace {
-    /// Removes the directory with all that sessions make in it, and nothing
-    /// else. The lock goes last.
+    /// Removes what sessions make in the directory, and nothing else, but
+    /// keeps the lock.
     ///
     /// # Errors
-    /// I/O errors; the directory holds something else.
-    pub fn remove(&self) -> Result<(), SessionError> {
+    /// I/O errors.
+    pub fn clear(&self) -> Result<(), SessionError> {
         let socket_dir = self.socket_dir();
         if let Ok(entries) = fs::read_dir(&socket_dir) {
             for entry in entries.flatten() {
@@ -244,6 +260,16 @@ impl HeldPlace {
         for name in FILES {
             remove_file(&self.dir.join(name))?;
         }
+        Ok(())
+    }
+
+    /// Removes the directory, with all that sessions make in it and the lock.
+    ///
+    /// # Errors
+    /// I/O errors; the directory holds something else.
+    pub fn remove(&self) -> Result<(), SessionError> {
+        self.clear()?;
+        remove_file(&self.dir.join(LOCK))?;
         remove_dir(&self.dir)
     }
 }
@@ -255,8 +281,7 @@ fn make_dir(dir: &Path) -> Result<(), SessionError> {
         Ok(()) => {
             // Whatever the umask says.
             let open = Permissions::from_mode(0o755);
-            return fs::set_permissions(dir, open)
-                .map_err(|e| SessionError::io("open up", dir, e));
+            return fs::set_permissions(dir, open).map_err(|e| SessionError::io("open up", dir, e));
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(SessionError::io("make the directory", dir, e)),

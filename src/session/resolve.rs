@@ -32,7 +32,11 @@ pub fn resolve(plan: &Plan) -> Result<Resolved, SessionError> {
         BackupChoice::Id(id) => BackupSelector::Id(BackupId(id.clone())),
     };
     let chain = Chain::resolve(&instance.name, &backups, &selector)?;
-    Ok(Resolved { instance, chain, probackup })
+    Ok(Resolved {
+        instance,
+        chain,
+        probackup,
+    })
 }
 
 fn read_metadata(

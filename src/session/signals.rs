@@ -24,16 +24,18 @@ impl Signals {
         let signals = Self::default();
         let count = signals.count.clone();
         let mut incoming = Incoming::new([SIGTERM, SIGINT, SIGHUP])?;
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in incoming.forever() {
-                let before = count.fetch_add(1, Ordering::AcqRel);
-                let name = signal_hook::low_level::signal_name(signal).unwrap_or("signal");
-                match before {
-                    0 => tracing::info!("{name}: ending the session"),
-                    _ => tracing::warn!("{name} again: ending at once"),
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for signal in incoming.forever() {
+                    let before = count.fetch_add(1, Ordering::AcqRel);
+                    let name = signal_hook::low_level::signal_name(signal).unwrap_or("signal");
+                    match before {
+                        0 => tracing::info!("{name}: ending the session"),
+                        _ => tracing::warn!("{name} again: ending at once"),
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(signals)
     }
 

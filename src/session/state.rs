@@ -76,7 +76,12 @@ impl State {
             Ok(text) => serde_json::from_slice(&text)
                 .map(Some)
                 .map_err(|source| SessionError::BadState { path, source }),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 Ok(None)
             }
             Err(e) => Err(SessionError::io("read", &path, e)),

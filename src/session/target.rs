@@ -30,22 +30,27 @@ pub fn check(target: &Path) -> Result<Target, SessionError> {
             Err(e) if mount.is_ours() && e.raw_os_error() == Some(nix::libc::ENOTCONN) => {
                 Ok(Target::Dead)
             }
-            _ => {
-                Err(SessionError::TargetMounted { target: target.to_owned(), kind: mount.kind })
-            }
+            _ => Err(SessionError::TargetMounted {
+                target: target.to_owned(),
+                kind: mount.kind,
+            }),
         };
     }
     let mut entries = match fs::read_dir(target) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Target::Missing),
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-            return Err(SessionError::TargetNotADirectory { target: target.to_owned() });
+            return Err(SessionError::TargetNotADirectory {
+                target: target.to_owned(),
+            });
         }
         Err(e) => return Err(SessionError::io("look into", target, e)),
     };
     match entries.next() {
         None => Ok(Target::Empty),
-        Some(_) => Err(SessionError::TargetNotEmpty { target: target.to_owned() }),
+        Some(_) => Err(SessionError::TargetNotEmpty {
+            target: target.to_owned(),
+        }),
     }
 }
 
@@ -60,8 +65,10 @@ pub fn clear(target: &Path) -> Result<bool, SessionError> {
         if check(target)? != Target::Dead {
             break;
         }
-        fuse::unmount_once(target, true)
-            .map_err(|source| fuse::FuseError::Unmount { target: target.to_owned(), source })?;
+        fuse::unmount_once(target, true).map_err(|source| fuse::FuseError::Unmount {
+            target: target.to_owned(),
+            source,
+        })?;
         cleared = true;
     }
     Ok(cleared)
@@ -74,7 +81,10 @@ pub fn clear(target: &Path) -> Result<bool, SessionError> {
 /// Those of [`check`]; it cannot be made.
 pub fn prepare(target: &Path) -> Result<bool, SessionError> {
     if clear(target)? {
-        tracing::info!("cleared the mount of a pbkfs that had died off {}", target.display());
+        tracing::info!(
+            "cleared the mount of a pbkfs that had died off {}",
+            target.display()
+        );
     }
     if check(target)? == Target::Empty {
         return Ok(false);

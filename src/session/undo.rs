@@ -60,7 +60,11 @@ mod tests {
             let order = &order;
             undo.push("step", move || {
                 order.borrow_mut().push(step);
-                if step == 2 { Err(SessionError::Interrupted) } else { Ok(()) }
+                if step == 2 {
+                    Err(SessionError::Interrupted)
+                } else {
+                    Ok(())
+                }
             });
         }
         assert!(matches!(undo.run(), Err(SessionError::Interrupted)));
