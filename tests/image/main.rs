@@ -4,6 +4,8 @@
 //! real pg_probackup, and for each of its backups a manifest of the restored
 //! files.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod damage;
 mod fixture;
 mod oracle;
