@@ -10,3 +10,4 @@ mod damage;
 mod fixture;
 mod oracle;
 mod reads;
+mod recoded;
