@@ -13,6 +13,8 @@
 //! `BackupPageHeader`, `BackupPageHeader2` and `get_data_file_headers` in
 //! pg_probackup's pg_probackup.h and data.c.
 
+mod build;
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -23,7 +25,9 @@ use libdeflater::DecompressionError;
 use super::backup::{Backup, ProgramVersion};
 use super::codec;
 use super::content::FileEntry;
-use crate::pg::{BLOCK_SIZE, BlockNumber, SEGMENT_BLOCKS};
+use crate::pg::{BlockNumber, SEGMENT_BLOCKS};
+
+use build::{Builder, Window};
 
 /// From this version on there is a header map, and records are not padded.
 const HEADER_MAP_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
@@ -345,124 +349,6 @@ fn split_header(header: [u8; RECORD_HEADER]) -> (i32, i32) {
         i32::from_le_bytes([a, b, c, d]),
         i32::from_le_bytes([e, f, g, h]),
     )
-}
-
-/// Collects records in file order, and refuses impossible ones.
-struct Builder {
-    runs: Vec<Run>,
-    positions: Vec<u32>,
-    /// The first block that the next record may have.
-    next_block: u32,
-    /// Where the last record ends.
-    end: u32,
-}
-
-impl Builder {
-    fn with_capacity(records: usize) -> Self {
-        Self {
-            runs: Vec::new(),
-            positions: Vec::with_capacity(records),
-            next_block: 0,
-            end: 0,
-        }
-    }
-
-    fn push(&mut self, block: i32, start: i64, end: i64) -> Result<(), PageIndexError> {
-        let wrong = |why| self.error(block, start, why);
-        let number = u32::try_from(block).map_err(|_| wrong("a negative number"))?;
-        if number >= SEGMENT_BLOCKS {
-            return Err(wrong("beyond the end of a segment"));
-        }
-        if number < self.next_block {
-            return Err(wrong("which is not after the block before it"));
-        }
-        let (Ok(from), Ok(to)) = (u32::try_from(start), u32::try_from(end)) else {
-            return Err(wrong("a place that no data file has"));
-        };
-        let header = RECORD_HEADER as u32;
-        if from < self.end || to <= from.saturating_add(header) {
-            return Err(wrong("where there is no room for it"));
-        }
-        if to - from > header + BLOCK_SIZE as u32 {
-            return Err(wrong("with more bytes than a page has"));
-        }
-        let index = self.positions.len() as u32;
-        if number != self.next_block || self.runs.is_empty() {
-            self.runs.push(Run {
-                block: number,
-                first: index,
-            });
-        }
-        self.positions.push(from);
-        self.next_block = number + 1;
-        self.end = to;
-        Ok(())
-    }
-
-    fn error(&self, block: i32, offset: i64, why: &'static str) -> PageIndexError {
-        PageIndexError::Record {
-            index: self.positions.len(),
-            block,
-            offset,
-            why,
-        }
-    }
-
-    fn finish(mut self, truncate_to: Option<BlockNumber>, padded: bool) -> PageIndex {
-        self.positions.push(self.end);
-        PageIndex {
-            runs: self.runs.into_boxed_slice(),
-            positions: self.positions.into_boxed_slice(),
-            truncate_to,
-            padded,
-        }
-    }
-}
-
-/// A file read at ascending offsets through one buffer; `File`'s own cursor
-/// is left alone, for other threads read the same file.
-struct Window<'a> {
-    file: &'a File,
-    start: u64,
-    buffer: Vec<u8>,
-}
-
-impl<'a> Window<'a> {
-    const SIZE: usize = 256 << 10;
-
-    fn new(file: &'a File) -> Self {
-        Self {
-            file,
-            start: 0,
-            buffer: Vec::new(),
-        }
-    }
-
-    fn header_at(&mut self, offset: u64) -> io::Result<[u8; RECORD_HEADER]> {
-        if let Some(header) = self.held(offset) {
-            return Ok(header);
-        }
-        self.buffer.resize(Self::SIZE, 0);
-        let mut filled = 0;
-        while filled < RECORD_HEADER {
-            let (_, rest) = self.buffer.split_at_mut(filled);
-            match self.file.read_at(rest, offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.buffer.truncate(filled);
-        self.start = offset;
-        self.held(offset)
-            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
-
-    fn held(&self, offset: u64) -> Option<[u8; RECORD_HEADER]> {
-        let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;
-        self.buffer.get(at..)?.first_chunk().copied()
-    }
 }
 
 #[cfg(test)]

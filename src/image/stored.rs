@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Image, ImageError, NodeId};
+use crate::catalog::Backup;
 use crate::catalog::content::FileEntry;
 
 /// A file of the catalog, by its layer and its place in the content list.
@@ -200,6 +201,6 @@ impl Image {
 
 /// An entry together with the backup that it belongs to.
 pub(super) struct Layered<'a> {
-    pub(super) backup: &'a crate::catalog::Backup,
+    pub(super) backup: &'a Backup,
     pub(super) entry: FileEntry<'a>,
 }

@@ -338,8 +338,14 @@ fn add_missing_directories(items: &mut Vec<Item<'_>>) {
         .map(|item| item.path.to_vec())
         .collect();
     let mut missing = Vec::new();
+    let mut checked: &[u8] = b"";
     for item in items.iter() {
         let (mut directory, _) = split_path(&item.path);
+        // Most items are in the directory of the one before.
+        if directory == checked {
+            continue;
+        }
+        checked = directory;
         while !directory.is_empty() && !known.contains(directory) {
             known.insert(directory.to_vec());
             missing.push(Item::directory(directory.to_vec(), DIRECTORY_MODE));

@@ -1,0 +1,163 @@
+//! Unpacked fixtures, and images of their backups.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use pbkfs::catalog::{Backup, BackupId, Catalog, native};
+use pbkfs::chain::{BackupSelector, Chain};
+use pbkfs::image::{Image, ImageError, ImageOptions, NodeId, NodeKind};
+use tempfile::TempDir;
+
+/// A fixture's catalog in a directory of its own, free to be damaged.
+pub struct Fixture {
+    name: &'static str,
+    dir: TempDir,
+}
+
+impl Fixture {
+    /// All but the WAL archive.
+    pub fn unpack(name: &'static str) -> Self {
+        Self::unpack_except(name, "catalog/wal/*/*")
+    }
+
+    /// Without the relations of any database, which are most of it.
+    pub fn unpack_without_relations(name: &'static str) -> Self {
+        Self::unpack_except(name, "*/database/base/*")
+    }
+
+    fn unpack_except(name: &'static str, excluded: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let packed = File::open(bundled(name).join("catalog.tar.zst")).unwrap();
+        let mut tar = Command::new("tar")
+            .args(["--extract", "--no-same-owner", "--exclude", excluded])
+            .arg("--directory")
+            .arg(dir.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        zstd::stream::copy_decode(packed, tar.stdin.take().unwrap()).unwrap();
+        assert!(tar.wait().unwrap().success());
+        Self { name, dir }
+    }
+
+    /// The ids of all backups and whether each carries its WAL, oldest first.
+    pub fn backups(&self) -> Vec<(String, bool)> {
+        let text = fs::read_to_string(self.oracle("backups.txt")).unwrap();
+        text.lines()
+            .map(|line| {
+                let id = line.split(' ').next().unwrap().to_owned();
+                (id, line.contains("--stream"))
+            })
+            .collect()
+    }
+
+    pub fn oracle(&self, file: &str) -> PathBuf {
+        bundled(self.name).join("oracle").join(file)
+    }
+
+    pub fn backup_dir(&self, id: &str) -> PathBuf {
+        self.dir.path().join("catalog/backups/main").join(id)
+    }
+
+    /// The backups as the catalog describes them now.
+    pub fn metadata(&self) -> Vec<Backup> {
+        let catalog = Catalog::open(&self.dir.path().join("catalog")).unwrap();
+        native::read_backups(&catalog.instance("main").unwrap()).unwrap()
+    }
+
+    pub fn chain(&self, id: &str) -> Chain {
+        chain_of(&self.metadata(), id)
+    }
+
+    pub fn try_image(&self, id: &str) -> Result<Image, ImageError> {
+        Image::open(&self.chain(id), &ImageOptions::default())
+    }
+
+    pub fn image(&self, id: &str) -> Image {
+        self.try_image(id).unwrap()
+    }
+
+    /// Writes a backup's content list anew, line by line, and lets
+    /// `backup.control` no longer record its checksum.
+    pub fn edit_list(&self, id: &str, edit: impl Fn(&str) -> Option<String>) {
+        let path = self.backup_dir(id).join("backup_content.control");
+        let lines = fs::read_to_string(&path).unwrap();
+        let edited: String = lines
+            .lines()
+            .filter_map(edit)
+            .map(|line| line + "\n")
+            .collect();
+        assert!(edited != lines, "the edit changes something");
+        fs::write(&path, edited).unwrap();
+        self.edit_control(id, "content-crc", None);
+    }
+
+    /// Replaces a line of a backup's `backup.control`, or drops it.
+    pub fn edit_control(&self, id: &str, key: &str, line: Option<&str>) {
+        let path = self.backup_dir(id).join("backup.control");
+        let text = fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<&str> = text.lines().filter(|l| !l.starts_with(key)).collect();
+        lines.extend(line);
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+    }
+}
+
+/// The chain of a backup among those of its instance.
+pub fn chain_of(backups: &[Backup], id: &str) -> Chain {
+    let selector = BackupSelector::Id(BackupId(id.to_owned()));
+    Chain::resolve("main", backups, &selector).unwrap()
+}
+
+fn bundled(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("postgres/fixtures")
+        .join(name)
+}
+
+/// All files of an image.
+pub fn files(image: &Image) -> Vec<NodeId> {
+    (0..image.node_count() as u32)
+        .map(NodeId)
+        .filter(|&node| image.kind(node) == NodeKind::File)
+        .collect()
+}
+
+/// A file of an image, by its path in it.
+pub fn node(image: &Image, path: &str) -> NodeId {
+    image.find(Path::new(path)).expect(path)
+}
+
+/// A file's whole content.
+pub fn content(image: &Image, node: NodeId) -> Vec<u8> {
+    let length = image.len(node).unwrap() as usize;
+    // A little more than there is, to see that the end is found.
+    let mut bytes = vec![0xA5; length + 100];
+    assert_eq!(image.read_at(node, 0, &mut bytes).unwrap(), length);
+    bytes.truncate(length);
+    bytes
+}
+
+/// One file out of the many: the paged one of a backup's `base/` whose stored
+/// bytes are the most, with its line in the content list.
+pub fn largest_data_file(fixture: &Fixture, id: &str) -> (String, String) {
+    let mut list = String::new();
+    File::open(fixture.backup_dir(id).join("backup_content.control"))
+        .and_then(|mut file| file.read_to_string(&mut list))
+        .unwrap();
+    let size = |line: &str| field(line, "size").parse::<i64>().unwrap();
+    let line = list
+        .lines()
+        .filter(|line| field(line, "is_datafile") == "1")
+        .filter(|line| field(line, "path").starts_with("base/"))
+        .max_by_key(|line| size(line))
+        .unwrap();
+    (field(line, "path").to_owned(), line.to_owned())
+}
+
+/// The value of a key in a line of a content list.
+pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
+    let (_, rest) = line.split_once(&format!("\"{key}\":\"")).expect(key);
+    rest.split('"').next().unwrap()
+}

@@ -1,0 +1,13 @@
+//! The image of real catalogs, held against what `pg_probackup restore` wrote.
+//!
+//! `postgres/fixtures/NAME/` holds a catalog made by a real PostgreSQL and the
+//! real pg_probackup, and for each of its backups a manifest of the restored
+//! files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod damage;
+mod fixture;
+mod oracle;
+mod reads;
+mod recoded;
