@@ -57,11 +57,10 @@ for another release add https://apt.postgresql.org)"
 
 # Installing Debian's package would otherwise create a cluster and start it.
 no_default_cluster() {
-    [ ! -e /etc/postgresql-common/createcluster.conf ] || return 0
-    say "telling Debian's packages not to create a cluster of their own"
-    as_root mkdir -p /etc/postgresql-common
-    echo 'create_main_cluster = false' |
-        as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+    drop_in=/etc/postgresql-common/createcluster.d/no-main-cluster.conf
+    say "telling Debian's packages not to create a cluster of their own ($drop_in)"
+    as_root mkdir -p "$(dirname "$drop_in")"
+    echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
 }
 
 # Makes /dev/fuse usable for everyone, as udev does where it runs.

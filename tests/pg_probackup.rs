@@ -7,7 +7,6 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use common::fixture::recorded;
 use common::session::LIMIT;
@@ -174,14 +173,7 @@ fn a_silent_pg_probackup_is_given_up() {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-debian");
     let clone = through_stand_in(&sandbox, "latest");
-    let mut command = clone.command("up", &[]);
-    command
-        .env("STANDIN_RECORDED", recorded("pg15-debian"))
-        .env("STANDIN_MODE", "hang");
-    refused(
-        &run(&mut command, Duration::from_secs(120)),
-        3,
-        "pg_probackup",
-    );
+    let output = pbkfs(&clone, "hang", "up", &["--set", "metadata_timeout=2"]);
+    refused(&output, 3, "pg_probackup");
     assert_nothing_stays(&sandbox);
 }
