@@ -187,7 +187,6 @@ fn production_does_not_notice_a_working_clone() {
         ("archive_mode", "off"),
         ("archive_command", "(disabled)"),
         ("listen_addresses", ""),
-        ("external_pid_file", ""),
         ("logging_collector", "off"),
         ("primary_conninfo", ""),
         ("data_directory", clone.target.to_str().unwrap()),
@@ -195,6 +194,8 @@ fn production_does_not_notice_a_working_clone() {
         let found = pg.psql(ready.conninfo(), "postgres", &format!("show {setting}"));
         assert_eq!(found, wanted, "{setting}");
     }
+    let pid_file = pg.psql(ready.conninfo(), "postgres", "show external_pid_file");
+    assert!(!pid_file.starts_with(HOME), "{pid_file}");
     let dialling = "select count(*) from pg_stat_subscription where pid is not null";
     assert_eq!(pg.psql(ready.conninfo(), "postgres", dialling), "0");
     assert_ne!(pg.psql(ready.conninfo(), "postgres", "show port"), "5432");

@@ -1,7 +1,9 @@
 //! Running programs as a user, with a deadline, and finding what is left of them.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
+use std::iter;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -124,7 +126,11 @@ pub struct Running {
 
 impl Running {
     pub fn spawn(command: &mut Command) -> Running {
-        let what = format!("{command:?}");
+        let words = iter::once(command.get_program()).chain(command.get_args());
+        let what = words
+            .map(OsStr::to_string_lossy)
+            .collect::<Vec<_>>()
+            .join(" ");
         let stdout = tempfile::tempfile().unwrap();
         let stderr = tempfile::tempfile().unwrap();
         let child = command
