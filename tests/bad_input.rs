@@ -406,10 +406,8 @@ fn a_full_diff_under_a_server() {
         !output.status.success(),
         "200 MB do not fit into 64 MB: {output}"
     );
-    assert!(
-        output.stderr.contains("No space left on device"),
-        "{output}"
-    );
+    // PostgreSQL's hint for ENOSPC and for a write that stopped half-way.
+    assert!(output.stderr.contains("Check free disk space"), "{output}");
 
     for expectation in sandbox.fixture.expectations(&ready.backup) {
         let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
