@@ -1,0 +1,82 @@
+#!/bin/sh
+# From nothing to a query on a backup: installs what is missing, builds pbkfs,
+# and runs PostgreSQL on a pg_probackup backup that is bundled with the project.
+# For a Debian 12 machine that has Rust; as root, or as a user who has sudo.
+# It works in a directory of its own under /tmp, and removes that at the end.
+set -eu
+cd "$(dirname "$0")/.."
+. tests/lib.sh
+
+FIXTURE=postgres/fixtures/pg15-chain
+BACKUP=TOW7JV
+
+install_missing
+open_fuse_device
+
+say "building pbkfs (a few minutes the first time)"
+cargo build --release --locked
+pbkfs="$(cargo metadata --format-version 1 --no-deps --locked |
+    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/pbkfs"
+
+work=$(mktemp -d /tmp/pbkfs-quickstart.XXXXXX)
+profile=$work/profile.toml
+# Whatever happens, the clone goes down and the directory goes away.
+clean_up() {
+    status=$?
+    trap - EXIT
+    "$pbkfs" down "$profile" >/dev/null 2>&1 || true
+    rm -rf --one-file-system "$work"
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+# PostgreSQL runs as the user postgres where root runs this, and must get in.
+chmod 755 "$work"
+
+say "unpacking a real pg_probackup catalog: PostgreSQL 15, a chain of FULL, DELTA, PAGE and DELTA"
+zstd -dc "$FIXTURE/catalog.tar.zst" | tar -x --no-same-owner -C "$work"
+
+cat >"$profile" <<END
+catalog  = "$work/catalog"
+instance = "main"
+backup   = "$BACKUP"
+target   = "$work/clone"
+diff_dir = "$work/clone.diff"
+END
+say "this is the whole profile:"
+sed 's/^/    /' "$profile"
+
+say "pbkfs up: mounts the backup, without restoring it, and starts PostgreSQL on it"
+ready=$("$pbkfs" up "$profile" --detach)
+echo "    $ready"
+conninfo=$(echo "$ready" | grep -o "host=.*dbname=[^ ]*") ||
+    die "there is no connection string in what up printed"
+
+# Root talks to the server as the user that the server runs as.
+query() {
+    set -- "$PG_BIN/psql" -XAt -d "$conninfo dbname=$1" -c "$2"
+    if [ "$(id -u)" -eq 0 ]; then
+        set -- setpriv --reuid=postgres --regid=postgres --init-groups "$@"
+    fi
+    (cd / && "$@")
+}
+
+sql='select count(*), sum(abalance) from pgbench_accounts'
+wanted='100000|-57372'
+say "a query on the clone: $sql"
+answer=$(query shop "$sql")
+echo "    $answer"
+[ "$answer" = "$wanted" ] ||
+    die "the live cluster had answered $wanted just before the backup was made"
+say "that is what the live cluster answered just before the backup was made"
+
+say "the clone can be written to; the catalog stays as it is, the writes go into clone.diff"
+query shop "update pgbench_accounts set abalance = 0 where aid <= 1000" | sed 's/^/    /'
+
+say "pbkfs status: what runs"
+"$pbkfs" status "$profile" | sed 's/^/    /'
+
+say "pbkfs down: stops the server and unmounts"
+"$pbkfs" down "$profile"
+say "done; removing $work"

@@ -1,0 +1,448 @@
+//! Bad input gets its exit code and one clear sentence, and leaves nothing behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::fixture::flip_byte;
+use common::session::LIMIT;
+use common::{Clone, Output, Running, Sandbox, assert_nothing_stays, refused, run};
+use nix::errno::Errno;
+
+/// `up` in the foreground, which must refuse by itself.
+fn up(clone: &Clone<'_>) -> Output {
+    clone.pbkfs("up", &[])
+}
+
+/// Fails unless `up` and `up --detach` both refuse in the same way.
+#[track_caller]
+fn both_refuse(clone: &Clone<'_>, code: i32, needle: &str) {
+    refused(&up(clone), code, needle);
+    assert_nothing_stays(clone.sandbox);
+    refused(&clone.pbkfs("up", &["--detach"]), code, needle);
+    assert_nothing_stays(clone.sandbox);
+}
+
+// What is asked for is not there: 4.
+
+#[test]
+fn missing_catalog() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let missing = sandbox.path("no-such-catalog");
+    let clone = sandbox.profile("latest").catalog_at(&missing).write();
+    both_refuse(&clone, 4, missing.to_str().unwrap());
+}
+
+#[test]
+fn missing_instance() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").instance("mian").write();
+    both_refuse(&clone, 4, "mian");
+}
+
+#[test]
+fn missing_backup() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("TOW7ZZ").write();
+    both_refuse(&clone, 4, "TOW7ZZ");
+}
+
+#[test]
+fn missing_parent() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
+    fs::remove_dir_all(sandbox.fixture.backup_dir(&full.id)).unwrap();
+    let clone = sandbox.profile(&delta.id).write();
+    both_refuse(&clone, 4, &full.id);
+}
+
+#[test]
+fn corrupt_parent() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
+    let control = sandbox.fixture.backup_dir(&full.id).join("backup.control");
+    let text = fs::read_to_string(&control).unwrap();
+    fs::write(&control, text.replace("status = OK", "status = CORRUPT")).unwrap();
+    let clone = sandbox.profile(&delta.id).write();
+    both_refuse(&clone, 4, "CORRUPT");
+}
+
+#[test]
+fn corrupt_content_list() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
+    let list = sandbox
+        .fixture
+        .backup_dir(&full.id)
+        .join("backup_content.control");
+    // One digit of the first size: well formed, and wrong.
+    let text = fs::read_to_string(&list).unwrap();
+    let changed = text.replacen("\"size\":\"1", "\"size\":\"2", 1);
+    assert_ne!(text, changed);
+    fs::write(&list, changed).unwrap();
+    let clone = sandbox.profile(&delta.id).write();
+    both_refuse(&clone, 4, "backup_content.control");
+}
+
+// What is stored is damaged: EIO for that read, and one line that says where.
+
+/// Mounts the backup after `damage` was done to its largest data file, and
+/// reads that file to its end through the mount.
+fn damaged_file_is_an_io_error(fixture: &str, backup: &str, damage: impl Fn(&Sandbox) -> String) {
+    common::require_everything();
+    let sandbox = Sandbox::root(fixture);
+    let name = damage(&sandbox);
+    let clone = sandbox.profile(backup).throw_away().mount_only().write();
+    let (running, _) = clone.up_in_foreground();
+
+    let read =
+        File::open(clone.target.join(&name)).and_then(|mut file| file.read_to_end(&mut Vec::new()));
+    let error = read.expect_err("damaged bytes are never served");
+    assert_eq!(error.raw_os_error(), Some(Errno::EIO as i32), "{error}");
+
+    let log = running.stderr();
+    let line = log
+        .lines()
+        .find(|line| line.contains("ERROR"))
+        .unwrap_or_else(|| {
+            panic!("no ERROR line: {log}");
+        });
+    for fact in [backup, &name] {
+        assert!(line.contains(fact), "no word of {fact}: {line}");
+    }
+    // Every other file is as good as before.
+    fs::read(clone.target.join("global/pg_control")).unwrap();
+    clone.down();
+    running.wait(LIMIT).expect_ok();
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_page_that_does_not_decompress() {
+    damaged_file_is_an_io_error("pg15-chain", "TOW7J7", |sandbox| {
+        let file = sandbox.fixture.largest_data_file("TOW7J7");
+        // Inside the first record: 8 bytes of header, then zlib's stream.
+        flip_byte(&file.path, 8 + 40);
+        file.name
+    });
+}
+
+#[test]
+fn a_page_that_fails_its_checksum() {
+    damaged_file_is_an_io_error("pg15-chain", "TOW7KG", |sandbox| {
+        let file = sandbox.fixture.largest_data_file("TOW7KG");
+        // Inside the first record: 8 bytes of header, then the page as it was.
+        flip_byte(&file.path, 8 + 4000);
+        file.name
+    });
+}
+
+#[test]
+fn a_damaged_header_map() {
+    damaged_file_is_an_io_error("pg15-chain", "TOW7J7", |sandbox| {
+        let file = sandbox.fixture.largest_data_file("TOW7J7");
+        let map = sandbox.fixture.backup_dir("TOW7J7").join("page_header_map");
+        flip_byte(&map, file.header_offset + file.header_size / 2);
+        file.name
+    });
+}
+
+#[test]
+fn a_missing_data_file() {
+    damaged_file_is_an_io_error("pg15-chain", "TOW7J7", |sandbox| {
+        let file = sandbox.fixture.largest_data_file("TOW7J7");
+        fs::remove_file(&file.path).unwrap();
+        file.name
+    });
+}
+
+#[test]
+fn a_shortened_data_file() {
+    damaged_file_is_an_io_error("pg15-chain", "TOW7J7", |sandbox| {
+        let file = sandbox.fixture.largest_data_file("TOW7J7");
+        let stored = File::options().write(true).open(&file.path).unwrap();
+        stored
+            .set_len(stored.metadata().unwrap().len() - 100)
+            .unwrap();
+        file.name
+    });
+}
+
+// The diff and the target: 3 where nothing can be told, 5 where someone else has it.
+
+#[test]
+fn unreadable_binding_of_the_diff() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").mount_only().write();
+    clone.up();
+    clone.down();
+    let diff = clone.diff.as_ref().unwrap();
+    fs::write(diff.join(".pbkfs-binding.json"), "{ \"catalog\": ").unwrap();
+    both_refuse(&clone, 3, ".pbkfs-binding.json");
+}
+
+#[test]
+fn unreadable_metadata_of_the_diff() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").mount_only().write();
+    clone.up();
+    clone.down();
+    let diff = clone.diff.as_ref().unwrap();
+    fs::write(diff.join("meta.redb"), vec![0x5A; 100_000]).unwrap();
+    both_refuse(&clone, 3, "meta.redb");
+}
+
+#[test]
+fn target_with_files_in_it() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    fs::create_dir(&clone.target).unwrap();
+    fs::write(clone.target.join("precious"), "data").unwrap();
+    both_refuse(&clone, 5, "not empty");
+    assert_eq!(
+        fs::read_to_string(clone.target.join("precious")).unwrap(),
+        "data"
+    );
+}
+
+#[test]
+fn target_that_is_a_mount() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    fs::create_dir(&clone.target).unwrap();
+    let tmpfs = Tmpfs::mount(&clone.target, "1m");
+    for arguments in [&[][..], &["--detach"]] {
+        refused(&clone.pbkfs("up", arguments), 5, "mount");
+    }
+    drop(tmpfs);
+    assert_nothing_stays(&sandbox);
+}
+
+/// A small file system of its own. Unmounted when dropped.
+struct Tmpfs<'a>(&'a Path);
+
+impl Tmpfs<'_> {
+    fn mount<'a>(at: &'a Path, size: &str) -> Tmpfs<'a> {
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at);
+        run(&mut mount, LIMIT).expect_ok();
+        Tmpfs(at)
+    }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+// The profile: 2.
+
+#[test]
+fn wrong_key_in_the_profile() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox
+        .profile("latest")
+        .with("lock_bakcups", "false")
+        .write();
+    both_refuse(&clone, 2, "lock_bakcups");
+    let output = up(&clone);
+    refused(&output, 2, "lock_backups");
+    refused(&output, 2, clone.profile.to_str().unwrap());
+}
+
+#[test]
+fn wrong_key_below_postgres() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").postgres("prot", "5433").write();
+    both_refuse(&clone, 2, "prot");
+    refused(&up(&clone), 2, "port");
+}
+
+#[test]
+fn wrong_key_on_the_command_line() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    refused(&clone.pbkfs("up", &["--set", "bakup=TOW7P0"]), 2, "backup");
+    refused(&clone.pbkfs("up", &["--no-such-flag"]), 2, "--no-such-flag");
+}
+
+#[test]
+fn missing_profile() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let mut command = sandbox.pbkfs();
+    let output = run(command.args(["up", "no-such-profile.toml"]), LIMIT);
+    refused(&output, 2, "no-such-profile.toml");
+}
+
+// PostgreSQL: 7.
+
+#[test]
+fn no_postgresql_binaries() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let empty = sandbox.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let bin_dir = format!("{empty:?}");
+    let clone = sandbox
+        .profile("latest")
+        .postgres("bin_dir", &bin_dir)
+        .write();
+    both_refuse(&clone, 7, empty.to_str().unwrap());
+}
+
+#[test]
+fn port_is_taken() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let clone = sandbox
+        .profile("latest")
+        .postgres("port", &port)
+        .setting("listen_addresses", "127.0.0.1")
+        .write();
+    both_refuse(&clone, 7, &port);
+}
+
+// FUSE: 6.
+
+#[test]
+fn no_fuse_device() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    // A /dev of its own, in a mount namespace of its own, with all but the one device.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec"]).arg(
+        "mount -t tmpfs tmpfs /dev
+         mknod -m 666 /dev/null c 1 3
+         mknod -m 666 /dev/zero c 1 5
+         mknod -m 666 /dev/random c 1 8
+         mknod -m 666 /dev/urandom c 1 9
+         mkdir -m 1777 /dev/shm
+         exec \"$@\"",
+    );
+    let up = clone.command("up", &[]);
+    command.envs(up.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    command.arg("sh").arg(up.get_program()).args(up.get_args());
+    refused(&run(&mut command, LIMIT), 6, "/dev/fuse");
+    assert_nothing_stays(&sandbox);
+}
+
+// The diff is full: who writes is told, and everything else goes on.
+
+#[test]
+fn a_full_diff_is_told_to_the_writer() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let small = sandbox.path("small");
+    fs::create_dir(&small).unwrap();
+    let tmpfs = Tmpfs::mount(&small, "16m");
+    let clone = sandbox
+        .profile("latest")
+        .diff_at(small.join("diff"))
+        .mount_only()
+        .write();
+    clone.up();
+
+    let mut file = File::create(clone.target.join("too-large")).unwrap();
+    let chunk = vec![7; 1 << 20];
+    let error = (0..32)
+        .find_map(|_| file.write_all(&chunk).and_then(|()| file.sync_data()).err())
+        .expect("32 MB do not fit into 16 MB");
+    assert_eq!(error.raw_os_error(), Some(Errno::ENOSPC as i32), "{error}");
+    drop(file);
+
+    fs::read(clone.target.join("global/pg_control")).unwrap();
+    assert_eq!(clone.status().len(), 1);
+    clone.down();
+    drop(tmpfs);
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_full_diff_under_a_server() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let small = sandbox.path("small");
+    fs::create_dir(&small).unwrap();
+    let tmpfs = Tmpfs::mount(&small, "64m");
+    let clone = sandbox
+        .profile("latest")
+        .diff_at(small.join("diff"))
+        .write();
+    let ready = clone.up();
+
+    // Unlogged, so that it is the table that runs out of space, and not the WAL:
+    // that would be a PANIC, and rightly.
+    let fill = "create unlogged table filler as \
+                select g, repeat('x', 500) from generate_series(1, 400000) g";
+    let output = pg.try_psql(ready.conninfo(), "postgres", fill);
+    assert!(
+        !output.status.success(),
+        "200 MB do not fit into 64 MB: {output}"
+    );
+    // PostgreSQL's hint for ENOSPC and for a write that stopped half-way.
+    assert!(output.stderr.contains("Check free disk space"), "{output}");
+
+    for expectation in sandbox.fixture.expectations(&ready.backup) {
+        let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
+        assert_eq!(answer, expectation.answer);
+    }
+    clone.down();
+    drop(tmpfs);
+    assert_nothing_stays(&sandbox);
+}
+
+/// A profile that names a directory nobody can write leaves no half-made mount.
+#[test]
+fn a_diff_that_cannot_be_made() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let file = sandbox.path("a-file");
+    fs::write(&file, "").unwrap();
+    let clone = sandbox.profile("latest").diff_at(file.join("diff")).write();
+    both_refuse(&clone, 3, file.to_str().unwrap());
+}
+
+/// `up` holds on to nothing that would make a shell wait for its end.
+#[test]
+fn detach_lets_go_of_the_shell() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").mount_only().write();
+    let up = clone.command("up", &["--detach"]);
+    let mut shell = sandbox.user.command("sh");
+    shell.envs(up.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    shell.args(["-c", "answer=$(\"$@\" 2>&1); echo \"got $answer\"", "sh"]);
+    shell.arg(up.get_program()).args(up.get_args());
+    let answer = Running::spawn(&mut shell)
+        .wait(Duration::from_secs(30))
+        .expect_ok();
+    assert!(answer.contains("got ready"), "{answer}");
+    clone.down();
+}

@@ -1,0 +1,66 @@
+//! What the integration tests share: sandboxes with a real catalog in them,
+//! the `pbkfs` binary, real PostgreSQL programs, and ways to compare trees.
+//!
+//! Nothing is ever skipped: where the machine lacks something, [`require_root`]
+//! and its siblings fail the test with one sentence that says what to do.
+
+// Each test binary uses its own part of this module. Panicking is how a test's
+// helper reports.
+#![allow(dead_code, unused_imports)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+pub mod fixture;
+pub mod postgres;
+pub mod process;
+pub mod session;
+pub mod tree;
+
+pub use fixture::{FIXTURES, Fixture};
+pub use postgres::PgTools;
+pub use process::{OsUser, Output, Running, eventually, run};
+pub use session::{Clone, Ready, Sandbox, assert_nothing_stays, refused};
+pub use tree::{Listing, Manifest};
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+
+/// Fails unless the tests run as root, who can mount and change users.
+pub fn require_root() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test mounts and runs programs as other users: run it as root, by tests/run.sh"
+    );
+}
+
+/// Fails unless FUSE works here, for root and for other users.
+pub fn require_fuse() {
+    let opened = File::options().read(true).write(true).open("/dev/fuse");
+    assert!(
+        opened.is_ok(),
+        "this test needs /dev/fuse, and it cannot be opened: {}",
+        opened.unwrap_err()
+    );
+    let mode = fs::metadata("/dev/fuse").unwrap().permissions().mode();
+    assert!(
+        mode & 0o006 == 0o006,
+        "this test mounts as user postgres, who may not use /dev/fuse: run chmod 666 /dev/fuse"
+    );
+    assert!(
+        which::which("fusermount3").is_ok(),
+        "this test needs fusermount3: install the package fuse3"
+    );
+}
+
+/// Fails unless PostgreSQL 15's programs and the user `postgres` are there.
+pub fn require_postgres() -> PgTools {
+    PgTools::find("15").expect(
+        "this test starts PostgreSQL 15, which was not found: install the package postgresql-15",
+    )
+}
+
+/// All three at once, for the tests that run a whole clone.
+pub fn require_everything() -> PgTools {
+    require_root();
+    require_fuse();
+    require_postgres()
+}

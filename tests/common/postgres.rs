@@ -1,0 +1,93 @@
+//! Real PostgreSQL programs, run as the user `postgres`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::process::{OsUser, Output, run};
+
+/// How long one program may take.
+pub const LIMIT: Duration = Duration::from_secs(90);
+
+/// The programs of one major version.
+pub struct PgTools {
+    pub bin: PathBuf,
+    pub user: OsUser,
+}
+
+impl PgTools {
+    /// Looks where the packages of Debian and of PGDG put them.
+    pub fn find(major: &str) -> Option<PgTools> {
+        let places = [
+            format!("/usr/lib/postgresql/{major}/bin"),
+            format!("/usr/pgsql-{major}/bin"),
+        ];
+        let bin = places
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|bin| bin.join("postgres").exists())?;
+        Some(PgTools {
+            bin,
+            user: OsUser::postgres(),
+        })
+    }
+
+    pub fn command(&self, program: &str) -> Command {
+        self.user.command(self.bin.join(program))
+    }
+
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        run(self.command(program).args(arguments), LIMIT)
+    }
+
+    /// psql's unaligned answer, or everything it said if the query failed.
+    pub fn try_psql(&self, conninfo: &str, db: &str, sql: &str) -> Output {
+        // In a connection string the last value of a key counts.
+        let database = format!("{conninfo} dbname={db}");
+        self.run(
+            "psql",
+            &["-XAt", "-v", "ON_ERROR_STOP=1", "-d", &database, "-c", sql],
+        )
+    }
+
+    /// What psql prints for the query, without the last newline.
+    #[track_caller]
+    pub fn psql(&self, conninfo: &str, db: &str, sql: &str) -> String {
+        self.try_psql(conninfo, db, sql)
+            .expect_ok()
+            .trim_end_matches('\n')
+            .to_owned()
+    }
+
+    /// pgbench's standard transactions for some seconds, as a command.
+    pub fn pgbench(&self, conninfo: &str, db: &str, seconds: u32) -> Command {
+        let mut command = self.command("pgbench");
+        command
+            .args(["--no-vacuum", "--client=4", "--jobs=2", "--time"])
+            .arg(seconds.to_string())
+            .arg(format!("{conninfo} dbname={db}"));
+        command
+    }
+
+    /// Looks for damage in every table and index of every database.
+    #[track_caller]
+    pub fn amcheck(&self, conninfo: &str) {
+        // The programs that visit all databases take the whole connection from here.
+        let server = format!("--maintenance-db={conninfo}");
+        let output = self.run(
+            "pg_amcheck",
+            &["--all", "--install-missing", "--heapallindexed", &server],
+        );
+        assert!(
+            output.status.success() && output.stdout.is_empty(),
+            "{output}"
+        );
+    }
+
+    /// Verifies every page's checksum; the server must be stopped.
+    #[track_caller]
+    pub fn checksums(&self, data: &Path) {
+        let output = run(self.command("pg_checksums").arg("--check").arg(data), LIMIT).expect_ok();
+        assert!(output.contains("Bad checksums:  0"), "{output}");
+    }
+}

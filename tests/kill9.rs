@@ -1,0 +1,146 @@
+//! `kill -9` of pbkfs at any moment loses nothing that was committed: the
+//! server goes with it, and the next `up` clears up and recovers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::process::is_alive;
+use common::{Listing, PgTools, Running, Sandbox, assert_nothing_stays, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const ROUNDS: u32 = 10;
+
+/// The clone's own database, and the one with the tables that came from the backup.
+const LOADED: [&str; 2] = ["bench", "shop"];
+
+/// Sebastiano Vigna's SplitMix64: enough to pick moments, and repeatable.
+struct Moments(u64);
+
+impl Moments {
+    /// Seeded from the clock, or by TEST_SEED to repeat a run.
+    fn new() -> Moments {
+        let seed = std::env::var("TEST_SEED").ok().map_or_else(
+            || {
+                u64::try_from(
+                    SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .unwrap()
+                        .as_millis(),
+                )
+            },
+            |seed| Ok(seed.parse().expect("TEST_SEED is a number")),
+        );
+        let seed = seed.unwrap();
+        println!("the moments come from TEST_SEED={seed}");
+        Moments(seed)
+    }
+
+    /// The next pause, up to 1.5 s.
+    fn next(&mut self) -> Duration {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Duration::from_millis((mixed ^ (mixed >> 31)) % 1500)
+    }
+}
+
+/// Each of pgbench's transactions adds the same amount to an account, a teller
+/// and a branch, so how far apart their sums are never changes.
+#[track_caller]
+fn imbalance(pg: &PgTools, conninfo: &str, db: &str) -> String {
+    pg.psql(
+        conninfo,
+        db,
+        "select (select sum(abalance) from pgbench_accounts) - sum(tbalance), \
+                (select sum(bbalance) from pgbench_branches) - sum(tbalance) \
+         from pgbench_tellers",
+    )
+}
+
+#[test]
+fn ten_kills_under_load() {
+    let pg = common::require_everything();
+    let mut moments = Moments::new();
+    let sandbox = Sandbox::root("pg15-chain");
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let clone = sandbox.profile("TOW7KQ").write();
+
+    let mut ready = clone.up();
+    pg.psql(ready.conninfo(), "postgres", "create database bench");
+    let bench = format!("{} dbname=bench", ready.conninfo());
+    pg.run("pgbench", &["-iq", "-s1", &bench]).expect_ok();
+    let start = LOADED.map(|db| imbalance(&pg, ready.conninfo(), db));
+    // The fixture's maker changed accounts by itself, too; in a fresh database all is even.
+    assert_eq!(start[0], "0|0");
+
+    pg.psql(
+        ready.conninfo(),
+        "bench",
+        "create table committed (round int)",
+    );
+
+    for round in 1..=ROUNDS {
+        let load = LOADED.map(|db| Running::spawn(&mut pg.pgbench(ready.conninfo(), db, 30)));
+        let commit = format!("insert into committed values ({round})");
+        pg.psql(ready.conninfo(), "bench", &commit);
+        let pause = moments.next();
+        thread::sleep(pause);
+        println!("round {round}: kill after {pause:?}");
+        kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
+
+        let server = ready.server_pid.expect("a server was started");
+        eventually(
+            "the server goes with its owner",
+            Duration::from_secs(10),
+            || !is_alive(server),
+        );
+        drop(load);
+
+        ready = clone.up();
+        let committed = pg.psql(ready.conninfo(), "bench", "select count(*) from committed");
+        assert_eq!(committed, round.to_string(), "a commit was lost");
+        for (db, start) in LOADED.iter().zip(&start) {
+            let now = imbalance(&pg, ready.conninfo(), db);
+            assert_eq!(
+                &now, start,
+                "round {round}, {db}: accounts|branches, less the tellers"
+            );
+        }
+    }
+    let moved = pg.psql(
+        ready.conninfo(),
+        "bench",
+        "select count(*) > 0 from pgbench_history",
+    );
+    assert_eq!(moved, "t", "the load never committed anything");
+    pg.amcheck(ready.conninfo());
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+/// `down` finishes what a killed owner could not.
+#[test]
+fn down_clears_up_after_a_killed_owner() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let clone = sandbox.profile("latest").write();
+    let ready = clone.up();
+    kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
+    let server = ready.server_pid.expect("a server was started");
+    eventually(
+        "the server goes with its owner",
+        Duration::from_secs(10),
+        || !is_alive(server),
+    );
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}

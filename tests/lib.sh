@@ -1,0 +1,77 @@
+# Shell functions that tests/run.sh and examples/quickstart.sh share. Sourced.
+
+PG_BIN=/usr/lib/postgresql/15/bin
+PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
+export PATH
+
+say() {
+    echo "==> $*" >&2
+}
+
+die() {
+    echo "$0: $*" >&2
+    exit 1
+}
+
+# Runs a command as root: as it is, or through sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "this needs root, and there is no sudo: $*"
+    fi
+}
+
+# The Debian packages that are not there yet.
+missing_packages() {
+    [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/pg_amcheck" ] || echo postgresql-15
+    command -v fusermount3 >/dev/null || echo fuse3
+    command -v zstd >/dev/null || echo zstd
+    command -v tar >/dev/null || echo tar
+    command -v unshare >/dev/null || echo util-linux
+    command -v mount >/dev/null || echo mount
+    # Cargo needs a linker, and some crates bring C of their own.
+    command -v cc >/dev/null || echo gcc libc6-dev
+}
+
+install_missing() {
+    command -v cargo >/dev/null ||
+        die "cargo was not found: install Rust from https://rustup.rs"
+    packages=$(missing_packages | tr '\n' ' ')
+    [ -n "$packages" ] || return 0
+    command -v apt-get >/dev/null ||
+        die "these packages are missing, and there is no apt-get to install them: $packages"
+    say "installing with apt: $packages"
+    as_root apt-get update -q </dev/null >&2
+    case $packages in
+    *postgresql-15*) no_default_cluster ;;
+    esac
+    # shellcheck disable=SC2086
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -q --no-install-recommends $packages </dev/null >&2 ||
+        die "apt-get could not install $packages (PostgreSQL 15 is in Debian 12; \
+for another release add https://apt.postgresql.org)"
+}
+
+# Installing Debian's package would otherwise create a cluster and start it.
+no_default_cluster() {
+    drop_in=/etc/postgresql-common/createcluster.d/no-main-cluster.conf
+    say "telling Debian's packages not to create a cluster of their own ($drop_in)"
+    as_root mkdir -p "$(dirname "$drop_in")"
+    echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
+}
+
+# Makes /dev/fuse usable for everyone, as udev does where it runs.
+open_fuse_device() {
+    [ -e /dev/fuse ] ||
+        die "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device"
+    case $(stat -c %a /dev/fuse) in
+    *6) ;;
+    *)
+        say "chmod 666 /dev/fuse, so that other users than root can mount"
+        as_root chmod 666 /dev/fuse
+        ;;
+    esac
+}

@@ -1,0 +1,166 @@
+//! Every backup of every bundled catalog, mounted, shows exactly what
+//! `pg_probackup restore` wrote, while the catalog stays as it was but for the
+//! lock that restore takes too.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+
+use common::{Clone, FIXTURES, Listing, Manifest, OsUser, Sandbox, assert_nothing_stays};
+
+/// Mounts each backup of the fixture as `user`, one after the other.
+fn matches_restore(fixture: &str, user: OsUser) {
+    common::require_everything();
+    let sandbox = Sandbox::new(fixture, user);
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    for backup in sandbox.fixture.backups() {
+        let clone = sandbox
+            .profile(&backup.id)
+            .throw_away()
+            .mount_only()
+            .write();
+        let ready = clone.up();
+        assert_eq!(ready.backup, backup.id);
+        assert_eq!(ready.target, clone.target);
+        assert!(ready.conninfo.is_none(), "no server was asked for");
+        assert_chain_is_locked(&clone, &backup.id);
+
+        let wanted = sandbox.fixture.manifest(&backup.id);
+        let found = Manifest::walk(&clone.target, &sandbox.user).without("postgresql.auto.conf");
+        let differences = wanted.differences(&found);
+        assert!(
+            differences.is_empty(),
+            "{} {}: {} of {} entries are not as restored:\n{}",
+            fixture,
+            backup.id,
+            differences.len(),
+            wanted.len(),
+            differences.join("\n")
+        );
+
+        clone.down();
+        assert!(
+            !clone.target.exists(),
+            "up made the mount point, so down removes it"
+        );
+        assert_nothing_stays(&sandbox);
+    }
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+/// Each member's `backup_ro.pid` must name a process that pg_probackup, run by
+/// the catalog's owner, can see: it fails on one that it may not signal.
+#[track_caller]
+fn assert_chain_is_locked(clone: &Clone<'_>, backup: &str) {
+    let fixture = &clone.sandbox.fixture;
+    for member in fixture.chain(backup) {
+        let lock = fixture.backup_dir(&member).join("backup_ro.pid");
+        let text = fs::read_to_string(&lock)
+            .unwrap_or_else(|error| panic!("{member} is not locked for reading: {error}"));
+        let pids: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
+        assert_eq!(pids.len(), 1, "one reader in {}: {text:?}", lock.display());
+
+        let mut signal = fixture.owner.command("sh");
+        signal.args(["-c", "kill -0 \"$1\"", "sh", &pids[0].to_string()]);
+        common::run(&mut signal, common::session::LIMIT).expect_ok();
+        assert!(common::process::is_alive(pids[0]));
+        assert!(!fixture.backup_dir(&member).join("backup.pid").exists());
+    }
+}
+
+#[test]
+fn pg15_chain_as_root() {
+    matches_restore("pg15-chain", OsUser::root());
+}
+
+#[test]
+fn pg15_chain_as_postgres() {
+    matches_restore("pg15-chain", OsUser::postgres());
+}
+
+#[test]
+fn pg15_debian_as_root() {
+    matches_restore("pg15-debian", OsUser::root());
+}
+
+#[test]
+fn pg15_debian_as_postgres() {
+    matches_restore("pg15-debian", OsUser::postgres());
+}
+
+#[test]
+fn pg15_hazards_as_root() {
+    matches_restore("pg15-hazards", OsUser::root());
+}
+
+#[test]
+fn pg15_hazards_as_postgres() {
+    matches_restore("pg15-hazards", OsUser::postgres());
+}
+
+#[test]
+fn pg17_chain_as_root() {
+    matches_restore("pg17-chain", OsUser::root());
+}
+
+#[test]
+fn pg17_chain_as_postgres() {
+    matches_restore("pg17-chain", OsUser::postgres());
+}
+
+/// The tests above name each fixture by hand, so that they can run side by side.
+#[test]
+fn sixteen_backups_are_covered() {
+    let root = OsUser::root();
+    let count: usize = FIXTURES
+        .iter()
+        .map(|name| {
+            let dir = tempfile::tempdir().unwrap();
+            common::Fixture::unpack(name, dir.path(), &root)
+                .backups()
+                .len()
+        })
+        .sum();
+    assert_eq!(count, 16);
+}
+
+/// The usual case in production: root mounts, and the catalog is another's.
+#[test]
+fn root_holds_the_lock_as_the_owner_of_the_catalog() {
+    common::require_everything();
+    let owner = OsUser::postgres();
+    let sandbox = Sandbox::with_catalog_of(&owner, "pg15-debian", OsUser::root());
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let backup = sandbox.fixture.newest();
+    let clone = sandbox.profile(&backup).mount_only().write();
+    clone.up();
+    assert_chain_is_locked(&clone, &backup);
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+/// `latest` is the newest backup, and the lock can be turned off.
+#[test]
+fn latest_without_a_lock() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox
+        .profile("latest")
+        .with("lock_backups", "false")
+        .mount_only()
+        .write();
+    let newest = sandbox.fixture.newest();
+    assert_eq!(clone.up().backup, newest);
+    assert!(
+        !sandbox
+            .fixture
+            .backup_dir(&newest)
+            .join("backup_ro.pid")
+            .exists()
+    );
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}

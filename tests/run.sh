@@ -1,0 +1,18 @@
+#!/bin/sh
+# Installs what the tests need and runs all of them: on a fresh Debian 12 with
+# Rust, as root, this one command is enough. Arguments go to `cargo test`.
+set -eu
+cd "$(dirname "$0")/.."
+. tests/lib.sh
+
+[ "$(id -u)" -eq 0 ] ||
+    die "the tests mount and change users: run this as root"
+install_missing
+open_fuse_device
+
+# Most tests wait for a server rather than compute, so a few more than there are
+# cores run at a time.
+say "running the tests"
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 2))}
+export RUST_TEST_THREADS
+cargo test --locked "$@"

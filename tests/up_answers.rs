@@ -1,0 +1,263 @@
+//! `up` starts a real PostgreSQL on every self-contained backup, which answers
+//! as the live cluster did, takes every kind of write, keeps it, and stays sound.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+
+use common::postgres::LIMIT;
+use common::{Listing, OsUser, PgTools, Sandbox, assert_nothing_stays, refused, run};
+
+/// Starts each STREAM backup of the fixture and asks what its oracle knows.
+fn answers(fixture: &str, user: OsUser) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::new(fixture, user);
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    for backup in sandbox
+        .fixture
+        .backups()
+        .into_iter()
+        .filter(|backup| backup.stream)
+    {
+        let clone = sandbox.profile(&backup.id).throw_away().write();
+        let ready = clone.up();
+        for expectation in sandbox.fixture.expectations(&backup.id) {
+            let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
+            assert_eq!(answer, expectation.answer, "{}: {expectation:?}", backup.id);
+        }
+        let tables = read_tablespace_tables(&pg, ready.conninfo());
+        if fixture != "pg15-debian" {
+            assert!(
+                tables > 0,
+                "{fixture} {} keeps tables in a tablespace",
+                backup.id
+            );
+        }
+        let data_directory = pg.psql(ready.conninfo(), "postgres", "show data_directory");
+        assert_eq!(data_directory, clone.target.to_str().unwrap());
+        clone.down();
+        assert_nothing_stays(&sandbox);
+    }
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+/// Reads every table that stands in a tablespace of the users', to its end; how many there are.
+fn read_tablespace_tables(pg: &PgTools, conninfo: &str) -> usize {
+    let databases = pg.psql(
+        conninfo,
+        "postgres",
+        "select datname from pg_database where datallowconn",
+    );
+    let mut count = 0;
+    for db in databases.lines() {
+        // A database may itself stand in a tablespace; then its tables say 0.
+        let tables = pg.psql(
+            conninfo,
+            db,
+            "select c.oid::regclass from pg_class c, pg_database d \
+             where d.datname = current_database() and c.relkind in ('r', 'm') and c.oid >= 16384 \
+             and (case c.reltablespace when 0 then d.dattablespace else c.reltablespace end) >= 16384",
+        );
+        for table in tables.lines() {
+            pg.psql(
+                conninfo,
+                db,
+                &format!("select count(t::text) from {table} t"),
+            );
+            count += 1;
+        }
+    }
+    count
+}
+
+#[test]
+fn pg15_chain_answers() {
+    answers("pg15-chain", OsUser::root());
+}
+
+#[test]
+fn pg15_debian_answers() {
+    answers("pg15-debian", OsUser::root());
+}
+
+#[test]
+fn pg15_hazards_answers() {
+    answers("pg15-hazards", OsUser::root());
+}
+
+#[test]
+fn pg15_debian_answers_to_an_ordinary_user() {
+    answers("pg15-debian", OsUser::postgres());
+}
+
+#[test]
+fn pg15_hazards_answers_to_an_ordinary_user() {
+    answers("pg15-hazards", OsUser::postgres());
+}
+
+/// What a clone is asked before and after it was down: everything that was written.
+const WRITTEN: [(&str, &str); 5] = [
+    (
+        "bench",
+        "select count(*), sum(abalance) from pgbench_accounts",
+    ),
+    ("bench", "select count(*), sum(delta) from pgbench_history"),
+    (
+        "bench",
+        "select count(*), sum(hashtext(v)::bigint) from elsewhere",
+    ),
+    (
+        "postgres",
+        "select string_agg(datname, ',' order by datname) from pg_database",
+    ),
+    (
+        "postgres",
+        "select string_agg(spcname, ',' order by spcname) from pg_tablespace",
+    ),
+];
+
+/// Writes in every way, checks, goes down and up again, and checks again.
+fn takes_writes(fixture: &str, backup: &str, user: OsUser, has_checksums: bool) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::new(fixture, user);
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let new_tablespace = sandbox.path("new-tablespace");
+    fs::create_dir(&new_tablespace).unwrap();
+    OsUser::postgres().own(&new_tablespace);
+
+    let clone = sandbox.profile(backup).write();
+    let ready = clone.up();
+    write_everything(&pg, ready.conninfo(), new_tablespace.to_str().unwrap());
+    pg.amcheck(ready.conninfo());
+    let written = WRITTEN.map(|(db, sql)| pg.psql(ready.conninfo(), db, sql));
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    let outside = Listing::of(&new_tablespace);
+    assert!(
+        !format!("{outside}").contains(" size "),
+        "a clone's tablespace keeps its files in the diff, not at its location:\n{outside}"
+    );
+
+    if has_checksums {
+        let stopped = sandbox.profile(backup).mount_only().write();
+        stopped.up();
+        pg.checksums(&stopped.target);
+        stopped.down();
+    }
+
+    let clone = sandbox.profile(backup).write();
+    let ready = clone.up();
+    let found = WRITTEN.map(|(db, sql)| pg.psql(ready.conninfo(), db, sql));
+    assert_eq!(
+        found, written,
+        "what was written is there after down and up"
+    );
+    pg.amcheck(ready.conninfo());
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+fn write_everything(pg: &PgTools, conninfo: &str, tablespace: &str) {
+    let server = format!("--maintenance-db={conninfo}");
+    // Nobody will finish these, and they hold locks that VACUUM FULL waits for.
+    let prepared = pg.psql(
+        conninfo,
+        "postgres",
+        "select database || ' ' || gid from pg_prepared_xacts",
+    );
+    for (db, gid) in prepared.lines().filter_map(|line| line.split_once(' ')) {
+        pg.psql(conninfo, db, &format!("rollback prepared '{gid}'"));
+    }
+
+    pg.psql(conninfo, "postgres", "create database bench");
+    pg.run(
+        "pgbench",
+        &["-iq", "-s2", &format!("{conninfo} dbname=bench")],
+    )
+    .expect_ok();
+    run(&mut pg.pgbench(conninfo, "bench", 5), LIMIT).expect_ok();
+    // Where the backup holds pgbench's tables, its own pages are changed too.
+    let databases = pg.psql(conninfo, "postgres", "select datname from pg_database");
+    if databases.lines().any(|db| db == "shop") {
+        run(&mut pg.pgbench(conninfo, "shop", 5), LIMIT).expect_ok();
+        pg.psql(conninfo, "shop", "truncate pgbench_history");
+    }
+
+    for sql in [
+        &format!("create tablespace outside location '{tablespace}'"),
+        "create table elsewhere (v text) tablespace outside",
+        "insert into elsewhere select md5(g::text) from generate_series(1, 5000) g",
+        "create table passing as select * from pgbench_accounts",
+        "truncate passing",
+        "insert into passing select * from pgbench_accounts limit 1000",
+        "delete from passing where aid > 100",
+        "vacuum passing",
+        "create database short_lived",
+        "drop database short_lived",
+        "vacuum",
+        "checkpoint",
+    ] {
+        pg.psql(conninfo, "bench", sql);
+    }
+    pg.run("vacuumdb", &["--all", "--full", "--quiet", &server])
+        .expect_ok();
+    pg.run("reindexdb", &["--all", "--quiet", &server])
+        .expect_ok();
+}
+
+#[test]
+fn pg15_chain_takes_writes() {
+    takes_writes("pg15-chain", "TOW7KQ", OsUser::root(), true);
+}
+
+#[test]
+fn pg15_chain_with_a_prepared_transaction_takes_writes() {
+    takes_writes("pg15-chain", "TOW7JV", OsUser::root(), true);
+}
+
+#[test]
+fn pg15_debian_takes_writes() {
+    takes_writes("pg15-debian", "TOW7P0", OsUser::root(), false);
+}
+
+#[test]
+fn pg15_hazards_takes_writes_of_an_ordinary_user() {
+    takes_writes("pg15-hazards", "TOW7GA", OsUser::postgres(), true);
+}
+
+#[test]
+fn a_diff_belongs_to_one_backup() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
+    let first = sandbox.profile(&full.id).mount_only().write();
+    first.up();
+    first.down();
+
+    let second = sandbox.profile(&delta.id).mount_only().write();
+    let output = second.pbkfs("up", &["--detach"]);
+    refused(&output, 5, &full.id);
+    refused(&output, 5, &delta.id);
+    // How to go on: with another directory.
+    refused(&output, 5, "diff_dir");
+    assert_nothing_stays(&sandbox);
+
+    // The refusal did no harm.
+    let again = sandbox.profile(&full.id).mount_only().write();
+    again.up();
+    again.down();
+}
+
+#[test]
+fn an_archive_backup_is_not_started() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let backups = sandbox.fixture.backups();
+    let archive = backups.iter().find(|backup| !backup.stream).unwrap();
+    let clone = sandbox.profile(&archive.id).write();
+    refused(&clone.pbkfs("up", &["--detach"]), 4, "ARCHIVE");
+    assert_nothing_stays(&sandbox);
+}
