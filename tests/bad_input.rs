@@ -9,11 +9,10 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use common::fixture::flip_byte;
 use common::session::LIMIT;
-use common::{Clone, Output, Running, Sandbox, assert_nothing_stays, refused, run};
+use common::{Clone, Output, Sandbox, assert_nothing_stays, refused, run};
 use nix::errno::Errno;
 
 /// `up` in the foreground, which must refuse by itself.
@@ -427,22 +426,4 @@ fn a_diff_that_cannot_be_made() {
     fs::write(&file, "").unwrap();
     let clone = sandbox.profile("latest").diff_at(file.join("diff")).write();
     both_refuse(&clone, 3, file.to_str().unwrap());
-}
-
-/// `up` holds on to nothing that would make a shell wait for its end.
-#[test]
-fn detach_lets_go_of_the_shell() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
-    let clone = sandbox.profile("latest").mount_only().write();
-    let up = clone.command("up", &["--detach"]);
-    let mut shell = sandbox.user.command("sh");
-    shell.envs(up.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    shell.args(["-c", "answer=$(\"$@\" 2>&1); echo \"got $answer\"", "sh"]);
-    shell.arg(up.get_program()).args(up.get_args());
-    let answer = Running::spawn(&mut shell)
-        .wait(Duration::from_secs(30))
-        .expect_ok();
-    assert!(answer.contains("got ready"), "{answer}");
-    clone.down();
 }

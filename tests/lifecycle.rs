@@ -6,10 +6,11 @@
 mod common;
 
 use std::fs;
+use std::time::Duration;
 
 use common::process::is_alive;
 use common::session::LIMIT;
-use common::{Listing, OsUser, Sandbox, assert_nothing_stays, eventually, refused};
+use common::{Listing, OsUser, Running, Sandbox, assert_nothing_stays, eventually, refused};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -282,4 +283,22 @@ fn set_overrides_the_profile() {
     assert!(ready.contains(&full.id), "{ready}");
     clone.down();
     eventually("the mount is gone", LIMIT, || !clone.is_mounted());
+}
+
+/// `up` holds on to nothing that would make a shell wait for its end.
+#[test]
+fn detach_lets_go_of_the_shell() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").mount_only().write();
+    let up = clone.command("up", &["--detach"]);
+    let mut shell = sandbox.user.command("sh");
+    shell.envs(up.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    shell.args(["-c", "answer=$(\"$@\" 2>&1); echo \"got $answer\"", "sh"]);
+    shell.arg(up.get_program()).args(up.get_args());
+    let answer = Running::spawn(&mut shell)
+        .wait(Duration::from_secs(30))
+        .expect_ok();
+    assert!(answer.contains("got ready"), "{answer}");
+    clone.down();
 }

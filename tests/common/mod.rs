@@ -12,13 +12,15 @@
 pub mod fixture;
 pub mod postgres;
 pub mod process;
+pub mod sandbox;
 pub mod session;
 pub mod tree;
 
 pub use fixture::{FIXTURES, Fixture};
 pub use postgres::PgTools;
 pub use process::{OsUser, Output, Running, eventually, run};
-pub use session::{Clone, Ready, Sandbox, assert_nothing_stays, refused};
+pub use sandbox::Sandbox;
+pub use session::{Clone, Ready, assert_nothing_stays, refused};
 pub use tree::{Listing, Manifest};
 
 use std::fs::{self, File};

@@ -1,0 +1,226 @@
+//! A directory with a catalog in it, and profiles for clones of its backups.
+
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::fixture::Fixture;
+use super::process::{self, OsUser, run};
+use super::session::{Clone, LIMIT};
+
+/// A directory of the test's own, which everyone may enter, with one catalog in
+/// it and room for what `pbkfs` makes. Nothing of it survives the test.
+pub struct Sandbox {
+    dir: TempDir,
+    pub fixture: Fixture,
+    /// Who runs `pbkfs`.
+    pub user: OsUser,
+    binary: PathBuf,
+}
+
+impl Sandbox {
+    /// A sandbox in which `user` runs `pbkfs`, on a catalog of the same user.
+    pub fn new(fixture: &str, user: OsUser) -> Sandbox {
+        let owner = user.clone();
+        Sandbox::with_catalog_of(&owner, fixture, user)
+    }
+
+    pub fn with_catalog_of(owner: &OsUser, fixture: &str, user: OsUser) -> Sandbox {
+        let dir = tempfile::Builder::new()
+            .prefix("pbkfs-test-")
+            .tempdir_in("/tmp")
+            .unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        user.own(dir.path());
+        for (name, mode) in [("tmp", 0o1777), ("run", 0o700)] {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            user.own(&path);
+        }
+        let store = dir.path().join("store");
+        fs::create_dir(&store).unwrap();
+        owner.own(&store);
+        let fixture = Fixture::unpack(fixture, &store, owner);
+        let binary = reachable_binary(dir.path());
+        Sandbox {
+            dir,
+            fixture,
+            user,
+            binary,
+        }
+    }
+
+    pub fn root(fixture: &str) -> Sandbox {
+        Sandbox::new(fixture, OsUser::root())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `pbkfs` as the sandbox's user. Its temporary files go into the sandbox,
+    /// so that what it forgets can be seen.
+    pub fn pbkfs(&self) -> Command {
+        let mut command = self.user.command(&self.binary);
+        command
+            .env("TMPDIR", self.path("tmp"))
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .current_dir(self.dir());
+        command
+    }
+
+    /// A profile for a clone called `clone`; see [`Profile`] for what can be changed.
+    pub fn profile(&self, backup: &str) -> Profile<'_> {
+        self.profile_named("clone", backup)
+    }
+
+    pub fn profile_named(&self, name: &str, backup: &str) -> Profile<'_> {
+        Profile {
+            sandbox: self,
+            name: name.to_owned(),
+            catalog: self.fixture.catalog.clone(),
+            instance: "main".to_owned(),
+            backup: backup.to_owned(),
+            target: self.path(name),
+            diff: Some(self.path(&format!("{name}.diff"))),
+            top: String::new(),
+            postgres: String::new(),
+            settings: String::new(),
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        unmount_all(self.dir.path());
+    }
+}
+
+/// The binary under test, where the user `postgres` can run it too: a build
+/// directory below someone's home often is closed to others.
+fn reachable_binary(dir: &Path) -> PathBuf {
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_pbkfs"));
+    let mut test = OsUser::postgres().command("test");
+    if run(test.arg("-x").arg(&built), LIMIT).status.success() {
+        return built;
+    }
+    let copy = dir.join("pbkfs-under-test");
+    fs::copy(&built, &copy).unwrap();
+    copy
+}
+
+/// Detaches every mount at and below `dir`, whatever still uses it.
+pub fn unmount_all(dir: &Path) {
+    for mount in process::mounts_in(dir).into_iter().rev() {
+        let _ = Command::new("umount").arg("-l").arg(mount).status();
+    }
+}
+
+/// A profile in the making.
+pub struct Profile<'a> {
+    sandbox: &'a Sandbox,
+    name: String,
+    pub catalog: PathBuf,
+    pub instance: String,
+    pub backup: String,
+    pub target: PathBuf,
+    pub diff: Option<PathBuf>,
+    top: String,
+    postgres: String,
+    settings: String,
+}
+
+impl<'a> Profile<'a> {
+    /// Adds `key = value`, the value in TOML's notation.
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        writeln!(self.top, "{key} = {value}").unwrap();
+        self
+    }
+
+    /// Adds `key = value` to the section `[postgres]`.
+    pub fn postgres(mut self, key: &str, value: &str) -> Self {
+        writeln!(self.postgres, "{key} = {value}").unwrap();
+        self
+    }
+
+    /// Sets one of PostgreSQL's own settings.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        writeln!(self.settings, "{name} = {value:?}").unwrap();
+        self
+    }
+
+    /// Only mount, and start no server.
+    pub fn mount_only(self) -> Self {
+        self.postgres("launch", "false")
+    }
+
+    /// Keep the writes elsewhere.
+    pub fn diff_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.diff = Some(path.into());
+        self
+    }
+
+    /// Keep the writes only while the clone is up.
+    pub fn throw_away(mut self) -> Self {
+        self.diff = None;
+        self
+    }
+
+    pub fn target_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.target = path.into();
+        self
+    }
+
+    pub fn instance(mut self, instance: &str) -> Self {
+        self.instance = instance.to_owned();
+        self
+    }
+
+    pub fn catalog_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.catalog = path.into();
+        self
+    }
+
+    fn toml(&self) -> String {
+        let Profile {
+            instance,
+            backup,
+            top,
+            postgres,
+            settings,
+            ..
+        } = self;
+        let mut text = format!(
+            "catalog = {:?}\ninstance = {instance:?}\nbackup = {backup:?}\ntarget = {:?}\n",
+            self.catalog, self.target
+        );
+        if let Some(diff) = &self.diff {
+            writeln!(text, "diff_dir = {diff:?}").unwrap();
+        }
+        if self.sandbox.user == OsUser::root() {
+            write!(text, "{top}\n[postgres]\nuser = \"postgres\"\n{postgres}").unwrap();
+        } else {
+            write!(text, "{top}\n[postgres]\n{postgres}").unwrap();
+        }
+        if !settings.is_empty() {
+            write!(text, "\n[postgres.settings]\n{settings}").unwrap();
+        }
+        text
+    }
+
+    /// Writes the file.
+    pub fn write(self) -> Clone<'a> {
+        let path = self.sandbox.path(&format!("{}.toml", self.name));
+        fs::write(&path, self.toml()).unwrap();
+        Clone::new(self.sandbox, path, self.target, self.diff)
+    }
+}
