@@ -11,6 +11,7 @@
 
 pub mod catalog;
 pub mod chain;
+pub mod cli;
 pub mod diff;
 pub mod fuse;
 pub mod image;

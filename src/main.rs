@@ -1,2 +1,7 @@
 //! The `pbkfs` command: parse, run, exit.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pbkfs::cli::main()
+}

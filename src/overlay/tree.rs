@@ -30,7 +30,8 @@ impl Ino {
     /// The image node of an inode; `None` for the clone's own.
     #[must_use]
     pub fn node(self) -> Option<NodeId> {
-        u32::try_from(self.0.checked_sub(1)?).ok().map(NodeId)
+        let index = self.0.checked_sub(1).filter(|_| self < Self::FIRST_NEW)?;
+        u32::try_from(index).ok().map(NodeId)
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::SessionError;
 
-/// The file system type that our mounts bear.
-pub const OUR_TYPE: &str = "fuse.pbkfs";
+/// The source that our mounts bear.
+pub const OUR_SOURCE: &str = "pbkfs";
 
 const TABLE: &str = "/proc/self/mountinfo";
 
@@ -18,13 +18,16 @@ pub struct MountEntry {
     pub target: PathBuf,
     /// Its file system's type.
     pub kind: String,
+    /// Its source.
+    pub source: String,
 }
 
 impl MountEntry {
     /// Whether a pbkfs made it.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        self.kind == OUR_TYPE
+        // The type is fuse.pbkfs only where fusermount3 made the mount.
+        self.kind.starts_with("fuse") && self.source == OUR_SOURCE
     }
 }
 
@@ -47,7 +50,12 @@ fn parse(table: &[u8]) -> impl Iterator<Item = MountEntry> {
         let target = unescape(fields.nth(4)?);
         fields.find(|field| *field == b"-")?;
         let kind = String::from_utf8_lossy(fields.next()?).into_owned();
-        Some(MountEntry { target, kind })
+        let source = String::from_utf8_lossy(fields.next()?).into_owned();
+        Some(MountEntry {
+            target,
+            kind,
+            source,
+        })
     })
 }
 

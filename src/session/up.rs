@@ -17,7 +17,7 @@ use super::postgres::{Preparation, SharedServer};
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, target};
+use super::{SessionError, Signals, down, mounts, target};
 use crate::chain::Chain;
 use crate::diff::{Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
 use crate::fuse::{FuseError, Mount, MountOptions};
@@ -106,11 +106,12 @@ impl Up<'_> {
         let outcome = self
             .set_up(&place, &state, &mut undo, &mut running)
             .and_then(|()| self.serve(&place, &state, &running, ready));
+        let was_ready = state.borrow().phase == Phase::Ready;
         set_phase(&place, &state, Phase::Stopping);
         let undone = undo.run();
         let result = outcome.and(undone);
         match &result {
-            Err(error) if self.detached && running.mount.is_some() => {
+            Err(error) if self.detached && was_ready => {
                 let mut state = state.borrow_mut();
                 state.phase = Phase::Failed;
                 state.error = Some(error.to_string());
@@ -295,7 +296,7 @@ impl Up<'_> {
             threads: self.plan.fuse.threads.get(),
             allow_other: geteuid().is_root(),
             passthrough: self.passthrough(),
-            source: "pbkfs".to_owned(),
+            source: mounts::OUR_SOURCE.to_owned(),
         };
         let mount = Mount::new(overlay.clone(), &target, &options)?;
         let mount = Rc::new(RefCell::new(mount));
@@ -414,6 +415,9 @@ fn stop(server: &SharedServer, patience: Duration, signals: &Signals) -> Result<
         StopMode::Fast
     };
     let mut server = server.borrow_mut();
+    if server.try_wait()?.is_some() {
+        return Ok(());
+    }
     let stopped = server.stop(mode, patience, &|| signals.hurry())?;
     if stopped.is_clean() {
         tracing::info!("PostgreSQL was stopped");

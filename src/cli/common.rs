@@ -1,0 +1,110 @@
+//! What the subcommands share.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::profile::{self, Plan, Profile};
+use crate::session::SessionError;
+
+/// Settings of the host, below every profile.
+const SYSTEM_CONFIG: &str = "/etc/pbkfs/config.toml";
+
+/// Which profile, and what is changed of it.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    /// The profile, a TOML file
+    pub profile: Option<PathBuf>,
+    /// Set a key of the profile, as in --set postgres.port=5433
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+impl ProfileArgs {
+    /// The profile, merged from all its layers.
+    pub fn load(&self) -> Result<Profile, SessionError> {
+        let profile = self.profile.as_deref();
+        Ok(profile::load(
+            profile,
+            &self.sets,
+            Path::new(SYSTEM_CONFIG),
+        )?)
+    }
+
+    /// The profile, merged and checked.
+    pub fn plan(&self) -> Result<Plan, SessionError> {
+        Ok(Plan::check(&self.load()?)?)
+    }
+}
+
+/// An error as one sentence: what happened, and each cause that does not
+/// stand in it already.
+pub fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            let _ = write!(text, ": {part}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Prints an error for a person, with the end of the server's log where that
+/// explains it.
+pub fn report(error: &SessionError) {
+    eprintln!("pbkfs: {}", sentence(error));
+    if let Some(log) = error.log().filter(|log| !log.lines.is_empty()) {
+        eprintln!("the last lines of PostgreSQL's log:");
+        for line in &log.lines {
+            eprintln!("    {line}");
+        }
+    }
+}
+
+/// A number of bytes for people: `1.5 GiB`.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let mut size = bytes as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if size < 1024.0 {
+            break;
+        }
+        size /= 1024.0;
+        unit = larger;
+    }
+    format!("{size:.1} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_for_people() {
+        assert_eq!(human_bytes(1023), "1023 B");
+        assert_eq!(human_bytes(1536), "1.5 KiB");
+        assert_eq!(human_bytes(5 << 40), "5.0 TiB");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read the list")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = || std::io::Error::other("disk gone");
+        assert_eq!(sentence(&Outer(inner())), "cannot read the list: disk gone");
+        let told = SessionError::io("read", Path::new("/x"), inner());
+        assert_eq!(sentence(&told), "cannot read /x: disk gone");
+    }
+}

@@ -1,0 +1,55 @@
+//! `pbkfs down`: ends what `up` began.
+
+use clap::Args;
+use std::time::Duration;
+
+use super::common::ProfileArgs;
+use super::exit::Code;
+use super::{Verbosity, log};
+use crate::session::{self, Down, SessionError, State};
+
+/// What ending takes besides stopping the server.
+const UNMOUNTING: Duration = Duration::from_secs(30);
+
+/// End what up began, and wait until it is gone
+///
+/// Stops PostgreSQL, unmounts, and releases the backups; the diff stays, if
+/// the profile names one. Where the pbkfs that had begun it was killed, its
+/// work is finished. If nothing runs, that is fine too.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  pbkfs down profile.toml")]
+pub struct DownArgs {
+    #[command(flatten)]
+    profile: ProfileArgs,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    let plan = args.profile.plan()?;
+    log::init(verbosity, Some(plan.log_level));
+    let patience = plan.postgres.stop_timeout + UNMOUNTING;
+    match session::down(&plan.target, patience)? {
+        Down::Nothing => println!("nothing runs on {}", plan.target.display()),
+        Down::Ended(state) => println!("down {}{}", state.target.display(), kept(&state)),
+        Down::Finished(state) => println!(
+            "down {}: its pbkfs (pid {}) had died, what it left was cleared away{}",
+            state.target.display(),
+            state.pid,
+            kept(&state)
+        ),
+        Down::Cleared(state) => println!(
+            "down {}: it had ended by itself ({}){}",
+            state.target.display(),
+            state.error.as_deref().unwrap_or("no reason was kept"),
+            kept(&state)
+        ),
+    }
+    Ok(Code::Done)
+}
+
+fn kept(state: &State) -> String {
+    match &state.diff_dir {
+        Some(dir) if !state.throw_away => format!("; its writes are kept in {}", dir.display()),
+        _ => "; its writes are gone".to_owned(),
+    }
+}

@@ -1,0 +1,137 @@
+//! The one table of exit codes. They are stable; scripts and cron rely on
+//! them.
+
+use std::process::ExitCode;
+
+use crate::catalog::probackup::ProbackupError;
+use crate::diff::DiffError;
+use crate::fuse::FuseError;
+use crate::overlay::OverlayError;
+use crate::server::ServerError;
+use crate::session::SessionError;
+
+/// An exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Done.
+    Done = 0,
+    /// Usage or profile.
+    Usage = 2,
+    /// Could not tell, or operation failed: I/O, no space, timeout.
+    Failed = 3,
+    /// Backup, instance or chain missing or unusable.
+    Backup = 4,
+    /// Diff or target busy, or bound to another backup.
+    Busy = 5,
+    /// Mount failed.
+    Mount = 6,
+    /// PostgreSQL failed to start, or died.
+    Server = 7,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl Code {
+    /// The code that another pbkfs ended with.
+    pub fn from_number(number: i32) -> Option<Self> {
+        let all = [
+            Self::Done,
+            Self::Usage,
+            Self::Failed,
+            Self::Backup,
+            Self::Busy,
+            Self::Mount,
+            Self::Server,
+        ];
+        all.into_iter().find(|code| *code as i32 == number)
+    }
+
+    /// The code for an error. There is no catch-all: a new kind of error has
+    /// to be thought about here.
+    pub fn of(error: &SessionError) -> Self {
+        match error {
+            SessionError::Profile(_) => Self::Usage,
+            SessionError::Catalog(_)
+            | SessionError::Chain(_)
+            | SessionError::Image(_)
+            | SessionError::ControlFile(_)
+            | SessionError::NeedsArchive { .. } => Self::Backup,
+            SessionError::Probackup(e) => of_probackup(e),
+            SessionError::Locks { .. }
+            | SessionError::DidNotEnd { .. }
+            | SessionError::ServerStays { .. }
+            | SessionError::Interrupted
+            | SessionError::Io { .. }
+            | SessionError::BadState { .. }
+            | SessionError::MountGone { .. } => Self::Failed,
+            SessionError::Diff(e) => of_diff(e),
+            SessionError::Overlay(e) => of_overlay(e),
+            SessionError::TargetBusy { .. }
+            | SessionError::TargetMounted { .. }
+            | SessionError::TargetNotEmpty { .. }
+            | SessionError::TargetNotADirectory { .. } => Self::Busy,
+            SessionError::Fuse(FuseError::Mount { .. }) => Self::Mount,
+            SessionError::Fuse(FuseError::Busy { .. } | FuseError::Unmount { .. }) => Self::Failed,
+            SessionError::Server(
+                ServerError::ForcedSetting { .. } | ServerError::BadSetting { .. },
+            ) => Self::Usage,
+            SessionError::Server(_) | SessionError::ServerDied { .. } => Self::Server,
+        }
+    }
+}
+
+/// A program that was named wrongly is the profile's fault; one that fails or
+/// hangs tells nothing about the backup.
+fn of_probackup(error: &ProbackupError) -> Code {
+    match error {
+        ProbackupError::NotInstalled
+        | ProbackupError::NotFound { .. }
+        | ProbackupError::UnsupportedVersion { .. }
+        | ProbackupError::UnknownVersion { .. } => Code::Usage,
+        ProbackupError::Run { .. }
+        | ProbackupError::Timeout { .. }
+        | ProbackupError::Failed { .. }
+        | ProbackupError::TooMuchOutput { .. }
+        | ProbackupError::BadJson { .. } => Code::Failed,
+    }
+}
+
+fn of_diff(error: &DiffError) -> Code {
+    match error {
+        DiffError::Busy { .. } | DiffError::BoundElsewhere { .. } | DiffError::NotADiff { .. } => {
+            Code::Busy
+        }
+        DiffError::Io { .. }
+        | DiffError::BadBinding { .. }
+        | DiffError::Version { .. }
+        | DiffError::Store { .. }
+        | DiffError::BadRecord { .. } => Code::Failed,
+    }
+}
+
+fn of_overlay(error: &OverlayError) -> Code {
+    match error {
+        OverlayError::Lower(_) => Code::Backup,
+        OverlayError::Diff(e) => of_diff(e),
+        OverlayError::NotFound
+        | OverlayError::Exists
+        | OverlayError::NotADirectory
+        | OverlayError::IsADirectory
+        | OverlayError::NotEmpty
+        | OverlayError::ReadOnly
+        | OverlayError::NotPermitted(_)
+        | OverlayError::Invalid(_)
+        | OverlayError::TooLarge
+        | OverlayError::NameTooLong
+        | OverlayError::Unsupported
+        | OverlayError::NoSuchOffset
+        | OverlayError::Io(_)
+        | OverlayError::MissingBlock { .. }
+        | OverlayError::Mismatch(_) => Code::Failed,
+    }
+}

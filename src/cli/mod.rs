@@ -1,0 +1,119 @@
+//! The command line: one file for each subcommand, and the one table of exit
+//! codes ([`exit`]).
+
+mod common;
+mod down;
+mod exit;
+mod log;
+mod plan;
+mod status;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::session;
+use exit::Code;
+
+/// Run PostgreSQL on a pg_probackup backup without restoring it
+///
+/// pbkfs makes a backup, FULL or the end of an incremental chain, appear as a
+/// writable data directory, starts PostgreSQL on it, fenced off from
+/// production, and keeps every write in a directory of its own. The catalog
+/// is never changed.
+#[derive(Debug, Parser)]
+#[command(name = "pbkfs", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    verbosity: Verbosity,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  verification found the backup bad
+  2  usage or profile
+  3  could not tell, or operation failed (I/O, no space, timeout)
+  4  backup, instance or chain missing or unusable
+  5  diff or target busy, or bound to another backup
+  6  mount failed
+  7  PostgreSQL failed to start, or died";
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Verbosity {
+    /// Log more; twice for everything
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::UpArgs),
+    Down(down::DownArgs),
+    Status(status::StatusArgs),
+    Plan(plan::PlanArgs),
+    /// Hold the read locks of backups until standard input ends
+    #[command(hide = true)]
+    HoldLocks {
+        /// The backups' directories, the FULL's first
+        dirs: Vec<PathBuf>,
+    },
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap prints each where it belongs.
+            let code = if error.use_stderr() {
+                Code::Usage
+            } else {
+                Code::Done
+            };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    let result = match cli.command {
+        Command::Up(args) => up::run(&args, cli.verbosity),
+        Command::Down(args) => down::run(&args, cli.verbosity),
+        Command::Status(args) => status::run(&args, cli.verbosity),
+        Command::Plan(args) => plan::run(&args, cli.verbosity),
+        Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(error) => {
+            common::report(&error);
+            Code::of(&error).into()
+        }
+    }
+}
+
+fn hold_locks(dirs: &[PathBuf], verbosity: Verbosity) -> ExitCode {
+    log::init(verbosity, None);
+    match session::hold_locks(dirs) {
+        Ok(0) => Code::Done.into(),
+        Ok(_) | Err(_) => Code::Failed.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

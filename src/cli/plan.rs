@@ -1,0 +1,183 @@
+//! `pbkfs plan`: what `up` would do.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::common::{ProfileArgs, human_bytes, sentence};
+use super::exit::Code;
+use super::{Verbosity, log};
+use crate::catalog::Backup;
+use crate::profile::Plan;
+use crate::server::Setting;
+use crate::session::{self, SessionError};
+
+/// Show what up would do, and touch nothing
+///
+/// Reads the catalog as up does and shows the chain, the paths, and every
+/// setting that PostgreSQL would be started with, with the reason for it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pbkfs plan profile.toml
+  pbkfs plan profile.toml --json | jq '.settings[] | {name, value}'")]
+pub struct PlanArgs {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    catalog: PathBuf,
+    instance: String,
+    backup: String,
+    metadata: String,
+    chain: Vec<Member>,
+    target: PathBuf,
+    target_state: String,
+    diff_dir: Option<PathBuf>,
+    launch: bool,
+    bin_dir: Option<PathBuf>,
+    settings: Vec<Setting>,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Member {
+    id: String,
+    mode: String,
+    status: String,
+    wal: &'static str,
+    compress_alg: String,
+    server_version: String,
+    start_time: String,
+    data_bytes: Option<u64>,
+    pgdata_bytes: Option<u64>,
+}
+
+impl Member {
+    fn of(backup: &Backup) -> Self {
+        use time::format_description::well_known::Rfc3339;
+        Self {
+            id: backup.id.to_string(),
+            mode: backup.mode.to_string(),
+            status: backup.status.to_string(),
+            wal: if backup.stream { "STREAM" } else { "ARCHIVE" },
+            compress_alg: backup.compress_alg.to_string(),
+            server_version: backup.server_version.clone(),
+            start_time: backup.start_time.format(&Rfc3339).unwrap_or_default(),
+            data_bytes: backup.data_bytes,
+            pgdata_bytes: backup.pgdata_bytes,
+        }
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    let plan = args.profile.plan()?;
+    log::init(verbosity, Some(plan.log_level));
+    let (report, first_problem) = make(&plan)?;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&report).unwrap_or_default()
+        );
+    } else {
+        print(&report);
+    }
+    Ok(first_problem.as_ref().map_or(Code::Done, Code::of))
+}
+
+/// The report, and the first thing that `up` would fail with.
+fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
+    let resolved = session::resolve(plan)?;
+    let mut problems = Vec::new();
+    let target_state = match session::check_target(&plan.target) {
+        Ok(state) => format!("{state:?}").to_lowercase(),
+        Err(error) => {
+            problems.push(error);
+            "unusable".to_owned()
+        }
+    };
+    let mut server = (None, Vec::new());
+    if plan.postgres.launch {
+        match session::preview_server(plan, &resolved.chain) {
+            Ok((bin_dir, settings)) => server = (Some(bin_dir), settings),
+            Err(error) => problems.push(error),
+        }
+    }
+    let report = Report {
+        catalog: plan.catalog.clone(),
+        instance: plan.instance.clone(),
+        backup: resolved.chain.target().id.to_string(),
+        metadata: resolved
+            .probackup
+            .unwrap_or_else(|| "read natively".to_owned()),
+        chain: resolved.chain.layers().iter().map(Member::of).collect(),
+        target: plan.target.clone(),
+        target_state,
+        diff_dir: plan.diff_dir.clone(),
+        launch: plan.postgres.launch,
+        bin_dir: server.0,
+        settings: server.1,
+        problems: problems.iter().map(|error| sentence(error)).collect(),
+    };
+    Ok((report, problems.into_iter().next()))
+}
+
+fn print(report: &Report) {
+    println!(
+        "catalog   {} (metadata: {})",
+        report.catalog.display(),
+        report.metadata
+    );
+    println!("instance  {}", report.instance);
+    println!(
+        "backup    {}, a chain of {}:",
+        report.backup,
+        report.chain.len()
+    );
+    for member in &report.chain {
+        let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
+        println!(
+            "    {}  {:<6} {:<4} {:<7} {:<4}  {}  stored {}, cluster {}",
+            member.id,
+            member.mode,
+            member.status,
+            member.wal,
+            member.compress_alg,
+            member.start_time,
+            size(member.data_bytes),
+            size(member.pgdata_bytes),
+        );
+    }
+    println!(
+        "target    {} ({})",
+        report.target.display(),
+        report.target_state
+    );
+    match &report.diff_dir {
+        Some(dir) => println!("diff      {}", dir.display()),
+        None => println!("diff      a throw-away directory beside the target"),
+    }
+    match &report.bin_dir {
+        Some(dir) => println!("server    {}, started with:", dir.display()),
+        None if report.launch => {}
+        None => println!("server    none, only the mount"),
+    }
+    for setting in &report.settings {
+        println!(
+            "    {:<34} {:<28} {}",
+            setting.name,
+            format!("'{}'", setting.value),
+            setting.reason
+        );
+    }
+    for problem in &report.problems {
+        println!("PROBLEM   {problem}");
+    }
+}
