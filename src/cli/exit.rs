@@ -85,15 +85,14 @@ impl Code {
     }
 }
 
-/// A program that was named wrongly is the profile's fault; one that fails or
-/// hangs tells nothing about the backup.
+/// A program that is not there is the profile's fault; one that is no good,
+/// fails or hangs tells nothing about the backup.
 fn of_probackup(error: &ProbackupError) -> Code {
     match error {
-        ProbackupError::NotInstalled
-        | ProbackupError::NotFound { .. }
-        | ProbackupError::UnsupportedVersion { .. }
-        | ProbackupError::UnknownVersion { .. } => Code::Usage,
-        ProbackupError::Run { .. }
+        ProbackupError::NotInstalled | ProbackupError::NotFound { .. } => Code::Usage,
+        ProbackupError::UnsupportedVersion { .. }
+        | ProbackupError::UnknownVersion { .. }
+        | ProbackupError::Run { .. }
         | ProbackupError::Timeout { .. }
         | ProbackupError::Failed { .. }
         | ProbackupError::TooMuchOutput { .. }

@@ -115,7 +115,7 @@ impl<L: Lower> Overlay<L> {
     /// block by block.
     ///
     /// # Errors
-    /// The diff's own when copying up.
+    /// What reading the file's metadata can fail with.
     pub fn passthrough(&self, ino: Ino) -> Result<Option<Arc<dyn DataFile>>, OverlayError> {
         if !self.options.passthrough || self.is_read_only() {
             return Ok(None);
@@ -138,7 +138,15 @@ impl<L: Lower> Overlay<L> {
         {
             return Ok(None);
         }
-        content.make_whole(&self.ctx(), ino.0, node)?;
+        if let Err(error) = content.make_whole(&self.ctx(), ino.0, node) {
+            // The disk is full, or a page of the backup is bad. Served block
+            // by block, what can be read still is.
+            tracing::debug!(ino = ino.0, %error, "not copied up");
+            if matches!(&*content, Content::Image { .. }) {
+                self.diff()?.storage().remove(ino.0)?;
+            }
+            return Ok(None);
+        }
         match &*content {
             Content::Whole(whole) => {
                 if let Some(stat) = whole.pristine {

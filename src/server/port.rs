@@ -22,7 +22,8 @@ pub fn socket_path(socket_dir: &Path, port: u16) -> PathBuf {
 }
 
 /// Gives the `wanted` port if it is free, or else the first free one from
-/// 5433 on. A wanted port is looked for on TCP only as far as
+/// 5433 on, but none to `avoid` (each socket directory has ports of its own, but
+/// people tell clones apart by them). A wanted port is looked for on TCP only as far as
 /// `listen_addresses` says that the server will listen there.
 ///
 /// # Errors
@@ -31,6 +32,7 @@ pub fn choose(
     wanted: Option<u16>,
     socket_dir: &Path,
     listen_addresses: &str,
+    avoid: &[u16],
 ) -> Result<u16, ServerError> {
     let port = match wanted {
         Some(port) => match taken(port, socket_dir, listen_addresses) {
@@ -39,7 +41,8 @@ pub fn choose(
         },
         None => (FIRST..=u16::MAX)
             .find(|port| {
-                let is_free_tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+                let is_free_tcp = !avoid.contains(port)
+                    && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
                 is_free_tcp && taken(*port, socket_dir, listen_addresses).is_none()
             })
             .ok_or(ServerError::NoFreePort { first: FIRST })?,
@@ -95,9 +98,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = other.local_addr().unwrap().port();
-        assert_eq!(choose(Some(port), dir.path(), "").unwrap(), port);
+        assert_eq!(choose(Some(port), dir.path(), "", &[]).unwrap(), port);
         for listen in ["127.0.0.1", "*", " localhost , 127.0.0.1"] {
-            let error = choose(Some(port), dir.path(), listen).unwrap_err();
+            let error = choose(Some(port), dir.path(), listen, &[]).unwrap_err();
             assert!(
                 matches!(error, ServerError::PortTaken { .. }),
                 "{listen}: {error}"
@@ -110,17 +113,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = socket_path(dir.path(), FIRST);
         let listener = UnixListener::bind(&path).unwrap();
-        assert!(choose(Some(FIRST), dir.path(), "").is_err());
-        assert!(choose(None, dir.path(), "").unwrap() > FIRST);
+        assert!(choose(Some(FIRST), dir.path(), "", &[]).is_err());
+        assert!(choose(None, dir.path(), "", &[]).unwrap() > FIRST);
         drop(listener);
         assert!(path.exists());
-        assert_eq!(choose(Some(FIRST), dir.path(), "").unwrap(), FIRST);
+        assert_eq!(choose(Some(FIRST), dir.path(), "", &[]).unwrap(), FIRST);
     }
 
     #[test]
     fn a_path_that_no_socket_can_have_is_refused() {
         let long = PathBuf::from(format!("/{}", "d".repeat(100)));
-        let error = choose(Some(5433), &long, "").unwrap_err().to_string();
+        let error = choose(Some(5433), &long, "", &[]).unwrap_err().to_string();
         assert!(
             error.contains("107") && error.contains("postgres.socket_dir"),
             "{error}"

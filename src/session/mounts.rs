@@ -96,11 +96,13 @@ mod tests {
             vec![
                 MountEntry {
                     target: "/mnt2".into(),
-                    kind: "ext3".into()
+                    kind: "ext3".into(),
+                    source: "/dev/root".into(),
                 },
                 MountEntry {
                     target: "/srv/a b\\c".into(),
-                    kind: "fuse.pbkfs".into()
+                    kind: "fuse.pbkfs".into(),
+                    source: "pbkfs".into(),
                 },
             ]
         );

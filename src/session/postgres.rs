@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::place::Place;
-use super::{SessionError, Signals};
+use super::{SessionError, Signals, status};
 use crate::chain::Chain;
 use crate::profile::Plan;
 use crate::server::{
@@ -51,7 +51,7 @@ impl Preparation {
             data_directory: &plan.target,
             files: &files,
             socket_dir: &socket_dir,
-            port: port::choose(plan.postgres.port, &socket_dir, listen_addresses(plan))?,
+            port: choose_port(plan, &socket_dir)?,
             name: &session_name(plan),
             restore_command: None,
             recovery_target: &[],
@@ -103,7 +103,7 @@ impl Preparation {
         }
         let config_files =
             ConfigFiles::write(&self.files_input(plan, place.dir(), conf.has_main_file))?;
-        let port = port::choose(plan.postgres.port, &socket_dir, listen_addresses(plan))?;
+        let port = choose_port(plan, &socket_dir)?;
         let preload = match self.binaries.pkglibdir() {
             Some(pkglibdir) => preload::filter(conf, &pkglibdir),
             None => Vec::new(),
@@ -154,6 +154,19 @@ impl Preparation {
             run_as: self.run_as.as_ref(),
         }
     }
+}
+
+fn choose_port(plan: &Plan, socket_dir: &Path) -> Result<u16, SessionError> {
+    let others: Vec<u16> = status::all()?
+        .iter()
+        .filter_map(|session| session.state.port)
+        .collect();
+    Ok(port::choose(
+        plan.postgres.port,
+        socket_dir,
+        listen_addresses(plan),
+        &others,
+    )?)
 }
 
 /// A running server, shared by who watches it and who stops it.

@@ -359,11 +359,14 @@ impl Up<'_> {
             if self.signals.end_asked() {
                 return Ok(());
             }
-            if let Some(server) = &running.server
-                && let Some(status) = server.borrow_mut().try_wait()?
-            {
-                let log = server.borrow().log_tail(20);
-                return Err(SessionError::ServerDied { status, log });
+            if let Some(server) = &running.server {
+                let mut server = server.borrow_mut();
+                if let Some(status) = server.try_wait()? {
+                    return Err(SessionError::ServerDied {
+                        status,
+                        log: server.log_tail(20),
+                    });
+                }
             }
             if let Some(mount) = &running.mount
                 && !mount.borrow().is_serving()
