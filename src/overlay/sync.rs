@@ -100,7 +100,10 @@ impl<L: Lower> Overlay<L> {
             return Ok(());
         }
         let files: Vec<Arc<File>> = self.files().values().cloned().collect();
-        let mut first_error = None;
+        // Files of the clone's own that were written and closed are in no
+        // table; their records may be committed long before their bytes.
+        let whole = self.diff()?.storage().sync_bytes();
+        let mut first_error = whole.err().map(OverlayError::Io);
         let mut snapshots = Vec::new();
         let mut guards = Vec::new();
         for file in &files {
