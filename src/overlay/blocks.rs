@@ -43,6 +43,9 @@ pub struct Blocks {
     changed: bool,
     /// Whether the data file may hold bytes behind the last present block.
     excess: bool,
+    /// Whether the block that `size` cuts may hold bytes behind that length,
+    /// which must read as zeros should the file grow.
+    stale_tail: bool,
 }
 
 /// What a commit of a file's content writes, and what to put back if it fails.
@@ -65,6 +68,7 @@ impl Blocks {
             dirty: BTreeSet::new(),
             changed: true,
             excess: false,
+            stale_tail: false,
         }
     }
 
@@ -80,8 +84,10 @@ impl Blocks {
         blocks.base_len = base_len;
         blocks.present = present;
         blocks.changed = false;
-        // A crash may have come between the commit and the trimming.
+        // A crash may have come between the commit of a cut and what follows
+        // it: the trimming, and the zeroing of the block that was cut.
         blocks.excess = true;
+        blocks.stale_tail = true;
         blocks
     }
 
@@ -192,6 +198,9 @@ impl Blocks {
         let first = u32::try_from(offset / BS).map_err(|_| OverlayError::TooLarge)?;
         let last = u32::try_from((end - 1) / BS).map_err(|_| OverlayError::TooLarge)?;
         self.data_file(ctx, ino)?;
+        if end > self.size {
+            self.zero_tail(ctx, ino)?;
+        }
         let fill_head = !offset.is_multiple_of(BS) && !self.present.contains(first);
         let fill_tail = !end.is_multiple_of(BS) && !self.present.contains(last);
         if fill_head || fill_tail {

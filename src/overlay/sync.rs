@@ -34,8 +34,13 @@ impl<L: Lower> Overlay<L> {
         }
         let file = self.file(ino)?;
         let _syncing = file.syncing();
-        let snapshot = self.sync_bytes(&file)?;
-        if snapshot.is_none() && !self.tree().needs_commit(ino) {
+        self.sync_locked(&file)
+    }
+
+    /// Does it for who holds the file's `sync` mutex.
+    pub(super) fn sync_locked(&self, file: &Arc<File>) -> Result<(), OverlayError> {
+        let snapshot = self.sync_bytes(file)?;
+        if snapshot.is_none() && !self.tree().needs_commit(file.ino) {
             return Ok(());
         }
         self.commit(snapshot.map(|s| (file.clone(), s)).into_iter().collect())

@@ -5,3 +5,4 @@
 mod disk;
 mod power;
 mod support;
+mod threads;

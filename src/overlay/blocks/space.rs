@@ -11,16 +11,35 @@ use crate::overlay::attr::now_ns;
 use crate::overlay::content::Ctx;
 use crate::overlay::lower::Lower;
 
+/// A block's number is a u32: a file ends at 32 TiB.
+const MAX_BLOCKS: u64 = 1 << 32;
+
 impl Blocks {
-    /// Whether cutting at `size` leaves bytes of a present block behind the
-    /// end, which must read as zeros should the file grow again.
-    pub fn cut_leaves_tail(&self, size: u64) -> bool {
-        size < self.size && !size.is_multiple_of(BS) && self.is_present(size / BS)
+    /// Whether the block that the file's end cuts has bytes behind the end.
+    pub fn has_stale_tail(&self) -> bool {
+        self.stale_tail && self.tail().is_some()
     }
 
-    /// Cuts or extends. The data file is left alone: until the new length is
-    /// committed, the old blocks are what a crash would bring back.
-    pub fn set_len(&mut self, size: u64) {
+    /// The rest of the present block that the file's end cuts.
+    fn tail(&self) -> Option<std::ops::Range<u64>> {
+        let rest = self.size % BS;
+        (rest > 0 && self.is_present(self.size / BS)).then(|| self.size..self.size - rest + BS)
+    }
+
+    /// Cuts or extends. Cutting leaves the data file alone: until the new
+    /// length is committed, the old blocks are what a crash would bring back.
+    pub fn set_len<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        size: u64,
+    ) -> Result<(), OverlayError> {
+        if size.div_ceil(BS) > MAX_BLOCKS {
+            return Err(OverlayError::TooLarge);
+        }
+        if size > self.size {
+            self.zero_tail(ctx, ino)?;
+        }
         if size < self.size {
             let keep = size.div_ceil(BS);
             if let Ok(first) = u32::try_from(keep) {
@@ -34,19 +53,23 @@ impl Blocks {
             }
             self.base_len = self.base_len.min(size);
             self.excess = true;
+            self.stale_tail = true;
         }
         self.changed |= size != self.size;
         self.size = size;
         self.mtime_ns = now_ns();
+        Ok(())
     }
 
-    /// Zeros the rest of the block that `size` cuts. Only after the cut was
-    /// committed.
-    pub fn zero_tail(&mut self) -> Result<(), OverlayError> {
-        let rest = self.size.next_multiple_of(BS) - self.size;
-        if rest > 0 && self.is_present(self.size / BS) {
-            self.write_data(&vec![0; rest as usize], self.size)?;
+    /// Zeros what a cut has left behind the file's end. Before the file
+    /// grows: then the zeros are its content, whatever a crash brings back.
+    /// Otherwise only after the cut was committed.
+    pub fn zero_tail<L: Lower>(&mut self, ctx: &Ctx<'_, L>, ino: u64) -> Result<(), OverlayError> {
+        if let Some(tail) = self.tail().filter(|_| self.stale_tail) {
+            let zeros = vec![0; (tail.end - tail.start) as usize];
+            self.data_file(ctx, ino)?.write_all_at(&zeros, tail.start)?;
         }
+        self.stale_tail = false;
         Ok(())
     }
 
@@ -78,6 +101,9 @@ impl Blocks {
         range: std::ops::Range<u64>,
         keep_size: bool,
     ) -> Result<(), OverlayError> {
+        if range.end.div_ceil(BS) > MAX_BLOCKS {
+            return Err(OverlayError::TooLarge);
+        }
         let data = self.data_file(ctx, ino)?;
         let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
         match data.allocate(flags, range.start, range.end - range.start) {
@@ -86,6 +112,9 @@ impl Blocks {
             other => other?,
         }
         if !keep_size {
+            if range.end > self.size {
+                self.zero_tail(ctx, ino)?;
+            }
             self.grow(range.end);
             self.mtime_ns = now_ns();
         }
