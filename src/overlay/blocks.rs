@@ -274,9 +274,18 @@ impl Blocks {
         Ok(self.data.get_or_init(|| data))
     }
 
-    /// The data file, if it is open.
-    pub fn data(&self) -> Option<&Arc<dyn DataFile>> {
-        self.data.get()
+    /// The data file, if the file has any bytes there. It counts even where
+    /// nothing was written since it was opened: somebody else may have written
+    /// and closed the file, as PostgreSQL's backends do before a checkpoint.
+    pub fn unsynced<L: Lower>(
+        &self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+    ) -> Result<Option<Arc<dyn DataFile>>, OverlayError> {
+        if self.present.is_empty() {
+            return Ok(self.data.get().cloned());
+        }
+        self.data_file(ctx, ino).cloned().map(Some)
     }
 
     fn write_data(&self, buf: &[u8], offset: u64) -> Result<(), OverlayError> {
