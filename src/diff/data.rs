@@ -100,6 +100,11 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// The system's own.
     fn sync_names(&self) -> io::Result<()>;
+    /// Makes the bytes of all files durable, open or not (`syncfs`).
+    ///
+    /// # Errors
+    /// The system's own.
+    fn sync_bytes(&self) -> io::Result<()>;
     /// Free space, as `statvfs(3)` of the file system tells it.
     ///
     /// # Errors
@@ -198,6 +203,10 @@ impl Storage for DirStorage {
             return Err(e);
         }
         Ok(())
+    }
+
+    fn sync_bytes(&self) -> io::Result<()> {
+        Ok(nix::unistd::syncfs(&self.handle)?)
     }
 
     fn statvfs(&self) -> io::Result<nix::sys::statvfs::Statvfs> {

@@ -133,8 +133,11 @@ impl<L: Lower> Overlay<L> {
     /// own.
     pub fn set_attr(&self, ino: Ino, change: &AttrChange) -> Result<Attr, OverlayError> {
         self.diff()?;
+        // The tree is let go at once: setting a length may commit, which
+        // needs it.
+        let kind = self.kind(&self.tree(), ino);
         if let Some(size) = change.size {
-            match self.kind(&self.tree(), ino) {
+            match kind {
                 None => return Err(OverlayError::NotFound),
                 Some(InodeKind::Directory) => return Err(OverlayError::IsADirectory),
                 Some(InodeKind::File) => self.truncate(ino, size)?,
@@ -146,7 +149,7 @@ impl<L: Lower> Overlay<L> {
             TimeChange::At(time) => time_ns(time),
         });
         if let Some(mtime_ns) = mtime_ns
-            && self.kind(&self.tree(), ino) == Some(InodeKind::File)
+            && kind == Some(InodeKind::File)
         {
             self.set_content_mtime(ino, mtime_ns)?;
         }

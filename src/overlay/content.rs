@@ -241,7 +241,7 @@ impl Content {
             Self::Image { .. } => Ok((None, None)),
             Self::Blocks(blocks) => {
                 let origin = origin_path(ctx, ino);
-                let data = blocks.data().cloned();
+                let data = blocks.unsynced(ctx, ino)?;
                 Ok((data, blocks.snapshot(ino, origin).map(Snapshot::Blocks)))
             }
             Self::Whole(whole) => {

@@ -5,10 +5,10 @@ use nix::unistd::Whence;
 
 use super::attr::now_ns;
 use super::content::Content;
+use super::file::File;
 use super::lower::Lower;
 use super::tree::Ino;
 use super::{Overlay, OverlayError};
-use crate::diff::Batch;
 
 /// What `fallocate` is to do with a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,52 +66,33 @@ impl<L: Lower> Overlay<L> {
     pub(super) fn truncate(&self, ino: Ino, size: u64) -> Result<(), OverlayError> {
         let file = self.file(ino)?;
         let _syncing = file.syncing();
-        let mut content = file.content_mut();
-        content.make_writable(now_ns());
-        let blocks = match &mut *content {
-            Content::Whole(whole) => return Ok(whole.data.set_len(size)?),
-            Content::Blocks(blocks) => blocks,
-            Content::Image { .. } => return Err(OverlayError::ReadOnly),
-        };
-        let leaves_tail = blocks.cut_leaves_tail(size);
-        if leaves_tail {
-            blocks.data_file(&self.ctx(), ino.0)?;
+        if !self.cut(&file, size)? {
+            return Ok(());
         }
-        blocks.set_len(size);
-        if leaves_tail {
-            // Rare: PostgreSQL cuts relations between blocks. The old tail may
-            // only be overwritten once the cut is committed.
-            self.commit_content_alone(ino, &mut content)?;
-            if let Content::Blocks(blocks) = &mut *content {
-                blocks.zero_tail()?;
-            }
+        // Rare: PostgreSQL cuts relations between blocks. The old tail may
+        // only be overwritten once the cut is committed.
+        self.sync_locked(&file)?;
+        match &mut *file.content_mut() {
+            Content::Blocks(blocks) => blocks.zero_tail(&self.ctx(), ino.0),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Commits one file's content while its lock is held, so without a look
-    /// at the names. If the file has lost its name meanwhile, the record is
-    /// one that nothing leads to.
-    fn commit_content_alone(&self, ino: Ino, content: &mut Content) -> Result<(), OverlayError> {
-        let (data, snapshot) = content.snapshot(&self.ctx(), ino.0)?;
-        let Some(snapshot) = snapshot else {
-            return Ok(());
-        };
-        let mut batch = Batch::default();
-        snapshot.add_to(ino, &mut batch);
-        let synced = data
-            .map_or(Ok(()), |data| data.sync_data())
-            .map_err(OverlayError::Io);
-        let committed = synced.and_then(|()| Ok(self.diff()?.commit(&batch)?));
-        match committed {
-            Ok(()) => {
-                self.stored_mut().insert(ino.0);
-                Ok(())
+    /// Sets a file's length. `Ok(true)` if a block that it cuts keeps bytes
+    /// behind the new end.
+    fn cut(&self, file: &File, size: u64) -> Result<bool, OverlayError> {
+        let mut content = file.content_mut();
+        content.make_writable(now_ns());
+        match &mut *content {
+            Content::Whole(whole) => {
+                whole.data.set_len(size)?;
+                Ok(false)
             }
-            Err(e) => {
-                content.restore(snapshot);
-                Err(e)
+            Content::Blocks(blocks) => {
+                blocks.set_len(&self.ctx(), file.ino.0, size)?;
+                Ok(blocks.has_stale_tail())
             }
+            Content::Image { .. } => Err(OverlayError::ReadOnly),
         }
     }
 

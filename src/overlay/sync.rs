@@ -34,8 +34,13 @@ impl<L: Lower> Overlay<L> {
         }
         let file = self.file(ino)?;
         let _syncing = file.syncing();
-        let snapshot = self.sync_bytes(&file)?;
-        if snapshot.is_none() && !self.tree().needs_commit(ino) {
+        self.sync_locked(&file)
+    }
+
+    /// Does it for who holds the file's `sync` mutex.
+    pub(super) fn sync_locked(&self, file: &Arc<File>) -> Result<(), OverlayError> {
+        let snapshot = self.sync_bytes(file)?;
+        if snapshot.is_none() && !self.tree().needs_commit(file.ino) {
             return Ok(());
         }
         self.commit(snapshot.map(|s| (file.clone(), s)).into_iter().collect())
@@ -100,7 +105,10 @@ impl<L: Lower> Overlay<L> {
             return Ok(());
         }
         let files: Vec<Arc<File>> = self.files().values().cloned().collect();
-        let mut first_error = None;
+        // Files of the clone's own that were written and closed are in no
+        // table; their records may be committed long before their bytes.
+        let whole = self.diff()?.storage().sync_bytes();
+        let mut first_error = whole.err().map(OverlayError::Io);
         let mut snapshots = Vec::new();
         let mut guards = Vec::new();
         for file in &files {

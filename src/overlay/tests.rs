@@ -1,1 +1,8 @@
+//! Tests of the overlay as a whole, over a small image in memory.
 
+#![allow(clippy::unwrap_used)]
+
+mod disk;
+mod power;
+mod support;
+mod threads;

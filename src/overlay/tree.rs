@@ -30,8 +30,11 @@ impl Ino {
     /// The image node of an inode; `None` for the clone's own.
     #[must_use]
     pub fn node(self) -> Option<NodeId> {
-        let index = self.0.checked_sub(1).filter(|_| self < Self::FIRST_NEW)?;
-        u32::try_from(index).ok().map(NodeId)
+        // 2^32 less 1 would fit a u32 too, but is the first of the clone's own.
+        if self >= Self::FIRST_NEW {
+            return None;
+        }
+        u32::try_from(self.0.checked_sub(1)?).ok().map(NodeId)
     }
 }
 
@@ -381,4 +384,17 @@ pub struct InFlight {
     pending: Pending,
     seq: u64,
     next_ino: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clones_first_inode_is_no_node_of_the_image() {
+        assert_eq!(Ino(0).node(), None);
+        assert_eq!(Ino::ROOT.node(), Some(NodeId(0)));
+        assert_eq!(Ino(u64::from(u32::MAX)).node(), Some(NodeId(u32::MAX - 1)));
+        assert_eq!(Ino::FIRST_NEW.node(), None);
+    }
 }

@@ -1,0 +1,146 @@
+//! A block-wise file's length and space: cutting, growing, reserving, zeroing.
+
+use std::collections::BTreeSet;
+
+use nix::fcntl::FallocateFlags;
+
+use super::{BS, Blocks};
+use crate::diff::BLOCKS_PER_CHUNK;
+use crate::overlay::OverlayError;
+use crate::overlay::attr::now_ns;
+use crate::overlay::content::Ctx;
+use crate::overlay::lower::Lower;
+
+/// A block's number is a u32: a file ends at 32 TiB.
+const MAX_BLOCKS: u64 = 1 << 32;
+
+impl Blocks {
+    /// Whether the block that the file's end cuts has bytes behind the end.
+    pub fn has_stale_tail(&self) -> bool {
+        self.stale_tail && self.tail().is_some()
+    }
+
+    /// The rest of the present block that the file's end cuts.
+    fn tail(&self) -> Option<std::ops::Range<u64>> {
+        let rest = self.size % BS;
+        (rest > 0 && self.is_present(self.size / BS)).then(|| self.size..self.size - rest + BS)
+    }
+
+    /// Cuts or extends. Cutting leaves the data file alone: until the new
+    /// length is committed, the old blocks are what a crash would bring back.
+    pub fn set_len<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        size: u64,
+    ) -> Result<(), OverlayError> {
+        if size.div_ceil(BS) > MAX_BLOCKS {
+            return Err(OverlayError::TooLarge);
+        }
+        if size > self.size {
+            self.zero_tail(ctx, ino)?;
+        }
+        if size < self.size {
+            let keep = size.div_ceil(BS);
+            if let Ok(first) = u32::try_from(keep) {
+                let chunks: BTreeSet<u32> = self
+                    .present
+                    .range(first..)
+                    .map(|b| b / BLOCKS_PER_CHUNK)
+                    .collect();
+                self.present.remove_range(first..);
+                self.dirty.extend(chunks);
+            }
+            self.base_len = self.base_len.min(size);
+            self.excess = true;
+            self.stale_tail = true;
+        }
+        self.changed |= size != self.size;
+        self.size = size;
+        self.mtime_ns = now_ns();
+        Ok(())
+    }
+
+    /// Zeros what a cut has left behind the file's end. Before the file
+    /// grows: then the zeros are its content, whatever a crash brings back.
+    /// Otherwise only after the cut was committed.
+    pub fn zero_tail<L: Lower>(&mut self, ctx: &Ctx<'_, L>, ino: u64) -> Result<(), OverlayError> {
+        if let Some(tail) = self.tail().filter(|_| self.stale_tail) {
+            let zeros = vec![0; (tail.end - tail.start) as usize];
+            self.data_file(ctx, ino)?.write_all_at(&zeros, tail.start)?;
+        }
+        self.stale_tail = false;
+        Ok(())
+    }
+
+    /// Gives the space behind the last present block back. Only after a
+    /// commit of the state that no longer has the blocks there.
+    pub fn trim(&mut self) -> Result<(), OverlayError> {
+        if !self.excess || !self.is_clean() {
+            return Ok(());
+        }
+        if let Some(data) = self.data.get() {
+            let needed = self
+                .present
+                .max()
+                .map_or(0, |last| (u64::from(last) + 1) * BS);
+            if data.stat()?.len > needed {
+                data.set_len(needed)?;
+            }
+        }
+        self.excess = false;
+        Ok(())
+    }
+
+    /// Reserves space for a range, so that later writes to it do not meet a
+    /// full disk; extends the file unless `keep_size`.
+    pub fn reserve<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        range: std::ops::Range<u64>,
+        keep_size: bool,
+    ) -> Result<(), OverlayError> {
+        if range.end.div_ceil(BS) > MAX_BLOCKS {
+            return Err(OverlayError::TooLarge);
+        }
+        let data = self.data_file(ctx, ino)?;
+        let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match data.allocate(flags, range.start, range.end - range.start) {
+            // Without reservations the writes themselves find out.
+            Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {}
+            other => other?,
+        }
+        if !keep_size {
+            if range.end > self.size {
+                self.zero_tail(ctx, ino)?;
+            }
+            self.grow(range.end);
+            self.mtime_ns = now_ns();
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes of a range below the file's end read as zeros.
+    pub fn zero<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        range: std::ops::Range<u64>,
+    ) -> Result<(), OverlayError> {
+        const STEP: u64 = 1 << 20;
+        let zeros = vec![0; STEP as usize];
+        let end = range.end.min(self.size);
+        let mut at = range.start;
+        while at < end {
+            // Steps end on a multiple of 1 MiB, so that only the range's own
+            // ends can need filling up.
+            let stop = (at / STEP + 1).saturating_mul(STEP).min(end);
+            if let Some(part) = zeros.get(..(stop - at) as usize) {
+                self.write(ctx, ino, at, part)?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+}
