@@ -131,7 +131,7 @@ fn config_for(
     })
     .unwrap();
     let lists = preload::filter(&conf, &binaries.pkglibdir().expect("$libdir is found"));
-    let port = port::choose(None, run_dir, "").unwrap();
+    let port = port::choose(None, run_dir, "", &[]).unwrap();
     let settings = fence::settings(&FenceInput {
         major: binaries.major,
         data_directory: &data_directory,

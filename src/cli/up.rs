@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use super::common::ProfileArgs;
 use super::exit::Code;
 use super::{Verbosity, log};
-use crate::session::{Place, Ready, SessionError, Signals, Up};
+use crate::session::{Place, Ready, SessionError, Signals, Up, own_program};
 
 /// Mount the backup and run PostgreSQL on it
 ///
@@ -119,8 +119,8 @@ fn leave_the_terminal(place: &Place) -> io::Result<()> {
 /// Starts the same command again to stay, and waits until it is ready or has
 /// failed. Its errors go straight to our standard error.
 fn detach() -> Result<Code, SessionError> {
-    let program = Path::new("/proc/self/exe");
-    let failed = |e| SessionError::io("run", program, e);
+    let program = own_program();
+    let failed = |e| SessionError::io("run", &program, e);
     let signals = Signals::install().map_err(failed)?;
     let arguments = std::env::args_os().skip(1).map(|argument| {
         let is_flag = argument == "--detach" || argument == "-d";
@@ -130,7 +130,7 @@ fn detach() -> Result<Code, SessionError> {
             argument
         }
     });
-    let mut child = Command::new(program)
+    let mut child = Command::new(&program)
         .arg0("pbkfs")
         .args(arguments)
         .stdin(Stdio::null())

@@ -11,7 +11,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -86,18 +86,20 @@ impl Holder {
     }
 
     fn spawn(dirs: &[PathBuf]) -> Result<Self, SessionError> {
-        let program = Path::new("/proc/self/exe");
-        let mut command = Command::new(program);
+        let program = own_program();
+        let mut command = Command::new(&program);
         command.arg0("pbkfs").arg(SUBCOMMAND).args(dirs);
         // In a session of its own: a terminal's Ctrl-C must not take the lock
         // away before the mount is gone.
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // Ours would keep whoever reads it waiting.
+            .stderr(Stdio::null())
             .process_group(0);
         let child = command
             .spawn()
-            .map_err(|e| SessionError::io("run", program, e))?;
+            .map_err(|e| SessionError::io("run", &program, e))?;
         Ok(Self { child })
     }
 
@@ -157,6 +159,15 @@ impl Drop for Holder {
             // Its standard input ends here, and it lets go.
             let _ = self.release();
         }
+    }
+}
+
+/// The program that this process runs, by its name where it still has one.
+#[must_use]
+pub fn own_program() -> PathBuf {
+    match std::env::current_exe() {
+        Ok(path) if path.exists() => path,
+        _ => PathBuf::from("/proc/self/exe"),
     }
 }
 

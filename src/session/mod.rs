@@ -26,7 +26,7 @@ mod up;
 
 pub use down::{Down, down};
 pub use error::SessionError;
-pub use locks::hold_locks;
+pub use locks::{hold_locks, own_program};
 pub use place::{Place, run_root};
 pub use resolve::{Resolved, resolve};
 pub use signals::Signals;
