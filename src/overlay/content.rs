@@ -197,38 +197,26 @@ impl Content {
         }
     }
 
-    /// Brings all of the file into the diff.
+    /// Brings all of an untouched image file into the diff, and gives it. A
+    /// file with changed blocks stays as it is (`None`): its record in the
+    /// store would not survive that the kernel cuts the data file by itself.
     pub fn make_whole<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
         ino: u64,
-        origin: NodeId,
-    ) -> Result<(), OverlayError> {
-        let whole = match self {
-            Self::Whole(_) => return Ok(()),
-            Self::Blocks(blocks) => {
-                let data = blocks.complete(ctx, ino)?;
-                Whole {
-                    data,
-                    origin: Some(origin),
-                    committed: false,
-                    pristine: None,
-                }
-            }
-            Self::Image { node, len } => {
-                let mut blocks = Blocks::new(*node, *len, ctx.lower.timestamp_ns());
-                let data = blocks.complete(ctx, ino)?;
-                let pristine = Some(data.stat()?);
-                Whole {
-                    data,
-                    origin: Some(origin),
-                    committed: false,
-                    pristine,
-                }
-            }
+    ) -> Result<Option<DataStat>, OverlayError> {
+        let Self::Image { node, len } = *self else {
+            return Ok(None);
         };
-        *self = Self::Whole(whole);
-        Ok(())
+        let data = Blocks::new(node, len, ctx.lower.timestamp_ns()).complete(ctx, ino)?;
+        let pristine = data.stat()?;
+        *self = Self::Whole(Whole {
+            data,
+            origin: Some(node),
+            committed: false,
+            pristine: Some(pristine),
+        });
+        Ok(Some(pristine))
     }
 
     /// The data file to sync before a commit, and what to commit.

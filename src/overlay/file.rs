@@ -65,7 +65,10 @@ impl<L: Lower> Overlay<L> {
             None => return Err(OverlayError::NotFound),
         }
         // Counted under the tree's lock: an unlink either sees the file open
-        // or comes first.
+        // or comes first, and then its bytes may be gone any moment.
+        if tree.is_dead(ino) && !self.is_open(ino) {
+            return Err(OverlayError::NotFound);
+        }
         self.file(ino)?.opens.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -102,10 +105,29 @@ impl<L: Lower> Overlay<L> {
             return;
         }
         self.drop_pristine(&file);
+        drop(file);
+        self.forget_if_idle(ino);
+    }
+
+    /// Takes a file out of the table if loading it again would give the same:
+    /// nobody has it open or is about to use it, and all of it is committed.
+    fn forget_if_idle(&self, ino: Ino) {
         let mut files = self.files_mut();
-        // Somebody may have opened it since.
-        if !file.is_open() && file.is_clean() {
+        let idle = files.get(&ino.0).is_some_and(|file| {
+            // A count above one is a write, cut or fsync in progress. None
+            // can begin meanwhile: they all get the file from the table.
+            Arc::strong_count(file) == 1 && !file.is_open() && file.is_clean()
+        });
+        if idle {
             files.remove(&ino.0);
+        }
+    }
+
+    /// Forgets the files that are closed and clean by now.
+    pub(super) fn forget_idle(&self) {
+        let idle: Vec<u64> = self.files().keys().copied().collect();
+        for ino in idle {
+            self.forget_if_idle(Ino(ino));
         }
     }
 
@@ -126,34 +148,28 @@ impl<L: Lower> Overlay<L> {
         if let Content::Whole(whole) = &*content {
             return Ok(Some(whole.data.clone()));
         }
-        let Some(node) = ino.node() else {
-            return Ok(None);
-        };
         // Blocks of it may be in the kernel's cache if it is open already;
         // one inode is never served in both ways at once.
         let first = file.opens.load(Ordering::Acquire) <= 1;
-        if !first
-            || content.stat()?.len > WHOLE_COPY_LIMIT
-            || self.lower.len(node)? > WHOLE_COPY_LIMIT
-        {
+        if !first || content.stat()?.len > WHOLE_COPY_LIMIT {
             return Ok(None);
         }
-        if let Err(error) = content.make_whole(&self.ctx(), ino.0, node) {
-            // The disk is full, or a page of the backup is bad. Served block
-            // by block, what can be read still is.
-            tracing::debug!(ino = ino.0, %error, "not copied up");
-            if matches!(&*content, Content::Image { .. }) {
-                self.diff()?.storage().remove(ino.0)?;
+        match content.make_whole(&self.ctx(), ino.0) {
+            Ok(None) => {}
+            Ok(Some(copied)) => {
+                self.pristine_bytes.fetch_add(copied.len, Ordering::Relaxed);
             }
-            return Ok(None);
+            Err(error) => {
+                // The disk is full, or a page of the backup is bad. Served
+                // block by block, what can be read still is.
+                tracing::debug!(ino = ino.0, %error, "not copied up");
+                if matches!(&*content, Content::Image { .. }) {
+                    self.diff()?.storage().remove(ino.0)?;
+                }
+            }
         }
         match &*content {
-            Content::Whole(whole) => {
-                if let Some(stat) = whole.pristine {
-                    self.pristine_bytes.fetch_add(stat.len, Ordering::Relaxed);
-                }
-                Ok(Some(whole.data.clone()))
-            }
+            Content::Whole(whole) => Ok(Some(whole.data.clone())),
             _ => Ok(None),
         }
     }
@@ -165,21 +181,19 @@ impl<L: Lower> Overlay<L> {
             return;
         }
         let _syncing = file.syncing();
-        let mut content = file.content_mut();
-        if file.is_open() {
-            return;
-        }
-        if let Err(error) = self.discard_if_pristine(file.ino, &mut content) {
+        if let Err(error) = self.discard_if_pristine(file) {
             tracing::warn!(ino = file.ino.0, %error, "cannot drop an unchanged copy");
         }
     }
 
-    /// Gives an unchanged copy back to the image. `Ok(true)` if it was one.
-    pub(super) fn discard_if_pristine(
-        &self,
-        ino: Ino,
-        content: &mut Content,
-    ) -> Result<bool, OverlayError> {
+    /// Gives a closed, unchanged copy back to the image. `Ok(true)` if it was
+    /// one. The caller holds the file's `sync` mutex.
+    pub(super) fn discard_if_pristine(&self, file: &File) -> Result<bool, OverlayError> {
+        let mut content = file.content_mut();
+        // The kernel may be writing past the overlay into one that is open.
+        if file.is_open() {
+            return Ok(false);
+        }
         let Content::Whole(whole) = &*content else {
             return Ok(false);
         };
@@ -190,7 +204,7 @@ impl<L: Lower> Overlay<L> {
             return Ok(false);
         }
         let len = whole.data.stat()?.len;
-        self.diff()?.storage().remove(ino.0)?;
+        self.diff()?.storage().remove(file.ino.0)?;
         *content = Content::Image { node, len };
         let _ = self
             .pristine_bytes

@@ -68,7 +68,7 @@ impl<L: Lower> Overlay<L> {
     /// # Errors
     /// The diff's own; a later call tries again.
     pub fn sync_names(&self) -> Result<(), OverlayError> {
-        if self.is_read_only() || !self.tree().has_pending() {
+        if self.is_read_only() || self.tree().is_durable() {
             return Ok(());
         }
         self.commit(Vec::new())
@@ -92,6 +92,7 @@ impl<L: Lower> Overlay<L> {
         for ino in cut {
             self.sync_file(ino)?;
         }
+        self.forget_idle();
         self.sync_names()
     }
 
@@ -104,7 +105,9 @@ impl<L: Lower> Overlay<L> {
         if self.is_read_only() {
             return Ok(());
         }
-        let files: Vec<Arc<File>> = self.files().values().cloned().collect();
+        let mut files: Vec<Arc<File>> = self.files().values().cloned().collect();
+        // Who takes several sync mutexes takes them in this order.
+        files.sort_by_key(|file| file.ino);
         // Files of the clone's own that were written and closed are in no
         // table; their records may be committed long before their bytes.
         let whole = self.diff()?.storage().sync_bytes();
@@ -116,8 +119,7 @@ impl<L: Lower> Overlay<L> {
                 continue;
             }
             guards.push(file.syncing());
-            let dropped = self.discard_if_pristine(file.ino, &mut file.content_mut());
-            let synced = match dropped {
+            let synced = match self.discard_if_pristine(file) {
                 Ok(true) => Ok(None),
                 Ok(false) => self.sync_bytes(file),
                 Err(e) => Err(e),
@@ -128,9 +130,12 @@ impl<L: Lower> Overlay<L> {
                 Err(e) => first_error = first_error.or(Some(e)),
             }
         }
-        if !snapshots.is_empty() || self.tree().has_pending() {
+        if !snapshots.is_empty() || !self.tree().is_durable() {
             first_error = first_error.or(self.commit(snapshots).err());
         }
+        drop(guards);
+        drop(files);
+        self.forget_idle();
         first_error.map_or(Ok(()), Err)
     }
 

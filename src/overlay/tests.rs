@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod disk;
+mod full;
 mod power;
 mod support;
 mod threads;

@@ -132,6 +132,9 @@ pub struct Tree {
     /// Directories that are elsewhere than the image has them, or new.
     parents: HashMap<Ino, Ino>,
     dead: HashMap<Ino, Dead>,
+    /// The image's inodes that were dead and whose removal is committed:
+    /// nothing leads to them ever again.
+    gone: HashSet<Ino>,
     next_ino: u64,
     stored_next_ino: u64,
     pending: Pending,
@@ -146,6 +149,7 @@ impl Default for Tree {
             entries: HashMap::new(),
             parents: HashMap::new(),
             dead: HashMap::new(),
+            gone: HashSet::new(),
             next_ino: Ino::FIRST_NEW.0,
             stored_next_ino: Ino::FIRST_NEW.0,
             pending: Pending::default(),
@@ -228,7 +232,8 @@ impl Tree {
 
     /// Whether the inode has lost its last name.
     pub fn is_dead(&self, ino: Ino) -> bool {
-        self.dead.contains_key(&ino)
+        let unknown = || ino.node().is_none() && !self.inodes.contains_key(&ino);
+        self.dead.contains_key(&ino) || self.gone.contains(&ino) || unknown()
     }
 
     /// Adds a new inode and gives its number.
@@ -314,6 +319,8 @@ impl Tree {
             self.inodes.remove(ino);
             if ino.node().is_none() {
                 self.pending.inodes.remove(ino);
+            } else {
+                self.gone.insert(*ino);
             }
         }
         ready
@@ -326,8 +333,10 @@ impl Tree {
             .is_some_and(|inode| inode.changed > self.durable_seq)
     }
 
-    pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+    /// Whether all names and inodes are committed. A commit that is still on
+    /// its way does not count.
+    pub fn is_durable(&self) -> bool {
+        self.pending.is_empty() && self.seq == self.durable_seq
     }
 
     /// The pending changes as a batch, with what [`Tree::commit_done`] or

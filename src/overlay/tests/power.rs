@@ -86,8 +86,10 @@ struct Model {
     files: HashMap<usize, Vec<Vec<u8>>>,
     /// The names since they were last made durable, the present last.
     names: Vec<Names>,
-    /// Files whose name has changed since then.
-    renamed: BTreeSet<usize>,
+    /// How many moments before `names` are forgotten.
+    forgotten: usize,
+    /// The moment at which a file got its name.
+    renamed: BTreeMap<usize, usize>,
     next_file: usize,
 }
 
@@ -96,7 +98,8 @@ impl Model {
         let mut model = Self {
             files: HashMap::new(),
             names: vec![Names::new()],
-            renamed: BTreeSet::new(),
+            forgotten: 0,
+            renamed: BTreeMap::new(),
             next_file: 0,
         };
         for (i, len) in BASE_LENS.into_iter().enumerate() {
@@ -124,16 +127,25 @@ impl Model {
         states.push(bytes);
     }
 
+    fn moment(&self) -> usize {
+        self.forgotten + self.names.len() - 1
+    }
+
     fn names_are_durable(&mut self) {
-        self.names.drain(..self.names.len() - 1);
-        self.renamed.clear();
+        self.names_are_durable_since(self.moment());
+    }
+
+    fn names_are_durable_since(&mut self, moment: usize) {
+        let past = moment.saturating_sub(self.forgotten);
+        self.names.drain(..past);
+        self.forgotten += past;
     }
 
     fn file_is_durable(&mut self, file: usize) {
         let states = self.files.get_mut(&file).unwrap();
         states.drain(..states.len() - 1);
-        if self.renamed.contains(&file) {
-            self.names_are_durable();
+        if let Some(moment) = self.renamed.get(&file) {
+            self.names_are_durable_since(*moment);
         }
     }
 
@@ -146,8 +158,8 @@ impl Model {
                     for (name, file) in names {
                         self.files.insert(*file, vec![found[*name].clone()]);
                     }
+                    self.forgotten = self.moment();
                     self.names = vec![names.clone()];
-                    self.renamed.clear();
                     return Ok(());
                 }
                 Err(reason) => reasons.push(reason),
@@ -320,10 +332,10 @@ impl Run {
         let file = self.model.next_file;
         self.model.next_file += 1;
         self.model.files.insert(file, vec![Vec::new()]);
-        self.model.renamed.insert(file);
         self.model.change_names(|names| {
             names.insert(name, file);
         });
+        self.model.renamed.insert(file, self.model.moment());
         let ino = self.overlay.make(Ino::ROOT, name)?;
         self.overlay.release(ino);
         Ok(())
@@ -343,11 +355,11 @@ impl Run {
         let Some(file) = self.model.now().get(from).copied().filter(|_| from != to) else {
             return Ok(());
         };
-        self.model.renamed.insert(file);
         self.model.change_names(|names| {
             names.remove(from);
             names.insert(to, file);
         });
+        self.model.renamed.insert(file, self.model.moment());
         let (from, to) = (OsStr::new(from), OsStr::new(to));
         self.overlay
             .rename(Ino::ROOT, from, Ino::ROOT, to, RenameMode::Replace)
