@@ -4,6 +4,7 @@
 mod common;
 mod down;
 mod exit;
+mod generate;
 mod log;
 mod plan;
 mod status;
@@ -47,10 +48,16 @@ Exit codes:
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Verbosity {
     /// Log more; twice for everything
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 990)]
     verbose: u8,
     /// Log errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 991
+    )]
     quiet: bool,
 }
 
@@ -60,6 +67,7 @@ enum Command {
     Down(down::DownArgs),
     Status(status::StatusArgs),
     Plan(plan::PlanArgs),
+    Generate(generate::GenerateArgs),
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -89,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Down(args) => down::run(&args, cli.verbosity),
         Command::Status(args) => status::run(&args, cli.verbosity),
         Command::Plan(args) => plan::run(&args, cli.verbosity),
+        Command::Generate(args) => generate::run(&args, cli.verbosity),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {
