@@ -4,6 +4,7 @@
 
 mod disk;
 mod full;
+mod model;
 mod power;
 mod support;
 mod threads;
