@@ -5,6 +5,7 @@
 mod disk;
 mod full;
 mod model;
+mod operations;
 mod power;
 mod support;
 mod threads;
