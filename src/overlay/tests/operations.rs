@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::support::{BS, IMAGE_TIME_NS, MemLower, memory_dir, open_in, options, pattern};
-use crate::diff::{InodeKind, system_time};
+use crate::diff::system_time;
 use crate::overlay::{
     AttrChange, FallocateMode, HIDDEN_DIR, Ino, Overlay, OverlayError, RenameMode, SeekKind,
     TimeChange,
@@ -246,6 +246,17 @@ fn rename_replaces_and_exchanges() {
     assert!(f.contents("base/5/1259").unwrap() == pattern(2, 0, BS));
     assert_eq!(f.contents("empty").unwrap(), b"15\n");
     assert!(f.names("PG_VERSION").is_empty());
+}
+
+#[test]
+fn a_directory_that_was_replaced_leaves_no_record() {
+    let f = Fixture::new();
+    let new = f.make_dir(Ino::ROOT, name("new"), 0o700, 0, 0).unwrap();
+    f.sync_names().unwrap();
+    f.rename_paths("empty", "new", RenameMode::Replace).unwrap();
+    f.sync_names().unwrap();
+    let stored = f.diff().unwrap().store().namespace().unwrap().inodes;
+    assert!(stored.iter().all(|(ino, _)| *ino != new.ino.0));
 }
 
 #[test]
