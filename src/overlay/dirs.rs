@@ -72,7 +72,7 @@ impl<L: Lower> Overlay<L> {
         self.merged_names(tree, dir).is_empty()
     }
 
-    fn parent(&self, tree: &Tree, dir: Ino) -> Ino {
+    pub(super) fn parent(&self, tree: &Tree, dir: Ino) -> Ino {
         tree.parent(dir)
             .or_else(|| dir.node().map(|node| Ino::of_node(self.lower.parent(node))))
             .unwrap_or(Ino::ROOT)

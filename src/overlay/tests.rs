@@ -4,6 +4,8 @@
 
 mod disk;
 mod full;
+mod model;
+mod operations;
 mod power;
 mod support;
 mod threads;

@@ -278,6 +278,7 @@ impl Tree {
     /// Marks an inode whose last name went. `open` tells whether somebody
     /// still uses its bytes.
     pub fn bury(&mut self, ino: Ino, open: bool) {
+        self.seq += 1;
         let seq = match self.inodes.get(&ino) {
             Some(inode) if !inode.maybe_stored && ino.node().is_none() => 0,
             _ => self.seq,

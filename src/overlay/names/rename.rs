@@ -44,6 +44,14 @@ impl<L: Lower> Overlay<L> {
             .resolve(&tree, parent, name)
             .ok_or(OverlayError::NotFound)?;
         let taken = self.resolve(&tree, new_parent, new_name);
+        let swaps = taken.filter(|_| mode == RenameMode::Exchange);
+        if self.is_within(&tree, new_parent, ino)
+            || swaps.is_some_and(|other| self.is_within(&tree, parent, other))
+        {
+            return Err(OverlayError::Invalid(
+                "a directory cannot be moved into itself",
+            ));
+        }
         if taken == Some(ino) && mode != RenameMode::NoReplace {
             return Ok(());
         }
@@ -64,6 +72,17 @@ impl<L: Lower> Overlay<L> {
         self.touch(&mut tree, new_parent)?;
         self.reclaim(tree);
         Ok(())
+    }
+
+    /// Whether `dir` is `above` or below it.
+    fn is_within(&self, tree: &Tree, mut dir: Ino, above: Ino) -> bool {
+        while dir != above {
+            if dir == Ino::ROOT {
+                return false;
+            }
+            dir = self.parent(tree, dir);
+        }
+        true
     }
 
     /// Takes `old` away so that `ino` can have its name.

@@ -73,6 +73,14 @@ impl MemLower {
         self.add(path, Body::Symlink(target.into()))
     }
 
+    pub fn file_bytes(&self, path: &str) -> &[u8] {
+        let mut node = NodeId(0);
+        for part in Path::new(path) {
+            node = self.lookup(node, part).unwrap();
+        }
+        self.bytes(node)
+    }
+
     fn node(&self, node: NodeId) -> &Node {
         &self.nodes[node.0 as usize]
     }
@@ -177,6 +185,13 @@ pub fn options(passthrough: bool) -> OverlayOptions {
         tablespace_version_dir: Some("PG_15_202209061".into()),
         passthrough,
     }
+}
+
+/// A directory where syncing costs nothing, if the system has one.
+pub fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 /// An overlay whose diff is in `dir`.
