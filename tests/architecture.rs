@@ -53,17 +53,21 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("postgres::", &["server/"]),
     (
         "process::Command",
-        &["server/", "session/", "fuse/", "cli/up.rs", "catalog/probackup"],
+        &[
+            "server/",
+            "session/",
+            "fuse/",
+            "cli/up.rs",
+            "catalog/probackup",
+        ],
     ),
 ];
 
 /// Files that may be longer than [`LINES`] without their tests, and why.
-const LONG: &[(&str, &str)] = &[
-    (
-        "fuse/adapter.rs",
-        "one `impl Filesystem`, which Rust does not let be parted",
-    ),
-];
+const LONG: &[(&str, &str)] = &[(
+    "fuse/adapter.rs",
+    "one `impl Filesystem`, which Rust does not let be parted",
+)];
 
 /// How long a file should be at most, without its tests.
 const LINES: usize = 400;
@@ -181,7 +185,10 @@ fn modules_use_each_other_in_one_direction() {
     let mut known = BTreeSet::new();
     for (module, may_use) in MAY_USE {
         for used in *may_use {
-            assert!(known.contains(used), "the table lets {module} use {used} too early");
+            assert!(
+                known.contains(used),
+                "the table lets {module} use {used} too early"
+            );
         }
         known.insert(*module);
     }
@@ -276,7 +283,14 @@ fn every_dependency_is_accounted_for() {
     let listed: BTreeSet<&str> = section
         .lines()
         .filter_map(|line| line.strip_prefix("- "))
-        .flat_map(|line| line.split(':').next().unwrap().split('`').skip(1).step_by(2))
+        .flat_map(|line| {
+            line.split(':')
+                .next()
+                .unwrap()
+                .split('`')
+                .skip(1)
+                .step_by(2)
+        })
         .collect();
     let mut used = BTreeSet::new();
     for table in ["dependencies", "dev-dependencies"] {
@@ -289,6 +303,9 @@ fn every_dependency_is_accounted_for() {
         }
     }
     for name in listed {
-        assert!(used.contains(name), "ARCHITECTURE.md names {name}, which is not used");
+        assert!(
+            used.contains(name),
+            "ARCHITECTURE.md names {name}, which is not used"
+        );
     }
 }

@@ -43,7 +43,11 @@ fn the_manual_pages_are_those_of_the_program() {
     let made = files(dir.path());
     let kept = files(&Path::new(ROOT).join("man"));
     let names = |pages: &BTreeMap<String, String>| pages.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&kept), names(&made), "other pages than those in man/; {MEND}");
+    assert_eq!(
+        names(&kept),
+        names(&made),
+        "other pages than those in man/; {MEND}"
+    );
     for (name, text) in &made {
         assert_eq!(&kept[name], text, "man/{name} is out of date; {MEND}");
     }
@@ -63,12 +67,18 @@ fn every_command_has_a_page_and_an_example() {
     let mut count = 0;
     for command in commands {
         let page = read(&format!("man/pbkfs-{command}.1"));
-        assert!(page.contains(".SH EXAMPLES"), "pbkfs-{command}.1 shows no example");
+        assert!(
+            page.contains(".SH EXAMPLES"),
+            "pbkfs-{command}.1 shows no example"
+        );
         let reference = format!("pbkfs\\-{command}(1)");
         assert!(main.contains(&reference), "pbkfs.1 does not name {command}");
         count += 1;
     }
-    assert!(count >= 5, "the help lists its commands in another form:\n{help}");
+    assert!(
+        count >= 5,
+        "the help lists its commands in another form:\n{help}"
+    );
 }
 
 #[test]
@@ -76,7 +86,10 @@ fn completions_offer_what_is_for_people() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = pbkfs(&["generate", "completions", shell]);
         assert!(script.contains("detach"), "{shell}: {script}");
-        assert!(!script.contains("hold-locks"), "{shell} offers a hidden command");
+        assert!(
+            !script.contains("hold-locks"),
+            "{shell} offers a hidden command"
+        );
     }
 }
 
@@ -96,10 +109,16 @@ fn every_test_that_the_requirements_name_exists() {
             attributes.contains("#[test]")
         });
         // A proptest's functions stand within its macro, under the same attribute.
-        assert!(exists, "REQUIREMENTS.md names {reference}, and {file} has no such test");
+        assert!(
+            exists,
+            "REQUIREMENTS.md names {reference}, and {file} has no such test"
+        );
         named += 1;
     }
-    assert!(named > 50, "only {named} tests are named, or they are written in another form");
+    assert!(
+        named > 50,
+        "only {named} tests are named, or they are written in another form"
+    );
 }
 
 #[test]
@@ -124,7 +143,10 @@ fn links_between_the_texts_lead_somewhere() {
                 continue;
             }
             let path = dir.join(target.split('#').next().unwrap());
-            assert!(path.exists(), "{text} links to {target}, which is not there");
+            assert!(
+                path.exists(),
+                "{text} links to {target}, which is not there"
+            );
         }
     }
 }

@@ -27,7 +27,7 @@ const PROGRAM: &str = "pbkfs";
     subcommand_value_name = "WHAT",
     after_help = "\
 Examples:
-  pbkfs generate man /usr/local/share/man/man1
+  pbkfs generate man man
   pbkfs generate completions bash >/etc/bash_completion.d/pbkfs"
 )]
 pub struct GenerateArgs {
