@@ -253,7 +253,7 @@ fn try_in_shell(dir: &Path, script: &str) -> String {
     let copy = dir.parent().unwrap().join("try");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let call = format!(
-        "{} --ignored --nocapture read_only_catalogs_and_other_users",
+        "{} --nocapture read_only_catalogs_and_other_users",
         copy.display()
     );
     let output = Command::new("unshare")
