@@ -4,7 +4,7 @@
 //! The tables are described in [`super::record`].
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
@@ -42,8 +42,8 @@ pub struct Namespace {
 /// The diff's metadata.
 pub struct Store {
     backend: StoreBackend,
-    // `None` only while a failed store is opened anew.
-    database: Mutex<Option<Database>>,
+    // `None` before the first use, and after a failure.
+    database: RwLock<Option<Database>>,
 }
 
 impl Store {
@@ -54,7 +54,7 @@ impl Store {
     pub fn open(backend: StoreBackend) -> Result<Self, DiffError> {
         let store = Self {
             backend,
-            database: Mutex::new(None),
+            database: RwLock::new(None),
         };
         store.with("opened", |database| {
             let new = {
@@ -88,9 +88,10 @@ impl Store {
         }
     }
 
-    /// Runs `work` on the database. After an I/O error (a full disk) redb
-    /// refuses all further use of a handle, though what is on disk is whole:
-    /// the next call then opens it anew.
+    /// Runs `work` on the database. Reads go on while a commit is under way.
+    /// After an I/O error (a full disk) redb refuses all further use of a
+    /// handle, though what is on disk is whole: the next call then opens it
+    /// anew.
     fn with<T>(
         &self,
         action: &'static str,
@@ -101,24 +102,30 @@ impl Store {
             path: self.backend.path().to_owned(),
             source: Box::new(source),
         };
-        let mut guard: MutexGuard<'_, _> =
-            self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = match guard.take() {
-            Some(database) => database,
-            None => self.backend.open().map_err(wrap)?,
+        let result = loop {
+            let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(database) = &*open {
+                break work(database);
+            }
+            drop(open);
+            let mut closed = self.closed();
+            if closed.is_none() {
+                *closed = Some(self.backend.open().map_err(wrap)?);
+            }
         };
-        match work(&database) {
-            Ok(value) => {
-                *guard = Some(database);
-                Ok(value)
+        result.map_err(|e| {
+            if matches!(e, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                *self.closed() = None;
             }
-            Err(e) => {
-                if !matches!(e, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                    *guard = Some(database);
-                }
-                Err(wrap(e))
-            }
-        }
+            wrap(e)
+        })
+    }
+
+    /// The handle while nobody uses it.
+    fn closed(&self) -> RwLockWriteGuard<'_, Option<Database>> {
+        self.database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies `batch` durably, all of it or nothing.
