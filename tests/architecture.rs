@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("diff", &[]),
     ("overlay", &["diff", "image", "pg"]),
     ("fuse", &["overlay", "diff"]),
-    ("server", &["pg"]),
+    ("server", &[]),
     ("profile", &[]),
     (
         "session",
