@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use redb::backends::FileBackend;
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
     WriteTransaction,
@@ -48,7 +49,7 @@ impl StoreBackend {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         Ok(match self {
-            Self::File(path) => builder.create_file(open_file(path)?)?,
+            Self::File(path) => builder.create_with_backend(FileBackend::new(open_file(path)?)?)?,
             Self::Custom(make) => builder.create_with_backend(Boxed(make()))?,
         })
     }
