@@ -765,3 +765,44 @@ fn resident_kb(pid: i64) -> u64 {
     let kb = line.unwrap().trim().trim_end_matches(" kB");
     kb.parse().unwrap()
 }
+
+/// The diff's disk is so full at the end that the last names cannot be saved.
+#[test]
+fn an_unmount_that_loses_something_says_so() {
+    let mut steps = Steps::root();
+    let small = steps.sandbox.path("small");
+    fs::create_dir(&small).unwrap();
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(&small);
+    run(&mut mount, LIMIT).expect_ok();
+    steps.diff = small.join("diff");
+    steps.mount_with_diff("latest").expect_ok();
+    // The commit at the end needs room for these names.
+    let fill = "i=0; while [ $i -lt 1500 ]; do : > \"$1-$i\"; i=$((i+1)); done
+                head -c 1200000 /dev/zero > \"$1\" || true";
+    steps.in_mount(
+        fill,
+        "a-name-as-long-as-it-takes-to-fill-a-page-of-the-store",
+        "",
+    );
+    let output = steps.unmount(&[]);
+    refused(&output, 3, "not all went well");
+    refused(&output, 3, "meta.redb");
+    assert!(!steps.is_mounted());
+    run(Command::new("umount").arg(&small), LIMIT).expect_ok();
+    assert_nothing_stays(&steps.sandbox);
+}
+
+/// However the flags are written; the process behind is started once.
+#[test]
+fn detach_among_other_short_flags() {
+    let sandbox = Sandbox::root(FIXTURE);
+    let clone = sandbox.profile("latest").mount_only().write();
+    let ready = clone.pbkfs("up", &["-vd"]).expect_ok();
+    assert!(ready.starts_with("ready target="), "{ready}");
+    assert_eq!(clone.status().len(), 1);
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}

@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 
 pub(super) use root::OpenRoot;
 
+use super::backend::StoreBackend;
 use super::binding::{BINDING_FILE, Binding, TEMPORARY_FILE};
 use super::error::DiffError;
 use super::lock::{DiffLock, LockHolder};
 use super::record::ContentRecord;
-use super::store::{Namespace, Store, StoreBackend};
+use super::store::{Namespace, Store};
 use super::{DATA_DIR, META_FILE, NameEntry};
 use crate::pg::relation::RelationFile;
 

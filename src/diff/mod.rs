@@ -12,6 +12,7 @@
 //! one rule that both rest on: **metadata that points at bytes is committed
 //! only after those bytes are on disk.**
 
+mod backend;
 mod binding;
 mod cleanup;
 mod data;
@@ -24,6 +25,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use backend::StoreBackend;
 pub use binding::{Binding, FORMAT_VERSION};
 pub use cleanup::{Changes, Cleanup};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
@@ -32,7 +34,7 @@ pub use lock::{DiffLock, LockHolder};
 pub use record::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,
 };
-pub use store::{Namespace, Store, StoreBackend};
+pub use store::{Namespace, Store};
 
 const META_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";

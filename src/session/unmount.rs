@@ -62,7 +62,7 @@ pub fn unmount(target: &Path, force: bool) -> Result<Down, SessionError> {
         false => end(&place, &state)?,
     };
     if !ended {
-        return Err(did_not_end(&place, &state, PATIENCE));
+        return Err(did_not_end(&place, &target, Some(state.pid), PATIENCE));
     }
     finish_dead(&target, Some(state))
 }
