@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("catalog", &["pg"]),
     ("chain", &["catalog", "pg"]),
     ("image", &["chain", "catalog", "pg"]),
-    ("diff", &[]),
+    ("diff", &["pg"]),
     ("overlay", &["diff", "image", "pg"]),
     ("fuse", &["overlay", "diff"]),
     ("server", &[]),
@@ -58,7 +58,7 @@ const STARTERS: &[&str] = &[
     "server/",
     "session/",
     "fuse/",
-    "cli/up.rs",
+    "cli/background.rs",
     "catalog/probackup",
 ];
 
