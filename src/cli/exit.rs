@@ -55,7 +55,7 @@ impl Code {
     /// to be thought about here.
     pub fn of(error: &SessionError) -> Self {
         match error {
-            SessionError::Profile(_) => Self::Usage,
+            SessionError::Profile(_) | SessionError::NoDiff { .. } => Self::Usage,
             SessionError::Catalog(_)
             | SessionError::Chain(_)
             | SessionError::Image(_)
@@ -64,6 +64,7 @@ impl Code {
             SessionError::Probackup(e) => of_probackup(e),
             SessionError::Locks { .. }
             | SessionError::DidNotEnd { .. }
+            | SessionError::NoAnswer { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
             | SessionError::Io { .. }

@@ -2,6 +2,7 @@
 //! codes ([`exit`]).
 
 mod common;
+mod diff;
 mod down;
 mod exit;
 mod log;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::profile::LogFormat;
 use crate::session;
 use exit::Code;
 
@@ -43,8 +45,8 @@ Exit codes:
   6  mount failed
   7  PostgreSQL failed to start, or died";
 
-/// How much is logged.
-#[derive(Debug, Clone, Copy, Args)]
+/// What is logged, and where. Counts more than the profile's section [log].
+#[derive(Debug, Clone, Args)]
 pub struct Verbosity {
     /// Log more; twice for everything
     #[arg(short, long, action = ArgAction::Count, global = true)]
@@ -52,6 +54,23 @@ pub struct Verbosity {
     /// Log errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+    /// How a log line looks
+    #[arg(long, value_name = "FORMAT", global = true)]
+    log_format: Option<LogFormat>,
+    /// Where to log: "stderr", "journald" or a file's path
+    #[arg(long, value_name = "WHERE", global = true)]
+    log: Option<log::Where>,
+    /// Whether a terminal may get colours
+    #[arg(skip = true)]
+    colour: bool,
+}
+
+impl Verbosity {
+    /// The same, for an output that will not stay a terminal.
+    fn without_colour(mut self) -> Self {
+        self.colour = false;
+        self
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +78,7 @@ enum Command {
     Up(up::UpArgs),
     Down(down::DownArgs),
     Status(status::StatusArgs),
+    Diff(diff::DiffArgs),
     Plan(plan::PlanArgs),
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
@@ -88,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(&args, cli.verbosity),
         Command::Down(args) => down::run(&args, cli.verbosity),
         Command::Status(args) => status::run(&args, cli.verbosity),
+        Command::Diff(args) => diff::run(&args, cli.verbosity),
         Command::Plan(args) => plan::run(&args, cli.verbosity),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };

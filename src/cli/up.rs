@@ -50,7 +50,13 @@ pub fn run(args: &UpArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
         return detach();
     }
     let plan = args.profile.plan()?;
-    log::init(verbosity, Some(plan.log_level));
+    let verbosity = match args.background {
+        // Standard error becomes the session's log file.
+        true => verbosity.without_colour(),
+        false => verbosity,
+    };
+    log::init(verbosity, Some(&plan.log));
+    let _span = log::span("up", Some(&plan.target));
     if args.background {
         // A session of its own: the terminal's signals are for the one that
         // waits in front. Failing means that it has one already.

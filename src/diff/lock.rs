@@ -25,7 +25,7 @@ pub struct LockHolder {
     pub pid: u32,
     /// Its host.
     pub host: String,
-    /// Where it mounts.
+    /// Where it mounts; empty if it only reads the diff.
     pub target: PathBuf,
 }
 
@@ -34,13 +34,11 @@ impl fmt::Display for LockHolder {
         if self.pid == 0 {
             return f.write_str("another process");
         }
-        write!(
-            f,
-            "pid {} on {} (mounted at {})",
-            self.pid,
-            self.host,
-            self.target.display()
-        )
+        write!(f, "pid {} on {}", self.pid, self.host)?;
+        if self.target.as_os_str().is_empty() {
+            return Ok(());
+        }
+        write!(f, " (mounted at {})", self.target.display())
     }
 }
 

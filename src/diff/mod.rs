@@ -15,6 +15,7 @@
 mod binding;
 mod data;
 mod error;
+mod inspect;
 mod lock;
 mod record;
 mod store;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 pub use binding::{Binding, FORMAT_VERSION};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
 pub use error::DiffError;
+pub use inspect::{HeldContent, Records, inspect};
 pub use lock::{DiffLock, LockHolder};
 pub use record::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,

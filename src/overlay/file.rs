@@ -158,6 +158,8 @@ impl<L: Lower> Overlay<L> {
             Ok(None) => {}
             Ok(Some(copied)) => {
                 self.pristine_bytes.fetch_add(copied.len, Ordering::Relaxed);
+                self.counters.copy_ups.add(1);
+                self.counters.copied_up_bytes.add(copied.len);
             }
             Err(error) => {
                 // The disk is full, or a page of the backup is bad. Served

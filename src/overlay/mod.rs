@@ -21,7 +21,9 @@
 
 mod attr;
 mod blocks;
+mod changes;
 mod content;
+mod counters;
 mod dirs;
 mod error;
 mod file;
@@ -36,6 +38,8 @@ use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use attr::{Attr, AttrChange, TimeChange};
+pub use changes::{Change, ChangeKind, changes};
+pub use counters::{ErrorCounters, OverlayCounters};
 pub use dirs::DirEntry;
 pub use error::OverlayError;
 pub use io::{FallocateMode, SeekKind};
@@ -85,6 +89,7 @@ pub struct Overlay<L> {
     /// their batches were made.
     committer: Mutex<()>,
     pristine_bytes: std::sync::atomic::AtomicU64,
+    counters: OverlayCounters,
 }
 
 impl<L: Lower> Overlay<L> {
@@ -118,6 +123,7 @@ impl<L: Lower> Overlay<L> {
             stored: RwLock::new(stored),
             committer: Mutex::new(()),
             pristine_bytes: 0.into(),
+            counters: OverlayCounters::default(),
         })
     }
 
@@ -125,6 +131,12 @@ impl<L: Lower> Overlay<L> {
     #[must_use]
     pub fn lower(&self) -> &L {
         &self.lower
+    }
+
+    /// What was done since the mount began.
+    #[must_use]
+    pub fn counters(&self) -> &OverlayCounters {
+        &self.counters
     }
 
     /// Whether the tree refuses changes.

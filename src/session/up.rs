@@ -11,6 +11,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::control::Control;
 use super::locks::{Holder, Locking};
 use super::place::{HeldPlace, Place, canonical};
 use super::postgres::{Preparation, SharedServer};
@@ -169,6 +170,7 @@ impl Up<'_> {
         {
             let mut state = state.borrow_mut();
             state.backup = resolved.chain.target().id.to_string();
+            tracing::Span::current().record("backup", &state.backup);
             state.chain = resolved
                 .chain
                 .ids()
@@ -303,6 +305,12 @@ impl Up<'_> {
         running.mount = Some(mount.clone());
         let signals = self.signals.clone();
         undo.push("the mount", move || unmount(&mount, &signals));
+        if let Some(control) = Control::start(place, overlay.clone()) {
+            undo.push("the control socket", move || {
+                control.stop();
+                Ok(())
+            });
+        }
         let flusher = Flusher::start(overlay);
         undo.push("the flusher", move || {
             flusher.stop();
