@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
+use super::backend::StoreBackend;
 use super::binding::{BINDING_FILE, Binding};
 use super::record::{ContentRecord, InodeRecord, NameEntry};
-use super::store::{Store, StoreBackend};
+use super::store::Store;
 use super::{DATA_DIR, DiffError, DiffLock, LockHolder, META_FILE, Namespace};
 
 /// One regular file's content in a diff.
