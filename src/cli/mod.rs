@@ -4,6 +4,7 @@
 mod background;
 mod cleanup;
 mod common;
+mod diff;
 mod down;
 mod exit;
 mod generate;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::profile::LogFormat;
 use crate::session;
 use exit::Code;
 
@@ -53,8 +55,8 @@ Exit codes:
   6  mount failed
   7  PostgreSQL failed to start, or died";
 
-/// How much is logged.
-#[derive(Debug, Clone, Copy, Args)]
+/// What is logged, and where. Counts more than the profile's section [log].
+#[derive(Debug, Clone, Args)]
 pub struct Verbosity {
     /// Log more; twice for everything
     #[arg(short, long, action = ArgAction::Count, global = true, display_order = 990)]
@@ -68,6 +70,23 @@ pub struct Verbosity {
         display_order = 991
     )]
     quiet: bool,
+    /// How a log line looks
+    #[arg(long, value_name = "FORMAT", global = true, display_order = 992)]
+    log_format: Option<LogFormat>,
+    /// Where to log: "stderr", "journald" or a file's path
+    #[arg(long, value_name = "WHERE", global = true, display_order = 993)]
+    log: Option<log::Where>,
+    /// Whether a terminal may get colours
+    #[arg(skip = true)]
+    colour: bool,
+}
+
+impl Verbosity {
+    /// The same, for an output that will not stay a terminal.
+    fn without_colour(mut self) -> Self {
+        self.colour = false;
+        self
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,12 +94,13 @@ enum Command {
     Up(up::UpArgs),
     Down(down::DownArgs),
     Status(status::StatusArgs),
+    Diff(diff::DiffArgs),
     Plan(plan::PlanArgs),
-    Generate(generate::GenerateArgs),
     Mount(mount::MountArgs),
     Unmount(unmount::UnmountArgs),
     Cleanup(cleanup::CleanupArgs),
     List(list::ListArgs),
+    Generate(generate::GenerateArgs),
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -109,12 +129,13 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(&args, cli.verbosity, cli.background),
         Command::Down(args) => down::run(&args, cli.verbosity),
         Command::Status(args) => status::run(&args, cli.verbosity),
+        Command::Diff(args) => diff::run(&args, cli.verbosity),
         Command::Plan(args) => plan::run(&args, cli.verbosity),
-        Command::Generate(args) => generate::run(&args, cli.verbosity),
         Command::Mount(args) => mount::run(&args, cli.verbosity, cli.background),
         Command::Unmount(args) => unmount::run(&args, cli.verbosity),
         Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),
         Command::List(args) => list::run(&args, cli.verbosity),
+        Command::Generate(args) => generate::run(&args, cli.verbosity),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {

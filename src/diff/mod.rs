@@ -17,6 +17,7 @@ mod binding;
 mod cleanup;
 mod data;
 mod error;
+mod inspect;
 mod lock;
 mod record;
 mod store;
@@ -30,6 +31,7 @@ pub use binding::{Binding, FORMAT_VERSION};
 pub use cleanup::{Changes, Cleanup};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
 pub use error::DiffError;
+pub use inspect::{HeldContent, Records, inspect};
 pub use lock::{DiffLock, LockHolder};
 pub use record::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,

@@ -3,7 +3,7 @@
 //! Everything goes in by [`Store::commit`], one durable transaction a call.
 //! The tables are described in [`super::record`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use redb::{
@@ -202,6 +202,39 @@ impl Store {
                 .map_err(|e| bad_record("blocks", ino, &e))?;
         }
         Ok(Some((record, blocks)))
+    }
+
+    /// All content records, each with the number of blocks that the diff has
+    /// of the file.
+    ///
+    /// # Errors
+    /// I/O errors and damaged records.
+    pub fn contents(&self) -> Result<Vec<(u64, ContentRecord, u64)>, DiffError> {
+        let (rows, chunks) = self.with("read", |database| {
+            let read = database.begin_read()?;
+            let mut rows = Vec::new();
+            for row in read.open_table(CONTENTS)?.iter()? {
+                let (ino, json) = row?;
+                rows.push((ino.value(), json.value().to_owned()));
+            }
+            let mut chunks = Vec::new();
+            for row in read.open_table(BLOCKS)?.iter()? {
+                let (key, bitmap) = row?;
+                let count = RoaringBitmap::deserialize_from(bitmap.value()).map(|b| b.len());
+                chunks.push((key.value().0, count));
+            }
+            Ok((rows, chunks))
+        })?;
+        let mut blocks: HashMap<u64, u64> = HashMap::new();
+        for (ino, count) in chunks {
+            *blocks.entry(ino).or_default() += count.map_err(|e| bad_record("blocks", ino, &e))?;
+        }
+        rows.into_iter()
+            .map(|(ino, json)| {
+                let count = blocks.get(&ino).copied().unwrap_or(0);
+                Ok((ino, decode("content", ino, &json)?, count))
+            })
+            .collect()
     }
 
     /// The inodes that have a content record.

@@ -77,9 +77,21 @@ impl<L: Lower> Overlay<L> {
             }
         }
         match &*content {
-            Content::Whole(whole) => Ok(Some(whole.data.clone())),
+            Content::Whole(whole) => {
+                if parked.is_none() {
+                    self.count_copy(whole.pristine);
+                }
+                Ok(Some(whole.data.clone()))
+            }
             _ => Ok(None),
         }
+    }
+
+    fn count_copy(&self, copied: Option<DataStat>) {
+        self.counters.copy_ups.add(1);
+        self.counters
+            .copied_up_bytes
+            .add(copied.map_or(0, |stat| stat.len));
     }
 
     /// Lets a file that was closed hold no descriptor, so that many changed

@@ -22,8 +22,10 @@
 
 mod attr;
 mod blocks;
+mod changes;
 mod content;
 mod copies;
+mod counters;
 mod dirs;
 mod error;
 mod file;
@@ -38,6 +40,8 @@ use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use attr::{Attr, AttrChange, TimeChange};
+pub use changes::{Change, ChangeKind, changes};
+pub use counters::{ErrorCounters, OverlayCounters};
 pub use dirs::DirEntry;
 pub use error::OverlayError;
 pub use io::{FallocateMode, SeekKind};
@@ -88,6 +92,7 @@ pub struct Overlay<L> {
     /// their batches were made.
     committer: Mutex<()>,
     copies: Mutex<Copies>,
+    counters: OverlayCounters,
 }
 
 impl<L: Lower> Overlay<L> {
@@ -121,6 +126,7 @@ impl<L: Lower> Overlay<L> {
             stored: RwLock::new(stored),
             committer: Mutex::new(()),
             copies: Mutex::default(),
+            counters: OverlayCounters::default(),
         })
     }
 
@@ -128,6 +134,12 @@ impl<L: Lower> Overlay<L> {
     #[must_use]
     pub fn lower(&self) -> &L {
         &self.lower
+    }
+
+    /// What was done since the mount began.
+    #[must_use]
+    pub fn counters(&self) -> &OverlayCounters {
+        &self.counters
     }
 
     /// Whether the tree refuses changes.

@@ -32,6 +32,7 @@ impl<L: Lower> Overlay<L> {
         if self.is_read_only() {
             return Ok(());
         }
+        self.counters.fsyncs.add(1);
         let file = self.file(ino)?;
         let _syncing = file.syncing();
         self.sync_locked(&file)
@@ -153,6 +154,7 @@ impl<L: Lower> Overlay<L> {
         let result = if batch.is_empty() {
             Ok(())
         } else {
+            self.counters.commits.add(1);
             diff.commit(&batch)
         };
         let mut tree = self.tree_mut();

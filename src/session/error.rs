@@ -79,6 +79,31 @@ pub enum SessionError {
         /// The mount point.
         target: PathBuf,
     },
+    /// A session's owner does not answer.
+    #[error(
+        "the session on {} (pid {pid}) does not answer: {source}; see {} for what it does",
+        target.display(), log.display()
+    )]
+    NoAnswer {
+        /// The mount point.
+        target: PathBuf,
+        /// Its owner.
+        pid: u32,
+        /// The session's log.
+        log: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no diff to look at.
+    #[error(
+        "nothing runs on {}, and what it wrote is not kept, as the profile has no diff_dir",
+        target.display()
+    )]
+    NoDiff {
+        /// The mount point.
+        target: PathBuf,
+    },
     /// The target is in use by another session.
     #[error(
         "the target {} is in use by another pbkfs{}; end that one first (pbkfs unmount, or pbkfs down)",

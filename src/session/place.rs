@@ -4,6 +4,7 @@
 //! RUN/NAME-HASH/session.lock    flock'ed by the session's owner
 //! RUN/NAME-HASH/session.json    its state
 //! RUN/NAME-HASH/pbkfs.log       what a detached pbkfs logs
+//! RUN/NAME-HASH/control.sock    where its owner answers questions
 //! RUN/NAME-HASH/server.log      what PostgreSQL logs
 //! RUN/NAME-HASH/socket/         PostgreSQL's socket
 //! RUN/NAME-HASH/*.conf          PostgreSQL's generated configuration
@@ -28,9 +29,11 @@ use super::state::State;
 
 const LOCK: &str = "session.lock";
 const SOCKET: &str = "socket";
+const CONTROL: &str = "control.sock";
 
 /// The files besides that a session may have made in its directory.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    CONTROL,
     "session.json",
     "session.json.tmp",
     "pbkfs.log",
@@ -147,6 +150,12 @@ impl Place {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.dir.join("pbkfs.log")
+    }
+
+    /// The socket on which the owner answers questions.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.dir.join(CONTROL)
     }
 
     /// PostgreSQL's log.
