@@ -47,7 +47,7 @@ const FOR_ALL: &str = "causes";
 /// A crate, and the only places that may name it.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("fuser::", &["fuse/"]),
-    ("clap::", &["cli/"]),
+    ("clap::", &["cli/", "profile/"]),
     ("clap_mangen::", &["cli/generate"]),
     ("clap_complete::", &["cli/generate"]),
     ("figment::", &["profile/"]),
