@@ -122,7 +122,10 @@ fn small_files_pass_through_for_root() {
     assert!(counted["copy_ups"].as_u64().unwrap() >= 1);
     // The kernel tells of a close when it gets round to it.
     eventually("the closed copy is counted", LIMIT, || {
-        counters(&clone, &[])["unchanged_copy_bytes"].as_u64().unwrap() >= 3
+        counters(&clone, &[])["unchanged_copy_bytes"]
+            .as_u64()
+            .unwrap()
+            >= 3
     });
     clone.down();
 }
