@@ -55,7 +55,9 @@ impl Code {
     /// to be thought about here.
     pub fn of(error: &SessionError) -> Self {
         match error {
-            SessionError::Profile(_) | SessionError::NoDiff { .. } => Self::Usage,
+            SessionError::Profile(_) | SessionError::Usage { .. } | SessionError::NoDiff { .. } => {
+                Self::Usage
+            }
             SessionError::Catalog(_)
             | SessionError::Chain(_)
             | SessionError::Image(_)
@@ -64,6 +66,7 @@ impl Code {
             SessionError::Probackup(e) => of_probackup(e),
             SessionError::Locks { .. }
             | SessionError::DidNotEnd { .. }
+            | SessionError::EndedBadly { .. }
             | SessionError::NoAnswer { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
@@ -74,6 +77,9 @@ impl Code {
             SessionError::Overlay(e) => of_overlay(e),
             SessionError::TargetBusy { .. }
             | SessionError::TargetMounted { .. }
+            | SessionError::NotOurs { .. }
+            | SessionError::Occupied { .. }
+            | SessionError::HasServer { .. }
             | SessionError::TargetNotEmpty { .. }
             | SessionError::TargetNotADirectory { .. } => Self::Busy,
             SessionError::Fuse(FuseError::Mount { .. }) => Self::Mount,
@@ -103,9 +109,11 @@ fn of_probackup(error: &ProbackupError) -> Code {
 
 fn of_diff(error: &DiffError) -> Code {
     match error {
-        DiffError::Busy { .. } | DiffError::BoundElsewhere { .. } | DiffError::NotADiff { .. } => {
-            Code::Busy
-        }
+        DiffError::Busy { .. }
+        | DiffError::BoundElsewhere { .. }
+        | DiffError::NotADiff { .. }
+        | DiffError::HoldsChanges { .. }
+        | DiffError::Foreign { .. } => Code::Busy,
         DiffError::Io { .. }
         | DiffError::BadBinding { .. }
         | DiffError::Version { .. }

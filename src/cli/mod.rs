@@ -1,13 +1,19 @@
 //! The command line: one file for each subcommand, and the one table of exit
 //! codes ([`exit`]).
 
+mod background;
+mod cleanup;
 mod common;
 mod diff;
 mod down;
 mod exit;
+mod list;
 mod log;
+mod mount;
 mod plan;
 mod status;
+mod stay;
+mod unmount;
 mod up;
 
 use std::path::PathBuf;
@@ -30,6 +36,9 @@ use exit::Code;
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
+    /// This process is the one that stays
+    #[arg(long, hide = true)]
+    background: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -80,6 +89,10 @@ enum Command {
     Status(status::StatusArgs),
     Diff(diff::DiffArgs),
     Plan(plan::PlanArgs),
+    Mount(mount::MountArgs),
+    Unmount(unmount::UnmountArgs),
+    Cleanup(cleanup::CleanupArgs),
+    List(list::ListArgs),
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -105,11 +118,15 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Up(args) => up::run(&args, cli.verbosity),
+        Command::Up(args) => up::run(&args, cli.verbosity, cli.background),
         Command::Down(args) => down::run(&args, cli.verbosity),
         Command::Status(args) => status::run(&args, cli.verbosity),
         Command::Diff(args) => diff::run(&args, cli.verbosity),
         Command::Plan(args) => plan::run(&args, cli.verbosity),
+        Command::Mount(args) => mount::run(&args, cli.verbosity, cli.background),
+        Command::Unmount(args) => unmount::run(&args, cli.verbosity),
+        Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),
+        Command::List(args) => list::run(&args, cli.verbosity),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::cleanup::Changes;
 use super::lock::LockHolder;
 
 /// An error of the diff directory.
@@ -20,7 +21,7 @@ pub enum DiffError {
         source: io::Error,
     },
     /// Another process has the diff.
-    #[error("the diff {} is in use by {holder}; stop that one first (pbkfs down), or use another diff_dir", path.display())]
+    #[error("the diff {} is in use by {holder}; end that one first (pbkfs unmount, or pbkfs down), or use another diff directory", path.display())]
     Busy {
         /// The diff.
         path: PathBuf,
@@ -30,7 +31,7 @@ pub enum DiffError {
     /// The diff belongs to another backup.
     #[error(
         "the diff {} belongs to backup {bound} and cannot be used with {wanted}; \
-         use that backup again, or another diff_dir for this one",
+         use that backup again, or another diff directory for this one",
         path.display()
     )]
     BoundElsewhere {
@@ -43,12 +44,33 @@ pub enum DiffError {
     },
     /// The directory holds something that is not a diff.
     #[error(
-        "{} is not empty and is not a pbkfs diff (it has no {}); give an empty or new directory",
+        "{} is not a pbkfs diff (it has no {}); for a new diff give an empty or new directory",
         path.display(), super::binding::BINDING_FILE
     )]
     NotADiff {
         /// The directory.
         path: PathBuf,
+    },
+    /// The diff to be emptied holds changes.
+    #[error(
+        "the diff {} of backup {backup} holds changes: {changes}; give --force to throw them away",
+        path.display()
+    )]
+    HoldsChanges {
+        /// The diff.
+        path: PathBuf,
+        /// The backup that they were made on.
+        backup: String,
+        /// How much there is.
+        changes: Changes,
+    },
+    /// Something in the diff's directory is not what a diff has there.
+    #[error("{} is {found}, which no pbkfs makes there; nothing was touched: look at it first", path.display())]
+    Foreign {
+        /// What.
+        path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
     },
     /// The binding cannot be read.
     #[error("{} is damaged: {source}", path.display())]

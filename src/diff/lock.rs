@@ -25,7 +25,7 @@ pub struct LockHolder {
     pub pid: u32,
     /// Its host.
     pub host: String,
-    /// Where it mounts; empty if it only reads the diff.
+    /// Where it mounts; empty if it does not.
     pub target: PathBuf,
 }
 
@@ -36,9 +36,26 @@ impl fmt::Display for LockHolder {
         }
         write!(f, "pid {} on {}", self.pid, self.host)?;
         if self.target.as_os_str().is_empty() {
-            return Ok(());
+            Ok(())
+        } else {
+            write!(f, " (mounted at {})", self.target.display())
         }
-        write!(f, " (mounted at {})", self.target.display())
+    }
+}
+
+impl LockHolder {
+    /// This process, which mounts the diff at `target`.
+    #[must_use]
+    pub fn this_process(target: &Path) -> Self {
+        let host = nix::unistd::gethostname();
+        Self {
+            pid: std::process::id(),
+            host: host.map_or_else(
+                |_| String::new(),
+                |name| name.to_string_lossy().into_owned(),
+            ),
+            target: target.to_owned(),
+        }
     }
 }
 

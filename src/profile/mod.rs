@@ -19,7 +19,7 @@ pub mod raw;
 pub mod values;
 
 pub use error::ProfileError;
-pub use layers::{load, parse};
+pub use layers::{load, load_given, parse};
 pub use plan::{FusePlan, LogPlan, LogTarget, Plan, PostgresPlan};
 pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile};
 pub use values::{

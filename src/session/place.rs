@@ -187,7 +187,7 @@ impl Place {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let pid = State::read(&self)?.map_or(0, |state| state.pid);
+        let pid = State::read(&self)?.map(|state| state.pid);
         Err(SessionError::TargetBusy {
             target: target.to_owned(),
             pid,

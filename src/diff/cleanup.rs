@@ -1,0 +1,212 @@
+//! Emptying a diff for reuse: exactly what the format names, and nothing
+//! else, whatever stands in the directory.
+//!
+//! Everything is done relative to opened directories and without following
+//! links, so a link in the place of a file goes itself, and one in the place
+//! of `data/` is refused. The order keeps a half-emptied diff whole: first
+//! `meta.redb`, after which nothing refers to any data; the binding last, so
+//! that what was begun is still known as a diff.
+
+mod root;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub(super) use root::OpenRoot;
+
+use super::backend::StoreBackend;
+use super::binding::{BINDING_FILE, Binding, TEMPORARY_FILE};
+use super::error::DiffError;
+use super::lock::{DiffLock, LockHolder};
+use super::record::ContentRecord;
+use super::store::{Namespace, Store};
+use super::{DATA_DIR, META_FILE, NameEntry};
+use crate::pg::relation::RelationFile;
+
+/// How much a diff holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Bytes on disk of the data files, holes left out.
+    pub bytes: u64,
+    /// Files with content in the diff, changed or new.
+    pub files: usize,
+    /// Relations that some of these files belong to.
+    pub relations: usize,
+    /// Names made, hidden or moved, and attributes changed.
+    pub names: usize,
+}
+
+impl Changes {
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} bytes in {} of {}, and {}",
+            self.bytes,
+            counted(self.files, "file"),
+            counted(self.relations, "relation"),
+            counted(self.names, "changed name"),
+        )
+    }
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A diff about to be emptied: nobody uses it, and nobody can begin to.
+#[derive(Debug)]
+pub struct Cleanup {
+    root: OpenRoot,
+    binding: Result<Option<Binding>, DiffError>,
+    _lock: DiffLock,
+}
+
+impl Cleanup {
+    /// Locks the diff in `root`.
+    ///
+    /// # Errors
+    /// [`DiffError::Busy`] while it is in use; [`DiffError::NotADiff`] and
+    /// [`DiffError::Foreign`] for a directory that pbkfs did not make, which
+    /// is left as it is; a newer version's diff; I/O errors.
+    pub fn begin(root: &Path) -> Result<Self, DiffError> {
+        let opened = OpenRoot::open(root)?;
+        opened.check()?;
+        let lock = DiffLock::acquire(root, &LockHolder::this_process(Path::new("")))?;
+        let binding = Binding::read(root);
+        match binding {
+            // Then it is not known what the format names.
+            Err(error @ DiffError::Version { .. }) => Err(error),
+            binding => Ok(Self {
+                root: opened,
+                binding,
+                _lock: lock,
+            }),
+        }
+    }
+
+    /// The backup that the diff belongs to; `None` if it is bound to none.
+    ///
+    /// # Errors
+    /// A damaged binding.
+    pub fn binding(&self) -> Result<Option<&Binding>, &DiffError> {
+        self.binding.as_ref().map(Option::as_ref)
+    }
+
+    /// What would be lost.
+    ///
+    /// # Errors
+    /// The metadata cannot be read.
+    pub fn changes(&self) -> Result<Changes, DiffError> {
+        let data = self.root.data_files()?;
+        let mut changes = Changes {
+            bytes: data.iter().map(|file| file.bytes).sum(),
+            files: data.len(),
+            ..Changes::default()
+        };
+        let meta = self.root.path.join(META_FILE);
+        if self.root.stat(META_FILE)?.is_none() {
+            return Ok(changes);
+        }
+        let store = Store::open(StoreBackend::File(meta))?;
+        let namespace = store.namespace()?;
+        let mut known = store.inodes_with_content()?;
+        changes.names = namespace.names.len();
+        changes.relations = relations(&store, &namespace, &known)?;
+        // An image's inode without a name of the diff has other attributes.
+        let named: HashSet<u64> = namespace.names.iter().filter_map(inode_of).collect();
+        let changed = namespace.inodes.iter();
+        changes.names += changed.filter(|(ino, _)| !named.contains(ino)).count();
+        known.extend(data.iter().map(|file| file.ino));
+        changes.files = known.len();
+        Ok(changes)
+    }
+
+    /// The paths that would be removed, the data files summed up under their
+    /// directory's.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn removals(&self) -> Result<Vec<PathBuf>, DiffError> {
+        let mut paths = Vec::new();
+        for name in [META_FILE, DATA_DIR, TEMPORARY_FILE, BINDING_FILE] {
+            if self.root.stat(name)?.is_some() {
+                paths.push(self.root.path.join(name));
+            }
+        }
+        Ok(paths)
+    }
+
+    /// Whatever stands in the directory and is not of the format; it stays.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn strangers(&self) -> Result<Vec<PathBuf>, DiffError> {
+        self.root.strangers()
+    }
+
+    /// Empties the diff. The directory and its lock file stay: whoever waits
+    /// for the lock has that very file open.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn run(self) -> Result<(), DiffError> {
+        self.root.empty()
+    }
+}
+
+fn inode_of((_, _, entry): &(u64, Vec<u8>, NameEntry)) -> Option<u64> {
+    match entry {
+        NameEntry::Inode(ino) => Some(*ino),
+        NameEntry::Whiteout => None,
+    }
+}
+
+/// How many relations the files belong to. The path of a file that the clone
+/// made is known to the image only; but nothing besides relations has such a
+/// name, and its directory tells it from another's.
+fn relations(
+    store: &Store,
+    namespace: &Namespace,
+    with_content: &HashSet<u64>,
+) -> Result<usize, DiffError> {
+    #[derive(PartialEq, Eq, Hash)]
+    enum Relation {
+        OfImage(crate::pg::relation::Tablespace, u32, u32),
+        New(u64, u32),
+    }
+    let mut found = HashSet::new();
+    for &ino in with_content {
+        let origin = match store.content(ino)? {
+            Some((ContentRecord::Blocks { origin, .. }, _)) => Some(origin),
+            Some((ContentRecord::Whole { origin }, _)) => origin,
+            None => None,
+        };
+        if let Some(file) = origin.and_then(RelationFile::parse) {
+            found.insert(Relation::OfImage(
+                file.tablespace,
+                file.database,
+                file.relfilenode,
+            ));
+        }
+    }
+    for entry @ (dir, name, _) in &namespace.names {
+        let is_new = inode_of(entry).is_some_and(|ino| with_content.contains(&ino));
+        let file = std::str::from_utf8(name).ok().filter(|_| is_new);
+        // Any database's directory will do for the name to be taken apart.
+        let file = file.and_then(|name| RelationFile::parse(format!("base/1/{name}")));
+        found.extend(file.map(|file| Relation::New(*dir, file.relfilenode)));
+    }
+    Ok(found.len())
+}
+
+#[cfg(test)]
+mod tests;
