@@ -10,7 +10,7 @@ use crate::profile::{self, Plan, Profile};
 use crate::session::SessionError;
 
 /// Settings of the host, below every profile.
-const SYSTEM_CONFIG: &str = "/etc/pbkfs/config.toml";
+pub const SYSTEM_CONFIG: &str = "/etc/pbkfs/config.toml";
 
 /// Which profile, and what is changed of it.
 #[derive(Debug, Args)]

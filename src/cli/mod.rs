@@ -7,6 +7,7 @@ mod common;
 mod diff;
 mod down;
 mod exit;
+mod generate;
 mod list;
 mod log;
 mod mount;
@@ -58,16 +59,22 @@ Exit codes:
 #[derive(Debug, Clone, Args)]
 pub struct Verbosity {
     /// Log more; twice for everything
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 990)]
     verbose: u8,
     /// Log errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 991
+    )]
     quiet: bool,
     /// How a log line looks
-    #[arg(long, value_name = "FORMAT", global = true)]
+    #[arg(long, value_name = "FORMAT", global = true, display_order = 992)]
     log_format: Option<LogFormat>,
     /// Where to log: "stderr", "journald" or a file's path
-    #[arg(long, value_name = "WHERE", global = true)]
+    #[arg(long, value_name = "WHERE", global = true, display_order = 993)]
     log: Option<log::Where>,
     /// Whether a terminal may get colours
     #[arg(skip = true)]
@@ -93,6 +100,7 @@ enum Command {
     Unmount(unmount::UnmountArgs),
     Cleanup(cleanup::CleanupArgs),
     List(list::ListArgs),
+    Generate(generate::GenerateArgs),
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -127,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Unmount(args) => unmount::run(&args, cli.verbosity),
         Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),
         Command::List(args) => list::run(&args, cli.verbosity),
+        Command::Generate(args) => generate::run(&args, cli.verbosity),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {
