@@ -17,6 +17,7 @@ mod data;
 mod error;
 mod lock;
 mod record;
+mod reserved;
 mod store;
 
 use std::fs;

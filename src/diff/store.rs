@@ -15,6 +15,7 @@ use roaring::RoaringBitmap;
 
 use super::error::DiffError;
 use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeRecord, NameEntry};
+use super::reserved::ReservedFile;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const NAMES: TableDefinition<(u64, &[u8]), u64> = TableDefinition::new("names");
@@ -46,7 +47,10 @@ impl StoreBackend {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         Ok(match self {
-            Self::File(path) => builder.create(path)?,
+            Self::File(path) => {
+                let file = ReservedFile::open(path).map_err(redb::Error::Io)?;
+                builder.create_with_backend(file)?
+            }
             Self::Custom(make) => builder.create_with_backend(Boxed(make()))?,
         })
     }
