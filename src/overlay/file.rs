@@ -174,6 +174,23 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
+    /// Makes a file durable, and that it is whole in the diff if it is: for who
+    /// will write to it past the overlay, and calls no fsync.
+    ///
+    /// # Errors
+    /// As [`Overlay::sync_file`].
+    pub fn keep_copy(&self, ino: Ino) -> Result<(), OverlayError> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        let file = self.file(ino)?;
+        let _syncing = file.syncing();
+        if let Content::Whole(whole) = &mut *file.content_mut() {
+            whole.pristine = None;
+        }
+        self.sync_locked(&file)
+    }
+
     /// Drops the copy of a small base file that nobody wrote to, when there
     /// are many of them.
     fn drop_pristine(&self, file: &File) {

@@ -74,22 +74,27 @@ impl<L: Lower> Overlay<L> {
         self.commit(Vec::new())
     }
 
-    /// What is done every few seconds: names, and the space of files that
-    /// were cut or removed.
+    /// What is done every few seconds: names, the space of files that were
+    /// cut or removed, and that copies of base files were written to. Of
+    /// writes past the overlay, `msync` of a mapping among them, nothing is
+    /// heard but the file's new time.
     ///
     /// # Errors
     /// The diff's own; a later call tries again.
     pub fn sync_periodically(&self) -> Result<(), OverlayError> {
-        let cut: Vec<Ino> = self
+        let due: Vec<Ino> = self
             .files()
             .values()
             .filter(|file| match &*file.content() {
                 Content::Blocks(blocks) => blocks.has_excess(),
-                _ => false,
+                Content::Whole(whole) => {
+                    !whole.committed && whole.is_pristine().is_ok_and(|pristine| !pristine)
+                }
+                Content::Image { .. } => false,
             })
             .map(|file| file.ino)
             .collect();
-        for ino in cut {
+        for ino in due {
             self.sync_file(ino)?;
         }
         self.forget_idle();
