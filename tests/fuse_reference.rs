@@ -38,12 +38,12 @@ const TIME_SLACK: i64 = 5;
 
 #[test]
 fn as_root() {
-    sequences(&OsUser::root(), &[1, 2, 3]);
+    sequences(&OsUser::root(), &[1, 2]);
 }
 
 #[test]
 fn as_postgres() {
-    sequences(&OsUser::postgres(), &[4, 5, 6]);
+    sequences(&OsUser::postgres(), &[4, 5]);
 }
 
 fn sequences(user: &OsUser, fixed: &[u64]) {
@@ -64,6 +64,11 @@ fn sequence(user: &OsUser, seed: u64) {
     let clone = sandbox.profile("latest").mount_only().write();
     let plain = sandbox.path("plain");
     clone.up();
+    // One database is enough to walk over again and again.
+    let mut prune = user.command("find");
+    prune.arg(clone.target.join("base"));
+    prune.args("-mindepth 1 -maxdepth 1 ! -name 16385 -exec rm -r {} +".split(' '));
+    common::run(&mut prune, LIMIT).expect_ok();
     let mut copy = user.command("cp");
     copy.arg("-a").arg(&clone.target).arg(&plain);
     common::run(&mut copy, LIMIT).expect_ok();
@@ -169,7 +174,7 @@ impl Pair {
         for dir in ["", "base/16385", "global", "d0", "d1", "d1/sub"] {
             hot.extend((0..2).map(|i| Path::new(dir).join(format!("new{i}"))));
         }
-        hot.extend(["d0", "d1", "d1/sub", "pg_xact", "base/1"].map(PathBuf::from));
+        hot.extend(["d0", "d1", "d1/sub", "pg_xact", "base/16385"].map(PathBuf::from));
         Pair {
             mount: side(mount),
             plain: side(plain),
@@ -315,6 +320,10 @@ impl Pair {
         }
         if self.rng.one_in(20) {
             flags |= OFlag::O_DIRECTORY;
+        }
+        // A direct write to wherever the file ends is seldom aligned.
+        if flags.contains(OFlag::O_APPEND) {
+            flags -= OFlag::O_DIRECT;
         }
         // What this combination does is left to the file system.
         if flags.contains(OFlag::O_DIRECTORY) || flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
