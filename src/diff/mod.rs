@@ -12,6 +12,7 @@
 //! one rule that both rest on: **metadata that points at bytes is committed
 //! only after those bytes are on disk.**
 
+mod backend;
 mod binding;
 mod data;
 mod error;
@@ -25,6 +26,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use backend::StoreBackend;
 pub use binding::{Binding, FORMAT_VERSION};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
 pub use error::DiffError;
@@ -32,7 +34,7 @@ pub use lock::{DiffLock, LockHolder};
 pub use record::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,
 };
-pub use store::{Namespace, Store, StoreBackend};
+pub use store::{Namespace, Store};
 
 const META_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";

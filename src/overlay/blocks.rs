@@ -274,6 +274,11 @@ impl Blocks {
         Ok(self.data.get_or_init(|| data))
     }
 
+    /// Gives the descriptor back; it is opened again at need.
+    pub fn close(&mut self) {
+        self.data = OnceLock::new();
+    }
+
     /// The data file, if the file has any bytes there. It counts even where
     /// nothing was written since it was opened: somebody else may have written
     /// and closed the file, as PostgreSQL's backends do before a checkpoint.

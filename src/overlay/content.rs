@@ -197,26 +197,36 @@ impl Content {
         }
     }
 
-    /// Brings all of an untouched image file into the diff, and gives it. A
-    /// file with changed blocks stays as it is (`None`): its record in the
-    /// store would not survive that the kernel cuts the data file by itself.
+    /// Brings all of an untouched image file into the diff, or takes the copy
+    /// that is `parked` there. A file with changed blocks stays as it is: its
+    /// record in the store would not survive that the kernel cuts the data
+    /// file by itself.
     pub fn make_whole<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
         ino: u64,
-    ) -> Result<Option<DataStat>, OverlayError> {
+        parked: Option<DataStat>,
+    ) -> Result<(), OverlayError> {
         let Self::Image { node, len } = *self else {
-            return Ok(None);
+            return Ok(());
         };
-        let data = Blocks::new(node, len, ctx.lower.timestamp_ns()).complete(ctx, ino)?;
-        let pristine = data.stat()?;
+        // A parked copy that is not as it was put aside has been written to by
+        // a mapping, which outlives the handle that it was made from.
+        let (data, pristine) = match parked {
+            Some(stat) => (ctx.diff()?.storage().open(ino)?, Some(stat)),
+            None => {
+                let data = Blocks::new(node, len, ctx.lower.timestamp_ns()).complete(ctx, ino)?;
+                let stat = data.stat()?;
+                (data, Some(stat))
+            }
+        };
         *self = Self::Whole(Whole {
             data,
             origin: Some(node),
             committed: false,
-            pristine: Some(pristine),
+            pristine,
         });
-        Ok(Some(pristine))
+        Ok(())
     }
 
     /// The data file to sync before a commit, and what to commit.

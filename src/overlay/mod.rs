@@ -17,11 +17,13 @@
 //! - A file's bytes are deleted only after its removal is committed.
 //!
 //! Locks, in the order in which they may be taken together: a file's `sync`
-//! mutex, the commit mutex, the tree, the table of files, a file's content.
+//! mutex, the commit mutex, the tree, the table of files, a file's content, the
+//! set of stored inodes or of parked copies.
 
 mod attr;
 mod blocks;
 mod content;
+mod copies;
 mod dirs;
 mod error;
 mod file;
@@ -45,6 +47,7 @@ pub use tree::Ino;
 
 use crate::diff::{Diff, InodeKind};
 use content::Ctx;
+use copies::Copies;
 use file::File;
 use tree::Tree;
 
@@ -84,7 +87,7 @@ pub struct Overlay<L> {
     /// Serialises commits, so that they reach the disk in the order in which
     /// their batches were made.
     committer: Mutex<()>,
-    pristine_bytes: std::sync::atomic::AtomicU64,
+    copies: Mutex<Copies>,
 }
 
 impl<L: Lower> Overlay<L> {
@@ -117,7 +120,7 @@ impl<L: Lower> Overlay<L> {
             files: RwLock::default(),
             stored: RwLock::new(stored),
             committer: Mutex::new(()),
-            pristine_bytes: 0.into(),
+            copies: Mutex::default(),
         })
     }
 

@@ -110,13 +110,14 @@ impl<L: Lower> Overlay<L> {
         if self.is_read_only() {
             return Ok(());
         }
+        let mut first_error = self.drop_copies().err();
         let mut files: Vec<Arc<File>> = self.files().values().cloned().collect();
         // Who takes several sync mutexes takes them in this order.
         files.sort_by_key(|file| file.ino);
         // Files of the clone's own that were written and closed are in no
         // table; their records may be committed long before their bytes.
         let whole = self.diff()?.storage().sync_bytes();
-        let mut first_error = whole.err().map(OverlayError::Io);
+        first_error = first_error.or(whole.err().map(OverlayError::Io));
         let mut snapshots = Vec::new();
         let mut guards = Vec::new();
         for file in &files {
@@ -124,12 +125,7 @@ impl<L: Lower> Overlay<L> {
                 continue;
             }
             guards.push(file.syncing());
-            let synced = match self.discard_if_pristine(file) {
-                Ok(true) => Ok(None),
-                Ok(false) => self.sync_bytes(file),
-                Err(e) => Err(e),
-            };
-            match synced {
+            match self.sync_bytes(file) {
                 Ok(Some(snapshot)) => snapshots.push((file.clone(), snapshot)),
                 Ok(None) => {}
                 Err(e) => first_error = first_error.or(Some(e)),
@@ -187,7 +183,7 @@ impl<L: Lower> Overlay<L> {
         drop(committing);
         for (file, _) in &contents {
             if let Content::Blocks(blocks) = &mut *file.content_mut()
-                && let Err(error) = blocks.trim()
+                && let Err(error) = blocks.trim(&self.ctx(), file.ino.0)
             {
                 tracing::warn!(ino = file.ino.0, %error, "cannot give a cut file's space back");
             }
