@@ -71,10 +71,7 @@ pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
             })),
         };
     }
-    let reader = LockHolder {
-        pid: std::process::id(),
-        ..LockHolder::default()
-    };
+    let reader = LockHolder::this_process(Path::new(""));
     let (binding, records) = inspect(dir, &reader)?;
     let image = match image_of(&binding) {
         Ok(image) => Some(image),
