@@ -10,6 +10,7 @@
 //! the last one. Truncating lowers `base_len`, so that image bytes once cut
 //! off never come back when the file grows again.
 
+mod snapshot;
 mod space;
 
 use std::collections::BTreeSet;
@@ -18,11 +19,13 @@ use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
+pub use snapshot::BlocksSnapshot;
+
 use super::OverlayError;
 use super::attr::now_ns;
 use super::content::Ctx;
 use super::lower::Lower;
-use crate::diff::{BLOCKS_PER_CHUNK, BlockChunk, ContentRecord, DataFile};
+use crate::diff::{BLOCKS_PER_CHUNK, ContentRecord, DataFile};
 use crate::image::NodeId;
 use crate::pg::BLOCK_SIZE;
 
@@ -46,13 +49,6 @@ pub struct Blocks {
     /// Whether the block that `size` cuts may hold bytes behind that length,
     /// which must read as zeros should the file grow.
     stale_tail: bool,
-}
-
-/// What a commit of a file's content writes, and what to put back if it fails.
-pub struct BlocksSnapshot {
-    pub record: ContentRecord,
-    pub chunks: Vec<BlockChunk>,
-    dirty: BTreeSet<u32>,
 }
 
 impl Blocks {
@@ -352,37 +348,6 @@ impl Blocks {
             };
         }
         (!data && offset < self.size).then_some(self.size)
-    }
-
-    /// The state to commit, if any of it is not committed yet.
-    pub fn snapshot(&mut self, ino: u64, origin: std::path::PathBuf) -> Option<BlocksSnapshot> {
-        if self.is_clean() {
-            return None;
-        }
-        self.changed = false;
-        let dirty = std::mem::take(&mut self.dirty);
-        let chunks = dirty.iter().map(|chunk| self.chunk(ino, *chunk)).collect();
-        let record = self.record(origin);
-        Some(BlocksSnapshot {
-            record,
-            chunks,
-            dirty,
-        })
-    }
-
-    fn chunk(&self, ino: u64, chunk: u32) -> BlockChunk {
-        let first = chunk * BLOCKS_PER_CHUNK;
-        let blocks = self
-            .present
-            .range(first..=first + (BLOCKS_PER_CHUNK - 1))
-            .collect();
-        BlockChunk { ino, chunk, blocks }
-    }
-
-    /// Takes back a snapshot that could not be committed.
-    pub fn restore(&mut self, snapshot: BlocksSnapshot) {
-        self.changed = true;
-        self.dirty.extend(snapshot.dirty);
     }
 
     /// Fills every missing block of the data file from the image, so that it

@@ -29,6 +29,7 @@ mod counters;
 mod dirs;
 mod error;
 mod file;
+mod inode;
 mod io;
 mod lower;
 mod names;

@@ -14,15 +14,16 @@
 pub mod error;
 pub mod keys;
 mod layers;
+pub mod logging;
 pub mod plan;
 pub mod raw;
 pub mod values;
 
 pub use error::ProfileError;
 pub use layers::{load, load_given, parse};
+pub use logging::{LogDestination, LogFormat, LogLevel};
 pub use plan::{FusePlan, LogPlan, LogTarget, Plan, PostgresPlan};
 pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile};
 pub use values::{
-    BackupChoice, ByteSize, LockBackups, LogDestination, LogFormat, LogLevel, MetadataSource,
-    Passthrough, Port, Seconds, Settings,
+    BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };

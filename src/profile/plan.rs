@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use super::error::ProfileError;
 use super::keys;
+use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::raw::{LogProfile, PostgresProfile, Profile};
-use super::values::{
-    BackupChoice, LockBackups, LogDestination, LogFormat, LogLevel, MetadataSource, Passthrough,
-};
+use super::values::{BackupChoice, LockBackups, MetadataSource, Passthrough};
 
 /// What a session is to do. All paths are absolute.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::values::{
-    BackupChoice, ByteSize, LockBackups, LogDestination, LogFormat, LogLevel, MetadataSource,
-    Passthrough, Port, Seconds, Settings,
+    BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };
 
 /// One layer of settings, or all of them merged. [`super::keys::KEYS`] says

@@ -1,0 +1,112 @@
+//! Inodes: their numbers, and what they hold.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::diff::{InodeKind, InodeRecord};
+use crate::image::NodeId;
+
+/// An inode number. The image's nodes come first (node + 1, so that the root
+/// is 1 as FUSE wants it); the clone's own begin at 2^32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    /// The root directory.
+    pub const ROOT: Self = Self(1);
+    /// The first number of the clone's own.
+    pub const FIRST_NEW: Self = Self(1 << 32);
+
+    /// The inode of an image node.
+    #[must_use]
+    pub fn of_node(node: NodeId) -> Self {
+        Self(u64::from(node.0) + 1)
+    }
+
+    /// The image node of an inode; `None` for the clone's own.
+    #[must_use]
+    pub fn node(self) -> Option<NodeId> {
+        // 2^32 less 1 would fit a u32 too, but is the first of the clone's own.
+        if self >= Self::FIRST_NEW {
+            return None;
+        }
+        u32::try_from(self.0.checked_sub(1)?).ok().map(NodeId)
+    }
+}
+
+/// An inode whose attributes differ from the image's, or that it lacks.
+#[derive(Debug, Clone)]
+pub struct Inode {
+    pub kind: InodeKind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub nlink: u32,
+    pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub link: Option<OsString>,
+    /// The tree's sequence number at the last change.
+    pub changed: u64,
+    /// Whether a commit that holds it has been begun; only then can the
+    /// store know it.
+    pub maybe_stored: bool,
+}
+
+impl Inode {
+    pub fn new(kind: InodeKind, mode: u32, uid: u32, gid: u32, now_ns: i64) -> Self {
+        Self {
+            kind,
+            mode: mode & 0o7777,
+            uid,
+            gid,
+            // For a directory, 1 says that subdirectories are not counted.
+            nlink: 1,
+            mtime_ns: now_ns,
+            ctime_ns: now_ns,
+            link: None,
+            changed: 0,
+            maybe_stored: false,
+        }
+    }
+
+    pub(super) fn record(&self) -> InodeRecord {
+        InodeRecord {
+            kind: self.kind,
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            nlink: self.nlink,
+            mtime_ns: self.mtime_ns,
+            ctime_ns: self.ctime_ns,
+            link: self.link.as_ref().map(|l| l.as_bytes().to_vec()),
+        }
+    }
+
+    pub(super) fn from_record(record: InodeRecord) -> Self {
+        Self {
+            kind: record.kind,
+            mode: record.mode,
+            uid: record.uid,
+            gid: record.gid,
+            nlink: record.nlink,
+            mtime_ns: record.mtime_ns,
+            ctime_ns: record.ctime_ns,
+            link: record.link.map(OsString::from_vec),
+            changed: 0,
+            maybe_stored: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clones_first_inode_is_no_node_of_the_image() {
+        assert_eq!(Ino(0).node(), None);
+        assert_eq!(Ino::ROOT.node(), Some(NodeId(0)));
+        assert_eq!(Ino(u64::from(u32::MAX)).node(), Some(NodeId(u32::MAX - 1)));
+        assert_eq!(Ino::FIRST_NEW.node(), None);
+    }
+}
