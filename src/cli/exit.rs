@@ -59,6 +59,7 @@ impl Code {
             SessionError::Catalog(_)
             | SessionError::Chain(_)
             | SessionError::Image(_)
+            | SessionError::Wal(_)
             | SessionError::ControlFile(_)
             | SessionError::NeedsArchive { .. } => Self::Backup,
             SessionError::Probackup(e) => of_probackup(e),

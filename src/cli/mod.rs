@@ -8,6 +8,8 @@ mod log;
 mod plan;
 mod status;
 mod up;
+mod wal;
+mod wal_get;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +62,12 @@ enum Command {
     Down(down::DownArgs),
     Status(status::StatusArgs),
     Plan(plan::PlanArgs),
+    #[command(subcommand)]
+    Wal(wal::WalCommand),
+    WalGet(wal_get::WalGetArgs),
+    /// Fetch the segments that follow one, for the recovery to come
+    #[command(hide = true)]
+    WalPrefetch(wal_get::PrefetchArgs),
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -81,7 +89,7 @@ pub fn main() -> ExitCode {
                 Code::Done
             };
             let _ = error.print();
-            return code.into();
+            return wal_get::code_of_usage(code);
         }
     };
     let result = match cli.command {
@@ -89,6 +97,9 @@ pub fn main() -> ExitCode {
         Command::Down(args) => down::run(&args, cli.verbosity),
         Command::Status(args) => status::run(&args, cli.verbosity),
         Command::Plan(args) => plan::run(&args, cli.verbosity),
+        Command::Wal(command) => wal::run(&command, cli.verbosity),
+        Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
+        Command::WalPrefetch(args) => return wal_get::prefetch(&args),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {

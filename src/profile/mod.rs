@@ -16,12 +16,14 @@ pub mod keys;
 mod layers;
 pub mod plan;
 pub mod raw;
+pub mod recovery;
 pub mod values;
 
 pub use error::ProfileError;
 pub use layers::{load, parse};
 pub use plan::{FusePlan, Plan, PostgresPlan};
-pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile};
+pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile, RecoveryProfile};
+pub use recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};
 pub use values::{
     BackupChoice, ByteSize, LockBackups, LogLevel, MetadataSource, Passthrough, Port, Seconds,
     Settings,

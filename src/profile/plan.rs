@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::error::ProfileError;
 use super::keys;
 use super::raw::{PostgresProfile, Profile};
+use super::recovery::RecoveryPlan;
 use super::values::{BackupChoice, LockBackups, LogLevel, MetadataSource, Passthrough};
 
 /// What a session is to do. All paths are absolute.
@@ -41,6 +42,8 @@ pub struct Plan {
     pub fuse: FusePlan,
     /// PostgreSQL's part.
     pub postgres: PostgresPlan,
+    /// How far the WAL archive is replayed.
+    pub recovery: RecoveryPlan,
     /// How much is logged.
     pub log_level: LogLevel,
 }
@@ -102,6 +105,7 @@ impl Plan {
                 passthrough: need("fuse.passthrough", &profile.fuse.passthrough)?,
             },
             postgres: PostgresPlan::check(&profile.postgres)?,
+            recovery: RecoveryPlan::check(&profile.recovery)?,
             log_level: need("log.level", &profile.log.level)?,
         };
         plan.check_paths()?;
@@ -140,7 +144,7 @@ impl PostgresPlan {
     }
 }
 
-fn need<T: Clone>(key: &'static str, value: &Option<T>) -> Result<T, ProfileError> {
+pub(super) fn need<T: Clone>(key: &'static str, value: &Option<T>) -> Result<T, ProfileError> {
     value.clone().ok_or_else(|| ProfileError::Missing {
         key,
         help: keys::find(key).map_or("", |key| key.help),

@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 
 use crate::catalog::CatalogError;
 use crate::catalog::probackup::ProbackupError;
+use crate::catalog::wal::WalError;
 use crate::chain::ChainError;
 use crate::diff::DiffError;
 use crate::fuse::FuseError;
@@ -24,6 +25,9 @@ pub enum SessionError {
     /// The catalog or instance.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The WAL archive.
+    #[error(transparent)]
+    Wal(#[from] WalError),
     /// pg_probackup could not be asked.
     #[error(transparent)]
     Probackup(#[from] ProbackupError),

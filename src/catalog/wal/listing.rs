@@ -70,6 +70,15 @@ impl Timeline {
             .collect()
     }
 
+    /// The segments of which only the beginning is there, and no more.
+    pub fn partial_ids(&self) -> impl Iterator<Item = SegmentId> {
+        let alone = |number: &&u64| !self.segments.contains_key(number);
+        self.partial
+            .keys()
+            .filter(alone)
+            .map(|number| self.id(*number))
+    }
+
     /// Bytes that its whole segments take in the archive.
     #[must_use]
     pub fn stored(&self) -> u64 {
