@@ -9,7 +9,7 @@
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::Args;
@@ -128,11 +128,15 @@ fn fetch(args: &WalGetArgs) -> Result<Fetched, SessionError> {
 /// Leaves the rest to a process that nobody waits for: it holds nothing of
 /// the clone's, and ends by itself when the directory is full or gone.
 fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
+    let (Ok(catalog), Ok(dir)) = (path::absolute(&args.archive.catalog), path::absolute(dir))
+    else {
+        return;
+    };
     let started = Command::new(own_program())
         .arg0("pbkfs")
         .arg("wal-prefetch")
         .arg("-B")
-        .arg(&args.archive.catalog)
+        .arg(catalog)
         .args(["--instance", &args.archive.instance, "--prefetch-dir"])
         .arg(dir)
         .arg("--prefetch-bytes")
