@@ -23,6 +23,16 @@ pub struct ProfileArgs {
 }
 
 impl ProfileArgs {
+    /// What somebody set, without the defaults.
+    pub fn given(&self) -> Result<Profile, SessionError> {
+        let profile = self.profile.as_deref();
+        Ok(profile::load_given(
+            profile,
+            &self.sets,
+            Path::new(SYSTEM_CONFIG),
+        )?)
+    }
+
     /// The profile, merged from all its layers.
     pub fn load(&self) -> Result<Profile, SessionError> {
         let profile = self.profile.as_deref();

@@ -30,6 +30,7 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     let patience = plan.postgres.stop_timeout + UNMOUNTING;
     match session::down(&plan.target, patience)? {
         Down::Nothing => println!("nothing runs on {}", plan.target.display()),
+        Down::Unmounted => println!("down {}", plan.target.display()),
         Down::Ended(state) => println!("down {}{}", state.target.display(), kept(&state)),
         Down::Finished(state) => println!(
             "down {}: its pbkfs (pid {}) had died, what it left was cleared away{}",
@@ -47,9 +48,11 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     Ok(Code::Done)
 }
 
-fn kept(state: &State) -> String {
+/// What became of the session's writes.
+pub fn kept(state: &State) -> String {
     match &state.diff_dir {
         Some(dir) if !state.throw_away => format!("; its writes are kept in {}", dir.display()),
-        _ => "; its writes are gone".to_owned(),
+        Some(_) => "; its writes are gone".to_owned(),
+        None => String::new(),
     }
 }

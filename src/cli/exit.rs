@@ -55,7 +55,7 @@ impl Code {
     /// to be thought about here.
     pub fn of(error: &SessionError) -> Self {
         match error {
-            SessionError::Profile(_) => Self::Usage,
+            SessionError::Profile(_) | SessionError::Usage { .. } => Self::Usage,
             SessionError::Catalog(_)
             | SessionError::Chain(_)
             | SessionError::Image(_)
@@ -65,6 +65,7 @@ impl Code {
             SessionError::Probackup(e) => of_probackup(e),
             SessionError::Locks { .. }
             | SessionError::DidNotEnd { .. }
+            | SessionError::EndedBadly { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
             | SessionError::Io { .. }
@@ -74,6 +75,9 @@ impl Code {
             SessionError::Overlay(e) => of_overlay(e),
             SessionError::TargetBusy { .. }
             | SessionError::TargetMounted { .. }
+            | SessionError::NotOurs { .. }
+            | SessionError::Occupied { .. }
+            | SessionError::HasServer { .. }
             | SessionError::TargetNotEmpty { .. }
             | SessionError::TargetNotADirectory { .. } => Self::Busy,
             SessionError::Fuse(FuseError::Mount { .. }) => Self::Mount,
@@ -103,9 +107,11 @@ fn of_probackup(error: &ProbackupError) -> Code {
 
 fn of_diff(error: &DiffError) -> Code {
     match error {
-        DiffError::Busy { .. } | DiffError::BoundElsewhere { .. } | DiffError::NotADiff { .. } => {
-            Code::Busy
-        }
+        DiffError::Busy { .. }
+        | DiffError::BoundElsewhere { .. }
+        | DiffError::NotADiff { .. }
+        | DiffError::HoldsChanges { .. }
+        | DiffError::Foreign { .. } => Code::Busy,
         DiffError::Io { .. }
         | DiffError::BadBinding { .. }
         | DiffError::Version { .. }

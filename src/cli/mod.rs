@@ -1,12 +1,18 @@
 //! The command line: one file for each subcommand, and the one table of exit
 //! codes ([`exit`]).
 
+mod background;
+mod cleanup;
 mod common;
 mod down;
 mod exit;
+mod list;
 mod log;
+mod mount;
 mod plan;
 mod status;
+mod stay;
+mod unmount;
 mod up;
 mod wal;
 mod wal_get;
@@ -30,6 +36,9 @@ use exit::Code;
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
+    /// This process is the one that stays
+    #[arg(long, hide = true)]
+    background: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -62,6 +71,10 @@ enum Command {
     Down(down::DownArgs),
     Status(status::StatusArgs),
     Plan(plan::PlanArgs),
+    Mount(mount::MountArgs),
+    Unmount(unmount::UnmountArgs),
+    Cleanup(cleanup::CleanupArgs),
+    List(list::ListArgs),
     #[command(subcommand)]
     Wal(wal::WalCommand),
     WalGet(wal_get::WalGetArgs),
@@ -93,10 +106,14 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Up(args) => up::run(&args, cli.verbosity),
+        Command::Up(args) => up::run(&args, cli.verbosity, cli.background),
         Command::Down(args) => down::run(&args, cli.verbosity),
         Command::Status(args) => status::run(&args, cli.verbosity),
         Command::Plan(args) => plan::run(&args, cli.verbosity),
+        Command::Mount(args) => mount::run(&args, cli.verbosity, cli.background),
+        Command::Unmount(args) => unmount::run(&args, cli.verbosity),
+        Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),
+        Command::List(args) => list::run(&args, cli.verbosity),
         Command::Wal(command) => wal::run(&command, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
         Command::WalPrefetch(args) => return wal_get::prefetch(&args),

@@ -1,5 +1,6 @@
 //! `.pbkfs-binding.json`: which backup a diff belongs to.
 
+use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -75,9 +76,12 @@ impl Binding {
         }
         Ok(Some(binding))
     }
+}
 
-    fn describe(&self) -> String {
-        format!(
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
             "{} of instance {} (chain {})",
             self.backup,
             self.instance,
@@ -92,8 +96,8 @@ pub fn bind(root: &Path, wanted: &Binding) -> Result<Binding, DiffError> {
         if !bound.same_image(wanted) {
             return Err(DiffError::BoundElsewhere {
                 path: root.to_owned(),
-                bound: bound.describe(),
-                wanted: wanted.describe(),
+                bound: bound.to_string(),
+                wanted: wanted.to_string(),
             });
         }
         return Ok(bound);

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::cleanup::Changes;
 use super::lock::LockHolder;
 
 /// An error of the diff directory.
@@ -43,12 +44,33 @@ pub enum DiffError {
     },
     /// The directory holds something that is not a diff.
     #[error(
-        "{} is not empty and is not a pbkfs diff (it has no {}); give an empty or new directory",
+        "{} is not a pbkfs diff (it has no {}); for a new diff give an empty or new directory",
         path.display(), super::binding::BINDING_FILE
     )]
     NotADiff {
         /// The directory.
         path: PathBuf,
+    },
+    /// The diff to be emptied holds changes.
+    #[error(
+        "the diff {} of backup {backup} holds changes: {changes}; give --force to throw them away",
+        path.display()
+    )]
+    HoldsChanges {
+        /// The diff.
+        path: PathBuf,
+        /// The backup that they were made on.
+        backup: String,
+        /// How much there is.
+        changes: Changes,
+    },
+    /// Something in the diff's directory is not what a diff has there.
+    #[error("{} is {found}, which no pbkfs makes there; nothing was touched: look at it first", path.display())]
+    Foreign {
+        /// What.
+        path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
     },
     /// The binding cannot be read.
     #[error("{} is damaged: {source}", path.display())]

@@ -25,7 +25,7 @@ pub struct LockHolder {
     pub pid: u32,
     /// Its host.
     pub host: String,
-    /// Where it mounts.
+    /// Where it mounts; empty while it is being emptied.
     pub target: PathBuf,
 }
 
@@ -34,13 +34,28 @@ impl fmt::Display for LockHolder {
         if self.pid == 0 {
             return f.write_str("another process");
         }
-        write!(
-            f,
-            "pid {} on {} (mounted at {})",
-            self.pid,
-            self.host,
-            self.target.display()
-        )
+        write!(f, "pid {} on {}", self.pid, self.host)?;
+        if self.target.as_os_str().is_empty() {
+            f.write_str(" (emptying it)")
+        } else {
+            write!(f, " (mounted at {})", self.target.display())
+        }
+    }
+}
+
+impl LockHolder {
+    /// This process, which mounts the diff at `target`.
+    #[must_use]
+    pub fn this_process(target: &Path) -> Self {
+        let host = nix::unistd::gethostname();
+        Self {
+            pid: std::process::id(),
+            host: host.map_or_else(
+                |_| String::new(),
+                |name| name.to_string_lossy().into_owned(),
+            ),
+            target: target.to_owned(),
+        }
     }
 }
 

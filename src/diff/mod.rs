@@ -13,6 +13,7 @@
 //! only after those bytes are on disk.**
 
 mod binding;
+mod cleanup;
 mod data;
 mod error;
 mod lock;
@@ -20,11 +21,11 @@ mod record;
 mod store;
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use binding::{Binding, FORMAT_VERSION};
+pub use cleanup::{Changes, Cleanup};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
 pub use error::DiffError;
 pub use lock::{DiffLock, LockHolder};
@@ -152,35 +153,9 @@ impl Diff {
     /// # Errors
     /// I/O errors, among them that the directory holds something else.
     pub fn remove(root: &Path) -> Result<(), DiffError> {
-        let data_dir = root.join(DATA_DIR);
-        if fs::symlink_metadata(&data_dir).is_ok_and(|meta| meta.is_dir()) {
-            let storage = DirStorage::open(&data_dir)?;
-            let files = storage
-                .list()
-                .map_err(|e| DiffError::io("list", &data_dir, e))?;
-            for ino in files {
-                storage
-                    .remove(ino)
-                    .map_err(|e| DiffError::io("remove", &data_dir.join(ino.to_string()), e))?;
-            }
-            fs::remove_dir(&data_dir).map_err(|e| DiffError::io("remove", &data_dir, e))?;
-        }
-        // The binding last but for the lock: what was begun is still known
-        // as a diff if this is interrupted.
-        for name in [
-            META_FILE,
-            binding::TEMPORARY_FILE,
-            binding::BINDING_FILE,
-            lock::LOCK_FILE,
-        ] {
-            let path = root.join(name);
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != ErrorKind::NotFound => {
-                    return Err(DiffError::io("remove", &path, e));
-                }
-                _ => {}
-            }
-        }
+        let diff = cleanup::OpenRoot::open(root)?;
+        diff.empty()?;
+        diff.remove_lock()?;
         fs::remove_dir(root).map_err(|e| DiffError::io("remove", root, e))
     }
 

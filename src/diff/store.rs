@@ -4,6 +4,8 @@
 //! The tables are described in [`super::record`].
 
 use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -46,7 +48,7 @@ impl StoreBackend {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         Ok(match self {
-            Self::File(path) => builder.create(path)?,
+            Self::File(path) => builder.create_file(open_file(path)?)?,
             Self::Custom(make) => builder.create_with_backend(Boxed(make()))?,
         })
     }
@@ -57,6 +59,18 @@ impl StoreBackend {
             Self::Custom(_) => Path::new("(in memory)"),
         }
     }
+}
+
+/// A link in the store's place is not followed: what it leads to is not ours.
+fn open_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
 }
 
 /// redb takes a backend by type, not by box.

@@ -33,6 +33,19 @@ pub fn load(
     sets: &[String],
     system_config: &Path,
 ) -> Result<Profile, ProfileError> {
+    load_given(profile, sets, system_config)?.over_defaults()
+}
+
+/// Like [`load`], without the defaults: what nobody set is `None`, and may be
+/// found elsewhere before [`Profile::over_defaults`] fills it.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_given(
+    profile: Option<&Path>,
+    sets: &[String],
+    system_config: &Path,
+) -> Result<Profile, ProfileError> {
     load_with(profile, sets, system_config, env::vars_os())
 }
 
@@ -42,7 +55,7 @@ fn load_with(
     system_config: &Path,
     environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Profile, ProfileError> {
-    let mut layers = vec![Profile::defaults()?];
+    let mut layers = Vec::new();
     match read_file(system_config) {
         Err(ProfileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         layer => layers.push(layer?),
@@ -56,6 +69,11 @@ fn load_with(
     {
         layers.push(assignment.into_profile()?);
     }
+    merge_layers(layers)
+}
+
+/// Later layers win.
+fn merge_layers(layers: Vec<Profile>) -> Result<Profile, ProfileError> {
     layers
         .into_iter()
         .fold(Figment::new(), |merged, layer| {
@@ -66,6 +84,14 @@ fn load_with(
 }
 
 impl Profile {
+    /// Fills what nobody set from the defaults.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn over_defaults(self) -> Result<Self, ProfileError> {
+        merge_layers(vec![Self::defaults()?, self])
+    }
+
     /// The lowest layer: the defaults of [`KEYS`].
     ///
     /// # Errors
@@ -305,7 +331,8 @@ mod tests {
         fs::write(&path, profile).unwrap();
         let env = env.iter().map(|(name, value)| (name.into(), value.into()));
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        load_with(Some(&path), &sets, &dir.path().join("config.toml"), env).map_err(|error| {
+        let given = load_with(Some(&path), &sets, &dir.path().join("config.toml"), env);
+        given.and_then(Profile::over_defaults).map_err(|error| {
             error
                 .to_string()
                 .replace(dir.path().to_str().unwrap(), "DIR")
@@ -341,6 +368,8 @@ mod tests {
                 .map(|(name, value)| (name.into(), value.into())),
         )
         .unwrap();
+        assert_eq!(merged.backup, None, "nobody set it");
+        let merged = merged.over_defaults().unwrap();
         assert_eq!(merged.instance.as_deref(), Some("profile"));
         assert_eq!(merged.cache_size, Some(ByteSize(1 << 20)));
         assert_eq!(merged.postgres.port, Port::new(4));

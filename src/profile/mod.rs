@@ -20,7 +20,7 @@ pub mod recovery;
 pub mod values;
 
 pub use error::ProfileError;
-pub use layers::{load, parse};
+pub use layers::{load, load_given, parse};
 pub use plan::{FusePlan, Plan, PostgresPlan};
 pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile, RecoveryProfile};
 pub use recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};

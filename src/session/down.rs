@@ -1,11 +1,11 @@
 //! Ending a session from outside, and finishing the work of a dead owner.
 
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::owner::{Owner, wait_until};
 use super::place::{HeldPlace, Place, canonical};
 use super::state::{Phase, State, process_start};
 use super::{SessionError, target};
@@ -14,7 +14,7 @@ use crate::diff::Diff;
 /// How long a server that lost its owner has to end by itself.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What `down` did.
+/// What ending a session took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Down {
     /// Nothing ran on the target.
@@ -25,6 +25,9 @@ pub enum Down {
     Finished(State),
     /// It had failed before; what it had kept of that was cleared away.
     Cleared(State),
+    /// There was a mount of pbkfs, dead or another user's, of whose session
+    /// nothing is known here; it was taken away.
+    Unmounted,
 }
 
 /// Ends the session on `target`. `patience` is for each of the two requests:
@@ -35,51 +38,106 @@ pub enum Down {
 /// with.
 pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
     let target = canonical(target);
+    let place = Place::of(&target);
     let mut asked = None;
-    let deadline = Instant::now() + patience * 2;
-    while Place::of(&target).is_held()? {
-        let place = Place::of(&target);
-        let Some(state) = State::read(&place)? else {
-            // It has only just begun, or is about to be gone.
-            thread::sleep(Duration::from_millis(20));
-            if Instant::now() > deadline {
-                return Err(did_not_end(&place, &target, 0, patience * 2));
-            }
-            continue;
-        };
+    while let Some(state) = living(&place, &target, patience * 2)? {
         if !end(&place, &state, patience)? {
-            return Err(did_not_end(&place, &target, state.pid, patience * 2));
+            return Err(did_not_end(&place, &state, patience * 2));
         }
         asked = Some(state);
     }
     finish_dead(&target, asked)
 }
 
-fn finish_dead(target: &Path, asked: Option<State>) -> Result<Down, SessionError> {
+/// The state of the session at `place` if its owner lives. One that has only
+/// just begun, or is about to be gone, has none; that passes.
+pub fn living(
+    place: &Place,
+    target: &Path,
+    patience: Duration,
+) -> Result<Option<State>, SessionError> {
+    let mut found = None;
+    let settled = wait_until(patience, || {
+        if !place.is_held()? {
+            return Ok(true);
+        }
+        found = State::read(place)?;
+        Ok(found.is_some())
+    })?;
+    if !settled {
+        return Err(did_not_end(place, &State::begin(target), patience));
+    }
+    Ok(found)
+}
+
+/// Clears up after a session that has ended, of itself or by a kill. `asked`
+/// is the one that was asked to end before.
+pub fn finish_dead(target: &Path, asked: Option<State>) -> Result<Down, SessionError> {
     let place = Place::of(target);
     if !place.dir().exists() {
         // A mount whose session's directory went with a reboot of /run.
-        target::clear(target)?;
-        return Ok(asked.map_or(Down::Nothing, Down::Ended));
+        let cleared = target::clear(target)?;
+        return Ok(match asked {
+            Some(asked) => Down::Ended(asked),
+            None if cleared => Down::Unmounted,
+            None => Down::Nothing,
+        });
     }
-    let place = place.hold(target)?;
-    let left = State::read(&place)?;
-    if let Some(left) = &left {
-        finish(&place, left)?;
-    }
+    let place = match place.hold(target) {
+        Ok(place) => place,
+        // A new session has begun since; the one that was asked has ended.
+        Err(SessionError::TargetBusy { .. }) if asked.is_some() => {
+            return Ok(asked.map_or(Down::Nothing, Down::Ended));
+        }
+        Err(error) => return Err(error),
+    };
+    let left = finish_left(&place, target)?;
+    let cleared = target::clear(target)?;
     place.remove()?;
-    Ok(match (asked, left) {
-        (_, Some(left)) if left.phase == Phase::Failed => Down::Cleared(left),
-        (_, Some(left)) => Down::Finished(left),
-        (Some(asked), None) => Down::Ended(asked),
-        (None, None) => Down::Nothing,
-    })
+    match (asked, left) {
+        (Some(asked), Some(left)) if asked.pid == left.pid && left.phase == Phase::Failed => {
+            Err(SessionError::EndedBadly {
+                target: target.to_owned(),
+                reason: left.error.unwrap_or_default(),
+            })
+        }
+        (_, Some(left)) if left.phase == Phase::Failed => Ok(Down::Cleared(left)),
+        (_, Some(left)) => Ok(Down::Finished(left)),
+        (Some(asked), None) => Ok(Down::Ended(asked)),
+        (None, None) if cleared => Ok(Down::Unmounted),
+        (None, None) => Ok(Down::Nothing),
+    }
 }
 
-fn did_not_end(place: &Place, target: &Path, pid: u32, waited: Duration) -> SessionError {
+/// Finishes what the last session in this place has left, if it left
+/// anything. A state that cannot be read any more does not keep the place
+/// from being used again.
+pub fn finish_left(place: &HeldPlace, target: &Path) -> Result<Option<State>, SessionError> {
+    match State::read(place) {
+        Ok(None) => Ok(None),
+        Ok(Some(left)) => {
+            finish(place, &left)?;
+            Ok(Some(left))
+        }
+        Err(error @ SessionError::BadState { .. }) => {
+            tracing::warn!(
+                "{error}; the mount is cleared away, but a throw-away diff of that session \
+                 would stay beside {}",
+                target.display()
+            );
+            target::clear(target)?;
+            place.clear()?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of a session that goes on.
+pub fn did_not_end(place: &Place, state: &State, waited: Duration) -> SessionError {
     SessionError::DidNotEnd {
-        target: target.to_owned(),
-        pid,
+        target: state.target.clone(),
+        pid: state.pid,
         seconds: waited.as_secs(),
         log: place.log(),
     }
@@ -87,53 +145,22 @@ fn did_not_end(place: &Place, target: &Path, pid: u32, waited: Duration) -> Sess
 
 /// Asks the owner to end, twice if need be. Tells whether it did.
 fn end(place: &Place, state: &State, patience: Duration) -> Result<bool, SessionError> {
-    let Some(pid) = i32::try_from(state.pid).ok().and_then(Pid::from_raw) else {
-        return Ok(false);
-    };
-    let signal_error =
-        |e: rustix::io::Errno| SessionError::io("signal the owner of", place.dir(), e.into());
-    let owner = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(owner) => owner,
-        Err(rustix::io::Errno::SRCH) => return Ok(true),
-        Err(e) => return Err(signal_error(e)),
-    };
-    // The lock is held still, so the process that was opened is its owner
-    // and not one that was given the same number since.
-    if !place.is_held()? {
+    let Some(owner) = Owner::find(place, state)? else {
         return Ok(true);
-    }
+    };
     for _ in 0..2 {
-        match pidfd_send_signal(&owner, Signal::TERM) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(e) => return Err(signal_error(e)),
-        }
-        if wait_until(patience, || Ok(!place.is_held()?))? {
+        owner.signal(Signal::TERM)?;
+        if owner.wait(patience)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn wait_until(
-    patience: Duration,
-    mut done: impl FnMut() -> Result<bool, SessionError>,
-) -> Result<bool, SessionError> {
-    let deadline = Instant::now() + patience;
-    loop {
-        if done()? {
-            return Ok(true);
-        }
-        if Instant::now() > deadline {
-            return Ok(false);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Does what a dead owner would have done: waits for its server, which the
 /// kernel has told to end, takes its dead mount away, and removes what was
 /// for this session only. The locks on the backups went with their holder.
-pub fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
+fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
     if left.phase != Phase::Failed {
         tracing::warn!(
             "finishing the work of pid {}, which died while it had {} mounted",

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use super::occupants::Occupant;
 use crate::catalog::CatalogError;
 use crate::catalog::probackup::ProbackupError;
 use crate::catalog::wal::WalError;
@@ -110,6 +111,46 @@ pub enum SessionError {
         /// The mount point.
         target: PathBuf,
     },
+    /// A mount that is to be taken away is not of pbkfs.
+    #[error("{} is a mount of something else ({kind}), not of pbkfs; it was left alone", target.display())]
+    NotOurs {
+        /// The mount point.
+        target: PathBuf,
+        /// Its file system's type.
+        kind: String,
+    },
+    /// Somebody is in the mount that is to be taken away.
+    #[error(
+        "{} is in use{}; it stays mounted: end them first, or give --force",
+        target.display(), named(by)
+    )]
+    Occupied {
+        /// The mount point.
+        target: PathBuf,
+        /// Who, as far as this user can see.
+        by: Vec<Occupant>,
+    },
+    /// A server runs on the mount that is to be taken away.
+    #[error(
+        "PostgreSQL runs on {}{}; end both: pbkfs down{}",
+        target.display(), pid_of(*pid), profile_of(profile.as_deref())
+    )]
+    HasServer {
+        /// The mount point.
+        target: PathBuf,
+        /// The server; absent while it is being started.
+        pid: Option<u32>,
+        /// The session's profile.
+        profile: Option<PathBuf>,
+    },
+    /// A session was asked to end and did, but not everything went well.
+    #[error("the session on {} has ended, but not all went well: {reason}", target.display())]
+    EndedBadly {
+        /// The mount point.
+        target: PathBuf,
+        /// What the session's owner wrote down.
+        reason: String,
+    },
     /// A session that should have ended goes on.
     #[error(
         "the session on {} (pid {pid}) did not end within {seconds} s; see {} for what it does",
@@ -132,6 +173,12 @@ pub enum SessionError {
         target: PathBuf,
         /// The server.
         pid: u32,
+    },
+    /// What was asked for is not complete, or does not go together.
+    #[error("{message}")]
+    Usage {
+        /// What is missing or wrong, and what to give instead.
+        message: String,
     },
     /// A signal came while things were being set up.
     #[error("interrupted; everything was undone")]
@@ -156,6 +203,27 @@ pub enum SessionError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+fn named(by: &[Occupant]) -> String {
+    const NAMED: usize = 5;
+    if by.is_empty() {
+        // Another user's processes, those of another container, a mount below.
+        return " by somebody whom this user cannot see".to_owned();
+    }
+    let mut named: Vec<String> = by.iter().take(NAMED).map(ToString::to_string).collect();
+    if by.len() > NAMED {
+        named.push(format!("and {} more", by.len() - NAMED));
+    }
+    format!(" by {}", named.join(", "))
+}
+
+fn pid_of(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+fn profile_of(profile: Option<&Path>) -> String {
+    profile.map_or_else(String::new, |path| format!(" {}", path.display()))
 }
 
 impl SessionError {

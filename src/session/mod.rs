@@ -5,32 +5,44 @@
 //! place     the session's directory: lock, state, socket, logs
 //! locks     the read locks on the chain, held by a process of the catalog's owner
 //! target    the mount point: checked, made, cleared of a dead mount
+//! layers    what is mounted: the image, and the diff over it
+//! mounting  the mount itself, and saving its changes
 //! up        the order of set-up; the undo of each step as it succeeds
 //! down      ends a session from outside, and finishes the work of a dead owner
+//! unmount   the same for a mount alone, unless somebody is in it
 //! status    what runs, for people and programs
 //! ```
 
 mod down;
 mod error;
+mod layers;
 mod locks;
+mod mounting;
 mod mounts;
+mod occupants;
+mod owner;
 mod place;
 mod postgres;
+mod ready;
 mod resolve;
 mod signals;
 mod state;
 mod status;
 mod target;
 mod undo;
+mod unmount;
 mod up;
 
 pub use down::{Down, down};
 pub use error::SessionError;
 pub use locks::{hold_locks, own_program};
+pub use occupants::Occupant;
 pub use place::{Place, run_root};
+pub use ready::Ready;
 pub use resolve::{Resolved, resolve};
 pub use signals::Signals;
 pub use state::{Phase, State};
 pub use status::{Status, all as all_sessions, of_target as session_of};
 pub use target::check as check_target;
-pub use up::{Ready, Up, preview_server};
+pub use unmount::unmount;
+pub use up::{Up, preview_server};

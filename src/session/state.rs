@@ -4,9 +4,11 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::SessionError;
 use super::place::Place;
@@ -50,6 +52,9 @@ pub struct State {
     pub throw_away: bool,
     /// Whether the session made the mount point.
     pub made_target: bool,
+    /// Whether PostgreSQL runs on it, or is going to.
+    #[serde(default)]
+    pub with_server: bool,
     /// When it began, in RFC 3339.
     pub since: String,
     /// A libpq connection string, once the server answers.
@@ -66,6 +71,34 @@ pub struct State {
 }
 
 impl State {
+    /// The state of this process's session on `target`, of which nothing is
+    /// known yet.
+    #[must_use]
+    pub fn begin(target: &Path) -> Self {
+        Self {
+            pid: std::process::id(),
+            phase: Phase::Starting,
+            profile: None,
+            target: target.to_owned(),
+            catalog: PathBuf::new(),
+            instance: String::new(),
+            backup: String::new(),
+            chain: Vec::new(),
+            diff_dir: None,
+            throw_away: false,
+            made_target: false,
+            with_server: false,
+            since: OffsetDateTime::now_utc()
+                .format(&Rfc3339)
+                .unwrap_or_default(),
+            conninfo: None,
+            port: None,
+            server_pid: None,
+            server_start: None,
+            error: None,
+        }
+    }
+
     /// Reads a session's state; `None` if there is none.
     ///
     /// # Errors

@@ -1,0 +1,228 @@
+//! `pbkfs list`: what is in a catalog, and which of it can be mounted.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::common::{human_bytes, report, sentence};
+use super::exit::Code;
+use super::{Verbosity, log};
+use crate::catalog::{Backup, Catalog, native};
+use crate::chain::{BackupSelector, Chain};
+use crate::session::SessionError;
+
+/// Show the backups of a catalog, and which of them can be mounted
+///
+/// Reads pg_probackup's own files; pg_probackup need not be installed. The
+/// incrementals stand below the FULL backup that they are based on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pbkfs list -B /srv/backup
+  pbkfs list -B /srv/backup --instance main --json | jq '.instances[].backups[] | .id'")]
+pub struct ListArgs {
+    /// The pg_probackup catalog
+    #[arg(short = 'B', long, alias = "backup-path")]
+    catalog: PathBuf,
+    /// Only this instance
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    catalog: PathBuf,
+    instances: Vec<Listed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    system_identifier: Option<u64>,
+    pgdata: Option<PathBuf>,
+    backups: Vec<Line>,
+}
+
+/// One backup. Sizes are bytes, times RFC 3339.
+#[derive(Debug, Serialize)]
+struct Line {
+    id: String,
+    parent: Option<String>,
+    mode: String,
+    status: String,
+    wal: &'static str,
+    compress_alg: String,
+    server_version: String,
+    start_time: Option<String>,
+    end_time: Option<String>,
+    recovery_time: Option<String>,
+    data_bytes: Option<u64>,
+    wal_bytes: Option<u64>,
+    pgdata_bytes: Option<u64>,
+    note: Option<String>,
+    /// The chain's ids, FULL first; empty if there is no whole chain.
+    chain: Vec<String>,
+    mountable: bool,
+    /// Why it is not mountable.
+    reason: Option<String>,
+}
+
+impl Line {
+    fn of(instance: &str, backup: &Backup, all: &[Backup]) -> Self {
+        let time = |time: OffsetDateTime| time.format(&Rfc3339).ok();
+        let selector = BackupSelector::Id(backup.id.clone());
+        let (chain, reason) = match Chain::resolve(instance, all, &selector) {
+            Ok(chain) => (chain.ids(), None),
+            Err(error) => (Vec::new(), Some(sentence(&error))),
+        };
+        Self {
+            id: backup.id.to_string(),
+            parent: backup.parent.as_ref().map(ToString::to_string),
+            mode: backup.mode.to_string(),
+            status: backup.status.to_string(),
+            wal: if backup.stream { "STREAM" } else { "ARCHIVE" },
+            compress_alg: backup.compress_alg.to_string(),
+            server_version: backup.server_version.clone(),
+            start_time: time(backup.start_time),
+            end_time: backup.end_time.and_then(time),
+            recovery_time: backup.recovery_time.and_then(time),
+            data_bytes: backup.data_bytes,
+            wal_bytes: backup.wal_bytes,
+            pgdata_bytes: backup.pgdata_bytes,
+            note: backup.note.clone(),
+            chain: chain.iter().map(ToString::to_string).collect(),
+            mountable: reason.is_none(),
+            reason,
+        }
+    }
+}
+
+/// Runs the subcommand. An instance that cannot be read does not keep the
+/// others from being listed.
+pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    log::init(verbosity, None);
+    let catalog = Catalog::open(&args.catalog)?;
+    let names = match &args.instance {
+        Some(name) => vec![name.clone()],
+        None => catalog.instances()?,
+    };
+    let mut code = Code::Done;
+    let mut instances = Vec::new();
+    for name in &names {
+        match list(&catalog, name) {
+            Ok(listed) => instances.push(listed),
+            Err(error) if names.len() == 1 => return Err(error),
+            Err(error) => {
+                report(&error);
+                code = Code::of(&error);
+            }
+        }
+    }
+    let listed = Report {
+        catalog: catalog.root().to_owned(),
+        instances,
+    };
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&listed).unwrap_or_default()
+        );
+    } else {
+        print(&listed);
+    }
+    Ok(code)
+}
+
+fn list(catalog: &Catalog, name: &str) -> Result<Listed, SessionError> {
+    let instance = catalog.instance(name)?;
+    let mut backups = native::read_backups(&instance)?;
+    backups.sort_by(|a, b| (a.start_time, &a.id).cmp(&(b.start_time, &b.id)));
+    let line = |backup| Line::of(name, backup, &backups);
+    Ok(Listed {
+        name: name.to_owned(),
+        system_identifier: instance.config.system_identifier,
+        pgdata: instance.config.pgdata.clone(),
+        backups: backups.iter().map(line).collect(),
+    })
+}
+
+fn print(report: &Report) {
+    if report.instances.is_empty() {
+        println!("the catalog {} has no instance", report.catalog.display());
+    }
+    for instance in &report.instances {
+        println!("instance {}", instance.name);
+        if instance.backups.is_empty() {
+            println!("  no backups");
+        }
+        for (depth, line) in by_chain(&instance.backups) {
+            print_line(depth, line);
+        }
+    }
+}
+
+fn print_line(depth: usize, line: &Line) {
+    let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
+    let started = line.start_time.as_deref().unwrap_or("?");
+    let indent = if depth == 0 { "  " } else { "  └ " };
+    println!(
+        "{:<12} {:<6} {:<8} {:<7}  {:<20}  {:>10} stored, {:>10} cluster  PostgreSQL {}{}",
+        format!("{indent}{}", line.id),
+        line.mode,
+        line.status,
+        line.wal,
+        started,
+        size(line.data_bytes),
+        size(line.pgdata_bytes),
+        line.server_version,
+        line.parent
+            .as_ref()
+            .map_or_else(String::new, |parent| format!("  on {parent}")),
+    );
+    if let Some(reason) = &line.reason {
+        println!("      not mountable: {reason}");
+    }
+}
+
+/// The backups with their depth: each FULL, and those without a known parent,
+/// at 0 and followed by all that is based on it, oldest first, at 1. (Each
+/// incremental is commonly based on the one before; a deeper tree would be a
+/// long staircase.)
+fn by_chain(backups: &[Line]) -> Vec<(usize, &Line)> {
+    let known = |id: &str| backups.iter().find(|line| line.id == id);
+    let root_of = |line: &'_ Line| {
+        let mut root = line.id.clone();
+        let mut parent = line.parent.as_deref().and_then(known);
+        // Parents may go in a circle.
+        for _ in 0..backups.len() {
+            let Some(line) = parent else { break };
+            root.clone_from(&line.id);
+            parent = line.parent.as_deref().and_then(known);
+        }
+        root
+    };
+    let roots: Vec<String> = backups.iter().map(root_of).collect();
+    let mut ordered = Vec::new();
+    let is_root = |line: &Line, root: &String| line.id == *root;
+    for (line, root) in backups.iter().zip(&roots) {
+        if is_root(line, root) {
+            ordered.push((0, line));
+            let members = backups.iter().zip(&roots);
+            let members = members.filter(|(member, of)| *of == root && !is_root(member, of));
+            ordered.extend(members.map(|(member, _)| (1, member)));
+        }
+    }
+    // Members of a circle have no root that is its own.
+    for line in backups {
+        if !ordered.iter().any(|(_, listed)| listed.id == line.id) {
+            ordered.push((0, line));
+        }
+    }
+    ordered
+}

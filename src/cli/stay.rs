@@ -1,0 +1,93 @@
+//! The process that stays with a session, in the foreground or behind: it
+//! sets up, tells when it is ready, and watches until the end.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::exit::Code;
+use crate::profile::Plan;
+use crate::session::{Place, Ready, SessionError, Signals, Up};
+
+/// The session to stay with.
+pub struct Stay<'a> {
+    /// What it is to do.
+    pub plan: &'a Plan,
+    /// Whether its mount takes no writes.
+    pub read_only: bool,
+    /// The profile's path, for `status`.
+    pub profile: Option<&'a Path>,
+    /// Whether the ready line is JSON.
+    pub json: bool,
+    /// Whether another process waits in front for the ready line.
+    pub background: bool,
+}
+
+/// Sets the session up, prints the ready line, and returns when it has ended.
+pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
+    if stay.background {
+        // A session of its own: the terminal's signals are for the one that
+        // waits in front. Failing means that it has one already.
+        let _ = nix::unistd::setsid();
+    }
+    let signals = Signals::install()
+        .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;
+    raise_file_limit();
+    let up = Up {
+        plan: stay.plan,
+        read_only: stay.read_only,
+        profile: stay.profile,
+        signals: &signals,
+        detached: stay.background,
+    };
+    up.run(&mut |ready, place| {
+        print(ready, stay.json);
+        if stay.background
+            && let Err(error) = leave_the_terminal(place)
+        {
+            tracing::warn!("cannot log to {}: {error}", place.log().display());
+        }
+    })?;
+    Ok(Code::Done)
+}
+
+fn print(ready: &Ready, json: bool) {
+    let line = match json {
+        true => serde_json::to_string(ready).unwrap_or_default(),
+        false => ready.to_string(),
+    };
+    // If nobody reads it, the clone is no less ready.
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// The clone's files and the catalog's count against the same limit, and the
+/// usual soft limit of 1024 is small for a database.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// From now on, output goes into the session's log, so that whoever waits for
+/// the end of this process's output need not wait for the session's.
+fn leave_the_terminal(place: &Place) -> io::Result<()> {
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(place.log())?;
+    let nothing = OpenOptions::new().read(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&nothing)?;
+    nix::unistd::dup2_stdout(&log)?;
+    nix::unistd::dup2_stderr(&log)?;
+    std::env::set_current_dir("/")
+}

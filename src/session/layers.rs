@@ -1,0 +1,133 @@
+//! What is mounted: the image of a chain, and the diff over it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::unistd::geteuid;
+
+use super::SessionError;
+use super::resolve::Resolved;
+use super::undo::Undo;
+use super::up::{Progress, Up};
+use crate::chain::Chain;
+use crate::diff::{Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
+use crate::image::{Image, ImageOptions};
+use crate::overlay::{Overlay, OverlayOptions};
+use crate::pg::control::ControlFile;
+use crate::profile::{Passthrough, Plan};
+use crate::server::OsUser;
+
+/// Opens the image and lays the diff, if there is to be one, over it.
+pub fn open(
+    up: &Up<'_>,
+    resolved: &Resolved,
+    progress: &Progress,
+    undo: &mut Undo<'_>,
+) -> Result<Arc<Overlay<Image>>, SessionError> {
+    let (plan, chain) = (up.plan, &resolved.chain);
+    let image = open_image(plan, chain)?;
+    let diff = match up.read_only {
+        true => None,
+        false => Some(open_diff(plan, &image, resolved, progress, undo)?),
+    };
+    let (uid, gid) = owner(plan)?;
+    let options = OverlayOptions {
+        uid,
+        gid,
+        tablespace_version_dir: Some(tablespace_version_dir(&image, chain)?),
+        passthrough: passthrough(up),
+    };
+    Ok(Arc::new(Overlay::new(image, diff, options)?))
+}
+
+/// Whether the kernel may serve files of the diff by itself.
+pub fn passthrough(up: &Up<'_>) -> bool {
+    let wanted = up.plan.fuse.passthrough == Passthrough::Auto;
+    wanted && !up.read_only && geteuid().is_root()
+}
+
+fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
+    let options = ImageOptions {
+        verify_checksums: plan.verify_checksums,
+        index_cache_bytes: usize::try_from(plan.cache_size).unwrap_or(usize::MAX),
+    };
+    Ok(Image::open(chain, &options)?)
+}
+
+fn open_diff(
+    plan: &Plan,
+    image: &Image,
+    resolved: &Resolved,
+    progress: &Progress,
+    undo: &mut Undo<'_>,
+) -> Result<Diff, SessionError> {
+    let dir = match &plan.diff_dir {
+        Some(dir) => dir.clone(),
+        None => throw_away_dir(&plan.target),
+    };
+    progress.change(|state| state.diff_dir = Some(dir.clone()))?;
+    let lock = DiffLock::acquire(&dir, &LockHolder::this_process(&plan.target))?;
+    if plan.diff_dir.is_none() {
+        let dir = dir.clone();
+        undo.push("the throw-away diff", move || Ok(Diff::remove(&dir)?));
+    }
+    let chain = &resolved.chain;
+    let binding = Binding {
+        version: FORMAT_VERSION,
+        catalog: plan.catalog.clone(),
+        instance: plan.instance.clone(),
+        system_identifier: resolved.instance.config.system_identifier,
+        backup: chain.target().id.to_string(),
+        chain: chain.ids().iter().map(ToString::to_string).collect(),
+        image: format!("{:016x}", image.fingerprint()),
+    };
+    Ok(Diff::open(&dir, lock, &binding)?)
+}
+
+/// Who owns the files of the image: whom PostgreSQL runs as.
+fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
+    let (uid, gid) = (
+        nix::unistd::getuid().as_raw(),
+        nix::unistd::getgid().as_raw(),
+    );
+    if !geteuid().is_root() {
+        return Ok((uid, gid));
+    }
+    match OsUser::find(&plan.postgres.user) {
+        Ok(user) => Ok((user.uid.as_raw(), user.gid.as_raw())),
+        Err(_) if !plan.postgres.launch => Ok((uid, gid)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
+fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
+    let path = Path::new("global/pg_control");
+    let mut bytes = vec![0; 8192];
+    let node = image.find(path).ok_or_else(|| {
+        SessionError::io(
+            "find in the backup",
+            path,
+            std::io::ErrorKind::NotFound.into(),
+        )
+    })?;
+    let n = image.read_at(node, 0, &mut bytes)?;
+    bytes.truncate(n);
+    let control = ControlFile::parse(&bytes)?;
+    let version = &chain.target().server_version;
+    Ok(format!("PG_{version}_{}", control.catalog_version_no))
+}
+
+/// A directory beside the target, on the same disk most likely; the clone's
+/// writes can be large, so it is not for /run or /tmp.
+fn throw_away_dir(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!(".{name}.pbkfs-{}", std::process::id());
+    let beside = target.parent().unwrap_or(Path::new("/"));
+    let writable = nix::unistd::access(beside, nix::unistd::AccessFlags::W_OK).is_ok();
+    if writable {
+        beside.join(name)
+    } else {
+        Path::new("/var/tmp").join(name)
+    }
+}

@@ -1,0 +1,55 @@
+//! What is told when a session is ready.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::state::State;
+
+/// What is told when the clone is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ready {
+    /// Always "ready".
+    pub event: &'static str,
+    /// A libpq connection string; absent if no server was to be started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conninfo: Option<String>,
+    /// The mount point.
+    pub target: PathBuf,
+    /// The backup's id.
+    pub backup: String,
+    /// The server's port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The session's process id.
+    pub pid: u32,
+    /// The server's process id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_pid: Option<u32>,
+}
+
+impl Ready {
+    /// What a session's state says of it.
+    #[must_use]
+    pub fn of(state: &State) -> Self {
+        Self {
+            event: "ready",
+            conninfo: state.conninfo.clone(),
+            target: state.target.clone(),
+            backup: state.backup.clone(),
+            port: state.port,
+            pid: state.pid,
+            server_pid: state.server_pid,
+        }
+    }
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.conninfo {
+            Some(conninfo) => write!(f, "ready {conninfo}"),
+            None => write!(f, "ready target={}", self.target.display()),
+        }
+    }
+}

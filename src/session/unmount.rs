@@ -1,0 +1,121 @@
+//! Ending a mount that has no server, unless somebody is in it.
+//!
+//! Whether somebody is in a mount only the kernel can tell without a race. So
+//! it is asked to unmount first; the session's owner sees that its mount is
+//! gone, saves the diff and ends. While somebody is in it, the kernel refuses,
+//! and the session goes on undisturbed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::down::{Down, did_not_end, finish_dead, living};
+use super::mounts::MountEntry;
+use super::owner::Owner;
+use super::place::{Place, canonical};
+use super::state::{Phase, State};
+use super::target::Target;
+use super::{SessionError, mounts, occupants, target};
+use crate::fuse::{self, FuseError};
+
+/// How long the owner has to save the diff and end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a forced end may take before its owner is killed. Files that
+/// nobody had fsynced are lost then.
+const FORCED_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Takes the mount on `target` away and ends its session. With `force`, even
+/// if somebody is in it.
+///
+/// # Errors
+/// [`SessionError::Occupied`], [`SessionError::HasServer`],
+/// [`SessionError::NotOurs`]: nothing was changed then. What saving the diff
+/// or clearing up can fail with.
+pub fn unmount(target: &Path, force: bool) -> Result<Down, SessionError> {
+    let target = canonical(target);
+    let mount = mounts::at(&target)?;
+    if let Some(mount) = mount.as_ref().filter(|mount| !mount.is_ours()) {
+        return Err(SessionError::NotOurs {
+            target,
+            kind: mount.kind.clone(),
+        });
+    }
+    let place = Place::of(&target);
+    let Some(state) = living(&place, &target, PATIENCE)? else {
+        return without_owner(&target, mount.as_ref(), force);
+    };
+    if state.with_server {
+        return Err(SessionError::HasServer {
+            target,
+            pid: state.server_pid,
+            profile: state.profile,
+        });
+    }
+    let ended = match force {
+        true => end_by_force(&place, &state)?,
+        false => end(&place, &state)?,
+    };
+    if !ended {
+        return Err(did_not_end(&place, &state, PATIENCE));
+    }
+    finish_dead(&target, Some(state))
+}
+
+fn end(place: &Place, state: &State) -> Result<bool, SessionError> {
+    let Some(owner) = Owner::find(place, state)? else {
+        return Ok(true);
+    };
+    match state.phase {
+        Phase::Ready => take_away(&state.target, false)?,
+        Phase::Starting => owner.signal(Signal::TERM)?,
+        Phase::Stopping | Phase::Failed => {}
+    }
+    owner.wait(PATIENCE)
+}
+
+fn end_by_force(place: &Place, state: &State) -> Result<bool, SessionError> {
+    let Some(owner) = Owner::find(place, state)? else {
+        return Ok(true);
+    };
+    // Two requests are an end at once; two signals of one kind may arrive as
+    // one.
+    owner.signal(Signal::TERM)?;
+    owner.signal(Signal::INT)?;
+    if owner.wait(FORCED_PATIENCE)? {
+        return Ok(true);
+    }
+    tracing::warn!("pid {} does not end, and is killed", state.pid);
+    owner.signal(Signal::KILL)?;
+    owner.wait(FORCED_PATIENCE)
+}
+
+/// The mount of a dead owner is cleared away; that of another user's session,
+/// whose directory is elsewhere, ends it.
+fn without_owner(
+    target: &Path,
+    mount: Option<&MountEntry>,
+    force: bool,
+) -> Result<Down, SessionError> {
+    if mount.is_none() || matches!(target::check(target), Ok(Target::Dead)) {
+        return finish_dead(target, None);
+    }
+    take_away(target, force)?;
+    Ok(Down::Unmounted)
+}
+
+fn take_away(target: &Path, lazily: bool) -> Result<(), SessionError> {
+    match fuse::unmount_once(target, lazily) {
+        Ok(()) => Ok(()),
+        Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => Err(SessionError::Occupied {
+            target: target.to_owned(),
+            by: occupants::of(target),
+        }),
+        Err(source) => Err(FuseError::Unmount {
+            target: target.to_owned(),
+            source,
+        }
+        .into()),
+    }
+}
