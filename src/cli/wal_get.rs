@@ -154,6 +154,34 @@ fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
     }
 }
 
+/// What to look at.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    /// A segment
+    file: String,
+}
+
+/// Runs the hidden subcommand that tells whether this process's user could
+/// fetch a segment.
+pub fn probe(args: &ProbeArgs) -> ExitCode {
+    let probe = || -> Result<(), SessionError> {
+        let archive = args.archive.open()?;
+        match SegmentId::parse(&args.file, archive.segment_size()) {
+            Some(id) => Ok(archive.probe(id)?),
+            None => Ok(()),
+        }
+    };
+    match probe() {
+        Ok(()) => Code::Done.into(),
+        Err(error) => {
+            eprintln!("{}", sentence(&error));
+            Code::of(&error).into()
+        }
+    }
+}
+
 /// What to fetch ahead.
 #[derive(Debug, Args)]
 pub struct PrefetchArgs {

@@ -272,11 +272,22 @@ impl RecoveryPlan {
             let keys = targets.iter().map(|(key, _)| *key).collect();
             return Err(ProfileError::SeveralTargets { keys });
         }
+        let action = need("recovery.action", &profile.action)?;
+        let is_latest = profile.target == Some(NamedTarget::Latest);
+        if is_latest && action != Action::Promote {
+            return Err(ProfileError::Value {
+                place: "profile".to_owned(),
+                key: "recovery.action".to_owned(),
+                reason: "PostgreSQL always promotes at the end of the archive (recovery.target \
+                         = \"latest\"); name a point before it"
+                    .to_owned(),
+            });
+        }
         Ok(Self {
             target: targets.pop().map(|(_, target)| target),
             inclusive: need("recovery.inclusive", &profile.inclusive)?,
             timeline: need("recovery.timeline", &profile.timeline)?,
-            action: need("recovery.action", &profile.action)?,
+            action,
             restore_command: profile.restore_command.clone(),
             prefetch: need("recovery.prefetch", &profile.prefetch)?.0,
         })
@@ -352,6 +363,11 @@ mod tests {
         let expected = RecoveryTarget::Time(datetime!(2026-11-22 14:32 UTC));
         assert_eq!(time.unwrap().target, Some(expected));
         assert!(plan(|r| r.name = Some("x".repeat(64))).is_err());
+        let paused = plan(|r| {
+            r.target = Some(NamedTarget::Latest);
+            r.action = Some(Action::Pause);
+        });
+        assert!(paused.is_err());
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 use postgres::error::SqlState;
-use postgres::{Config, Error, NoTls};
+use postgres::{Client, Config, Error, NoTls};
+
+use crate::pg::Lsn;
 
 /// The line of `postmaster.pid` that holds the status, counted from 0
 /// (PostgreSQL's pidfile.h, `LOCK_FILE_LINE_PM_STATUS`).
@@ -51,6 +53,21 @@ pub struct Answer {
     pub data_directory: String,
     /// `SHOW archive_mode`.
     pub archive_mode: String,
+    /// How far it has replayed.
+    pub replay: Replay,
+}
+
+/// How far a server has replayed the WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Replay {
+    /// Whether it still is in recovery.
+    pub in_recovery: bool,
+    /// Whether it waits there, which it does at a target.
+    pub paused: bool,
+    /// The end of the last record that was replayed; `None` if none was.
+    pub lsn: Option<Lsn>,
+    /// When the last transaction that was replayed had ended, in UTC.
+    pub time: Option<String>,
 }
 
 /// One attempt to get an answer, in a thread of its own: the client has no
@@ -91,6 +108,30 @@ fn ask(mut config: Config) -> Result<Answer, Error> {
     Ok(Answer {
         data_directory: show("data_directory")?,
         archive_mode: show("archive_mode")?,
+        replay: ask_replay(&mut client)?,
+    })
+}
+
+fn ask_replay(client: &mut Client) -> Result<Replay, Error> {
+    let row = client.query_one(
+        "select pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, \
+         to_char(pg_last_xact_replay_timestamp() at time zone 'UTC', \
+         'YYYY-MM-DD HH24:MI:SS.US') || '+00'",
+        &[],
+    )?;
+    let in_recovery = row.try_get(0)?;
+    let lsn: Option<&str> = row.try_get(1)?;
+    // It may end in between, and then there is nothing to ask for any more.
+    let paused = in_recovery
+        && client
+            .query_one("select pg_get_wal_replay_pause_state() = 'paused'", &[])
+            .and_then(|row| row.try_get(0))
+            .unwrap_or(false);
+    Ok(Replay {
+        in_recovery,
+        paused,
+        lsn: lsn.and_then(|lsn| lsn.parse().ok()),
+        time: row.try_get(2)?,
     })
 }
 

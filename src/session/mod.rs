@@ -7,6 +7,8 @@
 //! target    the mount point: checked, made, cleared of a dead mount
 //! layers    what is mounted: the image, and the diff over it
 //! mounting  the mount itself, and saving its changes
+//! recovery  the recovery that is wanted, and whether the WAL archive gets there
+//! recovered what a diff knows of its recovery
 //! up        the order of set-up; the undo of each step as it succeeds
 //! down      ends a session from outside, and finishes the work of a dead owner
 //! unmount   the same for a mount alone, unless somebody is in it
@@ -17,6 +19,7 @@ mod down;
 mod error;
 mod layers;
 mod locks;
+mod meter;
 mod mounting;
 mod mounts;
 mod occupants;
@@ -24,6 +27,8 @@ mod owner;
 mod place;
 mod postgres;
 mod ready;
+mod recovered;
+mod recovery;
 mod resolve;
 mod signals;
 mod state;
@@ -45,4 +50,4 @@ pub use state::{Phase, State};
 pub use status::{Status, all as all_sessions, of_target as session_of};
 pub use target::check as check_target;
 pub use unmount::unmount;
-pub use up::{Up, preview_server};
+pub use up::{ServerPreview, Up, preview_server};

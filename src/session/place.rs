@@ -6,6 +6,7 @@
 //! RUN/NAME-HASH/pbkfs.log       what a detached pbkfs logs
 //! RUN/NAME-HASH/server.log      what PostgreSQL logs
 //! RUN/NAME-HASH/socket/         PostgreSQL's socket
+//! RUN/NAME-HASH/wal/            WAL segments fetched ahead
 //! RUN/NAME-HASH/*.conf          PostgreSQL's generated configuration
 //! ```
 //! RUN is `/run/pbkfs` for root; for others `$XDG_RUNTIME_DIR/pbkfs`, or
@@ -28,6 +29,7 @@ use super::state::State;
 
 const LOCK: &str = "session.lock";
 const SOCKET: &str = "socket";
+const PREFETCH: &str = "wal";
 
 /// The files besides that a session may have made in its directory.
 const FILES: [&str; 7] = [
@@ -161,6 +163,12 @@ impl Place {
         self.dir.join(SOCKET)
     }
 
+    /// The directory for WAL segments fetched ahead.
+    #[must_use]
+    pub fn prefetch_dir(&self) -> PathBuf {
+        self.dir.join(PREFETCH)
+    }
+
     /// Makes the directory and locks it.
     ///
     /// # Errors
@@ -257,10 +265,30 @@ impl HeldPlace {
             }
         }
         remove_dir(&socket_dir)?;
+        self.clear_prefetched()?;
         for name in FILES {
             remove_file(&self.dir.join(name))?;
         }
         Ok(())
+    }
+
+    /// A process that fetches ahead may still be at it; without its directory
+    /// it ends.
+    fn clear_prefetched(&self) -> Result<(), SessionError> {
+        const TRIES: u32 = 50;
+        let dir = self.prefetch_dir();
+        for _ in 0..TRIES {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                remove_file(&entry.path())?;
+            }
+            match remove_dir(&dir) {
+                Err(SessionError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                other => return other,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        remove_dir(&dir)
     }
 
     /// Removes the directory, with all that sessions make in it and the lock.

@@ -211,6 +211,17 @@ impl WalArchive {
         Ok(length)
     }
 
+    /// Reads no more than the first page.
+    pub(super) fn check_beginning(
+        &self,
+        id: SegmentId,
+        source: &mut StoredSegment,
+    ) -> Result<(), WalError> {
+        let mut page = [0; PAGE_SIZE];
+        let filled = source.fill(&mut page)?;
+        self.check_first_page(id, page.get(..filled).unwrap_or_default(), &source.path)
+    }
+
     fn wrong_length(&self, source: &StoredSegment, found: Option<u64>) -> WalError {
         WalError::Length {
             path: source.path.clone(),

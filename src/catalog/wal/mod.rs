@@ -25,7 +25,7 @@ pub use error::WalError;
 pub use fetch::{Fetched, Form};
 pub use listing::{Gap, Listing, Segment, Timeline};
 pub use prefetch::Prefetch;
-pub use reach::Reach;
+pub use reach::{Reach, WalEnd};
 
 use super::Instance;
 use crate::pg::wal::page::{LONG_HEADER, PageHeader};
@@ -41,6 +41,18 @@ pub struct WalArchive {
 }
 
 impl WalArchive {
+    /// Reads the beginning of a segment, to see whether it can be read.
+    ///
+    /// # Errors
+    /// It cannot, or is not that segment.
+    pub fn probe(&self, id: SegmentId) -> Result<(), WalError> {
+        listing::names(&self.dir)?;
+        match self.open_segment(id)? {
+            Some(mut stored) => self.check_beginning(id, &mut stored),
+            None => Ok(()),
+        }
+    }
+
     /// Opens the archive of `instance`. The segments' size is taken from the
     /// instance's configuration or, if it does not say, from the archive's
     /// first whole plain segment; an archive without one has PostgreSQL's default.

@@ -22,10 +22,15 @@ pub struct Reach {
     pub segments: Option<(SegmentId, SegmentId)>,
     /// The segment behind the run, if the archive goes on after it.
     pub missing: Option<SegmentId>,
-    /// Where the run's last whole record ends.
-    pub end: Option<Lsn>,
-    /// When the last transaction ended that recovery can replay.
-    pub last_time: Option<Timestamp>,
+}
+
+/// The end of what recovery can replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WalEnd {
+    /// Where the last whole record ends.
+    pub lsn: Option<Lsn>,
+    /// When the last transaction ended.
+    pub time: Option<Timestamp>,
 }
 
 impl WalArchive {
@@ -46,11 +51,11 @@ impl WalArchive {
         Ok(newest)
     }
 
-    /// How far recovery gets along `timeline` that begins at `start`. Reads
-    /// the last segments of the run for `end` and `last_time`.
+    /// How far recovery gets along `timeline` that begins at `start`, by the
+    /// names of the archive's files.
     ///
     /// # Errors
-    /// The archive cannot be read, or one of the segments read is damaged.
+    /// The archive or a history cannot be read.
     pub fn reach(&self, start: Lsn, timeline: u32) -> Result<Reach, WalError> {
         let history = self.history(timeline)?;
         let there: BTreeSet<SegmentId> = super::listing::names(&self.dir)?
@@ -58,10 +63,10 @@ impl WalArchive {
             .filter_map(|name| Form::of(name, self.size))
             .map(|(id, _)| id)
             .collect();
-        let mut run = Vec::new();
+        let mut run = None;
         let mut number = SegmentId::containing(start, timeline, self.size).number;
         while let Some(id) = self.on_history(&history, number, &there) {
-            run.push(id);
+            run = Some((run.map_or(id, |(first, _)| first), id));
             number = number.saturating_add(1);
         }
         let behind = SegmentId { timeline, number };
@@ -72,13 +77,10 @@ impl WalArchive {
         let goes_on = there.iter().any(|id| {
             id.number > number && history.timeline_at(id.start(self.size)) == id.timeline
         });
-        let (end, last_time) = self.last_of(&run)?;
         Ok(Reach {
             history,
-            segments: run.first().copied().zip(run.last().copied()),
+            segments: run,
             missing: goes_on.then_some(behind),
-            end,
-            last_time,
         })
     }
 
@@ -99,18 +101,37 @@ impl WalArchive {
             .find(|id| there.contains(id))
     }
 
-    /// Where the last record of a run ends, and when the last transaction of
-    /// its last segments did.
-    fn last_of(&self, run: &[SegmentId]) -> Result<(Option<Lsn>, Option<Timestamp>), WalError> {
-        let mut end = None;
-        for id in run.iter().rev().take(SEGMENTS_READ) {
-            let scanner = self.scan(*id)?;
-            end = end.or(scanner.last_end());
+    /// Where the run ends, found by reading its last segments.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or is damaged.
+    pub fn end_of(&self, reach: &Reach) -> Result<WalEnd, WalError> {
+        let mut end = WalEnd::default();
+        let Some((first, last)) = reach.segments else {
+            return Ok(end);
+        };
+        let numbers = (first.number..=last.number).rev().take(SEGMENTS_READ);
+        for number in numbers {
+            let start = SegmentId { number, ..last }.start(self.size);
+            let timelines = [last.timeline, reach.history.timeline_at(start)];
+            let scanner = self.scan_first(timelines, number)?;
+            end.lsn = end.lsn.or(scanner.last_end());
             if let Some((_, last)) = scanner.times() {
-                return Ok((end, Some(last)));
+                end.time = Some(last);
+                break;
             }
         }
-        Ok((end, None))
+        Ok(end)
+    }
+
+    fn scan_first(&self, timelines: [u32; 2], number: u64) -> Result<Scanner, WalError> {
+        for timeline in timelines {
+            let id = SegmentId { timeline, number };
+            if self.open_segment(id)?.is_some() {
+                return self.scan(id);
+            }
+        }
+        Ok(Scanner::new(Lsn(0)))
     }
 
     fn scan(&self, id: SegmentId) -> Result<Scanner, WalError> {

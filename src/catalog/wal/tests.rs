@@ -394,12 +394,12 @@ fn reach_ends_at_the_last_record_and_at_the_last_transaction() {
     assert_eq!(sample.archive.name(first), "00000001000000000000004A");
     assert_eq!(sample.archive.name(last), LAST);
     assert_eq!(reach.missing, None);
-    let end = reach.end.unwrap();
+    let wal_end = sample.archive.end_of(&reach).unwrap();
+    let end = wal_end.lsn.unwrap();
     assert!(end > "0/6100168".parse().unwrap() && end <= last.end(sample.archive.size));
     // The last commit of the archive: after the last restore point
     // (07:31:25), before the last backup's end (07:31:48).
-    let (_, last_time) = (first, reach.last_time.unwrap().to_offset().unwrap());
-    let text = last_time.to_string();
+    let text = wal_end.time.unwrap().to_offset().unwrap().to_string();
     assert!(text.starts_with("2026-11-22 7:31:"), "{text}");
 
     fs::remove_file(sample.path(&format!("{MIDDLE}.gz"))).unwrap();
