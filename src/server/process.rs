@@ -269,13 +269,15 @@ impl Server {
         port::socket_path(&self.config.socket_dir, self.config.port)
     }
 
-    /// The last `count` lines that this run wrote to its log. A log that
-    /// cannot be read gives none: it is only there to explain another error.
+    /// The last `count` lines that this run wrote to its log, without those
+    /// that our own early attempts to connect left there. A log that cannot be
+    /// read gives none: it is only there to explain another error.
     #[must_use]
     pub fn log_tail(&self, count: usize) -> LogTail {
         let path = self.config.log_file.clone();
         let text = read_end(&path, self.log_start).unwrap_or_default();
-        let mut lines: Vec<String> = text.lines().rev().take(count).map(str::to_owned).collect();
+        let telling = text.lines().filter(|line| !is_early_attempt(line));
+        let mut lines: Vec<String> = telling.rev().take(count).map(str::to_owned).collect();
         lines.reverse();
         LogTail { path, lines }
     }
@@ -287,6 +289,17 @@ impl Drop for Server {
         // postmaster with its owner.
         let _ = self.stop(StopMode::Immediate, Duration::from_secs(5), &|| false);
     }
+}
+
+/// Whether a line of the log only says that somebody connected too early.
+fn is_early_attempt(line: &str) -> bool {
+    [
+        "the database system is starting up",
+        "the database system is not yet accepting connections",
+        "Consistent recovery state has not been yet reached",
+    ]
+    .iter()
+    .any(|said| line.contains(said))
 }
 
 /// The end of a file, from `start` on, as text.

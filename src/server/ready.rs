@@ -1,8 +1,10 @@
-//! When a starting server is ready: it says so in `postmaster.pid`, and then
-//! answers a query.
+//! When a starting server is ready: it answers a query.
+//!
+//! `postmaster.pid` would say it too. But the data directory may be a mount
+//! that this very process serves; and a process that is killed while it waits
+//! for an answer from itself never ends, because the kernel gives the mount up
+//! only when the process is gone.
 
-use std::fs;
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
@@ -10,27 +12,6 @@ use postgres::error::SqlState;
 use postgres::{Client, Config, Error, NoTls};
 
 use crate::pg::Lsn;
-
-/// The line of `postmaster.pid` that holds the status, counted from 0
-/// (PostgreSQL's pidfile.h, `LOCK_FILE_LINE_PM_STATUS`).
-const STATUS_LINE: usize = 7;
-
-/// Whether the postmaster of that data directory says that it takes
-/// connections. The file may be an older one's, so the process must be ours.
-pub fn claims_ready(data_directory: &Path, pid: u32) -> bool {
-    fs::read_to_string(data_directory.join("postmaster.pid"))
-        .is_ok_and(|text| says_ready(&text, pid))
-}
-
-fn says_ready(pid_file: &str, pid: u32) -> bool {
-    let mut lines = pid_file.lines();
-    let is_ours = lines
-        .next()
-        .is_some_and(|line| line.trim().parse() == Ok(pid));
-    // "standby" takes (read-only) connections as well.
-    let status = lines.nth(STATUS_LINE - 1).map(str::trim);
-    is_ours && matches!(status, Some("ready" | "standby"))
-}
 
 /// Whether trying again cannot help: the server answered, and not that it is
 /// still starting or has no room.
@@ -133,21 +114,4 @@ fn ask_replay(client: &mut Client) -> Result<Replay, Error> {
         lsn: lsn.and_then(|lsn| lsn.parse().ok()),
         time: row.try_get(2)?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pid_file_counts_only_if_it_is_ours_and_says_ready() {
-        let file = |status| format!("42\n/data\n1700000000\n5433\n/run\n\n  123  456\n{status}\n");
-        assert!(says_ready(&file("ready   "), 42));
-        assert!(says_ready(&file("standby "), 42));
-        assert!(!says_ready(&file("ready   "), 43));
-        assert!(!says_ready(&file("starting"), 42));
-        assert!(!says_ready(&file("stopping"), 42));
-        assert!(!says_ready("42\n", 42));
-        assert!(!says_ready("", 42));
-    }
 }

@@ -13,6 +13,16 @@ use crate::pg::Lsn;
 /// How long is waited between two queries about the recovery.
 const ASK: Duration = Duration::from_millis(200);
 
+/// How long is waited between two attempts to connect, at first. Each leaves a
+/// line in the server's log, so the pauses get longer.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause for a server that only has to start.
+const LONGEST_START: Duration = Duration::from_millis(250);
+
+/// The longest pause for one that replays an archive.
+const LONGEST_RECOVERY: Duration = Duration::from_secs(2);
+
 /// What is awaited of a starting server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
@@ -68,6 +78,7 @@ impl Server {
         let mut patience = Patience::new(timeout, self.config().data_directory.join("pg_wal"));
         let mut probe: Option<Probe> = None;
         let mut ask_from = Instant::now();
+        let mut pause = FIRST_PAUSE;
         let mut last = None;
         loop {
             if let Some(status) = self.try_wait()? {
@@ -99,10 +110,11 @@ impl Server {
                 }
                 Some(Some(Err(error))) => {
                     last = Some(super::error::message(&error));
-                    probe = None;
+                    (probe, ask_from) = (None, Instant::now() + pause);
+                    pause = longer(pause, goal);
                 }
                 Some(None) => {}
-                None if Instant::now() >= ask_from && self.claims_ready() => {
+                None if Instant::now() >= ask_from => {
                     probe = Some(Probe::start(self.client_config()));
                 }
                 None => {}
@@ -113,10 +125,6 @@ impl Server {
             }
             thread::sleep(POLL);
         }
-    }
-
-    fn claims_ready(&self) -> bool {
-        ready::claims_ready(&self.config().data_directory, self.pid())
     }
 
     fn is_reached(&self, goal: Goal, replay: &Replay) -> Result<bool, ServerError> {
@@ -155,6 +163,14 @@ impl Server {
         self.stop(StopMode::Immediate, Duration::from_secs(10), &|| false)?;
         Err(error)
     }
+}
+
+fn longer(pause: Duration, goal: Goal) -> Duration {
+    let longest = match goal {
+        Goal::Answer => LONGEST_START,
+        Goal::Promoted | Goal::Paused | Goal::ShutDown => LONGEST_RECOVERY,
+    };
+    (pause * 3 / 2).min(longest)
 }
 
 /// How much longer is waited. Before a recovering server takes connections,
