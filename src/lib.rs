@@ -7,9 +7,11 @@
 //!                                    fuse -> overlay
 //!                                    session -> server, and all below it
 //!                                    cli -> session, profile
+//! causes, which everything may use
 //! ```
 
 pub mod catalog;
+mod causes;
 pub mod chain;
 pub mod cli;
 pub mod diff;

@@ -25,6 +25,9 @@ const BACKUP: &str = "TOW7K6";
 /// A segment between that backup and the last restore point.
 const MIDDLE: &str = "00000001000000000000004D";
 
+/// What is done to a stored segment.
+type Damage = fn(&Path);
+
 /// pbkfs run by root, on a catalog of the user that PostgreSQL runs as.
 fn sandbox() -> Sandbox {
     Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", OsUser::root())
@@ -176,7 +179,7 @@ fn a_broken_archive_stops_recovery_and_names_the_segment() {
     let good = fs::read(&stored).unwrap();
     let last = ("name", "after_mistake");
     let clone = sandbox.profile(BACKUP).throw_away().write();
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("truncated", |path| {
             let length = fs::metadata(path).unwrap().len();
             fs::File::options()
@@ -190,7 +193,7 @@ fn a_broken_archive_stops_recovery_and_names_the_segment() {
             flip_byte(path, fs::metadata(path).unwrap().len() / 2)
         }),
         ("unreadable", |path| {
-            fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap()
+            fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap()
         }),
         ("missing", |path| fs::remove_file(path).unwrap()),
     ];

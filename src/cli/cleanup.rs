@@ -35,6 +35,7 @@ pub struct CleanupArgs {
 /// Runs the subcommand.
 pub fn run(args: &CleanupArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
+    let _span = log::span("cleanup", None);
     let cleanup = Cleanup::begin(&args.diff_dir)?;
     let shown = args.diff_dir.display();
     let owner = match cleanup.binding() {

@@ -1,16 +1,16 @@
 //! What the subcommands share.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::log::redact;
+pub use crate::causes::sentence;
 use crate::profile::{self, MomentText, Plan, Profile};
 use crate::session::SessionError;
 
 /// Settings of the host, below every profile.
-const SYSTEM_CONFIG: &str = "/etc/pbkfs/config.toml";
+pub const SYSTEM_CONFIG: &str = "/etc/pbkfs/config.toml";
 
 /// Which profile, and what is changed of it.
 #[derive(Debug, Args)]
@@ -58,29 +58,14 @@ impl ProfileArgs {
     }
 }
 
-/// An error as one sentence: what happened, and each cause that does not
-/// stand in it already.
-pub fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            let _ = write!(text, ": {part}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 /// Prints an error for a person, with the end of the server's log where that
 /// explains it.
 pub fn report(error: &SessionError) {
-    eprintln!("pbkfs: {}", sentence(error));
+    eprintln!("pbkfs: {}", redact(&sentence(error)));
     if let Some(log) = error.log().filter(|log| !log.lines.is_empty()) {
         eprintln!("the last lines of PostgreSQL's log:");
         for line in &log.lines {
-            eprintln!("    {line}");
+            eprintln!("    {}", redact(line));
         }
     }
 }
@@ -113,17 +98,5 @@ mod tests {
         assert_eq!(human_bytes(1023), "1023 B");
         assert_eq!(human_bytes(1536), "1.5 KiB");
         assert_eq!(human_bytes(5 << 40), "5.0 TiB");
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot read the list")]
-    struct Outer(#[source] std::io::Error);
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let inner = || std::io::Error::other("disk gone");
-        assert_eq!(sentence(&Outer(inner())), "cannot read the list: disk gone");
-        let told = SessionError::io("read", Path::new("/x"), inner());
-        assert_eq!(sentence(&told), "cannot read /x: disk gone");
     }
 }

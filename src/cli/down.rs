@@ -26,7 +26,8 @@ pub struct DownArgs {
 /// Runs the subcommand.
 pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let plan = args.profile.plan()?;
-    log::init(verbosity, Some(plan.log_level));
+    log::init(verbosity, Some(&plan.log));
+    let _span = log::span("down", Some(&plan.target));
     let patience = plan.postgres.stop_timeout + UNMOUNTING;
     match session::down(&plan.target, patience)? {
         Down::Nothing => println!("nothing runs on {}", plan.target.display()),

@@ -55,7 +55,9 @@ impl Code {
     /// to be thought about here.
     pub fn of(error: &SessionError) -> Self {
         match error {
-            SessionError::Profile(_) | SessionError::Usage { .. } => Self::Usage,
+            SessionError::Profile(_) | SessionError::Usage { .. } | SessionError::NoDiff { .. } => {
+                Self::Usage
+            }
             SessionError::Catalog(_)
             | SessionError::Chain(_)
             | SessionError::Image(_)
@@ -69,6 +71,7 @@ impl Code {
             SessionError::Locks { .. }
             | SessionError::DidNotEnd { .. }
             | SessionError::EndedBadly { .. }
+            | SessionError::NoAnswer { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
             | SessionError::Io { .. }

@@ -107,6 +107,7 @@ impl Line {
 /// others from being listed.
 pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
+    let _span = log::span("list", None);
     let catalog = Catalog::open(&args.catalog)?;
     let names = match &args.instance {
         Some(name) => vec![name.clone()],

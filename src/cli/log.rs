@@ -1,35 +1,153 @@
-//! Where log lines go: standard error, which is the session's log file once
-//! pbkfs has gone into the background.
+//! Where log lines go, and how they look.
+//!
+//! Results go to standard output, log lines to standard error unless the
+//! profile or the command line says otherwise. Every line passes through
+//! [`redact::redact`] on its way out, wherever it goes.
 
-use std::io;
+mod journal;
+mod redact;
+mod sink;
 
-use tracing_subscriber::EnvFilter;
+use std::convert::Infallible;
+use std::io::{self, IsTerminal};
+use std::path::{self, Path, PathBuf};
+use std::str::FromStr;
+
+use tracing::span::EnteredSpan;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::Verbosity;
-use crate::profile::LogLevel;
+use crate::profile::{LogFormat, LogPlan, LogTarget};
+use journal::Journal;
+pub use redact::redact;
+use sink::{Lines, Sink};
 
-/// Begins logging. The command line's word counts more than the profile's.
-pub fn init(verbosity: Verbosity, profile: Option<LogLevel>) {
-    let level = match (verbosity.quiet, verbosity.verbose, profile) {
+/// How many files of a day each are kept where no profile says so.
+const KEEP: usize = 7;
+
+/// What `--log` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Where {
+    /// Standard error.
+    Stderr,
+    /// The systemd journal.
+    Journald,
+    /// A file.
+    File(PathBuf),
+}
+
+impl FromStr for Where {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "stderr" => Self::Stderr,
+            "journald" => Self::Journald,
+            file => Self::File(file.into()),
+        })
+    }
+}
+
+/// Begins logging. The command line's word counts more than the profile's. A
+/// place that cannot be logged to is no reason to fail: standard error takes
+/// its part then, with a warning.
+pub fn init(verbosity: Verbosity, plan: Option<&LogPlan>) {
+    let format = verbosity
+        .log_format
+        .or(plan.map(|plan| plan.format))
+        .unwrap_or(LogFormat::Human);
+    let target = match &verbosity.log {
+        Some(Where::Stderr) => LogTarget::Stderr,
+        Some(Where::Journald) => LogTarget::Journald,
+        // A session leaves the directory that it was started in.
+        Some(Where::File(file)) => LogTarget::File(path::absolute(file).unwrap_or(file.clone())),
+        None => plan.map_or(LogTarget::Stderr, |plan| plan.target.clone()),
+    };
+    let keep = plan.map_or(KEEP, |plan| plan.keep.get());
+    let (sink, problem) = match open(&target, keep) {
+        Ok(sink) => (sink, None),
+        Err(problem) => (Sink::Stderr, Some(problem)),
+    };
+    let colour = verbosity.colour && matches!(sink, Sink::Stderr) && wants_colour();
+    let subscriber = tracing_subscriber::registry()
+        .with(filter(&verbosity, plan))
+        .with(layer(sink, format, colour));
+    // Set already only if a test runs several commands in one process.
+    let _ = subscriber.try_init();
+    if let Some(problem) = problem {
+        tracing::warn!("logging to standard error, as {problem}");
+    }
+}
+
+/// The span that all of a command's log lines are in. What it is about is
+/// recorded in the field `backup` once that is known.
+pub fn span(command: &'static str, target: Option<&Path>) -> EnteredSpan {
+    let span = tracing::error_span!(
+        "pbkfs",
+        command,
+        target = tracing::field::Empty,
+        backup = tracing::field::Empty
+    );
+    if let Some(target) = target {
+        span.record("target", tracing::field::display(target.display()));
+    }
+    span.entered()
+}
+
+fn filter(verbosity: &Verbosity, plan: Option<&LogPlan>) -> EnvFilter {
+    let level = match (verbosity.quiet, verbosity.verbose, plan) {
         (true, _, _) => "error",
-        (_, 0, level) => level.map_or("info", LogLevel::as_str),
+        (_, 0, plan) => plan.map_or("info", |plan| plan.level.as_str()),
         (_, 1, _) => "debug",
         _ => "trace",
     };
     let level = level.parse().unwrap_or(LevelFilter::INFO);
-    let filter = EnvFilter::builder()
+    EnvFilter::builder()
         .with_default_directive(level.into())
         .parse_lossy("")
         .add_directive_lossily("fuser=error")
-        .add_directive_lossily("tokio_postgres=warn");
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .add_directive_lossily("tokio_postgres=warn")
+}
+
+fn open(target: &LogTarget, keep: usize) -> Result<Sink, String> {
+    match target {
+        LogTarget::Stderr => Ok(Sink::Stderr),
+        LogTarget::Journald => Journal::open()
+            .map(Sink::Journal)
+            .map_err(|e| format!("the systemd journal is not there ({e})")),
+        LogTarget::File(file) => {
+            Sink::file(file, keep).map_err(|e| format!("{} cannot be used: {e}", file.display()))
+        }
+    }
+}
+
+fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered> + Send + Sync> {
+    let to_journal = matches!(sink, Sink::Journal(_));
+    let lines = Lines::new(sink, format == LogFormat::Json);
+    let layer = tracing_subscriber::fmt::layer()
         .with_target(false)
-        .with_ansi(false)
-        .with_writer(io::stderr);
-    // Set already only if a test runs several commands in one process.
-    let _ = subscriber.try_init();
+        .with_ansi(colour)
+        .with_writer(lines);
+    match format {
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        // The journal has both for itself.
+        LogFormat::Human if to_journal => layer.without_time().with_level(false).boxed(),
+        LogFormat::Human => layer.boxed(),
+    }
+}
+
+/// What a layer for lines lies on.
+type Filtered = tracing_subscriber::layer::Layered<EnvFilter, Registry>;
+
+/// Whether people look at standard error, and have not asked for plain text
+/// (<https://no-color.org>).
+fn wants_colour() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stderr().is_terminal() && !is_set("NO_COLOR") && !dumb
 }
 
 trait AddDirective {

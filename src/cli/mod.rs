@@ -4,8 +4,10 @@
 mod background;
 mod cleanup;
 mod common;
+mod diff;
 mod down;
 mod exit;
+mod generate;
 mod list;
 mod log;
 mod mount;
@@ -22,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::profile::LogFormat;
 use crate::session;
 use exit::Code;
 
@@ -54,15 +57,38 @@ Exit codes:
   6  mount failed
   7  PostgreSQL failed to start, or died";
 
-/// How much is logged.
-#[derive(Debug, Clone, Copy, Args)]
+/// What is logged, and where. Counts more than the profile's section [log].
+#[derive(Debug, Clone, Args)]
 pub struct Verbosity {
     /// Log more; twice for everything
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 990)]
     verbose: u8,
     /// Log errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 991
+    )]
     quiet: bool,
+    /// How a log line looks
+    #[arg(long, value_name = "FORMAT", global = true, display_order = 992)]
+    log_format: Option<LogFormat>,
+    /// Where to log: "stderr", "journald" or a file's path
+    #[arg(long, value_name = "WHERE", global = true, display_order = 993)]
+    log: Option<log::Where>,
+    /// Whether a terminal may get colours
+    #[arg(skip = true)]
+    colour: bool,
+}
+
+impl Verbosity {
+    /// The same, for an output that will not stay a terminal.
+    fn without_colour(mut self) -> Self {
+        self.colour = false;
+        self
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,11 +96,13 @@ enum Command {
     Up(up::UpArgs),
     Down(down::DownArgs),
     Status(status::StatusArgs),
+    Diff(diff::DiffArgs),
     Plan(plan::PlanArgs),
     Mount(mount::MountArgs),
     Unmount(unmount::UnmountArgs),
     Cleanup(cleanup::CleanupArgs),
     List(list::ListArgs),
+    Generate(generate::GenerateArgs),
     #[command(subcommand)]
     Wal(wal::WalCommand),
     WalGet(wal_get::WalGetArgs),
@@ -112,11 +140,13 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(&args, cli.verbosity, cli.background),
         Command::Down(args) => down::run(&args, cli.verbosity),
         Command::Status(args) => status::run(&args, cli.verbosity),
+        Command::Diff(args) => diff::run(&args, cli.verbosity),
         Command::Plan(args) => plan::run(&args, cli.verbosity),
         Command::Mount(args) => mount::run(&args, cli.verbosity, cli.background),
         Command::Unmount(args) => unmount::run(&args, cli.verbosity),
         Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),
         Command::List(args) => list::run(&args, cli.verbosity),
+        Command::Generate(args) => generate::run(&args, cli.verbosity),
         Command::Wal(command) => wal::run(&command, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
         Command::WalPrefetch(args) => return wal_get::prefetch(&args),

@@ -8,7 +8,7 @@ use clap::Args;
 use super::common::ProfileArgs;
 use super::exit::Code;
 use super::stay::{Stay, stay};
-use super::{Verbosity, background, log};
+use super::{Verbosity, background};
 use crate::diff::{Binding, DiffError};
 use crate::profile::{BackupChoice, Plan, Profile};
 use crate::session::SessionError;
@@ -82,8 +82,9 @@ pub fn run(
         return background::start(args.timeout.map(Duration::from_secs));
     }
     let plan = args.plan()?;
-    log::init(verbosity, Some(plan.log_level));
     stay(&Stay {
+        command: "mount",
+        verbosity,
         plan: &plan,
         read_only: args.read_only,
         profile: args.profile.profile.as_deref(),

@@ -87,7 +87,8 @@ impl Member {
 /// Runs the subcommand.
 pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let plan = args.profile.plan_at(args.at)?;
-    log::init(verbosity, Some(plan.log_level));
+    log::init(verbosity, Some(&plan.log));
+    let _span = log::span("plan", Some(&plan.target));
     let (report, first_problem) = make(&plan)?;
     if args.json {
         println!(

@@ -1,54 +1,74 @@
 //! `pbkfs status`: what runs.
 
+mod prometheus;
+
 use clap::Args;
 
 use super::common::{ProfileArgs, human_bytes};
 use super::exit::Code;
 use super::{Verbosity, log};
-use crate::session::{self, SessionError, Status};
+use crate::session::{self, Counts, METRICS, SessionError, Status};
 
 /// Show what runs: on which backup, since when, how to connect
+///
+/// Each mount also tells what it has done: reads, pages decoded, writes,
+/// errors. Reads and writes that the kernel serves by itself (passthrough)
+/// do not come by pbkfs and are not in its counters.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pbkfs status
-  pbkfs status profile.toml --json")]
+  pbkfs status profile.toml --counters
+  pbkfs status profile.toml --json | jq '.[].counters'
+  pbkfs status --prometheus > pbkfs.prom.$$ && mv pbkfs.prom.$$ pbkfs.prom")]
 pub struct StatusArgs {
     #[command(flatten)]
     profile: ProfileArgs,
     /// Print a JSON array of sessions
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["prometheus", "counters"])]
     json: bool,
+    /// Print metrics in Prometheus' text format
+    #[arg(long, conflicts_with = "counters")]
+    prometheus: bool,
+    /// Show every counter
+    #[arg(long)]
+    counters: bool,
+    /// Let the sessions shown count from anew after this
+    #[arg(long)]
+    reset: bool,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
-    let sessions = match &args.profile.profile {
+    let _span = log::span("status", None);
+    let mut sessions: Vec<Status> = match &args.profile.profile {
         Some(_) => session::session_of(&args.profile.plan()?.target)?
             .into_iter()
             .collect(),
         None => session::all_sessions()?,
     };
+    session::count_sessions(&mut sessions, args.reset);
     if args.json {
         println!(
             "{}",
             serde_json::to_string_pretty(&sessions).unwrap_or_default()
         );
-        return Ok(Code::Done);
-    }
-    if sessions.is_empty() {
-        println!("nothing runs");
-    }
-    for session in &sessions {
-        print(session);
+    } else if args.prometheus {
+        print!("{}", prometheus::text(&sessions));
+    } else {
+        if sessions.is_empty() {
+            println!("nothing runs");
+        }
+        for session in &sessions {
+            print(session, args.counters);
+        }
     }
     Ok(Code::Done)
 }
 
-fn print(status: &Status) {
+fn print(status: &Status, every_counter: bool) {
     let state = &status.state;
-    let line = |name: &str, value: &str| println!("  {name:<10} {value}");
     println!("{} {}", status.word, state.target.display());
     line(
         "backup",
@@ -79,6 +99,11 @@ fn print(status: &Status) {
         None => line("pid", &state.pid.to_string()),
     }
     line("logs", &status.run_dir.display().to_string());
+    match &status.counters {
+        Some(counts) if every_counter => print_all(counts),
+        Some(counts) => print_most(counts),
+        None => {}
+    }
     match status.word {
         "dead" => println!("  its pbkfs was killed; finish its work with pbkfs down"),
         "failed" => {
@@ -89,5 +114,62 @@ fn print(status: &Status) {
             println!("  clear it away with pbkfs down");
         }
         _ => {}
+    }
+}
+
+fn line(name: &str, value: &str) {
+    println!("  {name:<10} {value}");
+}
+
+/// The counters that tell most, in three lines, and a fourth if something
+/// went wrong.
+fn print_most(counts: &Counts) {
+    let get = |key: &str| counts.get(key).copied().unwrap_or(0);
+    let sum = |family: &str| -> u64 {
+        let of_family = METRICS.iter().filter(|metric| metric.family == family);
+        of_family.map(|metric| get(metric.key)).sum()
+    };
+    line(
+        "reads",
+        &format!(
+            "{} ({}), {} pages decoded",
+            get("reads"),
+            human_bytes(get("read_bytes")),
+            sum("pages_decoded_total"),
+        ),
+    );
+    line(
+        "writes",
+        &format!(
+            "{} ({}), {} fsyncs, {} changed blocks in the diff",
+            get("writes"),
+            human_bytes(get("written_bytes")),
+            get("fsyncs"),
+            get("diff_blocks"),
+        ),
+    );
+    line(
+        "kernel",
+        &format!(
+            "{} passthrough opens, {} files copied up",
+            get("passthrough_opens"),
+            get("copy_ups"),
+        ),
+    );
+    let errors = sum("errors_total");
+    if errors > 0 {
+        line(
+            "errors",
+            &format!("{errors} requests failed; see the log, and --counters for their kinds"),
+        );
+    }
+}
+
+fn print_all(counts: &Counts) {
+    println!("  counters");
+    for metric in METRICS {
+        if let Some(count) = counts.get(metric.key) {
+            println!("    {:<22} {count}", metric.key);
+        }
     }
 }

@@ -7,11 +7,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::exit::Code;
+use super::{Verbosity, log};
 use crate::profile::Plan;
 use crate::session::{Place, Ready, SessionError, Signals, Up};
 
 /// The session to stay with.
 pub struct Stay<'a> {
+    /// The subcommand, for the log.
+    pub command: &'static str,
+    /// How much is logged.
+    pub verbosity: Verbosity,
     /// What it is to do.
     pub plan: &'a Plan,
     /// Whether its mount takes no writes.
@@ -26,6 +31,13 @@ pub struct Stay<'a> {
 
 /// Sets the session up, prints the ready line, and returns when it has ended.
 pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
+    let verbosity = match stay.background {
+        // Standard error becomes the session's log file.
+        true => stay.verbosity.clone().without_colour(),
+        false => stay.verbosity.clone(),
+    };
+    log::init(verbosity, Some(&stay.plan.log));
+    let _span = log::span(stay.command, Some(&stay.plan.target));
     if stay.background {
         // A session of its own: the terminal's signals are for the one that
         // waits in front. Failing means that it has one already.

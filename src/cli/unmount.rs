@@ -35,6 +35,7 @@ pub fn run(args: &UnmountArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     let target = std::path::absolute(path).map_err(|e| SessionError::io("find", path, e))?;
     // Or this process itself might be in it.
     std::env::set_current_dir("/").map_err(|e| SessionError::io("leave for", "/".as_ref(), e))?;
+    let _span = log::span("unmount", Some(&target));
     let shown = target.display();
     match session::unmount(&target, args.force)? {
         Down::Nothing => println!("nothing is mounted on {shown}"),

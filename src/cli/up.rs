@@ -5,7 +5,7 @@ use clap::Args;
 use super::common::ProfileArgs;
 use super::exit::Code;
 use super::stay::{Stay, stay};
-use super::{Verbosity, background, log};
+use super::{Verbosity, background};
 use crate::profile::MomentText;
 use crate::session::SessionError;
 
@@ -42,8 +42,9 @@ pub fn run(args: &UpArgs, verbosity: Verbosity, is_background: bool) -> Result<C
         return background::start(None);
     }
     let plan = args.profile.plan_at(args.at)?;
-    log::init(verbosity, Some(plan.log_level));
     stay(&Stay {
+        command: "up",
+        verbosity,
         plan: &plan,
         read_only: false,
         profile: args.profile.profile.as_deref(),

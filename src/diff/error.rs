@@ -21,7 +21,7 @@ pub enum DiffError {
         source: io::Error,
     },
     /// Another process has the diff.
-    #[error("the diff {} is in use by {holder}; stop that one first (pbkfs down), or use another diff_dir", path.display())]
+    #[error("the diff {} is in use by {holder}; end that one first (pbkfs unmount, or pbkfs down), or use another diff directory", path.display())]
     Busy {
         /// The diff.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum DiffError {
     /// The diff belongs to another backup.
     #[error(
         "the diff {} belongs to backup {bound} and cannot be used with {wanted}; \
-         use that backup again, or another diff_dir for this one",
+         use that backup again, or another diff directory for this one",
         path.display()
     )]
     BoundElsewhere {

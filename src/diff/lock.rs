@@ -25,7 +25,7 @@ pub struct LockHolder {
     pub pid: u32,
     /// Its host.
     pub host: String,
-    /// Where it mounts; empty while it is being emptied.
+    /// Where it mounts; empty if it does not.
     pub target: PathBuf,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for LockHolder {
         }
         write!(f, "pid {} on {}", self.pid, self.host)?;
         if self.target.as_os_str().is_empty() {
-            f.write_str(" (emptying it)")
+            Ok(())
         } else {
             write!(f, " (mounted at {})", self.target.display())
         }

@@ -12,10 +12,12 @@
 //! one rule that both rest on: **metadata that points at bytes is committed
 //! only after those bytes are on disk.**
 
+mod backend;
 mod binding;
 mod cleanup;
 mod data;
 mod error;
+mod inspect;
 mod lock;
 mod record;
 mod store;
@@ -24,15 +26,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use backend::StoreBackend;
 pub use binding::{Binding, FORMAT_VERSION};
 pub use cleanup::{Changes, Cleanup};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
 pub use error::DiffError;
+pub use inspect::{HeldContent, Records, inspect};
 pub use lock::{DiffLock, LockHolder};
 pub use record::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,
 };
-pub use store::{Namespace, Store, StoreBackend};
+pub use store::{Namespace, Store};
 
 const META_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";

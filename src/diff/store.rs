@@ -3,18 +3,15 @@
 //! Everything goes in by [`Store::commit`], one durable transaction a call.
 //! The tables are described in [`super::record`].
 
-use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
-    WriteTransaction,
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
 use roaring::RoaringBitmap;
 
+use super::backend::StoreBackend;
 use super::error::DiffError;
 use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeRecord, NameEntry};
 
@@ -31,73 +28,6 @@ const FORMAT_VERSION: u64 = 1;
 /// The inode number that stands for "hidden" in `names`. No inode has it.
 const WHITEOUT: u64 = 0;
 
-/// The store is small (a clone that rewrote 1 TB has 16 MB of bitmaps), and
-/// the overlay keeps what it uses in memory, so a small cache is enough.
-const CACHE_BYTES: usize = 8 << 20;
-
-/// Where the store lives.
-pub enum StoreBackend {
-    /// In a file.
-    File(PathBuf),
-    /// In whatever this makes each time the store is opened.
-    Custom(Box<dyn Fn() -> Box<dyn StorageBackend> + Send + Sync>),
-}
-
-impl StoreBackend {
-    fn open(&self) -> Result<Database, redb::Error> {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        Ok(match self {
-            Self::File(path) => builder.create_file(open_file(path)?)?,
-            Self::Custom(make) => builder.create_with_backend(Boxed(make()))?,
-        })
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::File(path) => path,
-            Self::Custom(_) => Path::new("(in memory)"),
-        }
-    }
-}
-
-/// A link in the store's place is not followed: what it leads to is not ours.
-fn open_file(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)
-}
-
-/// redb takes a backend by type, not by box.
-#[derive(Debug)]
-struct Boxed(Box<dyn StorageBackend>);
-
-impl StorageBackend for Boxed {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
-    }
-    fn close(&self) -> std::io::Result<()> {
-        self.0.close()
-    }
-}
-
 /// The names and inodes of a diff, as they were last committed.
 #[derive(Debug, Default)]
 pub struct Namespace {
@@ -112,8 +42,8 @@ pub struct Namespace {
 /// The diff's metadata.
 pub struct Store {
     backend: StoreBackend,
-    // `None` only while a failed store is opened anew.
-    database: Mutex<Option<Database>>,
+    // `None` before the first use, and after a failure.
+    database: RwLock<Option<Database>>,
 }
 
 impl Store {
@@ -124,7 +54,7 @@ impl Store {
     pub fn open(backend: StoreBackend) -> Result<Self, DiffError> {
         let store = Self {
             backend,
-            database: Mutex::new(None),
+            database: RwLock::new(None),
         };
         store.with("opened", |database| {
             let new = {
@@ -158,9 +88,10 @@ impl Store {
         }
     }
 
-    /// Runs `work` on the database. After an I/O error (a full disk) redb
-    /// refuses all further use of a handle, though what is on disk is whole:
-    /// the next call then opens it anew.
+    /// Runs `work` on the database. Reads go on while a commit is under way.
+    /// After an I/O error (a full disk) redb refuses all further use of a
+    /// handle, though what is on disk is whole: the next call then opens it
+    /// anew.
     fn with<T>(
         &self,
         action: &'static str,
@@ -171,24 +102,30 @@ impl Store {
             path: self.backend.path().to_owned(),
             source: Box::new(source),
         };
-        let mut guard: MutexGuard<'_, _> =
-            self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = match guard.take() {
-            Some(database) => database,
-            None => self.backend.open().map_err(wrap)?,
+        let result = loop {
+            let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(database) = &*open {
+                break work(database);
+            }
+            drop(open);
+            let mut closed = self.closed();
+            if closed.is_none() {
+                *closed = Some(self.backend.open().map_err(wrap)?);
+            }
         };
-        match work(&database) {
-            Ok(value) => {
-                *guard = Some(database);
-                Ok(value)
+        result.map_err(|e| {
+            if matches!(e, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                *self.closed() = None;
             }
-            Err(e) => {
-                if !matches!(e, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                    *guard = Some(database);
-                }
-                Err(wrap(e))
-            }
-        }
+            wrap(e)
+        })
+    }
+
+    /// The handle while nobody uses it.
+    fn closed(&self) -> RwLockWriteGuard<'_, Option<Database>> {
+        self.database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies `batch` durably, all of it or nothing.
@@ -265,6 +202,39 @@ impl Store {
                 .map_err(|e| bad_record("blocks", ino, &e))?;
         }
         Ok(Some((record, blocks)))
+    }
+
+    /// All content records, each with the number of blocks that the diff has
+    /// of the file.
+    ///
+    /// # Errors
+    /// I/O errors and damaged records.
+    pub fn contents(&self) -> Result<Vec<(u64, ContentRecord, u64)>, DiffError> {
+        let (rows, chunks) = self.with("read", |database| {
+            let read = database.begin_read()?;
+            let mut rows = Vec::new();
+            for row in read.open_table(CONTENTS)?.iter()? {
+                let (ino, json) = row?;
+                rows.push((ino.value(), json.value().to_owned()));
+            }
+            let mut chunks = Vec::new();
+            for row in read.open_table(BLOCKS)?.iter()? {
+                let (key, bitmap) = row?;
+                let count = RoaringBitmap::deserialize_from(bitmap.value()).map(|b| b.len());
+                chunks.push((key.value().0, count));
+            }
+            Ok((rows, chunks))
+        })?;
+        let mut blocks: HashMap<u64, u64> = HashMap::new();
+        for (ino, count) in chunks {
+            *blocks.entry(ino).or_default() += count.map_err(|e| bad_record("blocks", ino, &e))?;
+        }
+        rows.into_iter()
+            .map(|(ino, json)| {
+                let count = blocks.get(&ino).copied().unwrap_or(0);
+                Ok((ino, decode("content", ino, &json)?, count))
+            })
+            .collect()
     }
 
     /// The inodes that have a content record.

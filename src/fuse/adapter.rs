@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
@@ -26,7 +26,9 @@ use fuser::{
 use super::backing::BackingTable;
 use super::convert::{fallocate_mode, file_attr, file_type, no_entry, time_change};
 use super::errno::{errno, is_fault};
+use super::faults::{FaultLimit, Verdict};
 use super::handles::DirHandles;
+use crate::causes::sentence;
 use crate::diff::InodeKind;
 use crate::overlay::{Attr, AttrChange, Ino, Lower, Overlay, OverlayError, RenameMode, SeekKind};
 
@@ -48,6 +50,9 @@ pub struct Adapter<L> {
     want_passthrough: bool,
     backing: BackingTable,
     dirs: DirHandles,
+    faults: FaultLimit,
+    /// What log lines are about: requests come in on threads of fuser's own.
+    span: tracing::Span,
 }
 
 impl<L: Lower> Adapter<L> {
@@ -59,17 +64,32 @@ impl<L: Lower> Adapter<L> {
             want_passthrough,
             backing: BackingTable::new(want_passthrough),
             dirs: DirHandles::default(),
+            faults: FaultLimit::new(Instant::now()),
+            span: tracing::Span::current(),
         }
     }
 
-    /// The errno for a failed request; faults are logged here, once.
+    /// The errno for a failed request; faults are counted and logged here,
+    /// and nowhere else.
     fn failed(&self, operation: &'static str, ino: Ino, error: &OverlayError) -> Errno {
+        let _span = self.span.enter();
         if is_fault(error) {
-            tracing::error!(operation, ino = ino.0, "{error}");
+            self.overlay.counters().errors.of(error).add(1);
+            self.log_fault(operation, ino, &sentence(error));
         } else {
             tracing::debug!(operation, ino = ino.0, "{error}");
         }
         errno(error)
+    }
+
+    fn log_fault(&self, operation: &'static str, ino: Ino, message: &str) {
+        let Verdict::Log { suppressed } = self.faults.judge(ino.0, message, Instant::now()) else {
+            return;
+        };
+        if suppressed > 0 {
+            tracing::error!("suppressed {suppressed} failed requests like those above");
+        }
+        tracing::error!(operation, ino = ino.0, "{message}");
     }
 
     fn entry(
@@ -95,6 +115,16 @@ impl<L: Lower> Adapter<L> {
         match done {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(self.failed(operation, ino, &e)),
+        }
+    }
+}
+
+impl<L> Drop for Adapter<L> {
+    fn drop(&mut self) {
+        let suppressed = self.faults.untold();
+        if suppressed > 0 {
+            let _span = self.span.enter();
+            tracing::error!("suppressed {suppressed} failed requests like those above");
         }
     }
 }
@@ -286,7 +316,10 @@ impl<L: Lower> Filesystem for Adapter<L> {
         }
         let found = || self.overlay.passthrough(ino);
         match self.backing.open(ino.0, found, |fd| reply.open_backing(fd)) {
-            Ok(Some(id)) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &id),
+            Ok(Some(id)) => {
+                self.overlay.counters().passthrough_opens.add(1);
+                reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &id);
+            }
             Ok(None) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => {
                 self.overlay.release(ino);
@@ -318,6 +351,7 @@ impl<L: Lower> Filesystem for Adapter<L> {
         let (fh, flags) = (FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         match self.backing.open(ino.0, found, |fd| reply.open_backing(fd)) {
             Ok(Some(id)) => {
+                self.overlay.counters().passthrough_opens.add(1);
                 let flags = FopenFlags::empty();
                 reply.created_passthrough(&TTL, &file_attr, GENERATION, fh, flags, &id);
             }

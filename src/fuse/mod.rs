@@ -8,6 +8,7 @@ mod adapter;
 mod backing;
 mod convert;
 mod errno;
+mod faults;
 mod handles;
 
 use std::io;

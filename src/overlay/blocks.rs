@@ -96,6 +96,21 @@ impl Blocks {
         self.dirty.is_empty() && !self.changed
     }
 
+    /// How many blocks the diff has.
+    pub fn count(&self) -> u64 {
+        self.present.len()
+    }
+
+    /// The content record as it would be committed now.
+    pub fn record(&self, origin: std::path::PathBuf) -> ContentRecord {
+        ContentRecord::Blocks {
+            origin,
+            size: self.size,
+            base_len: self.base_len,
+            mtime_ns: self.mtime_ns,
+        }
+    }
+
     /// Whether space waits for a commit to be given back.
     pub fn has_excess(&self) -> bool {
         self.excess && !self.is_clean()
@@ -274,6 +289,11 @@ impl Blocks {
         Ok(self.data.get_or_init(|| data))
     }
 
+    /// Gives the descriptor back; it is opened again at need.
+    pub fn close(&mut self) {
+        self.data = OnceLock::new();
+    }
+
     /// The data file, if the file has any bytes there. It counts even where
     /// nothing was written since it was opened: somebody else may have written
     /// and closed the file, as PostgreSQL's backends do before a checkpoint.
@@ -342,12 +362,7 @@ impl Blocks {
         self.changed = false;
         let dirty = std::mem::take(&mut self.dirty);
         let chunks = dirty.iter().map(|chunk| self.chunk(ino, *chunk)).collect();
-        let record = ContentRecord::Blocks {
-            origin,
-            size: self.size,
-            base_len: self.base_len,
-            mtime_ns: self.mtime_ns,
-        };
+        let record = self.record(origin);
         Some(BlocksSnapshot {
             record,
             chunks,

@@ -197,26 +197,38 @@ impl Content {
         }
     }
 
-    /// Brings all of an untouched image file into the diff, and gives it. A
-    /// file with changed blocks stays as it is (`None`): its record in the
-    /// store would not survive that the kernel cuts the data file by itself.
+    /// Brings all of an untouched image file into the diff, or takes the copy
+    /// that is `parked` there. A file with changed blocks stays as it is: its
+    /// record in the store would not survive that the kernel cuts the data
+    /// file by itself.
     pub fn make_whole<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
         ino: u64,
-    ) -> Result<Option<DataStat>, OverlayError> {
+        parked: Option<DataStat>,
+    ) -> Result<(), OverlayError> {
         let Self::Image { node, len } = *self else {
-            return Ok(None);
+            return Ok(());
         };
-        let data = Blocks::new(node, len, ctx.lower.timestamp_ns()).complete(ctx, ino)?;
-        let pristine = data.stat()?;
+        let copy = match parked {
+            Some(stat) => Some(ctx.diff()?.storage().open(ino)?).filter(|data| {
+                let now = data.stat().map(|now| (now.len, now.mtime_ns));
+                now.is_ok_and(|now| now == (stat.len, stat.mtime_ns))
+            }),
+            None => None,
+        };
+        let data = match copy {
+            Some(data) => data,
+            None => Blocks::new(node, len, ctx.lower.timestamp_ns()).complete(ctx, ino)?,
+        };
+        let pristine = Some(data.stat()?);
         *self = Self::Whole(Whole {
             data,
             origin: Some(node),
             committed: false,
-            pristine: Some(pristine),
+            pristine,
         });
-        Ok(Some(pristine))
+        Ok(())
     }
 
     /// The data file to sync before a commit, and what to commit.

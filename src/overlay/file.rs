@@ -1,17 +1,13 @@
 //! Regular files in use: the table of them, opening and closing.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::content::{Content, ContentStat};
 use super::lower::Lower;
 use super::tree::{Ino, Tree};
-use super::{Overlay, OverlayError, WHOLE_COPY_LIMIT};
-use crate::diff::{DataFile, InodeKind};
-
-/// Unchanged copies of small base files may take this much of the diff's
-/// file system before closing one drops it.
-const PRISTINE_LIMIT: u64 = 256 << 20;
+use super::{Overlay, OverlayError};
+use crate::diff::InodeKind;
 
 /// A regular file that is open, or has changes that are not committed.
 pub struct File {
@@ -36,8 +32,12 @@ impl File {
         self.sync.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn opens(&self) -> usize {
+        self.opens.load(Ordering::Acquire)
+    }
+
     pub fn is_open(&self) -> bool {
-        self.opens.load(Ordering::Acquire) > 0
+        self.opens() > 0
     }
 
     /// Whether it can be forgotten and loaded again without loss.
@@ -104,7 +104,7 @@ impl<L: Lower> Overlay<L> {
             self.reclaim(tree);
             return;
         }
-        self.drop_pristine(&file);
+        self.rest(&file);
         drop(file);
         self.forget_if_idle(ino);
     }
@@ -129,89 +129,6 @@ impl<L: Lower> Overlay<L> {
         for ino in idle {
             self.forget_if_idle(Ino(ino));
         }
-    }
-
-    /// The descriptor that reads and writes of an open file may be passed
-    /// through to: for files that are whole in the diff, and for small base
-    /// files, which are brought there. `None` where the file must be served
-    /// block by block.
-    ///
-    /// # Errors
-    /// What reading the file's metadata can fail with.
-    pub fn passthrough(&self, ino: Ino) -> Result<Option<Arc<dyn DataFile>>, OverlayError> {
-        if !self.options.passthrough || self.is_read_only() {
-            return Ok(None);
-        }
-        let file = self.file(ino)?;
-        let _syncing = file.syncing();
-        let mut content = file.content_mut();
-        if let Content::Whole(whole) = &*content {
-            return Ok(Some(whole.data.clone()));
-        }
-        // Blocks of it may be in the kernel's cache if it is open already;
-        // one inode is never served in both ways at once.
-        let first = file.opens.load(Ordering::Acquire) <= 1;
-        if !first || content.stat()?.len > WHOLE_COPY_LIMIT {
-            return Ok(None);
-        }
-        match content.make_whole(&self.ctx(), ino.0) {
-            Ok(None) => {}
-            Ok(Some(copied)) => {
-                self.pristine_bytes.fetch_add(copied.len, Ordering::Relaxed);
-            }
-            Err(error) => {
-                // The disk is full, or a page of the backup is bad. Served
-                // block by block, what can be read still is.
-                tracing::debug!(ino = ino.0, %error, "not copied up");
-                if matches!(&*content, Content::Image { .. }) {
-                    self.diff()?.storage().remove(ino.0)?;
-                }
-            }
-        }
-        match &*content {
-            Content::Whole(whole) => Ok(Some(whole.data.clone())),
-            _ => Ok(None),
-        }
-    }
-
-    /// Drops the copy of a small base file that nobody wrote to, when there
-    /// are many of them.
-    fn drop_pristine(&self, file: &File) {
-        if self.pristine_bytes.load(Ordering::Relaxed) <= PRISTINE_LIMIT {
-            return;
-        }
-        let _syncing = file.syncing();
-        if let Err(error) = self.discard_if_pristine(file) {
-            tracing::warn!(ino = file.ino.0, %error, "cannot drop an unchanged copy");
-        }
-    }
-
-    /// Gives a closed, unchanged copy back to the image. `Ok(true)` if it was
-    /// one. The caller holds the file's `sync` mutex.
-    pub(super) fn discard_if_pristine(&self, file: &File) -> Result<bool, OverlayError> {
-        let mut content = file.content_mut();
-        // The kernel may be writing past the overlay into one that is open.
-        if file.is_open() {
-            return Ok(false);
-        }
-        let Content::Whole(whole) = &*content else {
-            return Ok(false);
-        };
-        let Some(node) = whole.origin else {
-            return Ok(false);
-        };
-        if !whole.is_pristine()? {
-            return Ok(false);
-        }
-        let len = whole.data.stat()?.len;
-        self.diff()?.storage().remove(file.ino.0)?;
-        *content = Content::Image { node, len };
-        let _ = self
-            .pristine_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| {
-                Some(bytes.saturating_sub(len))
-            });
-        Ok(true)
     }
 
     /// The file's entry in the table, loaded if it is not there.
@@ -267,17 +184,11 @@ impl<L: Lower> Overlay<L> {
         for ino in ready {
             self.files_mut().remove(&ino.0);
             self.stored_mut().remove(&ino.0);
+            self.copies().take(ino);
             if let Err(error) = diff.storage().remove(ino.0) {
                 // Its record is gone, so the next mount collects it.
                 tracing::warn!(ino = ino.0, %error, "cannot delete a removed file's bytes");
             }
         }
-    }
-
-    /// Bytes of unchanged copies of base files that lie in the diff's
-    /// directory at the moment.
-    #[must_use]
-    pub fn pristine_bytes(&self) -> u64 {
-        AtomicU64::load(&self.pristine_bytes, Ordering::Relaxed)
     }
 }

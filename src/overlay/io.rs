@@ -43,7 +43,10 @@ impl<L: Lower> Overlay<L> {
     pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, OverlayError> {
         let file = self.file(ino)?;
         let content = file.content();
-        content.read(&self.ctx(), ino.0, offset, buf)
+        let count = content.read(&self.ctx(), ino.0, offset, buf)?;
+        self.counters.reads.add(1);
+        self.counters.read_bytes.add(count as u64);
+        Ok(count)
     }
 
     /// Writes all of `buf`.
@@ -57,10 +60,13 @@ impl<L: Lower> Overlay<L> {
         let mut content = file.content_mut();
         content.make_writable(now_ns());
         match &mut *content {
-            Content::Blocks(blocks) => blocks.write(&self.ctx(), ino.0, offset, buf),
-            Content::Whole(whole) => Ok(whole.data.write_all_at(buf, offset)?),
-            Content::Image { .. } => Err(OverlayError::ReadOnly),
+            Content::Blocks(blocks) => blocks.write(&self.ctx(), ino.0, offset, buf)?,
+            Content::Whole(whole) => whole.data.write_all_at(buf, offset)?,
+            Content::Image { .. } => return Err(OverlayError::ReadOnly),
         }
+        self.counters.writes.add(1);
+        self.counters.written_bytes.add(buf.len() as u64);
+        Ok(())
     }
 
     pub(super) fn truncate(&self, ino: Ino, size: u64) -> Result<(), OverlayError> {

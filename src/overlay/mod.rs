@@ -17,11 +17,15 @@
 //! - A file's bytes are deleted only after its removal is committed.
 //!
 //! Locks, in the order in which they may be taken together: a file's `sync`
-//! mutex, the commit mutex, the tree, the table of files, a file's content.
+//! mutex, the commit mutex, the tree, the table of files, a file's content, the
+//! set of stored inodes or of parked copies.
 
 mod attr;
 mod blocks;
+mod changes;
 mod content;
+mod copies;
+mod counters;
 mod dirs;
 mod error;
 mod file;
@@ -36,6 +40,8 @@ use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use attr::{Attr, AttrChange, TimeChange};
+pub use changes::{Change, ChangeKind, changes};
+pub use counters::{ErrorCounters, OverlayCounters};
 pub use dirs::DirEntry;
 pub use error::OverlayError;
 pub use io::{FallocateMode, SeekKind};
@@ -45,6 +51,7 @@ pub use tree::Ino;
 
 use crate::diff::{Diff, InodeKind};
 use content::Ctx;
+use copies::Copies;
 use file::File;
 use tree::Tree;
 
@@ -84,7 +91,8 @@ pub struct Overlay<L> {
     /// Serialises commits, so that they reach the disk in the order in which
     /// their batches were made.
     committer: Mutex<()>,
-    pristine_bytes: std::sync::atomic::AtomicU64,
+    copies: Mutex<Copies>,
+    counters: OverlayCounters,
 }
 
 impl<L: Lower> Overlay<L> {
@@ -117,7 +125,8 @@ impl<L: Lower> Overlay<L> {
             files: RwLock::default(),
             stored: RwLock::new(stored),
             committer: Mutex::new(()),
-            pristine_bytes: 0.into(),
+            copies: Mutex::default(),
+            counters: OverlayCounters::default(),
         })
     }
 
@@ -125,6 +134,12 @@ impl<L: Lower> Overlay<L> {
     #[must_use]
     pub fn lower(&self) -> &L {
         &self.lower
+    }
+
+    /// What was done since the mount began.
+    #[must_use]
+    pub fn counters(&self) -> &OverlayCounters {
+        &self.counters
     }
 
     /// Whether the tree refuses changes.

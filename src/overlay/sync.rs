@@ -32,6 +32,7 @@ impl<L: Lower> Overlay<L> {
         if self.is_read_only() {
             return Ok(());
         }
+        self.counters.fsyncs.add(1);
         let file = self.file(ino)?;
         let _syncing = file.syncing();
         self.sync_locked(&file)
@@ -119,12 +120,7 @@ impl<L: Lower> Overlay<L> {
                 continue;
             }
             guards.push(file.syncing());
-            let synced = match self.discard_if_pristine(file) {
-                Ok(true) => Ok(None),
-                Ok(false) => self.sync_bytes(file),
-                Err(e) => Err(e),
-            };
-            match synced {
+            match self.sync_bytes(file) {
                 Ok(Some(snapshot)) => snapshots.push((file.clone(), snapshot)),
                 Ok(None) => {}
                 Err(e) => first_error = first_error.or(Some(e)),
@@ -135,6 +131,7 @@ impl<L: Lower> Overlay<L> {
         }
         drop(guards);
         drop(files);
+        first_error = first_error.or(self.drop_copies().err());
         self.forget_idle();
         first_error.map_or(Ok(()), Err)
     }
@@ -157,6 +154,7 @@ impl<L: Lower> Overlay<L> {
         let result = if batch.is_empty() {
             Ok(())
         } else {
+            self.counters.commits.add(1);
             diff.commit(&batch)
         };
         let mut tree = self.tree_mut();
@@ -182,7 +180,7 @@ impl<L: Lower> Overlay<L> {
         drop(committing);
         for (file, _) in &contents {
             if let Content::Blocks(blocks) = &mut *file.content_mut()
-                && let Err(error) = blocks.trim()
+                && let Err(error) = blocks.trim(&self.ctx(), file.ino.0)
             {
                 tracing::warn!(ino = file.ino.0, %error, "cannot give a cut file's space back");
             }

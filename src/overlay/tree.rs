@@ -327,6 +327,21 @@ impl Tree {
         ready
     }
 
+    /// All names and living inodes, committed or not.
+    pub fn namespace(&self) -> Namespace {
+        let names = self.entries.iter().flat_map(|(dir, names)| {
+            names
+                .iter()
+                .map(|(name, entry)| (dir.0, name.as_bytes().to_vec(), *entry))
+        });
+        let living = self.inodes.iter().filter(|(ino, _)| !self.is_dead(**ino));
+        Namespace {
+            names: names.collect(),
+            inodes: living.map(|(ino, inode)| (ino.0, inode.record())).collect(),
+            next_ino: None,
+        }
+    }
+
     /// Whether the inode or its name has yet to be committed.
     pub fn needs_commit(&self, ino: Ino) -> bool {
         self.inodes

@@ -321,6 +321,40 @@ pub const KEYS: &[Key] = &[
         help: "How much pbkfs logs",
         example: "\"debug\"",
     },
+    Key {
+        path: "log.format",
+        kind: Kind::Text,
+        values: "\"human\" or \"json\"",
+        default: Default::Value("human"),
+        help: "How a log line looks: for people, or one JSON object a line",
+        example: "\"json\"",
+    },
+    Key {
+        path: "log.destination",
+        kind: Kind::Text,
+        values: "\"stderr\", \"journald\" or \"file\"",
+        default: Default::Derived("\"file\" if log.file is set, else \"stderr\""),
+        help: "Where log lines go; with \"stderr\", an up --detach logs to the session's own \
+               pbkfs.log",
+        example: "\"journald\"",
+    },
+    Key {
+        path: "log.file",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Derived("none"),
+        help: "The log file: a link to that of the day, which has the date behind its name; \
+               regular files beside it whose names begin with its name count as old ones",
+        example: "\"/var/log/pbkfs/main.log\"",
+    },
+    Key {
+        path: "log.keep",
+        kind: Kind::Integer,
+        values: "1 or more",
+        default: Default::Value("7"),
+        help: "How many days' log files are kept",
+        example: "30",
+    },
 ];
 
 /// The key with that dotted path. Any name under `postgres.settings` is a key.

@@ -534,7 +534,7 @@ mod tests {
                 Path::new("/nonexistent"),
                 std::iter::empty(),
             );
-            let plan = crate::profile::Plan::check(&profile.unwrap());
+            let plan = crate::profile::Plan::check(&profile.unwrap().over_defaults().unwrap());
             assert!(plan.is_ok(), "{}: {}", path.display(), plan.unwrap_err());
         }
     }

@@ -21,10 +21,10 @@ pub mod values;
 
 pub use error::ProfileError;
 pub use layers::{load, load_given, parse};
-pub use plan::{FusePlan, Plan, PostgresPlan};
+pub use plan::{FusePlan, LogPlan, LogTarget, Plan, PostgresPlan};
 pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile, RecoveryProfile};
 pub use recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};
 pub use values::{
-    BackupChoice, ByteSize, LockBackups, LogLevel, MetadataSource, Passthrough, Port, Seconds,
-    Settings,
+    BackupChoice, ByteSize, LockBackups, LogDestination, LogFormat, LogLevel, MetadataSource,
+    Passthrough, Port, Seconds, Settings,
 };

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use super::error::ProfileError;
 use super::keys;
-use super::raw::{PostgresProfile, Profile};
+use super::raw::{LogProfile, PostgresProfile, Profile};
 use super::recovery::RecoveryPlan;
-use super::values::{BackupChoice, LockBackups, LogLevel, MetadataSource, Passthrough};
+use super::values::{
+    BackupChoice, LockBackups, LogDestination, LogFormat, LogLevel, MetadataSource, Passthrough,
+};
 
 /// What a session is to do. All paths are absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +46,32 @@ pub struct Plan {
     pub postgres: PostgresPlan,
     /// How far the WAL archive is replayed.
     pub recovery: RecoveryPlan,
+    /// What is logged, and where.
+    pub log: LogPlan,
+}
+
+/// What is logged, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogPlan {
     /// How much is logged.
-    pub log_level: LogLevel,
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Where lines go.
+    pub target: LogTarget,
+    /// How many files of a day each are kept.
+    pub keep: NonZeroUsize,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard error.
+    Stderr,
+    /// The systemd journal.
+    Journald,
+    /// A file of this name with the date behind it; absolute.
+    File(PathBuf),
 }
 
 /// How the mount is served.
@@ -106,7 +132,7 @@ impl Plan {
             },
             postgres: PostgresPlan::check(&profile.postgres)?,
             recovery: RecoveryPlan::check(&profile.recovery)?,
-            log_level: need("log.level", &profile.log.level)?,
+            log: LogPlan::check(&profile.log)?,
         };
         plan.check_paths()?;
         Ok(plan)
@@ -124,7 +150,36 @@ impl Plan {
             diff.outside(&target, "the mount would hide the diff that it writes")?;
             target.outside(&diff, "the diff needs a directory of its own")?;
         }
+        if let LogTarget::File(file) = &self.log.target {
+            let file = Place::new("log.file", file);
+            file.outside(&catalog, "the catalog belongs to pg_probackup")?;
+            file.outside(&target, "the mount would hide the log")?;
+        }
         Ok(())
+    }
+}
+
+impl LogPlan {
+    fn check(profile: &LogProfile) -> Result<Self, ProfileError> {
+        let file = optional_absolute("log.file", &profile.file)?;
+        let target = match (profile.destination, file) {
+            (None, None) | (Some(LogDestination::Stderr), _) => LogTarget::Stderr,
+            (Some(LogDestination::Journald), _) => LogTarget::Journald,
+            (None | Some(LogDestination::File), Some(file)) => LogTarget::File(file),
+            (Some(LogDestination::File), None) => {
+                return Err(ProfileError::Value {
+                    place: "profile".to_owned(),
+                    key: "log.destination".to_owned(),
+                    reason: "\"file\" needs log.file, the file to log to".to_owned(),
+                });
+            }
+        };
+        Ok(Self {
+            level: need("log.level", &profile.level)?,
+            format: need("log.format", &profile.format)?,
+            target,
+            keep: need("log.keep", &profile.keep)?,
+        })
     }
 }
 

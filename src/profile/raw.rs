@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::recovery::{Action, LsnText, MomentText, NamedTarget, TimelineChoice};
 use super::values::{
-    BackupChoice, ByteSize, LockBackups, LogLevel, MetadataSource, Passthrough, Port, Seconds,
-    Settings,
+    BackupChoice, ByteSize, LockBackups, LogDestination, LogFormat, LogLevel, MetadataSource,
+    Passthrough, Port, Seconds, Settings,
 };
 
 /// One layer of settings, or all of them merged. [`super::keys::KEYS`] says
@@ -130,11 +130,19 @@ pub struct RecoveryProfile {
 pub struct LogProfile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<LogLevel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<LogFormat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<LogDestination>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<std::num::NonZeroUsize>,
 }
 
 impl Profile {
     /// Every path of the profile with its key, for making them absolute.
-    pub(super) fn paths_mut(&mut self) -> [(&'static str, &mut Option<PathBuf>); 6] {
+    pub(super) fn paths_mut(&mut self) -> [(&'static str, &mut Option<PathBuf>); 7] {
         [
             ("catalog", &mut self.catalog),
             ("target", &mut self.target),
@@ -142,6 +150,7 @@ impl Profile {
             ("pg_probackup", &mut self.pg_probackup),
             ("postgres.bin_dir", &mut self.postgres.bin_dir),
             ("postgres.socket_dir", &mut self.postgres.socket_dir),
+            ("log.file", &mut self.log.file),
         ]
     }
 }
@@ -197,6 +206,10 @@ pub(super) mod tests {
             },
             log: LogProfile {
                 level: Some(LogLevel::Info),
+                format: Some(LogFormat::Json),
+                destination: Some(LogDestination::File),
+                file: path(),
+                keep: std::num::NonZeroUsize::new(1),
             },
         }
     }

@@ -236,6 +236,28 @@ impl LogLevel {
     }
 }
 
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogDestination {
+    /// Standard error; the session's log file once in the background.
+    Stderr,
+    /// The systemd journal.
+    Journald,
+    /// A file of each day.
+    File,
+}
+
 /// A TCP port, 1 to 65535; also a part of the name of PostgreSQL's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Port(NonZeroU16);

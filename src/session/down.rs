@@ -42,7 +42,7 @@ pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
     let mut asked = None;
     while let Some(state) = living(&place, &target, patience * 2)? {
         if !end(&place, &state, patience)? {
-            return Err(did_not_end(&place, &state, patience * 2));
+            return Err(did_not_end(&place, &target, Some(state.pid), patience * 2));
         }
         asked = Some(state);
     }
@@ -65,7 +65,7 @@ pub fn living(
         Ok(found.is_some())
     })?;
     if !settled {
-        return Err(did_not_end(place, &State::begin(target), patience));
+        return Err(did_not_end(place, target, None, patience));
     }
     Ok(found)
 }
@@ -134,10 +134,15 @@ pub fn finish_left(place: &HeldPlace, target: &Path) -> Result<Option<State>, Se
 }
 
 /// The error of a session that goes on.
-pub fn did_not_end(place: &Place, state: &State, waited: Duration) -> SessionError {
+pub fn did_not_end(
+    place: &Place,
+    target: &Path,
+    pid: Option<u32>,
+    waited: Duration,
+) -> SessionError {
     SessionError::DidNotEnd {
-        target: state.target.clone(),
-        pid: state.pid,
+        target: target.to_owned(),
+        pid,
         seconds: waited.as_secs(),
         log: place.log(),
     }
@@ -182,7 +187,8 @@ fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
     place.clear()
 }
 
-fn remove_diff(dir: &Path) -> Result<(), SessionError> {
+/// Removes a throw-away diff, if it was made at all.
+pub fn remove_diff(dir: &Path) -> Result<(), SessionError> {
     if dir.exists() {
         Ok(Diff::remove(dir)?)
     } else {

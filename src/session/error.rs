@@ -158,13 +158,41 @@ pub enum SessionError {
         /// The mount point.
         target: PathBuf,
     },
+    /// A session's owner does not answer.
+    #[error(
+        "the session on {} (pid {pid}) does not answer: {source}; see {} for what it does",
+        target.display(), log.display()
+    )]
+    NoAnswer {
+        /// The mount point.
+        target: PathBuf,
+        /// Its owner.
+        pid: u32,
+        /// The session's log.
+        log: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no diff to look at.
+    #[error(
+        "nothing runs on {}, and what it wrote is not kept, as the profile has no diff_dir",
+        target.display()
+    )]
+    NoDiff {
+        /// The mount point.
+        target: PathBuf,
+    },
     /// The target is in use by another session.
-    #[error("the target {} is in use by pbkfs, pid {pid}; end that one first: pbkfs down", target.display())]
+    #[error(
+        "the target {} is in use by another pbkfs{}; end that one first (pbkfs unmount, or pbkfs down)",
+        target.display(), pid_of(*pid)
+    )]
     TargetBusy {
         /// The mount point.
         target: PathBuf,
-        /// The session's owner.
-        pid: u32,
+        /// The session's owner, if that is known.
+        pid: Option<u32>,
     },
     /// The target is a mount of something else.
     #[error("the target {} is a mount point already ({kind}); unmount that, or choose another target", target.display())]
@@ -228,14 +256,14 @@ pub enum SessionError {
     },
     /// A session that should have ended goes on.
     #[error(
-        "the session on {} (pid {pid}) did not end within {seconds} s; see {} for what it does",
-        target.display(), log.display()
+        "the session on {}{} did not end within {seconds} s; see {} for what it does",
+        target.display(), pid_of(*pid), log.display()
     )]
     DidNotEnd {
         /// The mount point.
         target: PathBuf,
-        /// Its owner.
-        pid: u32,
+        /// Its owner, if that is known.
+        pid: Option<u32>,
         /// How long it was given.
         seconds: u64,
         /// The session's log.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use nix::unistd::geteuid;
 
-use super::SessionError;
 use super::resolve::Resolved;
 use super::undo::Undo;
 use super::up::{Progress, Up};
+use super::{SessionError, down};
 use crate::chain::Chain;
 use crate::diff::{Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
 use crate::image::{Image, ImageOptions};
@@ -66,11 +66,11 @@ fn open_diff(
         None => throw_away_dir(&plan.target),
     };
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
-    let lock = DiffLock::acquire(&dir, &LockHolder::this_process(&plan.target))?;
-    if plan.diff_dir.is_none() {
+    if plan.diff_dir.is_none() && !dir.exists() {
         let dir = dir.clone();
-        undo.push("the throw-away diff", move || Ok(Diff::remove(&dir)?));
+        undo.push("the throw-away diff", move || down::remove_diff(&dir));
     }
+    let lock = DiffLock::acquire(&dir, &LockHolder::this_process(&plan.target))?;
     let chain = &resolved.chain;
     let binding = Binding {
         version: FORMAT_VERSION,

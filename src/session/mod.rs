@@ -12,14 +12,20 @@
 //! up        the order of set-up; the undo of each step as it succeeds
 //! down      ends a session from outside, and finishes the work of a dead owner
 //! unmount   the same for a mount alone, unless somebody is in it
+//! control   the socket on which a session's owner answers questions
+//! metrics   the one table of what a mount counts
+//! changes   what a clone changed
 //! status    what runs, for people and programs
 //! ```
 
+mod changes;
+mod control;
 mod down;
 mod error;
 mod layers;
 mod locks;
 mod meter;
+mod metrics;
 mod mounting;
 mod mounts;
 mod occupants;
@@ -38,16 +44,18 @@ mod undo;
 mod unmount;
 mod up;
 
+pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use down::{Down, down};
 pub use error::SessionError;
 pub use locks::{hold_locks, own_program};
+pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;
 pub use place::{Place, run_root};
 pub use ready::Ready;
 pub use resolve::{Resolved, resolve};
 pub use signals::Signals;
 pub use state::{Phase, State};
-pub use status::{Status, all as all_sessions, of_target as session_of};
+pub use status::{Status, all as all_sessions, count as count_sessions, of_target as session_of};
 pub use target::check as check_target;
 pub use unmount::unmount;
 pub use up::{ServerPreview, Up, preview_server};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
+use super::control::Control;
 use super::undo::Undo;
 use super::up::{Progress, Up};
 use super::{SessionError, Signals, layers, mounts, target};
@@ -50,6 +51,12 @@ pub fn mount(
     let mount = Rc::new(RefCell::new(mount));
     let (mounted, signals) = (mount.clone(), up.signals.clone());
     undo.push("the mount", move || unmount(&mounted, &signals));
+    if let Some(control) = Control::start(progress.place(), overlay.clone()) {
+        undo.push("the control socket", move || {
+            control.stop();
+            Ok(())
+        });
+    }
     if !overlay.is_read_only() {
         let flusher = Flusher::start(overlay);
         undo.push("the flusher", move || {

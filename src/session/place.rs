@@ -4,6 +4,7 @@
 //! RUN/NAME-HASH/session.lock    flock'ed by the session's owner
 //! RUN/NAME-HASH/session.json    its state
 //! RUN/NAME-HASH/pbkfs.log       what a detached pbkfs logs
+//! RUN/NAME-HASH/control.sock    where its owner answers questions
 //! RUN/NAME-HASH/server.log      what PostgreSQL logs
 //! RUN/NAME-HASH/socket/         PostgreSQL's socket
 //! RUN/NAME-HASH/wal/            WAL segments fetched ahead
@@ -29,10 +30,12 @@ use super::state::State;
 
 const LOCK: &str = "session.lock";
 const SOCKET: &str = "socket";
+const CONTROL: &str = "control.sock";
 const PREFETCH: &str = "wal";
 
 /// The files besides that a session may have made in its directory.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    CONTROL,
     "session.json",
     "session.json.tmp",
     "pbkfs.log",
@@ -151,6 +154,12 @@ impl Place {
         self.dir.join("pbkfs.log")
     }
 
+    /// The socket on which the owner answers questions.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.dir.join(CONTROL)
+    }
+
     /// PostgreSQL's log.
     #[must_use]
     pub fn server_log(&self) -> PathBuf {
@@ -186,7 +195,7 @@ impl Place {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let pid = State::read(&self)?.map_or(0, |state| state.pid);
+        let pid = State::read(&self)?.map(|state| state.pid);
         Err(SessionError::TargetBusy {
             target: target.to_owned(),
             pid,

@@ -1,13 +1,20 @@
 //! What runs.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::SessionError;
+use super::control::{self, Request};
+use super::metrics::Counts;
 use super::place::{Place, canonical};
 use super::state::{Phase, State};
 use crate::diff::Diff;
+
+/// How long an owner has to tell its counters.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A session as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,9 +30,12 @@ pub struct Status {
     pub diff_bytes: Option<u64>,
     /// The directory with the session's logs.
     pub run_dir: std::path::PathBuf,
+    /// What its owner counted; absent where no mount answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counts>,
 }
 
-/// All sessions of this user.
+/// All sessions of this user, without counters.
 ///
 /// # Errors
 /// The run directory cannot be read. A single session that cannot be read is
@@ -41,12 +51,45 @@ pub fn all() -> Result<Vec<Status>, SessionError> {
     Ok(found)
 }
 
-/// The session on a target, if there is one.
+/// The session on a target, if there is one, without counters.
 ///
 /// # Errors
 /// Its state cannot be read.
 pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
     read(&Place::of(&canonical(target)))
+}
+
+/// Asks the owners of the sessions for their counters, all at once, and lets
+/// them count from anew if `reset`. One that does not answer is logged.
+pub fn count(sessions: &mut [Status], reset: bool) {
+    let request = match reset {
+        true => Request::StatsReset,
+        false => Request::Stats,
+    };
+    thread::scope(|scope| {
+        for session in sessions {
+            if matches!(session.word, "ready" | "stopping") {
+                scope.spawn(move || session.counters = counted(session, request));
+            }
+        }
+    });
+}
+
+fn counted(session: &Status, request: Request) -> Option<Counts> {
+    let place = Place::of(&session.state.target);
+    match control::ask(&place, request, PATIENCE) {
+        Ok(counts) => Some(counts),
+        // One that ends has taken its socket away already.
+        Err(_) if session.word == "stopping" => None,
+        Err(error) => {
+            tracing::warn!(
+                "the session on {} (pid {}) does not tell its counters: {error}",
+                session.state.target.display(),
+                session.state.pid
+            );
+            None
+        }
+    }
 }
 
 fn read(place: &Place) -> Result<Option<Status>, SessionError> {
@@ -69,5 +112,6 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
         state,
         diff_bytes,
         run_dir: place.dir().to_owned(),
+        counters: None,
     }))
 }

@@ -5,6 +5,7 @@
 //! gone, saves the diff and ends. While somebody is in it, the kernel refuses,
 //! and the session goes on undisturbed.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rustix::process::Signal;
 
 use super::down::{Down, did_not_end, finish_dead, living};
 use super::mounts::MountEntry;
-use super::owner::Owner;
+use super::owner::{Owner, wait_until};
 use super::place::{Place, canonical};
 use super::state::{Phase, State};
 use super::target::Target;
@@ -21,6 +22,9 @@ use crate::fuse::{self, FuseError};
 
 /// How long the owner has to save the diff and end.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long somebody may be in a mount without being in its way.
+const PASSING: Duration = Duration::from_secs(1);
 
 /// How long a forced end may take before its owner is killed. Files that
 /// nobody had fsynced are lost then.
@@ -58,7 +62,7 @@ pub fn unmount(target: &Path, force: bool) -> Result<Down, SessionError> {
         false => end(&place, &state)?,
     };
     if !ended {
-        return Err(did_not_end(&place, &state, PATIENCE));
+        return Err(did_not_end(&place, &target, Some(state.pid), PATIENCE));
     }
     finish_dead(&target, Some(state))
 }
@@ -105,14 +109,22 @@ fn without_owner(
     Ok(Down::Unmounted)
 }
 
+/// Asks the kernel to unmount, and if somebody is in it, for a moment again:
+/// who only looks in passing is gone by then.
 fn take_away(target: &Path, lazily: bool) -> Result<(), SessionError> {
-    match fuse::unmount_once(target, lazily) {
-        Ok(()) => Ok(()),
-        Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => Err(SessionError::Occupied {
+    let mut failure = None;
+    let done = wait_until(PASSING, || {
+        failure = fuse::unmount_once(target, lazily).err();
+        let is_busy = |e: &io::Error| e.raw_os_error() == Some(nix::libc::EBUSY);
+        Ok(!failure.as_ref().is_some_and(is_busy))
+    })?;
+    match failure {
+        None => Ok(()),
+        Some(_) if !done => Err(SessionError::Occupied {
             target: target.to_owned(),
             by: occupants::of(target),
         }),
-        Err(source) => Err(FuseError::Unmount {
+        Some(source) => Err(FuseError::Unmount {
             target: target.to_owned(),
             source,
         }

@@ -144,6 +144,7 @@ impl Up<'_> {
         progress.change(|state| {
             let ids = resolved.chain.ids();
             state.backup = resolved.chain.target().id.to_string();
+            tracing::Span::current().record("backup", &state.backup);
             state.chain = ids.iter().map(ToString::to_string).collect();
         })?;
         self.stop_if_asked()?;

@@ -253,7 +253,7 @@ fn try_in_shell(dir: &Path, script: &str) -> String {
     let copy = dir.parent().unwrap().join("try");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let call = format!(
-        "{} --ignored --nocapture read_only_catalogs_and_other_users",
+        "{} --nocapture read_only_catalogs_and_other_users",
         copy.display()
     );
     let output = Command::new("unshare")
@@ -273,13 +273,16 @@ fn try_in_shell(dir: &Path, script: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs root: mounts a file system and acts as another user"]
 fn read_only_catalogs_and_other_users() {
     if let Some(dir) = std::env::var_os(LOCK_THIS) {
         let outcome = ReadLock::acquire(Path::new(&dir), std::process::id(), SHORT);
         println!("outcome: {outcome:?}");
         return;
     }
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "needs root, to mount a file system and act as another user: use tests/run.sh"
+    );
     let root = tempfile::tempdir().unwrap();
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let dir = root.path().join("backup");

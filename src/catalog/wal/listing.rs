@@ -163,10 +163,10 @@ impl WalArchive {
             })
         };
         for name in names(&self.dir)? {
-            if let Some((id, _)) = Form::of(&name, self.size) {
-                if id.timeline == missing.timeline && id > missing {
-                    return gap(self.name(id));
-                }
+            let segment = Form::of(&name, self.size).map(|(id, _)| id);
+            if let Some(id) = segment.filter(|id| id.timeline == missing.timeline && *id > missing)
+            {
+                return gap(self.name(id));
             }
             let Some(timeline) = history_timeline(&name) else {
                 continue;

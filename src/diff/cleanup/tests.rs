@@ -1,9 +1,11 @@
+use std::fs;
 use std::os::unix::fs::symlink;
 
 use roaring::RoaringBitmap;
 
 use super::*;
-use crate::diff::{Batch, BlockChunk, Diff, FORMAT_VERSION, Storage};
+use crate::diff::lock::LOCK_FILE;
+use crate::diff::{Batch, BlockChunk, Diff, FORMAT_VERSION};
 
 fn binding() -> Binding {
     Binding {

@@ -1,6 +1,7 @@
 //! A block-wise file's length and space: cutting, growing, reserving, zeroing.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 
 use nix::fcntl::FallocateFlags;
 
@@ -75,18 +76,19 @@ impl Blocks {
 
     /// Gives the space behind the last present block back. Only after a
     /// commit of the state that no longer has the blocks there.
-    pub fn trim(&mut self) -> Result<(), OverlayError> {
+    pub fn trim<L: Lower>(&mut self, ctx: &Ctx<'_, L>, ino: u64) -> Result<(), OverlayError> {
         if !self.excess || !self.is_clean() {
             return Ok(());
         }
-        if let Some(data) = self.data.get() {
-            let needed = self
-                .present
-                .max()
-                .map_or(0, |last| (u64::from(last) + 1) * BS);
-            if data.stat()?.len > needed {
-                data.set_len(needed)?;
-            }
+        let needed = self
+            .present
+            .max()
+            .map_or(0, |last| (u64::from(last) + 1) * BS);
+        match ctx.diff()?.storage().open(ino) {
+            Ok(data) if data.stat()?.len > needed => data.set_len(needed)?,
+            // An image file may have been cut without ever being written.
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
         }
         self.excess = false;
         Ok(())

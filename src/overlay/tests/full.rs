@@ -91,8 +91,11 @@ impl Drop for Tmpfs {
 }
 
 #[test]
-#[ignore = "needs root, to mount a small tmpfs"]
 fn a_full_file_system_is_survived() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "needs root, to mount a small tmpfs: use tests/run.sh"
+    );
     let tmpfs = Tmpfs::mount("6m");
     let overlay = open_in(image(), tmpfs.path(), false);
     let f = overlay.at("f").unwrap();

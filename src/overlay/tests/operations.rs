@@ -377,6 +377,23 @@ fn one_page_of_a_large_file_stores_one_page() {
 }
 
 #[test]
+fn cutting_gives_the_space_back_once_it_is_durable() {
+    let f = Fixture::new();
+    let ino = f.at("base/5/1259").unwrap();
+    f.write(ino, 0, &pattern(5, 0, LEN)).unwrap();
+    f.sync_file(ino).unwrap();
+    f.set_len(ino, BS as u64).unwrap();
+    let data = f.diff().unwrap().storage().open(ino.0).unwrap();
+    assert!(data.stat().unwrap().len > BS as u64, "a crash needs these");
+    f.sync_periodically().unwrap();
+    assert_eq!(data.stat().unwrap().len, BS as u64);
+    let other = f.at("base/5/1260").unwrap();
+    f.set_len(other, 0).unwrap();
+    f.sync_file(other).unwrap();
+    assert_eq!(f.diff().unwrap().storage().list().unwrap(), [ino.0]);
+}
+
+#[test]
 fn fallocate_reserves_extends_and_zeroes() {
     let f = Fixture::new();
     let ino = f.at("base/5/1259").unwrap();
@@ -525,4 +542,46 @@ fn a_copy_that_was_not_written_is_dropped_but_never_from_an_open_file() {
     assert_eq!(&overlay.bytes(ino).unwrap()[..16], b"past the overlay");
     let stored = overlay.diff().unwrap().storage().list().unwrap();
     assert_eq!(stored, [ino.0]);
+}
+
+/// The descriptors that this process has open below `dir`.
+fn descriptors(dir: &Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    open.flatten()
+        .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+        .filter(|target| target.starts_with(dir))
+        .count()
+}
+
+#[test]
+fn closed_files_hold_no_descriptors_whatever_became_of_them() {
+    for passthrough in [false, true] {
+        let dir = memory_dir();
+        let overlay = open_in(image(), dir.path(), passthrough);
+        let before = descriptors(dir.path());
+        let (changed, copied) = (overlay.at("base/5/1259"), overlay.at("base/5/1260"));
+        let (changed, copied) = (changed.unwrap(), copied.unwrap());
+        // Cut by path first, so that it has blocks on either mount.
+        overlay.set_len(changed, 3 * BS as u64).unwrap();
+        overlay.open(changed).unwrap();
+        overlay.write(changed, 5, b"changed").unwrap();
+        overlay.open(copied).unwrap();
+        let copy = overlay.passthrough(copied).unwrap();
+        assert_eq!(copy.is_some(), passthrough);
+        assert!(descriptors(dir.path()) > before);
+        drop(copy);
+        overlay.release(changed);
+        overlay.release(copied);
+        assert_eq!(descriptors(dir.path()), before);
+        assert_eq!(&overlay.bytes(changed).unwrap()[5..12], b"changed");
+        assert!(overlay.bytes(copied).unwrap() == pattern(2, 0, BS));
+        // The next open takes the copy that is still there.
+        overlay.open(copied).unwrap();
+        if let Some(copy) = overlay.passthrough(copied).unwrap() {
+            assert_eq!(overlay.pristine_bytes(), 0);
+            copy.write_all_at(b"new", 0).unwrap();
+            assert_eq!(&overlay.bytes(copied).unwrap()[..3], b"new");
+        }
+        overlay.release(copied);
+    }
 }

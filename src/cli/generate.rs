@@ -1,0 +1,87 @@
+//! `pbkfs generate`: manual pages and shell completions, made from the same
+//! definitions that the program runs by.
+
+mod commands;
+mod page;
+mod profile;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory, Subcommand};
+use clap_complete::Shell;
+
+use super::exit::Code;
+use super::{Cli, Verbosity, log};
+use crate::session::SessionError;
+
+const PROGRAM: &str = "pbkfs";
+
+/// Write the manual pages, or completions for a shell
+///
+/// Both are made from the program's own definitions: its commands, its table
+/// of exit codes, and its table of the profile's keys.
+#[derive(Debug, Args)]
+#[command(
+    subcommand_value_name = "WHAT",
+    after_help = "\
+Examples:
+  pbkfs generate man man
+  pbkfs generate completions bash >/etc/bash_completion.d/pbkfs"
+)]
+pub struct GenerateArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Write every manual page into a directory
+    Man {
+        /// The directory; it is made if it does not exist
+        dir: PathBuf,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Runs the subcommand.
+pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    log::init(verbosity, None);
+    match &args.what {
+        What::Man { dir } => write_pages(dir)?,
+        What::Completions { shell } => print_completions(*shell)?,
+    }
+    Ok(Code::Done)
+}
+
+fn write_pages(dir: &Path) -> Result<(), SessionError> {
+    fs::create_dir_all(dir).map_err(|e| SessionError::io("make the directory", dir, e))?;
+    let mut pages = commands::pages(Cli::command());
+    pages.push(profile::page());
+    for page in pages {
+        let path = dir.join(page.file_name());
+        fs::write(&path, page.as_roff()).map_err(|e| SessionError::io("write", &path, e))?;
+    }
+    Ok(())
+}
+
+fn print_completions(shell: Shell) -> Result<(), SessionError> {
+    let all = Cli::command();
+    // clap_complete would offer the hidden subcommands too.
+    let mut command = clap::Command::new(PROGRAM)
+        .args(all.get_arguments().cloned())
+        .subcommands(commands::visible(&all).cloned());
+    // Into memory first: clap_complete panics when it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, PROGRAM, &mut script);
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(&script)
+        .and_then(|()| stdout.flush())
+        .map_err(|e| SessionError::io("write", Path::new("standard output"), e))
+}

@@ -1,0 +1,233 @@
+//! Keeps secrets out of logs: passwords in connection strings, in settings,
+//! and in URLs, wherever in a line they stand.
+//!
+//! In doubt too much is taken away rather than too little: a value without
+//! quotes ends only at white space, and one whose quotes never close takes
+//! the rest of the line with it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+const MASK: &str = "***";
+
+/// What the names of secrets end with: libpq's `password` and `sslpassword`,
+/// `PGPASSWORD`, and their like.
+const NAMES: [&str; 3] = ["password", "passwd", "passphrase"];
+
+/// Whether a field of that name holds a secret.
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    NAMES.iter().any(|secret| name.ends_with(secret))
+}
+
+/// The text with `***` in place of each secret.
+pub fn redact(text: &str) -> Cow<'_, str> {
+    let mut secrets = assigned(text);
+    secrets.extend(in_urls(text));
+    secrets.sort_by_key(|secret| secret.start);
+    let mut clean = String::new();
+    let mut done = 0;
+    for secret in secrets {
+        // One within another that was masked already.
+        if secret.end <= done {
+            continue;
+        }
+        clean.push_str(text.get(done..secret.start).unwrap_or_default());
+        clean.push_str(MASK);
+        done = secret.end;
+    }
+    if done == 0 {
+        return text.into();
+    }
+    clean.push_str(text.get(done..).unwrap_or_default());
+    clean.into()
+}
+
+/// The values of `password=...` and `"password": ...`.
+fn assigned(text: &str) -> Vec<Range<usize>> {
+    // Of the same length, as only ASCII letters change.
+    let lower = text.to_ascii_lowercase();
+    let mut found = Vec::new();
+    for name in NAMES {
+        for (at, _) in lower.match_indices(name) {
+            let rest = text.get(at + name.len()..).unwrap_or_default();
+            if let Some(value) = value_after(rest) {
+                let start = at + name.len() + value.start;
+                found.push(start..at + name.len() + value.end);
+            }
+        }
+    }
+    found
+}
+
+/// The range of a value in what follows its name.
+fn value_after(text: &str) -> Option<Range<usize>> {
+    let rest = text.trim_start_matches(['"', '\'', '\\']);
+    let rest = skip_blank(rest).strip_prefix(['=', ':'])?;
+    let value = skip_blank(rest);
+    let start = text.len() - value.len();
+    let (opening, length) = length(value);
+    (length > 0).then(|| start + opening..start + opening + length)
+}
+
+/// Skips white space, and what colours text on a terminal.
+fn skip_blank(mut text: &str) -> &str {
+    loop {
+        text = text.trim_start_matches([' ', '\t']);
+        let Some(sequence) = text.strip_prefix("\x1b[") else {
+            return text;
+        };
+        let Some(end) = sequence.find('m') else {
+            return text;
+        };
+        text = sequence.get(end + 1..).unwrap_or_default();
+    }
+}
+
+/// The length of a value's opening quote, and that of the value itself.
+fn length(value: &str) -> (usize, usize) {
+    // Doubled within a string of SQL or of a configuration file, or escaped
+    // within one of a program.
+    for quote in ["''", "\\'", "\\\"", "'", "\""] {
+        let Some(inner) = value.strip_prefix(quote) else {
+            continue;
+        };
+        let is_empty = quote == "''" && (inner.is_empty() || inner.starts_with([' ', '\n']));
+        if is_empty {
+            return (0, 0);
+        }
+        return (quote.len(), closing(inner, quote).unwrap_or(inner.len()));
+    }
+    (0, unquoted(value))
+}
+
+fn closing(inner: &str, quote: &str) -> Option<usize> {
+    if quote.len() == 2 {
+        return inner.find(quote);
+    }
+    let mut rest = inner;
+    loop {
+        let at = inner.len() - rest.len();
+        if let Some(after) = rest.strip_prefix('\\') {
+            let mut chars = after.chars();
+            chars.next()?;
+            rest = chars.as_str();
+        } else if let Some(after) = rest.strip_prefix(quote) {
+            // Doubled, it stands for itself.
+            match after.strip_prefix(quote) {
+                Some(more) => rest = more,
+                None => return Some(at),
+            }
+        } else {
+            let mut chars = rest.chars();
+            chars.next()?;
+            rest = chars.as_str();
+        }
+    }
+}
+
+/// Up to white space that no backslash stands before.
+fn unquoted(value: &str) -> usize {
+    let mut escaped = false;
+    for (at, char) in value.char_indices() {
+        if char.is_whitespace() && !escaped {
+            return at;
+        }
+        escaped = char == '\\' && !escaped;
+    }
+    value.len()
+}
+
+/// The passwords of `scheme://user:password@host`.
+fn in_urls(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (at, separator) in text.match_indices("://") {
+        let start = at + separator.len();
+        let rest = text.get(start..).unwrap_or_default();
+        let url = rest.split(char::is_whitespace).next().unwrap_or_default();
+        // To the last "@": a password may hold one, and a slash.
+        if let Some(at) = url.rfind('@')
+            && let Some(colon) = url.get(..at).and_then(|user| user.find(':'))
+            && colon + 1 < at
+        {
+            found.push(start + colon + 1..start + at);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked() {
+        for (text, clean) in [
+            (
+                "host=h password=secret user=u",
+                "host=h password=*** user=u",
+            ),
+            ("password = 'se cret' user=u", "password = '***' user=u"),
+            (r"password='se\'cret x' port=1", "password='***' port=1"),
+            ("password='se''cret' port=1", "password='***' port=1"),
+            (r"password=se\ cret port=1", "password=*** port=1"),
+            ("password=se,c;r'e\"t&x port=1", "password=*** port=1"),
+            ("password='never closed secret", "password='***"),
+            ("PGPASSWORD=secret psql", "PGPASSWORD=*** psql"),
+            ("sslpassword=secret", "sslpassword=***"),
+            (
+                "primary_conninfo = 'host=h password=''se cret'' port=1'",
+                "primary_conninfo = 'host=h password=''***'' port=1'",
+            ),
+            (
+                r#"set: "host=h password=\"se cret\" x""#,
+                r#"set: "host=h password=\"***\" x""#,
+            ),
+            (
+                r#"{"password":"secret","n":1}"#,
+                r#"{"password":"***","n":1}"#,
+            ),
+            (
+                "at postgres://u:s@e/cret@h:5432/db and on",
+                "at postgres://u:***@h:5432/db and on",
+            ),
+            (
+                "postgresql://u@h/db?password=secret",
+                "postgresql://u@h/db?password=***",
+            ),
+            (
+                "\x1b[3mpassword\x1b[0m\x1b[2m=\x1b[0m\"secret\" on",
+                "\x1b[3mpassword\x1b[0m\x1b[2m=\x1b[0m\"***\" on",
+            ),
+            ("пароль: password=тайна конец", "пароль: password=*** конец"),
+        ] {
+            assert_eq!(redact(text), clean);
+            assert_eq!(redact(clean), clean, "masking again changes nothing");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        for text in [
+            "FATAL: password authentication failed for user \"u\"",
+            "password_encryption = scram-sha-256",
+            "see https://example.org:443/password",
+            "a mail to dba@example.org",
+            "password=",
+            "password='' port=1",
+            "",
+        ] {
+            assert!(matches!(redact(text), Cow::Borrowed(_)), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_taken(text in "\\PC*", secret in "[a-zA-Z0-9]{12,20}") {
+            let _ = redact(&text);
+            let line = format!("{text} password='{secret}' end");
+            let clean = redact(&line);
+            proptest::prop_assert!(!clean.contains(&secret), "{}", clean);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The places that log lines go to, and the one way there.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::Value;
+use tracing::{Level, Metadata};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::journal::Journal;
+use super::redact::{is_secret_name, redact};
+
+/// A place that takes lines.
+pub enum Sink {
+    /// Standard error.
+    Stderr,
+    /// A file of each day.
+    File(RollingFileAppender),
+    /// The systemd journal.
+    Journal(Journal),
+}
+
+impl Sink {
+    /// Logs to `FILE.YYYY-MM-DD` and keeps `keep` of these; `FILE` itself
+    /// becomes a link to the newest.
+    ///
+    /// # Errors
+    /// The file cannot be made, or `FILE` is there and is no link.
+    pub fn file(file: &Path, keep: usize) -> Result<Self, String> {
+        let (Some(dir), Some(name)) = (file.parent(), file.file_name().and_then(|n| n.to_str()))
+        else {
+            return Err("it is no file's name".to_owned());
+        };
+        // A log of another program, or a directory, is not for the appender
+        // to count among its old files, nor to replace by a link.
+        if file.symlink_metadata().is_ok_and(|meta| !meta.is_symlink()) {
+            return Err("there is something of that name already; choose another".to_owned());
+        }
+        RollingFileAppender::builder()
+            .rotation(Rotation::DAILY)
+            .filename_prefix(name)
+            .latest_symlink(name)
+            .max_log_files(keep)
+            .build(dir)
+            .map(Self::File)
+            .map_err(|e| crate::causes::sentence(&e))
+    }
+
+    fn send(&self, level: Level, line: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stderr => io::stderr().lock().write_all(line),
+            Self::File(appender) => appender.make_writer().write_all(line),
+            Self::Journal(journal) => journal.send(level, line),
+        }
+    }
+}
+
+/// Takes the formatted lines, and lets no secret pass.
+pub struct Lines {
+    sink: Sink,
+    json: bool,
+}
+
+impl Lines {
+    /// Lines for `sink`; `json` tells how they are formatted.
+    pub fn new(sink: Sink, json: bool) -> Self {
+        Self { sink, json }
+    }
+
+    fn clean<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        let redacted = redact(line);
+        if !self.json || matches!(redacted, Cow::Borrowed(_)) {
+            return redacted;
+        }
+        // In the text of an object a secret's end can be mistaken for the
+        // string's; so each of its strings is cleaned for itself.
+        let Ok(mut object) = serde_json::from_str::<Value>(line) else {
+            return redacted;
+        };
+        redact_strings(&mut object);
+        format!("{object}\n").into()
+    }
+}
+
+fn redact_strings(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = redact(text).into_owned(),
+        Value::Array(values) => values.iter_mut().for_each(redact_strings),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(text) if is_secret_name(name) => *text = "***".to_owned(),
+                    other => redact_strings(other),
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// One line on its way; the formatter writes it whole in one call.
+pub struct Line<'a> {
+    lines: &'a Lines,
+    level: Level,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line {
+            lines: self,
+            level: Level::INFO,
+        }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line<'a> {
+        Line {
+            lines: self,
+            level: *meta.level(),
+        }
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(buf);
+        let clean = self.lines.clean(&text);
+        self.lines.sink.send(self.level, clean.as_bytes())?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn json_stays_json_without_its_secrets() {
+        let lines = Lines::new(Sink::Stderr, true);
+        let plain = "{\"level\":\"INFO\",\"message\":\"ready\"}\n";
+        assert!(matches!(lines.clean(plain), Cow::Borrowed(_)));
+        for line in [
+            r#"{"message":"connect to host=h password='se\\'cret dbname=x"}"#,
+            r#"{"message":"ok","password":"secret"}"#,
+            r#"{"span":{"url":"postgres://u:secret@h/db"},"n":1}"#,
+        ] {
+            let clean = lines.clean(line);
+            assert!(!clean.contains("cret"), "{clean}");
+            let object: Value = serde_json::from_str(&clean).unwrap();
+            assert!(object.is_object() && clean.ends_with('\n'));
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_day_is_made_and_linked() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("main.log");
+        for old in 1..=5 {
+            fs::write(dir.path().join(format!("main.log.2020-01-0{old}")), b"").unwrap();
+        }
+        let lines = Lines::new(Sink::file(&file, 3).unwrap(), false);
+        lines.make_writer().write_all(b"password=secret\n").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "password=***\n");
+        let days = fs::read_dir(dir.path()).unwrap().flatten();
+        let days = days.filter(|entry| entry.file_type().unwrap().is_file());
+        assert_eq!(days.count(), 3);
+    }
+
+    #[test]
+    fn what_is_there_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("main.log");
+        fs::write(&file, b"precious").unwrap();
+        assert!(Sink::file(&file, 1).is_err());
+        assert!(Sink::file(dir.path(), 1).is_err());
+        assert_eq!(fs::read(&file).unwrap(), b"precious");
+    }
+}

@@ -1,0 +1,76 @@
+//! Where `meta.redb` lives: in a file, or in what a test puts in its place.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, StorageBackend};
+
+/// The store is small (a clone that rewrote 1 TB has 16 MB of bitmaps), and
+/// the overlay keeps what it uses in memory, so a small cache is enough.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// Where the store lives.
+pub enum StoreBackend {
+    /// In a file.
+    File(PathBuf),
+    /// In whatever this makes each time the store is opened.
+    Custom(Box<dyn Fn() -> Box<dyn StorageBackend> + Send + Sync>),
+}
+
+impl StoreBackend {
+    pub(super) fn open(&self) -> Result<Database, redb::Error> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        Ok(match self {
+            Self::File(path) => builder.create_with_backend(FileBackend::new(open_file(path)?)?)?,
+            Self::Custom(make) => builder.create_with_backend(Boxed(make()))?,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Custom(_) => Path::new("(in memory)"),
+        }
+    }
+}
+
+/// A link in the store's place is not followed: what it leads to is not ours.
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// redb takes a backend by type, not by box.
+#[derive(Debug)]
+struct Boxed(Box<dyn StorageBackend>);
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}

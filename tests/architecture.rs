@@ -1,0 +1,309 @@
+//! The rules of `ARCHITECTURE.md` that the compiler does not hold.
+//!
+//! Sources are read as text. What stands in comments, and what stands below a
+//! file's `#[cfg(test)]`, does not count.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Each module, and the modules that it may use besides itself.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("pg", &[]),
+    ("catalog", &["pg"]),
+    ("chain", &["catalog", "pg"]),
+    ("image", &["chain", "catalog", "pg"]),
+    ("diff", &[]),
+    ("overlay", &["diff", "image", "pg"]),
+    ("fuse", &["overlay", "diff"]),
+    ("server", &[]),
+    ("profile", &[]),
+    (
+        "session",
+        &[
+            "server", "profile", "fuse", "overlay", "diff", "image", "chain", "catalog", "pg",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "session", "server", "profile", "fuse", "overlay", "diff", "image", "chain", "catalog",
+            "pg",
+        ],
+    ),
+    ("main", &["cli"]),
+    ("lib", &[]),
+];
+
+/// A crate (or a part of the standard library), and the only places that may
+/// name it.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    ("fuser::", &["fuse/"]),
+    ("clap::", &["cli/"]),
+    ("clap_mangen::", &["cli/generate"]),
+    ("clap_complete::", &["cli/generate"]),
+    ("figment::", &["profile/"]),
+    ("redb::", &["diff/"]),
+    ("tracing_subscriber::", &["cli/"]),
+    ("signal_hook::", &["session/"]),
+    ("postgres::", &["server/"]),
+];
+
+/// The only places that start processes.
+const STARTERS: &[&str] = &[
+    "server/",
+    "session/",
+    "fuse/",
+    "cli/up.rs",
+    "catalog/probackup",
+];
+
+/// Files that may be longer than [`LINES`] without their tests, and why.
+const LONG: &[(&str, &str)] = &[(
+    "fuse/adapter.rs",
+    "one `impl Filesystem`, which Rust does not let be parted",
+)];
+
+/// How long a file should be at most, without its tests.
+const LINES: usize = 400;
+
+/// A source file without its tests and comments.
+struct Source {
+    /// Its path below `src`.
+    path: PathBuf,
+    code: String,
+    /// Lines before its tests, comments included.
+    lines: usize,
+}
+
+impl Source {
+    fn read(path: &Path) -> Source {
+        let text = fs::read_to_string(path).unwrap();
+        let before_tests = text.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+        let code = before_tests
+            .lines()
+            .map(|line| line.split("//").next().unwrap())
+            .collect::<Vec<_>>()
+            .join("\n");
+        Source {
+            path: path.strip_prefix(src()).unwrap().to_owned(),
+            code,
+            lines: before_tests.lines().count(),
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    /// The module right below the crate's root that the file is in.
+    fn module(&self) -> &str {
+        let first = self.path.iter().next().unwrap().to_str().unwrap();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// Whether the whole file is tests: it stands in a directory `tests`, or
+    /// is called so.
+    fn is_tests(&self) -> bool {
+        self.path
+            .iter()
+            .any(|part| part == "tests" || part == "tests.rs" || part == "fixtures.rs")
+    }
+}
+
+fn src() -> PathBuf {
+    Path::new(ROOT).join("src")
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(dir: &Path, into: &mut Vec<Source>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push(Source::read(&path));
+            }
+        }
+    }
+    let mut sources = Vec::new();
+    walk(&src(), &mut sources);
+    sources.retain(|source| !source.is_tests());
+    assert!(sources.len() > 50, "the sources are not where they were");
+    sources
+}
+
+/// The modules that follow `crate::` in some code, braces included:
+/// `crate::{a, b::c}` names a and b.
+fn used_modules(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| -> String {
+        text.chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
+    };
+    let mut modules = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        let Some(list) = rest.strip_prefix('{') else {
+            modules.insert(word(rest));
+            continue;
+        };
+        let mut depth = 0_i32;
+        let mut item_begins = true;
+        for (at, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => item_begins = true,
+                c if item_begins && c.is_alphabetic() => {
+                    modules.insert(word(&list[at..]));
+                    item_begins = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    modules
+}
+
+#[test]
+fn paths_are_read_with_braces_and_without() {
+    let code = "use crate::{a, b::{c, d},\n  e};\nfn f() { crate::g::h() }";
+    let expected = ["a", "b", "e", "g"].map(str::to_owned);
+    assert_eq!(used_modules(code), BTreeSet::from(expected));
+}
+
+#[test]
+fn modules_use_each_other_in_one_direction() {
+    // Each list names only modules whose own lists are complete before it, so
+    // that the table itself has no circle.
+    let mut known = BTreeSet::new();
+    for (module, may_use) in MAY_USE {
+        for used in *may_use {
+            assert!(
+                known.contains(used),
+                "the table lets {module} use {used} too early"
+            );
+        }
+        known.insert(*module);
+    }
+    for source in sources() {
+        let module = source.module();
+        let (_, may_use) = MAY_USE
+            .iter()
+            .find(|(name, _)| *name == module)
+            .unwrap_or_else(|| panic!("{module} has no line in the table"));
+        for used in used_modules(&source.code) {
+            assert!(
+                used == module || may_use.contains(&used.as_str()),
+                "src/{} uses crate::{used}, which {module} may not",
+                source.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn crates_stay_where_they_belong() {
+    for source in sources() {
+        for (name, places) in ONLY_IN {
+            let names_it = source.code.match_indices(name).any(|(at, _)| {
+                // `tokio_postgres::` is not `postgres::`, `self::postgres::` not the crate.
+                let before = source.code[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            });
+            assert!(
+                !names_it || places.iter().any(|place| source.name().starts_with(place)),
+                "src/{} names {name}, which is for {places:?} only",
+                source.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn processes_are_started_in_few_places() {
+    for source in sources() {
+        // The standard library's `Command`, however it was imported.
+        let starts = source
+            .code
+            .lines()
+            .any(|line| line.contains("process::") && line.contains("Command"));
+        assert!(
+            !starts
+                || STARTERS
+                    .iter()
+                    .any(|place| source.name().starts_with(place)),
+            "src/{} starts processes; that is for {STARTERS:?}",
+            source.name()
+        );
+    }
+}
+
+#[test]
+fn no_file_is_long() {
+    let sources = sources();
+    let too_long: Vec<String> = sources
+        .iter()
+        .filter(|source| source.lines > LINES)
+        .filter(|source| LONG.iter().all(|(name, _)| *name != source.name()))
+        .map(|source| format!("src/{} has {}", source.name(), source.lines))
+        .collect();
+    assert!(
+        too_long.is_empty(),
+        "{LINES} lines without tests are the most, but {}",
+        too_long.join(", ")
+    );
+    for (name, why) in LONG {
+        let long = |source: &&Source| source.name() == *name && source.lines > LINES;
+        assert!(
+            sources.iter().any(|source| long(&source)),
+            "src/{name} needs no exception any more ({why})"
+        );
+    }
+}
+
+#[test]
+fn every_dependency_is_accounted_for() {
+    let manifest: toml::Table = fs::read_to_string(Path::new(ROOT).join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let text = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).unwrap();
+    let (_, section) = text
+        .split_once("\n## Dependencies\n")
+        .expect("ARCHITECTURE.md has a section on dependencies");
+    let section = section.split("\n## ").next().unwrap();
+    let listed: BTreeSet<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("- "))
+        .flat_map(|line| {
+            line.split(':')
+                .next()
+                .unwrap()
+                .split('`')
+                .skip(1)
+                .step_by(2)
+        })
+        .collect();
+    let mut used = BTreeSet::new();
+    for table in ["dependencies", "dev-dependencies"] {
+        for name in manifest[table].as_table().unwrap().keys() {
+            assert!(
+                listed.contains(name.as_str()),
+                "ARCHITECTURE.md does not say what {name} is for"
+            );
+            used.insert(name.as_str());
+        }
+    }
+    for name in listed {
+        assert!(
+            used.contains(name),
+            "ARCHITECTURE.md names {name}, which is not used"
+        );
+    }
+}

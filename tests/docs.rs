@@ -1,0 +1,152 @@
+//! What is written about the program agrees with the program.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn pbkfs(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_pbkfs"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pbkfs {arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn files(dir: &Path) -> BTreeMap<String, String> {
+    fs::read_dir(dir)
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read_to_string(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+fn read(name: &str) -> String {
+    let path = Path::new(ROOT).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn the_manual_pages_are_those_of_the_program() {
+    const MEND: &str = "run: rm man/* && cargo run -- generate man man";
+    let dir = tempfile::tempdir().unwrap();
+    pbkfs(&["generate", "man", dir.path().to_str().unwrap()]);
+    let made = files(dir.path());
+    let kept = files(&Path::new(ROOT).join("man"));
+    let names = |pages: &BTreeMap<String, String>| pages.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        names(&kept),
+        names(&made),
+        "other pages than those in man/; {MEND}"
+    );
+    for (name, text) in &made {
+        assert_eq!(&kept[name], text, "man/{name} is out of date; {MEND}");
+    }
+}
+
+#[test]
+fn every_command_has_a_page_and_an_example() {
+    let main = read("man/pbkfs.1");
+    let help = pbkfs(&["help"]);
+    let commands = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help");
+    let mut count = 0;
+    for command in commands {
+        let page = read(&format!("man/pbkfs-{command}.1"));
+        assert!(
+            page.contains(".SH EXAMPLES"),
+            "pbkfs-{command}.1 shows no example"
+        );
+        let reference = format!("pbkfs\\-{command}(1)");
+        assert!(main.contains(&reference), "pbkfs.1 does not name {command}");
+        count += 1;
+    }
+    assert!(
+        count >= 5,
+        "the help lists its commands in another form:\n{help}"
+    );
+}
+
+#[test]
+fn completions_offer_what_is_for_people() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = pbkfs(&["generate", "completions", shell]);
+        assert!(script.contains("detach"), "{shell}: {script}");
+        assert!(
+            !script.contains("hold-locks"),
+            "{shell} offers a hidden command"
+        );
+    }
+}
+
+#[test]
+fn every_test_that_the_requirements_name_exists() {
+    let table = read("tests/REQUIREMENTS.md");
+    let mut named = 0;
+    // `file::test`, several to a cell; a file is a path from the root.
+    for reference in table.split('`').skip(1).step_by(2) {
+        let Some((file, test)) = reference.split_once("::") else {
+            continue;
+        };
+        let source = read(file);
+        let exists = source.match_indices(&format!("fn {test}(")).any(|(at, _)| {
+            let before = source[..at].trim_end();
+            let attributes = before.rsplit("\n\n").next().unwrap_or(before);
+            attributes.contains("#[test]")
+        });
+        // A proptest's functions stand within its macro, under the same attribute.
+        assert!(
+            exists,
+            "REQUIREMENTS.md names {reference}, and {file} has no such test"
+        );
+        named += 1;
+    }
+    assert!(
+        named > 50,
+        "only {named} tests are named, or they are written in another form"
+    );
+}
+
+#[test]
+fn links_between_the_texts_lead_somewhere() {
+    let texts = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "examples/README.md",
+        "examples/look/README.md",
+        "examples/one-table/README.md",
+        "examples/writable/README.md",
+        "examples/several/README.md",
+        "postgres/README.md",
+        "tests/REQUIREMENTS.md",
+    ];
+    for text in texts {
+        let dir = Path::new(ROOT).join(text);
+        let dir = dir.parent().unwrap();
+        for link in read(text).split("](").skip(1) {
+            let target = link.split(')').next().unwrap();
+            if target.starts_with("http") || target.starts_with('#') {
+                continue;
+            }
+            let path = dir.join(target.split('#').next().unwrap());
+            assert!(
+                path.exists(),
+                "{text} links to {target}, which is not there"
+            );
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! `pbkfs list`: the same facts as pg_probackup's own, and what each backup
+//! is good for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+
+use common::session::LIMIT;
+use common::{FIXTURES, Listing, Output, Sandbox, refused, run};
+use serde_json::Value;
+
+fn list(sandbox: &Sandbox, arguments: &[&str]) -> Output {
+    let mut command = sandbox.pbkfs();
+    command.arg("list").arg("-B").arg(&sandbox.fixture.catalog);
+    run(command.args(arguments), LIMIT)
+}
+
+fn backups(sandbox: &Sandbox) -> Vec<Value> {
+    let text = list(sandbox, &["--json"]).expect_ok();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["catalog"], sandbox.fixture.catalog.to_str().unwrap());
+    assert_eq!(report["instances"].as_array().unwrap().len(), 1);
+    assert_eq!(report["instances"][0]["name"], "main");
+    report["instances"][0]["backups"]
+        .as_array()
+        .unwrap()
+        .clone()
+}
+
+#[test]
+fn every_backup_with_what_pg_probackup_says_of_it() {
+    common::require_root();
+    for name in FIXTURES {
+        let sandbox = Sandbox::root(name);
+        let before = Listing::of(&sandbox.fixture.catalog);
+        let show = fs::read_to_string(common::fixture::recorded(name).join("show.json")).unwrap();
+        let show: Value = serde_json::from_str(&show).unwrap();
+        let recorded = show[0]["backups"].as_array().unwrap();
+        let listed = backups(&sandbox);
+        assert_eq!(listed.len(), recorded.len());
+        for line in &listed {
+            let recorded = recorded
+                .iter()
+                .find(|other| other["id"] == line["id"])
+                .unwrap();
+            for (ours, theirs) in [
+                ("mode", "backup-mode"),
+                ("status", "status"),
+                ("wal", "wal"),
+                ("compress_alg", "compress-alg"),
+                ("data_bytes", "data-bytes"),
+                ("pgdata_bytes", "pgdata-bytes"),
+                ("parent", "parent-backup-id"),
+            ] {
+                assert_eq!(line[ours], recorded[theirs], "{name}: {ours} of {line}");
+            }
+            let id = line["id"].as_str().unwrap();
+            let chain = sandbox.fixture.chain(id);
+            assert_eq!(line["chain"], serde_json::json!(chain));
+            assert_eq!(line["mountable"], true);
+            assert_eq!(line["reason"], Value::Null);
+        }
+        before.assert_unchanged(&sandbox.fixture.catalog);
+    }
+}
+
+#[test]
+fn incrementals_stand_below_their_full() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-chain");
+    let text = list(&sandbox, &["--instance", "main"]).expect_ok();
+    let mut full = String::new();
+    let mut seen = 0;
+    for line in text.lines().filter(|line| line.contains(" stored, ")) {
+        let id = line
+            .trim_start_matches([' ', '└'])
+            .split(' ')
+            .next()
+            .unwrap();
+        let chain = sandbox.fixture.chain(id);
+        if chain.len() == 1 {
+            assert!(line.starts_with("  T") && line.contains("FULL"), "{line}");
+            full = id.to_owned();
+        } else {
+            assert!(line.starts_with("  └ "), "{line}");
+            let parent = &chain[chain.len() - 2];
+            assert!(line.ends_with(&format!("on {parent}")), "{line}");
+        }
+        assert_eq!(chain[0], full, "{text}");
+        seen += 1;
+    }
+    assert_eq!(seen, sandbox.fixture.backups().len(), "{text}");
+}
+
+#[test]
+fn what_cannot_be_mounted_says_why() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-debian");
+    let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
+    let control = sandbox.fixture.backup_dir(&full.id).join("backup.control");
+    let text = fs::read_to_string(&control).unwrap();
+    fs::write(&control, text.replace("status = OK", "status = CORRUPT")).unwrap();
+    let listed = backups(&sandbox);
+    assert_eq!(listed[0]["status"], "CORRUPT");
+    for line in &listed {
+        assert_eq!(line["mountable"], false);
+        let reason = line["reason"].as_str().unwrap();
+        assert!(
+            reason.contains(&full.id) && reason.contains("CORRUPT"),
+            "{reason}"
+        );
+    }
+    let human = list(&sandbox, &[]).expect_ok();
+    assert_eq!(human.matches("not mountable: ").count(), 2, "{human}");
+
+    fs::rename(sandbox.fixture.backup_dir(&full.id), sandbox.path("gone")).unwrap();
+    let listed = backups(&sandbox);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0]["id"], delta.id.as_str());
+    assert!(listed[0]["reason"].as_str().unwrap().contains(&full.id));
+}
+
+#[test]
+fn no_catalog_no_instance() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-debian");
+    let missing = sandbox.path("missing");
+    let mut command = sandbox.pbkfs();
+    let output = run(command.args(["list", "-B"]).arg(&missing), LIMIT);
+    refused(&output, 4, missing.to_str().unwrap());
+    let output = list(&sandbox, &["--instance", "mian"]);
+    refused(&output, 4, "mian");
+    refused(&output, 4, "main");
+}
+
+/// One instance's broken configuration does not hide the others.
+#[test]
+fn a_broken_instance_does_not_hide_the_others() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-debian");
+    let broken = sandbox.fixture.catalog.join("backups/broken");
+    fs::create_dir(&broken).unwrap();
+    fs::write(broken.join("pg_probackup.conf"), "system-identifier = x\n").unwrap();
+    let output = list(&sandbox, &[]);
+    assert_eq!(output.code(), Some(4), "{output}");
+    assert!(
+        output.stderr.contains("broken/pg_probackup.conf"),
+        "{output}"
+    );
+    assert!(
+        output.stdout.contains(&sandbox.fixture.newest()),
+        "{output}"
+    );
+}

@@ -1,0 +1,808 @@
+//! The single steps that scripts rely on: `mount`, `unmount`, `cleanup`. The
+//! whole life of a diff, as root and as an unprivileged user, and every
+//! refusal by its exit code and by what it names.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::process::{is_alive, mounts_in, processes_in};
+use common::sandbox::unmount_all;
+use common::session::LIMIT;
+use common::{
+    Listing, OsUser, Output, Running, Sandbox, assert_nothing_stays, eventually, refused, run,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// FULL and DELTA of one small cluster.
+const FIXTURE: &str = "pg15-debian";
+
+/// The single steps in one sandbox, on one target and one diff. Whatever a
+/// failed test leaves mounted goes when it is dropped.
+struct Steps {
+    sandbox: Sandbox,
+    target: PathBuf,
+    diff: PathBuf,
+}
+
+impl Steps {
+    fn new(user: OsUser) -> Steps {
+        common::require_root();
+        common::require_fuse();
+        let sandbox = Sandbox::new(FIXTURE, user);
+        Steps {
+            target: sandbox.path("mnt"),
+            diff: sandbox.path("diff"),
+            sandbox,
+        }
+    }
+
+    fn root() -> Steps {
+        Steps::new(OsUser::root())
+    }
+
+    fn full(&self) -> String {
+        self.sandbox.fixture.backups()[0].id.clone()
+    }
+
+    fn delta(&self) -> String {
+        self.sandbox.fixture.newest()
+    }
+
+    fn command(&self, subcommand: &str, arguments: &[&str]) -> Command {
+        let mut command = self.sandbox.pbkfs();
+        command.arg(subcommand).args(arguments);
+        command
+    }
+
+    fn pbkfs(&self, subcommand: &str, arguments: &[&str]) -> Output {
+        run(&mut self.command(subcommand, arguments), LIMIT)
+    }
+
+    /// `pbkfs mount` of a backup of the sandbox's catalog on the target.
+    fn mount_command(&self, id: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command("mount", &["--instance", "main", "-i", id]);
+        command.arg("-B").arg(&self.sandbox.fixture.catalog);
+        command.arg("-D").arg(&self.target).args(arguments);
+        command
+    }
+
+    fn mount_with_diff(&self, id: &str) -> Output {
+        let diff = self.diff.to_str().unwrap();
+        run(&mut self.mount_command(id, &["-d", diff]), LIMIT)
+    }
+
+    /// `pbkfs mount` with nothing but target and diff.
+    fn mount_by_diff(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command("mount", arguments);
+        command
+            .arg("-D")
+            .arg(&self.target)
+            .arg("-d")
+            .arg(&self.diff);
+        run(&mut command, LIMIT)
+    }
+
+    fn unmount(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command("unmount", arguments);
+        run(command.arg("-D").arg(&self.target), LIMIT)
+    }
+
+    fn cleanup(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command("cleanup", arguments);
+        run(command.arg("-d").arg(&self.diff), LIMIT)
+    }
+
+    /// As the sandbox's user; root may not enter another user's mount.
+    fn in_mount(&self, script: &str, name: &str, text: &str) -> Output {
+        let mut shell = self.sandbox.user.command("sh");
+        shell.current_dir(self.sandbox.dir());
+        shell
+            .args(["-ec", script, "sh"])
+            .arg(self.target.join(name))
+            .arg(text);
+        run(&mut shell, LIMIT)
+    }
+
+    /// Writes a file of the mount, and fsyncs it.
+    fn write(&self, name: &str, text: &str) {
+        self.in_mount("printf %s \"$2\" > \"$1\"; sync \"$1\"", name, text)
+            .expect_ok();
+    }
+
+    fn read(&self, name: &str) -> String {
+        self.in_mount("cat \"$1\"", name, "").expect_ok()
+    }
+
+    fn is_mounted(&self) -> bool {
+        mounts_in(&self.target).contains(&self.target)
+    }
+
+    /// The one `pbkfs` that serves the target.
+    fn owner(&self) -> i32 {
+        let stdout = self.pbkfs("status", &["--json"]).expect_ok();
+        let sessions: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        let target = self.target.to_str().unwrap();
+        let sessions = sessions.as_array().unwrap().iter();
+        let mut ours = sessions.filter(|session| session["target"] == target);
+        let pid = ours.next().expect("a session")["pid"].as_i64().unwrap();
+        assert!(ours.next().is_none());
+        pid.try_into().unwrap()
+    }
+
+    fn kill_owner(&self) {
+        let owner = self.owner();
+        kill(Pid::from_raw(owner), Signal::SIGKILL).unwrap();
+        eventually("the owner is gone", LIMIT, || !is_alive(owner));
+    }
+
+    /// A process of the sandbox's user that stands in the mount.
+    fn lodger(&self) -> Lodger {
+        let mut sleep = self.sandbox.user.command("sleep");
+        sleep.arg("600").current_dir(&self.target);
+        Lodger(sleep.stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        for mount in mounts_in(self.sandbox.dir()) {
+            let mut unmount = self.command("unmount", &["--force", "-D"]);
+            let _ = Running::spawn(unmount.arg(mount)).wait_or_kill(LIMIT);
+        }
+        unmount_all(self.sandbox.dir());
+        for (pid, _) in processes_in(self.sandbox.dir()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Killed when dropped.
+struct Lodger(Child);
+
+impl Lodger {
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Lodger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn life_of_a_diff(user: OsUser) {
+    let steps = Steps::new(user);
+    let catalog = Listing::of(&steps.sandbox.fixture.catalog);
+    let (full, delta) = (steps.full(), steps.delta());
+
+    // Bound by its first mount; what is written stays in it.
+    let ready = steps.mount_with_diff(&delta).expect_ok();
+    assert_eq!(ready, format!("ready target={}\n", steps.target.display()));
+    assert_eq!(steps.read("PG_VERSION"), "15\n");
+    steps.write("kept", "one");
+    let said = steps.unmount(&[]).expect_ok();
+    assert!(said.contains(steps.diff.to_str().unwrap()), "{said}");
+    assert!(
+        !steps.target.exists(),
+        "mount made it, so unmount removes it"
+    );
+    assert_nothing_stays(&steps.sandbox);
+
+    // By the diff alone.
+    let ready = steps.mount_by_diff(&["--json"]).expect_ok();
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!(ready["backup"], delta.as_str());
+    assert_eq!(ready["target"], steps.target.to_str().unwrap());
+    assert_eq!(steps.read("kept"), "one");
+
+    // A second mount: of the diff, and on the target.
+    let owner = steps.owner().to_string();
+    let mut same_diff = steps.command("mount", &["-d", steps.diff.to_str().unwrap()]);
+    same_diff.arg("-D").arg(steps.sandbox.path("other"));
+    refused(&run(&mut same_diff, LIMIT), 5, &owner);
+    let other_diff = steps.sandbox.path("other.diff");
+    let same_target = &["-d", other_diff.to_str().unwrap()];
+    let same_target = run(&mut steps.mount_command(&full, same_target), LIMIT);
+    refused(&same_target, 5, steps.target.to_str().unwrap());
+    refused(&same_target, 5, &owner);
+
+    // Active, and so not to be cleaned up, forced or not.
+    for arguments in [&[][..], &["--force"], &["--dry-run"]] {
+        refused(&steps.cleanup(arguments), 5, &owner);
+    }
+    assert_eq!(steps.read("kept"), "one", "the session did not notice");
+
+    // A killed owner loses nothing that was fsynced.
+    steps.write("kept", "two");
+    steps.kill_owner();
+    steps.mount_by_diff(&[]).expect_ok();
+    assert_eq!(steps.read("kept"), "two");
+    steps.unmount(&[]).expect_ok();
+
+    refuses_other_backups(&steps, &full, &delta);
+    cleaned_up_and_used_again(&steps, &full, &delta);
+    catalog.assert_unchanged(&steps.sandbox.fixture.catalog);
+}
+
+fn refuses_other_backups(steps: &Steps, full: &str, delta: &str) {
+    let other = steps.mount_with_diff(full);
+    for name in [full, delta, steps.diff.to_str().unwrap()] {
+        refused(&other, 5, name);
+    }
+    let other = steps.mount_by_diff(&["--instance", "nain"]);
+    for name in ["nain", "main", delta] {
+        refused(&other, 5, name);
+    }
+    // In small letters it is the same one.
+    let small = delta.to_ascii_lowercase();
+    steps.mount_by_diff(&["-i", &small]).expect_ok();
+    steps.unmount(&[]).expect_ok();
+}
+
+fn cleaned_up_and_used_again(steps: &Steps, full: &str, delta: &str) {
+    let before = Listing::of(&steps.diff.join("data"));
+    let held = steps.cleanup(&[]);
+    for part in [delta, "bytes in 1 file of 0 relations", "--force"] {
+        refused(&held, 5, part);
+    }
+    let dry = steps.cleanup(&["--dry-run", "--force"]).expect_ok();
+    for name in ["meta.redb", "data", ".pbkfs-binding.json", delta] {
+        assert!(dry.contains(name), "no word of {name}: {dry}");
+    }
+    assert!(!dry.contains(".pbkfs-lock"), "it stays: {dry}");
+    before.assert_unchanged(&steps.diff.join("data"));
+    steps.mount_by_diff(&[]).expect_ok();
+    assert_eq!(steps.read("kept"), "two");
+    steps.unmount(&[]).expect_ok();
+
+    steps.cleanup(&["--force"]).expect_ok();
+    let left: Vec<_> = fs::read_dir(&steps.diff)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, [".pbkfs-lock"]);
+    steps.cleanup(&[]).expect_ok();
+
+    // For another backup, without the old one's changes.
+    steps.mount_with_diff(full).expect_ok();
+    let names = steps.in_mount("ls \"$1\"", ".", "").expect_ok();
+    assert!(
+        names.contains("PG_VERSION") && !names.contains("kept"),
+        "{names}"
+    );
+    steps.unmount(&[]).expect_ok();
+    // Nothing was written: no force is needed.
+    steps.cleanup(&[]).expect_ok();
+    assert_nothing_stays(&steps.sandbox);
+}
+
+#[test]
+fn life_of_a_diff_as_root() {
+    life_of_a_diff(OsUser::root());
+}
+
+#[test]
+fn life_of_a_diff_as_an_unprivileged_user() {
+    life_of_a_diff(OsUser::postgres());
+}
+
+#[test]
+fn read_only_needs_no_diff_and_takes_no_writes() {
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let steps = Steps::new(user);
+        let arguments = ["--read-only", "--json"];
+        let mount = run(&mut steps.mount_command("latest", &arguments), LIMIT).expect_ok();
+        assert!(mount.contains(&steps.delta()), "{mount}");
+        assert_eq!(steps.read("PG_VERSION"), "15\n");
+        let output = steps.in_mount("touch \"$1\"", "new", "");
+        assert!(output.stderr.contains("Read-only file system"), "{output}");
+        steps.unmount(&[]).expect_ok();
+        assert_nothing_stays(&steps.sandbox);
+        assert!(!steps.diff.exists());
+    }
+}
+
+#[test]
+fn flags_beat_the_profile() {
+    let steps = Steps::root();
+    let profile = steps.sandbox.path("p.toml");
+    let text = format!(
+        "catalog = {:?}\ninstance = \"nain\"\nbackup = \"{}\"\ntarget = {:?}\ndiff_dir = {:?}\n",
+        steps.sandbox.fixture.catalog,
+        steps.delta(),
+        steps.sandbox.path("elsewhere"),
+        steps.sandbox.path("elsewhere.diff"),
+    );
+    fs::write(&profile, text).unwrap();
+    let mut mount = steps.command("mount", &["--instance", "main", "--backup", &steps.full()]);
+    mount.arg(&profile).arg("--json");
+    mount.arg("--target").arg(&steps.target);
+    mount.arg("--diff-dir").arg(&steps.diff);
+    let ready = run(&mut mount, LIMIT).expect_ok();
+    assert!(ready.contains(&steps.full()), "{ready}");
+    assert!(steps.is_mounted() && steps.diff.join(".pbkfs-binding.json").exists());
+    assert!(!steps.sandbox.path("elsewhere.diff").exists());
+    steps.unmount(&[]).expect_ok();
+    assert_nothing_stays(&steps.sandbox);
+}
+
+#[test]
+fn what_is_not_said_is_asked_for() {
+    let steps = Steps::root();
+    let diff = steps.diff.to_str().unwrap();
+    let target = steps.target.to_str().unwrap();
+    let catalog = steps.sandbox.fixture.catalog.to_str().unwrap();
+    for (arguments, needle) in [
+        (
+            &["-B", catalog, "--instance", "main", "-D", target][..],
+            "--read-only",
+        ),
+        (
+            &["-B", catalog, "--instance", "main", "-d", diff],
+            "-D TARGET",
+        ),
+        (
+            &["-B", catalog, "-D", target, "-d", diff],
+            "--instance NAME",
+        ),
+        (
+            &["--instance", "main", "-D", target, "-d", diff],
+            "-B CATALOG",
+        ),
+        (&["-D", target, "-d", diff, "--read-only"], "--read-only"),
+        (&["-D", target, "-d", diff, "--console", "--wait"], "--wait"),
+        (&["-D", target, "-d", diff, "--timeout", "0"], "--timeout"),
+        (&["-D", target, "-d", diff, "-i", "a/b"], "latest"),
+    ] {
+        refused(&steps.pbkfs("mount", arguments), 2, needle);
+    }
+    assert_nothing_stays(&steps.sandbox);
+    assert!(!steps.diff.exists() && !steps.target.exists());
+}
+
+#[test]
+fn console_stays_and_ends_with_the_mount() {
+    let steps = Steps::root();
+    let diff = steps.diff.to_str().unwrap();
+    for by_signal in [true, false] {
+        let mut mount = steps.mount_command("latest", &["-d", diff, "--console"]);
+        let mut running = Running::spawn(&mut mount);
+        eventually("it is ready", LIMIT, || {
+            assert!(!running.has_ended(), "{}", running.stderr());
+            running.stdout().contains("ready target=")
+        });
+        assert_eq!(steps.owner(), running.pid());
+        steps.write("kept", "x");
+        match by_signal {
+            true => running.signal(Signal::SIGTERM),
+            false => drop(steps.unmount(&[]).expect_ok()),
+        }
+        running.wait(LIMIT).expect_ok();
+        assert_nothing_stays(&steps.sandbox);
+    }
+}
+
+/// As other file systems are; what was written is saved.
+#[test]
+fn a_mount_may_be_ended_by_umount() {
+    let steps = Steps::root();
+    steps.mount_with_diff("latest").expect_ok();
+    fs::write(steps.target.join("kept"), "not fsynced").unwrap();
+    let owner = steps.owner();
+    run(Command::new("umount").arg(&steps.target), LIMIT).expect_ok();
+    eventually("its owner ends", LIMIT, || !is_alive(owner));
+    assert_nothing_stays(&steps.sandbox);
+    steps.mount_by_diff(&[]).expect_ok();
+    assert_eq!(steps.read("kept"), "not fsynced");
+    steps.unmount(&[]).expect_ok();
+}
+
+/// The backups stay locked; the mount is given up in time, and nothing stays.
+#[test]
+fn a_timeout_undoes_everything() {
+    let steps = Steps::root();
+    let locked = steps
+        .sandbox
+        .fixture
+        .backup_dir(&steps.delta())
+        .join("backup.pid");
+    // pg_probackup at work, and as long as this test lives.
+    fs::write(&locked, format!("{}\n", std::process::id())).unwrap();
+    let diff = steps.diff.to_str().unwrap();
+    let begin = Instant::now();
+    let mut mount = steps.mount_command("latest", &["-d", diff, "--timeout", "2"]);
+    refused(&run(&mut mount, LIMIT), 3, "in time");
+    assert!(begin.elapsed() >= Duration::from_secs(2));
+    assert!(
+        begin.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        begin.elapsed()
+    );
+    fs::remove_file(&locked).unwrap();
+    assert!(!steps.target.exists());
+    assert_nothing_stays(&steps.sandbox);
+}
+
+fn busy(user: OsUser) {
+    let steps = Steps::new(user);
+    steps.mount_with_diff("latest").expect_ok();
+    let owner = steps.owner();
+    let lodger = steps.lodger();
+
+    let output = steps.unmount(&[]);
+    for fact in [&lodger.pid(), "sleep", "working directory", "--force"] {
+        refused(&output, 5, fact);
+    }
+    assert!(steps.is_mounted() && is_alive(owner), "the session went on");
+    steps.write("kept", "after the refusal");
+    drop(lodger);
+
+    let mut reader = steps.sandbox.user.command("sh");
+    reader.args(["-c", "exec sleep 600 < \"$1\"", "sh"]);
+    reader.arg(steps.target.join("PG_VERSION"));
+    let reader = Lodger(reader.spawn().unwrap());
+    let named = format!("pid {} (sleep: open file)", reader.pid());
+    let stdin = format!("/proc/{}/fd/0", reader.pid());
+    eventually("it has the file open", LIMIT, || {
+        fs::read_link(&stdin).is_ok_and(|file| file.starts_with(&steps.target))
+            && fs::read_to_string(format!("/proc/{}/comm", reader.pid())).unwrap() == "sleep\n"
+    });
+    refused(&steps.unmount(&[]), 5, &named);
+    drop(reader);
+    let lodger = steps.lodger();
+    steps.unmount(&["--force"]).expect_ok();
+    assert!(!steps.is_mounted() && !is_alive(owner));
+    drop(lodger);
+    assert_nothing_stays(&steps.sandbox);
+
+    steps.mount_by_diff(&[]).expect_ok();
+    assert_eq!(steps.read("kept"), "after the refusal");
+    steps.unmount(&[]).expect_ok();
+}
+
+#[test]
+fn a_busy_mount_names_who_is_in_it() {
+    busy(OsUser::root());
+}
+
+#[test]
+fn a_busy_mount_of_an_unprivileged_user_names_who_is_in_it() {
+    busy(OsUser::postgres());
+}
+
+/// An owner that does nothing any more.
+#[test]
+fn force_ends_an_owner_that_hangs() {
+    let steps = Steps::root();
+    steps.mount_with_diff("latest").expect_ok();
+    let owner = steps.owner();
+    kill(Pid::from_raw(owner), Signal::SIGSTOP).unwrap();
+    steps.unmount(&["--force"]).expect_ok();
+    assert!(!is_alive(owner));
+    assert_nothing_stays(&steps.sandbox);
+}
+
+fn dead_endpoint(user: OsUser) {
+    let steps = Steps::new(user);
+    steps.mount_with_diff("latest").expect_ok();
+    steps.write("kept", "x");
+    steps.kill_owner();
+    let output = steps.in_mount("cat \"$1\"", "kept", "");
+    let dead = "Transport endpoint is not connected";
+    assert!(output.stderr.contains(dead), "{output}");
+    let said = steps.unmount(&[]).expect_ok();
+    assert!(said.contains("had died"), "{said}");
+    assert_nothing_stays(&steps.sandbox);
+    // And again; there is nothing any more.
+    let said = steps.unmount(&[]).expect_ok();
+    assert!(said.contains("nothing is mounted"), "{said}");
+    steps.mount_by_diff(&[]).expect_ok();
+    steps.unmount(&[]).expect_ok();
+}
+
+#[test]
+fn a_dead_endpoint_is_cleared_away() {
+    dead_endpoint(OsUser::root());
+}
+
+#[test]
+fn a_dead_endpoint_of_an_unprivileged_user_is_cleared_away() {
+    dead_endpoint(OsUser::postgres());
+}
+
+/// The state file is of no use any more, and the owner is dead.
+#[test]
+fn a_damaged_state_does_not_lock_the_target_up() {
+    let steps = Steps::root();
+    for by_unmount in [true, false] {
+        steps.mount_with_diff("latest").expect_ok();
+        let status = steps.pbkfs("status", &["--json"]).expect_ok();
+        let sessions: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let target = steps.target.to_str().unwrap();
+        let mut sessions = sessions.as_array().unwrap().iter();
+        let session = sessions
+            .find(|session| session["target"] == target)
+            .unwrap();
+        let run_dir = PathBuf::from(session["run_dir"].as_str().unwrap());
+        steps.kill_owner();
+        fs::write(run_dir.join("session.json"), "{ \"pid\": ").unwrap();
+        if by_unmount {
+            steps.unmount(&[]).expect_ok();
+        } else {
+            steps.mount_by_diff(&[]).expect_ok();
+            assert_eq!(steps.read("PG_VERSION"), "15\n");
+            steps.unmount(&[]).expect_ok();
+        }
+        assert_nothing_stays(&steps.sandbox);
+    }
+}
+
+#[test]
+fn a_mount_of_something_else_is_left_alone() {
+    let steps = Steps::root();
+    fs::create_dir(&steps.target).unwrap();
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(&steps.target);
+    run(&mut mount, LIMIT).expect_ok();
+    for arguments in [&[][..], &["--force"]] {
+        let output = steps.unmount(arguments);
+        refused(&output, 5, "tmpfs");
+        refused(&output, 5, steps.target.to_str().unwrap());
+    }
+    assert!(steps.is_mounted());
+    refused(&steps.mount_with_diff("latest"), 5, "mount point already");
+    run(Command::new("umount").arg(&steps.target), LIMIT).expect_ok();
+}
+
+#[test]
+fn a_clone_with_a_server_is_for_down() {
+    common::require_everything();
+    let sandbox = Sandbox::root(FIXTURE);
+    let clone = sandbox.profile("latest").write();
+    let ready = clone.up();
+    for arguments in [&[][..], &["--force"]] {
+        let mut unmount = sandbox.pbkfs();
+        unmount
+            .arg("unmount")
+            .args(arguments)
+            .arg("-D")
+            .arg(&clone.target);
+        let output = run(&mut unmount, LIMIT);
+        refused(
+            &output,
+            5,
+            &format!("pbkfs down {}", clone.profile.display()),
+        );
+        refused(&output, 5, &ready.server_pid.unwrap().to_string());
+    }
+    assert!(is_alive(ready.server_pid.unwrap()));
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn root_ends_another_users_mount() {
+    let steps = Steps::new(OsUser::postgres());
+    steps.mount_with_diff("latest").expect_ok();
+    let owner = steps.owner();
+    let binary = steps.sandbox.pbkfs().get_program().to_owned();
+    let mut unmount = OsUser::root().command(&binary);
+    run(unmount.args(["unmount", "-D"]).arg(&steps.target), LIMIT).expect_ok();
+    eventually("its owner ends", LIMIT, || !is_alive(owner));
+    assert_nothing_stays(&steps.sandbox);
+}
+
+#[test]
+fn cleanup_refuses_what_is_no_diff() {
+    let steps = Steps::root();
+    fs::create_dir(&steps.diff).unwrap();
+    for content in [None, Some("precious")] {
+        if let Some(name) = content {
+            fs::write(steps.diff.join(name), "x").unwrap();
+        }
+        for arguments in [&[][..], &["--force"], &["--dry-run"]] {
+            let before = Listing::of(&steps.diff);
+            let output = steps.cleanup(arguments);
+            refused(&output, 5, steps.diff.to_str().unwrap());
+            refused(&output, 5, "not a pbkfs diff");
+            before.assert_unchanged(&steps.diff);
+        }
+    }
+    fs::remove_dir_all(&steps.diff).unwrap();
+    refused(
+        &steps.cleanup(&["--force"]),
+        3,
+        steps.diff.to_str().unwrap(),
+    );
+    assert!(!steps.diff.exists());
+}
+
+/// The names in a diff lead to precious things; none of them is touched.
+#[test]
+fn cleanup_follows_no_link() {
+    let precious = |steps: &Steps| {
+        let dir = steps.sandbox.path("precious");
+        fs::create_dir_all(&dir).unwrap();
+        for name in ["1", "4294967296"] {
+            fs::write(dir.join(name), "precious").unwrap();
+        }
+        dir
+    };
+    let is_whole = |dir: &Path| {
+        let text = |name| fs::read_to_string(dir.join(name)).unwrap();
+        text("1") == "precious" && text("4294967296") == "precious"
+    };
+    let steps = Steps::root();
+    steps.mount_with_diff("latest").expect_ok();
+    steps.write("new", "x");
+    steps.unmount(&[]).expect_ok();
+    let dir = precious(&steps);
+
+    // A data file: the link itself goes.
+    let data = steps.diff.join("data");
+    let entry = fs::read_dir(&data).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(&entry).unwrap();
+    symlink(dir.join("1"), &entry).unwrap();
+    // The directory of the data, and other parts: refused, nothing changes.
+    let aside = steps.sandbox.path("aside");
+    for (part, to) in [
+        ("data", dir.clone()),
+        ("meta.redb", dir.join("1")),
+        (".pbkfs-binding.json", dir.join("1")),
+    ] {
+        let path = steps.diff.join(part);
+        fs::rename(&path, &aside).unwrap();
+        symlink(&to, &path).unwrap();
+        for arguments in [&[][..], &["--force"], &["--dry-run"]] {
+            let output = steps.cleanup(arguments);
+            refused(&output, 5, path.to_str().unwrap());
+            refused(&output, 5, "a symbolic link");
+        }
+        assert!(is_whole(&dir) && path.is_symlink());
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+    steps.cleanup(&["--force"]).expect_ok();
+    assert!(is_whole(&dir) && !data.exists());
+}
+
+#[test]
+fn cleanup_of_a_damaged_diff_takes_force() {
+    let steps = Steps::root();
+    steps.mount_with_diff("latest").expect_ok();
+    steps.unmount(&[]).expect_ok();
+    fs::write(steps.diff.join("meta.redb"), vec![0x5A; 100_000]).unwrap();
+    refused(&steps.cleanup(&[]), 3, "--force");
+    steps.cleanup(&["--force"]).expect_ok();
+    steps.mount_with_diff("latest").expect_ok();
+    steps.unmount(&[]).expect_ok();
+}
+
+/// Two diffs over one backup, a server on each.
+#[test]
+fn two_diffs_of_one_backup_with_a_server_each() {
+    let pg = common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let sandbox = Sandbox::new(FIXTURE, user);
+        let catalog = Listing::of(&sandbox.fixture.catalog);
+        let clones = ["one", "two"].map(|name| sandbox.profile_named(name, "latest").write());
+        let ready = clones.each_ref().map(|clone| clone.up());
+        for (name, ready) in ["one", "two"].iter().zip(&ready) {
+            let sql = format!("create table who as select '{name}' as name");
+            pg.psql(ready.conninfo(), "postgres", &sql);
+        }
+        for (name, ready) in ["one", "two"].iter().zip(&ready) {
+            let answer = pg.psql(ready.conninfo(), "postgres", "select name from who");
+            assert_eq!(answer, *name);
+        }
+        for clone in &clones {
+            clone.down();
+        }
+        assert_nothing_stays(&sandbox);
+        catalog.assert_unchanged(&sandbox.fixture.catalog);
+    }
+}
+
+/// Sixteen at once, and what each of them costs while nobody reads.
+#[test]
+fn sixteen_mounts_of_one_catalog() {
+    const MOUNTS: usize = 16;
+    const MOST_KB: u64 = 64 << 10;
+    let steps = Steps::root();
+    let catalog = Listing::of(&steps.sandbox.fixture.catalog);
+    let path = |name: &str, n: usize| steps.sandbox.path(&format!("{name}{n}"));
+    let starts: Vec<Running> = (0..MOUNTS)
+        .map(|n| {
+            let mut mount = steps.command("mount", &["--json", "--instance", "main"]);
+            mount.arg("-B").arg(&steps.sandbox.fixture.catalog);
+            mount
+                .arg("-i")
+                .arg([steps.full(), steps.delta()][n % 2].as_str());
+            mount
+                .arg("-D")
+                .arg(path("mnt", n))
+                .arg("-d")
+                .arg(path("diff", n));
+            Running::spawn(&mut mount)
+        })
+        .collect();
+    let mut resident = Vec::new();
+    for start in starts {
+        let ready = start.wait(LIMIT).expect_ok();
+        let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+        resident.push(resident_kb(ready["pid"].as_i64().unwrap()));
+    }
+    println!("resident memory of each of {MOUNTS} idle mounts, in kB: {resident:?}");
+    assert!(resident.iter().all(|kb| *kb < MOST_KB), "{resident:?}");
+    for n in 0..MOUNTS {
+        fs::write(path("mnt", n).join("mine"), n.to_string()).unwrap();
+    }
+    for n in 0..MOUNTS {
+        let mine = fs::read_to_string(path("mnt", n).join("mine")).unwrap();
+        assert_eq!(mine, n.to_string());
+        let mut unmount = steps.command("unmount", &["-D"]);
+        run(unmount.arg(path("mnt", n)), LIMIT).expect_ok();
+    }
+    assert_nothing_stays(&steps.sandbox);
+    catalog.assert_unchanged(&steps.sandbox.fixture.catalog);
+}
+
+fn resident_kb(pid: i64) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kb = line.unwrap().trim().trim_end_matches(" kB");
+    kb.parse().unwrap()
+}
+
+/// The diff's disk is so full at the end that the last names cannot be saved.
+#[test]
+fn an_unmount_that_loses_something_says_so() {
+    let mut steps = Steps::root();
+    let small = steps.sandbox.path("small");
+    fs::create_dir(&small).unwrap();
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(&small);
+    run(&mut mount, LIMIT).expect_ok();
+    steps.diff = small.join("diff");
+    steps.mount_with_diff("latest").expect_ok();
+    // The commit at the end needs room for these names.
+    let fill = "i=0; while [ $i -lt 1500 ]; do : > \"$1-$i\"; i=$((i+1)); done
+                head -c 1200000 /dev/zero > \"$1\" || true";
+    steps.in_mount(
+        fill,
+        "a-name-as-long-as-it-takes-to-fill-a-page-of-the-store",
+        "",
+    );
+    let output = steps.unmount(&[]);
+    refused(&output, 3, "not all went well");
+    refused(&output, 3, "meta.redb");
+    assert!(!steps.is_mounted());
+    run(Command::new("umount").arg(&small), LIMIT).expect_ok();
+    assert_nothing_stays(&steps.sandbox);
+}
+
+/// However the flags are written; the process behind is started once.
+#[test]
+fn detach_among_other_short_flags() {
+    let sandbox = Sandbox::root(FIXTURE);
+    let clone = sandbox.profile("latest").mount_only().write();
+    let ready = clone.pbkfs("up", &["-vd"]).expect_ok();
+    assert!(ready.starts_with("ready target="), "{ready}");
+    assert_eq!(clone.status().len(), 1);
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}
