@@ -103,8 +103,7 @@ enum Command {
     Cleanup(cleanup::CleanupArgs),
     List(list::ListArgs),
     Generate(generate::GenerateArgs),
-    #[command(subcommand)]
-    Wal(wal::WalCommand),
+    Wal(wal::WalArgs),
     WalGet(wal_get::WalGetArgs),
     /// Fetch the segments that follow one, for the recovery to come
     #[command(hide = true)]
@@ -147,7 +146,7 @@ pub fn main() -> ExitCode {
         Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),
         Command::List(args) => list::run(&args, cli.verbosity),
         Command::Generate(args) => generate::run(&args, cli.verbosity),
-        Command::Wal(command) => wal::run(&command, cli.verbosity),
+        Command::Wal(args) => wal::run(&args, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
         Command::WalPrefetch(args) => return wal_get::prefetch(&args),
         Command::WalProbe(args) => return wal_get::probe(&args),

@@ -14,8 +14,18 @@ use crate::pg::Lsn;
 use crate::session::SessionError;
 
 /// Look at the catalog's WAL archive
+#[derive(Debug, Args)]
+#[command(
+    subcommand_value_name = "WHAT",
+    after_help = "Example:\n  pbkfs wal list -B /srv/backup --instance main"
+)]
+pub struct WalArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum WalCommand {
+enum What {
     List(ListArgs),
 }
 
@@ -102,8 +112,8 @@ impl TimelineReport {
 }
 
 /// Runs the subcommand.
-pub fn run(command: &WalCommand, verbosity: Verbosity) -> Result<Code, SessionError> {
-    let WalCommand::List(args) = command;
+pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    let What::List(args) = &args.what;
     log::init(verbosity, None);
     let catalog = Catalog::open(&args.catalog)?;
     let names = match &args.instance {

@@ -36,6 +36,7 @@ mod ready;
 mod recovered;
 mod recovery;
 mod resolve;
+mod restore_command;
 mod signals;
 mod state;
 mod status;

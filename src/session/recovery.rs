@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::SessionError;
 use super::place::Place;
 use super::resolve::Resolved;
+use super::restore_command::{program, quote, text};
 use crate::catalog::Backup;
 use crate::catalog::wal::{Reach, WalArchive, WalEnd};
 use crate::pg::Lsn;
@@ -369,59 +370,9 @@ pub fn limits(control: &ControlFile) -> [(&'static str, i32); 5] {
     ]
 }
 
-/// This program, by the path at which others can run it.
-fn program() -> Result<PathBuf, SessionError> {
-    let unknown = |e| SessionError::io("find", Path::new("the program of this process"), e);
-    let path = std::env::current_exe().map_err(unknown)?;
-    match path.try_exists() {
-        Ok(true) => Ok(path),
-        Ok(false) => Err(unknown(std::io::ErrorKind::NotFound.into())),
-        Err(error) => Err(unknown(error)),
-    }
-}
-
-fn text(path: &Path) -> Result<&str, SessionError> {
-    path.to_str().ok_or_else(|| {
-        ServerError::NotUtf8 {
-            path: path.to_owned(),
-        }
-        .into()
-    })
-}
-
-/// A word of a `restore_command`: for the shell, and for PostgreSQL, to which
-/// a `%` is the beginning of a placeholder.
-fn quote(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('%', "%%").replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_survive_shell_and_postgresql() {
-        for word in [
-            "/a/b-c.d",
-            "it's",
-            "a b",
-            "$HOME `x` \"y\" \\z",
-            "",
-            "100%f",
-        ] {
-            let quoted = quote(word);
-            let shell = Command::new("sh")
-                .args(["-c", &format!("printf %s {}", quoted.replace("%%", "%"))])
-                .output()
-                .unwrap();
-            assert_eq!(String::from_utf8(shell.stdout).unwrap(), word, "{quoted}");
-            assert!(!quoted.replace("%%", "").contains('%'), "{quoted}");
-        }
-    }
 
     #[test]
     fn the_last_complaint_in_the_log_is_the_reason() {
