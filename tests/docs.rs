@@ -131,6 +131,7 @@ fn links_between_the_texts_lead_somewhere() {
         "examples/one-table/README.md",
         "examples/writable/README.md",
         "examples/several/README.md",
+        "examples/steps/README.md",
         "postgres/README.md",
         "tests/REQUIREMENTS.md",
     ];

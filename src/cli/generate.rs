@@ -72,9 +72,13 @@ fn write_pages(dir: &Path) -> Result<(), SessionError> {
 
 fn print_completions(shell: Shell) -> Result<(), SessionError> {
     let all = Cli::command();
-    // clap_complete would offer the hidden subcommands too.
+    // clap_complete would offer what is hidden too.
     let mut command = clap::Command::new(PROGRAM)
-        .args(all.get_arguments().cloned())
+        .args(
+            all.get_arguments()
+                .filter(|arg| !arg.is_hide_set())
+                .cloned(),
+        )
         .subcommands(commands::visible(&all).cloned());
     // Into memory first: clap_complete panics when it cannot write.
     let mut script = Vec::new();

@@ -1,12 +1,11 @@
 //! Where `meta.redb` lives: in a file, or in what a test puts in its place.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
+
+use super::reserved::ReservedFile;
 
 /// The store is small (a clone that rewrote 1 TB has 16 MB of bitmaps), and
 /// the overlay keeps what it uses in memory, so a small cache is enough.
@@ -25,7 +24,10 @@ impl StoreBackend {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         Ok(match self {
-            Self::File(path) => builder.create_with_backend(FileBackend::new(open_file(path)?)?)?,
+            Self::File(path) => {
+                let file = ReservedFile::open(path).map_err(redb::Error::Io)?;
+                builder.create_with_backend(file)?
+            }
             Self::Custom(make) => builder.create_with_backend(Boxed(make()))?,
         })
     }
@@ -36,18 +38,6 @@ impl StoreBackend {
             Self::Custom(_) => Path::new("(in memory)"),
         }
     }
-}
-
-/// A link in the store's place is not followed: what it leads to is not ours.
-fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)
 }
 
 /// redb takes a backend by type, not by box.

@@ -20,6 +20,7 @@ mod error;
 mod inspect;
 mod lock;
 mod record;
+mod reserved;
 mod store;
 
 use std::fs;

@@ -12,15 +12,16 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
 use super::backing::BackingTable;
@@ -48,6 +49,9 @@ thread_local! {
 pub struct Adapter<L> {
     overlay: Arc<Overlay<L>>,
     want_passthrough: bool,
+    /// Whether the kernel gathers writes, and so knows lengths and bytes that
+    /// have not come here yet.
+    writes_gather: bool,
     backing: BackingTable,
     dirs: DirHandles,
     faults: FaultLimit,
@@ -62,6 +66,7 @@ impl<L: Lower> Adapter<L> {
         Self {
             overlay,
             want_passthrough,
+            writes_gather: false,
             backing: BackingTable::new(want_passthrough),
             dirs: DirHandles::default(),
             faults: FaultLimit::new(Instant::now()),
@@ -105,6 +110,31 @@ impl<L: Lower> Adapter<L> {
         }
     }
 
+    /// The backing id of a file that was opened with `flags`, if the kernel is
+    /// to serve it by itself. A write with `O_DSYNC` is durable when it
+    /// returns, and with passthrough nothing of it is seen here: that the file
+    /// exists, and that its bytes are in the diff, is made durable at once.
+    fn pass_through(
+        &self,
+        ino: Ino,
+        flags: i32,
+        register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> Result<Option<Arc<BackingId>>, OverlayError> {
+        let found = || self.overlay.passthrough(ino);
+        let id = self.backing.open(ino.0, found, register)?;
+        if id.is_some()
+            && flags & nix::libc::O_DSYNC != 0
+            && let Err(e) = self.overlay.keep_copy(ino)
+        {
+            self.backing.release(ino.0);
+            return Err(e);
+        }
+        if id.is_some() {
+            self.overlay.counters().passthrough_opens.add(1);
+        }
+        Ok(id)
+    }
+
     fn empty(
         &self,
         operation: &'static str,
@@ -142,7 +172,7 @@ impl<L: Lower> Filesystem for Adapter<L> {
             && config.set_max_stack_depth(2).is_ok();
         if !passthrough {
             self.backing.disable();
-            wish(config, InitFlags::FUSE_WRITEBACK_CACHE);
+            self.writes_gather = wish(config, InitFlags::FUSE_WRITEBACK_CACHE);
         }
         let _ = config.set_max_background(MAX_BACKGROUND);
         tracing::debug!(passthrough, "mounted");
@@ -309,17 +339,13 @@ impl<L: Lower> Filesystem for Adapter<L> {
         self.entry("link", Ino(ino.0), made, reply);
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let ino = Ino(ino.0);
         if let Err(e) = self.overlay.open(ino) {
             return reply.error(self.failed("open", ino, &e));
         }
-        let found = || self.overlay.passthrough(ino);
-        match self.backing.open(ino.0, found, |fd| reply.open_backing(fd)) {
-            Ok(Some(id)) => {
-                self.overlay.counters().passthrough_opens.add(1);
-                reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &id);
-            }
+        match self.pass_through(ino, flags.0, |fd| reply.open_backing(fd)) {
+            Ok(Some(id)) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &id),
             Ok(None) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => {
                 self.overlay.release(ino);
@@ -335,7 +361,7 @@ impl<L: Lower> Filesystem for Adapter<L> {
         name: &OsStr,
         mode: u32,
         _umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         let parent = Ino(parent.0);
@@ -346,16 +372,16 @@ impl<L: Lower> Filesystem for Adapter<L> {
             Ok(attr) => attr,
             Err(e) => return reply.error(self.failed("create", parent, &e)),
         };
-        let (ino, file_attr) = (attr.ino, file_attr(&attr));
-        let found = || self.overlay.passthrough(ino);
-        let (fh, flags) = (FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-        match self.backing.open(ino.0, found, |fd| reply.open_backing(fd)) {
+        let (ino, file_attr, fh) = (attr.ino, file_attr(&attr), FileHandle(0));
+        match self.pass_through(ino, flags, |fd| reply.open_backing(fd)) {
             Ok(Some(id)) => {
-                self.overlay.counters().passthrough_opens.add(1);
                 let flags = FopenFlags::empty();
                 reply.created_passthrough(&TTL, &file_attr, GENERATION, fh, flags, &id);
             }
-            Ok(None) => reply.created(&TTL, &file_attr, GENERATION, fh, flags),
+            Ok(None) => {
+                let flags = FopenFlags::FOPEN_KEEP_CACHE;
+                reply.created(&TTL, &file_attr, GENERATION, fh, flags);
+            }
             Err(e) => {
                 self.overlay.release(ino);
                 reply.error(self.failed("create", parent, &e));
@@ -529,6 +555,11 @@ impl<L: Lower> Filesystem for Adapter<L> {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        if self.writes_gather {
+            // Holes as seen from here may hold bytes that the kernel has yet
+            // to write. It does not ask again, and says that all is data.
+            return reply.error(Errno::ENOSYS);
+        }
         let kind = match whence {
             nix::libc::SEEK_DATA => SeekKind::Data,
             nix::libc::SEEK_HOLE => SeekKind::Hole,
@@ -537,11 +568,22 @@ impl<L: Lower> Filesystem for Adapter<L> {
         let Ok(offset) = u64::try_from(offset) else {
             return reply.error(Errno::ENXIO);
         };
-        let found = self.overlay.seek(Ino(ino.0), offset, kind);
+        let ino = Ino(ino.0);
+        let found = if self.backing.serves(ino.0) {
+            self.overlay.seek(ino, offset, kind)
+        } else {
+            // Pages that are written through a mapping are the kernel's to
+            // know, as above.
+            self.overlay.attr(ino).and_then(|attr| match kind {
+                _ if offset >= attr.size => Err(OverlayError::NoSuchOffset),
+                SeekKind::Data => Ok(offset),
+                SeekKind::Hole => Ok(attr.size),
+            })
+        };
         match found.map(i64::try_from) {
             Ok(Ok(found)) => reply.offset(found),
             Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
-            Err(e) => reply.error(self.failed("lseek", Ino(ino.0), &e)),
+            Err(e) => reply.error(self.failed("lseek", ino, &e)),
         }
     }
 

@@ -24,6 +24,9 @@ struct Entry {
 /// The backing ids in use, by inode.
 pub struct BackingTable {
     enabled: AtomicBool,
+    /// Whether a file was passed through before. From then on the kernel's
+    /// own cache may be behind the files, and there is no way back.
+    worked: AtomicBool,
     entries: Mutex<HashMap<u64, Entry>>,
 }
 
@@ -32,6 +35,7 @@ impl BackingTable {
     pub fn new(enabled: bool) -> Self {
         Self {
             enabled: AtomicBool::new(enabled),
+            worked: AtomicBool::new(false),
             entries: Mutex::default(),
         }
     }
@@ -64,6 +68,7 @@ impl BackingTable {
         };
         match register(fd) {
             Ok(id) => {
+                self.worked.store(true, Ordering::Release);
                 let id = Arc::new(id);
                 entries.insert(
                     ino,
@@ -74,7 +79,7 @@ impl BackingTable {
                 );
                 Ok(Some(id))
             }
-            Err(error) if entries.is_empty() => {
+            Err(error) if !self.worked.load(Ordering::Acquire) => {
                 // The diff's file system cannot be passed through to (it is
                 // stacked itself, say). Everything works without, slower.
                 tracing::info!(%error, "the kernel does not pass through to the diff's files");
@@ -83,6 +88,12 @@ impl BackingTable {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the kernel serves the open file `ino` by itself.
+    pub fn serves(&self, ino: u64) -> bool {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.contains_key(&ino)
     }
 
     /// Counts one open less; the id goes with the last.

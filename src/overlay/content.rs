@@ -210,18 +210,16 @@ impl Content {
         let Self::Image { node, len } = *self else {
             return Ok(());
         };
-        let copy = match parked {
-            Some(stat) => Some(ctx.diff()?.storage().open(ino)?).filter(|data| {
-                let now = data.stat().map(|now| (now.len, now.mtime_ns));
-                now.is_ok_and(|now| now == (stat.len, stat.mtime_ns))
-            }),
-            None => None,
+        // A parked copy that is not as it was put aside has been written to by
+        // a mapping, which outlives the handle that it was made from.
+        let (data, pristine) = match parked {
+            Some(stat) => (ctx.diff()?.storage().open(ino)?, Some(stat)),
+            None => {
+                let data = Blocks::new(node, len, ctx.lower.timestamp_ns()).complete(ctx, ino)?;
+                let stat = data.stat()?;
+                (data, Some(stat))
+            }
         };
-        let data = match copy {
-            Some(data) => data,
-            None => Blocks::new(node, len, ctx.lower.timestamp_ns()).complete(ctx, ino)?,
-        };
-        let pristine = Some(data.stat()?);
         *self = Self::Whole(Whole {
             data,
             origin: Some(node),

@@ -69,6 +69,10 @@ impl<L: Lower> Overlay<L> {
         }
         let parked = self.copies().take(ino);
         if let Err(error) = content.make_whole(&self.ctx(), ino.0, parked) {
+            if let Some(stat) = parked {
+                self.copies().park(ino, stat);
+                return Err(error);
+            }
             // The disk is full, or a page of the backup is bad. Served block
             // by block, what can be read still is.
             tracing::debug!(ino = ino.0, %error, "not copied up");
@@ -133,14 +137,46 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// Deletes the parked copies.
+    /// Makes a file durable, and that it is whole in the diff if it is: for who
+    /// will write to it past the overlay, and calls no fsync.
+    ///
+    /// # Errors
+    /// As [`Overlay::sync_file`].
+    pub fn keep_copy(&self, ino: Ino) -> Result<(), OverlayError> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        let file = self.file(ino)?;
+        let _syncing = file.syncing();
+        if let Content::Whole(whole) = &mut *file.content_mut() {
+            whole.pristine = None;
+        }
+        self.sync_locked(&file)
+    }
+
+    /// Deletes the parked copies. Those that a mapping has written to are no
+    /// copies any more, and wait to be synced.
     pub(super) fn drop_copies(&self) -> Result<(), OverlayError> {
         let parked: Vec<Ino> = self.copies().parked.keys().copied().collect();
         for ino in parked {
             let file = self.file(ino)?;
-            let content = file.content_mut();
-            if self.copies().take(ino).is_some() && matches!(&*content, Content::Image { .. }) {
+            let mut content = file.content_mut();
+            let Some(stat) = self.copies().take(ino) else {
+                continue;
+            };
+            if !matches!(&*content, Content::Image { .. }) {
+                continue;
+            }
+            content.make_whole(&self.ctx(), ino.0, Some(stat))?;
+            let Content::Whole(whole) = &*content else {
+                continue;
+            };
+            if let (Some(node), true) = (whole.origin, whole.is_pristine()?) {
                 self.diff()?.storage().remove(ino.0)?;
+                *content = Content::Image {
+                    node,
+                    len: stat.len,
+                };
             }
         }
         Ok(())

@@ -16,6 +16,9 @@ use crate::diff::{InodeKind, NameEntry};
 /// The longest name, as in every Linux file system.
 const NAME_MAX: usize = 255;
 
+/// On a directory: what is made in it belongs to its group.
+const S_ISGID: u32 = 0o2000;
+
 /// Who makes a thing, and with which permissions.
 #[derive(Debug, Clone, Copy)]
 struct NewInode {
@@ -31,6 +34,7 @@ impl<L: Lower> Overlay<L> {
     /// # Errors
     /// [`OverlayError::NotFound`], and those of [`Overlay::attr`].
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attr, OverlayError> {
+        check_name(name)?;
         let (ino, inode) = {
             let tree = self.tree();
             let ino = self
@@ -315,6 +319,13 @@ impl<L: Lower> Overlay<L> {
         let diff = self.diff()?;
         self.vacant(tree, parent, name)?;
         let mut inode = Inode::new(new.kind, new.mode, new.uid, new.gid, now_ns());
+        let dir = self.inode(tree, parent)?;
+        if dir.mode & S_ISGID != 0 {
+            inode.gid = dir.gid;
+            if new.kind == InodeKind::Directory {
+                inode.mode |= S_ISGID;
+            }
+        }
         inode.link = link;
         let ino = tree.add(inode.clone());
         if new.kind == InodeKind::File

@@ -75,22 +75,27 @@ impl<L: Lower> Overlay<L> {
         self.commit(Vec::new())
     }
 
-    /// What is done every few seconds: names, and the space of files that
-    /// were cut or removed.
+    /// What is done every few seconds: names, the space of files that were
+    /// cut or removed, and that copies of base files were written to. Of
+    /// writes past the overlay, `msync` of a mapping among them, nothing is
+    /// heard but the file's new time.
     ///
     /// # Errors
     /// The diff's own; a later call tries again.
     pub fn sync_periodically(&self) -> Result<(), OverlayError> {
-        let cut: Vec<Ino> = self
+        let due: Vec<Ino> = self
             .files()
             .values()
             .filter(|file| match &*file.content() {
                 Content::Blocks(blocks) => blocks.has_excess(),
-                _ => false,
+                Content::Whole(whole) => {
+                    !whole.committed && whole.is_pristine().is_ok_and(|pristine| !pristine)
+                }
+                Content::Image { .. } => false,
             })
             .map(|file| file.ino)
             .collect();
-        for ino in cut {
+        for ino in due {
             self.sync_file(ino)?;
         }
         self.forget_idle();
@@ -106,13 +111,14 @@ impl<L: Lower> Overlay<L> {
         if self.is_read_only() {
             return Ok(());
         }
+        let mut first_error = self.drop_copies().err();
         let mut files: Vec<Arc<File>> = self.files().values().cloned().collect();
         // Who takes several sync mutexes takes them in this order.
         files.sort_by_key(|file| file.ino);
         // Files of the clone's own that were written and closed are in no
         // table; their records may be committed long before their bytes.
         let whole = self.diff()?.storage().sync_bytes();
-        let mut first_error = whole.err().map(OverlayError::Io);
+        first_error = first_error.or(whole.err().map(OverlayError::Io));
         let mut snapshots = Vec::new();
         let mut guards = Vec::new();
         for file in &files {
@@ -131,7 +137,6 @@ impl<L: Lower> Overlay<L> {
         }
         drop(guards);
         drop(files);
-        first_error = first_error.or(self.drop_copies().err());
         self.forget_idle();
         first_error.map_or(Ok(()), Err)
     }

@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod process;
 pub mod sandbox;
 pub mod session;
+pub mod syscalls;
 pub mod tree;
 
 pub use fixture::{FIXTURES, Fixture};

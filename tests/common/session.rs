@@ -1,9 +1,9 @@
 //! Clones of backups, made and taken down by `pbkfs`.
 
-use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub struct Clone<'a> {
     pub profile: PathBuf,
     pub target: PathBuf,
     pub diff: Option<PathBuf>,
-    up_was_tried: Cell<bool>,
+    up_was_tried: AtomicBool,
 }
 
 impl<'a> Clone<'a> {
@@ -72,14 +72,14 @@ impl<'a> Clone<'a> {
             profile,
             target,
             diff,
-            up_was_tried: Cell::new(false),
+            up_was_tried: AtomicBool::new(false),
         }
     }
 
     /// `pbkfs SUBCOMMAND PROFILE ARGUMENTS`.
     pub fn command(&self, subcommand: &str, arguments: &[&str]) -> Command {
         if subcommand == "up" {
-            self.up_was_tried.set(true);
+            self.up_was_tried.store(true, Ordering::Relaxed);
         }
         let mut command = self.sandbox.pbkfs();
         command.arg(subcommand).arg(&self.profile).args(arguments);
@@ -148,7 +148,7 @@ impl<'a> Clone<'a> {
 
 impl Drop for Clone<'_> {
     fn drop(&mut self) {
-        if !self.up_was_tried.get() {
+        if !self.up_was_tried.load(Ordering::Relaxed) {
             return;
         }
         let down = Running::spawn(&mut self.command("down", &[])).wait_or_kill(LIMIT);

@@ -1,0 +1,132 @@
+//! System calls that neither std nor our set of nix's features has.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::process::OsUser;
+
+/// Lets the calling thread, and only it, be this user from now on. A mount
+/// that a user made without root is closed to everyone else.
+pub fn become_user(user: &OsUser) {
+    if user.uid == nix::unistd::geteuid().as_raw() {
+        return;
+    }
+    // libc's own functions would change every thread of the process.
+    // SAFETY: the calls take numbers only, and an empty list.
+    let done = unsafe {
+        [
+            libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()),
+            libc::syscall(libc::SYS_setresgid, user.gid, user.gid, user.gid),
+            libc::syscall(libc::SYS_setresuid, user.uid, user.uid, user.uid),
+        ]
+    };
+    assert_eq!(done, [0, 0, 0], "cannot become {}", user.name);
+}
+
+/// Maps a range of the file shared, writes `bytes` there, and unmaps it again.
+pub fn map_and_write(file: &File, offset: u64, bytes: &[u8], sync: bool) -> Result<(), Errno> {
+    let map = Mapping::new(file, offset, bytes.len())?;
+    map.write(bytes);
+    if sync { map.sync() } else { Ok(()) }
+}
+
+/// A shared, writable mapping of a file.
+pub struct Mapping {
+    start: *mut libc::c_void,
+    len: usize,
+}
+
+impl Mapping {
+    pub fn new(file: &File, offset: u64, len: usize) -> Result<Mapping, Errno> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                offset.try_into().unwrap(),
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(Mapping { start, len })
+    }
+
+    /// Copies `bytes` to the start of the mapping.
+    pub fn write(&self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.len);
+        // SAFETY: the range is mapped until drop, and no reference to it exists.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.cast(), bytes.len()) };
+    }
+
+    pub fn sync(&self) -> Result<(), Errno> {
+        // SAFETY: exactly what was mapped.
+        Errno::result(unsafe { libc::msync(self.start, self.len, libc::MS_SYNC) }).map(drop)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly what was mapped, once.
+        unsafe { libc::munmap(self.start, self.len) };
+    }
+}
+
+/// `sync_file_range(2)` of the whole file, with waiting.
+pub fn sync_range(file: &File) -> Result<(), Errno> {
+    let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: a descriptor that the caller has open, and numbers.
+    Errno::result(unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) }).map(drop)
+}
+
+/// `copy_file_range(2)`, repeated until all is copied or the source ends: a
+/// short count is no failure. Gives the number of bytes copied.
+pub fn copy_range(from: (&File, u64), to: (&File, u64), len: usize) -> Result<usize, Errno> {
+    let (mut start, mut at) = (from.1 as i64, to.1 as i64);
+    let mut done = 0;
+    while done < len {
+        // SAFETY: descriptors that the caller has open, and two offsets that
+        // outlive the call.
+        let copied = Errno::result(unsafe {
+            libc::copy_file_range(
+                from.0.as_raw_fd(),
+                &mut start,
+                to.0.as_raw_fd(),
+                &mut at,
+                len - done,
+                0,
+            )
+        })?;
+        if copied == 0 {
+            break;
+        }
+        done += copied as usize;
+    }
+    Ok(done)
+}
+
+/// Lets this process have at least `files` files open.
+pub fn raise_file_limit(files: u64) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls get a valid structure that outlives them.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur = limit.rlim_cur.max(files);
+        limit.rlim_max = limit.rlim_max.max(files);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit)
+    };
+    assert_eq!(
+        done, 0,
+        "this test needs {files} open files: raise ulimit -n"
+    );
+}
