@@ -141,6 +141,7 @@ fn config_for(
         name: "test",
         restore_command: None,
         recovery_target: &[],
+        limits: &[],
         preload: &lists,
         user: &user,
     })

@@ -250,14 +250,3 @@ fn a_diff_belongs_to_one_backup() {
     again.up();
     again.down();
 }
-
-#[test]
-fn an_archive_backup_is_not_started() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-chain");
-    let backups = sandbox.fixture.backups();
-    let archive = backups.iter().find(|backup| !backup.stream).unwrap();
-    let clone = sandbox.profile(&archive.id).write();
-    refused(&clone.pbkfs("up", &["--detach"]), 4, "ARCHIVE");
-    assert_nothing_stays(&sandbox);
-}

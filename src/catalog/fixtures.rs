@@ -27,12 +27,21 @@ pub(crate) fn recorded(name: &str, file: &str) -> String {
 
 /// A fixture's metadata files alone, unpacked; the stored data is left out.
 pub(crate) fn unpack_metadata(name: &str) -> TempDir {
+    unpack(name, &["--exclude=*/database/*/*", "--exclude=*/wal/*/*"])
+}
+
+/// A fixture's WAL archive, and its instance without any backup.
+pub(crate) fn unpack_wal(name: &str) -> TempDir {
+    unpack(name, &["--exclude=*/backups/*/*/*"])
+}
+
+fn unpack(name: &str, filter: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let packed = fs::File::open(folder(name).join("catalog.tar.zst")).unwrap();
     let mut tar = Command::new("tar")
         .args(["-x", "--no-same-owner", "-C"])
         .arg(dir.path())
-        .args(["--exclude=*/database/*/*", "--exclude=*/wal/*/*"])
+        .args(filter)
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();

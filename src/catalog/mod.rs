@@ -26,6 +26,7 @@ pub mod page_index;
 pub mod pglz;
 pub mod probackup;
 mod show;
+pub mod wal;
 
 pub use backup::{
     Backup, BackupId, BackupMode, BackupStatus, CompressAlg, ProgramVersion, TablespaceMapping,

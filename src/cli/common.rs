@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::log::redact;
 pub use crate::causes::sentence;
-use crate::profile::{self, Plan, Profile};
+use crate::profile::{self, MomentText, Plan, Profile};
 use crate::session::SessionError;
 
 /// Settings of the host, below every profile.
@@ -46,6 +46,15 @@ impl ProfileArgs {
     /// The profile, merged and checked.
     pub fn plan(&self) -> Result<Plan, SessionError> {
         Ok(Plan::check(&self.load()?)?)
+    }
+
+    /// The same, but recovering to a time, if one is given.
+    pub fn plan_at(&self, at: Option<MomentText>) -> Result<Plan, SessionError> {
+        let mut profile = self.load()?;
+        if let Some(time) = at {
+            profile.recovery.set_time(time);
+        }
+        Ok(Plan::check(&profile)?)
     }
 }
 

@@ -61,8 +61,12 @@ impl Code {
             SessionError::Catalog(_)
             | SessionError::Chain(_)
             | SessionError::Image(_)
+            | SessionError::Wal(_)
             | SessionError::ControlFile(_)
-            | SessionError::NeedsArchive { .. } => Self::Backup,
+            | SessionError::WalMissing { .. }
+            | SessionError::WalAccess { .. }
+            | SessionError::OutOfReach { .. }
+            | SessionError::NoBackupBefore { .. } => Self::Backup,
             SessionError::Probackup(e) => of_probackup(e),
             SessionError::Locks { .. }
             | SessionError::DidNotEnd { .. }
@@ -75,7 +79,8 @@ impl Code {
             | SessionError::MountGone { .. } => Self::Failed,
             SessionError::Diff(e) => of_diff(e),
             SessionError::Overlay(e) => of_overlay(e),
-            SessionError::TargetBusy { .. }
+            SessionError::RecoveredElsewhere { .. }
+            | SessionError::TargetBusy { .. }
             | SessionError::TargetMounted { .. }
             | SessionError::NotOurs { .. }
             | SessionError::Occupied { .. }
@@ -87,7 +92,10 @@ impl Code {
             SessionError::Server(
                 ServerError::ForcedSetting { .. } | ServerError::BadSetting { .. },
             ) => Self::Usage,
-            SessionError::Server(_) | SessionError::ServerDied { .. } => Self::Server,
+            SessionError::Server(_)
+            | SessionError::ServerDied { .. }
+            | SessionError::RecoveryStopped { .. }
+            | SessionError::EndedEarly { .. } => Self::Server,
         }
     }
 }

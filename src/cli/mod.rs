@@ -16,6 +16,8 @@ mod status;
 mod stay;
 mod unmount;
 mod up;
+mod wal;
+mod wal_get;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -101,6 +103,14 @@ enum Command {
     Cleanup(cleanup::CleanupArgs),
     List(list::ListArgs),
     Generate(generate::GenerateArgs),
+    Wal(wal::WalArgs),
+    WalGet(wal_get::WalGetArgs),
+    /// Fetch the segments that follow one, for the recovery to come
+    #[command(hide = true)]
+    WalPrefetch(wal_get::PrefetchArgs),
+    /// Tell whether this user could fetch a segment
+    #[command(hide = true)]
+    WalProbe(wal_get::ProbeArgs),
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -122,7 +132,7 @@ pub fn main() -> ExitCode {
                 Code::Done
             };
             let _ = error.print();
-            return code.into();
+            return wal_get::code_of_usage(code);
         }
     };
     let result = match cli.command {
@@ -136,6 +146,10 @@ pub fn main() -> ExitCode {
         Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),
         Command::List(args) => list::run(&args, cli.verbosity),
         Command::Generate(args) => generate::run(&args, cli.verbosity),
+        Command::Wal(args) => wal::run(&args, cli.verbosity),
+        Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
+        Command::WalPrefetch(args) => return wal_get::prefetch(&args),
+        Command::WalProbe(args) => return wal_get::probe(&args),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {

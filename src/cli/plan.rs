@@ -9,7 +9,7 @@ use super::common::{ProfileArgs, human_bytes, sentence};
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::catalog::Backup;
-use crate::profile::Plan;
+use crate::profile::{MomentText, Plan};
 use crate::server::Setting;
 use crate::session::{self, SessionError};
 
@@ -25,6 +25,10 @@ Examples:
 pub struct PlanArgs {
     #[command(flatten)]
     profile: ProfileArgs,
+    /// Recover to that time, as in --at "2026-11-22 14:32:00+00"; where the
+    /// backup is "latest", the newest that ended before it is taken
+    #[arg(long, value_name = "TIME")]
+    at: Option<MomentText>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -43,6 +47,10 @@ struct Report {
     launch: bool,
     bin_dir: Option<PathBuf>,
     settings: Vec<Setting>,
+    /// Where recovery would end; absent without one.
+    recovery_target: Option<String>,
+    /// What recovery could reach.
+    recoverable: Option<String>,
     problems: Vec<String>,
 }
 
@@ -78,7 +86,7 @@ impl Member {
 
 /// Runs the subcommand.
 pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
-    let plan = args.profile.plan()?;
+    let plan = args.profile.plan_at(args.at)?;
     log::init(verbosity, Some(&plan.log));
     let _span = log::span("plan", Some(&plan.target));
     let (report, first_problem) = make(&plan)?;
@@ -104,10 +112,10 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
             "unusable".to_owned()
         }
     };
-    let mut server = (None, Vec::new());
+    let mut server = None;
     if plan.postgres.launch {
-        match session::preview_server(plan, &resolved.chain) {
-            Ok((bin_dir, settings)) => server = (Some(bin_dir), settings),
+        match session::preview_server(plan, &resolved) {
+            Ok(preview) => server = Some(preview),
             Err(error) => problems.push(error),
         }
     }
@@ -123,8 +131,10 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
         target_state,
         diff_dir: plan.diff_dir.clone(),
         launch: plan.postgres.launch,
-        bin_dir: server.0,
-        settings: server.1,
+        recovery_target: server.as_ref().and_then(|s| s.recovery_target.clone()),
+        recoverable: server.as_ref().and_then(|s| s.recoverable.clone()),
+        bin_dir: server.as_ref().map(|s| s.bin_dir.clone()),
+        settings: server.map(|s| s.settings).unwrap_or_default(),
         problems: problems.iter().map(|error| sentence(error)).collect(),
     };
     Ok((report, problems.into_iter().next()))
@@ -164,6 +174,12 @@ fn print(report: &Report) {
     match &report.diff_dir {
         Some(dir) => println!("diff      {}", dir.display()),
         None => println!("diff      a throw-away directory beside the target"),
+    }
+    if let Some(target) = &report.recovery_target {
+        println!("recovery  {target}");
+    }
+    if let Some(recoverable) = &report.recoverable {
+        println!("          {recoverable}");
     }
     match &report.bin_dir {
         Some(dir) => println!("server    {}, started with:", dir.display()),

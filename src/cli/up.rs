@@ -6,6 +6,7 @@ use super::common::ProfileArgs;
 use super::exit::Code;
 use super::stay::{Stay, stay};
 use super::{Verbosity, background};
+use crate::profile::MomentText;
 use crate::session::SessionError;
 
 /// Mount the backup and run PostgreSQL on it
@@ -18,10 +19,15 @@ use crate::session::SessionError;
 Examples:
   pbkfs up profile.toml
   pbkfs up profile.toml --detach --set postgres.port=5433
+  pbkfs up profile.toml --at \"2026-11-22 14:32:00+00\"
   psql \"$(pbkfs up profile.toml --detach --json | jq -r .conninfo)\"")]
 pub struct UpArgs {
     #[command(flatten)]
     profile: ProfileArgs,
+    /// Recover to that time, as in --at "2026-11-22 14:32:00+00"; where the
+    /// backup is "latest", the newest that ended before it is taken
+    #[arg(long, value_name = "TIME")]
+    at: Option<MomentText>,
     /// Return when the clone is ready, and leave it running
     #[arg(short, long)]
     detach: bool,
@@ -35,7 +41,7 @@ pub fn run(args: &UpArgs, verbosity: Verbosity, is_background: bool) -> Result<C
     if args.detach && !is_background {
         return background::start(None);
     }
-    let plan = args.profile.plan()?;
+    let plan = args.profile.plan_at(args.at)?;
     stay(&Stay {
         command: "up",
         verbosity,

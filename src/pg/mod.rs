@@ -6,6 +6,7 @@
 pub mod control;
 pub mod page;
 pub mod relation;
+pub mod wal;
 
 use std::fmt;
 use std::str::FromStr;

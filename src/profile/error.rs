@@ -95,6 +95,14 @@ pub enum ProfileError {
         path: PathBuf,
     },
 
+    /// More than one place for recovery to end at.
+    #[error("the profile sets {}; recovery ends at one target, so set only one of them",
+        keys.join(" and "))]
+    SeveralTargets {
+        /// The keys that are set.
+        keys: Vec<&'static str>,
+    },
+
     /// Two paths of which one would damage or hide the other.
     #[error("{inner_key} ({}) may not be {relation} {outer_key} ({}): {reason}",
         inner.display(), outer.display())]

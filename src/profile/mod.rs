@@ -17,13 +17,15 @@ mod layers;
 pub mod logging;
 pub mod plan;
 pub mod raw;
+pub mod recovery;
 pub mod values;
 
 pub use error::ProfileError;
 pub use layers::{load, load_given, parse};
 pub use logging::{LogDestination, LogFormat, LogLevel};
 pub use plan::{FusePlan, LogPlan, LogTarget, Plan, PostgresPlan};
-pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile};
+pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile, RecoveryProfile};
+pub use recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};
 pub use values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };

@@ -11,6 +11,7 @@ use super::error::ProfileError;
 use super::keys;
 use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::raw::{LogProfile, PostgresProfile, Profile};
+use super::recovery::RecoveryPlan;
 use super::values::{BackupChoice, LockBackups, MetadataSource, Passthrough};
 
 /// What a session is to do. All paths are absolute.
@@ -42,6 +43,8 @@ pub struct Plan {
     pub fuse: FusePlan,
     /// PostgreSQL's part.
     pub postgres: PostgresPlan,
+    /// How far the WAL archive is replayed.
+    pub recovery: RecoveryPlan,
     /// What is logged, and where.
     pub log: LogPlan,
 }
@@ -127,6 +130,7 @@ impl Plan {
                 passthrough: need("fuse.passthrough", &profile.fuse.passthrough)?,
             },
             postgres: PostgresPlan::check(&profile.postgres)?,
+            recovery: RecoveryPlan::check(&profile.recovery)?,
             log: LogPlan::check(&profile.log)?,
         };
         plan.check_paths()?;
@@ -194,7 +198,7 @@ impl PostgresPlan {
     }
 }
 
-fn need<T: Clone>(key: &'static str, value: &Option<T>) -> Result<T, ProfileError> {
+pub(super) fn need<T: Clone>(key: &'static str, value: &Option<T>) -> Result<T, ProfileError> {
     value.clone().ok_or_else(|| ProfileError::Missing {
         key,
         help: keys::find(key).map_or("", |key| key.help),

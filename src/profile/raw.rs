@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::logging::{LogDestination, LogFormat, LogLevel};
+use super::recovery::{Action, LsnText, MomentText, NamedTarget, TimelineChoice};
 use super::values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };
@@ -43,6 +44,7 @@ pub struct Profile {
     pub cache_size: Option<ByteSize>,
     pub fuse: FuseProfile,
     pub postgres: PostgresProfile,
+    pub recovery: RecoveryProfile,
     pub log: LogProfile,
 }
 
@@ -86,6 +88,36 @@ pub struct PostgresProfile {
     pub stop_timeout: Option<Seconds>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_dir: Option<PathBuf>,
+}
+
+/// The section `[recovery]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(
+    missing_docs,
+    reason = "keys::KEYS has the text, and a test that none is missing"
+)]
+pub struct RecoveryProfile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<NamedTarget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<MomentText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<LsnText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xid: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inclusive: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<TimelineChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<ByteSize>,
 }
 
 /// The section `[log]`.
@@ -159,6 +191,18 @@ pub(super) mod tests {
                 start_timeout: Some(Seconds(1)),
                 stop_timeout: Some(Seconds(1)),
                 socket_dir: path(),
+            },
+            recovery: RecoveryProfile {
+                target: Some(NamedTarget::Latest),
+                time: Some("2026-11-22 14:32:00+00".parse().unwrap()),
+                lsn: Some("0/4C037C8".parse().unwrap()),
+                xid: Some(1271),
+                name: Some("before".into()),
+                inclusive: Some(true),
+                timeline: Some(TimelineChoice::Number(2)),
+                action: Some(Action::Pause),
+                restore_command: Some("cp /a/%f %p".into()),
+                prefetch: Some(ByteSize(1)),
             },
             log: LogProfile {
                 level: Some(LogLevel::Info),

@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// A value of TOML, the environment or `--set`, before it has a type.
-enum Node {
+pub(super) enum Node {
     Flag(bool),
     Integer(i64),
     Float(f64),
@@ -67,7 +67,7 @@ impl fmt::Display for Node {
 
 /// Reads a value with `accept`, and says what would have been right when it
 /// takes none of it.
-fn read<'de, D: Deserializer<'de>, T>(
+pub(super) fn read<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &str,
     accept: impl FnOnce(&Node) -> Option<T>,

@@ -202,6 +202,14 @@ pub enum ServerError {
         log: LogTail,
     },
 
+    /// Recovery waits though it was not told to: PostgreSQL does that when a
+    /// setting is lower than the primary's was.
+    #[error("PostgreSQL paused its recovery before the target; its log says why")]
+    Paused {
+        /// The end of its log.
+        log: LogTail,
+    },
+
     /// The server is up but refuses us, and waiting would not change that.
     #[error(
         "PostgreSQL is up but refuses the query of role \"{role}\" ({}); \
@@ -259,9 +267,10 @@ impl ServerError {
     #[must_use]
     pub fn log(&self) -> Option<&LogTail> {
         match self {
-            Self::Died { log, .. } | Self::NotReady { log, .. } | Self::Refused { log, .. } => {
-                Some(log)
-            }
+            Self::Died { log, .. }
+            | Self::NotReady { log, .. }
+            | Self::Paused { log }
+            | Self::Refused { log, .. } => Some(log),
             _ => None,
         }
     }

@@ -60,6 +60,8 @@ pub struct FenceInput<'a> {
     pub restore_command: Option<&'a str>,
     /// The wanted recovery target: `recovery_target*` names and values.
     pub recovery_target: &'a [(String, String)],
+    /// Settings that recovery needs to be at least that high.
+    pub limits: &'a [(&'static str, i32)],
     /// Lists of libraries that have to be changed.
     pub preload: &'a [Preload],
     /// The profile's `[postgres.settings]`, by lower-case name.
@@ -109,6 +111,7 @@ const FENCE: &[Fixed] = &[
     fixed("recovery_target_time", "", STALE_TARGET),
     fixed("recovery_target_xid", "", STALE_TARGET),
     fixed("recovery_target_lsn", "", STALE_TARGET),
+    fixed("recovery_min_apply_delay", "0", STALE_TARGET),
     fixed("primary_conninfo", "", REPLICATION),
     fixed("primary_slot_name", "", REPLICATION),
     fixed("synchronous_standby_names", "", REPLICATION),
@@ -219,6 +222,7 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
     for (name, value) in input.recovery_target {
         settings.push(own(name, value, "the wanted recovery target", Owner::Fence));
     }
+    settings.extend(limits(input));
     let mut clone: Vec<Setting> = known(CLONE, input.major)
         .map(|s| own(s.name, s.value, s.reason, Owner::Clone))
         .collect();
@@ -232,9 +236,25 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
         input
             .user
             .iter()
+            .filter(|(name, _)| !input.limits.iter().any(|(limit, _)| limit == name))
             .map(|(name, value)| own(name, value, "the profile sets it", Owner::User)),
     );
     Ok(settings)
+}
+
+/// The user's value where it is high enough, else the least that will do.
+fn limits<'a>(input: &'a FenceInput<'_>) -> impl Iterator<Item = Setting> + 'a {
+    input.limits.iter().map(|(name, least)| {
+        let wanted = input.user.get(*name).and_then(|value| value.parse().ok());
+        Setting {
+            name: (*name).to_owned(),
+            value: wanted
+                .map_or(*least, |wanted: i32| wanted.max(*least))
+                .to_string(),
+            reason: "recovery needs it to be as high as the primary's",
+            owner: Owner::Fence,
+        }
+    })
 }
 
 /// Where the clone's own things are.
@@ -325,9 +345,20 @@ mod tests {
             name: "main",
             restore_command: None,
             recovery_target: &[("recovery_target_name".into(), "here".into())],
+            limits: &[("max_connections", 200), ("max_wal_senders", 5)],
             preload: &[],
             user: &user,
         })
+    }
+
+    #[test]
+    fn limits_are_never_below_the_primarys() {
+        let user = [("max_connections", "100"), ("max_wal_senders", "50")];
+        let settings = fence(15, &user).unwrap();
+        for (name, expected) in [("max_connections", "200"), ("max_wal_senders", "50")] {
+            assert_eq!(value(&settings, name).as_deref(), Some(expected));
+            assert_eq!(settings.iter().filter(|s| s.name == name).count(), 1);
+        }
     }
 
     fn value(settings: &[Setting], name: &str) -> Option<String> {

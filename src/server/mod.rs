@@ -8,6 +8,7 @@
 //! fence::settings    every -c that the server is started with, and why
 //! port::choose       a port whose socket name is free
 //! Server             the running postmaster
+//! Goal               what is awaited of a starting one, recovery included
 //! ```
 //!
 //! Nothing in here knows of backups or mounts; a data directory is enough.
@@ -23,6 +24,7 @@ pub mod process;
 mod ready;
 mod spawn;
 pub mod user;
+mod wait;
 
 pub use binaries::Binaries;
 pub use conf::Conf;
@@ -31,4 +33,7 @@ pub use fence::{FenceInput, Owner, Setting};
 pub use files::{ConfigFiles, FilesInput};
 pub use preload::{Dropped, Preload};
 pub use process::{Server, ServerConfig, StopMode, Stopped};
+pub use ready::Replay;
+pub(crate) use spawn::become_child;
 pub use user::OsUser;
+pub use wait::{Goal, Outcome};

@@ -19,15 +19,14 @@ use super::binaries::Binaries;
 use super::error::{LogTail, ServerError};
 use super::fence::Setting;
 use super::port;
-use super::ready::{self, Probe};
 use super::spawn::{become_child, clean_environment};
 use super::user::OsUser;
 
 /// How often a child is looked at while something is awaited.
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 
 /// How many lines of the log an error carries.
-const TAIL_LINES: usize = 20;
+pub(super) const TAIL_LINES: usize = 20;
 
 /// How much of the log's end is searched for them, in bytes.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -124,7 +123,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the postmaster and returns at once; see [`Server::wait_ready`].
+    /// Starts the postmaster and returns at once; see [`Server::wait_for`].
     ///
     /// The kernel sends the postmaster SIGQUIT when the *thread* that called
     /// this ends, so call it from one that lives as long as the process does.
@@ -167,83 +166,6 @@ impl Server {
             config,
             log_start,
         })
-    }
-
-    /// Waits until the server has answered a query, and checks that it has the
-    /// data directory and the archive mode that it was started with.
-    ///
-    /// # Errors
-    /// The server ended, refuses us, does not answer in time, or is not fenced
-    /// off (it is stopped then); `interrupted` said so. In all other cases it
-    /// is left as it is, for the caller to stop.
-    pub fn wait_ready(
-        &mut self,
-        timeout: Duration,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<(), ServerError> {
-        let deadline = Instant::now() + timeout;
-        let mut probe: Option<Probe> = None;
-        let mut last = None;
-        loop {
-            if let Some(status) = self.try_wait()? {
-                return Err(ServerError::Died {
-                    status,
-                    log: self.log_tail(TAIL_LINES),
-                });
-            }
-            if interrupted() {
-                return Err(ServerError::Interrupted);
-            }
-            match probe.as_ref().map(Probe::poll) {
-                Some(Some(Ok(answer))) => return self.check_fence(&answer),
-                Some(Some(Err(error))) if ready::is_final(&error) => {
-                    return Err(ServerError::Refused {
-                        role: self.config.role.clone(),
-                        source: error,
-                        log: self.log_tail(TAIL_LINES),
-                    });
-                }
-                Some(Some(Err(error))) => {
-                    last = Some(super::error::message(&error));
-                    probe = None;
-                }
-                Some(None) => {}
-                None if ready::claims_ready(&self.config.data_directory, self.pid()) => {
-                    probe = Some(Probe::start(self.client_config()));
-                }
-                None => {}
-            }
-            if Instant::now() >= deadline {
-                let log = self.log_tail(TAIL_LINES);
-                return Err(ServerError::NotReady { timeout, last, log });
-            }
-            thread::sleep(POLL);
-        }
-    }
-
-    fn check_fence(&mut self, answer: &ready::Answer) -> Result<(), ServerError> {
-        let found = PathBuf::from(&answer.data_directory);
-        let wanted = &self.config.data_directory;
-        let is_same = |a: &Path, b: &Path| {
-            a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-        };
-        let error = if !is_same(&found, wanted) {
-            ServerError::NotFenced {
-                name: "data_directory",
-                expected: wanted.display().to_string(),
-                found: answer.data_directory.clone(),
-            }
-        } else if answer.archive_mode != "off" {
-            ServerError::NotFenced {
-                name: "archive_mode",
-                expected: "off".to_owned(),
-                found: answer.archive_mode.clone(),
-            }
-        } else {
-            return Ok(());
-        };
-        self.stop(StopMode::Immediate, Duration::from_secs(10), &|| false)?;
-        Err(error)
     }
 
     /// Stops the server: in that `mode`, and in the next harsher one each time
@@ -347,13 +269,15 @@ impl Server {
         port::socket_path(&self.config.socket_dir, self.config.port)
     }
 
-    /// The last `count` lines that this run wrote to its log. A log that
-    /// cannot be read gives none: it is only there to explain another error.
+    /// The last `count` lines that this run wrote to its log, without those
+    /// that our own early attempts to connect left there. A log that cannot be
+    /// read gives none: it is only there to explain another error.
     #[must_use]
     pub fn log_tail(&self, count: usize) -> LogTail {
         let path = self.config.log_file.clone();
         let text = read_end(&path, self.log_start).unwrap_or_default();
-        let mut lines: Vec<String> = text.lines().rev().take(count).map(str::to_owned).collect();
+        let telling = text.lines().filter(|line| !is_early_attempt(line));
+        let mut lines: Vec<String> = telling.rev().take(count).map(str::to_owned).collect();
         lines.reverse();
         LogTail { path, lines }
     }
@@ -365,6 +289,17 @@ impl Drop for Server {
         // postmaster with its owner.
         let _ = self.stop(StopMode::Immediate, Duration::from_secs(5), &|| false);
     }
+}
+
+/// Whether a line of the log only says that somebody connected too early.
+fn is_early_attempt(line: &str) -> bool {
+    [
+        "the database system is starting up",
+        "the database system is not yet accepting connections",
+        "Consistent recovery state has not been yet reached",
+    ]
+    .iter()
+    .any(|said| line.contains(said))
 }
 
 /// The end of a file, from `start` on, as text.

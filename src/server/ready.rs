@@ -1,34 +1,17 @@
-//! When a starting server is ready: it says so in `postmaster.pid`, and then
-//! answers a query.
+//! When a starting server is ready: it answers a query.
+//!
+//! `postmaster.pid` would say it too. But the data directory may be a mount
+//! that this very process serves; and a process that is killed while it waits
+//! for an answer from itself never ends, because the kernel gives the mount up
+//! only when the process is gone.
 
-use std::fs;
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 use postgres::error::SqlState;
-use postgres::{Config, Error, NoTls};
+use postgres::{Client, Config, Error, NoTls};
 
-/// The line of `postmaster.pid` that holds the status, counted from 0
-/// (PostgreSQL's pidfile.h, `LOCK_FILE_LINE_PM_STATUS`).
-const STATUS_LINE: usize = 7;
-
-/// Whether the postmaster of that data directory says that it takes
-/// connections. The file may be an older one's, so the process must be ours.
-pub fn claims_ready(data_directory: &Path, pid: u32) -> bool {
-    fs::read_to_string(data_directory.join("postmaster.pid"))
-        .is_ok_and(|text| says_ready(&text, pid))
-}
-
-fn says_ready(pid_file: &str, pid: u32) -> bool {
-    let mut lines = pid_file.lines();
-    let is_ours = lines
-        .next()
-        .is_some_and(|line| line.trim().parse() == Ok(pid));
-    // "standby" takes (read-only) connections as well.
-    let status = lines.nth(STATUS_LINE - 1).map(str::trim);
-    is_ours && matches!(status, Some("ready" | "standby"))
-}
+use crate::pg::Lsn;
 
 /// Whether trying again cannot help: the server answered, and not that it is
 /// still starting or has no room.
@@ -51,6 +34,21 @@ pub struct Answer {
     pub data_directory: String,
     /// `SHOW archive_mode`.
     pub archive_mode: String,
+    /// How far it has replayed.
+    pub replay: Replay,
+}
+
+/// How far a server has replayed the WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Replay {
+    /// Whether it still is in recovery.
+    pub in_recovery: bool,
+    /// Whether it waits there, which it does at a target.
+    pub paused: bool,
+    /// The end of the last record that was replayed; `None` if none was.
+    pub lsn: Option<Lsn>,
+    /// When the last transaction that was replayed had ended, in UTC.
+    pub time: Option<String>,
 }
 
 /// One attempt to get an answer, in a thread of its own: the client has no
@@ -91,22 +89,29 @@ fn ask(mut config: Config) -> Result<Answer, Error> {
     Ok(Answer {
         data_directory: show("data_directory")?,
         archive_mode: show("archive_mode")?,
+        replay: ask_replay(&mut client)?,
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pid_file_counts_only_if_it_is_ours_and_says_ready() {
-        let file = |status| format!("42\n/data\n1700000000\n5433\n/run\n\n  123  456\n{status}\n");
-        assert!(says_ready(&file("ready   "), 42));
-        assert!(says_ready(&file("standby "), 42));
-        assert!(!says_ready(&file("ready   "), 43));
-        assert!(!says_ready(&file("starting"), 42));
-        assert!(!says_ready(&file("stopping"), 42));
-        assert!(!says_ready("42\n", 42));
-        assert!(!says_ready("", 42));
-    }
+fn ask_replay(client: &mut Client) -> Result<Replay, Error> {
+    let row = client.query_one(
+        "select pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, \
+         to_char(pg_last_xact_replay_timestamp() at time zone 'UTC', \
+         'YYYY-MM-DD HH24:MI:SS.US') || '+00'",
+        &[],
+    )?;
+    let in_recovery = row.try_get(0)?;
+    let lsn: Option<&str> = row.try_get(1)?;
+    // It may end in between, and then there is nothing to ask for any more.
+    let paused = in_recovery
+        && client
+            .query_one("select pg_get_wal_replay_pause_state() = 'paused'", &[])
+            .and_then(|row| row.try_get(0))
+            .unwrap_or(false);
+    Ok(Replay {
+        in_recovery,
+        paused,
+        lsn: lsn.and_then(|lsn| lsn.parse().ok()),
+        time: row.try_get(2)?,
+    })
 }

@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use super::occupants::Occupant;
 use crate::catalog::CatalogError;
 use crate::catalog::probackup::ProbackupError;
+use crate::catalog::wal::WalError;
 use crate::chain::ChainError;
 use crate::diff::DiffError;
 use crate::fuse::FuseError;
@@ -25,6 +26,9 @@ pub enum SessionError {
     /// The catalog or instance.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The WAL archive.
+    #[error(transparent)]
+    Wal(#[from] WalError),
     /// pg_probackup could not be asked.
     #[error(transparent)]
     Probackup(#[from] ProbackupError),
@@ -37,15 +41,90 @@ pub enum SessionError {
     /// The cluster's control file, as it is in the backup.
     #[error("the backup's global/pg_control cannot be used")]
     ControlFile(#[from] ControlFileError),
-    /// The backup needs WAL from the archive.
+    /// The archive lacks WAL that recovery needs.
     #[error(
-        "backup {backup} is an ARCHIVE backup: PostgreSQL needs the catalog's WAL archive to start \
-         on it, which this version of pbkfs does not replay; use a STREAM backup, or set \
-         postgres.launch = false to look at its files"
+        "recovering backup {backup} to {target} needs the WAL segment {segment}, which the \
+         archive does not have; {holds}"
     )]
-    NeedsArchive {
-        /// Its id.
+    WalMissing {
+        /// The backup's id.
         backup: String,
+        /// The recovery target.
+        target: String,
+        /// The segment's name.
+        segment: String,
+        /// What can be reached.
+        holds: String,
+    },
+    /// The recovery target is not in the archive.
+    #[error("the recovery target, {target}, is {side} what can be reached: {holds}")]
+    OutOfReach {
+        /// The recovery target.
+        target: String,
+        /// Where it is, as far as is known.
+        side: &'static str,
+        /// What can be reached.
+        holds: String,
+    },
+    /// No backup ended early enough for the target.
+    #[error(
+        "instance {instance} has no restorable backup that ended before {target}; the oldest \
+         ended at {oldest}"
+    )]
+    NoBackupBefore {
+        /// The instance.
+        instance: String,
+        /// The recovery target.
+        target: String,
+        /// When the oldest backup ended.
+        oldest: String,
+    },
+    /// Whom PostgreSQL runs as cannot fetch from the archive.
+    #[error(
+        "the user {user}, as whom PostgreSQL runs, cannot fetch WAL from {}: {message}; let that \
+         user read the archive and run pbkfs, run pbkfs as a user who can read it, or set \
+         recovery.restore_command",
+        dir.display()
+    )]
+    WalAccess {
+        /// The server's user.
+        user: String,
+        /// The archive.
+        dir: PathBuf,
+        /// What the attempt said.
+        message: String,
+    },
+    /// The restore_command failed, and recovery with it.
+    #[error("recovery stopped: {reason}")]
+    RecoveryStopped {
+        /// What the restore_command said.
+        reason: String,
+        /// The last lines of the server's log.
+        log: crate::server::LogTail,
+    },
+    /// Recovery to the end of the archive ended before it.
+    #[error(
+        "recovery ended at {reached}, before the archive's end at {expected}: the WAL segment \
+         {segment} is damaged; the clone is not what was asked for, so use a fresh diff next time"
+    )]
+    EndedEarly {
+        /// Where it ended.
+        reached: crate::pg::Lsn,
+        /// Where the archive ends.
+        expected: crate::pg::Lsn,
+        /// The segment that it did not get through.
+        segment: String,
+    },
+    /// The diff was recovered to another point.
+    #[error(
+        "the diff was {recovered} already, and cannot be brought to {wanted} from there; use a \
+         fresh diff_dir, or empty this one with pbkfs cleanup"
+    )]
+    RecoveredElsewhere {
+        /// What was done with it.
+        recovered: String,
+        /// What is wanted now.
+        wanted: String,
     },
     /// A member of the chain is being changed, or its lock cannot be read.
     #[error("cannot lock the backups for reading: {message}")]
@@ -265,7 +344,7 @@ impl SessionError {
     pub fn log(&self) -> Option<&crate::server::LogTail> {
         match self {
             Self::Server(e) => e.log(),
-            Self::ServerDied { log, .. } => Some(log),
+            Self::ServerDied { log, .. } | Self::RecoveryStopped { log, .. } => Some(log),
             _ => None,
         }
     }

@@ -7,6 +7,8 @@
 //! target    the mount point: checked, made, cleared of a dead mount
 //! layers    what is mounted: the image, and the diff over it
 //! mounting  the mount itself, and saving its changes
+//! recovery  the recovery that is wanted, and whether the WAL archive gets there
+//! recovered what a diff knows of its recovery
 //! up        the order of set-up; the undo of each step as it succeeds
 //! down      ends a session from outside, and finishes the work of a dead owner
 //! unmount   the same for a mount alone, unless somebody is in it
@@ -22,6 +24,7 @@ mod down;
 mod error;
 mod layers;
 mod locks;
+mod meter;
 mod metrics;
 mod mounting;
 mod mounts;
@@ -30,7 +33,10 @@ mod owner;
 mod place;
 mod postgres;
 mod ready;
+mod recovered;
+mod recovery;
 mod resolve;
+mod restore_command;
 mod signals;
 mod state;
 mod status;
@@ -53,4 +59,4 @@ pub use state::{Phase, State};
 pub use status::{Status, all as all_sessions, count as count_sessions, of_target as session_of};
 pub use target::check as check_target;
 pub use unmount::unmount;
-pub use up::{Up, preview_server};
+pub use up::{ServerPreview, Up, preview_server};

@@ -7,6 +7,7 @@
 //! RUN/NAME-HASH/control.sock    where its owner answers questions
 //! RUN/NAME-HASH/server.log      what PostgreSQL logs
 //! RUN/NAME-HASH/socket/         PostgreSQL's socket
+//! RUN/NAME-HASH/wal/            WAL segments fetched ahead
 //! RUN/NAME-HASH/*.conf          PostgreSQL's generated configuration
 //! ```
 //! RUN is `/run/pbkfs` for root; for others `$XDG_RUNTIME_DIR/pbkfs`, or
@@ -30,6 +31,7 @@ use super::state::State;
 const LOCK: &str = "session.lock";
 const SOCKET: &str = "socket";
 const CONTROL: &str = "control.sock";
+const PREFETCH: &str = "wal";
 
 /// The files besides that a session may have made in its directory.
 const FILES: [&str; 8] = [
@@ -170,6 +172,12 @@ impl Place {
         self.dir.join(SOCKET)
     }
 
+    /// The directory for WAL segments fetched ahead.
+    #[must_use]
+    pub fn prefetch_dir(&self) -> PathBuf {
+        self.dir.join(PREFETCH)
+    }
+
     /// Makes the directory and locks it.
     ///
     /// # Errors
@@ -266,10 +274,30 @@ impl HeldPlace {
             }
         }
         remove_dir(&socket_dir)?;
+        self.clear_prefetched()?;
         for name in FILES {
             remove_file(&self.dir.join(name))?;
         }
         Ok(())
+    }
+
+    /// A process that fetches ahead may still be at it; without its directory
+    /// it ends.
+    fn clear_prefetched(&self) -> Result<(), SessionError> {
+        const TRIES: u32 = 50;
+        let dir = self.prefetch_dir();
+        for _ in 0..TRIES {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                remove_file(&entry.path())?;
+            }
+            match remove_dir(&dir) {
+                Err(SessionError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                other => return other,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        remove_dir(&dir)
     }
 
     /// Removes the directory, with all that sessions make in it and the lock.

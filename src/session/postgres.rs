@@ -3,13 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use super::meter::Meter;
 use super::place::Place;
-use super::{SessionError, Signals, status};
-use crate::chain::Chain;
+use super::recovery::{self, Recovery};
+use super::resolve::Resolved;
+use super::{SessionError, Signals, recovered, status};
+use crate::pg::control::ControlFile;
 use crate::profile::Plan;
 use crate::server::{
-    Binaries, Conf, ConfigFiles, FenceInput, FilesInput, OsUser, Server, ServerConfig, Setting,
-    fence, files, port, preload,
+    Binaries, Conf, ConfigFiles, FenceInput, FilesInput, Goal, OsUser, Outcome, Server,
+    ServerConfig, ServerError, Setting, fence, files, port, preload,
 };
 
 /// What the server needs that can be found before anything is mounted.
@@ -17,25 +20,36 @@ use crate::server::{
 pub struct Preparation {
     pub binaries: Binaries,
     pub run_as: Option<OsUser>,
+    /// The recovery before it answers, if there is to be one.
+    pub recovery: Option<Recovery>,
     major: u32,
+}
+
+/// What became of a server that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// It answers.
+    Running,
+    /// It has recovered and shut itself down, as it was told to.
+    ShutDown,
 }
 
 impl Preparation {
     /// Finds programs and user, and refuses what cannot start.
-    pub fn new(plan: &Plan, chain: &Chain) -> Result<Self, SessionError> {
-        let target = chain.target();
-        if !target.stream {
-            return Err(SessionError::NeedsArchive {
-                backup: target.id.to_string(),
-            });
-        }
+    pub fn new(plan: &Plan, resolved: &Resolved) -> Result<Self, SessionError> {
+        let target = resolved.chain.target();
         // `Chain::resolve` refuses a version that is no number.
         let major = target.server_major().unwrap_or_default();
         let binaries = Binaries::find(major, plan.postgres.bin_dir.as_deref())?;
         let run_as = OsUser::for_server(&plan.postgres.user)?;
+        let recovery = Recovery::plan(plan, resolved)?;
+        if let Some(recovery) = &recovery {
+            recovery.check_access(run_as.as_ref())?;
+        }
         Ok(Self {
             binaries,
             run_as,
+            recovery,
             major,
         })
     }
@@ -45,6 +59,7 @@ impl Preparation {
     /// looked at only when it starts.
     pub fn preview(&self, plan: &Plan, place: &Place) -> Result<Vec<Setting>, SessionError> {
         let socket_dir = socket_dir(plan, place);
+        let (restore_command, target) = recovery_settings(self.recovery.as_ref(), place)?;
         let files = ConfigFiles::paths(&self.files_input(plan, place.dir(), true));
         Ok(fence::settings(&FenceInput {
             major: self.major,
@@ -53,22 +68,24 @@ impl Preparation {
             socket_dir: &socket_dir,
             port: choose_port(plan, &socket_dir)?,
             name: &session_name(plan),
-            restore_command: None,
-            recovery_target: &[],
+            restore_command: restore_command.as_deref(),
+            recovery_target: &target,
+            limits: &[],
             preload: &[],
             user: &plan.postgres.settings,
         })?)
     }
 
-    /// Starts the server on the mounted target and waits until it answers.
-    /// The calling thread must live as long as the process.
+    /// Starts the server on the mounted target and waits until it answers, or
+    /// has done in recovery what it was to do. The calling thread must live as
+    /// long as the process.
     pub fn start(
         &self,
         plan: &Plan,
         place: &Place,
         started: &mut dyn FnMut(Server) -> SharedServer,
         signals: &Signals,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Started, SessionError> {
         let conf = Conf::read(&plan.target)?;
         for missing in &conf.missing_includes {
             tracing::warn!(
@@ -77,14 +94,29 @@ impl Preparation {
                 missing.display()
             );
         }
-        let config = self.config(plan, place, &conf)?;
+        let run_as = self.run_as.as_ref();
+        let recovery = recovered::begin(&plan.target, self.recovery.as_ref(), run_as)?;
+        let config = self.config(plan, place, &conf, recovery)?;
         let server = started(Server::start(config)?);
-        let ready = server
-            .borrow_mut()
-            .wait_ready(plan.postgres.start_timeout, &|| signals.end_asked());
-        match ready {
-            Err(crate::server::ServerError::Interrupted) => Err(SessionError::Interrupted),
-            other => Ok(other?),
+        let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
+        let waited = server.borrow_mut().wait_for(
+            recovery.map_or(Goal::Answer, Recovery::goal),
+            plan.postgres.start_timeout,
+            &|| signals.end_asked(),
+            &mut |replay| meter.show(replay),
+        );
+        drop(meter);
+        match (waited, recovery) {
+            (Err(ServerError::Interrupted), _) => Err(SessionError::Interrupted),
+            (Err(error), Some(recovery)) => Err(recovery.explain(error)),
+            (Err(error), None) => Err(error.into()),
+            (Ok(Outcome::ShutDown), _) => Ok(Started::ShutDown),
+            (Ok(Outcome::Ready(replay)), Some(recovery)) => {
+                recovered::check_end(&plan.target, recovery)?;
+                recovered::reached(&plan.target, recovery, &replay, run_as)?;
+                Ok(Started::Running)
+            }
+            (Ok(Outcome::Ready(_)), None) => Ok(Started::Running),
         }
     }
 
@@ -93,8 +125,18 @@ impl Preparation {
         plan: &Plan,
         place: &Place,
         conf: &Conf,
+        recovery: Option<&Recovery>,
     ) -> Result<ServerConfig, SessionError> {
         let run_as = self.run_as.as_ref();
+        let (restore_command, target) = recovery_settings(recovery, place)?;
+        let mut limits = Vec::new();
+        if recovery.is_some() {
+            let prefetch_dir = place.prefetch_dir();
+            fs::create_dir(&prefetch_dir)
+                .map_err(|e| SessionError::io("make the directory", &prefetch_dir, e))?;
+            files::hand_over(&prefetch_dir, run_as)?;
+            limits.extend(recovery::limits(&control_file(&plan.target)?));
+        }
         let socket_dir = socket_dir(plan, place);
         if plan.postgres.socket_dir.is_none() {
             fs::create_dir(&socket_dir)
@@ -122,8 +164,9 @@ impl Preparation {
             socket_dir: &socket_dir,
             port,
             name: &session_name(plan),
-            restore_command: None,
-            recovery_target: &[],
+            restore_command: restore_command.as_deref(),
+            recovery_target: &target,
+            limits: &limits,
             preload: &preload,
             user: &plan.postgres.settings,
         })?;
@@ -154,6 +197,28 @@ impl Preparation {
             run_as: self.run_as.as_ref(),
         }
     }
+}
+
+/// The restore_command, and the settings that name the target.
+type RecoverySettings = (Option<String>, Vec<(String, String)>);
+
+fn recovery_settings(
+    recovery: Option<&Recovery>,
+    place: &Place,
+) -> Result<RecoverySettings, SessionError> {
+    let command = recovery.map(|r| r.command(place)).transpose()?;
+    Ok((
+        command,
+        recovery.map(Recovery::settings).unwrap_or_default(),
+    ))
+}
+
+/// The data directory's own: in a diff that was in use, it is newer than the
+/// backup's.
+fn control_file(data_directory: &Path) -> Result<ControlFile, SessionError> {
+    let path = data_directory.join("global/pg_control");
+    let bytes = fs::read(&path).map_err(|e| SessionError::io("read", &path, e))?;
+    Ok(ControlFile::parse(&bytes)?)
 }
 
 fn choose_port(plan: &Plan, socket_dir: &Path) -> Result<u16, SessionError> {

@@ -8,13 +8,12 @@ use std::time::Duration;
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
-use super::postgres::{Preparation, SharedServer};
+use super::postgres::{Preparation, SharedServer, Started};
 use super::ready::Ready;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
 use super::{SessionError, Signals, down, layers, target};
-use crate::chain::Chain;
 use crate::profile::{LockBackups, Plan};
 use crate::server::{Setting, StopMode};
 
@@ -70,6 +69,8 @@ impl Progress {
 struct Running {
     mount: Option<SharedMount>,
     server: Option<SharedServer>,
+    /// Whether the server has done its work and ended.
+    done: bool,
 }
 
 impl Up<'_> {
@@ -136,7 +137,7 @@ impl Up<'_> {
         target::check(&progress.target())?;
         let resolved = resolve(self.plan)?;
         let preparation = match self.plan.postgres.launch {
-            true => Some(Preparation::new(self.plan, &resolved.chain)?),
+            true => Some(Preparation::new(self.plan, &resolved)?),
             false => None,
         };
         self.lock_chain(&resolved, undo)?;
@@ -205,7 +206,11 @@ impl Up<'_> {
             undo.push("the server", move || stop(&stopped, patience, &signals));
             server
         };
-        preparation.start(self.plan, progress.place(), &mut started, self.signals)?;
+        let outcome = preparation.start(self.plan, progress.place(), &mut started, self.signals)?;
+        if outcome == Started::ShutDown {
+            running.done = true;
+            return Ok(());
+        }
         let Some(server) = &running.server else {
             return Ok(());
         };
@@ -226,6 +231,10 @@ impl Up<'_> {
         ready: &mut dyn FnMut(&Ready, &Place),
     ) -> Result<(), SessionError> {
         self.stop_if_asked()?;
+        if running.done {
+            tracing::info!("the server has recovered and shut down, as recovery.action says");
+            return Ok(());
+        }
         progress.change(|state| state.phase = Phase::Ready)?;
         ready(&Ready::of(&progress.state()), progress.place());
         while !self.signals.end_asked() {
@@ -261,15 +270,33 @@ fn unmounted(running: &Running, target: PathBuf) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// The settings that `up` would start PostgreSQL with, and its programs'
-/// directory.
+/// What can be said of a server before it is started.
+#[derive(Debug)]
+pub struct ServerPreview {
+    /// Where its programs are.
+    pub bin_dir: PathBuf,
+    /// The settings that it would be started with.
+    pub settings: Vec<Setting>,
+    /// The recovery target.
+    pub recovery_target: Option<String>,
+    /// What recovery could reach.
+    pub recoverable: Option<String>,
+}
+
+/// What `up` would start.
 ///
 /// # Errors
 /// What would keep the server from starting, as far as it can be seen before.
-pub fn preview_server(plan: &Plan, chain: &Chain) -> Result<(PathBuf, Vec<Setting>), SessionError> {
-    let preparation = Preparation::new(plan, chain)?;
+pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
+    let preparation = Preparation::new(plan, resolved)?;
     let settings = preparation.preview(plan, &Place::of(&plan.target))?;
-    Ok((preparation.binaries.dir, settings))
+    let recovery = preparation.recovery.as_ref();
+    Ok(ServerPreview {
+        settings,
+        recovery_target: recovery.map(|recovery| recovery.target.to_string()),
+        recoverable: recovery.map(|recovery| recovery.holds().to_string()),
+        bin_dir: preparation.binaries.dir,
+    })
 }
 
 fn stop(server: &SharedServer, patience: Duration, signals: &Signals) -> Result<(), SessionError> {

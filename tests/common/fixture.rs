@@ -40,6 +40,18 @@ pub struct Expectation {
     pub answer: String,
 }
 
+/// A point in the WAL, in four ways, and what a query answered right there.
+#[derive(Debug, Deserialize)]
+pub struct RestorePoint {
+    pub name: String,
+    pub lsn: String,
+    pub time: String,
+    pub xid: String,
+    pub db: String,
+    pub sql: String,
+    pub answer: String,
+}
+
 /// A relation's stored file that is large enough to be damaged in its middle.
 pub struct StoredFile {
     /// As in the data directory: `base/16385/16397`.
@@ -132,6 +144,20 @@ impl Fixture {
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
+    }
+
+    /// The restore points of the live cluster, oldest first.
+    pub fn restore_points(&self) -> Vec<RestorePoint> {
+        let path = bundled(&self.name).join("oracle/pitr.jsonl");
+        let text = fs::read_to_string(path).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// A file of the WAL archive.
+    pub fn wal(&self, name: &str) -> PathBuf {
+        self.catalog.join("wal/main").join(name)
     }
 
     pub fn backup_dir(&self, id: &str) -> PathBuf {

@@ -98,6 +98,13 @@ impl<'a> Clone<'a> {
         Ready::parse(&stdout)
     }
 
+    /// The same with more arguments, as in `--set recovery.name=x`.
+    #[track_caller]
+    pub fn up_with(&self, arguments: &[&str]) -> Ready {
+        let arguments = [&["--detach", "--json"], arguments].concat();
+        Ready::parse(&self.pbkfs("up", &arguments).expect_ok())
+    }
+
     /// Takes the clone up in the foreground, and waits until it is ready.
     #[track_caller]
     pub fn up_in_foreground(&self) -> (Running, Ready) {

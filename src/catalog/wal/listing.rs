@@ -1,0 +1,200 @@
+//! What an archive holds: timelines, their segments, and the gaps between.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::{Form, WalArchive, WalError};
+use crate::pg::wal::segment::history_timeline;
+use crate::pg::wal::{History, SegmentId};
+
+/// All timelines of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Ascending by number.
+    pub timelines: Vec<Timeline>,
+}
+
+/// One timeline of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeline {
+    /// Its number.
+    pub number: u32,
+    /// Where it came from.
+    pub history: History,
+    /// Its whole segments, by number.
+    pub segments: BTreeMap<u64, Segment>,
+    /// Its segments of which only the beginning was archived, by number.
+    pub partial: BTreeMap<u64, Segment>,
+}
+
+/// A segment as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// How; of two files, the one that is fetched.
+    pub form: Form,
+    /// Bytes that it takes in the archive, all its files together.
+    pub stored: u64,
+}
+
+/// Missing segments, though there are earlier and later ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The first missing one.
+    pub first: SegmentId,
+    /// The last missing one.
+    pub last: SegmentId,
+}
+
+impl Timeline {
+    /// Its first and last whole segment.
+    #[must_use]
+    pub fn range(&self) -> Option<(SegmentId, SegmentId)> {
+        let (first, _) = self.segments.first_key_value()?;
+        let (last, _) = self.segments.last_key_value()?;
+        Some((self.id(*first), self.id(*last)))
+    }
+
+    /// What is missing between them, ascending.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        let after = self.segments.keys().skip(1);
+        self.segments
+            .keys()
+            .zip(after)
+            .filter(|(before, after)| after.saturating_sub(**before) > 1)
+            .map(|(before, after)| Gap {
+                first: self.id(before.saturating_add(1)),
+                last: self.id(after.saturating_sub(1)),
+            })
+            .collect()
+    }
+
+    /// The segments of which only the beginning is there, and no more.
+    pub fn partial_ids(&self) -> impl Iterator<Item = SegmentId> {
+        let alone = |number: &&u64| !self.segments.contains_key(number);
+        self.partial
+            .keys()
+            .filter(alone)
+            .map(|number| self.id(*number))
+    }
+
+    /// Bytes that its whole segments take in the archive.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.segments.values().map(|segment| segment.stored).sum()
+    }
+
+    fn id(&self, number: u64) -> SegmentId {
+        SegmentId {
+            timeline: self.number,
+            number,
+        }
+    }
+}
+
+impl WalArchive {
+    /// Lists the archive.
+    ///
+    /// # Errors
+    /// The directory or a history cannot be read. A file that vanishes
+    /// meanwhile (retention deletes old ones) is left out.
+    pub fn list(&self) -> Result<Listing, WalError> {
+        let mut found: BTreeMap<u32, Timeline> = BTreeMap::new();
+        for name in names(&self.dir)? {
+            if let Some(timeline) = history_timeline(&name) {
+                self.timeline(&mut found, timeline)?;
+                continue;
+            }
+            let Some((id, form)) = Form::of(&name, self.size) else {
+                continue;
+            };
+            let Ok(metadata) = fs::metadata(self.dir.join(&name)) else {
+                continue;
+            };
+            let timeline = self.timeline(&mut found, id.timeline)?;
+            let segments = match form.is_partial() {
+                true => &mut timeline.partial,
+                false => &mut timeline.segments,
+            };
+            let segment = segments
+                .entry(id.number)
+                .or_insert(Segment { form, stored: 0 });
+            segment.form = segment.form.min(form);
+            segment.stored = segment.stored.saturating_add(metadata.len());
+        }
+        Ok(Listing {
+            timelines: found.into_values().collect(),
+        })
+    }
+
+    fn timeline<'a>(
+        &self,
+        found: &'a mut BTreeMap<u32, Timeline>,
+        number: u32,
+    ) -> Result<&'a mut Timeline, WalError> {
+        use std::collections::btree_map::Entry;
+        Ok(match found.entry(number) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Timeline {
+                number,
+                history: self.history(number)?,
+                segments: BTreeMap::new(),
+                partial: BTreeMap::new(),
+            }),
+        })
+    }
+
+    /// Whether a segment that is not there is simply after the archive's end.
+    ///
+    /// PostgreSQL takes "not in the archive" for the end of the WAL. Where a
+    /// later segment of the timeline is there, or another timeline branched
+    /// off behind it, that would end recovery at the wrong point.
+    ///
+    /// # Errors
+    /// [`WalError::Gap`] if it is not; the archive cannot be listed, which an
+    /// archive that has gone missing as a whole cannot be either.
+    pub fn check_end(&self, missing: SegmentId) -> Result<(), WalError> {
+        let gap = |later| {
+            Err(WalError::Gap {
+                dir: self.dir.clone(),
+                segment: self.name(missing),
+                later,
+            })
+        };
+        for name in names(&self.dir)? {
+            let segment = Form::of(&name, self.size).map(|(id, _)| id);
+            if let Some(id) = segment.filter(|id| id.timeline == missing.timeline && *id > missing)
+            {
+                return gap(self.name(id));
+            }
+            let Some(timeline) = history_timeline(&name) else {
+                continue;
+            };
+            let ancestors = self.history(timeline)?.ancestors;
+            let left = ancestors.iter().find(|a| a.timeline == missing.timeline);
+            // The segment in which it was left may exist on the new timeline
+            // only, the ones before it only here.
+            let last = left.map(|a| SegmentId::containing(a.end, a.timeline, self.size));
+            if last > Some(missing) {
+                return gap(format!("timeline {timeline}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of a directory's files; what is not UTF-8 is none of an
+/// archive's.
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, WalError> {
+    let list_error = |source| WalError::List {
+        dir: dir.to_owned(),
+        source,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(list_error)? {
+        let name = entry.map_err(list_error)?.file_name();
+        names.extend(name.into_string());
+    }
+    Ok(names)
+}

@@ -1,0 +1,163 @@
+//! How far recovery gets with an archive, from a backup's start on.
+
+use std::collections::BTreeSet;
+
+use super::{Form, WalArchive, WalError};
+use crate::pg::Lsn;
+use crate::pg::wal::page::PAGE_SIZE;
+use crate::pg::wal::scan::{End, Scanner, Timestamp};
+use crate::pg::wal::segment::history_timeline;
+use crate::pg::wal::{History, SegmentId};
+
+/// How many of the last segments are read in search of a transaction's end.
+const SEGMENTS_READ: usize = 64;
+
+/// What recovery along one timeline finds, from a backup's start on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// The timeline and those that lead to it.
+    pub history: History,
+    /// The first and the last segment of the unbroken run that begins with
+    /// the backup's; `None` if the archive lacks already that one.
+    pub segments: Option<(SegmentId, SegmentId)>,
+    /// The segment behind the run, if the archive goes on after it.
+    pub missing: Option<SegmentId>,
+}
+
+/// The end of what recovery can replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WalEnd {
+    /// Where the last whole record ends.
+    pub lsn: Option<Lsn>,
+    /// When the last transaction ended.
+    pub time: Option<Timestamp>,
+}
+
+impl WalArchive {
+    /// The newest timeline that PostgreSQL finds from `timeline` on: numbers
+    /// are tried upwards until one has no history (`findNewestTimeLine`).
+    ///
+    /// # Errors
+    /// The archive cannot be listed.
+    pub fn newest_timeline(&self, timeline: u32) -> Result<u32, WalError> {
+        let known: BTreeSet<u32> = super::listing::names(&self.dir)?
+            .iter()
+            .filter_map(|name| history_timeline(name))
+            .collect();
+        let mut newest = timeline;
+        while let Some(next) = newest.checked_add(1).filter(|next| known.contains(next)) {
+            newest = next;
+        }
+        Ok(newest)
+    }
+
+    /// How far recovery gets along `timeline` that begins at `start`, by the
+    /// names of the archive's files.
+    ///
+    /// # Errors
+    /// The archive or a history cannot be read.
+    pub fn reach(&self, start: Lsn, timeline: u32) -> Result<Reach, WalError> {
+        let history = self.history(timeline)?;
+        let there: BTreeSet<SegmentId> = super::listing::names(&self.dir)?
+            .iter()
+            .filter_map(|name| Form::of(name, self.size))
+            .map(|(id, _)| id)
+            .collect();
+        let mut run = None;
+        let mut number = SegmentId::containing(start, timeline, self.size).number;
+        while let Some(id) = self.on_history(&history, number, &there) {
+            run = Some((run.map_or(id, |(first, _)| first), id));
+            number = number.saturating_add(1);
+        }
+        let behind = SegmentId { timeline, number };
+        let behind = SegmentId {
+            timeline: history.timeline_at(behind.start(self.size)),
+            number,
+        };
+        let goes_on = there.iter().any(|id| {
+            id.number > number && history.timeline_at(id.start(self.size)) == id.timeline
+        });
+        Ok(Reach {
+            history,
+            segments: run,
+            missing: goes_on.then_some(behind),
+        })
+    }
+
+    /// The segment of that number on a history. A timeline may have been left
+    /// in its middle; then the younger one's file holds both parts.
+    fn on_history(
+        &self,
+        history: &History,
+        number: u64,
+        there: &BTreeSet<SegmentId>,
+    ) -> Option<SegmentId> {
+        let id = |timeline| SegmentId { timeline, number };
+        let start = id(history.timeline).start(self.size);
+        let last_byte = Lsn(start.0.saturating_add(self.size.bytes() - 1));
+        [history.timeline_at(last_byte), history.timeline_at(start)]
+            .into_iter()
+            .map(id)
+            .find(|id| there.contains(id))
+    }
+
+    /// Where the run ends, found by reading its last segments.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or is damaged.
+    pub fn end_of(&self, reach: &Reach) -> Result<WalEnd, WalError> {
+        let mut end = WalEnd::default();
+        let Some((first, last)) = reach.segments else {
+            return Ok(end);
+        };
+        let numbers = (first.number..=last.number).rev().take(SEGMENTS_READ);
+        for number in numbers {
+            let start = SegmentId { number, ..last }.start(self.size);
+            let timelines = [last.timeline, reach.history.timeline_at(start)];
+            let scanner = self.scan_first(timelines, number)?;
+            end.lsn = end.lsn.or(scanner.last_end());
+            if let Some((_, last)) = scanner.times() {
+                end.time = Some(last);
+                break;
+            }
+        }
+        Ok(end)
+    }
+
+    fn scan_first(&self, timelines: [u32; 2], number: u64) -> Result<Scanner, WalError> {
+        for timeline in timelines {
+            let id = SegmentId { timeline, number };
+            if self.open_segment(id)?.is_some() {
+                return self.scan(id);
+            }
+        }
+        Ok(Scanner::new(Lsn(0)))
+    }
+
+    fn scan(&self, id: SegmentId) -> Result<Scanner, WalError> {
+        let mut scanner = Scanner::new(id.start(self.size));
+        let Some(mut source) = self.open_segment(id)? else {
+            return Ok(scanner);
+        };
+        self.read_segment(id, &mut source, &mut |chunk| {
+            chunk.chunks(PAGE_SIZE).for_each(|page| scanner.page(page));
+            Ok(())
+        })?;
+        Ok(scanner)
+    }
+
+    /// Reads all records of a segment that begin and end in it.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn check_records(&self, id: SegmentId) -> Result<(), WalError> {
+        match self.scan(id)?.end() {
+            Some(End::Damaged { at, problem }) => Err(WalError::Record {
+                path: self.dir.join(self.name(id)),
+                at,
+                problem,
+            }),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `pbkfs wal list`: what the WAL archives of a catalog hold.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::common::human_bytes;
+use super::exit::Code;
+use super::{Verbosity, log};
+use crate::catalog::Catalog;
+use crate::catalog::wal::{Timeline, WalArchive};
+use crate::pg::Lsn;
+use crate::session::SessionError;
+
+/// Look at the catalog's WAL archive
+#[derive(Debug, Args)]
+#[command(
+    subcommand_value_name = "WHAT",
+    after_help = "Example:\n  pbkfs wal list -B /srv/backup --instance main"
+)]
+pub struct WalArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    List(ListArgs),
+}
+
+/// List timelines, their segments, and what is missing between them
+///
+/// With --json, names and values are those of pg_probackup's show --archive.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pbkfs wal list -B /srv/backup
+  pbkfs wal list -B /srv/backup --instance main --json | jq '.[].timelines[].\"lost-segments\"'")]
+pub struct ListArgs {
+    /// The pg_probackup catalog
+    #[arg(short = 'B', long = "backup-path", value_name = "CATALOG")]
+    catalog: PathBuf,
+    /// Only this instance
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct InstanceReport {
+    instance: String,
+    timelines: Vec<TimelineReport>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TimelineReport {
+    tli: u32,
+    parent_tli: u32,
+    switchpoint: String,
+    min_segno: String,
+    max_segno: String,
+    n_segments: usize,
+    /// In bytes, as stored.
+    size: u64,
+    status: &'static str,
+    lost_segments: Vec<LostReport>,
+    /// Segments of which only the beginning is there.
+    partial_segments: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct LostReport {
+    begin_segno: String,
+    end_segno: String,
+}
+
+impl TimelineReport {
+    fn new(archive: &WalArchive, timeline: &Timeline) -> Self {
+        let parent = timeline.history.parent();
+        let range = timeline.range();
+        let lost_segments: Vec<LostReport> = timeline
+            .gaps()
+            .iter()
+            .map(|gap| LostReport {
+                begin_segno: archive.name(gap.first),
+                end_segno: archive.name(gap.last),
+            })
+            .collect();
+        Self {
+            tli: timeline.number,
+            parent_tli: parent.map_or(0, |parent| parent.timeline),
+            switchpoint: parent.map_or(Lsn(0), |parent| parent.end).to_string(),
+            min_segno: range.map_or(String::new(), |(first, _)| archive.name(first)),
+            max_segno: range.map_or(String::new(), |(_, last)| archive.name(last)),
+            n_segments: timeline.segments.len(),
+            size: timeline.stored(),
+            status: if lost_segments.is_empty() {
+                "OK"
+            } else {
+                "DEGRADED"
+            },
+            lost_segments,
+            partial_segments: timeline.partial_ids().map(|id| archive.name(id)).collect(),
+        }
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    let What::List(args) = &args.what;
+    log::init(verbosity, None);
+    let catalog = Catalog::open(&args.catalog)?;
+    let names = match &args.instance {
+        Some(name) => vec![name.clone()],
+        None => catalog.instances()?,
+    };
+    let mut reports = Vec::new();
+    for name in names {
+        let archive = WalArchive::open(&catalog.instance(&name)?)?;
+        // pg_probackup lists the newest first.
+        let timelines = archive.list()?.timelines;
+        reports.push(InstanceReport {
+            instance: name,
+            timelines: timelines
+                .iter()
+                .rev()
+                .map(|timeline| TimelineReport::new(&archive, timeline))
+                .collect(),
+        });
+    }
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&reports).unwrap_or_default()
+        );
+    } else {
+        reports.iter().for_each(print);
+    }
+    Ok(Code::Done)
+}
+
+fn print(report: &InstanceReport) {
+    println!("instance {}", report.instance);
+    if report.timelines.is_empty() {
+        println!("    its WAL archive is empty");
+    }
+    for timeline in &report.timelines {
+        let parent = match timeline.parent_tli {
+            0 => String::new(),
+            parent => format!(", from {parent} at {}", timeline.switchpoint),
+        };
+        println!(
+            "    timeline {}{parent}: {} to {}, {} segments, {}, {}",
+            timeline.tli,
+            timeline.min_segno,
+            timeline.max_segno,
+            timeline.n_segments,
+            human_bytes(timeline.size),
+            timeline.status,
+        );
+        for gap in &timeline.lost_segments {
+            println!("        missing {} to {}", gap.begin_segno, gap.end_segno);
+        }
+        for name in &timeline.partial_segments {
+            println!("        only the beginning of {name}");
+        }
+    }
+}

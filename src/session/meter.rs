@@ -1,0 +1,85 @@
+//! How far a recovery is, for whoever waits: one line that changes on a
+//! terminal, a line every few seconds in the log otherwise.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use crate::pg::Lsn;
+use crate::server::Replay;
+
+/// How often the log gets a line.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+
+/// The display of one recovery.
+pub struct Meter {
+    target: String,
+    terminal: bool,
+    shown: bool,
+    begun: Option<(Instant, Lsn)>,
+    logged: Instant,
+}
+
+impl Meter {
+    /// A display for a recovery to `target`.
+    #[must_use]
+    pub fn new(target: String) -> Self {
+        Self {
+            target,
+            terminal: io::stderr().is_terminal(),
+            shown: false,
+            begun: None,
+            logged: Instant::now(),
+        }
+    }
+
+    /// Shows how far it is.
+    pub fn show(&mut self, replay: &Replay) {
+        let Some(lsn) = replay.lsn else { return };
+        let (begun, first) = *self.begun.get_or_insert((Instant::now(), lsn));
+        if !self.terminal && self.logged.elapsed() < LOG_EVERY {
+            return;
+        }
+        let line = format!(
+            "replayed to {lsn}{}, {}; target: {}",
+            replay
+                .time
+                .as_ref()
+                .map_or(String::new(), |time| format!(" ({time})")),
+            rate(lsn.0.saturating_sub(first.0), begun.elapsed()),
+            self.target
+        );
+        if self.terminal {
+            // A line that cannot be shown is not missed.
+            let _ = write!(io::stderr(), "\r\x1b[K{line}");
+            self.shown = true;
+        } else {
+            tracing::info!("{line}");
+            self.logged = Instant::now();
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = writeln!(io::stderr());
+        }
+    }
+}
+
+fn rate(bytes: u64, elapsed: Duration) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let megabytes = bytes as f64 / f64::from(1 << 20);
+    format!("{:.1} MiB/s", megabytes / elapsed.as_secs_f64().max(0.001))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_per_second() {
+        assert_eq!(rate(10 << 20, Duration::from_secs(4)), "2.5 MiB/s");
+        assert_eq!(rate(0, Duration::ZERO), "0.0 MiB/s");
+    }
+}

@@ -1,0 +1,474 @@
+//! Point-in-time recovery on a mount: every way to name a point leads to what
+//! the live cluster answered there, and an archive that cannot lead there stops
+//! recovery instead of ending it somewhere else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use common::fixture::{RestorePoint, flip_byte, recorded};
+use common::session::LIMIT;
+use common::{
+    Clone, Listing, OsUser, PgTools, Running, Sandbox, assert_nothing_stays, eventually, refused,
+    run,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The last ARCHIVE backup before the restore points.
+const BACKUP: &str = "TOW7K6";
+
+/// A segment between that backup and the last restore point.
+const MIDDLE: &str = "00000001000000000000004D";
+
+/// What is done to a stored segment.
+type Damage = fn(&Path);
+
+/// pbkfs run by root, on a catalog of the user that PostgreSQL runs as.
+fn sandbox() -> Sandbox {
+    Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", OsUser::root())
+}
+
+fn points(sandbox: &Sandbox) -> [RestorePoint; 3] {
+    sandbox.fixture.restore_points().try_into().unwrap()
+}
+
+fn set(key: &str, value: &str) -> [String; 2] {
+    ["--set".to_owned(), format!("recovery.{key}={value}")]
+}
+
+/// `--set recovery.KEY=VALUE` for each.
+fn sets(values: &[(&str, &str)]) -> Vec<String> {
+    values
+        .iter()
+        .flat_map(|(key, value)| set(key, value))
+        .collect()
+}
+
+fn strs(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+#[track_caller]
+fn assert_at(pg: &PgTools, conninfo: &str, point: &RestorePoint) {
+    let answer = pg.psql(conninfo, &point.db, &point.sql);
+    assert_eq!(answer, point.answer, "{point:?}");
+}
+
+fn up_to(clone: &Clone<'_>, values: &[(&str, &str)]) -> common::Ready {
+    clone.up_with(&strs(&sets(values)))
+}
+
+/// What `up` says when recovery to there does not work.
+fn fails(clone: &Clone<'_>, values: &[(&str, &str)]) -> common::Output {
+    let arguments = [vec!["--detach".to_owned()], sets(values)].concat();
+    clone.pbkfs("up", &strs(&arguments))
+}
+
+#[test]
+fn every_point_is_reached_by_name_lsn_time_and_xid() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    for point in points(&sandbox) {
+        let ways = [
+            ("name", &point.name),
+            ("lsn", &point.lsn),
+            ("time", &point.time),
+            ("xid", &point.xid),
+        ];
+        for (key, value) in ways {
+            let clone = sandbox.profile(BACKUP).throw_away().write();
+            let ready = up_to(&clone, &[(key, value)]);
+            assert_at(&pg, ready.conninfo(), &point);
+            let in_recovery = pg.psql(ready.conninfo(), "postgres", "select pg_is_in_recovery()");
+            assert_eq!(in_recovery, "f");
+            clone.down();
+            assert_nothing_stays(&sandbox);
+        }
+    }
+    // Each promotion made a timeline, and none of them came here.
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+#[test]
+fn archive_backups_start_as_soon_as_they_are_consistent() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let backups = sandbox.fixture.backups();
+    let archive: Vec<_> = backups.iter().filter(|backup| !backup.stream).collect();
+    assert_eq!(archive.len(), 2);
+    for backup in archive {
+        let clone = sandbox.profile(&backup.id).throw_away().write();
+        let ready = clone.up();
+        for expectation in sandbox.fixture.expectations(&backup.id) {
+            let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
+            assert_eq!(answer, expectation.answer, "{}: {expectation:?}", backup.id);
+        }
+        pg.psql(ready.conninfo(), "shop", "create table mine as select 1");
+        clone.down();
+        assert_nothing_stays(&sandbox);
+    }
+}
+
+#[test]
+fn an_ordinary_user_recovers_too() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::new("pg15-chain", OsUser::postgres());
+    let [_, point, _] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let ready = up_to(&clone, &[("name", &point.name)]);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn latest_replays_the_whole_archive() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let newest = sandbox.fixture.newest();
+    for backup in [BACKUP, "TOW7J7"] {
+        let clone = sandbox.profile(backup).throw_away().write();
+        if backup == "TOW7J7" {
+            // The archive begins only behind this STREAM backup.
+            refused(
+                &fails(&clone, &[("target", "latest")]),
+                4,
+                "needs the WAL segment",
+            );
+            continue;
+        }
+        let ready = up_to(&clone, &[("target", "latest")]);
+        // The archive ends where the newest backup was taken.
+        for expectation in sandbox.fixture.expectations(&newest) {
+            let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
+            assert_eq!(answer, expectation.answer, "{expectation:?}");
+        }
+        clone.down();
+    }
+}
+
+#[test]
+fn at_takes_the_newest_backup_that_ended_before() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, point, _] = points(&sandbox);
+    let clone = sandbox.profile("latest").throw_away().write();
+    let ready = clone.up_with(&["--at", &point.time]);
+    assert_eq!(ready.backup, BACKUP);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+
+    let before_all = clone.pbkfs("up", &["--detach", "--at", "2026-11-22 07:00:00Z"]);
+    refused(&before_all, 4, "no restorable backup that ended before");
+    let unclear = clone.pbkfs("up", &["--detach", "--at", "2026-11-22 07:31:23"]);
+    refused(&unclear, 2, "offset from UTC");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_broken_archive_stops_recovery_and_names_the_segment() {
+    common::require_everything();
+    let sandbox = sandbox();
+    let stored = sandbox.fixture.wal(&format!("{MIDDLE}.gz"));
+    let good = fs::read(&stored).unwrap();
+    let last = ("name", "after_mistake");
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let damages: [(&str, Damage); 4] = [
+        ("truncated", |path| {
+            let length = fs::metadata(path).unwrap().len();
+            fs::File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_len(length / 2)
+                .unwrap();
+        }),
+        ("flipped", |path| {
+            flip_byte(path, fs::metadata(path).unwrap().len() / 2)
+        }),
+        ("unreadable", |path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap()
+        }),
+        ("missing", |path| fs::remove_file(path).unwrap()),
+    ];
+    for (what, damage) in damages {
+        damage(&stored);
+        let output = fails(&clone, &[last]);
+        println!("{what}: {output}");
+        refused(&output, 7, MIDDLE);
+        assert_nothing_stays(&sandbox);
+        let _ = fs::remove_file(&stored);
+        fs::write(&stored, &good).unwrap();
+        OsUser::postgres().own(&stored);
+    }
+    fs::remove_file(&stored).unwrap();
+    // Known before anything is started.
+    refused(&fails(&clone, &[("target", "latest")]), 4, MIDDLE);
+    // What lies before the gap can still be reached.
+    up_to(&clone, &[("name", "also_good")]);
+    clone.down();
+}
+
+#[test]
+fn an_archive_that_the_server_may_not_read_is_named_before_the_start() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let output = clone.pbkfs("up", &["--detach"]);
+    refused(
+        &output,
+        4,
+        "the user postgres, as whom PostgreSQL runs, cannot fetch WAL",
+    );
+    refused(&output, 4, "recovery.restore_command");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_target_outside_the_archive_is_answered_with_what_it_holds() {
+    common::require_everything();
+    let sandbox = sandbox();
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let held = "from backup TOW7K6 on, timeline 1 can be recovered from 0/4B000B8 \
+                (2026-11-22 07:31:18.000000+00) to 0/6100";
+    for (key, value, side) in [
+        ("time", "2026-11-22 07:31:00Z", "before"),
+        ("time", "2026-11-22 09:00:00Z", "after"),
+        ("lsn", "0/4A00028", "before"),
+        ("lsn", "0/7000000", "after"),
+        ("name", "never_made", "not in the WAL"),
+    ] {
+        let output = fails(&clone, &[(key, value)]);
+        refused(&output, 4, side);
+        refused(&output, 4, held);
+        assert_nothing_stays(&sandbox);
+    }
+    let plan = clone
+        .pbkfs("plan", &["--json", "--at", "2026-11-22 07:31:23Z"])
+        .expect_ok();
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    assert!(
+        plan["recoverable"].as_str().unwrap().starts_with(held),
+        "{plan}"
+    );
+    assert_eq!(
+        plan["recovery_target"],
+        "time 2026-11-22 07:31:23.000000+00"
+    );
+    let both = fails(&clone, &[("xid", "5"), ("name", "x")]);
+    refused(&both, 2, "recovery.xid and recovery.name");
+}
+
+#[test]
+fn a_diff_remembers_how_far_it_was_recovered() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [first, second, third] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).write();
+
+    // Paused, nothing is decided yet: it can go on, but not back.
+    let ready = up_to(&clone, &[("lsn", &second.lsn), ("action", "pause")]);
+    assert_at(&pg, ready.conninfo(), &second);
+    let write = pg.try_psql(ready.conninfo(), "shop", "create table t ()");
+    assert!(write.stderr.contains("read-only transaction"), "{write}");
+    clone.down();
+    let back = fails(&clone, &[("lsn", &first.lsn)]);
+    refused(&back, 5, "fresh diff_dir");
+    refused(&back, 5, &second.lsn);
+    let ready = up_to(&clone, &[("lsn", &third.lsn)]);
+    assert_at(&pg, ready.conninfo(), &third);
+    pg.psql(
+        ready.conninfo(),
+        "shop",
+        "create table mine as select 42 as x",
+    );
+    clone.down();
+
+    // Promoted, it has a history of its own.
+    for other in [
+        ("lsn", second.lsn.as_str()),
+        ("target", "latest"),
+        ("target", "immediate"),
+    ] {
+        refused(&fails(&clone, &[other]), 5, "fresh diff_dir");
+    }
+    for same in [&[("lsn", third.lsn.as_str())][..], &[]] {
+        let ready = up_to(&clone, same);
+        let mine = pg.psql(ready.conninfo(), "shop", "select x from mine");
+        assert_eq!(mine, "42");
+        clone.down();
+    }
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_used_stream_clone_cannot_be_recovered_any_more() {
+    common::require_everything();
+    let sandbox = sandbox();
+    let clone = sandbox.profile("TOW7JV").write();
+    clone.up();
+    clone.down();
+    refused(
+        &fails(&clone, &[("name", "also_good")]),
+        5,
+        "without replaying the archive",
+    );
+    clone.up();
+    clone.down();
+}
+
+#[test]
+fn a_stream_backup_recovers_with_the_archive_behind_it() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, _, point] = points(&sandbox);
+    let clone = sandbox.profile("TOW7JV").throw_away().write();
+    let ready = up_to(&clone, &[("name", &point.name)]);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+}
+
+#[test]
+fn a_shutdown_at_the_target_is_a_success() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, point, _] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).write();
+    let target = ("name", point.name.as_str());
+    let arguments = sets(&[target, ("action", "shutdown")]);
+    let output = clone.pbkfs("up", &strs(&arguments));
+    assert_eq!(output.code(), Some(0), "{output}");
+    assert_nothing_stays(&sandbox);
+    let ready = up_to(&clone, &[target]);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+}
+
+/// A restore_command that takes its time, so that there is a middle.
+fn slow(sandbox: &Sandbox) -> String {
+    let archive = sandbox.fixture.wal("");
+    let archive = archive.display();
+    format!(
+        "sleep 0.4; case %f in *.history) exit 1;; esac; \
+         gzip -dc {archive}%f.gz > %p.tmp && mv %p.tmp %p"
+    )
+}
+
+/// Kills `victim` in the middle of the replay, and recovers again.
+fn killed_in_the_middle(victim: impl Fn(&Running, &Path)) {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, _, point] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).write();
+    let values = [
+        ("name", point.name.as_str()),
+        ("restore_command", &slow(&sandbox)),
+    ];
+    let arguments = sets(&values);
+    let running = Running::spawn(&mut clone.command("up", &strs(&arguments)));
+    let restored: PathBuf = clone.target.join("pg_wal/00000001000000000000004C");
+    eventually("half of the WAL is replayed", LIMIT, || restored.exists());
+    victim(&running, &clone.target);
+    let output = running.wait_or_kill(LIMIT).unwrap_or_else(|output| output);
+    assert!(!output.status.success(), "{output}");
+
+    let ready = up_to(&clone, &[("name", &point.name)]);
+    assert_at(&pg, ready.conninfo(), &point);
+    pg.amcheck(ready.conninfo());
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_kill_of_pbkfs_in_mid_replay_loses_nothing() {
+    killed_in_the_middle(|running, _| running.signal(Signal::SIGKILL));
+}
+
+#[test]
+fn a_kill_of_the_server_in_mid_replay_loses_nothing() {
+    killed_in_the_middle(|_, target| {
+        let file = fs::read_to_string(target.join("postmaster.pid")).unwrap();
+        let pid = file.lines().next().unwrap().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    });
+}
+
+#[test]
+fn the_list_agrees_with_pg_probackup() {
+    common::require_root();
+    for fixture in common::FIXTURES {
+        let sandbox = Sandbox::root(fixture);
+        let mut list = sandbox.pbkfs();
+        list.args(["wal", "list", "--json", "-B"])
+            .arg(&sandbox.fixture.catalog);
+        let listed: serde_json::Value =
+            serde_json::from_str(&run(&mut list, LIMIT).expect_ok()).unwrap();
+        let shown = fs::read_to_string(recorded(fixture).join("show-archive.json")).unwrap();
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(listed[0]["instance"], shown[0]["instance"]);
+        let listed = listed[0]["timelines"].as_array().unwrap();
+        let shown = shown[0]["timelines"].as_array().unwrap();
+        assert_eq!(listed.len(), shown.len());
+        for (listed, shown) in listed.iter().zip(shown) {
+            for key in [
+                "tli",
+                "parent-tli",
+                "switchpoint",
+                "min-segno",
+                "max-segno",
+                "n-segments",
+                "size",
+                "status",
+                "lost-segments",
+            ] {
+                assert_eq!(listed[key], shown[key], "{fixture} {key}");
+            }
+        }
+    }
+}
+
+/// PostgreSQL takes 1 to 125 for "not in the archive".
+#[test]
+fn wal_get_exits_so_that_recovery_stops_on_every_failure() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-chain");
+    let destination = sandbox.path("RECOVERYXLOG");
+    let get = |arguments: &[&str]| {
+        let mut command = sandbox.pbkfs();
+        command.arg("wal-get").args(arguments);
+        run(&mut command, LIMIT).code()
+    };
+    let catalog = sandbox.fixture.catalog.to_str().unwrap();
+    let to = destination.to_str().unwrap();
+    let archive = ["-B", catalog, "--instance", "main"];
+    assert_eq!(get(&[&archive[..], &[MIDDLE, to]].concat()), Some(0));
+    assert_eq!(fs::metadata(&destination).unwrap().len(), 1 << 20);
+    fs::remove_file(&destination).unwrap();
+    let missing = "000000010000000000000099";
+    assert_eq!(get(&[&archive[..], &[missing, to]].concat()), Some(1));
+    assert_eq!(
+        get(&[&archive[..], &["00000002.history", to]].concat()),
+        Some(1)
+    );
+    assert_eq!(get(&[&archive[..], &["nonsense", to]].concat()), Some(200));
+    assert_eq!(
+        get(&["-B", "/nonexistent", "--instance", "main", missing, to]),
+        Some(200)
+    );
+    assert_eq!(
+        get(&["-B", catalog, "--instance", "other", missing, to]),
+        Some(200)
+    );
+    assert_eq!(get(&["--no-such-option"]), Some(200));
+    assert_eq!(
+        get(&[&archive[..], &[MIDDLE, "/nonexistent/x"]].concat()),
+        Some(200)
+    );
+    assert!(!destination.exists());
+}
