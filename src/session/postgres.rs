@@ -83,7 +83,7 @@ impl Preparation {
         &self,
         plan: &Plan,
         place: &Place,
-        started: &mut dyn FnMut(Server) -> SharedServer,
+        started: &mut dyn FnMut(Server) -> Result<SharedServer, SessionError>,
         signals: &Signals,
     ) -> Result<Started, SessionError> {
         let conf = Conf::read(&plan.target)?;
@@ -97,7 +97,7 @@ impl Preparation {
         let run_as = self.run_as.as_ref();
         let recovery = recovered::begin(&plan.target, self.recovery.as_ref(), run_as)?;
         let config = self.config(plan, place, &conf, recovery)?;
-        let server = started(Server::start(config)?);
+        let server = started(Server::start(config)?)?;
         let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
         let waited = server.borrow_mut().wait_for(
             recovery.map_or(Goal::Answer, Recovery::goal),

@@ -15,7 +15,7 @@ use super::state::{Phase, State, process_start};
 use super::undo::Undo;
 use super::{SessionError, Signals, down, layers, target};
 use crate::profile::{LockBackups, Plan};
-use crate::server::{Setting, StopMode};
+use crate::server::{Server, Setting, StopMode};
 
 /// How often the session looks whether everything still runs.
 const WATCH: Duration = Duration::from_millis(50);
@@ -199,12 +199,19 @@ impl Up<'_> {
         Self: 'u,
     {
         let patience = self.plan.postgres.stop_timeout;
-        let mut started = |server| {
+        let mut started = |server: Server| {
+            let pid = server.pid();
             let server: SharedServer = Rc::new(RefCell::new(server));
             running.server = Some(server.clone());
             let (stopped, signals) = (server.clone(), self.signals.clone());
             undo.push("the server", move || stop(&stopped, patience, &signals));
-            server
+            // Known from now on to whoever has to finish our work: recovery
+            // may take long, and we may be killed meanwhile.
+            progress.change(|state| {
+                state.server_pid = Some(pid);
+                state.server_start = process_start(pid);
+            })?;
+            Ok(server)
         };
         let outcome = preparation.start(self.plan, progress.place(), &mut started, self.signals)?;
         if outcome == Started::ShutDown {
@@ -218,8 +225,6 @@ impl Up<'_> {
         progress.change(|state| {
             state.conninfo = Some(server.conninfo());
             state.port = Some(server.config().port);
-            state.server_pid = Some(server.pid());
-            state.server_start = process_start(server.pid());
         })
     }
 
