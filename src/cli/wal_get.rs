@@ -69,7 +69,7 @@ struct AheadArgs {
 /// early.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example, in postgresql.conf:
+Example:
   restore_command = 'pbkfs wal-get -B /srv/backup --instance main %f %p'")]
 pub struct WalGetArgs {
     #[command(flatten)]
