@@ -71,7 +71,7 @@ fn every_command_has_a_page_and_an_example() {
             page.contains(".SH EXAMPLES"),
             "pbkfs-{command}.1 shows no example"
         );
-        let reference = format!("pbkfs\\-{command}(1)");
+        let reference = format!("pbkfs\\-{}(1)", command.replace('-', "\\-"));
         assert!(main.contains(&reference), "pbkfs.1 does not name {command}");
         count += 1;
     }
