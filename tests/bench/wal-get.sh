@@ -18,10 +18,11 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/pbkfs-bench.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 zstd -dc postgres/fixtures/pg17-chain/catalog.tar.zst | tar -x --no-same-owner -C "$work"
 catalog=$work/catalog
-segment=$(cd "$catalog/wal/main" && ls -S | grep -E '^[0-9A-F]{24}\.gz$' | head -n 1)
-segment=${segment%.gz}
-[ -n "$segment" ] || { echo "no compressed segment in the fixture" >&2; exit 1; }
-gzip -dc "$catalog/wal/main/$segment.gz" >"$work/plain"
+# The fixture's segments are of 16 MB, but plain; level 1 is what archive-push
+# --compress takes unless told otherwise.
+segment=$(cd "$catalog/wal/main" && printf '%s\n' 0000000100000000000000?? | sed -n 2p)
+cp "$catalog/wal/main/$segment" "$work/plain"
+gzip -1 "$catalog/wal/main/$segment"
 echo "segment $segment: $(stat -c %s "$catalog/wal/main/$segment.gz") bytes compressed," \
     "$(stat -c %s "$work/plain") plain; $rounds rounds"
 
