@@ -7,7 +7,7 @@ use clap::Args;
 use super::common::{ProfileArgs, human_bytes};
 use super::exit::Code;
 use super::{Verbosity, log};
-use crate::session::{self, Counts, METRICS, SessionError, Status};
+use crate::session::{self, Counts, METRICS, SessionError, State, Status};
 
 /// Show what runs: on which backup, since when, how to connect
 ///
@@ -105,15 +105,26 @@ fn print(status: &Status, every_counter: bool) {
         None => {}
     }
     match status.word {
-        "dead" => println!("  its pbkfs was killed; finish its work with pbkfs down"),
+        "dead" => println!(
+            "  its pbkfs was killed; finish its work: {}",
+            way_out(state)
+        ),
         "failed" => {
             line(
                 "error",
                 state.error.as_deref().unwrap_or("no reason was kept"),
             );
-            println!("  clear it away with pbkfs down");
+            println!("  clear it away: {}", way_out(state));
         }
         _ => {}
+    }
+}
+
+/// The command that ends a session, to be copied.
+fn way_out(state: &State) -> String {
+    match &state.profile {
+        Some(profile) => format!("pbkfs down {}", profile.display()),
+        None => format!("pbkfs unmount -D {}", state.target.display()),
     }
 }
 

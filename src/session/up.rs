@@ -116,7 +116,10 @@ impl Up<'_> {
     fn first_state(&self, target: &Path) -> State {
         let plan = self.plan;
         let mut state = State::begin(target);
-        state.profile = self.profile.map(Path::to_owned);
+        // So that it can be named from any directory.
+        state.profile = self
+            .profile
+            .map(|path| std::path::absolute(path).unwrap_or(path.to_owned()));
         state.catalog.clone_from(&plan.catalog);
         state.instance.clone_from(&plan.instance);
         state.diff_dir = plan.diff_dir.clone().filter(|_| !self.read_only);
