@@ -128,6 +128,14 @@ impl DiffLock {
     }
 }
 
+impl Drop for DiffLock {
+    fn drop(&mut self) {
+        // Closing releases it too, but not before a child that was forked at
+        // this moment has closed its copy of the descriptor.
+        let _ = self.file.unlock();
+    }
+}
+
 fn make_directory(root: &Path) -> Result<(), DiffError> {
     use std::os::unix::fs::DirBuilderExt;
     match fs::DirBuilder::new().mode(0o700).create(root) {
