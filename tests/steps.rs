@@ -774,14 +774,14 @@ fn an_unmount_that_loses_something_says_so() {
     fs::create_dir(&small).unwrap();
     let mut mount = Command::new("mount");
     mount
-        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
         .arg(&small);
     run(&mut mount, LIMIT).expect_ok();
     steps.diff = small.join("diff");
     steps.mount_with_diff("latest").expect_ok();
-    // The commit at the end needs room for these names.
-    let fill = "i=0; while [ $i -lt 1500 ]; do : > \"$1-$i\"; i=$((i+1)); done
-                head -c 1200000 /dev/zero > \"$1\" || true";
+    // The names need more room than the store has reserved, and there is none.
+    let fill = "head -c 3000000 /dev/zero > \"$1\" || true
+                i=0; while [ $i -lt 5000 ]; do : > \"$1-$i\"; i=$((i+1)); done";
     steps.in_mount(
         fill,
         "a-name-as-long-as-it-takes-to-fill-a-page-of-the-store",
