@@ -31,7 +31,7 @@ pub enum DiffError {
     /// The diff belongs to another backup.
     #[error(
         "the diff {} belongs to backup {bound} and cannot be used with {wanted}; \
-         use that backup again, or another diff directory for this one",
+         use that backup again, or another diff_dir for this one",
         path.display()
     )]
     BoundElsewhere {
