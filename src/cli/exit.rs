@@ -74,6 +74,7 @@ impl Code {
             | SessionError::NoAnswer { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
+            | SessionError::TargetParentMissing { .. }
             | SessionError::Io { .. }
             | SessionError::BadState { .. }
             | SessionError::MountGone { .. } => Self::Failed,

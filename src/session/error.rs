@@ -214,6 +214,15 @@ pub enum SessionError {
         /// The mount point.
         target: PathBuf,
     },
+    /// Nor is there the directory that the mount point would be made in.
+    #[error("cannot make the mount point {}: the directory {} does not exist; make it first",
+        target.display(), parent.display())]
+    TargetParentMissing {
+        /// The mount point.
+        target: PathBuf,
+        /// The directory above it.
+        parent: PathBuf,
+    },
     /// A mount that is to be taken away is not of pbkfs.
     #[error("{} is a mount of something else ({kind}), not of pbkfs; it was left alone", target.display())]
     NotOurs {

@@ -66,7 +66,7 @@ fn open_diff(
         None => throw_away_dir(&plan.target),
     };
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
-    if plan.diff_dir.is_none() && !dir.exists() {
+    if plan.diff_dir.is_none() {
         let dir = dir.clone();
         undo.push("the throw-away diff", move || down::remove_diff(&dir));
     }
@@ -118,16 +118,42 @@ fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, Sessio
     Ok(format!("PG_{version}_{}", control.catalog_version_no))
 }
 
-/// A directory beside the target, on the same disk most likely; the clone's
-/// writes can be large, so it is not for /run or /tmp.
+/// A new directory beside the target, on the same disk most likely; the clone's
+/// writes can be large, so it is not for /run or /tmp. One that is there was
+/// left by a power failure, and what it holds was never made durable.
 fn throw_away_dir(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let name = format!(".{name}.pbkfs-{}", std::process::id());
     let beside = target.parent().unwrap_or(Path::new("/"));
     let writable = nix::unistd::access(beside, nix::unistd::AccessFlags::W_OK).is_ok();
-    if writable {
-        beside.join(name)
+    let parent = if writable {
+        beside
     } else {
-        Path::new("/var/tmp").join(name)
+        Path::new("/var/tmp")
+    };
+    let mut dir = parent.join(&name);
+    let mut n = 1;
+    while dir.symlink_metadata().is_ok() {
+        dir = parent.join(format!("{name}.{n}"));
+        n += 1;
+    }
+    dir
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_throw_away_diff_is_never_one_that_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("main");
+        let first = throw_away_dir(&target);
+        assert_eq!(first.parent(), Some(dir.path()));
+        fs::create_dir(&first).unwrap();
+        let second = throw_away_dir(&target);
+        assert!(first != second && !second.exists());
     }
 }

@@ -72,6 +72,7 @@ impl Preparation {
             recovery_target: &target,
             limits: &[],
             preload: &[],
+            throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
         })?)
     }
@@ -168,6 +169,7 @@ impl Preparation {
             recovery_target: &target,
             limits: &limits,
             preload: &preload,
+            throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
         })?;
         Ok(ServerConfig {
