@@ -553,6 +553,9 @@ fn dead_endpoint(user: OsUser) {
     let output = steps.in_mount("cat \"$1\"", "kept", "");
     let dead = "Transport endpoint is not connected";
     assert!(output.stderr.contains(dead), "{output}");
+    let status = steps.pbkfs("status", &[]).expect_ok();
+    let way_out = format!("pbkfs unmount -D {}\n", steps.target.display());
+    assert!(status.contains(&way_out), "{status}");
     let said = steps.unmount(&[]).expect_ok();
     assert!(said.contains("had died"), "{said}");
     assert_nothing_stays(&steps.sandbox);
