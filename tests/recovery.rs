@@ -174,7 +174,8 @@ fn at_takes_the_newest_backup_that_ended_before() {
 #[test]
 fn a_broken_archive_stops_recovery_and_names_the_segment() {
     common::require_everything();
-    let sandbox = sandbox();
+    // Root could read what is unreadable.
+    let sandbox = Sandbox::new("pg15-chain", OsUser::postgres());
     let stored = sandbox.fixture.wal(&format!("{MIDDLE}.gz"));
     let good = fs::read(&stored).unwrap();
     let last = ("name", "after_mistake");
@@ -215,18 +216,51 @@ fn a_broken_archive_stops_recovery_and_names_the_segment() {
     clone.down();
 }
 
+/// On a production host the catalog often belongs to a user for backups, and
+/// the one whom PostgreSQL runs as cannot even enter it.
 #[test]
-fn an_archive_that_the_server_may_not_read_is_named_before_the_start() {
+fn the_server_needs_no_access_to_the_catalog() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let catalog = &sandbox.fixture.catalog;
+    fs::set_permissions(catalog, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut list = OsUser::postgres().command("ls");
+    assert!(!run(list.arg(catalog), LIMIT).status.success());
+    let before = Listing::of(catalog);
+    let [_, point, _] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let ready = up_to(&clone, &[("lsn", &point.lsn)]);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    before.assert_unchanged(catalog);
+
+    // A gap is found as well, and not taken for the end.
+    fs::remove_file(sandbox.fixture.wal(&format!("{MIDDLE}.gz"))).unwrap();
+    refused(&fails(&clone, &[("name", "after_mistake")]), 7, MIDDLE);
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_program_that_the_server_cannot_run_is_named_before_the_start() {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile(BACKUP).throw_away().write();
-    let output = clone.pbkfs("up", &["--detach"]);
+    let closed = sandbox.path("closed");
+    fs::create_dir(&closed).unwrap();
+    let program = closed.join("pbkfs");
+    fs::copy(env!("CARGO_BIN_EXE_pbkfs"), &program).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut up = OsUser::root().command(&program);
+    up.args(["up", "--detach"]).arg(&clone.profile);
+    let output = run(&mut up, LIMIT);
     refused(
         &output,
-        4,
-        "the user postgres, as whom PostgreSQL runs, cannot fetch WAL",
+        7,
+        "the user postgres, as whom PostgreSQL runs, cannot run",
     );
-    refused(&output, 4, "recovery.restore_command");
+    refused(&output, 7, program.to_str().unwrap());
+    refused(&output, 7, "recovery.restore_command");
     assert_nothing_stays(&sandbox);
 }
 

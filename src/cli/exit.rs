@@ -64,7 +64,6 @@ impl Code {
             | SessionError::Wal(_)
             | SessionError::ControlFile(_)
             | SessionError::WalMissing { .. }
-            | SessionError::WalAccess { .. }
             | SessionError::OutOfReach { .. }
             | SessionError::NoBackupBefore { .. } => Self::Backup,
             SessionError::Probackup(e) => of_probackup(e),
@@ -96,7 +95,8 @@ impl Code {
             SessionError::Server(_)
             | SessionError::ServerDied { .. }
             | SessionError::RecoveryStopped { .. }
-            | SessionError::EndedEarly { .. } => Self::Server,
+            | SessionError::EndedEarly { .. }
+            | SessionError::WalCommand { .. } => Self::Server,
         }
     }
 }

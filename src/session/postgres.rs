@@ -44,7 +44,7 @@ impl Preparation {
         let run_as = OsUser::for_server(&plan.postgres.user)?;
         let recovery = Recovery::plan(plan, resolved)?;
         if let Some(recovery) = &recovery {
-            recovery.check_access(run_as.as_ref())?;
+            recovery.check_command(run_as.as_ref())?;
         }
         Ok(Self {
             binaries,

@@ -10,10 +10,11 @@ use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
 use super::postgres::{Preparation, SharedServer, Started};
 use super::ready::Ready;
+use super::recovery::Recovery;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, layers, target};
+use super::{SessionError, Signals, down, layers, target, wal_service};
 use crate::profile::{LockBackups, Plan};
 use crate::server::{Server, Setting, StopMode};
 
@@ -201,6 +202,19 @@ impl Up<'_> {
     where
         Self: 'u,
     {
+        let run_as = preparation.run_as.as_ref();
+        let archive = preparation
+            .recovery
+            .as_ref()
+            .and_then(Recovery::served_archive);
+        if let Some(archive) = archive {
+            let service =
+                wal_service::serve(&progress.place().wal_socket(), archive.clone(), run_as)?;
+            undo.push("the WAL archive's socket", move || {
+                service.stop();
+                Ok(())
+            });
+        }
         let patience = self.plan.postgres.stop_timeout;
         let mut started = |server: Server| {
             let pid = server.pid();

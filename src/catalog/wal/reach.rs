@@ -40,7 +40,8 @@ impl WalArchive {
     /// # Errors
     /// The archive cannot be listed.
     pub fn newest_timeline(&self, timeline: u32) -> Result<u32, WalError> {
-        let known: BTreeSet<u32> = super::listing::names(&self.dir)?
+        let known: BTreeSet<u32> = self
+            .names()?
             .iter()
             .filter_map(|name| history_timeline(name))
             .collect();
@@ -58,7 +59,8 @@ impl WalArchive {
     /// The archive or a history cannot be read.
     pub fn reach(&self, start: Lsn, timeline: u32) -> Result<Reach, WalError> {
         let history = self.history(timeline)?;
-        let there: BTreeSet<SegmentId> = super::listing::names(&self.dir)?
+        let there: BTreeSet<SegmentId> = self
+            .names()?
             .iter()
             .filter_map(|name| Form::of(name, self.size))
             .map(|(id, _)| id)
