@@ -61,6 +61,18 @@ pub fn require_postgres() -> PgTools {
     )
 }
 
+/// Fails unless the server of another major version is there. Gives the
+/// directory of its programs.
+pub fn require_server(major: &str) -> std::path::PathBuf {
+    let dir = PgTools::server_dir(major);
+    assert!(
+        dir.join("postgres").exists(),
+        "this test starts PostgreSQL {major}, which is not in {}: tests/run.sh puts it there",
+        dir.display()
+    );
+    dir
+}
+
 /// All three at once, for the tests that run a whole clone.
 pub fn require_everything() -> PgTools {
     require_root();
