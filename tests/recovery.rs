@@ -7,67 +7,24 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use common::fixture::{RestorePoint, flip_byte, recorded};
-use common::session::LIMIT;
-use common::{
-    Clone, Listing, OsUser, PgTools, Running, Sandbox, assert_nothing_stays, eventually, refused,
-    run,
+use common::fixture::{flip_byte, recorded};
+use common::recovery::{
+    BACKUP, assert_as_before, assert_at, fails, points, sandbox, sets, strs, up_to,
 };
+use common::session::LIMIT;
+use common::{Listing, OsUser, Running, Sandbox, assert_nothing_stays, eventually, refused, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-/// The last ARCHIVE backup before the restore points.
-const BACKUP: &str = "TOW7K6";
 
 /// A segment between that backup and the last restore point.
 const MIDDLE: &str = "00000001000000000000004D";
 
 /// What is done to a stored segment.
 type Damage = fn(&Path);
-
-/// pbkfs run by root, on a catalog of the user that PostgreSQL runs as.
-fn sandbox() -> Sandbox {
-    Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", OsUser::root())
-}
-
-fn points(sandbox: &Sandbox) -> [RestorePoint; 3] {
-    sandbox.fixture.restore_points().try_into().unwrap()
-}
-
-fn set(key: &str, value: &str) -> [String; 2] {
-    ["--set".to_owned(), format!("recovery.{key}={value}")]
-}
-
-/// `--set recovery.KEY=VALUE` for each.
-fn sets(values: &[(&str, &str)]) -> Vec<String> {
-    values
-        .iter()
-        .flat_map(|(key, value)| set(key, value))
-        .collect()
-}
-
-fn strs(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
-}
-
-#[track_caller]
-fn assert_at(pg: &PgTools, conninfo: &str, point: &RestorePoint) {
-    let answer = pg.psql(conninfo, &point.db, &point.sql);
-    assert_eq!(answer, point.answer, "{point:?}");
-}
-
-fn up_to(clone: &Clone<'_>, values: &[(&str, &str)]) -> common::Ready {
-    clone.up_with(&strs(&sets(values)))
-}
-
-/// What `up` says when recovery to there does not work.
-fn fails(clone: &Clone<'_>, values: &[(&str, &str)]) -> common::Output {
-    let arguments = [vec!["--detach".to_owned()], sets(values)].concat();
-    clone.pbkfs("up", &strs(&arguments))
-}
 
 #[test]
 fn every_point_is_reached_by_name_lsn_time_and_xid() {
@@ -105,10 +62,7 @@ fn archive_backups_start_as_soon_as_they_are_consistent() {
     for backup in archive {
         let clone = sandbox.profile(&backup.id).throw_away().write();
         let ready = clone.up();
-        for expectation in sandbox.fixture.expectations(&backup.id) {
-            let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
-            assert_eq!(answer, expectation.answer, "{}: {expectation:?}", backup.id);
-        }
+        assert_as_before(&pg, ready.conninfo(), &sandbox, &backup.id);
         pg.psql(ready.conninfo(), "shop", "create table mine as select 1");
         clone.down();
         assert_nothing_stays(&sandbox);
@@ -145,12 +99,75 @@ fn latest_replays_the_whole_archive() {
         }
         let ready = up_to(&clone, &[("target", "latest")]);
         // The archive ends where the newest backup was taken.
-        for expectation in sandbox.fixture.expectations(&newest) {
-            let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
-            assert_eq!(answer, expectation.answer, "{expectation:?}");
-        }
+        assert_as_before(&pg, ready.conninfo(), &sandbox, &newest);
         clone.down();
     }
+}
+
+#[test]
+fn an_exclusive_target_stops_right_before_it() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [first, second, third] = points(&sandbox);
+    for (key, value, reached) in [
+        // The transaction itself is left out.
+        ("xid", &second.xid, &first),
+        // It ended before that position, and so did the one before it.
+        ("lsn", &second.lsn, &second),
+        ("time", &third.time, &third),
+    ] {
+        let clone = sandbox.profile(BACKUP).throw_away().write();
+        let ready = up_to(&clone, &[(key, value), ("inclusive", "false")]);
+        assert_at(&pg, ready.conninfo(), reached);
+        clone.down();
+    }
+
+    // The position of a restore point: inclusive, its record is replayed too.
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let mut ends = ["true", "false"].map(|inclusive| {
+        let values = [
+            ("lsn", second.lsn.as_str()),
+            ("inclusive", inclusive),
+            ("action", "pause"),
+        ];
+        let ready = up_to(&clone, &values);
+        let end = pg.psql(
+            ready.conninfo(),
+            "postgres",
+            "select pg_last_wal_replay_lsn()",
+        );
+        clone.down();
+        end
+    });
+    ends.reverse();
+    assert!(ends[0] < ends[1], "{ends:?}");
+    assert_nothing_stays(&sandbox);
+}
+
+/// The archive of a server that streams its WAL (pg_receivewal), or one whose
+/// last segment was cut by a promotion.
+#[test]
+fn an_archive_that_ends_with_a_partial_segment_is_replayed_to_its_end() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let last = "000000010000000000000061";
+    let whole = sandbox.fixture.wal(&format!("{last}.gz"));
+    let mut content = Vec::new();
+    flate2::read::GzDecoder::new(fs::File::open(&whole).unwrap())
+        .read_to_end(&mut content)
+        .unwrap();
+    fs::remove_file(&whole).unwrap();
+    // Behind the last record there is nothing but zeros.
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    content.truncate(used.next_multiple_of(8192));
+    let partial = sandbox.fixture.wal(&format!("{last}.partial"));
+    fs::write(&partial, &content).unwrap();
+    OsUser::postgres().own(&partial);
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let ready = up_to(&clone, &[("target", "latest")]);
+    assert_as_before(&pg, ready.conninfo(), &sandbox, &sandbox.fixture.newest());
+    clone.down();
+    assert_nothing_stays(&sandbox);
 }
 
 #[test]
