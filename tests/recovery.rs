@@ -7,7 +7,7 @@
 mod common;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -312,6 +312,10 @@ fn a_target_outside_the_archive_is_answered_with_what_it_holds() {
         plan["recovery_target"],
         "time 2026-11-22 07:31:23.000000+00"
     );
+    // What recovery needs at least, as the backup's pg_control says.
+    let settings = plan["settings"].as_array().unwrap();
+    let limit = settings.iter().find(|s| s["name"] == "max_connections");
+    assert_eq!(limit.unwrap()["value"], "100", "{plan}");
     let both = fails(&clone, &[("xid", "5"), ("name", "x")]);
     refused(&both, 2, "recovery.xid and recovery.name");
 }
@@ -401,14 +405,80 @@ fn a_shutdown_at_the_target_is_a_success() {
     clone.down();
 }
 
+/// Restored from production, a cluster may still be told where an earlier
+/// recovery was to end.
+#[test]
+fn a_target_in_the_backups_own_configuration_does_not_count() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, point, _] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).mount_only().write();
+    clone.pbkfs("up", &["--detach"]).expect_ok();
+    let mut conf = fs::OpenOptions::new()
+        .append(true)
+        .open(clone.target.join("postgresql.auto.conf"))
+        .unwrap();
+    conf.write_all(
+        b"recovery_target_xid = '1271'\nrecovery_target_name = 'stale'\n\
+          recovery_target_inclusive = off\nrecovery_target_action = 'shutdown'\n\
+          recovery_target_timeline = '9'\nrestore_command = 'false'\n",
+    )
+    .unwrap();
+    drop(conf);
+    clone.down();
+    drop(clone);
+
+    let clone = sandbox.profile(BACKUP).write();
+    let ready = up_to(&clone, &[("time", &point.time)]);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}
+
 /// A restore_command that takes its time, so that there is a middle.
-fn slow(sandbox: &Sandbox) -> String {
+fn slow(sandbox: &Sandbox, seconds: &str) -> String {
     let archive = sandbox.fixture.wal("");
     let archive = archive.display();
     format!(
-        "sleep 0.4; case %f in *.history) exit 1;; esac; \
+        "sleep {seconds}; case %f in *.history) exit 1;; esac; \
          gzip -dc {archive}%f.gz > %p.tmp && mv %p.tmp %p"
     )
+}
+
+#[test]
+fn a_terminal_shows_how_far_recovery_is() {
+    common::require_everything();
+    let sandbox = sandbox();
+    let [_, _, point] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let arguments = sets(&[
+        ("name", &point.name),
+        ("action", "shutdown"),
+        ("restore_command", &slow(&sandbox, "1.5")),
+    ]);
+    let up = clone.command("up", &strs(&arguments));
+    let words = std::iter::once(up.get_program()).chain(up.get_args());
+    let quoted: Vec<String> = words
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let mut on_terminal = OsUser::root().command("script");
+    on_terminal
+        .args(["--quiet", "--return", "--command", &quoted.join(" ")])
+        .arg("/dev/null");
+    let shown = run(&mut on_terminal, LIMIT).expect_ok();
+    // The line is written over and over.
+    let lines: Vec<&str> = shown
+        .split("\r\x1b[K")
+        .filter(|line| line.starts_with("replayed to 0/4"))
+        .collect();
+    assert!(!lines.is_empty(), "{shown}");
+    for line in lines {
+        assert!(
+            line.contains("MiB/s; target: name \"after_mistake\""),
+            "{line}"
+        );
+    }
+    assert_nothing_stays(&sandbox);
 }
 
 /// Kills `victim` in the middle of the replay, and recovers again.
@@ -419,7 +489,7 @@ fn killed_in_the_middle(victim: impl Fn(&Running, &Path)) {
     let clone = sandbox.profile(BACKUP).write();
     let values = [
         ("name", point.name.as_str()),
-        ("restore_command", &slow(&sandbox)),
+        ("restore_command", &slow(&sandbox, "0.4")),
     ];
     let arguments = sets(&values);
     let running = Running::spawn(&mut clone.command("up", &strs(&arguments)));

@@ -46,7 +46,8 @@ pub fn passthrough(up: &Up<'_>) -> bool {
     wanted && !up.read_only && geteuid().is_root()
 }
 
-fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
+/// Opens the image of a chain.
+pub fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
     let options = ImageOptions {
         verify_checksums: plan.verify_checksums,
         index_cache_bytes: usize::try_from(plan.cache_size).unwrap_or(usize::MAX),
@@ -100,8 +101,8 @@ fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
     }
 }
 
-/// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
-fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
+/// The backup's own `pg_control`.
+pub fn control_file(image: &Image) -> Result<ControlFile, SessionError> {
     let path = Path::new("global/pg_control");
     let mut bytes = vec![0; 8192];
     let node = image.find(path).ok_or_else(|| {
@@ -113,7 +114,12 @@ fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, Sessio
     })?;
     let n = image.read_at(node, 0, &mut bytes)?;
     bytes.truncate(n);
-    let control = ControlFile::parse(&bytes)?;
+    Ok(ControlFile::parse(&bytes)?)
+}
+
+/// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
+fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
+    let control = control_file(image)?;
     let version = &chain.target().server_version;
     Ok(format!("PG_{version}_{}", control.catalog_version_no))
 }

@@ -311,7 +311,7 @@ pub struct ServerPreview {
 /// What would keep the server from starting, as far as it can be seen before.
 pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
     let preparation = Preparation::new(plan, resolved)?;
-    let settings = preparation.preview(plan, &Place::of(&plan.target))?;
+    let settings = preparation.preview(plan, &Place::of(&plan.target), &resolved.chain)?;
     let recovery = preparation.recovery.as_ref();
     Ok(ServerPreview {
         settings,
