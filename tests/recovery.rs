@@ -587,6 +587,8 @@ fn wal_get_exits_so_that_recovery_stops_on_every_failure() {
         Some(200)
     );
     assert_eq!(get(&["--no-such-option"]), Some(200));
+    let no_session = [&archive[..], &["--session", "/nonexistent", MIDDLE, to]].concat();
+    assert_eq!(get(&no_session), Some(200));
     assert_eq!(
         get(&[&archive[..], &[MIDDLE, "/nonexistent/x"]].concat()),
         Some(200)
