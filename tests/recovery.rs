@@ -104,6 +104,35 @@ fn latest_replays_the_whole_archive() {
     }
 }
 
+/// Its segments are plain ones of 16 MB.
+#[test]
+fn version_17_replays_its_whole_archive() {
+    let pg = common::require_everything();
+    let bin_dir = common::require_server("17");
+    let sandbox = Sandbox::root("pg17-chain");
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let [archive] = <[_; 1]>::try_from(
+        sandbox
+            .fixture
+            .backups()
+            .into_iter()
+            .filter(|backup| !backup.stream)
+            .collect::<Vec<_>>(),
+    )
+    .unwrap();
+    let clone = sandbox
+        .profile(&archive.id)
+        .throw_away()
+        .postgres("bin_dir", &format!("{bin_dir:?}"))
+        .write();
+    let ready = up_to(&clone, &[("target", "latest")]);
+    assert_as_before(&pg, ready.conninfo(), &sandbox, &sandbox.fixture.newest());
+    pg.amcheck(ready.conninfo());
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
 #[test]
 fn an_exclusive_target_stops_right_before_it() {
     let pg = common::require_everything();
@@ -231,6 +260,11 @@ fn a_broken_archive_stops_recovery_and_names_the_segment() {
     // What lies before the gap can still be reached.
     up_to(&clone, &[("name", "also_good")]);
     clone.down();
+
+    let archive = sandbox.fixture.wal("");
+    fs::set_permissions(&archive, fs::Permissions::from_mode(0o000)).unwrap();
+    refused(&fails(&clone, &[last]), 4, "cannot list the WAL archive");
+    fs::set_permissions(&archive, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 /// On a production host the catalog often belongs to a user for backups, and

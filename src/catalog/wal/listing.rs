@@ -160,15 +160,15 @@ impl WalArchive {
                 later,
             })
         };
-        for name in self.names()? {
-            let segment = Form::of(&name, self.size).map(|(id, _)| id);
-            if let Some(id) = segment.filter(|id| id.timeline == missing.timeline && *id > missing)
-            {
-                return gap(self.name(id));
-            }
-            let Some(timeline) = history_timeline(&name) else {
-                continue;
-            };
+        let names = self.names()?;
+        let segments = names.iter().filter_map(|name| Form::of(name, self.size));
+        let later = segments
+            .map(|(id, _)| id)
+            .filter(|id| id.timeline == missing.timeline && *id > missing);
+        if let Some(next) = later.min() {
+            return gap(self.name(next));
+        }
+        for timeline in names.iter().filter_map(|name| history_timeline(name)) {
             let ancestors = self.history(timeline)?.ancestors;
             let left = ancestors.iter().find(|a| a.timeline == missing.timeline);
             // The segment in which it was left may exist on the new timeline

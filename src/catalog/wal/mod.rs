@@ -142,11 +142,15 @@ impl WalArchive {
         id.name(self.size).to_string()
     }
 
-    /// The history of `timeline`; without a file it has no ancestors.
+    /// The history of `timeline`; without a file it has no ancestors. The first
+    /// never has one.
     ///
     /// # Errors
     /// The file cannot be read, or makes no sense.
     pub fn history(&self, timeline: u32) -> Result<History, WalError> {
+        if timeline == 1 {
+            return Ok(History::without_ancestors(timeline));
+        }
         let name = format!("{timeline:08X}.history");
         let path = self.dir.join(&name);
         match self.read_whole(&name) {
