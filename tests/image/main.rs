@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod damage;
+mod encoded;
 mod fixture;
 mod oracle;
 mod reads;
