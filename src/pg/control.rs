@@ -127,6 +127,8 @@ pub struct ControlFile {
     pub wal_segment_size: u32,
     /// 0 without page checksums.
     pub data_checksum_version: u32,
+    /// The file's own checksum, of all that stands before it.
+    pub crc: u32,
 }
 
 /// Bytes that are not a `pg_control` of PostgreSQL 14 to 18.
@@ -214,6 +216,7 @@ impl ControlFile {
             segment_blocks: fields.u32(220)?,
             wal_segment_size: fields.u32(228)?,
             data_checksum_version: fields.u32(252)?,
+            crc: stored,
         })
     }
 }
