@@ -10,9 +10,10 @@
 //!
 //! What it writes is a STREAM backup as pg_probackup 2.5.16 stores it, but for
 //! one thing: it is a cold copy. There is no `backup_label`, since a server
-//! that was shut down has nothing to recover, and start and stop are both the
-//! checkpoint of the shutdown. `database_map` is left out, which is only there
-//! for partial restores and needs a running server.
+//! that was shut down has nothing to recover; start and stop are both the
+//! checkpoint of the shutdown; and unlogged relations are kept, since it is
+//! recovery that makes them empty. `database_map` is left out, which is only
+//! there for partial restores and needs a running server.
 //!
 //! It is no backup tool: nothing keeps the server from being started meanwhile,
 //! and nothing is fsynced.

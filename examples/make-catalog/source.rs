@@ -110,7 +110,6 @@ impl Cluster {
         if control.timeline > 1 {
             walk.file(&pgdata, &format!("pg_wal/{:08X}.history", control.timeline))?;
         }
-        walk.leave_out_unlogged();
         Ok(Self {
             pgdata,
             control,
@@ -118,6 +117,16 @@ impl Cluster {
             tablespaces: walk.tablespaces,
             files: walk.found.into_values().collect(),
         })
+    }
+
+    /// Whether a data file is of a relation whose changes are not logged: it
+    /// has an `_init` fork then.
+    pub fn is_unlogged(&self, found: &Found) -> bool {
+        let node = found.path.split('.').next().unwrap_or_default();
+        let init = format!("{node}_init");
+        self.files
+            .binary_search_by(|file| file.path.cmp(&init))
+            .is_ok()
     }
 }
 
@@ -189,22 +198,6 @@ impl Walk {
             },
         };
         self.found.insert(path, found);
-    }
-
-    /// Of a relation with an `_init` fork, main and free space map go.
-    fn leave_out_unlogged(&mut self) {
-        let node = |r: &RelationFile| (r.tablespace, r.database, r.relfilenode);
-        let relations = self.found.values().filter_map(|found| found.relation);
-        let unlogged: Vec<_> = relations
-            .filter(|r| r.fork == Fork::Init)
-            .map(|r| node(&r))
-            .collect();
-        self.found.retain(|_, found| match &found.relation {
-            Some(r) if matches!(r.fork, Fork::Main | Fork::FreeSpace) => {
-                !unlogged.contains(&node(r))
-            }
-            _ => true,
-        });
     }
 }
 

@@ -312,7 +312,12 @@ impl<'a> Writer<'a, '_> {
     ) -> Result<FileEntry<'a>, Failure> {
         let fail = |e: io::Error| named("read", &found.source, &e);
         let parent = self.parent.as_ref();
-        let since = parent.filter(|parent| parent.entry(&found.path).is_some());
+        // Pages of a new file may be older than the parent, if they were
+        // copied; those of an unlogged relation say nothing of their age.
+        let is_known = |parent: &&Parent| parent.entry(&found.path).is_some();
+        let since = parent
+            .filter(is_known)
+            .filter(|_| !self.cluster.is_unlogged(found));
         let since = since.map_or(Lsn(0), |parent| parent.backup.start_lsn);
         let mut source = File::open(&found.source).map_err(fail)?;
         let path = self.backup.file_path(&found.path);
