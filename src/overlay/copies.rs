@@ -48,12 +48,18 @@ impl<L: Lower> Overlay<L> {
 
     /// The descriptor that reads and writes of an open file may be passed
     /// through to: for files that are whole in the diff, and for small base
-    /// files, which are brought there. `None` where the file must be served
+    /// files, which are brought there if the opener may `write`. PostgreSQL
+    /// opens all relations so; who only reads, as `tar` and pg_checksums do,
+    /// would have everything copied. `None` where the file must be served
     /// block by block.
     ///
     /// # Errors
     /// The diff's own when copying up.
-    pub fn passthrough(&self, ino: Ino) -> Result<Option<Arc<dyn DataFile>>, OverlayError> {
+    pub fn passthrough(
+        &self,
+        ino: Ino,
+        write: bool,
+    ) -> Result<Option<Arc<dyn DataFile>>, OverlayError> {
         if !self.options.passthrough || self.is_read_only() {
             return Ok(None);
         }
@@ -64,7 +70,7 @@ impl<L: Lower> Overlay<L> {
         }
         // Blocks of it may be in the kernel's cache if it is open already;
         // one inode is never served in both ways at once.
-        if file.opens() > 1 || content.stat()?.len > WHOLE_COPY_LIMIT {
+        if !write || file.opens() > 1 || content.stat()?.len > WHOLE_COPY_LIMIT {
             return Ok(None);
         }
         let parked = self.copies().take(ino);

@@ -198,18 +198,21 @@ section_start() {
     done
 }
 
+diff_bytes() { du -s --block-size=1 "$work/$1/diff" | cut -f 1; }
 sum='select sum(abalance) from pgbench_accounts'
 section_scan() {
     cat "$work"/plain/base/*/* >/dev/null
     for round in $(seq "$rounds"); do
         for user in $(users); do
             both_up "$user"
+            clone_sql checkpoint
+            before=$(diff_bytes "$user")
             figure "cold sum() over the largest table, $user" s \
                 "$(timed plain_sql "$sum")" "$(timed clone_sql "$sum")"
             figure "warm sum(), $user" s "$(timed plain_sql "$sum")" "$(timed clone_sql "$sum")"
             clone_sql checkpoint
-            figure "diff after the scan, $user" MB - \
-                "$(du -s --block-size=1 "$work/$user/diff" | awk '{print $1 / 1e6}')"
+            figure "diff that the scan made, $user" MB - \
+                "$(awk -v a="$before" -v b="$(diff_bytes "$user")" 'BEGIN {print (b - a) / 1e6}')"
             figure "memory after the scan, $user" MB - "$(clone_memory VmHWM)"
             both_down "$user"
         done
