@@ -50,8 +50,9 @@ impl<L: Lower> Overlay<L> {
     /// through to: for files that are whole in the diff, and for small base
     /// files, which are brought there if the opener may `write`. PostgreSQL
     /// opens all relations so; who only reads, as `tar` and pg_checksums do,
-    /// would have everything copied. `None` where the file must be served
-    /// block by block.
+    /// would have everything copied. A copy that is there already serves them
+    /// too: a mapping of it may have been written to. `None` where the file
+    /// must be served block by block.
     ///
     /// # Errors
     /// The diff's own when copying up.
@@ -70,10 +71,13 @@ impl<L: Lower> Overlay<L> {
         }
         // Blocks of it may be in the kernel's cache if it is open already;
         // one inode is never served in both ways at once.
-        if !write || file.opens() > 1 || content.stat()?.len > WHOLE_COPY_LIMIT {
+        if file.opens() > 1 || content.stat()?.len > WHOLE_COPY_LIMIT {
             return Ok(None);
         }
         let parked = self.copies().take(ino);
+        if parked.is_none() && !write {
+            return Ok(None);
+        }
         if let Err(error) = content.make_whole(&self.ctx(), ino.0, parked) {
             if let Some(stat) = parked {
                 self.copies().park(ino, stat);
