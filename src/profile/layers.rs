@@ -267,6 +267,21 @@ impl Assignment {
                 .text
                 .parse()
                 .map_or_else(|_| text(), toml::Value::Boolean),
+            Some(Kind::Number) => match self.text.parse::<f64>() {
+                Ok(_) if self.text.parse::<i64>().is_err() => self
+                    .text
+                    .parse()
+                    .map_or_else(|_| text(), toml::Value::Float),
+                _ => self
+                    .text
+                    .parse()
+                    .map_or_else(|_| text(), toml::Value::Integer),
+            },
+            Some(Kind::List) => {
+                let items = self.text.split(',').map(str::trim);
+                let items = items.filter(|item| !item.is_empty());
+                toml::Value::Array(items.map(|item| item.to_owned().into()).collect())
+            }
             Some(Kind::Text | Kind::Path | Kind::Table) | None => text(),
         }
     }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::ProfileError;
+use super::fence::FencePlan;
 use super::keys;
 use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::raw::{LogProfile, PostgresProfile, Profile};
@@ -45,6 +46,8 @@ pub struct Plan {
     pub postgres: PostgresPlan,
     /// How far the WAL archive is replayed.
     pub recovery: RecoveryPlan,
+    /// How far it is kept from production.
+    pub fence: FencePlan,
     /// What is logged, and where.
     pub log: LogPlan,
 }
@@ -131,6 +134,7 @@ impl Plan {
             },
             postgres: PostgresPlan::check(&profile.postgres)?,
             recovery: RecoveryPlan::check(&profile.recovery)?,
+            fence: FencePlan::check(&profile.fence)?,
             log: LogPlan::check(&profile.log)?,
         };
         plan.check_paths()?;

@@ -9,6 +9,8 @@
 //! mounting  the mount itself, and saving its changes
 //! recovery  the recovery that is wanted, and whether the WAL archive gets there
 //! recovered what a diff knows of its recovery
+//! fence     what keeps the server from production besides its settings
+//! hazards   what of a backup could reach production, and what stops it
 //! up        the order of set-up; the undo of each step as it succeeds
 //! down      ends a session from outside, and finishes the work of a dead owner
 //! unmount   the same for a mount alone, unless somebody is in it
@@ -23,6 +25,8 @@ mod changes;
 mod control;
 mod down;
 mod error;
+mod fence;
+mod hazards;
 mod layers;
 mod locks;
 mod meter;
@@ -51,6 +55,7 @@ mod wal_service;
 pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use down::{Down, down};
 pub use error::SessionError;
+pub use fence::{FenceLevel, Hazard};
 pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;

@@ -236,6 +236,23 @@ impl Recovery {
         Ok(format!("{} %f %p", quoted.join(" ")))
     }
 
+    /// What the command needs to find, if it is our own.
+    ///
+    /// # Errors
+    /// As [`Recovery::command`].
+    pub fn needs(&self) -> Result<Needs, SessionError> {
+        if self.command.is_some() {
+            return Ok(Needs::default());
+        }
+        let instance = self.catalog.join("backups").join(self.instance()?);
+        let mut show = vec![program()?, self.archive.dir().to_owned()];
+        show.extend(Some(instance.join("pg_probackup.conf")).filter(|path| path.exists()));
+        Ok(Needs {
+            show,
+            cover: vec![instance],
+        })
+    }
+
     fn instance(&self) -> Result<String, SessionError> {
         let name = self.archive.dir().file_name().unwrap_or_default();
         Ok(text(Path::new(name))?.to_owned())
@@ -298,6 +315,15 @@ impl Recovery {
         }
         ServerError::Died { status, log }.into()
     }
+}
+
+/// What a restore_command needs to find of the host.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// To read.
+    pub show: Vec<PathBuf>,
+    /// As an empty directory.
+    pub cover: Vec<PathBuf>,
 }
 
 /// What our restore_command said when it failed last.

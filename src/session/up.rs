@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::fence::{self, FenceLevel, Hazard};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
@@ -14,7 +15,7 @@ use super::recovery::Recovery;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, layers, target, wal_service};
+use super::{SessionError, Signals, down, hazards, layers, target, wal_service};
 use crate::profile::{LockBackups, Plan};
 use crate::server::{Server, Setting, StopMode};
 
@@ -215,6 +216,13 @@ impl Up<'_> {
                 Ok(())
             });
         }
+        tell_level(&preparation.level);
+        progress.change(|state| state.fence = Some(preparation.level.to_string()))?;
+        let limits = fence::limits(self.plan, progress.place())?;
+        if let Some(cgroup) = limits.cgroup.clone() {
+            progress.change(|state| state.cgroup = Some(cgroup.clone()))?;
+            undo.push("the control group", move || fence::remove_cgroup(&cgroup));
+        }
         let patience = self.plan.postgres.stop_timeout;
         let mut started = |server: Server| {
             let pid = server.pid();
@@ -230,7 +238,8 @@ impl Up<'_> {
             })?;
             Ok(server)
         };
-        let outcome = preparation.start(self.plan, progress.place(), &mut started, self.signals)?;
+        let place = progress.place();
+        let outcome = preparation.start(self.plan, place, &limits, &mut started, self.signals)?;
         if outcome == Started::ShutDown {
             running.done = true;
             return Ok(());
@@ -303,6 +312,10 @@ pub struct ServerPreview {
     pub recovery_target: Option<String>,
     /// What recovery could reach.
     pub recoverable: Option<String>,
+    /// What the fence would be made of.
+    pub level: FenceLevel,
+    /// What it has to stop.
+    pub hazards: Vec<Hazard>,
 }
 
 /// What `up` would start.
@@ -311,14 +324,27 @@ pub struct ServerPreview {
 /// What would keep the server from starting, as far as it can be seen before.
 pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
     let preparation = Preparation::new(plan, resolved)?;
-    let settings = preparation.preview(plan, &Place::of(&plan.target), &resolved.chain)?;
+    let image = layers::open_image(plan, &resolved.chain)?;
+    let conf = hazards::configuration(&image)?;
+    let settings = preparation.preview(plan, &Place::of(&plan.target), &image, &conf)?;
+    let hazards = hazards::find(&image, &conf, &preparation, plan, &settings)?;
     let recovery = preparation.recovery.as_ref();
     Ok(ServerPreview {
         settings,
         recovery_target: recovery.map(|recovery| recovery.target.to_string()),
         recoverable: recovery.map(|recovery| recovery.holds().to_string()),
         bin_dir: preparation.binaries.dir,
+        level: preparation.level,
+        hazards,
     })
+}
+
+/// Namespaces that were wanted and cannot be had are worth a warning.
+fn tell_level(level: &FenceLevel) {
+    match level {
+        FenceLevel::Settings { refused: Some(_) } => tracing::warn!("fence {level}"),
+        level => tracing::info!("fence {level}"),
+    }
 }
 
 fn stop(server: &SharedServer, patience: Duration, signals: &Signals) -> Result<(), SessionError> {
