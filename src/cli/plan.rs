@@ -204,7 +204,7 @@ fn print(report: &Report) {
         );
     }
     if let Some(fence) = &report.fence {
-        println!("fence     {fence}; it stops:");
+        println!("fence     {fence}");
     }
     for hazard in &report.hazards {
         match &hazard.stopped_by {

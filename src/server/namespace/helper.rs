@@ -35,6 +35,7 @@ const MADE: &[u8] = b"made";
 /// # Errors
 /// Standard input or output is of no use.
 pub fn run() -> io::Result<i32> {
+    system::close_inherited()?;
     let owner = getppid();
     let watched = watched();
     watched.thread_block()?;
