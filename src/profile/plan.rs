@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::ProfileError;
-use super::fence::FencePlan;
+use super::fence::{FencePlan, Level, Network};
 use super::keys;
 use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::raw::{LogProfile, PostgresProfile, Profile};
@@ -138,7 +138,24 @@ impl Plan {
             log: LogPlan::check(&profile.log)?,
         };
         plan.check_paths()?;
+        plan.check_listen_addresses()?;
         Ok(plan)
+    }
+
+    /// Who asks for TCP wants to be reached by it.
+    fn check_listen_addresses(&self) -> Result<(), ProfileError> {
+        let listens = self.postgres.settings.get("listen_addresses");
+        let is_closed = self.fence.level == Level::Auto && self.fence.network == Network::None;
+        if is_closed && listens.is_some_and(|addresses| !addresses.is_empty()) {
+            return Err(ProfileError::Value {
+                place: "profile".to_owned(),
+                key: "postgres.settings.listen_addresses".to_owned(),
+                reason: "nobody could connect, as fence.network is \"none\"; \"host\" is the \
+                         host's network, and needs fence.allow = [\"listen_addresses\"] besides"
+                    .to_owned(),
+            });
+        }
+        Ok(())
     }
 
     fn check_paths(&self) -> Result<(), ProfileError> {
