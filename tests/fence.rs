@@ -157,8 +157,10 @@ fn attacks(port: u16) -> Vec<Attack> {
         ),
         attack(
             "lo_export",
-            format!("select lo_export(lo_from_bytea(0, 'evil'), '{HOME}/victim')"),
-            |_| fs::read_to_string(Path::new(HOME).join("victim")).unwrap() == "evil",
+            format!(
+                "select lo_from_bytea(4242, 'evil'); select lo_export(4242, '{HOME}/victim/file')"
+            ),
+            |_| fs::read_to_string(Path::new(HOME).join("victim/file")).unwrap() == "evil",
         ),
         attack(
             "a signal to the postmaster",
@@ -175,7 +177,7 @@ fn production<'a>(pg: &'a PgTools, sandbox: &Sandbox, backup: &str) -> Productio
         "cd {HOME}
          printf 'local all all trust\\nhost all all 127.0.0.1/32 trust\\n' > data/pg_hba.conf
          mkdir ts_empty ts_new; chown postgres: ts_empty ts_new; chmod 700 ts_empty ts_new
-         printf production > victim; chown postgres: victim"
+         mkdir victim; printf production > victim/file; chown -R postgres: victim"
     ));
     production.psql("select pg_reload_conf()");
     production.psql("create table proof (n int)");
@@ -344,8 +346,10 @@ fn production_with_a_new_tablespace<'a>(
     let archive = sandbox.fixture.wal("");
     fs::create_dir_all(&archive).unwrap();
     sandbox.fixture.owner.own(&archive);
-    let command = format!("cp %p {}%f", archive.display());
+    // By a link, so that no process of production's names the sandbox.
+    let command = format!("cp %p {HOME}/wal/%f");
     let production = Production::archiving(pg, sandbox, backup, &command);
+    symlink(&archive, Path::new(HOME).join("wal")).unwrap();
     shell(&format!(
         "cd {HOME} && mkdir ts_live && chown postgres: ts_live && chmod 700 ts_live"
     ));
@@ -358,6 +362,8 @@ fn production_with_a_new_tablespace<'a>(
     production.psql("select pg_switch_wal()");
     production.psql("create table after_it ()");
     production.psql("select pg_switch_wal()");
+    // PostgreSQL made it 0700, and does so again when it replays the record.
+    shell(&format!("chmod 750 {HOME}/ts_live"));
     eventually("the WAL is archived", LIMIT, || {
         production.psql(
             "select last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1) \
@@ -398,22 +404,17 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
         assert_eq!(production.psql(count), "500");
         assert_eq!(production.psql(changed), "0");
 
-        // Without the fence, production's files are gone.
-        if user_is_root(&sandbox) {
-            let clone = sandbox
-                .profile_named("unfenced", &backup)
-                .fence("level", "\"settings\"")
-                .write();
-            clone.up_with(&["--set", "recovery.target=latest"]);
-            clone.down();
-            let (path, listing) = &before[0];
-            assert_ne!(&Listing::of(path), listing, "the attack is not real");
-        }
+        // Without the fence, PostgreSQL is at the live directory. The mount
+        // leads what is written into it elsewhere all the same.
+        let clone = sandbox
+            .profile_named("unfenced", &backup)
+            .fence("level", "\"settings\"")
+            .write();
+        clone.up_with(&["--set", "recovery.target=latest"]);
+        clone.down();
+        let (path, listing) = &before[0];
+        assert_ne!(&Listing::of(path), listing, "the attack is not real");
     }
-}
-
-fn user_is_root(sandbox: &Sandbox) -> bool {
-    sandbox.user == OsUser::root()
 }
 
 /// `pbkfs` where nobody may make namespaces, run by the sandbox's user.

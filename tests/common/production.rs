@@ -166,22 +166,14 @@ fn copy_cluster(sandbox: &Sandbox, backup: &str, home: &Path) {
     source.up();
     let (target, home) = (source.target.display(), home.display());
     // A mount that an ordinary user made is closed to root.
-    let root = OsUser::root();
-    let mut make = root.command("sh");
-    make.args([
-        "-ec",
-        &format!("mkdir -p {home}/copy && chmod 777 {home} {home}/copy"),
-    ]);
-    run(&mut make, LIMIT).expect_ok();
-    let copy = format!("cp -a {target} {home}/copy/data");
-    run(sandbox.user.command("sh").args(["-ec", &copy]), LIMIT).expect_ok();
-    let target = format!("{home}/copy/data");
-    shell(&format!(
+    sandbox.user.own(Path::new(HOME));
+    let copy = format!(
         "cp -a {target} {home}/data
          rm -rf {home}/data/.pbkfs {home}/data/pg_tblspc/{TABLESPACE_OID}
-         cp -aL {target}/pg_tblspc/{TABLESPACE_OID} {home}/ts_fast
-         rm -rf {home}/copy && chmod 755 {home}"
-    ));
+         cp -aL {target}/pg_tblspc/{TABLESPACE_OID} {home}/ts_fast"
+    );
+    run(sandbox.user.command("sh").args(["-ec", &copy]), LIMIT).expect_ok();
+    OsUser::root().own(Path::new(HOME));
     source.down();
     symlink(
         Path::new(HOME).join("ts_fast"),
