@@ -241,7 +241,7 @@ fn attack_from_inside(user: OsUser) {
         "--no-vacuum",
         "--client=2",
         "--rate=100",
-        "--time=20",
+        "--time=600",
         &bench,
     ]);
     let mut load = Running::spawn(&mut load);
@@ -268,7 +268,9 @@ fn attack_from_inside(user: OsUser) {
         pg.psql(ready.conninfo(), "postgres", parallel)
             .ends_with('t')
     );
-    eventually("pgbench has ended", LIMIT, || load.has_ended());
+    assert!(!load.has_ended(), "pgbench ran to the end of the attacks");
+    // As if its time were over.
+    load.signal(Signal::SIGALRM);
     let output = load.wait(LIMIT);
     assert!(!output.stderr.contains("error"), "{output}");
     let said = output.expect_ok();
@@ -385,6 +387,17 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
         let ready = clone.up_with(&["--set", "recovery.target=latest"]);
         let count = "select count(*) from precious";
         assert_eq!(pg.psql(ready.conninfo(), "postgres", count), "500");
+        // Of the catalog, it sees the archive and nothing else.
+        let look = |dir: &Path| {
+            let sql = format!(
+                "copy (select 1) to program 'ls -A {} | grep -q .'",
+                dir.display()
+            );
+            let output = pg.try_psql(ready.conninfo(), "postgres", &sql);
+            output.status.success()
+        };
+        assert!(look(&sandbox.fixture.wal("")));
+        assert!(!look(&sandbox.fixture.backup_dir(&backup)));
         pg.psql(
             ready.conninfo(),
             "postgres",

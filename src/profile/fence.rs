@@ -155,8 +155,12 @@ impl FencePlan {
             return Err(value("fence.require", open.to_owned()));
         }
         for path in &plan.expose {
-            if !path.is_absolute() || !path.exists() {
-                let reason = format!("{} is not the absolute path of anything", path.display());
+            let is_root = path.parent().is_none();
+            if !path.is_absolute() || !path.exists() || is_root {
+                let reason = format!(
+                    "{} is not the absolute path of something on this host",
+                    path.display()
+                );
                 return Err(value("fence.expose", reason));
             }
         }
@@ -196,7 +200,7 @@ mod tests {
             assert!(error.contains("fence.require"), "{error}");
             assert!(check(open).is_ok());
         }
-        for path in ["relative", "/nonexistent/x"] {
+        for path in ["relative", "/nonexistent/x", "/"] {
             let error = check(&format!("expose = ['{path}']")).unwrap_err();
             assert!(error.contains(path), "{error}");
         }

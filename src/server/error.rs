@@ -192,7 +192,10 @@ pub enum ServerError {
     },
 
     /// The host does not permit the namespaces that the server is to run in.
-    #[error("the server cannot have namespaces of its own here ({reason})")]
+    #[error(
+        "the server cannot have namespaces of its own here ({reason}); \
+             fence.level = \"settings\" does without them"
+    )]
     NoNamespaces {
         /// The step that failed, and why.
         reason: String,

@@ -112,8 +112,7 @@ impl View<'_> {
     pub fn enclosure(&self, network: bool) -> Result<Enclosure, SessionError> {
         let plan = self.plan;
         let mut show = plan.fence.expose.clone();
-        // PostgreSQL finds its other files relative to its programs.
-        show.extend(self.binaries.dir.parent().map(Path::to_owned));
+        show.extend(installation(&self.binaries.dir));
         show.extend(self.files.config_file.clone());
         show.extend([self.files.hba_file.clone(), self.files.ident_file.clone()]);
         let outside = |file: &&PathBuf| !file.starts_with(&plan.target);
@@ -125,6 +124,9 @@ impl View<'_> {
         show.retain(|path| !root_shows(path) && path != Path::new("/"));
         let mut write = vec![plan.target.clone(), self.socket_dir.to_owned()];
         let mut cover = self.production.places(self.conf);
+        cover.push(plan.catalog.clone());
+        cover.extend(plan.diff_dir.clone());
+        cover.retain(|path| !path.starts_with(&plan.target) || *path == plan.target);
         if let Some(recovery) = self.recovery {
             let needs = recovery.needs()?;
             show.extend(needs.show);
@@ -139,6 +141,16 @@ impl View<'_> {
             private_network: network,
         })
     }
+}
+
+/// The directories of an installation, of which PostgreSQL finds the others
+/// relative to that of its programs. What else is beside them is not its.
+fn installation(bin_dir: &Path) -> Vec<PathBuf> {
+    let beside = bin_dir.parent().unwrap_or(bin_dir);
+    let mut dirs = vec![bin_dir.to_owned()];
+    dirs.extend(["lib", "lib64", "share"].map(|name| beside.join(name)));
+    dirs.retain(|dir| dir.is_dir());
+    dirs
 }
 
 /// Where production's files are, as far as the backup tells.

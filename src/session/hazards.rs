@@ -71,7 +71,7 @@ pub fn find(
         let is_allowed = setting.owner == Owner::User && plan.fence.allow.contains(&setting.name);
         is_allowed.then(|| Hazard {
             hazard: format!("{} = '{}', by the profile", setting.name, setting.value),
-            stopped_by: None,
+            stopped_by: Part::Network.of(level),
         })
     }));
     for place in &preparation.production.tablespaces {

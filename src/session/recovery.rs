@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::SessionError;
 use super::place::Place;
 use super::resolve::Resolved;
-use super::restore_command::{program, quote, text};
+use super::restore_command::{named_paths, program, quote, text};
 use crate::catalog::Backup;
 use crate::catalog::wal::{Reach, WalArchive, WalEnd};
 use crate::pg::Lsn;
@@ -236,13 +236,22 @@ impl Recovery {
         Ok(format!("{} %f %p", quoted.join(" ")))
     }
 
-    /// What the command needs to find, if it is our own.
+    /// What the command needs to find of the host: of one that is not ours,
+    /// what it names.
     ///
     /// # Errors
     /// As [`Recovery::command`].
     pub fn needs(&self) -> Result<Needs, SessionError> {
-        if self.command.is_some() {
-            return Ok(Needs::default());
+        if let Some(command) = &self.command {
+            tracing::warn!(
+                "recovery.restore_command sees of this host the paths that it names and those \
+                 of fence.expose, and the network only with fence.network = \"host\"; PostgreSQL \
+                 takes most of its failures for the end of the archive"
+            );
+            return Ok(Needs {
+                show: named_paths(command),
+                cover: Vec::new(),
+            });
         }
         let instance = self.catalog.join("backups").join(self.instance()?);
         let mut show = vec![program()?, self.archive.dir().to_owned()];

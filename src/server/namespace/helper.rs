@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -142,7 +143,13 @@ fn enclose(spec: &Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
 /// the same user there.
 fn unshare_as_user(flags: CloneFlags) -> io::Result<()> {
     let (uid, gid) = (geteuid(), getegid());
-    unshare(flags | CloneFlags::CLONE_NEWUSER).map_err(in_step("unshare, as an ordinary user"))?;
+    unshare(flags | CloneFlags::CLONE_NEWUSER).map_err(|errno| {
+        let step = match errno {
+            Errno::ENOSPC => "unshare, as an ordinary user (see user.max_user_namespaces)",
+            _ => "unshare, as an ordinary user",
+        };
+        in_step(step)(errno)
+    })?;
     let map = || -> io::Result<()> {
         fs::write("/proc/self/setgroups", "deny")?;
         fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;

@@ -49,15 +49,20 @@ pub fn shows(path: &Path) -> bool {
     SYSTEM.iter().any(|dir| path.starts_with(dir))
 }
 
-/// What lies at a path of the new root. Of the same path, the later wins.
+/// What is in a directory of ours. The link of a tablespace is led into the
+/// mount, so little ever is; where more can be, it is the host's memory.
+const SMALL: &str = "size=4m";
+
+/// What lies at a path of the new root. At the same path, the later wins: a
+/// clone may stand where production stood.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
+    /// An empty directory of the server's.
+    Cover,
     /// The host's, to read.
     Show(PathBuf),
     /// The host's, to write.
     Write(PathBuf),
-    /// An empty directory of the server's.
-    Cover,
 }
 
 /// Makes the root of this mount namespace the server's. `user` owns what is
@@ -70,8 +75,15 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>) -> io::Result<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, "/", NONE, private, NONE).map_err(in_step("make the mounts private"))?;
     let root = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("pbkfs"), STAGE, Some("tmpfs"), root, Some("mode=0755"))
-        .map_err(in_step("mount a root directory"))?;
+    let options = format!("mode=0755,{SMALL}");
+    mount(
+        Some("pbkfs"),
+        STAGE,
+        Some("tmpfs"),
+        root,
+        Some(options.as_str()),
+    )
+    .map_err(in_step("mount a root directory"))?;
     let host = Path::new(STAGE).join(HOST.trim_start_matches('/'));
     make_dir(&host, 0o755)?;
     pivot_root(STAGE, &host).map_err(in_step("change the root directory"))?;
@@ -146,7 +158,7 @@ fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
     let owner = user.map_or_else(String::new, |user| {
         format!(",uid={},gid={}", user.uid, user.gid)
     });
-    memory(path, &format!("mode=0700{owner}"))
+    memory(path, &format!("mode=0700,{SMALL}{owner}"))
 }
 
 fn memory(path: &Path, options: &str) -> io::Result<()> {
