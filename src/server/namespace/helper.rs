@@ -106,6 +106,8 @@ fn enclose(spec: &Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
         Some(name) => Some(OsUser::find(name).map_err(io::Error::other)?),
         None => None,
     };
+    let mut users = vec![OsUser::current().map_err(io::Error::other)?];
+    users.extend(user.clone());
     umask(Mode::from_bits_truncate(0o022));
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
     flags.set(CloneFlags::CLONE_NEWNET, spec.enclosure.private_network);
@@ -123,7 +125,7 @@ fn enclose(spec: &Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(ours);
-            be_init(spec, user.as_ref(), theirs)
+            be_init(spec, user.as_ref(), &users, theirs)
         }
         ForkResult::Parent { child } => {
             drop(theirs);
@@ -160,10 +162,10 @@ fn unshare_as_user(flags: CloneFlags) -> io::Result<()> {
 
 /// Process 1 inside: makes the root, says so, and waits for whatever ends in
 /// here. When it ends, so does everything else inside.
-fn be_init(spec: &Spec, user: Option<&OsUser>, mut outside: UnixStream) -> ! {
+fn be_init(spec: &Spec, user: Option<&OsUser>, users: &[OsUser], mut outside: UnixStream) -> ! {
     let made = || -> io::Result<()> {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
-        root::enter(&spec.enclosure, user)?;
+        root::enter(&spec.enclosure, user, users)?;
         if spec.enclosure.private_network {
             system::raise_loopback().map_err(in_step("raise the loopback device"))?;
         }

@@ -66,11 +66,11 @@ enum Kind {
 }
 
 /// Makes the root of this mount namespace the server's. `user` owns what is
-/// covered.
+/// covered; the server can look up the names of `users`.
 ///
 /// # Errors
 /// What the system refused, with the step.
-pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>) -> io::Result<()> {
+pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> io::Result<()> {
     let items = items(enclosure)?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, "/", NONE, private, NONE).map_err(in_step("make the mounts private"))?;
@@ -110,6 +110,7 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>) -> io::Result<()> {
             Kind::Cover => cover(&path, user)?,
         }
     }
+    name_users(users)?;
     umount2(HOST, MntFlags::MNT_DETACH).map_err(in_step("leave the host's files"))?;
     fs::remove_dir(HOST)
 }
@@ -188,6 +189,36 @@ fn devices() -> io::Result<()> {
     Ok(())
 }
 
+/// Whoever asks a directory service for users reaches none in here, and the
+/// `peer` method needs the names of those who connect.
+fn name_users(users: &[OsUser]) -> io::Result<()> {
+    const FILE: &str = "/etc/passwd";
+    const OURS: &str = "/.passwd";
+    let known = fs::read_to_string(FILE)?;
+    let Some(text) = with_users(&known, users) else {
+        return Ok(());
+    };
+    fs::write(OURS, text)?;
+    mount(Some(OURS), FILE, NONE, MsFlags::MS_BIND, NONE).map_err(in_step(FILE))
+}
+
+/// The text of `passwd` with those users that are not in it, if any are.
+fn with_users(known: &str, users: &[OsUser]) -> Option<String> {
+    let is_known = |user: &&OsUser| {
+        let mut names = known.lines().filter_map(|line| line.split(':').next());
+        names.any(|name| name == user.name)
+    };
+    let mut text = known.trim_end().to_owned();
+    for user in users.iter().filter(|user| !is_known(user)) {
+        text.push_str(&format!(
+            "\n{}:x:{}:{}::/:/bin/sh",
+            user.name, user.uid, user.gid
+        ));
+    }
+    text.push('\n');
+    (text.len() > known.trim_end().len() + 1).then_some(text)
+}
+
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -205,5 +236,23 @@ pub fn in_step<E: Into<io::Error>>(step: impl Display) -> impl FnOnce(E) -> io::
     move |error| {
         let error = error.into();
         io::Error::new(error.kind(), format!("{step}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_of_a_directory_service_get_a_line() {
+        let root = OsUser::find("root").unwrap();
+        let ann = OsUser {
+            name: "ann".to_owned(),
+            ..root.clone()
+        };
+        let known = "root:x:0:0:root:/root:/bin/sh\nannabel:x:7:7::/:/bin/sh\n";
+        assert_eq!(with_users(known, std::slice::from_ref(&root)), None);
+        let text = with_users(known, &[root, ann]).unwrap();
+        assert_eq!(text, format!("{known}ann:x:0:0::/:/bin/sh\n"));
     }
 }
