@@ -8,6 +8,8 @@
 mod common;
 
 use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ use common::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pbkfs::server::namespace::read_only_view;
 
 /// What every level that is less than wanted says.
 const SETTINGS_ONLY: &str = "settings only, as this host permits no namespaces";
@@ -396,7 +399,11 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
             let output = pg.try_psql(ready.conninfo(), "postgres", &sql);
             output.status.success()
         };
-        assert!(look(&sandbox.fixture.wal("")));
+        // For root's, the session opens what it needs.
+        assert_eq!(
+            look(&sandbox.fixture.wal("")),
+            sandbox.user != OsUser::root()
+        );
         assert!(!look(&sandbox.fixture.backup_dir(&backup)));
         pg.psql(
             ready.conninfo(),
@@ -674,7 +681,7 @@ fn what_is_exposed_can_be_read_but_not_written() {
     fs::create_dir(&shown).unwrap();
     fs::write(shown.join("file"), "content").unwrap();
     OsUser::postgres().own(&shown);
-    let hidden = sandbox.path("store");
+    let hidden = sandbox.fixture.catalog.clone();
     let clone = sandbox
         .profile("latest")
         .fence("expose", &format!("[{shown:?}]"))
@@ -694,10 +701,28 @@ fn what_is_exposed_can_be_read_but_not_written() {
         !write.status.success() && !shown.join("new").exists(),
         "{write}"
     );
-    // The catalog is not there at all: this backup needs no WAL from it.
-    let list = program(format!("ls {}", hidden.display()));
+    // Nothing of the catalog is there: this backup needs no WAL from it.
+    let list = program(format!("ls -A {} | grep -q .", hidden.display()));
     assert!(!list.status.success(), "{list}");
     clone.down();
+}
+
+/// What root's session opens for its server cannot be written by the server's
+/// user, even if it owns the file.
+#[test]
+fn a_descriptor_of_a_read_only_view_cannot_be_made_writable() {
+    common::require_root();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "content").unwrap();
+    let reopen = |dir: &Path| {
+        let file = fs::File::open(dir.join("file")).unwrap();
+        let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::File::options().write(true).open(again)
+    };
+    assert!(reopen(dir.path()).is_ok(), "the attack is not real");
+    let view = read_only_view(dir.path()).unwrap();
+    let error = reopen(Path::new(&format!("/proc/self/fd/{}", view.as_raw_fd()))).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
 }
 
 /// The process beside the server is its only tie to pbkfs: it may not be the

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::SessionError;
@@ -15,6 +16,7 @@ use super::locks::own_program;
 use super::place::Place;
 use super::recovery::Recovery;
 use super::resolve::Resolved;
+use super::restore_command::{named_paths, program};
 use crate::profile::{IoNice, Level, Network, Plan, Require};
 use crate::server::namespace::root_shows;
 use crate::server::{
@@ -128,10 +130,14 @@ impl View<'_> {
         cover.extend(plan.diff_dir.clone());
         cover.retain(|path| !path.starts_with(&plan.target) || *path == plan.target);
         if let Some(recovery) = self.recovery {
-            let needs = recovery.needs()?;
-            show.extend(needs.show);
-            cover.extend(needs.cover);
             write.push(self.place.prefetch_dir());
+            match recovery.foreign_command() {
+                Some(command) => show.extend(named_paths(command)),
+                None => {
+                    show.push(program()?);
+                    self.show_archive(recovery, &mut show, &mut cover);
+                }
+            }
         }
         Ok(Enclosure {
             program: own_program(),
@@ -140,6 +146,24 @@ impl View<'_> {
             cover,
             private_network: network,
         })
+    }
+
+    /// Root's sessions open the archive's files for their servers. An ordinary
+    /// user's server reads them by itself: of the catalog it finds those, and
+    /// what tells that it is one.
+    fn show_archive(&self, recovery: &Recovery, show: &mut Vec<PathBuf>, cover: &mut Vec<PathBuf>) {
+        if geteuid().is_root() {
+            show.push(self.place.wal_socket());
+            return;
+        }
+        let instance = self.plan.catalog.join("backups").join(&self.plan.instance);
+        show.extend(
+            recovery
+                .served_archive()
+                .map(|archive| archive.dir().to_owned()),
+        );
+        show.extend(Some(instance.join("pg_probackup.conf")).filter(|path| path.exists()));
+        cover.push(instance);
     }
 }
 

@@ -5,12 +5,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::unistd::geteuid;
 use time::OffsetDateTime;
 
 use super::SessionError;
 use super::place::Place;
 use super::resolve::Resolved;
-use super::restore_command::{named_paths, program, quote, text};
+use super::restore_command::{program, quote, text};
 use crate::catalog::Backup;
 use crate::catalog::wal::{Reach, WalArchive, WalEnd};
 use crate::pg::Lsn;
@@ -227,7 +228,11 @@ impl Recovery {
         let catalog = text(&self.catalog)?;
         let mut words = vec![text(&program)?, "wal-get", "-B", catalog];
         let instance = self.instance()?;
-        words.extend(["--instance", &instance, "--session", text(&socket)?]);
+        words.extend(["--instance", &instance]);
+        // An ordinary user's server is that user, who reads the archive itself.
+        if geteuid().is_root() {
+            words.extend(["--session", text(&socket)?]);
+        }
         if self.prefetch >= self.archive.segment_size().bytes() {
             words.extend(["--prefetch-dir", text(&prefetch_dir)?]);
             words.extend(["--prefetch-bytes", &bytes]);
@@ -236,30 +241,10 @@ impl Recovery {
         Ok(format!("{} %f %p", quoted.join(" ")))
     }
 
-    /// What the command needs to find of the host: of one that is not ours,
-    /// what it names.
-    ///
-    /// # Errors
-    /// As [`Recovery::command`].
-    pub fn needs(&self) -> Result<Needs, SessionError> {
-        if let Some(command) = &self.command {
-            tracing::warn!(
-                "recovery.restore_command sees of this host the paths that it names and those \
-                 of fence.expose, and the network only with fence.network = \"host\"; PostgreSQL \
-                 takes most of its failures for the end of the archive"
-            );
-            return Ok(Needs {
-                show: named_paths(command),
-                cover: Vec::new(),
-            });
-        }
-        let instance = self.catalog.join("backups").join(self.instance()?);
-        let mut show = vec![program()?, self.archive.dir().to_owned()];
-        show.extend(Some(instance.join("pg_probackup.conf")).filter(|path| path.exists()));
-        Ok(Needs {
-            show,
-            cover: vec![instance],
-        })
+    /// The profile's own command.
+    #[must_use]
+    pub fn foreign_command(&self) -> Option<&str> {
+        self.command.as_deref()
     }
 
     fn instance(&self) -> Result<String, SessionError> {
@@ -324,15 +309,6 @@ impl Recovery {
         }
         ServerError::Died { status, log }.into()
     }
-}
-
-/// What a restore_command needs to find of the host.
-#[derive(Debug, Default)]
-pub struct Needs {
-    /// To read.
-    pub show: Vec<PathBuf>,
-    /// As an empty directory.
-    pub cover: Vec<PathBuf>,
 }
 
 /// What our restore_command said when it failed last.

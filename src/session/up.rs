@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
+
 use super::fence::{self, FenceLevel, Hazard};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
@@ -17,6 +19,7 @@ use super::state::{Phase, State, process_start};
 use super::undo::Undo;
 use super::{SessionError, Signals, down, hazards, layers, target, wal_service};
 use crate::profile::{LockBackups, Plan};
+use crate::server::namespace::read_only_view;
 use crate::server::{Server, Setting, StopMode};
 
 /// How often the session looks whether everything still runs.
@@ -207,10 +210,20 @@ impl Up<'_> {
         let archive = preparation
             .recovery
             .as_ref()
+            .filter(|_| geteuid().is_root())
             .and_then(Recovery::served_archive);
         if let Some(archive) = archive {
-            let service =
-                wal_service::serve(&progress.place().wal_socket(), archive.clone(), run_as)?;
+            // A server in namespaces could write by a descriptor that it has to
+            // read, if its user may.
+            let view = match preparation.level.is_namespace() {
+                true => Some(read_only_view(archive.dir())),
+                false => None,
+            };
+            let view = view
+                .transpose()
+                .map_err(|e| SessionError::io("make a read-only view of", archive.dir(), e))?;
+            let socket = progress.place().wal_socket();
+            let service = wal_service::serve(&socket, archive.clone(), view, run_as)?;
             undo.push("the WAL archive's socket", move || {
                 service.stop();
                 Ok(())

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use helper::run as fence_exec;
 pub use root::shows as root_shows;
+pub use system::read_only_view;
 
 use super::error::ServerError;
 use super::limits::Limits;

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -38,6 +38,20 @@ pub fn make_read_only(path: &Path) -> io::Result<()> {
         )
     };
     check(result)
+}
+
+/// A directory by which nothing in it can be changed, whatever the permissions
+/// of its files, nor by a descriptor that was opened there. For root only; it
+/// lasts as long as the descriptor.
+///
+/// # Errors
+/// The system's own.
+pub fn read_only_view(dir: &Path) -> io::Result<OwnedFd> {
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let view = open_tree(rustix::fs::CWD, dir, flags)?;
+    make_read_only(Path::new(&format!("/proc/self/fd/{}", view.as_raw_fd())))?;
+    Ok(view)
 }
 
 /// Brings this network namespace's loopback device up.
