@@ -14,6 +14,8 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use common::postgres::LIMIT;
 use common::process::is_alive;
@@ -705,6 +707,41 @@ fn what_is_exposed_can_be_read_but_not_written() {
     let list = program(format!("ls -A {} | grep -q .", hidden.display()));
     assert!(!list.status.success(), "{list}");
     clone.down();
+}
+
+/// A link that SQL puts into the clone's files leads nowhere, when a tablespace
+/// behind it has to be given a place at the next start.
+#[test]
+fn a_link_in_the_clone_leads_the_set_up_nowhere() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let outside = sandbox.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let clone = sandbox.profile("latest").write();
+    let (target, victim) = (clone.target.display(), outside.join("made"));
+    let (running, ready) = clone.up_in_foreground();
+    let sql = |sql: &str| pg.psql(ready.conninfo(), "postgres", sql);
+    sql(&format!(
+        "copy (select 1) to program 'cd {target} && mkdir trap && mkdir -m 700 trap/made'"
+    ));
+    sql("checkpoint");
+    sql(&format!(
+        "create tablespace trapped location '{target}/trap/made'"
+    ));
+    // While the server is up, its root has no name for the host's.
+    let link = format!("/.host{}", outside.display());
+    sql(&format!(
+        "copy (select 1) to program 'cd {target} && rm -r trap && ln -s {link} trap'"
+    ));
+    // Names are made durable every five seconds.
+    thread::sleep(Duration::from_secs(8));
+    kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
+    let _ = running.wait_or_kill(LIMIT);
+    // It may start or not; it is what is outside that matters.
+    let up = clone.pbkfs("up", &["--detach"]);
+    println!("{up}");
+    assert!(!victim.exists(), "{up}");
+    clone.pbkfs("down", &[]);
 }
 
 /// What root's session opens for its server cannot be written by the server's

@@ -132,7 +132,14 @@ impl View<'_> {
         if let Some(recovery) = self.recovery {
             write.push(self.place.prefetch_dir());
             match recovery.foreign_command() {
-                Some(command) => show.extend(named_paths(command)),
+                Some(command) => {
+                    tracing::warn!(
+                        "recovery.restore_command sees of this host the paths that it names and \
+                         those of fence.expose, and the network only with fence.network = \
+                         \"host\"; PostgreSQL takes most of its failures for the end of the archive"
+                    );
+                    show.extend(named_paths(command));
+                }
                 None => {
                     show.push(program()?);
                     self.show_archive(recovery, &mut show, &mut cover);

@@ -36,14 +36,14 @@ const MADE: &[u8] = b"made";
 /// # Errors
 /// Standard input or output is of no use.
 pub fn run() -> io::Result<i32> {
-    system::close_inherited()?;
     let owner = getppid();
     let watched = watched();
     watched.thread_block()?;
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let spec: Spec = serde_json::from_slice(&text)?;
-    let (init, user) = match enclose(&spec, owner) {
+    let closed = system::close_inherited().map_err(in_step("close_range"));
+    let (init, user) = match closed.and_then(|()| enclose(&spec, owner)) {
         Ok(inside) => inside,
         Err(error) => {
             say(&Answer::Refused(error.to_string()))?;

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
@@ -152,8 +153,15 @@ fn bind(source: &Path, path: &Path) -> io::Result<()> {
 fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
     match make_dir(path, 0o755) {
         Ok(()) => {}
-        // Below a directory that is shown, in which it does not exist.
-        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(()),
+        // In a directory that is shown, and not there; or behind a link.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(());
+        }
         Err(error) => return Err(error),
     }
     let owner = user.map_or_else(String::new, |user| {
@@ -219,9 +227,14 @@ fn with_users(known: &str, users: &[OsUser]) -> Option<String> {
     (text.len() > known.trim_end().len() + 1).then_some(text)
 }
 
+/// Makes a directory and those above it, but none by way of a link: one in the
+/// clone's own files can lead anywhere, to the host as well.
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
+    }
+    if path.ancestors().any(Path::is_symlink) {
+        return Err(in_step(path.display())(Errno::ENOTDIR));
     }
     DirBuilder::new()
         .recursive(true)

@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 /// input, output and error: by the descriptor of a directory, any path of the
 /// host could be reached from within another root.
 pub fn close_inherited() -> io::Result<()> {
-    // SAFETY: nothing in this process has opened anything yet.
+    // SAFETY: nothing in this process has opened anything that it still needs.
     let result = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     check(result.into())
 }
