@@ -20,7 +20,7 @@ use super::undo::Undo;
 use super::{SessionError, Signals, down, hazards, layers, target, wal_service};
 use crate::profile::{LockBackups, Plan};
 use crate::server::namespace::read_only_view;
-use crate::server::{Server, Setting, StopMode};
+use crate::server::{Limits, Server, Setting, StopMode};
 
 /// How often the session looks whether everything still runs.
 const WATCH: Duration = Duration::from_millis(50);
@@ -206,36 +206,10 @@ impl Up<'_> {
     where
         Self: 'u,
     {
-        let run_as = preparation.run_as.as_ref();
-        let archive = preparation
-            .recovery
-            .as_ref()
-            .filter(|_| geteuid().is_root())
-            .and_then(Recovery::served_archive);
-        if let Some(archive) = archive {
-            // A server in namespaces could write by a descriptor that it has to
-            // read, if its user may.
-            let view = match preparation.level.is_namespace() {
-                true => Some(read_only_view(archive.dir())),
-                false => None,
-            };
-            let view = view
-                .transpose()
-                .map_err(|e| SessionError::io("make a read-only view of", archive.dir(), e))?;
-            let socket = progress.place().wal_socket();
-            let service = wal_service::serve(&socket, archive.clone(), view, run_as)?;
-            undo.push("the WAL archive's socket", move || {
-                service.stop();
-                Ok(())
-            });
-        }
+        serve_archive(preparation, progress, undo)?;
         tell_level(&preparation.level);
         progress.change(|state| state.fence = Some(preparation.level.to_string()))?;
-        let limits = fence::limits(self.plan, progress.place())?;
-        if let Some(cgroup) = limits.cgroup.clone() {
-            progress.change(|state| state.cgroup = Some(cgroup.clone()))?;
-            undo.push("the control group", move || fence::remove_cgroup(&cgroup));
-        }
+        let limits = self.limits(progress, undo)?;
         let patience = self.plan.postgres.stop_timeout;
         let mut started = |server: Server| {
             let pid = server.pid();
@@ -265,6 +239,16 @@ impl Up<'_> {
             state.conninfo = Some(server.conninfo());
             state.port = Some(server.config().port);
         })
+    }
+
+    /// The server's limits, with the control group that they may take.
+    fn limits(&self, progress: &Progress, undo: &mut Undo<'_>) -> Result<Limits, SessionError> {
+        let limits = fence::limits(self.plan, progress.place())?;
+        if let Some(cgroup) = limits.cgroup.clone() {
+            progress.change(|state| state.cgroup = Some(cgroup.clone()))?;
+            undo.push("the control group", move || fence::remove_cgroup(&cgroup));
+        }
+        Ok(limits)
     }
 
     /// Tells that the clone is ready, and waits for its end.
@@ -350,6 +334,37 @@ pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview,
         level: preparation.level,
         hazards,
     })
+}
+
+/// Opens the archive's files for root's server, whose user may not be able to.
+fn serve_archive(
+    preparation: &Preparation,
+    progress: &Progress,
+    undo: &mut Undo<'_>,
+) -> Result<(), SessionError> {
+    let recovery = preparation.recovery.as_ref();
+    let archive = recovery
+        .filter(|_| geteuid().is_root())
+        .and_then(Recovery::served_archive);
+    let Some(archive) = archive else {
+        return Ok(());
+    };
+    // A server in namespaces could write by a descriptor that it has to read,
+    // if its user may.
+    let view = match preparation.level.is_namespace() {
+        true => Some(
+            read_only_view(archive.dir())
+                .map_err(|e| SessionError::io("make a read-only view of", archive.dir(), e))?,
+        ),
+        false => None,
+    };
+    let (socket, run_as) = (progress.place().wal_socket(), preparation.run_as.as_ref());
+    let service = wal_service::serve(&socket, archive.clone(), view, run_as)?;
+    undo.push("the WAL archive's socket", move || {
+        service.stop();
+        Ok(())
+    });
+    Ok(())
 }
 
 /// Namespaces that were wanted and cannot be had are worth a warning.
