@@ -89,7 +89,8 @@ fn production_log() -> String {
 }
 
 fn attacks(port: u16) -> Vec<Attack> {
-    let touch = |path: &str| format!("copy (select 1) to program 'touch {HOME}/{path}'");
+    let touch =
+        |path: &str| format!("copy (select 1) to program 'cat >/dev/null; touch {HOME}/{path}'");
     let tcp = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
     let socket = format!("host={HOME}/sock port={port} user=postgres dbname=postgres");
     let dblink = |conninfo: &str, table: &str| {
@@ -169,7 +170,10 @@ fn attacks(port: u16) -> Vec<Attack> {
         ),
         attack(
             "a signal to the postmaster",
-            format!("copy (select 1) to program 'kill -HUP {}'", postmaster()),
+            format!(
+                "copy (select 1) to program 'cat >/dev/null; kill -HUP {}'",
+                postmaster()
+            ),
             |_| production_log().contains("received SIGHUP"),
         ),
     ]
@@ -395,7 +399,7 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
         // Of the catalog, it sees the archive and nothing else.
         let look = |dir: &Path| {
             let sql = format!(
-                "copy (select 1) to program 'ls -A {} | grep -q .'",
+                "copy (select 1) to program 'cat >/dev/null; ls -A {} | grep -q .'",
                 dir.display()
             );
             let output = pg.try_psql(ready.conninfo(), "postgres", &sql);
@@ -690,7 +694,7 @@ fn what_is_exposed_can_be_read_but_not_written() {
         .write();
     let ready = clone.up();
     let program = |command: String| {
-        let sql = format!("copy (select 1) to program '{command}'");
+        let sql = format!("copy (select 1) to program 'cat >/dev/null; {command}'");
         pg.try_psql(ready.conninfo(), "postgres", &sql)
     };
     assert!(
@@ -722,7 +726,7 @@ fn a_link_in_the_clone_leads_the_set_up_nowhere() {
     let (running, ready) = clone.up_in_foreground();
     let sql = |sql: &str| pg.psql(ready.conninfo(), "postgres", sql);
     sql(&format!(
-        "copy (select 1) to program 'cd {target} && mkdir trap && mkdir -m 700 trap/made'"
+        "copy (select 1) to program 'cat >/dev/null; cd {target} && mkdir trap && mkdir -m 700 trap/made'"
     ));
     sql("checkpoint");
     sql(&format!(
@@ -731,7 +735,7 @@ fn a_link_in_the_clone_leads_the_set_up_nowhere() {
     // While the server is up, its root has no name for the host's.
     let link = format!("/.host{}", outside.display());
     sql(&format!(
-        "copy (select 1) to program 'cd {target} && rm -r trap && ln -s {link} trap'"
+        "copy (select 1) to program 'cat >/dev/null; cd {target} && rm -r trap && ln -s {link} trap'"
     ));
     // Names are made durable every five seconds.
     thread::sleep(Duration::from_secs(8));

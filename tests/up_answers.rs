@@ -138,7 +138,7 @@ fn takes_writes(fixture: &str, backup: &str, user: OsUser, has_checksums: bool) 
     let clone = sandbox.profile(backup).write();
     let ready = clone.up();
     let make = format!(
-        "copy (select 1) to program 'mkdir -m 700 {}'",
+        "copy (select 1) to program 'cat >/dev/null; mkdir -m 700 {}'",
         new_tablespace.display()
     );
     pg.psql(ready.conninfo(), "postgres", &make);
