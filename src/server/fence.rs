@@ -101,6 +101,7 @@ const STALE_TARGET: &str = "a recovery target left in the backup is not the clon
 const REPLICATION: &str = "the clone must not connect to production's servers, nor wait for them";
 const ELSEWHERE: &str = "the backup's value may be a path outside the clone";
 const LOG: &str = "the log goes to a file that pbkfs watches";
+const LANGUAGE: &str = "pbkfs understands what the server says in English only";
 
 const FENCE: &[Fixed] = &[
     fixed("archive_mode", "off", ARCHIVE),
@@ -154,6 +155,7 @@ const FENCE: &[Fixed] = &[
     fixed("logging_collector", "off", LOG),
     fixed("log_destination", "stderr", LOG),
     fixed("log_error_verbosity", "default", LOG),
+    fixed("lc_messages", "C", LANGUAGE),
     fixed("listen_addresses", "", "reachable through its socket only"),
 ];
 
