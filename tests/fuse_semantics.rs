@@ -553,8 +553,21 @@ fn a_synchronous_write_outlives_the_owner() {
         let sandbox = Sandbox::new("pg15-debian", user);
         let clone = sandbox.profile("latest").mount_only().write();
         let ready = clone.up();
-        let paths = [small(&clone), large(&clone), clone.target.join("new")];
+        let [temporary, recycled] = ["xlogtemp", "recycled"].map(|name| clone.target.join(name));
+        let paths = [
+            small(&clone),
+            large(&clone),
+            clone.target.join("new"),
+            recycled,
+        ];
         as_its_user(&clone, || {
+            // As PostgreSQL makes and recycles a segment: another name, and the
+            // directory synced, before it is written to by who may have it open.
+            let segment = File::create(&temporary).unwrap();
+            segment.set_len(16 << 20).unwrap();
+            segment.sync_all().unwrap();
+            fs::rename(&temporary, &paths[3]).unwrap();
+            File::open(&clone.target).unwrap().sync_all().unwrap();
             for path in &paths {
                 let mut options = OpenOptions::new();
                 options.write(true).create(true).custom_flags(libc::O_DSYNC);

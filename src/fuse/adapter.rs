@@ -15,6 +15,7 @@ use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
@@ -48,7 +49,8 @@ thread_local! {
 /// See the module's text.
 pub struct Adapter<L> {
     overlay: Arc<Overlay<L>>,
-    want_passthrough: bool,
+    /// What is wanted at first, and had from `init` on.
+    passthrough: Arc<AtomicBool>,
     /// Whether the kernel gathers writes, and so knows lengths and bytes that
     /// have not come here yet.
     writes_gather: bool,
@@ -60,14 +62,15 @@ pub struct Adapter<L> {
 }
 
 impl<L: Lower> Adapter<L> {
-    /// An adapter for `overlay`. Whether passthrough is had is settled with
-    /// the kernel when the mount begins.
-    pub fn new(overlay: Arc<Overlay<L>>, want_passthrough: bool) -> Self {
+    /// An adapter for `overlay`. Whether `passthrough` is had, where it is
+    /// wanted, is settled with the kernel when the mount begins.
+    pub fn new(overlay: Arc<Overlay<L>>, passthrough: Arc<AtomicBool>) -> Self {
+        let backing = BackingTable::new(passthrough.load(Ordering::Acquire));
         Self {
             overlay,
-            want_passthrough,
+            passthrough,
             writes_gather: false,
-            backing: BackingTable::new(want_passthrough),
+            backing,
             dirs: DirHandles::default(),
             faults: FaultLimit::new(Instant::now()),
             span: tracing::Span::current(),
@@ -167,10 +170,11 @@ impl<L: Lower> Filesystem for Adapter<L> {
         wish(config, InitFlags::FUSE_CACHE_SYMLINKS);
         wish(config, InitFlags::FUSE_ASYNC_DIO);
         // The kernel refuses passthrough and write-back caching together.
-        let passthrough = self.want_passthrough
+        let passthrough = self.passthrough.load(Ordering::Acquire)
             && wish(config, InitFlags::FUSE_PASSTHROUGH)
             // 2: the diff may itself lie on a stacked file system.
             && config.set_max_stack_depth(2).is_ok();
+        self.passthrough.store(passthrough, Ordering::Release);
         if !passthrough {
             self.backing.disable();
             self.writes_gather = wish(config, InitFlags::FUSE_WRITEBACK_CACHE);

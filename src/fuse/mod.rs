@@ -14,6 +14,7 @@ mod handles;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
@@ -67,10 +68,29 @@ pub enum FuseError {
     },
 }
 
+/// Whether this process may ask the kernel for passthrough, and the kernel is
+/// new enough to know it. Only a mount tells whether it agrees.
+#[must_use]
+pub fn may_pass_through() -> bool {
+    let release = nix::sys::utsname::uname();
+    let release = release.ok().map(|name| name.release().to_owned());
+    let release = release.unwrap_or_default().into_string();
+    nix::unistd::geteuid().is_root() && release.is_ok_and(|release| knows_passthrough(&release))
+}
+
+/// Passthrough came with Linux 6.9.
+fn knows_passthrough(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(9))
+}
+
 /// A mounted overlay.
 pub struct Mount {
     target: PathBuf,
     session: Option<BackgroundSession>,
+    passthrough: bool,
 }
 
 impl Mount {
@@ -108,14 +128,23 @@ impl Mount {
         };
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = true;
-        let adapter = Adapter::new(overlay, options.passthrough);
+        let passthrough = Arc::new(AtomicBool::new(options.passthrough));
+        let adapter = Adapter::new(overlay, passthrough.clone());
         let session = Session::new(adapter, target, &config).map_err(fail)?;
         let session = session.spawn().map_err(fail)?;
         raise_read_ahead(target);
         Ok(Self {
             target: target.to_owned(),
             session: Some(session),
+            passthrough: passthrough.load(Ordering::Acquire),
         })
+    }
+
+    /// Whether the kernel agreed to serve files of the diff by itself. Where
+    /// it did, every other write comes here before the writer goes on.
+    #[must_use]
+    pub fn passes_through(&self) -> bool {
+        self.passthrough
     }
 
     /// Whether the file system is still mounted and served. It is not when
@@ -252,5 +281,26 @@ fn raise_read_ahead(target: &Path) {
     let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     if let Err(error) = std::fs::write(&path, READ_AHEAD_KB) {
         tracing::debug!(path, %error, "cannot raise read-ahead");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::knows_passthrough;
+
+    #[test]
+    fn kernels_are_told_apart_by_their_release() {
+        for (release, knows) in [
+            ("6.1.0-18-amd64", false),
+            ("6.8.12", false),
+            ("6.9", true),
+            ("6.18.44-fc", true),
+            ("6.9-rc1", true),
+            ("7.0.0", true),
+            ("5.14.0-427.el9", false),
+            ("", false),
+        ] {
+            assert_eq!(knows_passthrough(release), knows, "{release}");
+        }
     }
 }

@@ -66,6 +66,9 @@ pub struct FenceInput<'a> {
     pub limits: &'a [(&'static str, i32)],
     /// Lists of libraries that have to be changed.
     pub preload: &'a [Preload],
+    /// Whether the kernel serves files of the diff by itself, and gathers no
+    /// writes to others.
+    pub passthrough: bool,
     /// Whether nothing that the clone writes is to outlive it.
     pub throw_away: bool,
     /// The profile's `[postgres.settings]`, by lower-case name.
@@ -193,6 +196,25 @@ const THROW_AWAY: &[Fixed] = &[fixed(
     "a throw-away clone has nothing to save before it recovers",
 )];
 
+/// A commit's fsync is a request to pbkfs, while its write of the WAL is none:
+/// the kernel does both by itself for a file that was opened with `O_DSYNC`.
+/// PostgreSQL 15 and older open the WAL with `O_DIRECT` as well then where
+/// `wal_level` is minimal, which the file systems that can be passed through
+/// to allow.
+const PASSTHROUGH: &[Fixed] = &[fixed(
+    "wal_sync_method",
+    "open_datasync",
+    "the kernel syncs the WAL without asking pbkfs then",
+)];
+
+/// Where the kernel gathers writes, a full disk is told to nobody but who
+/// calls fsync: a server that does not would go on with lost pages.
+const NO_FSYNC: &[Fixed] = &[fixed(
+    "fsync",
+    "off",
+    "a throw-away clone ends with the host that crashes",
+)];
+
 const OWN_KEY: &str = "the profile has a key of its own for it (postgres.port)";
 const SOCKET_KEY: &str = "the profile has a key of its own for it (postgres.socket_dir)";
 const LOCATION: &str = "pbkfs says where the clone's files are";
@@ -249,9 +271,11 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
         settings.push(own(name, value, "the wanted recovery target", Owner::Fence));
     }
     settings.extend(limits(input));
-    let throw_away = if input.throw_away { THROW_AWAY } else { &[] };
+    let when = |holds, table: &'static [Fixed]| if holds { table } else { &[] };
     let mut clone: Vec<Setting> = known(CLONE, input.major)
-        .chain(known(throw_away, input.major))
+        .chain(when(input.passthrough, PASSTHROUGH))
+        .chain(when(input.throw_away, THROW_AWAY))
+        .chain(when(input.passthrough && input.throw_away, NO_FSYNC))
         .map(|s| own(s.name, s.value, s.reason, Owner::Clone))
         .collect();
     for preload in input.preload {
@@ -364,13 +388,13 @@ mod tests {
     use super::*;
 
     fn fence(major: u32, user: &[(&str, &str)]) -> Result<Vec<Setting>, ServerError> {
-        fence_of(major, user, false)
+        fence_of(major, user, (false, false))
     }
 
     fn fence_of(
         major: u32,
         user: &[(&str, &str)],
-        throw_away: bool,
+        (passthrough, throw_away): (bool, bool),
     ) -> Result<Vec<Setting>, ServerError> {
         fence_with([], major, user, throw_away)
     }
@@ -409,6 +433,7 @@ mod tests {
             recovery_target: &[("recovery_target_name".into(), "here".into())],
             limits: &[("max_connections", 200), ("max_wal_senders", 5)],
             preload: &[],
+            passthrough,
             throw_away,
             user: &user,
             allow: &allow.map(str::to_owned),
@@ -416,15 +441,46 @@ mod tests {
     }
 
     #[test]
-    fn only_a_throw_away_clone_saves_nothing_before_recovery() {
-        let method = |user: &[_], throw_away| {
-            let settings = fence_of(15, user, throw_away).unwrap();
-            value(&settings, "recovery_init_sync_method")
-        };
-        assert_eq!(method(&[], false), None);
-        assert_eq!(method(&[], true).as_deref(), Some("syncfs"));
-        let by_user = [("recovery_init_sync_method", "fsync")];
-        assert_eq!(method(&by_user, true).as_deref(), Some("fsync"));
+    fn how_much_is_synced_depends_on_mount_and_diff() {
+        for (passthrough, throw_away, wal, init, fsync) in [
+            (false, false, None, None, None),
+            (true, false, Some("open_datasync"), None, None),
+            (false, true, None, Some("syncfs"), None),
+            (
+                true,
+                true,
+                Some("open_datasync"),
+                Some("syncfs"),
+                Some("off"),
+            ),
+        ] {
+            let case = (passthrough, throw_away);
+            let settings = fence_of(15, &[], case).unwrap();
+            for (name, expected) in [
+                ("wal_sync_method", wal),
+                ("recovery_init_sync_method", init),
+                ("fsync", fsync),
+            ] {
+                assert_eq!(
+                    value(&settings, name).as_deref(),
+                    expected,
+                    "{name}, {case:?}"
+                );
+            }
+            let user = [
+                ("wal_sync_method", "fsync"),
+                ("recovery_init_sync_method", "fsync"),
+                ("fsync", "on"),
+            ];
+            let settings = fence_of(15, &user, case).unwrap();
+            for (name, expected) in user {
+                assert_eq!(
+                    value(&settings, name).as_deref(),
+                    Some(expected),
+                    "{name}, {case:?}"
+                );
+            }
+        }
     }
 
     #[test]

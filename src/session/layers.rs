@@ -11,6 +11,7 @@ use super::up::{Progress, Up};
 use super::{SessionError, down};
 use crate::chain::Chain;
 use crate::diff::{Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
+use crate::fuse::may_pass_through;
 use crate::image::{Image, ImageOptions};
 use crate::overlay::{Overlay, OverlayOptions};
 use crate::pg::control::ControlFile;
@@ -35,15 +36,15 @@ pub fn open(
         uid,
         gid,
         tablespace_version_dir: Some(tablespace_version_dir(&image, chain)?),
-        passthrough: passthrough(up),
+        passthrough: !up.read_only && passthrough(plan),
     };
     Ok(Arc::new(Overlay::new(image, diff, options)?))
 }
 
-/// Whether the kernel may serve files of the diff by itself.
-pub fn passthrough(up: &Up<'_>) -> bool {
-    let wanted = up.plan.fuse.passthrough == Passthrough::Auto;
-    wanted && !up.read_only && geteuid().is_root()
+/// Whether the kernel may serve files of the diff by itself, and most likely
+/// will; the mount knows.
+pub fn passthrough(plan: &Plan) -> bool {
+    plan.fuse.passthrough == Passthrough::Auto && may_pass_through()
 }
 
 /// Opens the image of a chain.

@@ -47,7 +47,7 @@ pub fn mount(
     let options = MountOptions {
         threads: up.plan.fuse.threads.get(),
         allow_other: geteuid().is_root(),
-        passthrough: layers::passthrough(up),
+        passthrough: !up.read_only && layers::passthrough(up.plan),
         source: mounts::OUR_SOURCE.to_owned(),
     };
     let mount = Mount::new(overlay.clone(), &target, &options)?;

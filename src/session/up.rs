@@ -226,7 +226,16 @@ impl Up<'_> {
             Ok(server)
         };
         let place = progress.place();
-        let outcome = preparation.start(self.plan, place, &limits, &mut started, self.signals)?;
+        let mount = running.mount.as_ref();
+        let passthrough = mount.is_some_and(|mount| mount.borrow().passes_through());
+        let outcome = preparation.start(
+            self.plan,
+            place,
+            passthrough,
+            &limits,
+            &mut started,
+            self.signals,
+        )?;
         if outcome == Started::ShutDown {
             running.done = true;
             return Ok(());

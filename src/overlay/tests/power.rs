@@ -34,6 +34,12 @@ enum Op {
         offset: u64,
         len: u64,
     },
+    /// A write by the kernel to a file that is open with `O_DSYNC`.
+    WriteThrough {
+        name: usize,
+        offset: u64,
+        len: usize,
+    },
     Fsync(usize),
     SyncNames,
     Periodically,
@@ -63,6 +69,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (name.clone(), offset.clone(), len.clone())
             .prop_map(|(name, offset, len)| Op::Write { name, offset, len }),
+        2 => (name.clone(), offset.clone(), len.clone())
+            .prop_map(|(name, offset, len)| Op::WriteThrough { name, offset, len }),
         3 => (name.clone(), offset.clone()).prop_map(|(name, size)| Op::Truncate { name, size }),
         1 => (name.clone(), offset, len)
             .prop_map(|(name, offset, len)| Op::Zero { name, offset, len: len as u64 }),
@@ -252,17 +260,24 @@ impl Run {
     fn apply(&mut self, op: &Op) -> Result<(), OverlayError> {
         match *op {
             Op::Write { name, offset, len } => self.with_file(name, |run, ino, file| {
-                run.stamp += 1;
-                let bytes = pattern(run.stamp, offset, len);
-                run.model.change_file(file, |content| {
-                    let end = offset as usize + len;
-                    content.resize(content.len().max(end), 0);
-                    content[offset as usize..end].copy_from_slice(&bytes);
-                });
-                match run.overlay.passthrough(ino, true)? {
+                let data = run.overlay.passthrough(ino, true)?;
+                let bytes = run.new_bytes(file, offset, len);
+                match data {
                     Some(data) => Ok(data.write_all_at(&bytes, offset)?),
                     None => run.overlay.write(ino, offset, &bytes),
                 }
+            }),
+            Op::WriteThrough { name, offset, len } => self.with_file(name, |run, ino, file| {
+                let Some(data) = run.overlay.passthrough(ino, true)? else {
+                    return Ok(());
+                };
+                run.overlay.keep_copy(ino)?;
+                run.model.file_is_durable(file);
+                let bytes = run.new_bytes(file, offset, len);
+                data.write_all_at(&bytes, offset)?;
+                data.sync_data()?;
+                run.model.file_is_durable(file);
+                Ok(())
             }),
             Op::Truncate { name, size } => self.with_file(name, |run, ino, file| {
                 run.model
@@ -308,6 +323,18 @@ impl Run {
                 Ok(())
             }
         }
+    }
+
+    /// Bytes to write, which the model has already.
+    fn new_bytes(&mut self, file: usize, offset: u64, len: usize) -> Vec<u8> {
+        self.stamp += 1;
+        let bytes = pattern(self.stamp, offset, len);
+        self.model.change_file(file, |content| {
+            let end = offset as usize + len;
+            content.resize(content.len().max(end), 0);
+            content[offset as usize..end].copy_from_slice(&bytes);
+        });
+        bytes
     }
 
     fn with_file(
