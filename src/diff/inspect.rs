@@ -17,6 +17,8 @@ pub struct HeldContent {
     pub record: ContentRecord,
     /// 8 KiB blocks that the diff has, for the blocks layout.
     pub blocks: u64,
+    /// By how many bytes those that are small are smaller.
+    pub saved: u64,
     /// The data file's length in bytes, for the whole layout.
     pub data_len: u64,
 }
@@ -54,6 +56,7 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
     }
     let store = Store::open(StoreBackend::File(meta))?;
     let mut records = Records::of(store.namespace()?);
+    let saved = store.saved()?;
     for (ino, record, blocks) in store.contents()? {
         let data_len = match record {
             ContentRecord::Whole { .. } => data_len(root, ino)?,
@@ -62,6 +65,7 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
         let held = HeldContent {
             record,
             blocks,
+            saved: saved.get(&ino).copied().unwrap_or(0),
             data_len,
         };
         records.contents.insert(ino, held);

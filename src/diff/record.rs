@@ -6,7 +6,8 @@
 //! | `names`    | (directory inode, name)    | inode, or 0: the image's is hidden |
 //! | `inodes`   | inode                      | [`InodeRecord`] as JSON            |
 //! | `contents` | inode                      | [`ContentRecord`] as JSON          |
-//! | `blocks`   | (inode, chunk)             | roaring bitmap, portable format    |
+//! | `blocks`   | (inode, chunk)             | [`HeldBlocks`]: roaring bitmaps    |
+//! | `deltas`   | (inode, block)             | a small block, see [`super::deltas`] |
 //!
 //! Inodes below 2^32 are the image's nodes (node + 1); the clone's own begin
 //! at 2^32. JSON keeps the records readable with a dump of the store, and
@@ -14,8 +15,9 @@
 
 use std::path::PathBuf;
 
-use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
+
+use super::deltas::{DeltaChange, HeldBlocks};
 
 /// Blocks whose presence one bitmap record holds: 128 MiB of file, 2 KiB of
 /// bitmap at worst, so that an fsync after one write rewrites little.
@@ -102,7 +104,7 @@ pub struct BlockChunk {
     /// `block / BLOCKS_PER_CHUNK`.
     pub chunk: u32,
     /// Blocks of the file that the diff has, all within the chunk.
-    pub blocks: RoaringBitmap,
+    pub blocks: HeldBlocks,
 }
 
 /// Changes that become durable together, or not at all.
@@ -116,6 +118,8 @@ pub struct Batch {
     pub contents: Vec<(u64, Option<ContentRecord>)>,
     /// Bitmaps to replace; an empty one is removed. Applied after `contents`.
     pub blocks: Vec<BlockChunk>,
+    /// Small blocks to set or remove, applied in order, after `contents`.
+    pub deltas: Vec<DeltaChange>,
     /// The next inode to give out, if it moved.
     pub next_ino: Option<u64>,
 }
@@ -128,6 +132,7 @@ impl Batch {
             && self.inodes.is_empty()
             && self.contents.is_empty()
             && self.blocks.is_empty()
+            && self.deltas.is_empty()
             && self.next_ino.is_none()
     }
 }

@@ -12,6 +12,7 @@ use redb::{
 use roaring::RoaringBitmap;
 
 use super::backend::StoreBackend;
+use super::deltas::{self, HeldBlocks};
 use super::error::DiffError;
 use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeRecord, NameEntry};
 
@@ -23,7 +24,8 @@ const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks"
 
 const NEXT_INO: &str = "next_ino";
 const FORMAT: &str = "format";
-const FORMAT_VERSION: u64 = 1;
+/// 2 added small blocks.
+const FORMAT_VERSION: u64 = 2;
 
 /// The inode number that stands for "hidden" in `names`. No inode has it.
 const WHITEOUT: u64 = 0;
@@ -57,15 +59,18 @@ impl Store {
             database: RwLock::new(None),
         };
         store.with("opened", |database| {
-            let new = {
+            let format = {
                 let read = database.begin_read()?;
                 match read.open_table(META) {
-                    Ok(table) => table.get(FORMAT)?.is_none(),
-                    Err(redb::TableError::TableDoesNotExist(_)) => true,
+                    Ok(table) => table.get(FORMAT)?.map(|v| v.value()),
+                    Err(redb::TableError::TableDoesNotExist(_)) => None,
                     Err(e) => return Err(e.into()),
                 }
             };
-            if new { create_tables(database) } else { Ok(()) }
+            if format.is_none_or(|format| format < FORMAT_VERSION) {
+                create_tables(database)?;
+            }
+            Ok(())
         })?;
         store.check_format()?;
         Ok(store)
@@ -175,11 +180,30 @@ impl Store {
         })
     }
 
+    /// A small block of a file, if the store has it.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn delta(&self, ino: u64, block: u32) -> Result<Option<Vec<u8>>, DiffError> {
+        self.with("read", |database| {
+            deltas::get(&database.begin_read()?, ino, block)
+        })
+    }
+
+    /// By how many bytes each file's small blocks are smaller than whole ones.
+    /// Reads all of them.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn saved(&self) -> Result<HashMap<u64, u64>, DiffError> {
+        self.with("read", |database| deltas::saved(&database.begin_read()?))
+    }
+
     /// One file's content record and, for the blocks layout, its blocks.
     ///
     /// # Errors
     /// I/O errors and damaged records.
-    pub fn content(&self, ino: u64) -> Result<Option<(ContentRecord, RoaringBitmap)>, DiffError> {
+    pub fn content(&self, ino: u64) -> Result<Option<(ContentRecord, HeldBlocks)>, DiffError> {
         let (json, chunks) = self.with("read", |database| {
             let read = database.begin_read()?;
             let json = read
@@ -196,9 +220,10 @@ impl Store {
         })?;
         let Some(json) = json else { return Ok(None) };
         let record = decode("content", ino, &json)?;
-        let mut blocks = RoaringBitmap::new();
+        let mut blocks = HeldBlocks::default();
         for chunk in chunks {
-            blocks |= RoaringBitmap::deserialize_from(chunk.as_slice())
+            blocks
+                .add(&chunk)
                 .map_err(|e| bad_record("blocks", ino, &e))?;
         }
         Ok(Some((record, blocks)))
@@ -261,6 +286,7 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     transaction.open_table(INODES)?;
     transaction.open_table(CONTENTS)?;
     transaction.open_table(BLOCKS)?;
+    deltas::create(&transaction)?;
     transaction.commit()?;
     Ok(())
 }
@@ -299,21 +325,16 @@ fn encode_all<R: serde::Serialize>(
 }
 
 fn encode_chunk(chunk: &BlockChunk) -> Result<Option<Vec<u8>>, DiffError> {
-    debug_assert!(
-        chunk
-            .blocks
-            .iter()
-            .all(|b| b / BLOCKS_PER_CHUNK == chunk.chunk)
-    );
-    if chunk.blocks.is_empty() {
+    let HeldBlocks { data, small } = &chunk.blocks;
+    let is_inside = |b: u32| b / BLOCKS_PER_CHUNK == chunk.chunk;
+    debug_assert!(data.iter().chain(small).all(is_inside));
+    if data.is_empty() && small.is_empty() {
         return Ok(None);
     }
-    let mut bytes = Vec::with_capacity(chunk.blocks.serialized_size());
-    chunk
-        .blocks
-        .serialize_into(&mut bytes)
-        .map_err(|e| bad_record("blocks", chunk.ino, &e))?;
-    Ok(Some(bytes))
+    let encoded = chunk.blocks.encode();
+    encoded
+        .map(Some)
+        .map_err(|e| bad_record("blocks", chunk.ino, &e))
 }
 
 fn apply(
@@ -347,6 +368,7 @@ fn apply(
             None => {
                 contents.remove(ino)?;
                 blocks.retain_in((*ino, 0)..=(*ino, u32::MAX), |_, _| false)?;
+                deltas::forget(transaction, *ino)?;
             }
         }
     }
@@ -357,6 +379,7 @@ fn apply(
             None => blocks.remove(key)?,
         };
     }
+    deltas::apply(transaction, &batch.deltas)?;
     if let Some(next) = batch.next_ino {
         transaction.open_table(META)?.insert(NEXT_INO, next)?;
     }
@@ -426,14 +449,21 @@ mod tests {
                 BlockChunk {
                     ino: 9,
                     chunk: 0,
-                    blocks: [1, 2].into_iter().collect(),
+                    blocks: HeldBlocks {
+                        data: [1].into_iter().collect(),
+                        small: [2].into_iter().collect(),
+                    },
                 },
                 BlockChunk {
                     ino: 9,
                     chunk: 1,
-                    blocks: [far].into_iter().collect(),
+                    blocks: HeldBlocks {
+                        data: [far].into_iter().collect(),
+                        small: RoaringBitmap::new(),
+                    },
                 },
             ],
+            deltas: vec![(9, 3, None), (9, 2, Some(b"small".as_slice().into()))],
             next_ino: Some((1 << 32) + 1),
         };
         Store::open(StoreBackend::File(path.clone()))
@@ -454,9 +484,18 @@ mod tests {
         assert_eq!(namespace.next_ino, Some((1 << 32) + 1));
         assert_eq!(
             store.content(9).unwrap(),
-            Some((content, [1, 2, far].into_iter().collect()))
+            Some((
+                content,
+                HeldBlocks {
+                    data: [1, far].into_iter().collect(),
+                    small: [2].into_iter().collect(),
+                }
+            ))
         );
+        assert_eq!(store.contents().unwrap()[0].2, 3, "both kinds count");
         assert_eq!(store.content(10).unwrap(), None);
+        assert_eq!(store.delta(9, 2).unwrap().unwrap(), b"small");
+        assert_eq!(store.delta(9, 1).unwrap(), None);
 
         let removal = Batch {
             contents: vec![(9, None)],
@@ -464,6 +503,33 @@ mod tests {
         };
         store.commit(&removal).unwrap();
         assert_eq!(store.content(9).unwrap(), None);
+        assert_eq!(store.delta(9, 2).unwrap(), None);
         assert!(store.inodes_with_content().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_store_of_the_format_before_small_blocks_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.redb");
+        let database = Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut row = Vec::new();
+        let blocks: RoaringBitmap = [1, 2].into_iter().collect();
+        blocks.serialize_into(&mut row).unwrap();
+        let record = br#"{"layout":"blocks","origin":"base/1","size":9,"base_len":9,"mtime_ns":0}"#;
+        {
+            let mut meta = transaction.open_table(META).unwrap();
+            meta.insert(FORMAT, 1).unwrap();
+            let mut contents = transaction.open_table(CONTENTS).unwrap();
+            contents.insert(9, record.as_slice()).unwrap();
+            let mut table = transaction.open_table(BLOCKS).unwrap();
+            table.insert((9, 0), row.as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(database);
+        let store = Store::open(StoreBackend::File(path)).unwrap();
+        let (_, held) = store.content(9).unwrap().unwrap();
+        assert_eq!((held.data, held.small), (blocks, RoaringBitmap::new()));
+        assert_eq!(store.delta(9, 1).unwrap(), None);
     }
 }

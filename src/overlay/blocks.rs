@@ -3,13 +3,16 @@
 //! Which bytes count, for block `b` of the file:
 //!
 //! 1. `b` in `present`: the 8 KiB at `b * 8192` of the data file;
-//! 2. else, below `base_len`: the image's;
+//! 2. else, below `base_len`: the image's, with some bytes changed if `b` is
+//!    a small block ([`small`]);
 //! 3. else zeros.
 //!
 //! The data file always holds whole blocks for those present; `size` cuts
 //! the last one. Truncating lowers `base_len`, so that image bytes once cut
 //! off never come back when the file grows again.
 
+mod delta;
+mod small;
 mod snapshot;
 mod space;
 
@@ -19,13 +22,14 @@ use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
+use small::Small;
 pub use snapshot::BlocksSnapshot;
 
 use super::OverlayError;
 use super::attr::now_ns;
 use super::content::Ctx;
 use super::lower::Lower;
-use crate::diff::{BLOCKS_PER_CHUNK, ContentRecord, DataFile};
+use crate::diff::{BLOCKS_PER_CHUNK, ContentRecord, DataFile, HeldBlocks};
 use crate::image::NodeId;
 use crate::pg::BLOCK_SIZE;
 
@@ -42,6 +46,7 @@ pub struct Blocks {
     /// The time that was committed last, or is about to be.
     recorded_ns: i64,
     present: RoaringBitmap,
+    small: Small,
     /// Chunks whose presence changed since the last commit.
     dirty: BTreeSet<u32>,
     /// Whether the content record changed since the last commit.
@@ -64,6 +69,7 @@ impl Blocks {
             mtime_ns,
             recorded_ns: mtime_ns,
             present: RoaringBitmap::new(),
+            small: Small::default(),
             dirty: BTreeSet::new(),
             changed: true,
             excess: false,
@@ -72,16 +78,11 @@ impl Blocks {
     }
 
     /// As the store has it.
-    pub fn stored(
-        node: NodeId,
-        size: u64,
-        base_len: u64,
-        mtime_ns: i64,
-        present: RoaringBitmap,
-    ) -> Self {
+    pub fn stored(node: NodeId, size: u64, base_len: u64, mtime_ns: i64, held: HeldBlocks) -> Self {
         let mut blocks = Self::new(node, size, mtime_ns);
         blocks.base_len = base_len;
-        blocks.present = present;
+        blocks.present = held.data;
+        blocks.small = Small::stored(held.small);
         blocks.changed = false;
         // A crash may have come between the commit of a cut and what follows
         // it: the trimming, and the zeroing of the block that was cut.
@@ -97,7 +98,7 @@ impl Blocks {
 
     /// How many blocks the diff has.
     pub fn count(&self) -> u64 {
-        self.present.len()
+        self.present.len() + self.small.count()
     }
 
     /// The content record as it would be committed now.
@@ -145,6 +146,7 @@ impl Blocks {
                 self.read_data(ctx, ino, at, part)?;
             } else {
                 self.read_base(ctx, at, part)?;
+                self.small.patch(ctx, ino, at, part)?;
             }
             at = stop;
         }
@@ -316,6 +318,7 @@ impl Blocks {
     }
 
     fn mark(&mut self, first: u32, last: u32) {
+        self.small.written(first, last);
         let mut from = first;
         loop {
             let chunk = from / BLOCKS_PER_CHUNK;

@@ -83,6 +83,7 @@ impl<L: Lower> Overlay<L> {
 
     fn records(&self) -> Result<Records, OverlayError> {
         let mut records = Records::of(self.tree().namespace());
+        let saved = self.diff()?.store().saved()?;
         for (ino, (record, blocks)) in self.held()? {
             let data_len = match record {
                 ContentRecord::Whole { .. } => self.content_stat(Ino(ino))?.len,
@@ -91,6 +92,7 @@ impl<L: Lower> Overlay<L> {
             let held = HeldContent {
                 record,
                 blocks,
+                saved: saved.get(&ino).copied().unwrap_or(0),
                 data_len,
             };
             records.contents.insert(ino, held);
@@ -103,6 +105,7 @@ impl<L: Lower> Overlay<L> {
                 let held = HeldContent {
                     record: ContentRecord::Whole { origin: None },
                     blocks: 0,
+                    saved: 0,
                     data_len: self.content_stat(Ino(*ino))?.len,
                 };
                 records.contents.insert(*ino, held);
@@ -187,7 +190,7 @@ impl<'a, L: Lower> Survey<'a, L> {
     fn content_change(&self, ino: u64, held: &HeldContent) -> Option<Change> {
         let (origin, blocks, bytes, whole) = match &held.record {
             ContentRecord::Blocks { origin, .. } => {
-                let bytes = held.blocks * BLOCK_SIZE as u64;
+                let bytes = (held.blocks * BLOCK_SIZE as u64).saturating_sub(held.saved);
                 (Some(origin), held.blocks, bytes, false)
             }
             ContentRecord::Whole { origin } => {

@@ -128,13 +128,13 @@ impl Content {
                         base_len,
                         mtime_ns,
                     },
-                    present,
+                    held,
                 )),
                 Some(node),
             ) => {
                 check_origin(ctx, node, &origin)?;
                 Ok(Self::Blocks(Blocks::stored(
-                    node, size, base_len, mtime_ns, present,
+                    node, size, base_len, mtime_ns, held,
                 )))
             }
             (

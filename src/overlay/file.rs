@@ -44,7 +44,7 @@ impl File {
     fn is_clean(&self) -> bool {
         match &*self.content() {
             Content::Image { .. } => true,
-            Content::Blocks(blocks) => blocks.is_clean(),
+            Content::Blocks(blocks) => blocks.is_clean() && !blocks.may_shrink(),
             Content::Whole(whole) => whole.committed,
         }
     }

@@ -33,6 +33,7 @@ mod inode;
 mod io;
 mod lower;
 mod names;
+mod shrink;
 mod sync;
 mod tree;
 

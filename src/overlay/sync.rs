@@ -1,6 +1,7 @@
 //! Making changes durable.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::content::{Content, Snapshot};
 use super::file::File;
@@ -9,6 +10,10 @@ use super::tree::Ino;
 use super::{Overlay, OverlayError};
 use crate::diff::Batch;
 
+/// How long each time may be spent on making blocks small: some 5 % of one
+/// processor.
+const SHRINK_TIME: Duration = Duration::from_millis(250);
+
 impl Snapshot {
     pub(super) fn add_to(&self, ino: Ino, batch: &mut Batch) {
         match self {
@@ -16,6 +21,7 @@ impl Snapshot {
             Self::Blocks(snapshot) => {
                 batch.contents.push((ino.0, Some(snapshot.record.clone())));
                 batch.blocks.extend(snapshot.chunks.iter().cloned());
+                batch.deltas.extend(snapshot.deltas.iter().cloned());
             }
         }
     }
@@ -76,7 +82,7 @@ impl<L: Lower> Overlay<L> {
     }
 
     /// What is done every few seconds: names, the space of files that were
-    /// cut or removed, and that copies of base files were written to. Of
+    /// cut or removed, blocks that can be kept as a small difference, and that copies of base files were written to. Of
     /// writes past the overlay, `msync` of a mapping among them, nothing is
     /// heard but the file's new time.
     ///
@@ -98,8 +104,10 @@ impl<L: Lower> Overlay<L> {
         for ino in due {
             self.sync_file(ino)?;
         }
+        self.sync_names()?;
+        self.shrink(Instant::now() + SHRINK_TIME)?;
         self.forget_idle();
-        self.sync_names()
+        Ok(())
     }
 
     /// Makes everything durable and drops unchanged copies: the end of a
@@ -183,11 +191,12 @@ impl<L: Lower> Overlay<L> {
         }
         self.reclaim(tree);
         drop(committing);
-        for (file, _) in &contents {
-            if let Content::Blocks(blocks) = &mut *file.content_mut()
-                && let Err(error) = blocks.trim(&self.ctx(), file.ino.0)
+        for (file, snapshot) in &contents {
+            if let (Content::Blocks(blocks), Snapshot::Blocks(committed)) =
+                (&mut *file.content_mut(), snapshot)
+                && let Err(error) = blocks.settle(&self.ctx(), file.ino.0, committed)
             {
-                tracing::warn!(ino = file.ino.0, %error, "cannot give a cut file's space back");
+                tracing::warn!(ino = file.ino.0, %error, "cannot give a file's space back");
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use roaring::RoaringBitmap;
 
 use super::*;
 use crate::diff::lock::LOCK_FILE;
-use crate::diff::{Batch, BlockChunk, Diff, FORMAT_VERSION};
+use crate::diff::{Batch, BlockChunk, Diff, FORMAT_VERSION, HeldBlocks};
 
 fn binding() -> Binding {
     Binding {
@@ -52,7 +52,10 @@ fn changed_diff(root: &Path) {
         blocks: vec![BlockChunk {
             ino: 10,
             chunk: 0,
-            blocks: RoaringBitmap::from([0]),
+            blocks: HeldBlocks {
+                data: RoaringBitmap::from([0]),
+                small: RoaringBitmap::new(),
+            },
         }],
         ..Batch::default()
     };

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use roaring::RoaringBitmap;
+
 use super::Blocks;
-use crate::diff::{BLOCKS_PER_CHUNK, BlockChunk, ContentRecord};
+use crate::diff::{BLOCKS_PER_CHUNK, BlockChunk, ContentRecord, DeltaChange, HeldBlocks};
 
 /// What a commit of a file's content writes, and what to put back if it fails.
 pub struct BlocksSnapshot {
     pub record: ContentRecord,
     pub chunks: Vec<BlockChunk>,
+    pub deltas: Vec<DeltaChange>,
+    dropped: RoaringBitmap,
     dirty: BTreeSet<u32>,
 }
 
@@ -23,19 +27,23 @@ impl Blocks {
         let dirty = std::mem::take(&mut self.dirty);
         let chunks = dirty.iter().map(|chunk| self.chunk(ino, *chunk)).collect();
         let record = self.record(origin);
+        let (deltas, dropped) = self.small.snapshot(ino);
         Some(BlocksSnapshot {
             record,
             chunks,
+            deltas,
+            dropped,
             dirty,
         })
     }
 
     fn chunk(&self, ino: u64, chunk: u32) -> BlockChunk {
         let first = chunk * BLOCKS_PER_CHUNK;
-        let blocks = self
-            .present
-            .range(first..=first + (BLOCKS_PER_CHUNK - 1))
-            .collect();
+        let last = first + (BLOCKS_PER_CHUNK - 1);
+        let blocks = HeldBlocks {
+            data: self.present.range(first..=last).collect(),
+            small: self.small.held().range(first..=last).collect(),
+        };
         BlockChunk { ino, chunk, blocks }
     }
 
@@ -43,5 +51,6 @@ impl Blocks {
     pub fn restore(&mut self, snapshot: BlocksSnapshot) {
         self.changed = true;
         self.dirty.extend(snapshot.dirty);
+        self.small.restore(snapshot.dropped);
     }
 }

@@ -43,7 +43,11 @@ impl Blocks {
         }
         if size < self.size {
             let keep = size.div_ceil(BS);
+            if !size.is_multiple_of(BS) {
+                self.enlarge(ctx, ino, size / BS)?;
+            }
             if let Ok(first) = u32::try_from(keep) {
+                self.dirty.extend(self.small.cut(first));
                 let chunks: BTreeSet<u32> = self
                     .present
                     .range(first..)

@@ -123,7 +123,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Drop),
         2 => path.prop_map(Op::Fsync),
         1 => Just(Op::SyncNames),
-        1 => Just(Op::Periodically),
+        4 => Just(Op::Periodically),
         1 => Just(Op::Remount),
     ]
 }

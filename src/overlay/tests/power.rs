@@ -76,7 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(name, offset, len)| Op::Zero { name, offset, len: len as u64 }),
         4 => name.clone().prop_map(Op::Fsync),
         1 => Just(Op::SyncNames),
-        1 => Just(Op::Periodically),
+        4 => Just(Op::Periodically),
         2 => name.clone().prop_map(Op::Create),
         1 => name.clone().prop_map(Op::Unlink),
         2 => (name.clone(), name).prop_map(|(from, to)| Op::Rename { from, to }),

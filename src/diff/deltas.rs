@@ -1,0 +1,95 @@
+//! Blocks that differ from the image's in a few bytes: the table `deltas`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use roaring::RoaringBitmap;
+
+use crate::pg::BLOCK_SIZE;
+
+/// (inode, block) to what the overlay made of the difference.
+const DELTAS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("deltas");
+
+/// One block's difference to set, or to remove.
+pub type DeltaChange = (u64, u32, Option<Arc<[u8]>>);
+
+/// Which blocks of a file the diff has, and where: the two do not overlap.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HeldBlocks {
+    /// In the data file.
+    pub data: RoaringBitmap,
+    /// As a difference to the image's block.
+    pub small: RoaringBitmap,
+}
+
+impl HeldBlocks {
+    /// The value of one row of `blocks`: the bitmap of all blocks, then that of
+    /// the small ones.
+    pub(super) fn encode(&self) -> std::io::Result<Vec<u8>> {
+        let all = &self.data | &self.small;
+        let mut bytes = Vec::with_capacity(all.serialized_size() + self.small.serialized_size());
+        all.serialize_into(&mut bytes)?;
+        self.small.serialize_into(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Adds what a row says. Before format 2 there were no small blocks.
+    pub(super) fn add(&mut self, mut row: &[u8]) -> std::io::Result<()> {
+        let all = RoaringBitmap::deserialize_from(&mut row)?;
+        let small = match row.is_empty() {
+            true => RoaringBitmap::new(),
+            false => RoaringBitmap::deserialize_from(&mut row)?,
+        };
+        self.data |= all - &small;
+        self.small |= small;
+        Ok(())
+    }
+}
+
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    transaction.open_table(DELTAS)?;
+    Ok(())
+}
+
+pub(super) fn get(
+    transaction: &ReadTransaction,
+    ino: u64,
+    block: u32,
+) -> Result<Option<Vec<u8>>, redb::Error> {
+    let row = transaction.open_table(DELTAS)?.get((ino, block))?;
+    Ok(row.map(|row| row.value().to_owned()))
+}
+
+/// By how many bytes each file's small blocks are smaller than whole ones.
+pub(super) fn saved(transaction: &ReadTransaction) -> Result<HashMap<u64, u64>, redb::Error> {
+    let mut saved = HashMap::new();
+    for row in transaction.open_table(DELTAS)?.iter()? {
+        let (key, delta) = row?;
+        let less = BLOCK_SIZE.saturating_sub(delta.value().len());
+        *saved.entry(key.value().0).or_default() += less as u64;
+    }
+    Ok(saved)
+}
+
+/// Applies the changes in their order.
+pub(super) fn apply(
+    transaction: &WriteTransaction,
+    changes: &[DeltaChange],
+) -> Result<(), redb::Error> {
+    let mut deltas = transaction.open_table(DELTAS)?;
+    for (ino, block, delta) in changes {
+        match delta {
+            Some(delta) => deltas.insert((*ino, *block), &**delta)?,
+            None => deltas.remove((*ino, *block))?,
+        };
+    }
+    Ok(())
+}
+
+/// Removes all of a file.
+pub(super) fn forget(transaction: &WriteTransaction, ino: u64) -> Result<(), redb::Error> {
+    let mut deltas = transaction.open_table(DELTAS)?;
+    deltas.retain_in((ino, 0)..=(ino, u32::MAX), |_, _| false)?;
+    Ok(())
+}
