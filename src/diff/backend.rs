@@ -7,8 +7,9 @@ use redb::{Database, StorageBackend};
 
 use super::reserved::ReservedFile;
 
-/// The store is small (a clone that rewrote 1 TB has 16 MB of bitmaps), and
-/// the overlay keeps what it uses in memory, so a small cache is enough.
+/// The overlay keeps the records that it uses in memory (a clone that rewrote
+/// 1 TB has 16 MB of bitmaps), and small blocks are read once each before the
+/// kernel caches them, so a small cache is enough.
 const CACHE_BYTES: usize = 8 << 20;
 
 /// Where the store lives.

@@ -3,7 +3,8 @@
 //! ```text
 //! DIFF/.pbkfs-binding.json   the backup that the diff belongs to      -> binding
 //! DIFF/.pbkfs-lock           flock'ed while in use, never deleted     -> lock
-//! DIFF/meta.redb             names, inodes, which blocks are here     -> store
+//! DIFF/meta.redb             names, inodes, which blocks are here,    -> store
+//!                            and small changes of blocks              -> deltas
 //! DIFF/data/INODE            the bytes, at their natural offsets      -> data
 //! ```
 //!

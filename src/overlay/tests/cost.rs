@@ -84,3 +84,87 @@ fn who_only_reads_has_nothing_copied() {
     assert!(overlay.passthrough(ino, false).unwrap().is_some());
     overlay.release(ino);
 }
+
+/// A hint bit: a few bytes of each page, and its checksum.
+fn touch(page: &mut [u8], stamp: u8) {
+    page[8] = stamp;
+    page[100..110].fill(stamp);
+    page[BLOCK_SIZE - 1] = stamp;
+}
+
+#[test]
+fn a_few_changed_bytes_of_each_block_cost_few() {
+    const BLOCKS: usize = 1500;
+    let dir = memory_dir();
+    let image = MemLower::new().file("table", pattern(1, 0, BLOCKS * BLOCK_SIZE));
+    let mut expected = image.file_bytes("table").to_vec();
+    let overlay = open_in(image.clone(), dir.path(), false);
+    let ino = overlay.at("table").unwrap();
+    let write = |overlay: &crate::overlay::Overlay<MemLower>, block: usize, page: &[u8]| {
+        let at = (block * BLOCK_SIZE) as u64;
+        overlay.write(ino, at, page).unwrap();
+    };
+    overlay.open(ino).unwrap();
+    for (block, page) in expected.chunks_mut(BLOCK_SIZE).enumerate() {
+        touch(page, 2);
+        write(&overlay, block, page);
+    }
+    // One that changed as a whole stays so.
+    let whole = pattern(9, 0, BLOCK_SIZE);
+    expected[..BLOCK_SIZE].copy_from_slice(&whole);
+    write(&overlay, 0, &whole);
+    overlay.release(ino);
+
+    // Not before it is on disk, nor right after it was written.
+    let data = overlay.diff().unwrap().storage().open(ino.0).unwrap();
+    let stored = || data.stat().unwrap().blocks * 512 / BLOCK_SIZE as u64;
+    overlay.sync_periodically().unwrap();
+    assert_eq!(stored(), BLOCKS as u64);
+    overlay.sync_file(ino).unwrap();
+    overlay.sync_periodically().unwrap();
+    assert_eq!(stored(), BLOCKS as u64);
+    while stored() > 1 {
+        overlay.sync_periodically().unwrap();
+    }
+    let change = &overlay.changes().unwrap()[0];
+    assert_eq!(change.blocks, BLOCKS as u64);
+    let small = BLOCK_SIZE as u64 + 40 * BLOCKS as u64;
+    assert!(change.bytes < small, "{} bytes", change.bytes);
+    assert!(overlay.bytes(ino).unwrap() == expected);
+
+    drop(overlay);
+    let overlay = open_in(image.clone(), dir.path(), false);
+    assert!(overlay.bytes(ino).unwrap() == expected);
+    // Written to in part, as a whole, and cut in the middle.
+    overlay
+        .write(ino, 3 * BLOCK_SIZE as u64 + 50, b"part")
+        .unwrap();
+    expected[3 * BLOCK_SIZE + 50..][..4].copy_from_slice(b"part");
+    write(&overlay, 5, &whole);
+    expected[5 * BLOCK_SIZE..6 * BLOCK_SIZE].copy_from_slice(&whole);
+    expected.truncate(1000 * BLOCK_SIZE + 105);
+    overlay.set_len(ino, expected.len() as u64).unwrap();
+    expected.resize(BLOCKS * BLOCK_SIZE, 0);
+    overlay.set_len(ino, expected.len() as u64).unwrap();
+    assert!(overlay.bytes(ino).unwrap() == expected);
+    overlay.sync_file(ino).unwrap();
+    drop(overlay);
+    let overlay = open_in(image, dir.path(), false);
+    assert!(overlay.bytes(ino).unwrap() == expected);
+    // What was cut off or written over is not kept.
+    let store = overlay.diff().unwrap().store();
+    for (block, is_small) in [
+        (2, true),
+        (999, true),
+        (3, false),
+        (5, false),
+        (1000, false),
+    ] {
+        assert_eq!(
+            store.delta(ino.0, block).unwrap().is_some(),
+            is_small,
+            "{block}"
+        );
+    }
+    assert_eq!(store.delta(ino.0, 1200).unwrap(), None);
+}

@@ -43,6 +43,8 @@ enum Op {
     Fsync(usize),
     SyncNames,
     Periodically,
+    /// An fsync, and rest until blocks get small.
+    Rest(usize),
     Create(usize),
     Unlink(usize),
     Rename {
@@ -76,7 +78,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(name, offset, len)| Op::Zero { name, offset, len: len as u64 }),
         4 => name.clone().prop_map(Op::Fsync),
         1 => Just(Op::SyncNames),
-        4 => Just(Op::Periodically),
+        1 => Just(Op::Periodically),
+        4 => name.clone().prop_map(Op::Rest),
         2 => name.clone().prop_map(Op::Create),
         1 => name.clone().prop_map(Op::Unlink),
         2 => (name.clone(), name).prop_map(|(from, to)| Op::Rename { from, to }),
@@ -306,6 +309,13 @@ impl Run {
             Op::Periodically => {
                 self.overlay.sync_periodically()?;
                 self.model.names_are_durable();
+                Ok(())
+            }
+            Op::Rest(name) => {
+                self.apply(&Op::Fsync(name))?;
+                for _ in 0..3 {
+                    self.apply(&Op::Periodically)?;
+                }
                 Ok(())
             }
             Op::Create(name) => self.create(NAMES[name]),
