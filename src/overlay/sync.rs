@@ -10,9 +10,9 @@ use super::tree::Ino;
 use super::{Overlay, OverlayError};
 use crate::diff::Batch;
 
-/// How long each time may be spent on making blocks small: some 5 % of one
-/// processor.
-const SHRINK_TIME: Duration = Duration::from_millis(250);
+/// How long each time may be spent on making blocks small: of five seconds, and
+/// most of it waiting for the disk.
+const SHRINK_TIME: Duration = Duration::from_secs(1);
 
 impl Snapshot {
     pub(super) fn add_to(&self, ino: Ino, batch: &mut Batch) {
