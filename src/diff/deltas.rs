@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use roaring::RoaringBitmap;
 
+use super::error::DiffError;
+use super::store::Store;
 use crate::pg::BLOCK_SIZE;
 
 /// (inode, block) to what the overlay made of the difference.
@@ -52,24 +54,35 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> 
     Ok(())
 }
 
-pub(super) fn get(
-    transaction: &ReadTransaction,
-    ino: u64,
-    block: u32,
-) -> Result<Option<Vec<u8>>, redb::Error> {
-    let row = transaction.open_table(DELTAS)?.get((ino, block))?;
-    Ok(row.map(|row| row.value().to_owned()))
-}
-
-/// By how many bytes each file's small blocks are smaller than whole ones.
-pub(super) fn saved(transaction: &ReadTransaction) -> Result<HashMap<u64, u64>, redb::Error> {
-    let mut saved = HashMap::new();
-    for row in transaction.open_table(DELTAS)?.iter()? {
-        let (key, delta) = row?;
-        let less = BLOCK_SIZE.saturating_sub(delta.value().len());
-        *saved.entry(key.value().0).or_default() += less as u64;
+impl Store {
+    /// A small block of a file, if the store has it.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn delta(&self, ino: u64, block: u32) -> Result<Option<Vec<u8>>, DiffError> {
+        self.with("read", |database| {
+            let deltas = database.begin_read()?.open_table(DELTAS)?;
+            let row = deltas.get((ino, block))?;
+            Ok(row.map(|row| row.value().to_owned()))
+        })
     }
-    Ok(saved)
+
+    /// By how many bytes each file's small blocks are smaller than whole ones.
+    /// Reads all of them.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn saved(&self) -> Result<HashMap<u64, u64>, DiffError> {
+        self.with("read", |database| {
+            let mut saved = HashMap::new();
+            for row in database.begin_read()?.open_table(DELTAS)?.iter()? {
+                let (key, delta) = row?;
+                let less = BLOCK_SIZE.saturating_sub(delta.value().len());
+                *saved.entry(key.value().0).or_default() += less as u64;
+            }
+            Ok(saved)
+        })
+    }
 }
 
 /// Applies the changes in their order.

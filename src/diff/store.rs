@@ -97,7 +97,7 @@ impl Store {
     /// After an I/O error (a full disk) redb refuses all further use of a
     /// handle, though what is on disk is whole: the next call then opens it
     /// anew.
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         action: &'static str,
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
@@ -178,25 +178,6 @@ impl Store {
             inodes,
             next_ino,
         })
-    }
-
-    /// A small block of a file, if the store has it.
-    ///
-    /// # Errors
-    /// I/O errors.
-    pub fn delta(&self, ino: u64, block: u32) -> Result<Option<Vec<u8>>, DiffError> {
-        self.with("read", |database| {
-            deltas::get(&database.begin_read()?, ino, block)
-        })
-    }
-
-    /// By how many bytes each file's small blocks are smaller than whole ones.
-    /// Reads all of them.
-    ///
-    /// # Errors
-    /// I/O errors.
-    pub fn saved(&self) -> Result<HashMap<u64, u64>, DiffError> {
-        self.with("read", |database| deltas::saved(&database.begin_read()?))
     }
 
     /// One file's content record and, for the blocks layout, its blocks.

@@ -404,9 +404,9 @@ mod tests {
     fn fence_of(
         major: u32,
         user: &[(&str, &str)],
-        (passthrough, throw_away): (bool, bool),
+        case: (bool, bool),
     ) -> Result<Vec<Setting>, ServerError> {
-        fence_with([], major, user, throw_away)
+        fence_with([], major, user, case)
     }
 
     fn fence_but_for<const N: usize>(
@@ -414,14 +414,14 @@ mod tests {
         major: u32,
         user: &[(&str, &str)],
     ) -> Result<Vec<Setting>, ServerError> {
-        fence_with(allow, major, user, false)
+        fence_with(allow, major, user, (false, false))
     }
 
     fn fence_with<const N: usize>(
         allow: [&str; N],
         major: u32,
         user: &[(&str, &str)],
-        throw_away: bool,
+        (passthrough, throw_away): (bool, bool),
     ) -> Result<Vec<Setting>, ServerError> {
         let files = ConfigFiles {
             config_file: None,

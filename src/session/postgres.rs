@@ -28,6 +28,8 @@ pub struct Preparation {
     pub level: FenceLevel,
     /// Where production is.
     pub production: Production,
+    /// Whether the mount passes through: most likely, until it is there to tell.
+    pub passthrough: bool,
     major: u32,
 }
 
@@ -58,6 +60,7 @@ impl Preparation {
             recovery,
             level: FenceLevel::find(plan)?,
             production: Production::of(resolved),
+            passthrough: layers::passthrough(plan),
             major,
         })
     }
@@ -89,22 +92,20 @@ impl Preparation {
             recovery_target: &target,
             limits: &least,
             preload: &self.preload(conf),
-            passthrough: layers::passthrough(plan),
+            passthrough: self.passthrough,
             throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
             allow: &plan.fence.allow,
         })?)
     }
 
-    /// Starts the server on the target, which is mounted with `passthrough` or
-    /// without, and waits until it answers, or has done in recovery what it was
-    /// to do. The calling thread must live as
+    /// Starts the server on the mounted target and waits until it answers, or
+    /// has done in recovery what it was to do. The calling thread must live as
     /// long as the process.
     pub fn start(
         &self,
         plan: &Plan,
         place: &Place,
-        passthrough: bool,
         limits: &Limits,
         started: &mut dyn FnMut(Server) -> Result<SharedServer, SessionError>,
         signals: &Signals,
@@ -119,7 +120,7 @@ impl Preparation {
         }
         let run_as = self.run_as.as_ref();
         let recovery = recovered::begin(&plan.target, self.recovery.as_ref(), run_as)?;
-        let mut config = self.config(plan, place, passthrough, &conf, recovery, limits.clone())?;
+        let mut config = self.config(plan, place, &conf, recovery, limits.clone())?;
         let waited = loop {
             let server = started(Server::start(config.clone())?)?;
             let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
@@ -158,7 +159,6 @@ impl Preparation {
         &self,
         plan: &Plan,
         place: &Place,
-        passthrough: bool,
         conf: &Conf,
         recovery: Option<&Recovery>,
         limits: Limits,
@@ -201,7 +201,7 @@ impl Preparation {
             recovery_target: &target,
             limits: &least,
             preload: &preload,
-            passthrough,
+            passthrough: self.passthrough,
             throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
             allow: &plan.fence.allow,

@@ -144,7 +144,7 @@ impl Up<'_> {
     {
         target::check(&progress.target())?;
         let resolved = resolve(self.plan)?;
-        let preparation = match self.plan.postgres.launch {
+        let mut preparation = match self.plan.postgres.launch {
             true => Some(Preparation::new(self.plan, &resolved)?),
             false => None,
         };
@@ -158,9 +158,11 @@ impl Up<'_> {
         self.stop_if_asked()?;
         let overlay = layers::open(self, &resolved, progress, undo)?;
         self.stop_if_asked()?;
-        running.mount = Some(mounting::mount(self, overlay, progress, undo)?);
-        if let Some(preparation) = preparation {
-            self.start_server(&preparation, progress, undo, running)?;
+        let mount = mounting::mount(self, overlay, progress, undo)?;
+        running.mount = Some(mount.clone());
+        if let Some(preparation) = &mut preparation {
+            preparation.passthrough = mount.borrow().passes_through();
+            self.start_server(preparation, progress, undo, running)?;
         }
         Ok(())
     }
@@ -226,16 +228,7 @@ impl Up<'_> {
             Ok(server)
         };
         let place = progress.place();
-        let mount = running.mount.as_ref();
-        let passthrough = mount.is_some_and(|mount| mount.borrow().passes_through());
-        let outcome = preparation.start(
-            self.plan,
-            place,
-            passthrough,
-            &limits,
-            &mut started,
-            self.signals,
-        )?;
+        let outcome = preparation.start(self.plan, place, &limits, &mut started, self.signals)?;
         if outcome == Started::ShutDown {
             running.done = true;
             return Ok(());
