@@ -7,8 +7,9 @@ use super::NodeId;
 use crate::catalog::BackupId;
 use crate::catalog::codec::CodecError;
 use crate::catalog::content::ContentError;
-use crate::catalog::page_index::{PageIndexError, RecordError};
+use crate::catalog::page_index::{PageIndexError, PageStamp, RecordError};
 use crate::pg::BlockNumber;
+use crate::pg::control::ControlFileError;
 
 /// Why an image, or a part of it, cannot be shown. `path` is always the path
 /// inside PGDATA, `backup` the member of the chain that is at fault.
@@ -126,6 +127,49 @@ pub enum ImageError {
         /// The backup.
         backup: BackupId,
     },
+    /// A stored file has more bytes than recorded. Reading does not mind;
+    /// verification does.
+    #[error(
+        "the stored file of {path} in backup {backup} is too long: it has {found} bytes, \
+         {expected} were recorded"
+    )]
+    Long {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// Bytes recorded.
+        expected: u64,
+        /// Bytes found.
+        found: u64,
+    },
+    /// A stored file is not the one that was written. Reading does not look;
+    /// verification does.
+    #[error(
+        "the stored file of {path} in backup {backup} is damaged: the content list records \
+         checksum {recorded:08X}, it has {computed:08X}"
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// As the content list has it.
+        recorded: u32,
+        /// As the bytes give it.
+        computed: u32,
+    },
+    /// The cluster's control file does not make sense.
+    #[error("{path} in backup {backup} cannot be used")]
+    Control {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// Why.
+        #[source]
+        source: ControlFileError,
+    },
     /// A stored page is damaged.
     #[error(transparent)]
     Page(Box<BadPage>),
@@ -166,5 +210,17 @@ pub enum PageFault {
         stored: u16,
         /// As its content and place give it.
         computed: u16,
+    },
+    /// It decodes, but is not the page that was backed up. Reading does not
+    /// look; verification does.
+    #[error(
+        "page_header_map records LSN {} and checksum {:04X}, the page has {} and {:04X}",
+        recorded.lsn, recorded.checksum, found.lsn, found.checksum
+    )]
+    Stamp {
+        /// As the header map has it.
+        recorded: PageStamp,
+        /// As the page gives it.
+        found: PageStamp,
     },
 }

@@ -87,6 +87,8 @@ pub enum WalLevel {
 /// The fields of `pg_control` that a clone needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlFile {
+    /// CRC-32C of everything before it.
+    pub crc: u32,
     /// Unique to the cluster; WAL carries it too.
     pub system_identifier: u64,
     /// The format of the file itself: 1300, 1700 or 1800.
@@ -189,6 +191,7 @@ impl ControlFile {
             return Err(ControlFileError::Checksum { stored, computed });
         }
         Ok(Self {
+            crc: stored,
             system_identifier: fields.u64(0)?,
             pg_control_version: version,
             catalog_version_no: fields.u32(12)?,

@@ -267,9 +267,25 @@ impl Assignment {
                 .text
                 .parse()
                 .map_or_else(|_| text(), toml::Value::Boolean),
-            Some(Kind::Text | Kind::Path | Kind::Table) | None => text(),
+            Some(Kind::List) => match self.text.parse() {
+                Ok(flag) => toml::Value::Boolean(flag),
+                Err(_) => names(&self.text),
+            },
+            Some(Kind::Text | Kind::Path | Kind::Table | Kind::Tables) | None => text(),
         }
     }
+}
+
+fn names(text: &str) -> toml::Value {
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    toml::Value::Array(
+        names
+            .map(|name| toml::Value::String(name.to_owned()))
+            .collect(),
+    )
 }
 
 /// `PBKFS_POSTGRES__PORT=5433` sets `postgres.port`.

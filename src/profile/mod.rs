@@ -19,6 +19,7 @@ pub mod plan;
 pub mod raw;
 pub mod recovery;
 pub mod values;
+pub mod verify;
 
 pub use error::ProfileError;
 pub use layers::{load, load_given, parse};
@@ -28,4 +29,8 @@ pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile, RecoveryProfile
 pub use recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};
 pub use values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
+};
+pub use verify::{
+    CommandCheck, Comparison, Databases, Expectation, SqlCheck, VerifyChoice, VerifyPlan,
+    VerifyProfile,
 };

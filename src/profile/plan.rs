@@ -13,6 +13,7 @@ use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::raw::{LogProfile, PostgresProfile, Profile};
 use super::recovery::RecoveryPlan;
 use super::values::{BackupChoice, LockBackups, MetadataSource, Passthrough};
+use super::verify::VerifyPlan;
 
 /// What a session is to do. All paths are absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +46,8 @@ pub struct Plan {
     pub postgres: PostgresPlan,
     /// How far the WAL archive is replayed.
     pub recovery: RecoveryPlan,
+    /// What proves that the backup restores.
+    pub verify: VerifyPlan,
     /// What is logged, and where.
     pub log: LogPlan,
 }
@@ -131,6 +134,7 @@ impl Plan {
             },
             postgres: PostgresPlan::check(&profile.postgres)?,
             recovery: RecoveryPlan::check(&profile.recovery)?,
+            verify: VerifyPlan::check(&profile.verify)?,
             log: LogPlan::check(&profile.log)?,
         };
         plan.check_paths()?;
@@ -149,10 +153,22 @@ impl Plan {
             diff.outside(&target, "the mount would hide the diff that it writes")?;
             target.outside(&diff, "the diff needs a directory of its own")?;
         }
-        if let LogTarget::File(file) = &self.log.target {
-            let file = Place::new("log.file", file);
-            file.outside(&catalog, "the catalog belongs to pg_probackup")?;
-            file.outside(&target, "the mount would hide the log")?;
+        let log = match &self.log.target {
+            LogTarget::File(file) => Some(file),
+            LogTarget::Stderr | LogTarget::Journald => None,
+        };
+        let written = [
+            ("log.file", log),
+            ("verify.dump_dir", self.verify.dump_dir.as_ref()),
+            ("verify.state_dir", self.verify.state_dir.as_ref()),
+            ("verify.prometheus", self.verify.prometheus.as_ref()),
+            ("verify.html", self.verify.html.as_ref()),
+        ];
+        for (key, path) in written {
+            let Some(path) = path else { continue };
+            let place = Place::new(key, path);
+            place.outside(&catalog, "the catalog belongs to pg_probackup")?;
+            place.outside(&target, "the mount would hide it")?;
         }
         Ok(())
     }
@@ -213,7 +229,7 @@ fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ProfileError> {
     }
 }
 
-fn optional_absolute(
+pub(super) fn optional_absolute(
     key: &'static str,
     path: &Option<PathBuf>,
 ) -> Result<Option<PathBuf>, ProfileError> {

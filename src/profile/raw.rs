@@ -10,6 +10,7 @@ use super::recovery::{Action, LsnText, MomentText, NamedTarget, TimelineChoice};
 use super::values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };
+use super::verify::VerifyProfile;
 
 /// One layer of settings, or all of them merged. [`super::keys::KEYS`] says
 /// what each key means.
@@ -45,6 +46,7 @@ pub struct Profile {
     pub fuse: FuseProfile,
     pub postgres: PostgresProfile,
     pub recovery: RecoveryProfile,
+    pub verify: VerifyProfile,
     pub log: LogProfile,
 }
 
@@ -142,7 +144,7 @@ pub struct LogProfile {
 
 impl Profile {
     /// Every path of the profile with its key, for making them absolute.
-    pub(super) fn paths_mut(&mut self) -> [(&'static str, &mut Option<PathBuf>); 7] {
+    pub(super) fn paths_mut(&mut self) -> [(&'static str, &mut Option<PathBuf>); 11] {
         [
             ("catalog", &mut self.catalog),
             ("target", &mut self.target),
@@ -150,6 +152,10 @@ impl Profile {
             ("pg_probackup", &mut self.pg_probackup),
             ("postgres.bin_dir", &mut self.postgres.bin_dir),
             ("postgres.socket_dir", &mut self.postgres.socket_dir),
+            ("verify.dump_dir", &mut self.verify.dump_dir),
+            ("verify.state_dir", &mut self.verify.state_dir),
+            ("verify.prometheus", &mut self.verify.prometheus),
+            ("verify.html", &mut self.verify.html),
             ("log.file", &mut self.log.file),
         ]
     }
@@ -158,6 +164,7 @@ impl Profile {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::profile::verify::{CommandCheck, Databases, SqlCheck, VerifyChoice};
 
     /// A profile that sets every key. Written without `..`, so that a new
     /// field does not compile until it stands here too.
@@ -203,6 +210,32 @@ pub(super) mod tests {
                 action: Some(Action::Pause),
                 restore_command: Some("cp /a/%f %p".into()),
                 prefetch: Some(ByteSize(1)),
+            },
+            verify: VerifyProfile {
+                backup: Some(VerifyChoice::All),
+                pages: Some(true),
+                start: Some(true),
+                amcheck: Some(Databases::Every(true)),
+                dump: Some(Databases::Named(vec!["shop".into()])),
+                dump_dir: path(),
+                sql: Some(vec![SqlCheck {
+                    name: "orders".into(),
+                    database: "shop".into(),
+                    query: "select 1".into(),
+                    expect: Some("> 0".parse().unwrap()),
+                    timeout: Some(Seconds(1)),
+                }]),
+                command: Some(vec![CommandCheck {
+                    name: "own".into(),
+                    run: "true".into(),
+                    timeout: Some(Seconds(1)),
+                }]),
+                check_timeout: Some(Seconds(1)),
+                timeout: Some(Seconds(1)),
+                state_dir: path(),
+                prometheus: path(),
+                html: path(),
+                ping: Some("https://x".into()),
             },
             log: LogProfile {
                 level: Some(LogLevel::Info),

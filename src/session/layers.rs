@@ -28,7 +28,7 @@ pub fn open(
     let image = open_image(plan, chain)?;
     let diff = match up.read_only {
         true => None,
-        false => Some(open_diff(plan, &image, resolved, progress, undo)?),
+        false => Some(open_diff(up, &image, resolved, progress, undo)?),
     };
     let (uid, gid) = owner(plan)?;
     let options = OverlayOptions {
@@ -55,18 +55,21 @@ fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
 }
 
 fn open_diff(
-    plan: &Plan,
+    up: &Up<'_>,
     image: &Image,
     resolved: &Resolved,
     progress: &Progress,
     undo: &mut Undo<'_>,
 ) -> Result<Diff, SessionError> {
-    let dir = match &plan.diff_dir {
+    let plan = up.plan;
+    let kept = plan.diff_dir.as_ref().filter(|_| !up.throw_away);
+    let dir = match kept {
         Some(dir) => dir.clone(),
-        None => throw_away_dir(&plan.target),
+        // Where the writes of this profile are wanted, if that was said.
+        None => throw_away_dir(plan.diff_dir.as_deref().unwrap_or(&plan.target)),
     };
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
-    if plan.diff_dir.is_none() && !dir.exists() {
+    if kept.is_none() && !dir.exists() {
         let dir = dir.clone();
         undo.push("the throw-away diff", move || down::remove_diff(&dir));
     }
@@ -118,12 +121,12 @@ fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, Sessio
     Ok(format!("PG_{version}_{}", control.catalog_version_no))
 }
 
-/// A directory beside the target, on the same disk most likely; the clone's
+/// A directory beside that place, on the same disk most likely; the clone's
 /// writes can be large, so it is not for /run or /tmp.
-fn throw_away_dir(target: &Path) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
+fn throw_away_dir(place: &Path) -> PathBuf {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
     let name = format!(".{name}.pbkfs-{}", std::process::id());
-    let beside = target.parent().unwrap_or(Path::new("/"));
+    let beside = place.parent().unwrap_or(Path::new("/"));
     let writable = nix::unistd::access(beside, nix::unistd::AccessFlags::W_OK).is_ok();
     if writable {
         beside.join(name)

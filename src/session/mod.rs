@@ -10,6 +10,7 @@
 //! recovery  the recovery that is wanted, and whether the WAL archive gets there
 //! recovered what a diff knows of its recovery
 //! up        the order of set-up; the undo of each step as it succeeds
+//! job       what is done in between: waiting for a signal, or a one-shot job
 //! down      ends a session from outside, and finishes the work of a dead owner
 //! unmount   the same for a mount alone, unless somebody is in it
 //! control   the socket on which a session's owner answers questions
@@ -22,6 +23,7 @@ mod changes;
 mod control;
 mod down;
 mod error;
+mod job;
 mod layers;
 mod locks;
 mod meter;
@@ -48,6 +50,7 @@ mod up;
 pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use down::{Down, down};
 pub use error::SessionError;
+pub use job::{Account, Job, Live, Then, WATCH};
 pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;

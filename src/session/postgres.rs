@@ -11,7 +11,7 @@ use super::{SessionError, Signals, recovered, status};
 use crate::pg::control::ControlFile;
 use crate::profile::Plan;
 use crate::server::{
-    Binaries, Conf, ConfigFiles, FenceInput, FilesInput, Goal, OsUser, Outcome, Server,
+    Binaries, Conf, ConfigFiles, FenceInput, FilesInput, Goal, OsUser, Outcome, Replay, Server,
     ServerConfig, ServerError, Setting, fence, files, port, preload,
 };
 
@@ -26,10 +26,10 @@ pub struct Preparation {
 }
 
 /// What became of a server that was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Started {
-    /// It answers.
-    Running,
+    /// It answers, and has replayed so far.
+    Running(Replay),
     /// It has recovered and shut itself down, as it was told to.
     ShutDown,
 }
@@ -114,9 +114,9 @@ impl Preparation {
             (Ok(Outcome::Ready(replay)), Some(recovery)) => {
                 recovered::check_end(&plan.target, recovery)?;
                 recovered::reached(&plan.target, recovery, &replay, run_as)?;
-                Ok(Started::Running)
+                Ok(Started::Running(replay))
             }
-            (Ok(Outcome::Ready(_)), None) => Ok(Started::Running),
+            (Ok(Outcome::Ready(replay)), None) => Ok(Started::Running(replay)),
         }
     }
 

@@ -3,8 +3,10 @@
 use std::cell::{Ref, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::job::{Account, Job, Live, Then};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
@@ -13,12 +15,11 @@ use super::ready::Ready;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, layers, target};
+use super::{SessionError, Signals, down, layers, metrics, status, target};
+use crate::image::Image;
+use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
-use crate::server::{Server, Setting, StopMode};
-
-/// How often the session looks whether everything still runs.
-const WATCH: Duration = Duration::from_millis(50);
+use crate::server::{Replay, Server, Setting, StopMode};
 
 /// What a session is to be.
 pub struct Up<'a> {
@@ -26,6 +27,9 @@ pub struct Up<'a> {
     pub plan: &'a Plan,
     /// Whether the mount takes no writes; there is no diff then.
     pub read_only: bool,
+    /// Whether what is written is thrown away, even if the plan has a place
+    /// to keep it in.
+    pub throw_away: bool,
     /// The profile's path, for `status`.
     pub profile: Option<&'a Path>,
     /// The signals that end it.
@@ -59,6 +63,11 @@ impl Progress {
         &self.place
     }
 
+    /// What there is to tell when it is ready.
+    pub fn told(&self) -> Ready {
+        Ready::of(&self.state())
+    }
+
     fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
     }
@@ -66,22 +75,25 @@ impl Progress {
 
 /// What supervision watches.
 #[derive(Default)]
-struct Running {
-    mount: Option<SharedMount>,
-    server: Option<SharedServer>,
-    /// Whether the server has done its work and ended.
+pub struct Running {
+    pub(super) mount: Option<SharedMount>,
+    pub(super) server: Option<SharedServer>,
+    /// How far the server had replayed when it was ready.
+    pub(super) replayed: Option<Replay>,
+    overlay: Option<Arc<Overlay<Image>>>,
+    /// Whether the work is done already, and nothing is left to wait for.
     done: bool,
 }
 
 impl Up<'_> {
-    /// Sets everything up, calls `ready`, waits for the end, and undoes
-    /// everything; whatever fails, what was set up is undone. To be called
-    /// from the main thread: the server is tied to the thread that starts it.
+    /// Sets everything up, lets the job do its work, and undoes everything;
+    /// whatever fails, what was set up is undone. To be called from the main
+    /// thread: the server is tied to the thread that starts it.
     ///
     /// # Errors
     /// What kept the session from being set up, what ended it, or the first
     /// thing that could not be undone.
-    pub fn run(&self, ready: &mut dyn FnMut(&Ready, &Place)) -> Result<(), SessionError> {
+    pub fn run(&self, job: &mut dyn Job) -> Result<(), SessionError> {
         let target = canonical(&self.plan.target);
         let place = Place::of(&target).hold(&target)?;
         // Before this session's own state takes the place of what a dead one
@@ -94,8 +106,14 @@ impl Up<'_> {
         let mut undo = Undo::default();
         let mut running = Running::default();
         let outcome = self
-            .set_up(&progress, &mut undo, &mut running)
-            .and_then(|()| self.serve(&progress, &running, ready));
+            .set_up(&progress, &mut undo, &mut running, job)
+            .and_then(|()| self.serve(&progress, &running, job));
+        if let Some(overlay) = running.overlay.take() {
+            job.ending(&Account {
+                counts: metrics::read(&overlay),
+                diff_bytes: status::diff_bytes(&progress.state()).unwrap_or_default(),
+            });
+        }
         let was_ready = progress.state().phase == Phase::Ready;
         if let Err(error) = progress.change(|state| state.phase = Phase::Stopping) {
             // Only `status` would have shown it.
@@ -122,8 +140,9 @@ impl Up<'_> {
             .map(|path| std::path::absolute(path).unwrap_or(path.to_owned()));
         state.catalog.clone_from(&plan.catalog);
         state.instance.clone_from(&plan.instance);
-        state.diff_dir = plan.diff_dir.clone().filter(|_| !self.read_only);
-        state.throw_away = plan.diff_dir.is_none() && !self.read_only;
+        let keeps = !self.read_only && !self.throw_away;
+        state.diff_dir = plan.diff_dir.clone().filter(|_| keeps);
+        state.throw_away = !self.read_only && state.diff_dir.is_none();
         state.with_server = plan.postgres.launch;
         state
     }
@@ -133,15 +152,18 @@ impl Up<'_> {
         progress: &Progress,
         undo: &mut Undo<'u>,
         running: &mut Running,
+        job: &mut dyn Job,
     ) -> Result<(), SessionError>
     where
         Self: 'u,
     {
         target::check(&progress.target())?;
         let resolved = resolve(self.plan)?;
-        let preparation = match self.plan.postgres.launch {
-            true => Some(Preparation::new(self.plan, &resolved)?),
-            false => None,
+        let prepare = || Preparation::new(self.plan, &resolved);
+        let prepared = self.plan.postgres.launch.then(prepare).transpose();
+        let prepared = match prepared {
+            Err(error) if !job.checks_backup() => return Err(error),
+            prepared => prepared,
         };
         self.lock_chain(&resolved, undo)?;
         progress.change(|state| {
@@ -151,7 +173,14 @@ impl Up<'_> {
             state.chain = ids.iter().map(ToString::to_string).collect();
         })?;
         self.stop_if_asked()?;
+        if job.locked(&resolved)? == Then::End {
+            running.done = true;
+            return Ok(());
+        }
+        let preparation = prepared?;
+        self.stop_if_asked()?;
         let overlay = layers::open(self, &resolved, progress, undo)?;
+        running.overlay = Some(overlay.clone());
         self.stop_if_asked()?;
         running.mount = Some(mounting::mount(self, overlay, progress, undo)?);
         if let Some(preparation) = preparation {
@@ -217,9 +246,13 @@ impl Up<'_> {
             Ok(server)
         };
         let outcome = preparation.start(self.plan, progress.place(), &mut started, self.signals)?;
-        if outcome == Started::ShutDown {
-            running.done = true;
-            return Ok(());
+        match outcome {
+            Started::Running(replayed) => running.replayed = Some(replayed),
+            Started::ShutDown => {
+                tracing::info!("the server has recovered and shut down, as recovery.action says");
+                running.done = true;
+                return Ok(());
+            }
         }
         let Some(server) = &running.server else {
             return Ok(());
@@ -231,51 +264,24 @@ impl Up<'_> {
         })
     }
 
-    /// Tells that the clone is ready, and waits for its end.
+    /// Lets the job do its work, unless there is none left.
     fn serve(
         &self,
         progress: &Progress,
         running: &Running,
-        ready: &mut dyn FnMut(&Ready, &Place),
+        job: &mut dyn Job,
     ) -> Result<(), SessionError> {
         self.stop_if_asked()?;
         if running.done {
-            tracing::info!("the server has recovered and shut down, as recovery.action says");
             return Ok(());
         }
         progress.change(|state| state.phase = Phase::Ready)?;
-        ready(&Ready::of(&progress.state()), progress.place());
-        while !self.signals.end_asked() {
-            if let Some(server) = &running.server {
-                let mut server = server.borrow_mut();
-                if let Some(status) = server.try_wait()? {
-                    return Err(SessionError::ServerDied {
-                        status,
-                        log: server.log_tail(20),
-                    });
-                }
-            }
-            if let Some(mount) = &running.mount
-                && !mount.borrow().is_serving()
-            {
-                return unmounted(running, progress.target());
-            }
-            std::thread::sleep(WATCH);
-        }
-        Ok(())
+        job.ready(&Live {
+            progress,
+            running,
+            signals: self.signals,
+        })
     }
-}
-
-/// The mount is gone, and not by this process. A mount alone may be ended so,
-/// as any other file system is; that is how `pbkfs unmount` does it, since only
-/// the kernel can tell for sure that nobody is in it. A server has lost its
-/// files by it.
-fn unmounted(running: &Running, target: PathBuf) -> Result<(), SessionError> {
-    if running.server.is_some() {
-        return Err(SessionError::MountGone { target });
-    }
-    tracing::info!("{} was unmounted: ending the session", target.display());
-    Ok(())
 }
 
 /// What can be said of a server before it is started.
