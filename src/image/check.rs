@@ -51,6 +51,14 @@ pub struct Checked {
     pub stored_bytes: u64,
 }
 
+impl std::ops::AddAssign for Checked {
+    fn add_assign(&mut self, other: Self) {
+        self.pages += other.pages;
+        self.image_bytes += other.image_bytes;
+        self.stored_bytes += other.stored_bytes;
+    }
+}
+
 /// Where a check reports to.
 pub struct CheckSink<'a> {
     /// Takes what is wrong, in no order.
@@ -85,6 +93,12 @@ impl Image {
             .collect();
         items.sort_by_key(|item| std::cmp::Reverse(item.weight));
         items
+    }
+
+    /// Whether an item stands for a node.
+    #[must_use]
+    pub fn is_item_of(&self, item: &CheckItem, node: NodeId) -> bool {
+        self.tree.entry(node) == Some(item.entry)
     }
 
     /// The stored bytes of all layers that a file may need.

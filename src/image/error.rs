@@ -1,7 +1,7 @@
 //! Why an image, or a part of it, cannot be shown.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::NodeId;
 use crate::catalog::BackupId;
@@ -173,6 +173,49 @@ pub enum ImageError {
     /// A stored page is damaged.
     #[error(transparent)]
     Page(Box<BadPage>),
+}
+
+impl ImageError {
+    /// The file inside PGDATA that it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::EmptyChain | Self::Content { .. } | Self::NotAFile { .. } => None,
+            Self::Cfs { path, .. }
+            | Self::Misplaced { path, .. }
+            | Self::KindChanged { path, .. }
+            | Self::NotInParent { path, .. }
+            | Self::Stored { path, .. }
+            | Self::Short { path, .. }
+            | Self::Long { path, .. }
+            | Self::Index { path, .. }
+            | Self::TruncationMarker { path, .. }
+            | Self::Checksum { path, .. }
+            | Self::Control { path, .. } => Some(path),
+            Self::Page(page) => Some(&page.path),
+        }
+    }
+
+    /// The backup that is at fault.
+    #[must_use]
+    pub fn backup(&self) -> Option<&BackupId> {
+        match self {
+            Self::EmptyChain | Self::NotAFile { .. } => None,
+            Self::Content { backup, .. }
+            | Self::Cfs { backup, .. }
+            | Self::Misplaced { backup, .. }
+            | Self::KindChanged { backup, .. }
+            | Self::NotInParent { backup, .. }
+            | Self::Stored { backup, .. }
+            | Self::Short { backup, .. }
+            | Self::Long { backup, .. }
+            | Self::Index { backup, .. }
+            | Self::TruncationMarker { backup, .. }
+            | Self::Checksum { backup, .. }
+            | Self::Control { backup, .. } => Some(backup),
+            Self::Page(page) => Some(&page.backup),
+        }
+    }
 }
 
 /// A stored page that is not what was backed up.

@@ -7,7 +7,7 @@ use std::cell::Ref;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::metrics::Counts;
+use super::metrics::{self, Counts};
 use super::place::Place;
 use super::ready::Ready;
 use super::resolve::Resolved;
@@ -101,6 +101,13 @@ impl Live<'_> {
     #[must_use]
     pub fn replayed(&self) -> Option<&Replay> {
         self.running.replayed.as_ref()
+    }
+
+    /// What its mount has counted, faults among that.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let overlay = self.running.overlay.as_deref();
+        overlay.map(metrics::read).unwrap_or_default()
     }
 
     /// Whether it goes on: `false` once it was asked to end, or its mount

@@ -56,7 +56,7 @@ pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;
 pub use place::{Place, run_root};
 pub use ready::Ready;
-pub use resolve::{Resolved, resolve};
+pub use resolve::{Resolved, all_backups, resolve};
 pub use signals::Signals;
 pub use state::{Phase, State};
 pub use status::{Status, all as all_sessions, count as count_sessions, of_target as session_of};

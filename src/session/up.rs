@@ -80,7 +80,7 @@ pub struct Running {
     pub(super) server: Option<SharedServer>,
     /// How far the server had replayed when it was ready.
     pub(super) replayed: Option<Replay>,
-    overlay: Option<Arc<Overlay<Image>>>,
+    pub(super) overlay: Option<Arc<Overlay<Image>>>,
     /// Whether the work is done already, and nothing is left to wait for.
     done: bool,
 }
