@@ -80,7 +80,7 @@ pub struct Extracted {
     pub recovered: Option<String>,
     /// Bytes that the result has.
     pub bytes: u64,
-    /// Bytes that were read from the mount.
+    /// Bytes that the backup gave.
     pub read_bytes: u64,
     /// Bytes that the clone wrote.
     pub diff_bytes: u64,
@@ -187,11 +187,7 @@ impl Job for ExtractJob<'_> {
 
     fn ending(&mut self, account: &Account) {
         self.done.diff_bytes = account.diff_bytes;
-        self.done.read_bytes = account
-            .counts
-            .get("read_bytes")
-            .copied()
-            .unwrap_or_default();
+        self.done.read_bytes = account.backup_bytes;
     }
 }
 

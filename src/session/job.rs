@@ -61,6 +61,8 @@ pub trait Job {
 pub struct Account {
     /// What it counted, faults among that.
     pub counts: Counts,
+    /// Bytes that the backup gave, to whatever asked.
+    pub backup_bytes: u64,
     /// Bytes that its diff takes on disk.
     pub diff_bytes: u64,
 }

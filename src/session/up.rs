@@ -111,6 +111,7 @@ impl Up<'_> {
         if let Some(overlay) = running.overlay.take() {
             job.ending(&Account {
                 counts: metrics::read(&overlay),
+                backup_bytes: overlay.lower().counters().bytes.get(),
                 diff_bytes: status::diff_bytes(&progress.state()).unwrap_or_default(),
             });
         }

@@ -8,11 +8,11 @@ use std::process::ExitStatus;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::CatalogError;
 use crate::catalog::content::ContentError;
+use crate::catalog::error::ControlError;
 use crate::catalog::page_index::PageIndexError;
 use crate::catalog::wal::WalError;
-use crate::catalog::CatalogError;
-use crate::catalog::error::ControlError;
 use crate::chain::ChainError;
 use crate::image::ImageError;
 use crate::overlay::OverlayError;
