@@ -25,7 +25,8 @@ use libdeflater::DecompressionError;
 use super::backup::{Backup, ProgramVersion};
 use super::codec;
 use super::content::FileEntry;
-use crate::pg::{BlockNumber, Lsn, SEGMENT_BLOCKS};
+use crate::pg::page::{self, Page, PageHeader};
+use crate::pg::{AbsoluteBlock, BlockNumber, Lsn, SEGMENT_BLOCKS};
 
 use build::{Builder, Window};
 
@@ -139,6 +140,20 @@ pub struct PageStamp {
     /// The checksum that its content and place give, whether or not the
     /// cluster has checksums; 0 for a page of zeros.
     pub checksum: u16,
+}
+
+impl PageStamp {
+    /// What a page's stamp has to be, given its place in the fork.
+    #[must_use]
+    pub fn of(page: &Page, block: AbsoluteBlock) -> Self {
+        let header = PageHeader::of(page);
+        // Only a page without pd_upper can be all zeros.
+        let (lsn, checksum) = match header.upper() == 0 && page.iter().all(|&byte| byte == 0) {
+            true => (Lsn(0), 0),
+            false => (header.lsn(), page::checksum(page, block)),
+        };
+        Self { lsn, checksum }
+    }
 }
 
 /// Where the pages of one stored data file are: 4 bytes a page, and 8 a run

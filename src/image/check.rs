@@ -3,28 +3,24 @@
 //! to end, once, for its checksum, and each page that the image shows is
 //! decoded on the way and compared with its entry in `page_header_map`.
 //!
-//! The checksum of a file in the content list is that of all its stored bytes:
-//! CRC-32C, before 2.0.25 the CRC-32 of zlib; of `global/pg_control`, from
-//! 2.0.25 on, the one that it has in itself (`get_pgcontrol_checksum` and
-//! `pgFileGetCRC` in pg_probackup's util.c and dir.c).
+//! The checksum of a file in the content list is that of all its stored bytes;
+//! of `global/pg_control`, from 2.0.25 on, the one that it has in itself
+//! (`get_pgcontrol_checksum` in pg_probackup's util.c).
 
 use std::fs::File;
 use std::ops::Range;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use super::crc::{CRC32C_SINCE, Crc};
 use super::read::CHUNK;
 use super::segment::{Given, Part, SegmentMap};
 use super::stored::{Layered, display_path};
 use super::{Image, ImageError, NodeId, NodeKind, PageFault};
 use crate::catalog::page_index::{PageIndex, PageStamp};
-use crate::catalog::{Backup, ProgramVersion};
 use crate::pg::control::ControlFile;
-use crate::pg::page::{self, Page, PageHeader};
-use crate::pg::{BLOCK_SIZE, BlockNumber, Lsn};
-
-/// From this version on files have a CRC-32C, and pg_control its own.
-const CRC32C_SINCE: ProgramVersion = ProgramVersion::new(2, 0, 25);
+use crate::pg::page::PageHeader;
+use crate::pg::{BLOCK_SIZE, BlockNumber};
 
 /// The control file, which is checked by the checksum in it.
 const PG_CONTROL: &[u8] = b"global/pg_control";
@@ -191,22 +187,10 @@ impl Image {
         checked: &mut Checked,
     ) -> Result<(), ImageError> {
         let file = self.open_for_check(part.layer, part.entry)?;
-        let Layered { backup, entry } = self.layered(part.layer, part.entry);
-        let stamps = match PageIndex::is_mapped(backup, &entry) {
-            true => {
-                let map = self.open_header_map(part.layer, &entry)?;
-                PageIndex::stamps(&map, &entry).map_err(|source| ImageError::Index {
-                    path: display_path(&entry),
-                    backup: backup.id.clone(),
-                    source,
-                })?
-            }
-            false => Vec::new(),
-        };
-        let mut crc = Crc::of(backup);
+        let stamps = self.stamps(part)?;
+        let mut crc = Crc::of(&self.layers[part.layer].backup);
         let mut buffer = Vec::new();
         let mut at = 0;
-        let mut given = given.iter().cloned().peekable();
         for (records, bytes) in groups(&part.index, file.length) {
             let from = at;
             at = bytes.end;
@@ -217,31 +201,49 @@ impl Image {
                 segment,
                 part,
                 stamps: &stamps,
+                records,
                 bytes: &buffer,
                 start: from,
             };
-            while let Some(run) = given.peek_mut() {
-                let end = run.records.end.min(records.end);
-                for record in run.records.start..end {
-                    let block = BlockNumber(run.block + (record - run.records.start));
-                    checked.pages += 1;
-                    if let Err(fault) = self.check_page(&group, record, block) {
-                        let place = part.index.record(record).unwrap_or_default();
-                        (sink.damage)(self.bad_page(part, block, place.start, fault));
-                    }
-                }
-                run.block += end.saturating_sub(run.records.start);
-                run.records.start = run.records.start.max(end);
-                if !run.records.is_empty() {
-                    break;
-                }
-                given.next();
-            }
+            checked.pages += self.check_group(&group, given, sink);
         }
         if self.read_on(&file, at..file.length, &mut buffer, &mut crc, sink, checked)? {
             self.compare(part.layer, part.entry, crc.finish())?;
         }
         Ok(())
+    }
+
+    /// What the header map says of a part's pages; nothing if it has none.
+    fn stamps(&self, part: &Part) -> Result<Vec<PageStamp>, ImageError> {
+        let Layered { backup, entry } = self.layered(part.layer, part.entry);
+        if !PageIndex::is_mapped(backup, &entry) {
+            return Ok(Vec::new());
+        }
+        let map = self.open_header_map(part.layer, &entry)?;
+        PageIndex::stamps(&map, &entry).map_err(|source| ImageError::Index {
+            path: display_path(&entry),
+            backup: backup.id.clone(),
+            source,
+        })
+    }
+
+    /// The pages of a group that the image shows; how many those are.
+    fn check_group(&self, group: &Group<'_>, given: &[Given], sink: &mut CheckSink<'_>) -> u64 {
+        let (start, end) = (group.records.start, group.records.end);
+        let first = given.partition_point(|run| run.records.end <= start);
+        let runs = given.iter().skip(first);
+        let mut pages = 0;
+        for run in runs.take_while(|run| run.records.start < end) {
+            for record in run.records.start.max(start)..run.records.end.min(end) {
+                let block = BlockNumber(run.block + (record - run.records.start));
+                pages += 1;
+                if let Err(fault) = self.check_page(group, record, block) {
+                    let place = group.part.index.record(record).unwrap_or_default();
+                    (sink.damage)(self.bad_page(group.part, block, place.start, fault));
+                }
+            }
+        }
+        pages
     }
 
     fn check_page(
@@ -255,7 +257,7 @@ impl Image {
         let mut page = [0; BLOCK_SIZE];
         let alg = part.codec.decode(payload, &mut page)?;
         self.counters.pages(alg).add(1);
-        let found = stamp(&page, block, group.segment.segno);
+        let found = PageStamp::of(&page, block.absolute(group.segment.segno));
         let stored = PageHeader::of(&page).checksum();
         if self.layers[part.layer].backup.checksums && stored != found.checksum {
             let computed = found.checksum;
@@ -352,6 +354,7 @@ struct Group<'a> {
     segment: &'a SegmentMap,
     part: &'a Part,
     stamps: &'a [PageStamp],
+    records: Range<u32>,
     bytes: &'a [u8],
     /// The first byte's place in the stored file.
     start: u64,
@@ -388,48 +391,4 @@ fn groups(index: &PageIndex, length: u64) -> impl Iterator<Item = (Range<u32>, R
         }
         (next > first).then_some((first..next, start..at))
     })
-}
-
-/// A page's LSN and checksum, as the header map has them.
-fn stamp(page: &Page, block: BlockNumber, segno: u32) -> PageStamp {
-    let header = PageHeader::of(page);
-    if header.upper() == 0 && page.iter().all(|&byte| byte == 0) {
-        return PageStamp {
-            lsn: Lsn(0),
-            checksum: 0,
-        };
-    }
-    PageStamp {
-        lsn: header.lsn(),
-        checksum: page::checksum(page, block.absolute(segno)),
-    }
-}
-
-/// The checksum of a stored file.
-enum Crc {
-    Castagnoli(u32),
-    Old(libdeflater::Crc),
-}
-
-impl Crc {
-    fn of(backup: &Backup) -> Self {
-        match backup.program_version >= CRC32C_SINCE {
-            true => Self::Castagnoli(0),
-            false => Self::Old(libdeflater::Crc::new()),
-        }
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Castagnoli(crc) => *crc = crc32c::crc32c_append(*crc, bytes),
-            Self::Old(crc) => crc.update(bytes),
-        }
-    }
-
-    fn finish(&self) -> u32 {
-        match self {
-            Self::Castagnoli(crc) => *crc,
-            Self::Old(crc) => crc.sum(),
-        }
-    }
 }

@@ -10,6 +10,7 @@
 //! segment   a data file's pages: which layer has which block
 //! read      blocks -> stored records -> decoded and checked pages
 //! check     everything that can be checked of a file, for verification
+//! crc       the checksum of a stored file
 //! stored    the files of the catalog, and files that are stored whole
 //! ```
 //! The rules are those of `restore_chain`, `restore_data_file` and
@@ -30,6 +31,7 @@ use crate::chain::Chain;
 mod cache;
 mod check;
 mod counters;
+mod crc;
 mod error;
 mod read;
 mod segment;
