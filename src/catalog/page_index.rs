@@ -14,6 +14,7 @@
 //! pg_probackup's pg_probackup.h and data.c.
 
 mod build;
+mod stamp;
 
 use std::fs::File;
 use std::io;
@@ -25,10 +26,10 @@ use libdeflater::DecompressionError;
 use super::backup::{Backup, ProgramVersion};
 use super::codec;
 use super::content::FileEntry;
-use crate::pg::page::{self, Page, PageHeader};
-use crate::pg::{AbsoluteBlock, BlockNumber, Lsn, SEGMENT_BLOCKS};
+use crate::pg::{BlockNumber, Lsn, SEGMENT_BLOCKS};
 
 use build::{Builder, Window};
+pub use stamp::PageStamp;
 
 /// From this version on there is a header map, and records are not padded.
 const HEADER_MAP_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
@@ -130,30 +131,6 @@ struct Run {
     block: u32,
     /// The run's first page among all those stored.
     first: u32,
-}
-
-/// What the header map says of a stored page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageStamp {
-    /// The page's LSN.
-    pub lsn: Lsn,
-    /// The checksum that its content and place give, whether or not the
-    /// cluster has checksums; 0 for a page of zeros.
-    pub checksum: u16,
-}
-
-impl PageStamp {
-    /// What a page's stamp has to be, given its place in the fork.
-    #[must_use]
-    pub fn of(page: &Page, block: AbsoluteBlock) -> Self {
-        let header = PageHeader::of(page);
-        // Only a page without pd_upper can be all zeros.
-        let (lsn, checksum) = match header.upper() == 0 && page.iter().all(|&byte| byte == 0) {
-            true => (Lsn(0), 0),
-            false => (header.lsn(), page::checksum(page, block)),
-        };
-        Self { lsn, checksum }
-    }
 }
 
 /// Where the pages of one stored data file are: 4 bytes a page, and 8 a run
