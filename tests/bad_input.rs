@@ -15,6 +15,12 @@ use common::session::LIMIT;
 use common::{Clone, Output, Sandbox, assert_nothing_stays, refused, run};
 use nix::errno::Errno;
 
+/// Root's, with FULL and DELTA of a small cluster.
+fn sandbox() -> Sandbox {
+    common::require_everything();
+    Sandbox::root("pg15-debian")
+}
+
 /// `up` in the foreground, which must refuse by itself.
 fn up(clone: &Clone<'_>) -> Output {
     clone.pbkfs("up", &[])
@@ -33,8 +39,7 @@ fn both_refuse(clone: &Clone<'_>, code: i32, needle: &str) {
 
 #[test]
 fn missing_catalog() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let missing = sandbox.path("no-such-catalog");
     let clone = sandbox.profile("latest").catalog_at(&missing).write();
     both_refuse(&clone, 4, missing.to_str().unwrap());
@@ -42,24 +47,21 @@ fn missing_catalog() {
 
 #[test]
 fn missing_instance() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("latest").instance("mian").write();
     both_refuse(&clone, 4, "mian");
 }
 
 #[test]
 fn missing_backup() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("TOW7ZZ").write();
     both_refuse(&clone, 4, "TOW7ZZ");
 }
 
 #[test]
 fn missing_parent() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
     fs::remove_dir_all(sandbox.fixture.backup_dir(&full.id)).unwrap();
     let clone = sandbox.profile(&delta.id).write();
@@ -68,8 +70,7 @@ fn missing_parent() {
 
 #[test]
 fn corrupt_parent() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
     let control = sandbox.fixture.backup_dir(&full.id).join("backup.control");
     let text = fs::read_to_string(&control).unwrap();
@@ -80,8 +81,7 @@ fn corrupt_parent() {
 
 #[test]
 fn corrupt_content_list() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
     let list = sandbox
         .fixture
@@ -184,8 +184,7 @@ fn a_shortened_data_file() {
 
 #[test]
 fn unreadable_binding_of_the_diff() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("latest").mount_only().write();
     clone.up();
     clone.down();
@@ -196,8 +195,7 @@ fn unreadable_binding_of_the_diff() {
 
 #[test]
 fn unreadable_metadata_of_the_diff() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("latest").mount_only().write();
     clone.up();
     clone.down();
@@ -208,8 +206,7 @@ fn unreadable_metadata_of_the_diff() {
 
 #[test]
 fn target_with_files_in_it() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("latest").write();
     fs::create_dir(&clone.target).unwrap();
     fs::write(clone.target.join("precious"), "data").unwrap();
@@ -222,8 +219,7 @@ fn target_with_files_in_it() {
 
 #[test]
 fn target_that_is_a_mount() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("latest").write();
     fs::create_dir(&clone.target).unwrap();
     let tmpfs = Tmpfs::mount(&clone.target, "1m");
@@ -258,8 +254,7 @@ impl Drop for Tmpfs<'_> {
 
 #[test]
 fn wrong_key_in_the_profile() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox
         .profile("latest")
         .with("lock_bakcups", "false")
@@ -272,8 +267,7 @@ fn wrong_key_in_the_profile() {
 
 #[test]
 fn wrong_key_below_postgres() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("latest").postgres("prot", "5433").write();
     both_refuse(&clone, 2, "prot");
     refused(&up(&clone), 2, "port");
@@ -281,8 +275,7 @@ fn wrong_key_below_postgres() {
 
 #[test]
 fn wrong_key_on_the_command_line() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("latest").write();
     refused(&clone.pbkfs("up", &["--set", "bakup=TOW7P0"]), 2, "backup");
     refused(&clone.pbkfs("up", &["--no-such-flag"]), 2, "--no-such-flag");
@@ -290,8 +283,7 @@ fn wrong_key_on_the_command_line() {
 
 #[test]
 fn missing_profile() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let mut command = sandbox.pbkfs();
     let output = run(command.args(["up", "no-such-profile.toml"]), LIMIT);
     refused(&output, 2, "no-such-profile.toml");
@@ -301,8 +293,7 @@ fn missing_profile() {
 
 #[test]
 fn no_postgresql_binaries() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let empty = sandbox.path("empty");
     fs::create_dir(&empty).unwrap();
     let bin_dir = format!("{empty:?}");
@@ -315,8 +306,7 @@ fn no_postgresql_binaries() {
 
 #[test]
 fn port_is_taken() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let clone = sandbox
@@ -331,8 +321,7 @@ fn port_is_taken() {
 
 #[test]
 fn no_fuse_device() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let clone = sandbox.profile("latest").write();
     // A /dev of its own, in a mount namespace of its own, with all but the one device.
     let mut command = Command::new("unshare");
@@ -356,8 +345,7 @@ fn no_fuse_device() {
 
 #[test]
 fn a_full_diff_is_told_to_the_writer() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let small = sandbox.path("small");
     fs::create_dir(&small).unwrap();
     let tmpfs = Tmpfs::mount(&small, "16m");
@@ -386,7 +374,7 @@ fn a_full_diff_is_told_to_the_writer() {
 #[test]
 fn a_full_diff_under_a_server() {
     let pg = common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let small = sandbox.path("small");
     fs::create_dir(&small).unwrap();
     let tmpfs = Tmpfs::mount(&small, "64m");
@@ -420,8 +408,7 @@ fn a_full_diff_under_a_server() {
 /// A profile that names a directory nobody can write leaves no half-made mount.
 #[test]
 fn a_diff_that_cannot_be_made() {
-    common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
+    let sandbox = sandbox();
     let file = sandbox.path("a-file");
     fs::write(&file, "").unwrap();
     let clone = sandbox.profile("latest").diff_at(file.join("diff")).write();

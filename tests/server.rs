@@ -143,6 +143,7 @@ fn config_for(
         recovery_target: &[],
         limits: &[],
         preload: &lists,
+        throw_away: false,
         user: &user,
     })
     .unwrap();

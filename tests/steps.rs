@@ -44,10 +44,6 @@ impl Steps {
         }
     }
 
-    fn root() -> Steps {
-        Steps::new(OsUser::root())
-    }
-
     fn full(&self) -> String {
         self.sandbox.fixture.backups()[0].id.clone()
     }
@@ -180,6 +176,14 @@ impl Drop for Lodger {
     }
 }
 
+/// Runs the test as root, and through fusermount3 as a user without rights.
+fn as_both_users(test: impl Fn(Steps)) {
+    for user in [OsUser::root(), OsUser::postgres()] {
+        println!("as {}", user.name);
+        test(Steps::new(user));
+    }
+}
+
 fn life_of_a_diff(user: OsUser) {
     let steps = Steps::new(user);
     let catalog = Listing::of(&steps.sandbox.fixture.catalog);
@@ -298,8 +302,7 @@ fn life_of_a_diff_as_an_unprivileged_user() {
 
 #[test]
 fn read_only_needs_no_diff_and_takes_no_writes() {
-    for user in [OsUser::root(), OsUser::postgres()] {
-        let steps = Steps::new(user);
+    as_both_users(|steps| {
         let arguments = ["--read-only", "--json"];
         let mount = run(&mut steps.mount_command("latest", &arguments), LIMIT).expect_ok();
         assert!(mount.contains(&steps.delta()), "{mount}");
@@ -309,128 +312,177 @@ fn read_only_needs_no_diff_and_takes_no_writes() {
         steps.unmount(&[]).expect_ok();
         assert_nothing_stays(&steps.sandbox);
         assert!(!steps.diff.exists());
-    }
+    });
 }
 
 #[test]
 fn flags_beat_the_profile() {
-    let steps = Steps::root();
-    let profile = steps.sandbox.path("p.toml");
-    let text = format!(
-        "catalog = {:?}\ninstance = \"nain\"\nbackup = \"{}\"\ntarget = {:?}\ndiff_dir = {:?}\n",
-        steps.sandbox.fixture.catalog,
-        steps.delta(),
-        steps.sandbox.path("elsewhere"),
-        steps.sandbox.path("elsewhere.diff"),
-    );
-    fs::write(&profile, text).unwrap();
-    let mut mount = steps.command("mount", &["--instance", "main", "--backup", &steps.full()]);
-    mount.arg(&profile).arg("--json");
-    mount.arg("--target").arg(&steps.target);
-    mount.arg("--diff-dir").arg(&steps.diff);
-    let ready = run(&mut mount, LIMIT).expect_ok();
-    assert!(ready.contains(&steps.full()), "{ready}");
-    assert!(steps.is_mounted() && steps.diff.join(".pbkfs-binding.json").exists());
-    assert!(!steps.sandbox.path("elsewhere.diff").exists());
-    steps.unmount(&[]).expect_ok();
-    assert_nothing_stays(&steps.sandbox);
+    as_both_users(|steps| {
+        let profile = steps.sandbox.path("p.toml");
+        let text = format!(
+            "catalog = {:?}\ninstance = \"nain\"\nbackup = \"{}\"\ntarget = {:?}\ndiff_dir = {:?}\n",
+            steps.sandbox.fixture.catalog,
+            steps.delta(),
+            steps.sandbox.path("elsewhere"),
+            steps.sandbox.path("elsewhere.diff"),
+        );
+        fs::write(&profile, text).unwrap();
+        let mut mount = steps.command("mount", &["--instance", "main", "--backup", &steps.full()]);
+        mount.arg(&profile).arg("--json");
+        mount.arg("--target").arg(&steps.target);
+        mount.arg("--diff-dir").arg(&steps.diff);
+        let ready = run(&mut mount, LIMIT).expect_ok();
+        assert!(ready.contains(&steps.full()), "{ready}");
+        assert!(steps.is_mounted() && steps.diff.join(".pbkfs-binding.json").exists());
+        assert!(!steps.sandbox.path("elsewhere.diff").exists());
+        steps.unmount(&[]).expect_ok();
+        assert_nothing_stays(&steps.sandbox);
+    });
 }
 
 #[test]
 fn what_is_not_said_is_asked_for() {
-    let steps = Steps::root();
-    let diff = steps.diff.to_str().unwrap();
-    let target = steps.target.to_str().unwrap();
-    let catalog = steps.sandbox.fixture.catalog.to_str().unwrap();
-    for (arguments, needle) in [
-        (
-            &["-B", catalog, "--instance", "main", "-D", target][..],
-            "--read-only",
-        ),
-        (
-            &["-B", catalog, "--instance", "main", "-d", diff],
-            "-D TARGET",
-        ),
-        (
-            &["-B", catalog, "-D", target, "-d", diff],
-            "--instance NAME",
-        ),
-        (
-            &["--instance", "main", "-D", target, "-d", diff],
-            "-B CATALOG",
-        ),
-        (&["-D", target, "-d", diff, "--read-only"], "--read-only"),
-        (&["-D", target, "-d", diff, "--console", "--wait"], "--wait"),
-        (&["-D", target, "-d", diff, "--timeout", "0"], "--timeout"),
-        (&["-D", target, "-d", diff, "-i", "a/b"], "latest"),
-    ] {
-        refused(&steps.pbkfs("mount", arguments), 2, needle);
-    }
-    assert_nothing_stays(&steps.sandbox);
-    assert!(!steps.diff.exists() && !steps.target.exists());
+    as_both_users(|steps| {
+        let diff = steps.diff.to_str().unwrap();
+        let target = steps.target.to_str().unwrap();
+        let catalog = steps.sandbox.fixture.catalog.to_str().unwrap();
+        for (arguments, needle) in [
+            (
+                &["-B", catalog, "--instance", "main", "-D", target][..],
+                "--read-only",
+            ),
+            (
+                &["-B", catalog, "--instance", "main", "-d", diff],
+                "-D TARGET",
+            ),
+            (
+                &["-B", catalog, "-D", target, "-d", diff],
+                "--instance NAME",
+            ),
+            (
+                &["--instance", "main", "-D", target, "-d", diff],
+                "-B CATALOG",
+            ),
+            (&["-D", target, "-d", diff, "--read-only"], "--read-only"),
+            (&["-D", target, "-d", diff, "--console", "--wait"], "--wait"),
+            (&["-D", target, "-d", diff, "--timeout", "0"], "--timeout"),
+            (&["-D", target, "-d", diff, "-i", "a/b"], "latest"),
+        ] {
+            refused(&steps.pbkfs("mount", arguments), 2, needle);
+        }
+        assert_nothing_stays(&steps.sandbox);
+        assert!(!steps.diff.exists() && !steps.target.exists());
+    });
+}
+
+/// One thing is wrong each time, in the foreground and in the background.
+#[test]
+fn a_mount_that_cannot_be_made_says_why() {
+    as_both_users(|steps| {
+        let path = |name: &str| steps.sandbox.path(name).to_str().unwrap().to_owned();
+        let (missing, file, full) = (path("missing"), path("file"), path("full"));
+        fs::write(&file, "x").unwrap();
+        fs::create_dir(&full).unwrap();
+        fs::write(path("full/precious"), "x").unwrap();
+        let catalog = steps.sandbox.fixture.catalog.to_str().unwrap();
+        let good = [catalog, "main", "latest", &path("mnt"), &path("diff")];
+        for (place, wrong, code, needle) in [
+            (0, missing.as_str(), 4, missing.as_str()),
+            (1, "mian", 4, "mian"),
+            (2, "TOW7ZZ", 4, "TOW7ZZ"),
+            (3, &full, 5, "not empty"),
+            (3, &file, 5, "not a directory"),
+            (3, &path("no/such/mnt"), 3, "make it first"),
+            (4, &path("file/diff"), 3, &file),
+            (4, &full, 5, "not a pbkfs diff"),
+        ] {
+            for stays in [&["--console"][..], &[]] {
+                let mut given = good;
+                given[place] = wrong;
+                let flags = ["-B", "--instance", "-i", "-D", "-d"];
+                let mut mount = steps.command("mount", stays);
+                mount.args(
+                    flags
+                        .iter()
+                        .zip(given)
+                        .flat_map(|(flag, value)| [*flag, value]),
+                );
+                refused(&run(&mut mount, LIMIT), code, needle);
+                assert_nothing_stays(&steps.sandbox);
+            }
+        }
+        assert_eq!(fs::read_to_string(path("full/precious")).unwrap(), "x");
+    });
 }
 
 #[test]
 fn console_stays_and_ends_with_the_mount() {
-    let steps = Steps::root();
-    let diff = steps.diff.to_str().unwrap();
-    for by_signal in [true, false] {
-        let mut mount = steps.mount_command("latest", &["-d", diff, "--console"]);
-        let mut running = Running::spawn(&mut mount);
-        eventually("it is ready", LIMIT, || {
-            assert!(!running.has_ended(), "{}", running.stderr());
-            running.stdout().contains("ready target=")
-        });
-        assert_eq!(steps.owner(), running.pid());
-        steps.write("kept", "x");
-        match by_signal {
-            true => running.signal(Signal::SIGTERM),
-            false => drop(steps.unmount(&[]).expect_ok()),
+    as_both_users(|steps| {
+        let diff = steps.diff.to_str().unwrap();
+        for by_signal in [true, false] {
+            let mut mount = steps.mount_command("latest", &["-d", diff, "--console"]);
+            let mut running = Running::spawn(&mut mount);
+            eventually("it is ready", LIMIT, || {
+                assert!(!running.has_ended(), "{}", running.stderr());
+                running.stdout().contains("ready target=")
+            });
+            assert_eq!(steps.owner(), running.pid());
+            steps.write("kept", "x");
+            match by_signal {
+                true => running.signal(Signal::SIGTERM),
+                false => drop(steps.unmount(&[]).expect_ok()),
+            }
+            running.wait(LIMIT).expect_ok();
+            assert_nothing_stays(&steps.sandbox);
         }
-        running.wait(LIMIT).expect_ok();
-        assert_nothing_stays(&steps.sandbox);
-    }
+    });
 }
 
 /// As other file systems are; what was written is saved.
 #[test]
 fn a_mount_may_be_ended_by_umount() {
-    let steps = Steps::root();
-    steps.mount_with_diff("latest").expect_ok();
-    fs::write(steps.target.join("kept"), "not fsynced").unwrap();
-    let owner = steps.owner();
-    run(Command::new("umount").arg(&steps.target), LIMIT).expect_ok();
-    eventually("its owner ends", LIMIT, || !is_alive(owner));
-    assert_nothing_stays(&steps.sandbox);
-    steps.mount_by_diff(&[]).expect_ok();
-    assert_eq!(steps.read("kept"), "not fsynced");
-    steps.unmount(&[]).expect_ok();
+    as_both_users(|steps| {
+        steps.mount_with_diff("latest").expect_ok();
+        steps
+            .in_mount("printf %s \"$2\" > \"$1\"", "kept", "not fsynced")
+            .expect_ok();
+        let owner = steps.owner();
+        let umount: &[&str] = match steps.sandbox.user == OsUser::root() {
+            true => &["umount"],
+            false => &["fusermount3", "-u"],
+        };
+        let mut command = steps.sandbox.user.command(umount[0]);
+        run(command.args(&umount[1..]).arg(&steps.target), LIMIT).expect_ok();
+        eventually("its owner ends", LIMIT, || !is_alive(owner));
+        assert_nothing_stays(&steps.sandbox);
+        steps.mount_by_diff(&[]).expect_ok();
+        assert_eq!(steps.read("kept"), "not fsynced");
+        steps.unmount(&[]).expect_ok();
+    });
 }
 
 /// The backups stay locked; the mount is given up in time, and nothing stays.
 #[test]
 fn a_timeout_undoes_everything() {
-    let steps = Steps::root();
-    let locked = steps
-        .sandbox
-        .fixture
-        .backup_dir(&steps.delta())
-        .join("backup.pid");
-    // pg_probackup at work, and as long as this test lives.
-    fs::write(&locked, format!("{}\n", std::process::id())).unwrap();
-    let diff = steps.diff.to_str().unwrap();
-    let begin = Instant::now();
-    let mut mount = steps.mount_command("latest", &["-d", diff, "--timeout", "2"]);
-    refused(&run(&mut mount, LIMIT), 3, "in time");
-    assert!(begin.elapsed() >= Duration::from_secs(2));
-    assert!(
-        begin.elapsed() < Duration::from_secs(12),
-        "{:?}",
-        begin.elapsed()
-    );
-    fs::remove_file(&locked).unwrap();
-    assert!(!steps.target.exists());
-    assert_nothing_stays(&steps.sandbox);
+    as_both_users(|steps| {
+        let locked = steps
+            .sandbox
+            .fixture
+            .backup_dir(&steps.delta())
+            .join("backup.pid");
+        // pg_probackup at work, for as long as this process lives.
+        let mut backup = steps.sandbox.user.command("sleep");
+        let backup = Lodger(backup.arg("600").spawn().unwrap());
+        fs::write(&locked, format!("{}\n", backup.pid())).unwrap();
+        let diff = steps.diff.to_str().unwrap();
+        let begin = Instant::now();
+        let mut mount = steps.mount_command("latest", &["-d", diff, "--timeout", "2"]);
+        refused(&run(&mut mount, LIMIT), 3, "in time");
+        assert!(begin.elapsed() >= Duration::from_secs(2));
+        fs::remove_file(&locked).unwrap();
+        assert!(!steps.target.exists());
+        assert_nothing_stays(&steps.sandbox);
+    });
 }
 
 fn busy(user: OsUser) {
@@ -483,13 +535,14 @@ fn a_busy_mount_of_an_unprivileged_user_names_who_is_in_it() {
 /// An owner that does nothing any more.
 #[test]
 fn force_ends_an_owner_that_hangs() {
-    let steps = Steps::root();
-    steps.mount_with_diff("latest").expect_ok();
-    let owner = steps.owner();
-    kill(Pid::from_raw(owner), Signal::SIGSTOP).unwrap();
-    steps.unmount(&["--force"]).expect_ok();
-    assert!(!is_alive(owner));
-    assert_nothing_stays(&steps.sandbox);
+    as_both_users(|steps| {
+        steps.mount_with_diff("latest").expect_ok();
+        let owner = steps.owner();
+        kill(Pid::from_raw(owner), Signal::SIGSTOP).unwrap();
+        steps.unmount(&["--force"]).expect_ok();
+        assert!(!is_alive(owner));
+        assert_nothing_stays(&steps.sandbox);
+    });
 }
 
 fn dead_endpoint(user: OsUser) {
@@ -500,6 +553,9 @@ fn dead_endpoint(user: OsUser) {
     let output = steps.in_mount("cat \"$1\"", "kept", "");
     let dead = "Transport endpoint is not connected";
     assert!(output.stderr.contains(dead), "{output}");
+    let status = steps.pbkfs("status", &[]).expect_ok();
+    let way_out = format!("pbkfs unmount -D {}\n", steps.target.display());
+    assert!(status.contains(&way_out), "{status}");
     let said = steps.unmount(&[]).expect_ok();
     assert!(said.contains("had died"), "{said}");
     assert_nothing_stays(&steps.sandbox);
@@ -523,73 +579,77 @@ fn a_dead_endpoint_of_an_unprivileged_user_is_cleared_away() {
 /// The state file is of no use any more, and the owner is dead.
 #[test]
 fn a_damaged_state_does_not_lock_the_target_up() {
-    let steps = Steps::root();
-    for by_unmount in [true, false] {
-        steps.mount_with_diff("latest").expect_ok();
-        let status = steps.pbkfs("status", &["--json"]).expect_ok();
-        let sessions: serde_json::Value = serde_json::from_str(&status).unwrap();
-        let target = steps.target.to_str().unwrap();
-        let mut sessions = sessions.as_array().unwrap().iter();
-        let session = sessions
-            .find(|session| session["target"] == target)
-            .unwrap();
-        let run_dir = PathBuf::from(session["run_dir"].as_str().unwrap());
-        steps.kill_owner();
-        fs::write(run_dir.join("session.json"), "{ \"pid\": ").unwrap();
-        if by_unmount {
-            steps.unmount(&[]).expect_ok();
-        } else {
-            steps.mount_by_diff(&[]).expect_ok();
-            assert_eq!(steps.read("PG_VERSION"), "15\n");
-            steps.unmount(&[]).expect_ok();
+    as_both_users(|steps| {
+        for by_unmount in [true, false] {
+            steps.mount_with_diff("latest").expect_ok();
+            let status = steps.pbkfs("status", &["--json"]).expect_ok();
+            let sessions: serde_json::Value = serde_json::from_str(&status).unwrap();
+            let target = steps.target.to_str().unwrap();
+            let mut sessions = sessions.as_array().unwrap().iter();
+            let session = sessions
+                .find(|session| session["target"] == target)
+                .unwrap();
+            let run_dir = PathBuf::from(session["run_dir"].as_str().unwrap());
+            steps.kill_owner();
+            fs::write(run_dir.join("session.json"), "{ \"pid\": ").unwrap();
+            if by_unmount {
+                steps.unmount(&[]).expect_ok();
+            } else {
+                steps.mount_by_diff(&[]).expect_ok();
+                assert_eq!(steps.read("PG_VERSION"), "15\n");
+                steps.unmount(&[]).expect_ok();
+            }
+            assert_nothing_stays(&steps.sandbox);
         }
-        assert_nothing_stays(&steps.sandbox);
-    }
+    });
 }
 
 #[test]
 fn a_mount_of_something_else_is_left_alone() {
-    let steps = Steps::root();
-    fs::create_dir(&steps.target).unwrap();
-    let mut mount = Command::new("mount");
-    mount
-        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-        .arg(&steps.target);
-    run(&mut mount, LIMIT).expect_ok();
-    for arguments in [&[][..], &["--force"]] {
-        let output = steps.unmount(arguments);
-        refused(&output, 5, "tmpfs");
-        refused(&output, 5, steps.target.to_str().unwrap());
-    }
-    assert!(steps.is_mounted());
-    refused(&steps.mount_with_diff("latest"), 5, "mount point already");
-    run(Command::new("umount").arg(&steps.target), LIMIT).expect_ok();
+    as_both_users(|steps| {
+        fs::create_dir(&steps.target).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(&steps.target);
+        run(&mut mount, LIMIT).expect_ok();
+        for arguments in [&[][..], &["--force"]] {
+            let output = steps.unmount(arguments);
+            refused(&output, 5, "tmpfs");
+            refused(&output, 5, steps.target.to_str().unwrap());
+        }
+        assert!(steps.is_mounted());
+        refused(&steps.mount_with_diff("latest"), 5, "mount point already");
+        run(Command::new("umount").arg(&steps.target), LIMIT).expect_ok();
+    });
 }
 
 #[test]
 fn a_clone_with_a_server_is_for_down() {
     common::require_everything();
-    let sandbox = Sandbox::root(FIXTURE);
-    let clone = sandbox.profile("latest").write();
-    let ready = clone.up();
-    for arguments in [&[][..], &["--force"]] {
-        let mut unmount = sandbox.pbkfs();
-        unmount
-            .arg("unmount")
-            .args(arguments)
-            .arg("-D")
-            .arg(&clone.target);
-        let output = run(&mut unmount, LIMIT);
-        refused(
-            &output,
-            5,
-            &format!("pbkfs down {}", clone.profile.display()),
-        );
-        refused(&output, 5, &ready.server_pid.unwrap().to_string());
-    }
-    assert!(is_alive(ready.server_pid.unwrap()));
-    clone.down();
-    assert_nothing_stays(&sandbox);
+    as_both_users(|steps| {
+        let sandbox = &steps.sandbox;
+        let clone = sandbox.profile("latest").write();
+        let ready = clone.up();
+        for arguments in [&[][..], &["--force"]] {
+            let mut unmount = sandbox.pbkfs();
+            unmount
+                .arg("unmount")
+                .args(arguments)
+                .arg("-D")
+                .arg(&clone.target);
+            let output = run(&mut unmount, LIMIT);
+            refused(
+                &output,
+                5,
+                &format!("pbkfs down {}", clone.profile.display()),
+            );
+            refused(&output, 5, &ready.server_pid.unwrap().to_string());
+        }
+        assert!(is_alive(ready.server_pid.unwrap()));
+        clone.down();
+        assert_nothing_stays(sandbox);
+    });
 }
 
 #[test]
@@ -604,98 +664,136 @@ fn root_ends_another_users_mount() {
     assert_nothing_stays(&steps.sandbox);
 }
 
+/// Without rights, what is root's stays as it is.
+#[test]
+fn another_users_mount_and_diff_are_left_alone() {
+    let steps = Steps::new(OsUser::root());
+    steps.mount_with_diff("latest").expect_ok();
+    let owner = steps.owner();
+    let as_postgres = |arguments: &[&str], path: &Path| {
+        let mut command = OsUser::postgres().command(steps.sandbox.pbkfs().get_program());
+        run(command.args(arguments).arg(path), LIMIT)
+    };
+    let target = steps.target.to_str().unwrap();
+    for arguments in [&["unmount", "-D"][..], &["unmount", "--force", "-D"]] {
+        refused(&as_postgres(arguments, &steps.target), 3, target);
+    }
+    let diff = steps.diff.to_str().unwrap();
+    refused(
+        &as_postgres(&["cleanup", "--force", "-d"], &steps.diff),
+        3,
+        diff,
+    );
+    refused(&as_postgres(&["diff", "-d"], &steps.diff), 3, diff);
+    assert!(steps.is_mounted() && is_alive(owner));
+    steps.unmount(&[]).expect_ok();
+    refused(
+        &as_postgres(&["cleanup", "--force", "-d"], &steps.diff),
+        3,
+        diff,
+    );
+    steps.mount_by_diff(&[]).expect_ok();
+    steps.unmount(&[]).expect_ok();
+}
+
 #[test]
 fn cleanup_refuses_what_is_no_diff() {
-    let steps = Steps::root();
-    fs::create_dir(&steps.diff).unwrap();
-    for content in [None, Some("precious")] {
-        if let Some(name) = content {
-            fs::write(steps.diff.join(name), "x").unwrap();
+    as_both_users(|steps| {
+        fs::create_dir(&steps.diff).unwrap();
+        steps.sandbox.user.own(&steps.diff);
+        for content in [None, Some("precious")] {
+            if let Some(name) = content {
+                fs::write(steps.diff.join(name), "x").unwrap();
+            }
+            for arguments in [&[][..], &["--force"], &["--dry-run"]] {
+                let before = Listing::of(&steps.diff);
+                let output = steps.cleanup(arguments);
+                refused(&output, 5, steps.diff.to_str().unwrap());
+                refused(&output, 5, "not a pbkfs diff");
+                before.assert_unchanged(&steps.diff);
+            }
         }
-        for arguments in [&[][..], &["--force"], &["--dry-run"]] {
-            let before = Listing::of(&steps.diff);
-            let output = steps.cleanup(arguments);
-            refused(&output, 5, steps.diff.to_str().unwrap());
-            refused(&output, 5, "not a pbkfs diff");
-            before.assert_unchanged(&steps.diff);
-        }
-    }
-    fs::remove_dir_all(&steps.diff).unwrap();
-    refused(
-        &steps.cleanup(&["--force"]),
-        3,
-        steps.diff.to_str().unwrap(),
-    );
-    assert!(!steps.diff.exists());
+        fs::remove_dir_all(&steps.diff).unwrap();
+        refused(
+            &steps.cleanup(&["--force"]),
+            3,
+            steps.diff.to_str().unwrap(),
+        );
+        assert!(!steps.diff.exists());
+    });
 }
 
 /// The names in a diff lead to precious things; none of them is touched.
 #[test]
 fn cleanup_follows_no_link() {
-    let precious = |steps: &Steps| {
-        let dir = steps.sandbox.path("precious");
-        fs::create_dir_all(&dir).unwrap();
-        for name in ["1", "4294967296"] {
-            fs::write(dir.join(name), "precious").unwrap();
-        }
-        dir
-    };
-    let is_whole = |dir: &Path| {
-        let text = |name| fs::read_to_string(dir.join(name)).unwrap();
-        text("1") == "precious" && text("4294967296") == "precious"
-    };
-    let steps = Steps::root();
-    steps.mount_with_diff("latest").expect_ok();
-    steps.write("new", "x");
-    steps.unmount(&[]).expect_ok();
-    let dir = precious(&steps);
+    as_both_users(|steps| {
+        let precious = |steps: &Steps| {
+            let dir = steps.sandbox.path("precious");
+            fs::create_dir_all(&dir).unwrap();
+            steps.sandbox.user.own(&dir);
+            for name in ["1", "4294967296"] {
+                fs::write(dir.join(name), "precious").unwrap();
+                steps.sandbox.user.own(&dir.join(name));
+            }
+            dir
+        };
+        let is_whole = |dir: &Path| {
+            let text = |name| fs::read_to_string(dir.join(name)).unwrap();
+            text("1") == "precious" && text("4294967296") == "precious"
+        };
+        steps.mount_with_diff("latest").expect_ok();
+        steps.write("new", "x");
+        steps.unmount(&[]).expect_ok();
+        let dir = precious(&steps);
 
-    // A data file: the link itself goes.
-    let data = steps.diff.join("data");
-    let entry = fs::read_dir(&data).unwrap().next().unwrap().unwrap().path();
-    fs::remove_file(&entry).unwrap();
-    symlink(dir.join("1"), &entry).unwrap();
-    // The directory of the data, and other parts: refused, nothing changes.
-    let aside = steps.sandbox.path("aside");
-    for (part, to) in [
-        ("data", dir.clone()),
-        ("meta.redb", dir.join("1")),
-        (".pbkfs-binding.json", dir.join("1")),
-    ] {
-        let path = steps.diff.join(part);
-        fs::rename(&path, &aside).unwrap();
-        symlink(&to, &path).unwrap();
-        for arguments in [&[][..], &["--force"], &["--dry-run"]] {
-            let output = steps.cleanup(arguments);
-            refused(&output, 5, path.to_str().unwrap());
-            refused(&output, 5, "a symbolic link");
+        // A data file: the link itself goes.
+        let data = steps.diff.join("data");
+        let entry = fs::read_dir(&data).unwrap().next().unwrap().unwrap().path();
+        fs::remove_file(&entry).unwrap();
+        symlink(dir.join("1"), &entry).unwrap();
+        // The directory of the data, and other parts: refused, nothing changes.
+        let aside = steps.sandbox.path("aside");
+        for (part, to) in [
+            ("data", dir.clone()),
+            ("meta.redb", dir.join("1")),
+            (".pbkfs-binding.json", dir.join("1")),
+        ] {
+            let path = steps.diff.join(part);
+            fs::rename(&path, &aside).unwrap();
+            symlink(&to, &path).unwrap();
+            for arguments in [&[][..], &["--force"], &["--dry-run"]] {
+                let output = steps.cleanup(arguments);
+                refused(&output, 5, path.to_str().unwrap());
+                refused(&output, 5, "a symbolic link");
+            }
+            assert!(is_whole(&dir) && path.is_symlink());
+            fs::remove_file(&path).unwrap();
+            fs::rename(&aside, &path).unwrap();
         }
-        assert!(is_whole(&dir) && path.is_symlink());
-        fs::remove_file(&path).unwrap();
-        fs::rename(&aside, &path).unwrap();
-    }
-    steps.cleanup(&["--force"]).expect_ok();
-    assert!(is_whole(&dir) && !data.exists());
+        steps.cleanup(&["--force"]).expect_ok();
+        assert!(is_whole(&dir) && !data.exists());
+    });
 }
 
 #[test]
 fn cleanup_of_a_damaged_diff_takes_force() {
-    let steps = Steps::root();
-    steps.mount_with_diff("latest").expect_ok();
-    steps.unmount(&[]).expect_ok();
-    fs::write(steps.diff.join("meta.redb"), vec![0x5A; 100_000]).unwrap();
-    refused(&steps.cleanup(&[]), 3, "--force");
-    steps.cleanup(&["--force"]).expect_ok();
-    steps.mount_with_diff("latest").expect_ok();
-    steps.unmount(&[]).expect_ok();
+    as_both_users(|steps| {
+        steps.mount_with_diff("latest").expect_ok();
+        steps.unmount(&[]).expect_ok();
+        fs::write(steps.diff.join("meta.redb"), vec![0x5A; 100_000]).unwrap();
+        refused(&steps.cleanup(&[]), 3, "--force");
+        steps.cleanup(&["--force"]).expect_ok();
+        steps.mount_with_diff("latest").expect_ok();
+        steps.unmount(&[]).expect_ok();
+    });
 }
 
 /// Two diffs over one backup, a server on each.
 #[test]
 fn two_diffs_of_one_backup_with_a_server_each() {
     let pg = common::require_everything();
-    for user in [OsUser::root(), OsUser::postgres()] {
-        let sandbox = Sandbox::new(FIXTURE, user);
+    as_both_users(|steps| {
+        let sandbox = &steps.sandbox;
         let catalog = Listing::of(&sandbox.fixture.catalog);
         let clones = ["one", "two"].map(|name| sandbox.profile_named(name, "latest").write());
         let ready = clones.each_ref().map(|clone| clone.up());
@@ -710,53 +808,58 @@ fn two_diffs_of_one_backup_with_a_server_each() {
         for clone in &clones {
             clone.down();
         }
-        assert_nothing_stays(&sandbox);
+        assert_nothing_stays(sandbox);
         catalog.assert_unchanged(&sandbox.fixture.catalog);
-    }
+    });
 }
 
 /// Sixteen at once, and what each of them costs while nobody reads.
 #[test]
 fn sixteen_mounts_of_one_catalog() {
-    const MOUNTS: usize = 16;
-    const MOST_KB: u64 = 64 << 10;
-    let steps = Steps::root();
-    let catalog = Listing::of(&steps.sandbox.fixture.catalog);
-    let path = |name: &str, n: usize| steps.sandbox.path(&format!("{name}{n}"));
-    let starts: Vec<Running> = (0..MOUNTS)
-        .map(|n| {
-            let mut mount = steps.command("mount", &["--json", "--instance", "main"]);
-            mount.arg("-B").arg(&steps.sandbox.fixture.catalog);
-            mount
-                .arg("-i")
-                .arg([steps.full(), steps.delta()][n % 2].as_str());
-            mount
-                .arg("-D")
-                .arg(path("mnt", n))
-                .arg("-d")
-                .arg(path("diff", n));
-            Running::spawn(&mut mount)
-        })
-        .collect();
-    let mut resident = Vec::new();
-    for start in starts {
-        let ready = start.wait(LIMIT).expect_ok();
-        let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
-        resident.push(resident_kb(ready["pid"].as_i64().unwrap()));
-    }
-    println!("resident memory of each of {MOUNTS} idle mounts, in kB: {resident:?}");
-    assert!(resident.iter().all(|kb| *kb < MOST_KB), "{resident:?}");
-    for n in 0..MOUNTS {
-        fs::write(path("mnt", n).join("mine"), n.to_string()).unwrap();
-    }
-    for n in 0..MOUNTS {
-        let mine = fs::read_to_string(path("mnt", n).join("mine")).unwrap();
-        assert_eq!(mine, n.to_string());
-        let mut unmount = steps.command("unmount", &["-D"]);
-        run(unmount.arg(path("mnt", n)), LIMIT).expect_ok();
-    }
-    assert_nothing_stays(&steps.sandbox);
-    catalog.assert_unchanged(&steps.sandbox.fixture.catalog);
+    as_both_users(|steps| {
+        const MOUNTS: usize = 16;
+        const MOST_KB: u64 = 64 << 10;
+        let catalog = Listing::of(&steps.sandbox.fixture.catalog);
+        let path = |name: &str, n: usize| steps.sandbox.path(&format!("{name}{n}"));
+        let starts: Vec<Running> = (0..MOUNTS)
+            .map(|n| {
+                let mut mount = steps.command("mount", &["--json", "--instance", "main"]);
+                mount.arg("-B").arg(&steps.sandbox.fixture.catalog);
+                mount
+                    .arg("-i")
+                    .arg([steps.full(), steps.delta()][n % 2].as_str());
+                mount
+                    .arg("-D")
+                    .arg(path("mnt", n))
+                    .arg("-d")
+                    .arg(path("diff", n));
+                Running::spawn(&mut mount)
+            })
+            .collect();
+        let mut resident = Vec::new();
+        for start in starts {
+            let ready = start.wait(LIMIT).expect_ok();
+            let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+            resident.push(resident_kb(ready["pid"].as_i64().unwrap()));
+        }
+        println!("resident memory of each of {MOUNTS} idle mounts, in kB: {resident:?}");
+        assert!(resident.iter().all(|kb| *kb < MOST_KB), "{resident:?}");
+        let in_each = |script: &str| {
+            let mut shell = steps.sandbox.user.command("sh");
+            shell.current_dir(steps.sandbox.dir()).args(["-ec", script]);
+            run(&mut shell, LIMIT).expect_ok()
+        };
+        in_each("for n in $(seq 0 15); do echo $n > mnt$n/mine; done");
+        let mine = in_each("for n in $(seq 0 15); do cat mnt$n/mine; done");
+        let mine: Vec<usize> = mine.lines().map(|line| line.parse().unwrap()).collect();
+        assert_eq!(mine, Vec::from_iter(0..MOUNTS));
+        for n in 0..MOUNTS {
+            let mut unmount = steps.command("unmount", &["-D"]);
+            run(unmount.arg(path("mnt", n)), LIMIT).expect_ok();
+        }
+        assert_nothing_stays(&steps.sandbox);
+        catalog.assert_unchanged(&steps.sandbox.fixture.catalog);
+    });
 }
 
 fn resident_kb(pid: i64) -> u64 {
@@ -769,40 +872,44 @@ fn resident_kb(pid: i64) -> u64 {
 /// The diff's disk is so full at the end that the last names cannot be saved.
 #[test]
 fn an_unmount_that_loses_something_says_so() {
-    let mut steps = Steps::root();
-    let small = steps.sandbox.path("small");
-    fs::create_dir(&small).unwrap();
-    let mut mount = Command::new("mount");
-    mount
-        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
-        .arg(&small);
-    run(&mut mount, LIMIT).expect_ok();
-    steps.diff = small.join("diff");
-    steps.mount_with_diff("latest").expect_ok();
-    // The names need more room than the store has reserved, and there is none.
-    let fill = "head -c 3000000 /dev/zero > \"$1\" || true
+    as_both_users(|mut steps| {
+        let small = steps.sandbox.path("small");
+        fs::create_dir(&small).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+            .arg(&small);
+        run(&mut mount, LIMIT).expect_ok();
+        steps.sandbox.user.own(&small);
+        steps.diff = small.join("diff");
+        steps.mount_with_diff("latest").expect_ok();
+        // The names need more room than the store has reserved, and there is none.
+        let fill = "head -c 3000000 /dev/zero > \"$1\" || true
                 i=0; while [ $i -lt 5000 ]; do : > \"$1-$i\"; i=$((i+1)); done";
-    steps.in_mount(
-        fill,
-        "a-name-as-long-as-it-takes-to-fill-a-page-of-the-store",
-        "",
-    );
-    let output = steps.unmount(&[]);
-    refused(&output, 3, "not all went well");
-    refused(&output, 3, "meta.redb");
-    assert!(!steps.is_mounted());
-    run(Command::new("umount").arg(&small), LIMIT).expect_ok();
-    assert_nothing_stays(&steps.sandbox);
+        steps.in_mount(
+            fill,
+            "a-name-as-long-as-it-takes-to-fill-a-page-of-the-store",
+            "",
+        );
+        let output = steps.unmount(&[]);
+        refused(&output, 3, "not all went well");
+        refused(&output, 3, "meta.redb");
+        assert!(!steps.is_mounted());
+        run(Command::new("umount").arg(&small), LIMIT).expect_ok();
+        assert_nothing_stays(&steps.sandbox);
+    });
 }
 
 /// However the flags are written; the process behind is started once.
 #[test]
 fn detach_among_other_short_flags() {
-    let sandbox = Sandbox::root(FIXTURE);
-    let clone = sandbox.profile("latest").mount_only().write();
-    let ready = clone.pbkfs("up", &["-vd"]).expect_ok();
-    assert!(ready.starts_with("ready target="), "{ready}");
-    assert_eq!(clone.status().len(), 1);
-    clone.down();
-    assert_nothing_stays(&sandbox);
+    as_both_users(|steps| {
+        let sandbox = &steps.sandbox;
+        let clone = sandbox.profile("latest").mount_only().write();
+        let ready = clone.pbkfs("up", &["-vd"]).expect_ok();
+        assert!(ready.starts_with("ready target="), "{ready}");
+        assert_eq!(clone.status().len(), 1);
+        clone.down();
+        assert_nothing_stays(sandbox);
+    });
 }

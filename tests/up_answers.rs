@@ -1,4 +1,4 @@
-//! `up` starts a real PostgreSQL on every self-contained backup, which answers
+//! `up` starts a real PostgreSQL on every backup, which answers
 //! as the live cluster did, takes every kind of write, keeps it, and stays sound.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -10,25 +10,28 @@ use std::fs;
 use common::postgres::LIMIT;
 use common::{Listing, OsUser, PgTools, Sandbox, assert_nothing_stays, refused, run};
 
-/// Starts each STREAM backup of the fixture and asks what its oracle knows.
+/// Starts each backup of the fixture and asks what its oracle knows.
 fn answers(fixture: &str, user: OsUser) {
     let pg = common::require_everything();
     let sandbox = Sandbox::new(fixture, user);
     let catalog = Listing::of(&sandbox.fixture.catalog);
-    for backup in sandbox
-        .fixture
-        .backups()
-        .into_iter()
-        .filter(|backup| backup.stream)
-    {
-        let clone = sandbox.profile(&backup.id).throw_away().write();
+    let major = &fixture[2..4];
+    for backup in sandbox.fixture.backups() {
+        let mut profile = sandbox.profile(&backup.id).throw_away();
+        if major != "15" {
+            let bin_dir = common::require_server(major);
+            profile = profile.postgres("bin_dir", &format!("{bin_dir:?}"));
+        }
+        let clone = profile.write();
         let ready = clone.up();
+        let version = pg.psql(ready.conninfo(), "postgres", "show server_version");
+        assert!(version.starts_with(major), "{version}");
         for expectation in sandbox.fixture.expectations(&backup.id) {
             let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
             assert_eq!(answer, expectation.answer, "{}: {expectation:?}", backup.id);
         }
         let tables = read_tablespace_tables(&pg, ready.conninfo());
-        if fixture != "pg15-debian" {
+        if ["pg15-chain", "pg15-hazards"].contains(&fixture) {
             assert!(
                 tables > 0,
                 "{fixture} {} keeps tables in a tablespace",
@@ -85,6 +88,11 @@ fn pg15_debian_answers() {
 #[test]
 fn pg15_hazards_answers() {
     answers("pg15-hazards", OsUser::root());
+}
+
+#[test]
+fn pg17_chain_answers() {
+    answers("pg17-chain", OsUser::root());
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! One stored page: its payload in a data file to the page itself, and back.
+//! One stored page: its payload in a data file to the page itself.
 //!
 //! A payload of exactly 8192 bytes is the page as it is; any shorter one is
 //! compressed by its file's algorithm (`do_decompress` in pg_probackup's
 //! data.c). lz4 and zstd are what the Enterprise edition is reported to
-//! write; they are verified against the encoder below only.
+//! write; they are verified against our own [`encode`](super::encode) only.
 
 use std::cell::RefCell;
 use std::io;
 
-use libdeflater::{CompressionLvl, Compressor, DecompressionError, Decompressor};
+use libdeflater::{DecompressionError, Decompressor};
 
 use super::backup::{CompressAlg, ProgramVersion};
 use super::pglz::{self, PglzError};
@@ -142,33 +142,10 @@ impl PageCodec {
     }
 }
 
-/// Compresses a page; `None` if it has to be stored raw, because that is the
-/// algorithm or because the result would not be shorter than the page.
-/// `level` is the algorithm's own scale; pglz and lz4 have none.
-#[must_use]
-pub fn encode(alg: CompressAlg, level: i32, page: &Page) -> Option<Vec<u8>> {
-    let payload = match alg {
-        CompressAlg::None => None,
-        CompressAlg::Zlib => {
-            let level = CompressionLvl::new(level).unwrap_or_default();
-            let mut payload = vec![0; BLOCK_SIZE];
-            let written = Compressor::new(level).zlib_compress(page, &mut payload);
-            // The only failure is that the payload does not fit.
-            written.ok().map(|length| {
-                payload.truncate(length);
-                payload
-            })
-        }
-        CompressAlg::Pglz => pglz::compress(page),
-        CompressAlg::Lz4 => Some(lz4_flex::block::compress(page)),
-        CompressAlg::Zstd => zstd::bulk::compress(page, level).ok(),
-    };
-    payload.filter(|payload| payload.len() < BLOCK_SIZE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::encode::PageEncoder;
 
     const MODERN: ProgramVersion = ProgramVersion::new(2, 5, 16);
     const ALL: [CompressAlg; 5] = [
@@ -187,6 +164,12 @@ mod tests {
         page
     }
 
+    /// The page compressed; `None` for the algorithm that does not.
+    fn encode(alg: CompressAlg, page: &Page) -> Option<Vec<u8>> {
+        let payload = PageEncoder::new(alg, 1).encode(page).to_vec();
+        (payload.len() < BLOCK_SIZE).then_some(payload)
+    }
+
     fn decode(alg: CompressAlg, payload: &[u8]) -> Result<Page, CodecError> {
         let mut page = [0xAA; BLOCK_SIZE];
         PageCodec::new(alg, MODERN)
@@ -198,7 +181,7 @@ mod tests {
     fn every_codec_gives_the_page_back() {
         for alg in ALL {
             let page = text_page();
-            match encode(alg, 1, &page) {
+            match encode(alg, &page) {
                 Some(payload) => assert_eq!(decode(alg, &payload).unwrap(), page, "{alg}"),
                 None => assert_eq!(alg, CompressAlg::None),
             }
@@ -213,7 +196,7 @@ mod tests {
             assert!(decode(alg, &[]).is_err(), "{alg}, empty");
             assert!(decode(alg, &[0; BLOCK_SIZE + 1]).is_err(), "{alg}, long");
             assert!(decode(alg, &page[..100]).is_err(), "{alg}, noise");
-            if let Some(payload) = encode(alg, 1, &page) {
+            if let Some(payload) = encode(alg, &page) {
                 let cut = &payload[..payload.len() - 1];
                 assert!(decode(alg, cut).is_err(), "{alg}, cut");
             }
@@ -230,7 +213,7 @@ mod tests {
     #[test]
     fn old_versions_hid_compressed_pages_behind_the_raw_length() {
         let page = text_page();
-        let mut payload = encode(CompressAlg::Zlib, 1, &page).unwrap();
+        let mut payload = encode(CompressAlg::Zlib, &page).unwrap();
         payload.resize(BLOCK_SIZE, 0);
         let mut output = [0; BLOCK_SIZE];
         let old = PageCodec::new(CompressAlg::Zlib, ProgramVersion::new(2, 0, 22));

@@ -16,6 +16,7 @@ pub mod backup;
 pub mod codec;
 pub mod content;
 pub mod control;
+pub mod encode;
 pub mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;

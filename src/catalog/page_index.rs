@@ -32,7 +32,7 @@ use build::{Builder, Window};
 pub use stamp::PageStamp;
 
 /// From this version on there is a header map, and records are not padded.
-const HEADER_MAP_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
+pub(super) const HEADER_MAP_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
 
 /// Bytes of a record before its payload.
 pub const RECORD_HEADER: usize = 8;
@@ -41,7 +41,7 @@ pub const RECORD_HEADER: usize = 8;
 const TRUNCATION_MARKER: i32 = -2;
 
 /// Bytes of one entry of the header map.
-const MAP_ENTRY: usize = 24;
+pub(super) const MAP_ENTRY: usize = 24;
 
 /// Why the pages of a stored file cannot be located.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::common::{ProfileArgs, human_bytes};
 use super::exit::Code;
 use super::{Verbosity, log};
+use crate::diff::counted;
 use crate::overlay::{Change, ChangeKind};
 use crate::pg::relation::{Fork, RelationFile, Tablespace};
 use crate::session::{self, Changes, SessionError};
@@ -217,7 +218,7 @@ fn print_change(change: &Change) {
     let size = match (change.blocks, change.whole) {
         (0, _) => String::new(),
         (_, true) => human_bytes(change.bytes),
-        (blocks, false) => format!("{blocks} blocks"),
+        (blocks, false) => counted(blocks, "block"),
     };
     let from = change.from.as_ref().map(|from| format!(" (was {from})"));
     let from = from.unwrap_or_default();
@@ -240,7 +241,8 @@ fn told(totals: &Totals) -> String {
         return "nothing changed".to_owned();
     }
     let (files, bytes) = (parts.join(", "), human_bytes(totals.bytes));
-    format!("{files}; {} blocks, {bytes} in the diff", totals.blocks)
+    let blocks = counted(totals.blocks, "block");
+    format!("{files}; {blocks}, {bytes} in the diff")
 }
 
 #[cfg(test)]

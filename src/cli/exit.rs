@@ -67,7 +67,6 @@ impl Code {
             | SessionError::Wal(_)
             | SessionError::ControlFile(_)
             | SessionError::WalMissing { .. }
-            | SessionError::WalAccess { .. }
             | SessionError::OutOfReach { .. }
             | SessionError::NoBackupBefore { .. } => Self::Backup,
             SessionError::Probackup(e) => of_probackup(e),
@@ -77,6 +76,7 @@ impl Code {
             | SessionError::NoAnswer { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
+            | SessionError::TargetParentMissing { .. }
             | SessionError::Io { .. }
             | SessionError::BadState { .. }
             | SessionError::MountGone { .. }
@@ -99,7 +99,8 @@ impl Code {
             SessionError::Server(_)
             | SessionError::ServerDied { .. }
             | SessionError::RecoveryStopped { .. }
-            | SessionError::EndedEarly { .. } => Self::Server,
+            | SessionError::EndedEarly { .. }
+            | SessionError::WalCommand { .. } => Self::Server,
         }
     }
 }

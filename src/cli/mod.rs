@@ -128,9 +128,6 @@ enum Command {
     /// Fetch the segments that follow one, for the recovery to come
     #[command(hide = true)]
     WalPrefetch(wal_get::PrefetchArgs),
-    /// Tell whether this user could fetch a segment
-    #[command(hide = true)]
-    WalProbe(wal_get::ProbeArgs),
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -171,7 +168,6 @@ pub fn main() -> ExitCode {
         Command::Wal(args) => wal::run(&args, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
         Command::WalPrefetch(args) => return wal_get::prefetch(&args),
-        Command::WalProbe(args) => return wal_get::probe(&args),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {

@@ -40,7 +40,7 @@ pub struct MountArgs {
     /// Which backup: an id, or "latest"
     #[arg(short = 'i', long, alias = "backup-id", value_name = "ID", value_parser = backup_choice)]
     backup: Option<BackupChoice>,
-    /// The mount point; made if it does not exist
+    /// The mount point; made if it does not exist, in a directory that does
     #[arg(short = 'D', long)]
     target: Option<PathBuf>,
     /// Where everything is kept that is written to the mount

@@ -7,6 +7,7 @@ use clap::Args;
 use super::common::{ProfileArgs, human_bytes};
 use super::exit::Code;
 use super::{Verbosity, log};
+use crate::diff::counted;
 use crate::session::{self, Counts, METRICS, SessionError, State, Status};
 
 /// Show what runs: on which backup, since when, how to connect
@@ -120,11 +121,12 @@ fn print(status: &Status, every_counter: bool) {
     }
 }
 
-/// The command that ends a session, to be copied.
+/// The command that ends a session, to be copied. What `mount` made may be
+/// elsewhere than its profile says.
 fn way_out(state: &State) -> String {
     match &state.profile {
-        Some(profile) => format!("pbkfs down {}", profile.display()),
-        None => format!("pbkfs unmount -D {}", state.target.display()),
+        Some(profile) if state.with_server => format!("pbkfs down {}", profile.display()),
+        _ => format!("pbkfs unmount -D {}", state.target.display()),
     }
 }
 
@@ -143,28 +145,28 @@ fn print_most(counts: &Counts) {
     line(
         "reads",
         &format!(
-            "{} ({}), {} pages decoded",
+            "{} ({}), {} decoded",
             get("reads"),
             human_bytes(get("read_bytes")),
-            sum("pages_decoded_total"),
+            counted(sum("pages_decoded_total"), "page"),
         ),
     );
     line(
         "writes",
         &format!(
-            "{} ({}), {} fsyncs, {} changed blocks in the diff",
+            "{} ({}), {}, {} in the diff",
             get("writes"),
             human_bytes(get("written_bytes")),
-            get("fsyncs"),
-            get("diff_blocks"),
+            counted(get("fsyncs"), "fsync"),
+            counted(get("diff_blocks"), "changed block"),
         ),
     );
     line(
         "kernel",
         &format!(
-            "{} passthrough opens, {} files copied up",
-            get("passthrough_opens"),
-            get("copy_ups"),
+            "{}, {} copied up",
+            counted(get("passthrough_opens"), "passthrough open"),
+            counted(get("copy_ups"), "file"),
         ),
     );
     let errors = sum("errors_total");

@@ -49,7 +49,6 @@ pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
     let up = Up {
         plan: stay.plan,
         read_only: stay.read_only,
-        throw_away: false,
         profile: stay.profile,
         signals: &signals,
         detached: stay.background,

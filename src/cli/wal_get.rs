@@ -20,7 +20,7 @@ use super::{Verbosity, log};
 use crate::catalog::Catalog;
 use crate::catalog::wal::{Fetched, Prefetch, WalArchive};
 use crate::pg::wal::SegmentId;
-use crate::session::{SessionError, own_program};
+use crate::session::{self, SessionError, own_program};
 
 /// The subcommand's name.
 const NAME: &str = "wal-get";
@@ -41,10 +41,17 @@ pub struct ArchiveArgs {
     /// The instance within the catalog
     #[arg(long, value_name = "NAME")]
     instance: String,
+    /// Have the files opened by the session that listens there: the catalog
+    /// need not be readable then
+    #[arg(long, value_name = "SOCKET")]
+    session: Option<PathBuf>,
 }
 
 impl ArchiveArgs {
     fn open(&self) -> Result<WalArchive, SessionError> {
+        if let Some(socket) = &self.session {
+            return session::archive_of_session(socket);
+        }
         let instance = Catalog::open(&self.catalog)?.instance(&self.instance)?;
         Ok(WalArchive::open(&instance)?)
     }
@@ -128,19 +135,29 @@ fn fetch(args: &WalGetArgs) -> Result<Fetched, SessionError> {
 /// Leaves the rest to a process that nobody waits for: it holds nothing of
 /// the clone's, and ends by itself when the directory is full or gone.
 fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
-    let (Ok(catalog), Ok(dir)) = (path::absolute(&args.archive.catalog), path::absolute(dir))
-    else {
+    let archive = &args.archive;
+    let session = archive.session.as_ref().map(path::absolute).transpose();
+    let (Ok(catalog), Ok(dir), Ok(session)) = (
+        path::absolute(&archive.catalog),
+        path::absolute(dir),
+        session,
+    ) else {
         return;
     };
-    let started = Command::new(own_program())
+    let mut command = Command::new(own_program());
+    command
         .arg0("pbkfs")
         .arg("wal-prefetch")
         .arg("-B")
         .arg(catalog)
-        .args(["--instance", &args.archive.instance, "--prefetch-dir"])
+        .args(["--instance", &archive.instance, "--prefetch-dir"])
         .arg(dir)
         .arg("--prefetch-bytes")
-        .arg(args.ahead.prefetch_bytes.to_string())
+        .arg(args.ahead.prefetch_bytes.to_string());
+    if let Some(session) = session {
+        command.arg("--session").arg(session);
+    }
+    let started = command
         .arg(&args.file)
         .current_dir("/")
         .stdin(Stdio::null())
@@ -151,34 +168,6 @@ fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
     if let Err(error) = started {
         // Slower, but nothing is lost.
         tracing::debug!(%error, "cannot fetch ahead");
-    }
-}
-
-/// What to look at.
-#[derive(Debug, Args)]
-pub struct ProbeArgs {
-    #[command(flatten)]
-    archive: ArchiveArgs,
-    /// A segment
-    file: String,
-}
-
-/// Runs the hidden subcommand that tells whether this process's user could
-/// fetch a segment.
-pub fn probe(args: &ProbeArgs) -> ExitCode {
-    let probe = || -> Result<(), SessionError> {
-        let archive = args.archive.open()?;
-        match SegmentId::parse(&args.file, archive.segment_size()) {
-            Some(id) => Ok(archive.probe(id)?),
-            None => Ok(()),
-        }
-    };
-    match probe() {
-        Ok(()) => Code::Done.into(),
-        Err(error) => {
-            eprintln!("{}", sentence(&error));
-            Code::of(&error).into()
-        }
     }
 }
 

@@ -58,8 +58,9 @@ impl fmt::Display for Changes {
     }
 }
 
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+/// A number of things for people: `1 file`, `2 files`.
+pub fn counted<N: fmt::Display + PartialEq + From<u8>>(n: N, what: &str) -> String {
+    format!("{n} {what}{}", if n == N::from(1) { "" } else { "s" })
 }
 
 /// A diff about to be emptied: nobody uses it, and nobody can begin to.

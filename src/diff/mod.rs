@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 pub use backend::StoreBackend;
 pub use binding::{Binding, FORMAT_VERSION};
-pub use cleanup::{Changes, Cleanup};
+pub use cleanup::{Changes, Cleanup, counted};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
 pub use error::DiffError;
 pub use inspect::{HeldContent, Records, inspect};

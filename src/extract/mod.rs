@@ -95,6 +95,7 @@ impl Extract<'_> {
     pub fn run(&self) -> Result<Extracted, SessionError> {
         self.check_output()?;
         let mut plan = self.plan.clone();
+        plan.throw_away();
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = true;
         let mut job = ExtractJob {
@@ -105,7 +106,6 @@ impl Extract<'_> {
         let outcome = Up {
             plan: &plan,
             read_only: false,
-            throw_away: true,
             profile: self.profile,
             signals: self.signals,
             detached: false,

@@ -120,7 +120,8 @@ impl<L: Lower> Adapter<L> {
         flags: i32,
         register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Result<Option<Arc<BackingId>>, OverlayError> {
-        let found = || self.overlay.passthrough(ino);
+        let write = flags & nix::libc::O_ACCMODE != nix::libc::O_RDONLY;
+        let found = || self.overlay.passthrough(ino, write);
         let id = self.backing.open(ino.0, found, register)?;
         if id.is_some()
             && flags & nix::libc::O_DSYNC != 0

@@ -156,7 +156,11 @@ impl<L: Lower> Overlay<L> {
         let mut tree = self.tree_mut();
         let mut inode = self.inode(&tree, ino)?;
         let touches_inode = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
-        if touches_inode || mtime_ns.is_some() {
+        // A file's time is with its content, and the inode's follows it unless
+        // it is set back. A kernel that gathers writes sends a time with every
+        // fsync; a record of each would make each of them a commit.
+        let follows = |ns: i64| kind == Some(InodeKind::File) && ns >= inode.ctime_ns;
+        if touches_inode || mtime_ns.is_some_and(|ns| !follows(ns)) {
             inode.mode = change.mode.map_or(inode.mode, |mode| mode & 0o7777);
             inode.uid = change.uid.unwrap_or(inode.uid);
             inode.gid = change.gid.unwrap_or(inode.gid);

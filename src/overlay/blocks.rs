@@ -39,6 +39,8 @@ pub struct Blocks {
     pub size: u64,
     pub base_len: u64,
     pub mtime_ns: i64,
+    /// The time that was committed last, or is about to be.
+    recorded_ns: i64,
     present: RoaringBitmap,
     /// Chunks whose presence changed since the last commit.
     dirty: BTreeSet<u32>,
@@ -60,6 +62,7 @@ impl Blocks {
             size: len,
             base_len: len,
             mtime_ns,
+            recorded_ns: mtime_ns,
             present: RoaringBitmap::new(),
             dirty: BTreeSet::new(),
             changed: true,
@@ -112,9 +115,12 @@ impl Blocks {
         self.excess && !self.is_clean()
     }
 
+    /// Sets the time of the last change. One that goes on from the last is
+    /// committed with what is committed next, as that of a write is; one that
+    /// was set back asks for a commit.
     pub fn set_mtime(&mut self, mtime_ns: i64) {
         self.mtime_ns = mtime_ns;
-        self.changed = true;
+        self.changed |= mtime_ns < self.recorded_ns;
     }
 
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.

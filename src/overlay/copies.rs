@@ -48,12 +48,19 @@ impl<L: Lower> Overlay<L> {
 
     /// The descriptor that reads and writes of an open file may be passed
     /// through to: for files that are whole in the diff, and for small base
-    /// files, which are brought there. `None` where the file must be served
-    /// block by block.
+    /// files, which are brought there if the opener may `write`. PostgreSQL
+    /// opens all relations so; who only reads, as `tar` and pg_checksums do,
+    /// would have everything copied. A copy that is there already serves them
+    /// too: a mapping of it may have been written to. `None` where the file
+    /// must be served block by block.
     ///
     /// # Errors
     /// The diff's own when copying up.
-    pub fn passthrough(&self, ino: Ino) -> Result<Option<Arc<dyn DataFile>>, OverlayError> {
+    pub fn passthrough(
+        &self,
+        ino: Ino,
+        write: bool,
+    ) -> Result<Option<Arc<dyn DataFile>>, OverlayError> {
         if !self.options.passthrough || self.is_read_only() {
             return Ok(None);
         }
@@ -68,6 +75,9 @@ impl<L: Lower> Overlay<L> {
             return Ok(None);
         }
         let parked = self.copies().take(ino);
+        if parked.is_none() && !write {
+            return Ok(None);
+        }
         if let Err(error) = content.make_whole(&self.ctx(), ino.0, parked) {
             if let Some(stat) = parked {
                 self.copies().park(ino, stat);

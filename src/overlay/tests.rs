@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod changes;
+mod cost;
 mod disk;
 mod full;
 mod model;

@@ -87,8 +87,6 @@ pub enum WalLevel {
 /// The fields of `pg_control` that a clone needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlFile {
-    /// CRC-32C of everything before it.
-    pub crc: u32,
     /// Unique to the cluster; WAL carries it too.
     pub system_identifier: u64,
     /// The format of the file itself: 1300, 1700 or 1800.
@@ -129,6 +127,8 @@ pub struct ControlFile {
     pub wal_segment_size: u32,
     /// 0 without page checksums.
     pub data_checksum_version: u32,
+    /// The file's own checksum, of all that stands before it.
+    pub crc: u32,
 }
 
 /// Bytes that are not a `pg_control` of PostgreSQL 14 to 18.
@@ -191,7 +191,6 @@ impl ControlFile {
             return Err(ControlFileError::Checksum { stored, computed });
         }
         Ok(Self {
-            crc: stored,
             system_identifier: fields.u64(0)?,
             pg_control_version: version,
             catalog_version_no: fields.u32(12)?,
@@ -217,6 +216,7 @@ impl ControlFile {
             segment_blocks: fields.u32(220)?,
             wal_segment_size: fields.u32(228)?,
             data_checksum_version: fields.u32(252)?,
+            crc: stored,
         })
     }
 }

@@ -28,6 +28,8 @@ pub struct Plan {
     pub target: PathBuf,
     /// Where the clone's writes are kept; `None` is a throw-away place.
     pub diff_dir: Option<PathBuf>,
+    /// Beside what a throw-away place is made; `None` is the mount point.
+    pub beside: Option<PathBuf>,
     /// The pg_probackup program (path or command name); `None` is to be found.
     pub pg_probackup: Option<PathBuf>,
     /// Who reads the metadata.
@@ -122,6 +124,7 @@ impl Plan {
             backup: need("backup", &profile.backup)?,
             target: absolute("target", need("target", &profile.target)?)?,
             diff_dir: optional_absolute("diff_dir", &profile.diff_dir)?,
+            beside: None,
             pg_probackup: profile.pg_probackup.clone(),
             metadata: need("metadata", &profile.metadata)?,
             metadata_timeout: need("metadata_timeout", &profile.metadata_timeout)?.into(),
@@ -139,6 +142,12 @@ impl Plan {
         };
         plan.check_paths()?;
         Ok(plan)
+    }
+
+    /// Keeps none of the clone's writes. They go to the same disk as if they
+    /// were kept.
+    pub fn throw_away(&mut self) {
+        self.beside = self.diff_dir.take();
     }
 
     fn check_paths(&self) -> Result<(), ProfileError> {

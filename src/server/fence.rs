@@ -64,6 +64,8 @@ pub struct FenceInput<'a> {
     pub limits: &'a [(&'static str, i32)],
     /// Lists of libraries that have to be changed.
     pub preload: &'a [Preload],
+    /// Whether nothing that the clone writes is to outlive it.
+    pub throw_away: bool,
     /// The profile's `[postgres.settings]`, by lower-case name.
     pub user: &'a BTreeMap<String, String>,
 }
@@ -173,6 +175,16 @@ const CLONE: &[Fixed] = &[
     ),
 ];
 
+/// The server fsyncs every file of its data directory before it recovers, which
+/// opens each one and copies the small ones up. `syncfs` on a FUSE mount does
+/// not reach us and makes nothing durable, so it is only for clones that need
+/// nothing durable.
+const THROW_AWAY: &[Fixed] = &[fixed(
+    "recovery_init_sync_method",
+    "syncfs",
+    "a throw-away clone has nothing to save before it recovers",
+)];
+
 const OWN_KEY: &str = "the profile has a key of its own for it (postgres.port)";
 const SOCKET_KEY: &str = "the profile has a key of its own for it (postgres.socket_dir)";
 const LOCATION: &str = "pbkfs says where the clone's files are";
@@ -223,7 +235,9 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
         settings.push(own(name, value, "the wanted recovery target", Owner::Fence));
     }
     settings.extend(limits(input));
+    let throw_away = if input.throw_away { THROW_AWAY } else { &[] };
     let mut clone: Vec<Setting> = known(CLONE, input.major)
+        .chain(known(throw_away, input.major))
         .map(|s| own(s.name, s.value, s.reason, Owner::Clone))
         .collect();
     for preload in input.preload {
@@ -327,6 +341,14 @@ mod tests {
     use super::*;
 
     fn fence(major: u32, user: &[(&str, &str)]) -> Result<Vec<Setting>, ServerError> {
+        fence_of(major, user, false)
+    }
+
+    fn fence_of(
+        major: u32,
+        user: &[(&str, &str)],
+        throw_away: bool,
+    ) -> Result<Vec<Setting>, ServerError> {
         let files = ConfigFiles {
             config_file: None,
             hba_file: "/run/c/pg_hba.conf".into(),
@@ -347,8 +369,21 @@ mod tests {
             recovery_target: &[("recovery_target_name".into(), "here".into())],
             limits: &[("max_connections", 200), ("max_wal_senders", 5)],
             preload: &[],
+            throw_away,
             user: &user,
         })
+    }
+
+    #[test]
+    fn only_a_throw_away_clone_saves_nothing_before_recovery() {
+        let method = |user: &[_], throw_away| {
+            let settings = fence_of(15, user, throw_away).unwrap();
+            value(&settings, "recovery_init_sync_method")
+        };
+        assert_eq!(method(&[], false), None);
+        assert_eq!(method(&[], true).as_deref(), Some("syncfs"));
+        let by_user = [("recovery_init_sync_method", "fsync")];
+        assert_eq!(method(&by_user, true).as_deref(), Some("fsync"));
     }
 
     #[test]

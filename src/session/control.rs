@@ -13,39 +13,26 @@
 //! with little time to ask and to listen, so that none can keep the others
 //! waiting for long.
 
-use std::fs::{self, Permissions};
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{self, Counts};
 use super::place::Place;
+use super::socket::{
+    self, ANSWER_TIME, Answer, MAX_REQUEST, REQUEST_TIME, Service, encode, read_line, write_all,
+};
 use crate::image::Image;
 use crate::overlay::Overlay;
 
-/// Longest request in bytes.
-const MAX_REQUEST: u64 = 256;
-
 /// Longest answer in bytes that a client takes.
 const MAX_ANSWER: u64 = 1 << 30;
-
-/// What a client has for its request.
-const REQUEST_TIME: Duration = Duration::from_millis(500);
-
-/// What a client has for taking the answer.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,19 +46,8 @@ pub enum Request {
     Changes,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Answer<T> {
-    Ok(T),
-    Error(String),
-}
-
 /// The serving end, in a thread of its own.
-pub struct Control {
-    // Closing it wakes the thread up to its end.
-    wake: UnixStream,
-    thread: JoinHandle<()>,
-}
+pub struct Control(Service);
 
 impl Control {
     /// Serves the socket of `place` about `overlay`. A session goes on
@@ -96,98 +72,39 @@ impl Control {
         socket: &Path,
         mut answer: impl FnMut(Request) -> Vec<u8> + Send + 'static,
     ) -> io::Result<Self> {
-        match fs::remove_file(socket) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let listener = UnixListener::bind(socket)?;
-        fs::set_permissions(socket, Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        let (wake, woken) = UnixStream::pair()?;
-        let work = move || {
-            while wait_for_client(&listener, &woken) {
-                if let Ok((client, _)) = listener.accept()
-                    && let Err(error) = attend(client, &mut answer)
-                {
-                    tracing::debug!(%error, "a client of the control socket was not answered");
-                }
-            }
+        let attend = move |client: &UnixStream| {
+            socket::check_peer(client, &[geteuid()])?;
+            attend(client, &mut answer)
         };
-        let thread = thread::Builder::new().name("control".into()).spawn(work)?;
-        Ok(Self { wake, thread })
+        Ok(Self(Service::start(socket, "control", attend)?))
     }
 
     /// Stops serving. The socket's file stays for the session's clean-up.
     pub fn stop(self) {
-        drop(self.wake);
-        // A panic in it was printed already.
-        let _ = self.thread.join();
+        self.0.stop();
     }
 }
 
-/// Waits for a client; `false` when serving is to end.
-fn wait_for_client(listener: &UnixListener, woken: &UnixStream) -> bool {
-    loop {
-        let mut fds = [
-            PollFd::new(woken.as_fd(), PollFlags::POLLIN),
-            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "the control socket is served no longer");
-                return false;
-            }
-            Ok(_) => {}
-        }
-        let [woken, client] = fds.map(|fd| fd.any().unwrap_or(false));
-        if woken {
-            return false;
-        }
-        if client {
-            return true;
-        }
-    }
-}
-
-fn attend(
-    client: UnixStream,
-    answer: &mut impl FnMut(Request) -> Vec<u8>,
-) -> Result<(), io::Error> {
-    client.set_nonblocking(false)?;
-    let peer = getsockopt(&client, PeerCredentials)?.uid();
-    if peer != 0 && peer != geteuid().as_raw() {
-        return Err(io::Error::other(format!("user {peer} is not to ask")));
-    }
-    let text = read_line(&client, MAX_REQUEST, Instant::now() + REQUEST_TIME)?;
+fn attend(client: &UnixStream, answer: &mut impl FnMut(Request) -> Vec<u8>) -> io::Result<()> {
+    let text = read_line(client, MAX_REQUEST, Instant::now() + REQUEST_TIME)?;
     let text = match serde_json::from_slice(&text) {
         Ok(request) => answer(request),
-        Err(error) => encode::<()>(Err(format!("no such request ({error})"))),
+        Err(error) => encode::<(), _>(Err(format!("no such request ({error})"))),
     };
-    write_all(&client, &text, Instant::now() + ANSWER_TIME)
+    write_all(client, &text, Instant::now() + ANSWER_TIME)
 }
 
 fn answer(overlay: &Overlay<Image>, base: &mut Counts, request: Request) -> Vec<u8> {
     match request {
-        Request::Stats => encode(Ok(metrics::since(base, metrics::read(overlay)))),
+        Request::Stats => encode::<_, String>(Ok(metrics::since(base, metrics::read(overlay)))),
         Request::StatsReset => {
             let now = metrics::read(overlay);
             let counted = metrics::since(base, now.clone());
             *base = now;
-            encode(Ok(counted))
+            encode::<_, String>(Ok(counted))
         }
         Request::Changes => encode(overlay.changes().map_err(|e| e.to_string())),
     }
-}
-
-fn encode<T: Serialize>(result: Result<T, String>) -> Vec<u8> {
-    let answer = match result {
-        Ok(value) => Answer::Ok(value),
-        Err(error) => Answer::Error(error),
-    };
-    let mut text = serde_json::to_vec(&answer).unwrap_or_default();
-    text.push(b'\n');
-    text
 }
 
 /// Asks the owner of a session.
@@ -206,65 +123,17 @@ pub fn ask<T: DeserializeOwned>(
     write_all(&owner, &text, deadline)?;
     let text = read_line(&owner, MAX_ANSWER, deadline)?;
     match serde_json::from_slice(&text)? {
-        Answer::Ok(value) => Ok(value),
+        Answer::<T>::Ok(value) => Ok(value),
         Answer::Error(error) => Err(io::Error::other(error)),
-    }
-}
-
-/// Reads up to the end of the line, of the stream, of the time or of `limit`.
-fn read_line(mut stream: &UnixStream, limit: u64, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    let mut part = [0; 16 * 1024];
-    loop {
-        stream.set_read_timeout(Some(left(deadline)?))?;
-        let count = match stream.read(&mut part) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(timed_out(e)),
-        };
-        let part = part.get(..count).unwrap_or_default();
-        if let Some(end) = part.iter().position(|byte| *byte == b'\n') {
-            line.extend_from_slice(part.get(..end).unwrap_or_default());
-            return Ok(line);
-        }
-        line.extend_from_slice(part);
-        if line.len() as u64 > limit {
-            return Err(io::Error::other("the line is too long"));
-        }
-    }
-}
-
-fn write_all(mut stream: &UnixStream, mut text: &[u8], deadline: Instant) -> io::Result<()> {
-    while !text.is_empty() {
-        stream.set_write_timeout(Some(left(deadline)?))?;
-        match stream.write(text) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => text = text.get(count..).unwrap_or_default(),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(timed_out(e)),
-        }
-    }
-    Ok(())
-}
-
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    match left.is_zero() {
-        true => Err(io::ErrorKind::TimedOut.into()),
-        false => Ok(left),
-    }
-}
-
-fn timed_out(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-        _ => error,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn served(dir: &tempfile::TempDir) -> (std::path::PathBuf, Control) {
@@ -273,8 +142,8 @@ mod tests {
         let answer = move |request| {
             asked += 1;
             match request {
-                Request::Changes => encode(Ok(vec!["x"; 1 << 20])),
-                _ => encode(Ok(asked)),
+                Request::Changes => encode::<_, String>(Ok(vec!["x"; 1 << 20])),
+                _ => encode::<_, String>(Ok(asked)),
             }
         };
         let control = Control::serve(&socket, answer).unwrap();

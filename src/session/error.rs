@@ -79,20 +79,19 @@ pub enum SessionError {
         /// When the oldest backup ended.
         oldest: String,
     },
-    /// Whom PostgreSQL runs as cannot fetch from the archive.
+    /// Whom PostgreSQL runs as cannot run our restore_command.
     #[error(
-        "the user {user}, as whom PostgreSQL runs, cannot fetch WAL from {}: {message}; let that \
-         user read the archive and run pbkfs, run pbkfs as a user who can read it, or set \
-         recovery.restore_command",
-        dir.display()
+        "the user {user}, as whom PostgreSQL runs, cannot run {} to fetch WAL ({reason}); install \
+         pbkfs where that user can run it, or set recovery.restore_command",
+        program.display()
     )]
-    WalAccess {
+    WalCommand {
         /// The server's user.
         user: String,
-        /// The archive.
-        dir: PathBuf,
+        /// This program.
+        program: PathBuf,
         /// What the attempt said.
-        message: String,
+        reason: String,
     },
     /// The restore_command failed, and recovery with it.
     #[error("recovery stopped: {reason}")]
@@ -213,6 +212,15 @@ pub enum SessionError {
     TargetNotADirectory {
         /// The mount point.
         target: PathBuf,
+    },
+    /// Nor is there the directory that the mount point would be made in.
+    #[error("cannot make the mount point {}: the directory {} does not exist; make it first",
+        target.display(), parent.display())]
+    TargetParentMissing {
+        /// The mount point.
+        target: PathBuf,
+        /// The directory above it.
+        parent: PathBuf,
     },
     /// A mount that is to be taken away is not of pbkfs.
     #[error("{} is a mount of something else ({kind}), not of pbkfs; it was left alone", target.display())]

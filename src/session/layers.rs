@@ -28,7 +28,7 @@ pub fn open(
     let image = open_image(plan, chain)?;
     let diff = match up.read_only {
         true => None,
-        false => Some(open_diff(up, &image, resolved, progress, undo)?),
+        false => Some(open_diff(plan, &image, resolved, progress, undo)?),
     };
     let (uid, gid) = owner(plan)?;
     let options = OverlayOptions {
@@ -46,7 +46,8 @@ pub fn passthrough(up: &Up<'_>) -> bool {
     wanted && !up.read_only && geteuid().is_root()
 }
 
-fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
+/// Opens the image of a chain.
+pub fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
     let options = ImageOptions {
         verify_checksums: plan.verify_checksums,
         index_cache_bytes: usize::try_from(plan.cache_size).unwrap_or(usize::MAX),
@@ -55,21 +56,18 @@ fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
 }
 
 fn open_diff(
-    up: &Up<'_>,
+    plan: &Plan,
     image: &Image,
     resolved: &Resolved,
     progress: &Progress,
     undo: &mut Undo<'_>,
 ) -> Result<Diff, SessionError> {
-    let plan = up.plan;
-    let kept = plan.diff_dir.as_ref().filter(|_| !up.throw_away);
-    let dir = match kept {
+    let dir = match &plan.diff_dir {
         Some(dir) => dir.clone(),
-        // Where the writes of this profile are wanted, if that was said.
-        None => throw_away_dir(plan.diff_dir.as_deref().unwrap_or(&plan.target)),
+        None => throw_away_dir(plan.beside.as_deref().unwrap_or(&plan.target)),
     };
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
-    if kept.is_none() && !dir.exists() {
+    if plan.diff_dir.is_none() {
         let dir = dir.clone();
         undo.push("the throw-away diff", move || down::remove_diff(&dir));
     }
@@ -103,8 +101,8 @@ fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
     }
 }
 
-/// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
-fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
+/// The backup's own `pg_control`.
+pub fn control_file(image: &Image) -> Result<ControlFile, SessionError> {
     let path = Path::new("global/pg_control");
     let mut bytes = vec![0; 8192];
     let node = image.find(path).ok_or_else(|| {
@@ -116,21 +114,52 @@ fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, Sessio
     })?;
     let n = image.read_at(node, 0, &mut bytes)?;
     bytes.truncate(n);
-    let control = ControlFile::parse(&bytes)?;
+    Ok(ControlFile::parse(&bytes)?)
+}
+
+/// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
+fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
+    let control = control_file(image)?;
     let version = &chain.target().server_version;
     Ok(format!("PG_{version}_{}", control.catalog_version_no))
 }
 
-/// A directory beside that place, on the same disk most likely; the clone's
-/// writes can be large, so it is not for /run or /tmp.
+/// A new directory beside that place, on the same disk most likely; the clone's
+/// writes can be large, so it is not for /run or /tmp. One that is there was
+/// left by a power failure, and what it holds was never made durable.
 fn throw_away_dir(place: &Path) -> PathBuf {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let name = format!(".{name}.pbkfs-{}", std::process::id());
     let beside = place.parent().unwrap_or(Path::new("/"));
     let writable = nix::unistd::access(beside, nix::unistd::AccessFlags::W_OK).is_ok();
-    if writable {
-        beside.join(name)
+    let parent = if writable {
+        beside
     } else {
-        Path::new("/var/tmp").join(name)
+        Path::new("/var/tmp")
+    };
+    let mut dir = parent.join(&name);
+    let mut n = 1;
+    while dir.symlink_metadata().is_ok() {
+        dir = parent.join(format!("{name}.{n}"));
+        n += 1;
+    }
+    dir
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_throw_away_diff_is_never_one_that_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("main");
+        let first = throw_away_dir(&target);
+        assert_eq!(first.parent(), Some(dir.path()));
+        fs::create_dir(&first).unwrap();
+        let second = throw_away_dir(&target);
+        assert!(first != second && !second.exists());
     }
 }

@@ -14,6 +14,7 @@
 //! down      ends a session from outside, and finishes the work of a dead owner
 //! unmount   the same for a mount alone, unless somebody is in it
 //! control   the socket on which a session's owner answers questions
+//! wal_service opens files of the WAL archive for the server
 //! metrics   the one table of what a mount counts
 //! changes   what a clone changed
 //! status    what runs, for people and programs
@@ -40,12 +41,14 @@ mod recovery;
 mod resolve;
 mod restore_command;
 mod signals;
+mod socket;
 mod state;
 mod status;
 mod target;
 mod undo;
 mod unmount;
 mod up;
+mod wal_service;
 
 pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use down::{Down, down};
@@ -63,3 +66,4 @@ pub use status::{Status, all as all_sessions, count as count_sessions, of_target
 pub use target::check as check_target;
 pub use unmount::unmount;
 pub use up::{ServerPreview, Up, preview_server};
+pub use wal_service::archive_of_session;

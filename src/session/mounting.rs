@@ -39,8 +39,11 @@ pub fn mount(
         undo.push("the mount point", move || target::remove(&made));
         progress.change(|state| state.made_target = true)?;
     }
-    let saved = overlay.clone();
-    undo.push("saving the diff", move || Ok(saved.sync_all()?));
+    // Nobody reads a throw-away diff again.
+    if up.plan.diff_dir.is_some() {
+        let saved = overlay.clone();
+        undo.push("saving the diff", move || Ok(saved.sync_all()?));
+    }
     let options = MountOptions {
         threads: up.plan.fuse.threads.get(),
         allow_other: geteuid().is_root(),

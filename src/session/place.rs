@@ -6,6 +6,7 @@
 //! RUN/NAME-HASH/pbkfs.log       what a detached pbkfs logs
 //! RUN/NAME-HASH/control.sock    where its owner answers questions
 //! RUN/NAME-HASH/server.log      what PostgreSQL logs
+//! RUN/NAME-HASH/wal.sock        where its owner opens WAL files for the server
 //! RUN/NAME-HASH/socket/         PostgreSQL's socket
 //! RUN/NAME-HASH/wal/            WAL segments fetched ahead
 //! RUN/NAME-HASH/*.conf          PostgreSQL's generated configuration
@@ -32,10 +33,12 @@ const LOCK: &str = "session.lock";
 const SOCKET: &str = "socket";
 const CONTROL: &str = "control.sock";
 const PREFETCH: &str = "wal";
+const WAL_SOCKET: &str = "wal.sock";
 
 /// The files besides that a session may have made in its directory.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     CONTROL,
+    WAL_SOCKET,
     "session.json",
     "session.json.tmp",
     "pbkfs.log",
@@ -176,6 +179,12 @@ impl Place {
     #[must_use]
     pub fn prefetch_dir(&self) -> PathBuf {
         self.dir.join(PREFETCH)
+    }
+
+    /// The socket on which the owner opens files of the WAL archive.
+    #[must_use]
+    pub fn wal_socket(&self) -> PathBuf {
+        self.dir.join(WAL_SOCKET)
     }
 
     /// Makes the directory and locks it.

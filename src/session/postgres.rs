@@ -7,7 +7,8 @@ use super::meter::Meter;
 use super::place::Place;
 use super::recovery::{self, Recovery};
 use super::resolve::Resolved;
-use super::{SessionError, Signals, recovered, status};
+use super::{SessionError, Signals, layers, recovered, status};
+use crate::chain::Chain;
 use crate::pg::control::ControlFile;
 use crate::profile::Plan;
 use crate::server::{
@@ -44,7 +45,7 @@ impl Preparation {
         let run_as = OsUser::for_server(&plan.postgres.user)?;
         let recovery = Recovery::plan(plan, resolved)?;
         if let Some(recovery) = &recovery {
-            recovery.check_access(run_as.as_ref())?;
+            recovery.check_command(run_as.as_ref())?;
         }
         Ok(Self {
             binaries,
@@ -57,9 +58,19 @@ impl Preparation {
     /// The settings that a server would be started with, from what is known
     /// without the mount. The backup's own list of preloaded libraries is
     /// looked at only when it starts.
-    pub fn preview(&self, plan: &Plan, place: &Place) -> Result<Vec<Setting>, SessionError> {
+    pub fn preview(
+        &self,
+        plan: &Plan,
+        place: &Place,
+        chain: &Chain,
+    ) -> Result<Vec<Setting>, SessionError> {
         let socket_dir = socket_dir(plan, place);
         let (restore_command, target) = recovery_settings(self.recovery.as_ref(), place)?;
+        let mut limits = Vec::new();
+        if self.recovery.is_some() {
+            let image = layers::open_image(plan, chain)?;
+            limits.extend(recovery::limits(&layers::control_file(&image)?));
+        }
         let files = ConfigFiles::paths(&self.files_input(plan, place.dir(), true));
         Ok(fence::settings(&FenceInput {
             major: self.major,
@@ -70,8 +81,9 @@ impl Preparation {
             name: &session_name(plan),
             restore_command: restore_command.as_deref(),
             recovery_target: &target,
-            limits: &[],
+            limits: &limits,
             preload: &[],
+            throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
         })?)
     }
@@ -168,6 +180,7 @@ impl Preparation {
             recovery_target: &target,
             limits: &limits,
             preload: &preload,
+            throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
         })?;
         Ok(ServerConfig {

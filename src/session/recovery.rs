@@ -222,12 +222,12 @@ impl Recovery {
             return Ok(command.clone());
         }
         let program = program()?;
-        let prefetch_dir = place.prefetch_dir();
+        let (socket, prefetch_dir) = (place.wal_socket(), place.prefetch_dir());
         let bytes = self.prefetch.to_string();
         let catalog = text(&self.catalog)?;
         let mut words = vec![text(&program)?, "wal-get", "-B", catalog];
         let instance = self.instance()?;
-        words.extend(["--instance", &instance]);
+        words.extend(["--instance", &instance, "--session", text(&socket)?]);
         if self.prefetch >= self.archive.segment_size().bytes() {
             words.extend(["--prefetch-dir", text(&prefetch_dir)?]);
             words.extend(["--prefetch-bytes", &bytes]);
@@ -241,37 +241,37 @@ impl Recovery {
         Ok(text(Path::new(name))?.to_owned())
     }
 
-    /// Has the server's user read from the archive, with the program that is
-    /// going to. Without a `user`, that is who we are.
+    /// The archive, where our own command fetches from it.
+    #[must_use]
+    pub fn served_archive(&self) -> Option<&WalArchive> {
+        self.command.is_none().then_some(&self.archive)
+    }
+
+    /// Sees whether the server's user can run this program. Without a `user`,
+    /// that is who we are.
     ///
     /// # Errors
-    /// It cannot; the message says who, what, and what can be done.
-    pub fn check_access(&self, user: Option<&OsUser>) -> Result<(), SessionError> {
+    /// [`SessionError::WalCommand`].
+    pub fn check_command(&self, user: Option<&OsUser>) -> Result<(), SessionError> {
         let (Some(user), None) = (user, &self.command) else {
-            return Ok(());
-        };
-        let Some((first, _)) = self.reach.segments else {
             return Ok(());
         };
         let program = program()?;
         let mut command = Command::new(&program);
         command
-            .args(["wal-probe", "-B"])
-            .arg(&self.catalog)
-            .args(["--instance", &self.instance()?])
-            .arg(self.archive.name(first))
+            .arg("--version")
             .current_dir("/")
             .stdin(Stdio::null());
         become_child(&mut command, Some(user.clone()));
-        let message = match command.output() {
+        let reason = match command.output() {
             Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            Err(error) => format!("cannot run {}: {error}", program.display()),
+            Ok(output) => output.status.to_string(),
+            Err(error) => error.to_string(),
         };
-        Err(SessionError::WalAccess {
+        Err(SessionError::WalCommand {
             user: user.name.clone(),
-            dir: self.archive.dir().to_owned(),
-            message,
+            program,
+            reason,
         })
     }
 

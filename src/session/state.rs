@@ -89,6 +89,7 @@ impl State {
             made_target: false,
             with_server: false,
             since: OffsetDateTime::now_utc()
+                .truncate_to_second()
                 .format(&Rfc3339)
                 .unwrap_or_default(),
             conninfo: None,

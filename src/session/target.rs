@@ -22,7 +22,7 @@ pub enum Target {
 /// Looks at a mount point, and changes nothing.
 ///
 /// # Errors
-/// It is in use, holds files, or is no directory.
+/// It is in use, holds files, or is no directory; the one above it is missing.
 pub fn check(target: &Path) -> Result<Target, SessionError> {
     if let Some(mount) = mounts::at(target)? {
         let answers = fs::read_dir(target);
@@ -38,7 +38,7 @@ pub fn check(target: &Path) -> Result<Target, SessionError> {
     }
     let mut entries = match fs::read_dir(target) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Target::Missing),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return missing(target),
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
             return Err(SessionError::TargetNotADirectory {
                 target: target.to_owned(),
@@ -51,6 +51,18 @@ pub fn check(target: &Path) -> Result<Target, SessionError> {
         Some(_) => Err(SessionError::TargetNotEmpty {
             target: target.to_owned(),
         }),
+    }
+}
+
+/// Only the mount point itself is made: a path that is mistyped further up
+/// would leave directories behind.
+fn missing(target: &Path) -> Result<Target, SessionError> {
+    match target.parent() {
+        Some(parent) if !parent.is_dir() => Err(SessionError::TargetParentMissing {
+            target: target.to_owned(),
+            parent: parent.to_owned(),
+        }),
+        _ => Ok(Target::Missing),
     }
 }
 

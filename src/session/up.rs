@@ -12,10 +12,11 @@ use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
 use super::postgres::{Preparation, SharedServer, Started};
 use super::ready::Ready;
+use super::recovery::Recovery;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, layers, metrics, status, target};
+use super::{SessionError, Signals, down, layers, metrics, status, target, wal_service};
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
@@ -27,9 +28,6 @@ pub struct Up<'a> {
     pub plan: &'a Plan,
     /// Whether the mount takes no writes; there is no diff then.
     pub read_only: bool,
-    /// Whether what is written is thrown away, even if the plan has a place
-    /// to keep it in.
-    pub throw_away: bool,
     /// The profile's path, for `status`.
     pub profile: Option<&'a Path>,
     /// The signals that end it.
@@ -141,9 +139,8 @@ impl Up<'_> {
             .map(|path| std::path::absolute(path).unwrap_or(path.to_owned()));
         state.catalog.clone_from(&plan.catalog);
         state.instance.clone_from(&plan.instance);
-        let keeps = !self.read_only && !self.throw_away;
-        state.diff_dir = plan.diff_dir.clone().filter(|_| keeps);
-        state.throw_away = !self.read_only && state.diff_dir.is_none();
+        state.diff_dir = plan.diff_dir.clone().filter(|_| !self.read_only);
+        state.throw_away = plan.diff_dir.is_none() && !self.read_only;
         state.with_server = plan.postgres.launch;
         state
     }
@@ -231,6 +228,19 @@ impl Up<'_> {
     where
         Self: 'u,
     {
+        let run_as = preparation.run_as.as_ref();
+        let archive = preparation
+            .recovery
+            .as_ref()
+            .and_then(Recovery::served_archive);
+        if let Some(archive) = archive {
+            let service =
+                wal_service::serve(&progress.place().wal_socket(), archive.clone(), run_as)?;
+            undo.push("the WAL archive's socket", move || {
+                service.stop();
+                Ok(())
+            });
+        }
         let patience = self.plan.postgres.stop_timeout;
         let mut started = |server: Server| {
             let pid = server.pid();
@@ -304,7 +314,7 @@ pub struct ServerPreview {
 /// What would keep the server from starting, as far as it can be seen before.
 pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
     let preparation = Preparation::new(plan, resolved)?;
-    let settings = preparation.preview(plan, &Place::of(&plan.target))?;
+    let settings = preparation.preview(plan, &Place::of(&plan.target), &resolved.chain)?;
     let recovery = preparation.recovery.as_ref();
     Ok(ServerPreview {
         settings,

@@ -170,7 +170,6 @@ impl Verify<'_> {
         let outcome = Up {
             plan: &plan,
             read_only: false,
-            throw_away: true,
             profile: self.profile,
             signals: &signals,
             detached: false,
@@ -183,6 +182,7 @@ impl Verify<'_> {
     /// nothing may outlast the time that there is.
     fn plan_for(&self, backup: BackupChoice) -> Plan {
         let mut plan = self.plan.clone();
+        plan.throw_away();
         plan.backup = backup;
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = plan.verify.start;

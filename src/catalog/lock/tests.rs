@@ -251,7 +251,12 @@ const LOCK_THIS: &str = "PBKFS_TEST_LOCK_DIR";
 /// by a shell as `$TRY`; the shell runs in a mount namespace of its own.
 fn try_in_shell(dir: &Path, script: &str) -> String {
     let copy = dir.parent().unwrap().join("try");
-    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    // By another process: a descriptor open for writing in this one goes into
+    // whatever other tests start just then, and an executable that is open
+    // for writing cannot be run.
+    let mut cp = Command::new("cp");
+    cp.arg(std::env::current_exe().unwrap()).arg(&copy);
+    assert!(cp.status().unwrap().success());
     let call = format!(
         "{} --nocapture read_only_catalogs_and_other_users",
         copy.display()

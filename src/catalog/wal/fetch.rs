@@ -100,14 +100,14 @@ impl WalArchive {
             });
         }
         let path = self.dir.join(name);
-        match fs::read(&path) {
+        match self.read_whole(name) {
             Ok(content) => {
                 deliver(destination, |out| out.write(&content))?;
                 Ok(Fetched::Delivered)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // An archive that is gone as a whole has no end either.
-                super::listing::names(&self.dir)?;
+                self.names()?;
                 Ok(Fetched::Missing)
             }
             Err(source) => Err(WalError::Read { path, source }),
@@ -134,8 +134,9 @@ impl WalArchive {
     /// The stored file of a segment, the first that there is.
     pub(super) fn open_segment(&self, id: SegmentId) -> Result<Option<StoredSegment>, WalError> {
         for form in Form::ALL {
-            let path = self.dir.join(format!("{}{}", self.name(id), form.suffix()));
-            match File::open(&path) {
+            let name = format!("{}{}", self.name(id), form.suffix());
+            let path = self.dir.join(&name);
+            match self.files.open(&name) {
                 Ok(file) => {
                     let reader: Box<dyn Read> = match form.is_compressed() {
                         true => Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(
@@ -209,17 +210,6 @@ impl WalArchive {
             return Err(self.wrong_length(source, Some(length)));
         }
         Ok(length)
-    }
-
-    /// Reads no more than the first page.
-    pub(super) fn check_beginning(
-        &self,
-        id: SegmentId,
-        source: &mut StoredSegment,
-    ) -> Result<(), WalError> {
-        let mut page = [0; PAGE_SIZE];
-        let filled = source.fill(&mut page)?;
-        self.check_first_page(id, page.get(..filled).unwrap_or_default(), &source.path)
     }
 
     fn wrong_length(&self, source: &StoredSegment, found: Option<u64>) -> WalError {

@@ -1,8 +1,6 @@
 //! What an archive holds: timelines, their segments, and the gaps between.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
 use super::{Form, WalArchive, WalError};
 use crate::pg::wal::segment::history_timeline;
@@ -101,7 +99,7 @@ impl WalArchive {
     /// meanwhile (retention deletes old ones) is left out.
     pub fn list(&self) -> Result<Listing, WalError> {
         let mut found: BTreeMap<u32, Timeline> = BTreeMap::new();
-        for name in names(&self.dir)? {
+        for name in self.names()? {
             if let Some(timeline) = history_timeline(&name) {
                 self.timeline(&mut found, timeline)?;
                 continue;
@@ -109,7 +107,7 @@ impl WalArchive {
             let Some((id, form)) = Form::of(&name, self.size) else {
                 continue;
             };
-            let Ok(metadata) = fs::metadata(self.dir.join(&name)) else {
+            let Ok(length) = self.files.stored_length(&name) else {
                 continue;
             };
             let timeline = self.timeline(&mut found, id.timeline)?;
@@ -121,7 +119,7 @@ impl WalArchive {
                 .entry(id.number)
                 .or_insert(Segment { form, stored: 0 });
             segment.form = segment.form.min(form);
-            segment.stored = segment.stored.saturating_add(metadata.len());
+            segment.stored = segment.stored.saturating_add(length);
         }
         Ok(Listing {
             timelines: found.into_values().collect(),
@@ -162,15 +160,15 @@ impl WalArchive {
                 later,
             })
         };
-        for name in names(&self.dir)? {
-            let segment = Form::of(&name, self.size).map(|(id, _)| id);
-            if let Some(id) = segment.filter(|id| id.timeline == missing.timeline && *id > missing)
-            {
-                return gap(self.name(id));
-            }
-            let Some(timeline) = history_timeline(&name) else {
-                continue;
-            };
+        let names = self.names()?;
+        let segments = names.iter().filter_map(|name| Form::of(name, self.size));
+        let later = segments
+            .map(|(id, _)| id)
+            .filter(|id| id.timeline == missing.timeline && *id > missing);
+        if let Some(next) = later.min() {
+            return gap(self.name(next));
+        }
+        for timeline in names.iter().filter_map(|name| history_timeline(name)) {
             let ancestors = self.history(timeline)?.ancestors;
             let left = ancestors.iter().find(|a| a.timeline == missing.timeline);
             // The segment in which it was left may exist on the new timeline
@@ -182,19 +180,4 @@ impl WalArchive {
         }
         Ok(())
     }
-}
-
-/// The names of a directory's files; what is not UTF-8 is none of an
-/// archive's.
-pub(super) fn names(dir: &Path) -> Result<Vec<String>, WalError> {
-    let list_error = |source| WalError::List {
-        dir: dir.to_owned(),
-        source,
-    };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(list_error)? {
-        let name = entry.map_err(list_error)?.file_name();
-        names.extend(name.into_string());
-    }
-    Ok(names)
 }

@@ -11,48 +11,53 @@
 
 mod error;
 mod fetch;
+mod files;
 mod listing;
 mod prefetch;
 mod reach;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use error::WalError;
 pub use fetch::{Fetched, Form};
+pub use files::ArchiveFiles;
 pub use listing::{Gap, Listing, Segment, Timeline};
 pub use prefetch::Prefetch;
 pub use reach::{Reach, WalEnd};
 
+use serde::{Deserialize, Serialize};
+
+use self::files::Directory;
 use super::Instance;
 use crate::pg::wal::page::{LONG_HEADER, PageHeader};
 use crate::pg::wal::segment::is_segment_name;
 use crate::pg::wal::{History, SegmentId, SegmentSize};
 
 /// The WAL archive of one instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct WalArchive {
     dir: PathBuf,
     size: SegmentSize,
     system_identifier: Option<u64>,
+    files: Arc<dyn ArchiveFiles>,
+}
+
+/// What has to be known of an archive besides its files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Bytes in each segment.
+    pub segment_size: u64,
+    /// The cluster whose WAL it has, if that is known.
+    pub system_identifier: Option<u64>,
 }
 
 impl WalArchive {
-    /// Reads the beginning of a segment, to see whether it can be read.
-    ///
-    /// # Errors
-    /// It cannot, or is not that segment.
-    pub fn probe(&self, id: SegmentId) -> Result<(), WalError> {
-        listing::names(&self.dir)?;
-        match self.open_segment(id)? {
-            Some(mut stored) => self.check_beginning(id, &mut stored),
-            None => Ok(()),
-        }
-    }
-
     /// Opens the archive of `instance`. The segments' size is taken from the
     /// instance's configuration or, if it does not say, from the archive's
     /// first whole plain segment; an archive without one has PostgreSQL's default.
@@ -70,9 +75,52 @@ impl WalArchive {
             None => size_of_first(&dir)?,
         };
         Ok(Self {
+            files: Arc::new(Directory(dir.clone())),
             dir,
             size,
             system_identifier: instance.config.system_identifier,
+        })
+    }
+
+    /// An archive whose files somebody else opens.
+    ///
+    /// # Errors
+    /// [`WalError::SegmentSize`].
+    pub fn served(described: Description, files: Arc<dyn ArchiveFiles>) -> Result<Self, WalError> {
+        let Description {
+            dir,
+            segment_size: bytes,
+            system_identifier,
+        } = described;
+        match SegmentSize::new(bytes) {
+            Some(size) => Ok(Self {
+                dir,
+                size,
+                system_identifier,
+                files,
+            }),
+            None => Err(WalError::SegmentSize { dir, bytes }),
+        }
+    }
+
+    /// What [`WalArchive::served`] takes.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        Description {
+            dir: self.dir.clone(),
+            segment_size: self.size.bytes(),
+            system_identifier: self.system_identifier,
+        }
+    }
+
+    /// The names of the archive's files.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn names(&self) -> Result<Vec<String>, WalError> {
+        self.files.names().map_err(|source| WalError::List {
+            dir: self.dir.clone(),
+            source,
         })
     }
 
@@ -94,13 +142,18 @@ impl WalArchive {
         id.name(self.size).to_string()
     }
 
-    /// The history of `timeline`; without a file it has no ancestors.
+    /// The history of `timeline`; without a file it has no ancestors. The first
+    /// never has one.
     ///
     /// # Errors
     /// The file cannot be read, or makes no sense.
     pub fn history(&self, timeline: u32) -> Result<History, WalError> {
-        let path = self.dir.join(format!("{timeline:08X}.history"));
-        match fs::read(&path) {
+        if timeline == 1 {
+            return Ok(History::without_ancestors(timeline));
+        }
+        let name = format!("{timeline:08X}.history");
+        let path = self.dir.join(&name);
+        match self.read_whole(&name) {
             Ok(bytes) => {
                 // Only the reason, which is for people, may be anything but ASCII.
                 History::parse(timeline, &String::from_utf8_lossy(&bytes))
@@ -112,12 +165,23 @@ impl WalArchive {
             Err(source) => Err(WalError::Read { path, source }),
         }
     }
+
+    /// The content of a small file.
+    fn read_whole(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.files.open(name)?.read_to_end(&mut content)?;
+        Ok(content)
+    }
 }
 
 /// The size that the first whole segment of a directory states.
 fn size_of_first(dir: &Path) -> Result<SegmentSize, WalError> {
     const POSTGRESQL_DEFAULT: u64 = 16 << 20;
-    let mut names = listing::names(dir)?;
+    let directory = Directory(dir.to_owned());
+    let mut names = directory.names().map_err(|source| WalError::List {
+        dir: dir.to_owned(),
+        source,
+    })?;
     names.sort();
     let bytes = match names.iter().find(|name| is_segment_name(name)) {
         Some(name) => stated_size(&dir.join(name))?,
@@ -131,7 +195,7 @@ fn size_of_first(dir: &Path) -> Result<SegmentSize, WalError> {
 
 fn stated_size(path: &Path) -> Result<u64, WalError> {
     let mut start = [0; LONG_HEADER];
-    fs::File::open(path)
+    std::fs::File::open(path)
         .and_then(|mut file| file.read_exact(&mut start))
         .map_err(|source| WalError::Read {
             path: path.to_owned(),

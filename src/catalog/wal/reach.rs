@@ -40,7 +40,8 @@ impl WalArchive {
     /// # Errors
     /// The archive cannot be listed.
     pub fn newest_timeline(&self, timeline: u32) -> Result<u32, WalError> {
-        let known: BTreeSet<u32> = super::listing::names(&self.dir)?
+        let known: BTreeSet<u32> = self
+            .names()?
             .iter()
             .filter_map(|name| history_timeline(name))
             .collect();
@@ -58,7 +59,8 @@ impl WalArchive {
     /// The archive or a history cannot be read.
     pub fn reach(&self, start: Lsn, timeline: u32) -> Result<Reach, WalError> {
         let history = self.history(timeline)?;
-        let there: BTreeSet<SegmentId> = super::listing::names(&self.dir)?
+        let there: BTreeSet<SegmentId> = self
+            .names()?
             .iter()
             .filter_map(|name| Form::of(name, self.size))
             .map(|(id, _)| id)
@@ -69,11 +71,7 @@ impl WalArchive {
             run = Some((run.map_or(id, |(first, _)| first), id));
             number = number.saturating_add(1);
         }
-        let behind = SegmentId { timeline, number };
-        let behind = SegmentId {
-            timeline: history.timeline_at(behind.start(self.size)),
-            number,
-        };
+        let behind = self.youngest(&history, number);
         let goes_on = there.iter().any(|id| {
             id.number > number && history.timeline_at(id.start(self.size)) == id.timeline
         });
@@ -86,19 +84,35 @@ impl WalArchive {
 
     /// The segment of that number on a history. A timeline may have been left
     /// in its middle; then the younger one's file holds both parts.
+    fn youngest(&self, history: &History, number: u64) -> SegmentId {
+        let timeline = history.timeline;
+        let start = SegmentId { timeline, number }.start(self.size);
+        let last_byte = Lsn(start.0.saturating_add(self.size.bytes() - 1));
+        SegmentId {
+            timeline: history.timeline_at(last_byte),
+            number,
+        }
+    }
+
+    /// That segment, if it is there. Where nothing of the younger timeline was
+    /// archived yet, the older one's file leads up to the switch.
     fn on_history(
         &self,
         history: &History,
         number: u64,
         there: &BTreeSet<SegmentId>,
     ) -> Option<SegmentId> {
-        let id = |timeline| SegmentId { timeline, number };
-        let start = id(history.timeline).start(self.size);
-        let last_byte = Lsn(start.0.saturating_add(self.size.bytes() - 1));
-        [history.timeline_at(last_byte), history.timeline_at(start)]
-            .into_iter()
-            .map(id)
-            .find(|id| there.contains(id))
+        let id = self.youngest(history, number);
+        if there.contains(&id) {
+            return Some(id);
+        }
+        let older = SegmentId {
+            timeline: history.timeline_at(id.start(self.size)),
+            number,
+        };
+        let goes_on = |other: &SegmentId| other.timeline == id.timeline && other.number > number;
+        let leads = older != id && there.contains(&older) && !there.iter().any(goes_on);
+        leads.then_some(older)
     }
 
     /// Where the run ends, found by reading its last segments.
@@ -110,12 +124,16 @@ impl WalArchive {
         let Some((first, last)) = reach.segments else {
             return Ok(end);
         };
+        // What an older timeline went on with is not on this history.
+        let mut ancestors = reach.history.ancestors.iter();
+        let left = ancestors.find(|entry| entry.timeline == last.timeline);
+        let left = left.map_or(Lsn(u64::MAX), |entry| entry.end);
         let numbers = (first.number..=last.number).rev().take(SEGMENTS_READ);
         for number in numbers {
             let start = SegmentId { number, ..last }.start(self.size);
             let timelines = [last.timeline, reach.history.timeline_at(start)];
             let scanner = self.scan_first(timelines, number)?;
-            end.lsn = end.lsn.or(scanner.last_end());
+            end.lsn = end.lsn.or(scanner.last_end().map(|lsn| lsn.min(left)));
             if let Some((_, last)) = scanner.times() {
                 end.time = Some(last);
                 break;

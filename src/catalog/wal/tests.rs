@@ -346,7 +346,7 @@ fn segments_fetched_ahead_are_bounded_and_checked() {
     let prefetch = Prefetch::new(dir.path(), 3 << 20, &sample.archive);
     let id = sample.id("00000001000000000000004B");
     let names = || {
-        let mut names = listing::names(dir.path()).unwrap();
+        let mut names = Directory(dir.path().to_owned()).names().unwrap();
         names.sort();
         names.retain(|name| name != "lock");
         names
@@ -414,6 +414,34 @@ fn reach_ends_at_the_last_record_and_at_the_last_transaction() {
         .unwrap();
     assert_eq!(too_old.segments, None);
     assert!(too_old.missing.is_some());
+}
+
+#[test]
+fn reach_leads_over_the_switch_to_another_timeline() {
+    let sample = Sample::new("pg15-chain");
+    let start: Lsn = "0/4A00028".parse().unwrap();
+    let switch = "0/4D00100";
+    let history = format!("1\t{switch}\tbefore a mistake\n");
+    fs::write(sample.path("00000002.history"), history).unwrap();
+    let reach = || sample.archive.reach(start, 2).unwrap();
+    let last = |reach: &Reach| sample.archive.name(reach.segments.unwrap().1);
+
+    // Nothing of the new one yet: up to the switch, and no further.
+    let before = reach();
+    assert_eq!((last(&before).as_str(), before.missing), (MIDDLE, None));
+    let end = sample.archive.end_of(&before).unwrap().lsn.unwrap();
+    assert!(end <= switch.parse().unwrap(), "{end}");
+
+    // What was archived of the new one says that there was more.
+    let [first, second] = ["00000002000000000000004D", "00000002000000000000004E"];
+    fs::write(sample.path(second), "").unwrap();
+    let gap = reach();
+    assert_eq!(last(&gap), "00000001000000000000004C");
+    assert_eq!(gap.missing, Some(sample.id(first)));
+
+    fs::write(sample.path(first), "").unwrap();
+    let whole = reach();
+    assert_eq!((last(&whole).as_str(), whole.missing), (second, None));
 }
 
 #[test]

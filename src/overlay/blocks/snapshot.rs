@@ -19,6 +19,7 @@ impl Blocks {
             return None;
         }
         self.changed = false;
+        self.recorded_ns = self.mtime_ns;
         let dirty = std::mem::take(&mut self.dirty);
         let chunks = dirty.iter().map(|chunk| self.chunk(ino, *chunk)).collect();
         let record = self.record(origin);

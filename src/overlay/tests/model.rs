@@ -375,7 +375,7 @@ impl Both {
             return (self.ok(ours), system(file.set_len(size).map(|()| 0)));
         }
         self.overlay.open(ino).unwrap();
-        let data = self.overlay.passthrough(ino).unwrap();
+        let data = self.overlay.passthrough(ino, true).unwrap();
         if matches!(op, Op::Hold(_)) {
             let plain = file;
             self.held.push(Held { ino, data, plain });

@@ -490,7 +490,7 @@ fn without_a_diff_nothing_can_change() {
     let overlay = Overlay::new(image(), None, options(true)).unwrap();
     let ino = overlay.at("base/5/1259").unwrap();
     overlay.open(ino).unwrap();
-    assert!(overlay.passthrough(ino).unwrap().is_none());
+    assert!(overlay.passthrough(ino, true).unwrap().is_none());
     assert!(overlay.bytes(ino).unwrap() == pattern(1, 0, LEN));
     let chmod = AttrChange {
         mode: Some(0o777),
@@ -526,14 +526,14 @@ fn a_copy_that_was_not_written_is_dropped_but_never_from_an_open_file() {
     let overlay = open_in(image(), dir.path(), true);
     let ino = overlay.at("base/5/1259").unwrap();
     overlay.open(ino).unwrap();
-    let data = overlay.passthrough(ino).unwrap().unwrap();
+    let data = overlay.passthrough(ino, true).unwrap().unwrap();
     overlay.sync_all().unwrap();
     data.write_all_at(b"past the overlay", 0).unwrap();
     assert_eq!(&overlay.bytes(ino).unwrap()[..16], b"past the overlay");
     overlay.release(ino);
     let other = overlay.at("base/5/1260").unwrap();
     overlay.open(other).unwrap();
-    overlay.passthrough(other).unwrap().unwrap();
+    overlay.passthrough(other, true).unwrap().unwrap();
     overlay.release(other);
     overlay.sync_all().unwrap();
     drop(overlay);
@@ -566,7 +566,7 @@ fn closed_files_hold_no_descriptors_whatever_became_of_them() {
         overlay.open(changed).unwrap();
         overlay.write(changed, 5, b"changed").unwrap();
         overlay.open(copied).unwrap();
-        let copy = overlay.passthrough(copied).unwrap();
+        let copy = overlay.passthrough(copied, true).unwrap();
         assert_eq!(copy.is_some(), passthrough);
         assert!(descriptors(dir.path()) > before);
         drop(copy);
@@ -577,7 +577,7 @@ fn closed_files_hold_no_descriptors_whatever_became_of_them() {
         assert!(overlay.bytes(copied).unwrap() == pattern(2, 0, BS));
         // The next open takes the copy that is still there.
         overlay.open(copied).unwrap();
-        if let Some(copy) = overlay.passthrough(copied).unwrap() {
+        if let Some(copy) = overlay.passthrough(copied, true).unwrap() {
             assert_eq!(overlay.pristine_bytes(), 0);
             copy.write_all_at(b"new", 0).unwrap();
             assert_eq!(&overlay.bytes(copied).unwrap()[..3], b"new");

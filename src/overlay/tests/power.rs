@@ -259,7 +259,7 @@ impl Run {
                     content.resize(content.len().max(end), 0);
                     content[offset as usize..end].copy_from_slice(&bytes);
                 });
-                match run.overlay.passthrough(ino)? {
+                match run.overlay.passthrough(ino, true)? {
                     Some(data) => Ok(data.write_all_at(&bytes, offset)?),
                     None => run.overlay.write(ino, offset, &bytes),
                 }

@@ -79,7 +79,7 @@ impl Worker<'_> {
     fn write_small(&mut self) {
         let ino = self.overlay.at(&format!("small{}", self.number)).unwrap();
         self.overlay.open(ino).unwrap();
-        let data = self.overlay.passthrough(ino).unwrap();
+        let data = self.overlay.passthrough(ino, true).unwrap();
         if self.rng.below(3) == 0 {
             self.stamp += 1;
             self.small = pattern(self.stamp, 0, 2 * BS);

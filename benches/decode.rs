@@ -1,0 +1,172 @@
+//! Decoding pages: what the image does for each, beside what the codec's
+//! library alone takes for the same bytes. Real pages, of a bundled catalog.
+//!
+//! `cargo bench --bench decode`; `tests/bench/run.sh` puts it into its table.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pbkfs::catalog::encode::{DataFileWriter, PageEncoder};
+use pbkfs::catalog::{BackupId, Catalog, CompressAlg, native, pglz};
+use pbkfs::chain::{BackupSelector, Chain};
+use pbkfs::image::{Image, ImageOptions, NodeId};
+use pbkfs::pg::page::Page;
+use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
+use tempfile::TempDir;
+
+/// A FULL backup of a cluster with checksums, and its largest table.
+const BACKUP: &str = "TOW7KG";
+
+/// Bytes of pages that are decoded at a time: what the kernel asks for at
+/// most. `tests/bench/run.sh` counts on it.
+const LENGTH: usize = 1 << 20;
+
+struct Catalogs {
+    dir: TempDir,
+}
+
+impl Catalogs {
+    fn unpack() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("postgres/fixtures/pg15-chain/catalog.tar.zst");
+        let mut tar = Command::new("tar")
+            .args(["--extract", "--no-same-owner", "--directory"])
+            .arg(dir.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let unpacked = File::open(packed).unwrap();
+        zstd::stream::copy_decode(unpacked, tar.stdin.take().unwrap()).unwrap();
+        assert!(tar.wait().unwrap().success());
+        Self { dir }
+    }
+
+    fn image(&self) -> Image {
+        let catalog = Catalog::open(&self.dir.path().join("catalog")).unwrap();
+        let backups = native::read_backups(&catalog.instance("main").unwrap()).unwrap();
+        let selector = BackupSelector::Id(BackupId(BACKUP.to_owned()));
+        let chain = Chain::resolve("main", &backups, &selector).unwrap();
+        Image::open(&chain, &ImageOptions::default()).unwrap()
+    }
+
+    /// Lets the backup hold a file in another codec.
+    fn recode(&self, path: &str, content: &[u8], alg: CompressAlg) {
+        let backup = self.dir.path().join("catalog/backups/main").join(BACKUP);
+        let mut bytes = Vec::new();
+        let mut encoder = PageEncoder::new(alg, 1);
+        let version = pbkfs::catalog::ProgramVersion::new(2, 5, 16);
+        let mut writer = DataFileWriter::new(&mut bytes, &mut encoder, 0, version);
+        for (block, page) in (0..).zip(content.as_chunks::<BLOCK_SIZE>().0) {
+            writer.push(BlockNumber(block), page).unwrap();
+        }
+        writer.finish().unwrap();
+        fs::write(backup.join("database").join(path), &bytes).unwrap();
+        // Without the number of headers the records themselves are scanned.
+        let list = backup.join("backup_content.control");
+        let edited: String = fs::read_to_string(&list)
+            .unwrap()
+            .lines()
+            .map(
+                |line| match line.contains(&format!("\"path\":\"{path}\"")) {
+                    true => format!(
+                        "{{\"path\":\"{path}\", \"size\":\"{}\", \"mode\":\"33152\", \
+                     \"is_datafile\":\"1\", \"crc\":\"0\", \"compress_alg\":\"{alg}\"}}\n",
+                        bytes.len()
+                    ),
+                    false => format!("{line}\n"),
+                },
+            )
+            .collect();
+        fs::write(&list, edited).unwrap();
+        let control = backup.join("backup.control");
+        let lines = fs::read_to_string(&control).unwrap();
+        let kept: Vec<_> = lines
+            .lines()
+            .filter(|l| !l.starts_with("content-crc"))
+            .collect();
+        fs::write(&control, kept.join("\n") + "\n").unwrap();
+    }
+}
+
+/// The longest file of the image under `base`, and its content.
+fn largest(image: &Image) -> (NodeId, Vec<u8>) {
+    let nodes = (0..image.node_count() as u32).map(NodeId);
+    let paged = nodes.filter(|&node| image.is_paged(node) && image.path(node).starts_with("base"));
+    let node = paged.max_by_key(|&node| image.len(node).unwrap()).unwrap();
+    let mut content = vec![0; image.len(node).unwrap() as usize];
+    image.read_at(node, 0, &mut content).unwrap();
+    (node, content)
+}
+
+/// The library's own call for one page.
+fn by_library(alg: CompressAlg) -> impl Fn(&[u8], &mut Page) {
+    let zlib = RefCell::new(libdeflater::Decompressor::new());
+    let zstd = RefCell::new(zstd::bulk::Decompressor::new().unwrap());
+    move |payload, page| match alg {
+        CompressAlg::None => page.copy_from_slice(payload),
+        _ if payload.len() == BLOCK_SIZE => page.copy_from_slice(payload),
+        CompressAlg::Zlib => {
+            zlib.borrow_mut().zlib_decompress(payload, page).unwrap();
+        }
+        // Our own; there is no library for a bare stream.
+        CompressAlg::Pglz => pglz::decompress(payload, page).unwrap(),
+        CompressAlg::Lz4 => {
+            lz4_flex::block::decompress_into(payload, page).unwrap();
+        }
+        CompressAlg::Zstd => {
+            let mut zstd = zstd.borrow_mut();
+            zstd.decompress_to_buffer(payload, page.as_mut_slice())
+                .unwrap();
+        }
+    }
+}
+
+fn decode(criterion: &mut Criterion) {
+    let catalogs = Catalogs::unpack();
+    let image = catalogs.image();
+    let (node, content) = largest(&image);
+    let path = image.path(node).to_str().unwrap().to_owned();
+    assert!(content.len() >= LENGTH);
+    for alg in [
+        CompressAlg::None,
+        CompressAlg::Zlib,
+        CompressAlg::Pglz,
+        CompressAlg::Lz4,
+        CompressAlg::Zstd,
+    ] {
+        catalogs.recode(&path, &content, alg);
+        let image = catalogs.image();
+        let mut encoder = PageEncoder::new(alg, 1);
+        let pages = content[..LENGTH].as_chunks::<BLOCK_SIZE>().0;
+        let payloads: Vec<Vec<u8>> = pages.iter().map(|p| encoder.encode(p).to_vec()).collect();
+        let mut output = vec![0; LENGTH];
+
+        let mut group = criterion.benchmark_group(alg.to_string());
+        group.throughput(Throughput::Bytes(LENGTH as u64));
+        let library = by_library(alg);
+        group.bench_function("library", |bencher| {
+            bencher.iter(|| {
+                let pages = output.as_chunks_mut::<BLOCK_SIZE>().0;
+                for (payload, page) in payloads.iter().zip(pages) {
+                    library(black_box(payload), page);
+                }
+            });
+        });
+        assert!(output == content[..LENGTH]);
+        group.bench_function("image", |bencher| {
+            bencher.iter(|| image.read_at(node, 0, black_box(&mut output)).unwrap());
+        });
+        assert!(output == content[..LENGTH]);
+        group.finish();
+    }
+}
+
+criterion_group!(benches, decode);
+criterion_main!(benches);

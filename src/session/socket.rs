@@ -1,0 +1,180 @@
+//! What the sockets in a session's directory have in common: a thread that
+//! attends one client at a time, who asks one thing and is answered in one line.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::Uid;
+use serde::{Deserialize, Serialize};
+
+/// Longest request in bytes.
+pub const MAX_REQUEST: u64 = 256;
+
+/// What a client has for its request.
+pub const REQUEST_TIME: Duration = Duration::from_millis(500);
+
+/// What a client has for taking the answer.
+pub const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// An answer, in JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer<T, E = String> {
+    /// What was asked for.
+    Ok(T),
+    /// Why that cannot be.
+    Error(E),
+}
+
+/// An answer as a line.
+pub fn encode<T: Serialize, E: Serialize>(result: Result<T, E>) -> Vec<u8> {
+    let answer = match result {
+        Ok(value) => Answer::Ok(value),
+        Err(error) => Answer::Error(error),
+    };
+    let mut text = serde_json::to_vec(&answer).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+/// A socket that is served.
+pub struct Service {
+    // Closing it wakes the thread up to its end.
+    wake: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+impl Service {
+    /// Serves `socket`, which only this process's user can reach at first, by
+    /// a thread of that name. A client that cannot be attended is only logged.
+    pub fn start(
+        socket: &Path,
+        name: &'static str,
+        mut attend: impl FnMut(&UnixStream) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        match fs::remove_file(socket) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(socket)?;
+        fs::set_permissions(socket, Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        let (wake, woken) = UnixStream::pair()?;
+        let work = move || {
+            while wait_for_client(name, &listener, &woken) {
+                if let Ok((client, _)) = listener.accept()
+                    && let Err(error) = client.set_nonblocking(false).and_then(|()| attend(&client))
+                {
+                    tracing::debug!(%error, "a client of the {name} socket was not answered");
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(name.into()).spawn(work)?;
+        Ok(Self { wake, thread })
+    }
+
+    /// Stops serving. The socket's file stays for the session's clean-up.
+    pub fn stop(self) {
+        drop(self.wake);
+        // A panic in it was printed already.
+        let _ = self.thread.join();
+    }
+}
+
+/// Lets only root and these users ask.
+pub fn check_peer(client: &UnixStream, users: &[Uid]) -> io::Result<()> {
+    let peer = Uid::from_raw(getsockopt(client, PeerCredentials)?.uid());
+    match peer.is_root() || users.contains(&peer) {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("user {peer} is not to ask"))),
+    }
+}
+
+/// Waits for a client; `false` when serving is to end.
+fn wait_for_client(name: &str, listener: &UnixListener, woken: &UnixStream) -> bool {
+    loop {
+        let mut fds = [
+            PollFd::new(woken.as_fd(), PollFlags::POLLIN),
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "the {name} socket is served no longer");
+                return false;
+            }
+            Ok(_) => {}
+        }
+        let [woken, client] = fds.map(|fd| fd.any().unwrap_or(false));
+        if woken {
+            return false;
+        }
+        if client {
+            return true;
+        }
+    }
+}
+
+/// Reads up to the end of the line, of the stream, of the time or of `limit`.
+pub fn read_line(mut stream: &UnixStream, limit: u64, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut part = [0; 16 * 1024];
+    loop {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        let count = match stream.read(&mut part) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(timed_out(e)),
+        };
+        let part = part.get(..count).unwrap_or_default();
+        if let Some(end) = part.iter().position(|byte| *byte == b'\n') {
+            line.extend_from_slice(part.get(..end).unwrap_or_default());
+            return Ok(line);
+        }
+        line.extend_from_slice(part);
+        if line.len() as u64 > limit {
+            return Err(io::Error::other("the line is too long"));
+        }
+    }
+}
+
+/// Writes all of it in time.
+pub fn write_all(mut stream: &UnixStream, mut text: &[u8], deadline: Instant) -> io::Result<()> {
+    while !text.is_empty() {
+        stream.set_write_timeout(Some(left(deadline)?))?;
+        match stream.write(text) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => text = text.get(count..).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(timed_out(e)),
+        }
+    }
+    Ok(())
+}
+
+/// What is left of the time.
+pub fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(io::ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
+}
+
+/// An error of a socket with a time limit.
+pub fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}

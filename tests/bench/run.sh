@@ -1,0 +1,365 @@
+#!/bin/bash
+# Measures a clone beside a plain copy of the same data, each figure of both in
+# the same run, and prints a table in Markdown: what tests/bench/RESULTS.md has.
+#
+#   tests/bench/run.sh [--scale N] [--rounds N] [--quick] [--only SECTION]
+#
+# The data is a pgbench database (--scale 100, 1.5 GB, unless told otherwise)
+# in a chain of FULL + 4 DELTA, zlib, made by examples/make-catalog. --quick is
+# a small run that shows that everything works. Sections: start, scan, pgbench,
+# write, files, lists, codecs. Needs root: the clone of an ordinary user is run
+# as postgres. Space: some ten times the data, below TMPDIR.
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/lib.sh
+scale=100 rounds=5 seconds=30 only= lists="1000 10000 100000 1000000"
+while [ $# -gt 0 ]; do
+    case $1 in
+    --scale) scale=$2 && shift ;;
+    --rounds) rounds=$2 && shift ;;
+    --only) only=$2 && shift ;;
+    --quick) scale=5 rounds=2 seconds=3 lists="1000 10000" ;;
+    *) die "unknown argument: $1" ;;
+    esac
+    shift
+done
+[ "$(id -u)" -eq 0 ] || die "run this as root"
+install_missing
+open_fuse_device
+say "building"
+cargo build --release --locked --quiet --bin pbkfs --example make-catalog
+built="$(cargo metadata --format-version 1 --no-deps --locked |
+    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release"
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/pbkfs-bench.XXXXXX")
+chmod 755 "$work"
+cp "$built/pbkfs" "$built/examples/make-catalog" "$work"
+mkdir "$work/home" "$work/root" "$work/postgres"
+chown postgres "$work/home" "$work/postgres"
+figures=$work/figures
+touch "$figures"
+PATH=$PG_BIN:$PATH
+
+as() {
+    local user=$1
+    shift
+    if [ "$user" = root ]; then "$@"; else
+        setpriv --reuid "$user" --regid "$user" --clear-groups \
+            env HOME="$work/home" XDG_RUNTIME_DIR="$work/home" "$@"
+    fi
+}
+
+# -- figures ------------------------------------------------------------------
+
+# Seconds that a command takes, which prints nothing.
+timed() {
+    local begin=$EPOCHREALTIME
+    "$@" >/dev/null
+    echo "$begin $EPOCHREALTIME" | awk '{printf "%.6f\n", $2 - $1}'
+}
+# figure NAME UNIT PLAIN CLONE: one round of both. PLAIN is - where there is
+# nothing to compare with.
+figure() {
+    printf '%s\t%s\t%s\t%s\n' "$@" >>"$figures"
+    echo "    $*" >&2
+}
+table() {
+    awk -F '\t' '
+        function median(list, n, v, i, j, t) {
+            n = split(list, v, " ")
+            for (i = 2; i <= n; i++)
+                for (j = i; j > 1 && v[j] + 0 < v[j - 1] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+            low = v[1]; high = v[n]
+            return v[int((n + 1) / 2)]
+        }
+        !($1 in unit) { names[++count] = $1; unit[$1] = $2 }
+        {
+            plain[$1] = plain[$1] " " $3; clone[$1] = clone[$1] " " $4
+            if ($3 != "-" && $3 > 0) ratio[$1] = ratio[$1] " " $4 / $3
+        }
+        END {
+            print "| figure | unit | plain copy | clone | ratio (min .. max) |"
+            print "|---|---|---|---|---|"
+            for (i = 1; i <= count; i++) {
+                name = names[i]
+                printf "| %s | %s | ", name, unit[name]
+                if (name in ratio) printf "%.4g | ", median(plain[name]); else printf "| "
+                printf "%.4g | ", median(clone[name])
+                if (name in ratio) {
+                    middle = median(ratio[name])
+                    printf "%.2f (%.2f .. %.2f) |\n", middle, low, high
+                } else { printf "(%.4g .. %.4g) |\n", low, high }
+            }
+        }' "$figures"
+}
+
+# -- the plain copy and the clone ---------------------------------------------
+
+plain_start() { as postgres pg_ctl -s -w -D "$work/plain" -l "$work/home/log" -o "-h '' -k $work/home" start; }
+plain_stop() { as postgres pg_ctl -s -w -D "$work/plain" -m fast stop; }
+plain_copy() { rm -rf "$work/plain" && cp -a "$work/cluster" "$work/plain"; }
+plain_sql() { as postgres psql -XAtq -v ON_ERROR_STOP=1 "host=$work/home dbname=postgres" -c "$1"; }
+
+# A clone of the newest backup by root or postgres: its profile, with what
+# comes after.
+profile() {
+    local user=$1 top=$2 postgres=$3
+    cat >"$work/$user.toml" <<END
+catalog = "$work/catalog"
+instance = "main"
+target = "$work/$user/clone"
+$top
+[postgres]
+$postgres
+$([ "$user" = root ] && echo 'user = "postgres"')
+END
+}
+clone_up() { clone=$(as "$1" "$work/pbkfs" up "$work/$1.toml" --detach --json); }
+clone_down() { as "$1" "$work/pbkfs" down "$work/$1.toml" >/dev/null; }
+clone_field() { echo "$clone" | sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
+clone_sql() { as postgres psql -XAtq -v ON_ERROR_STOP=1 "$(clone_field conninfo)" -c "$1"; }
+clone_memory() { awk "/^$1:/ {print \$2 / 1024}" "/proc/$(clone_field pid)/status"; }
+users() { echo root postgres; }
+both_up() { # the clone of a user, and the plain copy beside it
+    plain_start
+    profile "$1" "diff_dir = \"$work/$1/diff\"" ""
+    clone_up "$1"
+}
+both_down() {
+    clone_down "$1"
+    plain_stop
+    rm -rf "$work/$1/diff"
+}
+
+cleanup() {
+    for user in $(users); do
+        [ ! -e "$work/$user.toml" ] || clone_down "$user" 2>/dev/null || true
+    done
+    [ ! -e "$work/plain/postmaster.pid" ] || plain_stop || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+make_chain() {
+    say "making a cluster of scale $scale and a chain of 5"
+    as postgres mkdir "$work/home/cluster"
+    work_cluster=$work/home/cluster
+    as postgres initdb -k -N -A trust -D "$work_cluster" >/dev/null
+    cat >>"$work_cluster/postgresql.conf" <<END
+shared_buffers = 256MB
+max_wal_size = 8GB
+checkpoint_timeout = 1h
+autovacuum = off
+max_parallel_workers_per_gather = 0
+END
+    for step in 0 1 2 3 4; do
+        as postgres pg_ctl -s -w -D "$work_cluster" -l "$work/home/log" \
+            -o "-c fsync=off -h '' -k $work/home" start
+        if [ $step -eq 0 ]; then
+            as postgres pgbench -i -q -s "$scale" -h "$work/home" postgres 2>/dev/null
+        else
+            as postgres pgbench -n -h "$work/home" -c 4 -j 2 -t $((scale * 25)) postgres >/dev/null
+        fi
+        as postgres pg_ctl -s -w -D "$work_cluster" -m fast stop
+        mode=$([ $step -eq 0 ] && echo full || echo delta)
+        "$work/make-catalog" -B "$work/catalog" -D "$work_cluster" --mode "$mode" >&2
+    done
+    mv "$work_cluster" "$work/cluster"
+    chown -R postgres "$work/catalog"
+    plain_copy
+}
+
+# -- the sections -------------------------------------------------------------
+
+copy_and_answer() { plain_copy && plain_start && plain_sql 'select 1'; }
+up_and_answer() { clone_up "$1" && clone_sql 'select 1'; }
+section_start() {
+    for round in $(seq "$rounds"); do
+        full=$(timed copy_and_answer)
+        plain_stop
+        start=$(timed plain_start)
+        plain_stop
+        for user in $(users); do
+            profile "$user" "" ""
+            begin=$EPOCHREALTIME
+            up_and_answer "$user" >/dev/null
+            took=$(echo "$begin $EPOCHREALTIME" | awk '{print $2 - $1}')
+            clone_down "$user"
+            figure "up to the first answer, beside copying and starting, $user" s "$full" "$took"
+            figure "up beyond the server's own start, $user" s - "$(echo "$took $start" | awk '{print $1 - $2}')"
+            profile "$user" "" "launch = false"
+            begin=$EPOCHREALTIME
+            clone_up "$user"
+            as "$user" ls "$work/$user/clone" >/dev/null
+            figure "mount to the first ls, 5 layers, $user" s - \
+                "$(echo "$begin $EPOCHREALTIME" | awk '{print $2 - $1}')"
+            clone_down "$user"
+        done
+    done
+}
+
+diff_bytes() { du -s --block-size=1 "$work/$1/diff" | cut -f 1; }
+sum='select sum(abalance) from pgbench_accounts'
+section_scan() {
+    cat "$work"/plain/base/*/* >/dev/null
+    for round in $(seq "$rounds"); do
+        for user in $(users); do
+            both_up "$user"
+            clone_sql checkpoint
+            before=$(diff_bytes "$user")
+            figure "cold sum() over the largest table, $user" s \
+                "$(timed plain_sql "$sum")" "$(timed clone_sql "$sum")"
+            figure "warm sum(), $user" s "$(timed plain_sql "$sum")" "$(timed clone_sql "$sum")"
+            clone_sql checkpoint
+            figure "diff that the scan made, $user" MB - \
+                "$(awk -v a="$before" -v b="$(diff_bytes "$user")" 'BEGIN {print (b - a) / 1e6}')"
+            figure "memory after the scan, $user" MB - "$(clone_memory VmHWM)"
+            both_down "$user"
+        done
+    done
+}
+
+tps() { as postgres pgbench -n -c 4 -j 2 -T "$seconds" "$@" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'; }
+section_pgbench() {
+    for user in $(users); do
+        both_up "$user"
+        for sql in "$sum" 'select count(*) from pgbench_accounts where aid > 0'; do
+            plain_sql "$sql" >/dev/null
+            clone_sql "$sql" >/dev/null
+        done
+        for round in $(seq "$rounds"); do
+            for kind in -S -N ''; do
+                # shellcheck disable=SC2086
+                figure "pgbench ${kind:-TPC-B}, $user" tps \
+                    "$(tps $kind "host=$work/home dbname=postgres")" \
+                    "$(tps $kind "$(clone_field conninfo)")"
+            done
+        done
+        both_down "$user"
+        plain_copy
+    done
+}
+
+section_write() {
+    # Old and new versions of the rows make up some 100 MB of pages.
+    change='update pgbench_accounts set abalance = abalance + 1 where aid <= 390000'
+    for round in $(seq "$rounds"); do
+        for user in $(users); do
+            both_up "$user"
+            for sql in checkpoint "$change"; do
+                plain_sql "$sql"
+                clone_sql "$sql"
+            done
+            figure "checkpoint after 100 MB of changes, $user" s \
+                "$(timed plain_sql checkpoint)" "$(timed clone_sql checkpoint)"
+            index='create index on pgbench_accounts (abalance, aid)'
+            figure "CREATE INDEX, $user" s "$(timed plain_sql "$index")" "$(timed clone_sql "$index")"
+            both_down "$user"
+            plain_copy
+        done
+    done
+}
+
+cat_all() { find "$1" -type f -exec cat {} + >/dev/null; }
+section_files() {
+    bytes=$(du -s --apparent-size --block-size=1 "$work/plain" | cut -f 1)
+    cat_all "$work/plain"
+    for round in $(seq "$rounds"); do
+        for user in $(users); do
+            profile "$user" "" "launch = false"
+            clone_up "$user"
+            rate() { as "$1" bash -c "$(declare -f timed cat_all); timed cat_all $2" | awk -v b="$bytes" '{print b / 1e6 / $1}'; }
+            figure "cat of every file, cold, $user" MB/s "$(rate "$user" "$work/plain")" \
+                "$(rate "$user" "$work/$user/clone")"
+            figure "memory after cat of every file, $user" MB - "$(clone_memory VmHWM)"
+            clone_down "$user"
+        done
+    done
+}
+
+# A catalog whose content lists have so many lines in all, in so many layers.
+synthetic() {
+    local lines=$1 layers=$2 dir=$work/synthetic
+    rm -rf "$dir"
+    mkdir -p "$dir/backups/main" "$dir/wal/main"
+    cp "$work/catalog/backups/main/pg_probackup.conf" "$dir/backups/main"
+    local model parent= id first
+    first=$(ls "$work/catalog/backups/main" | head -1)
+    model=$work/catalog/backups/main/$first
+    for layer in $(seq "$layers"); do
+        # An id is the second of the start, in base 36.
+        id=$(printf 'TAAA%02d' "$((layer % 100))")
+        start=$(date -u -d "@$((36#$id))" '+%Y-%m-%d %H:%M:%S+00')
+        mkdir -p "$dir/backups/main/$id/database"
+        sed -e "/^content-crc/d; s/^start-time.*/start-time = '$start'/" \
+            -e "s/^backup-mode.*/backup-mode = $([ -z "$parent" ] && echo FULL || echo DELTA)/" \
+            "$model/backup.control" >"$dir/backups/main/$id/backup.control"
+        [ -z "$parent" ] || echo "parent-backup-id = '$parent'" >>"$dir/backups/main/$id/backup.control"
+        parent=$id
+        cp -r "$model/database/PG_VERSION" "$dir/backups/main/$id/database"
+        mkdir "$dir/backups/main/$id/database/global"
+        cp "$model/database/global/pg_control" "$dir/backups/main/$id/database/global"
+        {
+            grep '"path":"\(PG_VERSION\|global\|global/pg_control\|base\)"' "$model/backup_content.control"
+            awk -v n=$((lines / layers)) 'BEGIN {
+                for (d = 0; d * 1000 < n; d++)
+                    printf "{\"path\":\"base/%d\", \"size\":\"0\", \"mode\":\"16832\", \"is_datafile\":\"0\", \"is_cfs\":\"0\", \"crc\":\"0\", \"compress_alg\":\"none\", \"external_dir_num\":\"0\", \"dbOid\":\"%d\"}\n", d + 5, d + 5
+                for (i = 0; i < n; i++)
+                    printf "{\"path\":\"base/%d/%d\", \"size\":\"1740\", \"mode\":\"33152\", \"is_datafile\":\"1\", \"is_cfs\":\"0\", \"crc\":\"3076913477\", \"compress_alg\":\"zlib\", \"external_dir_num\":\"0\", \"dbOid\":\"%d\",\"full_size\":\"16384\",\"segno\":\"0\",\"n_blocks\":\"2\",\"n_headers\":\"2\",\"hdr_crc\":\"2851033981\",\"hdr_off\":\"%d\",\"hdr_size\":\"61\"}\n", int(i / 1000) + 5, i + 16384, int(i / 1000) + 5, i * 61
+            }'
+        } >"$dir/backups/main/$id/backup_content.control"
+    done
+    chown -R postgres "$dir"
+}
+section_lists() {
+    for shape in $(for lines in $lists; do echo "$lines:1 $lines:5"; done) "${lists##* }:100"; do
+        synthetic "${shape%:*}" "${shape#*:}"
+        profile root "" "launch = false"
+        sed -i "s#^catalog.*#catalog = \"$work/synthetic\"#" "$work/root.toml"
+        for round in $(seq "$rounds"); do
+            begin=$EPOCHREALTIME
+            clone_up root
+            ls "$work/root/clone" >/dev/null
+            took=$(echo "$begin $EPOCHREALTIME" | awk '{print $2 - $1}')
+            name="${shape%:*} lines in ${shape#*:} layers"
+            figure "mount to the first ls, $name" s - "$took"
+            figure "memory resident then, $name" MB - "$(clone_memory VmRSS)"
+            figure "most memory until then, $name" MB - "$(clone_memory VmHWM)"
+            clone_down root
+        done
+    done
+}
+
+section_codecs() {
+    cargo bench --locked --quiet --bench decode -- --output-format bencher 2>/dev/null |
+        sed -n 's/^test \([a-z0-9]*\)\/\([a-z]*\) .* bench: *\([0-9,]*\) ns.*/\1 \2 \3/p' | tr -d , |
+        while read -r codec what nanoseconds; do
+            # A benchmark decodes 1 MiB of pages.
+            rate=$(echo "$nanoseconds" | awk '{print 1048576 * 1000 / $1}')
+            if [ "$what" = library ]; then library=$rate; else
+                figure "decode of $codec pages in one thread, beside the library alone" MB/s "$library" "$rate"
+            fi
+        done
+}
+
+# -----------------------------------------------------------------------------
+
+machine() {
+    sed -n 's/^model name[^:]*: /- /p' /proc/cpuinfo | head -1
+    echo "- $(nproc) cores, $(awk '/MemTotal/ {printf "%.0f GB", $2 / 1048576}' /proc/meminfo), Linux $(uname -r)," \
+        "the data on $(df --output=fstype "$work" | tail -1)"
+    echo "- $(postgres --version), pbkfs of commit $(git rev-parse --short HEAD)"
+    echo "- scale $scale, $rounds rounds, $seconds s of each pgbench"
+    echo "- load before: $load; after: $(cut -d ' ' -f 1-3 /proc/loadavg)"
+}
+load=$(cut -d ' ' -f 1-3 /proc/loadavg)
+case $only in lists | codecs) scale=1 ;; esac
+[ "$only" = codecs ] || make_chain
+for section in start scan pgbench write files lists codecs; do
+    [ -z "$only" ] || [ "$only" = $section ] || continue
+    say "$section"
+    section_$section
+done
+machine
+echo
+table

@@ -1,0 +1,58 @@
+//! Recovery of the clones of pg15-chain, whose archive has restore points.
+
+use super::PgTools;
+use super::fixture::RestorePoint;
+use super::process::{OsUser, Output};
+use super::sandbox::Sandbox;
+use super::session::{Clone, Ready};
+
+/// The last ARCHIVE backup before the restore points.
+pub const BACKUP: &str = "TOW7K6";
+
+/// pbkfs run by root, on a catalog of the user that PostgreSQL runs as.
+pub fn sandbox() -> Sandbox {
+    Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", OsUser::root())
+}
+
+pub fn points(sandbox: &Sandbox) -> [RestorePoint; 3] {
+    sandbox.fixture.restore_points().try_into().unwrap()
+}
+
+/// `--set recovery.KEY=VALUE` for each.
+pub fn sets(values: &[(&str, &str)]) -> Vec<String> {
+    values
+        .iter()
+        .flat_map(|(key, value)| ["--set".to_owned(), format!("recovery.{key}={value}")])
+        .collect()
+}
+
+pub fn strs(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+#[track_caller]
+pub fn assert_at(pg: &PgTools, conninfo: &str, point: &RestorePoint) {
+    let answer = pg.psql(conninfo, &point.db, &point.sql);
+    assert_eq!(answer, point.answer, "{point:?}");
+}
+
+/// Fails unless the server answers as the live cluster did just before `backup`.
+#[track_caller]
+pub fn assert_as_before(pg: &PgTools, conninfo: &str, sandbox: &Sandbox, backup: &str) {
+    for expectation in sandbox.fixture.expectations(backup) {
+        let answer = pg.psql(conninfo, &expectation.db, &expectation.sql);
+        assert_eq!(answer, expectation.answer, "{backup}: {expectation:?}");
+    }
+}
+
+#[track_caller]
+pub fn up_to(clone: &Clone<'_>, values: &[(&str, &str)]) -> Ready {
+    clone.up_with(&strs(&sets(values)))
+}
+
+/// What `up` says when recovery to there does not work.
+#[track_caller]
+pub fn fails(clone: &Clone<'_>, values: &[(&str, &str)]) -> Output {
+    let arguments = [vec!["--detach".to_owned()], sets(values)].concat();
+    clone.pbkfs("up", &strs(&arguments))
+}

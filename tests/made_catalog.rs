@@ -1,0 +1,187 @@
+//! Catalogs that `examples/make-catalog` makes of a real cluster: each backup,
+//! mounted, is the cluster as it was.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../examples/make-catalog/main.rs"]
+mod make_catalog;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+use common::postgres::LIMIT;
+use common::{Manifest, OsUser, PgTools, Sandbox, assert_nothing_stays, run};
+use pbkfs::pg::control::ControlFile;
+use pbkfs::pg::wal::segment::{SegmentId, SegmentSize};
+
+/// A cluster of our own, with checksums and a tablespace.
+struct Cluster<'a> {
+    pg: &'a PgTools,
+    sandbox: &'a Sandbox,
+    data: PathBuf,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(pg: &'a PgTools, sandbox: &'a Sandbox) -> Self {
+        let home = sandbox.path("cluster");
+        for dir in [home.clone(), home.join("space"), home.join("socket")] {
+            fs::create_dir(&dir).unwrap();
+            pg.user.own(&dir);
+        }
+        let data = home.join("data");
+        let dir = data.to_str().unwrap();
+        pg.run(
+            "initdb",
+            &["--data-checksums", "--no-sync", "--auth=trust", "-D", dir],
+        )
+        .expect_ok();
+        Self { pg, sandbox, data }
+    }
+
+    fn conninfo(&self) -> String {
+        format!(
+            "host={} port=5432",
+            self.sandbox.path("cluster/socket").display()
+        )
+    }
+
+    /// Runs `work` on the started server, and stops it again.
+    fn while_up(&self, work: impl FnOnce(&str)) {
+        let data = self.data.to_str().unwrap();
+        let socket = self.sandbox.path("cluster/socket");
+        let options = format!("-c fsync=off -h '' -k {}", socket.display());
+        let log = self.sandbox.path("cluster/log");
+        let log = log.to_str().unwrap();
+        self.pg
+            .run(
+                "pg_ctl",
+                &["start", "-w", "-D", data, "-l", log, "-o", &options],
+            )
+            .expect_ok();
+        work(&self.conninfo());
+        self.pg
+            .run("pg_ctl", &["stop", "-w", "-m", "fast", "-D", data])
+            .expect_ok();
+    }
+
+    /// A copy of what a backup of this moment has to show.
+    fn copy(&self, number: usize) -> PathBuf {
+        let copy = self.sandbox.path(&format!("copy{number}"));
+        let mut cp = OsUser::root().command("cp");
+        run(cp.arg("-aL").arg(&self.data).arg(&copy), LIMIT).expect_ok();
+        let control = fs::read(copy.join("global/pg_control")).unwrap();
+        let control = ControlFile::parse(&control).unwrap();
+        let size = SegmentSize::new(control.wal_segment_size.into()).unwrap();
+        let last = SegmentId::containing(control.checkpoint, 1, size);
+        let segment = format!("pg_wal/{}", last.name(size));
+        // What pg_probackup leaves out.
+        let script = format!(
+            r"find . \( -name postmaster.opts -o -name pg_internal.init \) -delete
+            find pg_wal pg_notify pg_subtrans pg_stat_tmp -mindepth 1 ! -path {segment} -delete"
+        );
+        let mut shell = OsUser::root().command("sh");
+        run(shell.current_dir(&copy).args(["-ec", &script]), LIMIT).expect_ok();
+        copy
+    }
+}
+
+/// Makes the next backup of the cluster, by the arguments that a user would give.
+fn back_up(cluster: &Cluster<'_>, catalog: &Path, mode: &str, codec: &str) {
+    let data = cluster.data.to_str().unwrap();
+    let catalog = catalog.to_str().unwrap();
+    let arguments = [
+        "make-catalog",
+        "-B",
+        catalog,
+        "-D",
+        data,
+        "--mode",
+        mode,
+        "--compress",
+        codec,
+    ];
+    make_catalog::make(&make_catalog::Arguments::parse_from(arguments)).unwrap();
+}
+
+#[test]
+fn every_backup_is_the_cluster_as_it_was() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let cluster = Cluster::new(&pg, &sandbox);
+    let catalog = sandbox.path("made");
+    let space = sandbox.path("cluster/space");
+    let steps = [
+        ("full", "zlib", format!("create tablespace side location '{}'", space.display())),
+        ("delta", "pglz", "update pgbench_accounts set abalance = 1 where aid % 1000 = 0".into()),
+        ("delta", "none", "create table other tablespace side as select * from pgbench_accounts limit 5000".into()),
+        ("delta", "lz4", "delete from pgbench_accounts where aid > 50000; vacuum pgbench_accounts".into()),
+        ("delta", "zstd", "create unlogged table scratch as select * from other; update other set bid = 2; drop table pgbench_history".into()),
+        ("full", "none", "reindex table pgbench_accounts".into()),
+    ];
+    cluster.while_up(|conninfo| {
+        let database = format!("{conninfo} dbname=postgres");
+        pg.run("pgbench", &["-i", "-q", &database]).expect_ok();
+    });
+    let mut copies = Vec::new();
+    for (number, (mode, codec, change)) in steps.iter().enumerate() {
+        cluster.while_up(|conninfo| {
+            for statement in change.split("; ") {
+                pg.psql(conninfo, "postgres", statement);
+            }
+        });
+        back_up(&cluster, &catalog, mode, codec);
+        copies.push(cluster.copy(number));
+    }
+    let opened = pbkfs::catalog::Catalog::open(&catalog).unwrap();
+    let instance = opened.instance("main").unwrap();
+    let mut backups = pbkfs::catalog::native::read_backups(&instance).unwrap();
+    backups.reverse();
+    assert_eq!(backups.len(), steps.len());
+
+    for (backup, copy) in backups.iter().zip(&copies) {
+        let profile = sandbox
+            .profile(&backup.id.0)
+            .catalog_at(&catalog)
+            .throw_away();
+        let clone = profile.mount_only().write();
+        clone.up();
+        let forget = |manifest: Manifest| manifest.without("global/pg_control");
+        let wanted = forget(Manifest::walk(copy, &sandbox.user));
+        let found = forget(Manifest::walk(&clone.target, &sandbox.user));
+        assert!(wanted.len() > 900);
+        let differences = wanted.differences(&found);
+        assert!(
+            differences.is_empty(),
+            "{}:\n{}",
+            backup.id,
+            differences.join("\n")
+        );
+        assert!(
+            fs::read(copy.join("global/pg_control")).unwrap()
+                == fs::read(clone.target.join("global/pg_control")).unwrap()
+        );
+        pg.checksums(&clone.target);
+        clone.down();
+    }
+    // The last one of the incrementals, five codecs deep.
+    let newest = &backups[4].id.0;
+    let clone = sandbox
+        .profile(newest)
+        .catalog_at(&catalog)
+        .throw_away()
+        .write();
+    let ready = clone.up();
+    let ask = |sql| pg.psql(ready.conninfo(), "postgres", sql);
+    assert_eq!(
+        ask("select count(*), sum(abalance) from pgbench_accounts"),
+        "50000|50"
+    );
+    assert_eq!(ask("select count(*), sum(bid) from other"), "5000|10000");
+    assert_eq!(ask("select count(*) from scratch"), "5000");
+    pg.amcheck(ready.conninfo());
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}

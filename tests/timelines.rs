@@ -1,0 +1,182 @@
+//! Recovery along the timelines of an archive. A clone that was promoted in
+//! the middle of the archive makes the second one, by PostgreSQL itself; its
+//! WAL is put into the archive as an archive_command would.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::recovery::{
+    BACKUP, assert_as_before, assert_at, fails, points, sandbox, sets, strs, up_to,
+};
+use common::{OsUser, PgTools, Sandbox, assert_nothing_stays, refused};
+
+/// Where the second timeline was marked.
+struct Second {
+    /// The position of its restore point `on_two`.
+    lsn: String,
+    /// The transaction that was the last before it.
+    xid: String,
+}
+
+/// What the clones are asked about the second timeline.
+const ON_TWO: &str = "select coalesce(max(n), 0) from two";
+
+/// Promotes a clone at the restore point `also_good`, lets it write, and
+/// archives its WAL.
+fn branch_off(pg: &PgTools, sandbox: &Sandbox) -> Second {
+    let clone = sandbox
+        .profile_named("brancher", BACKUP)
+        .throw_away()
+        .write();
+    let ready = up_to(&clone, &[("name", "also_good")]);
+    let ask = |sql: &str| pg.psql(ready.conninfo(), "shop", sql);
+    ask("create table two as select 1 as n");
+    let xid = ask("begin; insert into two values (2); select pg_current_xact_id(); commit");
+    let xid = xid
+        .lines()
+        .find(|line| line.parse::<u64>().is_ok())
+        .unwrap();
+    let lsn = ask("select pg_create_restore_point('on_two')");
+    ask("insert into two values (3)");
+    // So that time has something to stop at behind it, and more than one segment.
+    ask("create table filler as select repeat('x', 1000) from generate_series(1, 3000)");
+    ask("select pg_switch_wal()");
+    ask("insert into two values (4)");
+    let unfinished = ask("select pg_walfile_name(pg_current_wal_insert_lsn())");
+    archive(&clone.target.join("pg_wal"), &unfinished, sandbox);
+    let second = Second {
+        lsn,
+        xid: xid.to_owned(),
+    };
+    clone.down();
+    assert_nothing_stays(sandbox);
+    second
+}
+
+/// Copies the history of timeline 2 and its finished segments.
+fn archive(pg_wal: &Path, unfinished: &str, sandbox: &Sandbox) {
+    let mut copied = 0;
+    for entry in fs::read_dir(pg_wal).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let is_segment = name.len() == 24 && name < unfinished;
+        if name.starts_with("00000002") && (is_segment || name.ends_with(".history")) {
+            let stored = sandbox.fixture.wal(name);
+            fs::copy(&path, &stored).unwrap();
+            OsUser::postgres().own(&stored);
+            copied += 1;
+        }
+    }
+    assert!(
+        copied > 3,
+        "a history and several segments, not {copied} files"
+    );
+}
+
+#[test]
+fn recovery_follows_the_timeline_that_is_chosen() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, also_good, after_mistake] = points(&sandbox);
+    let second = branch_off(&pg, &sandbox);
+
+    let reached = |values: &[(&str, &str)]| {
+        let clone = sandbox.profile(BACKUP).throw_away().write();
+        let ready = up_to(&clone, values);
+        let two = pg.try_psql(ready.conninfo(), "shop", ON_TWO);
+        let timeline = pg.psql(
+            ready.conninfo(),
+            "postgres",
+            "select timeline_id from pg_control_checkpoint()",
+        );
+        (clone, ready, two, timeline)
+    };
+
+    // The newest timeline, to its end: the clone goes on with a third one.
+    for timeline in ["latest", "2"] {
+        let (clone, ready, two, next) = reached(&[("timeline", timeline), ("target", "latest")]);
+        assert_eq!(two.expect_ok().trim(), "3");
+        assert_eq!(next, "3");
+        // What the first did after it was left is not there.
+        assert_at(&pg, ready.conninfo(), &also_good);
+        pg.amcheck(ready.conninfo());
+        clone.down();
+    }
+    // Points on it, in each way.
+    for (key, value) in [
+        ("name", "on_two"),
+        ("lsn", second.lsn.as_str()),
+        ("xid", second.xid.as_str()),
+    ] {
+        let (clone, _, two, _) = reached(&[("timeline", "latest"), (key, value)]);
+        assert_eq!(two.expect_ok().trim(), "2", "{key}");
+        clone.down();
+    }
+    // The backup's own, as if there were no other; so it is by default.
+    for values in [
+        &[("timeline", "current"), ("target", "latest")][..],
+        &[("timeline", "1"), ("target", "latest")],
+        &[("target", "latest")],
+    ] {
+        let (clone, ready, two, _) = reached(values);
+        assert!(two.stderr.contains("does not exist"), "{two}");
+        assert_as_before(&pg, ready.conninfo(), &sandbox, &sandbox.fixture.newest());
+        clone.down();
+    }
+
+    // What is not on the chosen timeline.
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let other = fails(&clone, &[("timeline", "2"), ("name", &after_mistake.name)]);
+    refused(&other, 4, "not in the WAL that was replayed");
+    let other = fails(&clone, &[("timeline", "current"), ("name", "on_two")]);
+    refused(&other, 4, "not in the WAL that was replayed");
+    let none = fails(&clone, &[("timeline", "7"), ("target", "latest")]);
+    refused(&none, 4, "timeline 7");
+    assert_nothing_stays(&sandbox);
+
+    let arguments = [
+        vec!["--json".to_owned()],
+        sets(&[("timeline", "latest"), ("target", "latest")]),
+    ];
+    let plan = clone.pbkfs("plan", &strs(&arguments.concat())).expect_ok();
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let recoverable = plan["recoverable"].as_str().unwrap();
+    assert!(
+        recoverable.contains("timeline 2 can be recovered"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn a_gap_before_the_switch_is_found_on_the_new_timeline() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    branch_off(&pg, &sandbox);
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    // The first timeline's last segment before the switch, and the second's.
+    for segment in ["00000001000000000000004B", "00000002000000000000004C"] {
+        let stored = ["", ".gz"]
+            .map(|suffix| sandbox.fixture.wal(&format!("{segment}{suffix}")))
+            .into_iter()
+            .find(|path| path.exists())
+            .unwrap();
+        let aside = sandbox.path("aside");
+        fs::rename(&stored, &aside).unwrap();
+        for target in [("target", "latest"), ("name", "on_two")] {
+            let output = fails(&clone, &[("timeline", "latest"), target]);
+            let code = if target.1 == "latest" || segment.starts_with("00000001") {
+                4
+            } else {
+                7
+            };
+            println!("{output}");
+            refused(&output, code, segment);
+        }
+        fs::rename(&aside, &stored).unwrap();
+    }
+    assert_nothing_stays(&sandbox);
+}
