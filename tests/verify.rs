@@ -396,6 +396,11 @@ fn a_full_disk_tells_nothing() {
         .status();
     assert!(mounted.unwrap().success());
     let clone = sandbox.profile(NEWEST).diff_at(small.join("diff")).write();
+    add(
+        &clone,
+        "[[verify.sql]]\nname = \"fill\"\ndatabase = \"shop\"\nquery = \"create table big as select g, \
+         repeat('x', 500) from generate_series(1, 100000) g\"",
+    );
     let done = document(&clone, &[], 3);
     assert_eq!(check(&done, "pages").0, "proved");
     assert!(
