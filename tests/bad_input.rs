@@ -313,6 +313,8 @@ fn port_is_taken() {
         .profile("latest")
         .postgres("port", &port)
         .setting("listen_addresses", "127.0.0.1")
+        .fence("allow", "[\"listen_addresses\"]")
+        .fence("network", "\"host\"")
         .write();
     both_refuse(&clone, 7, &port);
 }

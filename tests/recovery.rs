@@ -516,7 +516,7 @@ fn a_terminal_shows_how_far_recovery_is() {
 }
 
 /// Kills `victim` in the middle of the replay, and recovers again.
-fn killed_in_the_middle(victim: impl Fn(&Running, &Path)) {
+fn killed_in_the_middle(victim: impl Fn(&Running, &common::Clone<'_>)) {
     let pg = common::require_everything();
     let sandbox = sandbox();
     let [_, _, point] = points(&sandbox);
@@ -529,7 +529,7 @@ fn killed_in_the_middle(victim: impl Fn(&Running, &Path)) {
     let running = Running::spawn(&mut clone.command("up", &strs(&arguments)));
     let restored: PathBuf = clone.target.join("pg_wal/00000001000000000000004C");
     eventually("half of the WAL is replayed", LIMIT, || restored.exists());
-    victim(&running, &clone.target);
+    victim(&running, &clone);
     let output = running.wait_or_kill(LIMIT).unwrap_or_else(|output| output);
     assert!(!output.status.success(), "{output}");
 
@@ -547,10 +547,9 @@ fn a_kill_of_pbkfs_in_mid_replay_loses_nothing() {
 
 #[test]
 fn a_kill_of_the_server_in_mid_replay_loses_nothing() {
-    killed_in_the_middle(|_, target| {
-        let file = fs::read_to_string(target.join("postmaster.pid")).unwrap();
-        let pid = file.lines().next().unwrap().parse().unwrap();
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    killed_in_the_middle(|_, clone| {
+        let pid = clone.status()[0]["server_pid"].as_i64().unwrap();
+        kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
     });
 }
 

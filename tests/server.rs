@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use pbkfs::server::files::hand_over;
 use pbkfs::server::{
-    Binaries, Conf, ConfigFiles, FenceInput, FilesInput, OsUser, Server, ServerConfig, ServerError,
-    StopMode, fence, port, preload,
+    Binaries, Conf, ConfigFiles, FenceInput, FilesInput, Limits, OsUser, Server, ServerConfig,
+    ServerError, StopMode, fence, port, preload,
 };
 use postgres::NoTls;
 
@@ -145,6 +145,7 @@ fn config_for(
         preload: &lists,
         throw_away: false,
         user: &user,
+        allow: &[],
     })
     .unwrap();
     ServerConfig {
@@ -156,6 +157,8 @@ fn config_for(
         port,
         role: role.to_owned(),
         run_as: run_as.cloned(),
+        enclosure: None,
+        limits: Limits::default(),
     }
 }
 

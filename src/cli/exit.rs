@@ -94,9 +94,13 @@ impl Code {
             SessionError::Fuse(FuseError::Mount { .. }) => Self::Mount,
             SessionError::Fuse(FuseError::Busy { .. } | FuseError::Unmount { .. }) => Self::Failed,
             SessionError::Server(
-                ServerError::ForcedSetting { .. } | ServerError::BadSetting { .. },
+                ServerError::ForcedSetting { .. }
+                | ServerError::FencedSetting { .. }
+                | ServerError::NothingToAllow { .. }
+                | ServerError::BadSetting { .. },
             ) => Self::Usage,
             SessionError::Server(_)
+            | SessionError::NotEnclosed { .. }
             | SessionError::ServerDied { .. }
             | SessionError::RecoveryStopped { .. }
             | SessionError::EndedEarly { .. }

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::profile::LogFormat;
-use crate::session;
+use crate::{server, session};
 use exit::Code;
 
 /// Run PostgreSQL on a pg_probackup backup without restoring it
@@ -128,6 +128,9 @@ enum Command {
     /// Fetch the segments that follow one, for the recovery to come
     #[command(hide = true)]
     WalPrefetch(wal_get::PrefetchArgs),
+    /// Run a server in namespaces, as standard input says
+    #[command(hide = true)]
+    FenceExec,
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -168,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Wal(args) => wal::run(&args, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
         Command::WalPrefetch(args) => return wal_get::prefetch(&args),
+        Command::FenceExec => return fence_exec(),
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {
@@ -175,6 +179,17 @@ pub fn main() -> ExitCode {
         Err(error) => {
             common::report(&error);
             Code::of(&error).into()
+        }
+    }
+}
+
+/// One thread only, so no log: its standard error is the server's.
+fn fence_exec() -> ExitCode {
+    match server::fence_exec() {
+        Ok(code) => u8::try_from(code).map_or_else(|_| Code::Failed.into(), ExitCode::from),
+        Err(error) => {
+            eprintln!("pbkfs fence-exec: {error}");
+            Code::Failed.into()
         }
     }
 }

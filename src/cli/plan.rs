@@ -11,7 +11,7 @@ use super::{Verbosity, log};
 use crate::catalog::Backup;
 use crate::profile::{MomentText, Plan};
 use crate::server::Setting;
-use crate::session::{self, SessionError};
+use crate::session::{self, Hazard, SessionError};
 
 /// Show what up would do, and touch nothing
 ///
@@ -47,6 +47,10 @@ struct Report {
     launch: bool,
     bin_dir: Option<PathBuf>,
     settings: Vec<Setting>,
+    /// What the fence would be made of.
+    fence: Option<String>,
+    /// What it has to stop.
+    hazards: Vec<Hazard>,
     /// Where recovery would end; absent without one.
     recovery_target: Option<String>,
     /// What recovery could reach.
@@ -134,6 +138,11 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
         recovery_target: server.as_ref().and_then(|s| s.recovery_target.clone()),
         recoverable: server.as_ref().and_then(|s| s.recoverable.clone()),
         bin_dir: server.as_ref().map(|s| s.bin_dir.clone()),
+        fence: server.as_ref().map(|s| s.level.to_string()),
+        hazards: server
+            .as_ref()
+            .map(|s| s.hazards.clone())
+            .unwrap_or_default(),
         settings: server.map(|s| s.settings).unwrap_or_default(),
         problems: problems.iter().map(|error| sentence(error)).collect(),
     };
@@ -193,6 +202,15 @@ fn print(report: &Report) {
             format!("'{}'", setting.value),
             setting.reason
         );
+    }
+    if let Some(fence) = &report.fence {
+        println!("fence     {fence}");
+    }
+    for hazard in &report.hazards {
+        match &hazard.stopped_by {
+            Some(by) => println!("    {}: {by}", hazard.hazard),
+            None => println!("    OPEN: {}", hazard.hazard),
+        }
     }
     for problem in &report.problems {
         println!("PROBLEM   {problem}");

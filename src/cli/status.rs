@@ -95,6 +95,9 @@ fn print(status: &Status, every_counter: bool) {
         };
         line("diff", &format!("{} ({size}{fate})", dir.display()));
     }
+    if let Some(fence) = &state.fence {
+        line("fence", fence);
+    }
     match state.server_pid {
         Some(server) => line("pids", &format!("pbkfs {}, postgres {server}", state.pid)),
         None => line("pid", &state.pid.to_string()),

@@ -13,7 +13,8 @@ use crate::session::SessionError;
 ///
 /// Stays in the foreground: prints one line that begins with "ready" and
 /// holds a connection string when the server answers, then watches over it
-/// until a signal comes or the server ends, and cleans up.
+/// until a signal comes or the server ends, and cleans up. The log says
+/// before what the fence around the server is made of.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -24,6 +24,8 @@ pub enum Kind {
     Path,
     /// An integer, if it looks like one.
     Integer,
+    /// A number, if it looks like one.
+    Number,
     /// A boolean, if it looks like one.
     Flag,
     /// A whole table of names and values.
@@ -208,7 +210,7 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Table,
         values: "table of text, numbers and booleans",
         default: Default::Derived("none"),
-        help: "PostgreSQL settings for the clone; what keeps it from production stays fixed",
+        help: "PostgreSQL settings for the clone; what keeps it from production takes fence.allow",
         example: "{ shared_buffers = \"256MB\", work_mem = \"64MB\" }",
     },
     Key {
@@ -317,6 +319,82 @@ pub const KEYS: &[Key] = &[
         default: Default::Value("64MB"),
         help: "How much WAL may be fetched ahead of PostgreSQL; 0 fetches none",
         example: "\"256MB\"",
+    },
+    Key {
+        path: "fence.level",
+        kind: Kind::Text,
+        values: "\"auto\" or \"settings\"",
+        default: Default::Value("auto"),
+        help: "What the fence is made of: settings, and namespaces around the server where the \
+               host permits them, or settings only",
+        example: "\"settings\"",
+    },
+    Key {
+        path: "fence.require",
+        kind: Kind::Text,
+        values: "\"settings\" or \"namespace\"",
+        default: Default::Value("settings"),
+        help: "What the fence has to be made of; where the host does not permit namespaces, \
+               \"namespace\" makes that an error",
+        example: "\"namespace\"",
+    },
+    Key {
+        path: "fence.network",
+        kind: Kind::Text,
+        values: "\"none\" or \"host\"",
+        default: Default::Value("none"),
+        help: "Which network the server is in: none but a loopback device of its own (the socket \
+               works all the same), or the host's",
+        example: "\"host\"",
+    },
+    Key {
+        path: "fence.allow",
+        kind: Kind::List,
+        values: "list of names of settings",
+        default: Default::Value(""),
+        help: "The fence's settings that postgres.settings may change all the same",
+        example: "[\"listen_addresses\"]",
+    },
+    Key {
+        path: "fence.expose",
+        kind: Kind::List,
+        values: "list of absolute paths",
+        default: Default::Value(""),
+        help: "Files and directories of the host that the server may read besides programs, \
+               libraries and /etc",
+        example: "[\"/opt\"]",
+    },
+    Key {
+        path: "fence.memory",
+        kind: Kind::Integer,
+        values: "bytes, or text such as \"4GB\"",
+        default: Default::Derived("no limit"),
+        help: "How much memory the server and the page cache for it may take (cgroup v2)",
+        example: "\"4GB\"",
+    },
+    Key {
+        path: "fence.cpus",
+        kind: Kind::Number,
+        values: "number of processors, with a fraction if need be",
+        default: Default::Derived("no limit"),
+        help: "How many processors' time the server may take (cgroup v2)",
+        example: "1.5",
+    },
+    Key {
+        path: "fence.nice",
+        kind: Kind::Integer,
+        values: "0 to 19",
+        default: Default::Value("0"),
+        help: "How far the server steps back behind other processes",
+        example: "10",
+    },
+    Key {
+        path: "fence.ionice",
+        kind: Kind::Text,
+        values: "\"normal\" or \"idle\"",
+        default: Default::Value("normal"),
+        help: "Whether the disks serve the server like everybody, or when nobody else wants them",
+        example: "\"idle\"",
     },
     Key {
         path: "verify.backup",

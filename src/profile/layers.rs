@@ -267,6 +267,11 @@ impl Assignment {
                 .text
                 .parse()
                 .map_or_else(|_| text(), toml::Value::Boolean),
+            Some(Kind::Number) => {
+                let integer = self.text.parse().map(toml::Value::Integer);
+                let float = || self.text.parse().map(toml::Value::Float);
+                integer.or_else(|_| float()).unwrap_or_else(|_| text())
+            }
             Some(Kind::List) => match self.text.parse() {
                 Ok(flag) => toml::Value::Boolean(flag),
                 Err(_) => names(&self.text),

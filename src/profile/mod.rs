@@ -12,6 +12,7 @@
 //! [`keys::KEYS`] is the one list of keys, with their defaults and help.
 
 pub mod error;
+pub mod fence;
 pub mod keys;
 mod layers;
 pub mod logging;
@@ -22,6 +23,7 @@ pub mod values;
 pub mod verify;
 
 pub use error::ProfileError;
+pub use fence::{FencePlan, FenceProfile, IoNice, Level, Network, Require};
 pub use layers::{load, load_given, parse};
 pub use logging::{LogDestination, LogFormat, LogLevel};
 pub use plan::{FusePlan, LogPlan, LogTarget, Plan, PostgresPlan};

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::ProfileError;
+use super::fence::{FencePlan, Level, Network};
 use super::keys;
 use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::raw::{LogProfile, PostgresProfile, Profile};
@@ -50,6 +51,8 @@ pub struct Plan {
     pub recovery: RecoveryPlan,
     /// What proves that the backup restores.
     pub verify: VerifyPlan,
+    /// How far it is kept from production.
+    pub fence: FencePlan,
     /// What is logged, and where.
     pub log: LogPlan,
 }
@@ -138,9 +141,11 @@ impl Plan {
             postgres: PostgresPlan::check(&profile.postgres)?,
             recovery: RecoveryPlan::check(&profile.recovery)?,
             verify: VerifyPlan::check(&profile.verify)?,
+            fence: FencePlan::check(&profile.fence)?,
             log: LogPlan::check(&profile.log)?,
         };
         plan.check_paths()?;
+        plan.check_listen_addresses()?;
         Ok(plan)
     }
 
@@ -148,6 +153,22 @@ impl Plan {
     /// were kept.
     pub fn throw_away(&mut self) {
         self.beside = self.diff_dir.take();
+    }
+
+    /// Who asks for TCP wants to be reached by it.
+    fn check_listen_addresses(&self) -> Result<(), ProfileError> {
+        let listens = self.postgres.settings.get("listen_addresses");
+        let is_closed = self.fence.level == Level::Auto && self.fence.network == Network::None;
+        if is_closed && listens.is_some_and(|addresses| !addresses.is_empty()) {
+            return Err(ProfileError::Value {
+                place: "profile".to_owned(),
+                key: "postgres.settings.listen_addresses".to_owned(),
+                reason: "nobody could connect, as fence.network is \"none\"; \"host\" is the \
+                         host's network, and needs fence.allow = [\"listen_addresses\"] besides"
+                    .to_owned(),
+            });
+        }
+        Ok(())
     }
 
     fn check_paths(&self) -> Result<(), ProfileError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::fence::FenceProfile;
 use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::recovery::{Action, LsnText, MomentText, NamedTarget, TimelineChoice};
 use super::values::{
@@ -46,6 +47,7 @@ pub struct Profile {
     pub fuse: FuseProfile,
     pub postgres: PostgresProfile,
     pub recovery: RecoveryProfile,
+    pub fence: FenceProfile,
     pub verify: VerifyProfile,
     pub log: LogProfile,
 }
@@ -164,6 +166,7 @@ impl Profile {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::profile::fence::{Cpus, IoNice, Level, Network, Nice, Require};
     use crate::profile::verify::{CommandCheck, Databases, SqlCheck, VerifyChoice};
 
     /// A profile that sets every key. Written without `..`, so that a new
@@ -210,6 +213,17 @@ pub(super) mod tests {
                 action: Some(Action::Pause),
                 restore_command: Some("cp /a/%f %p".into()),
                 prefetch: Some(ByteSize(1)),
+            },
+            fence: FenceProfile {
+                level: Some(Level::Auto),
+                require: Some(Require::Settings),
+                network: Some(Network::None),
+                allow: Some(vec!["listen_addresses".into()]),
+                expose: path().map(|path| vec![path]),
+                memory: Some(ByteSize(1)),
+                cpus: Some(Cpus(1.5)),
+                nice: Some(Nice(10)),
+                ionice: Some(IoNice::Idle),
             },
             verify: VerifyProfile {
                 backup: Some(VerifyChoice::All),

@@ -2,19 +2,54 @@
 //! has to know what they say. The grammar is PostgreSQL's guc-file.l.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::ServerError;
+use super::preload::split;
 
 /// PostgreSQL's own limit on includes within includes.
 const MAX_DEPTH: u32 = 10;
+
+/// Where configuration files are read from.
+pub trait Source {
+    /// A file's bytes.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The names in a directory, in any order.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+}
+
+/// The file system.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk;
+
+impl Source for Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(dir)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect()
+    }
+}
 
 /// The values that the configuration files of a data directory give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conf {
     values: BTreeMap<String, String>,
+    /// Files that were read, the data directory's own among them.
+    pub files: Vec<PathBuf>,
     /// Files that are included but are not there, for example because they lie
     /// outside the data directory. PostgreSQL will not start without them.
     pub missing_includes: Vec<PathBuf>,
@@ -30,9 +65,18 @@ impl Conf {
     /// # Errors
     /// A file is there but cannot be read.
     pub fn read(data_directory: &Path) -> Result<Self, ServerError> {
+        Self::read_from(&Disk, data_directory)
+    }
+
+    /// The same from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Conf::read`].
+    pub fn read_from(source: &dyn Source, data_directory: &Path) -> Result<Self, ServerError> {
         let mut conf = Self::default();
-        conf.has_main_file = conf.read_file(&data_directory.join("postgresql.conf"), 0)?;
-        conf.read_file(&data_directory.join("postgresql.auto.conf"), 0)?;
+        let main = data_directory.join("postgresql.conf");
+        conf.has_main_file = conf.read_file(source, &main, 0)?;
+        conf.read_file(source, &data_directory.join("postgresql.auto.conf"), 0)?;
         Ok(conf)
     }
 
@@ -42,10 +86,22 @@ impl Conf {
         self.values.get(name).map(String::as_str)
     }
 
+    /// The directories that the server would put its sockets into.
+    #[must_use]
+    pub fn socket_dirs(&self) -> Vec<PathBuf> {
+        let list = self.get("unix_socket_directories").unwrap_or_default();
+        split(list).into_iter().map(PathBuf::from).collect()
+    }
+
     /// Gives whether the file was there.
-    fn read_file(&mut self, path: &Path, depth: u32) -> Result<bool, ServerError> {
+    fn read_file(
+        &mut self,
+        source: &dyn Source,
+        path: &Path,
+        depth: u32,
+    ) -> Result<bool, ServerError> {
         // Not every old file is UTF-8, and only ASCII matters here.
-        let text = match fs::read(path) {
+        let text = match source.read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => {
@@ -55,16 +111,19 @@ impl Conf {
                 });
             }
         };
+        self.files.push(path.to_owned());
         for (name, value) in text.lines().filter_map(parse_line) {
             let included = || path.parent().unwrap_or(Path::new("/")).join(&value);
             match name.as_str() {
                 "include" | "include_if_exists" if depth < MAX_DEPTH => {
                     let file = included();
-                    if !self.read_file(&file, depth + 1)? && name == "include" {
+                    if !self.read_file(source, &file, depth + 1)? && name == "include" {
                         self.missing_includes.push(file);
                     }
                 }
-                "include_dir" if depth < MAX_DEPTH => self.read_dir(&included(), depth + 1)?,
+                "include_dir" if depth < MAX_DEPTH => {
+                    self.read_dir(source, &included(), depth + 1)?;
+                }
                 "include" | "include_if_exists" | "include_dir" => {}
                 _ => {
                     self.values.insert(name, value);
@@ -75,9 +134,9 @@ impl Conf {
     }
 
     /// Reads the files `*.conf` of a directory that are not hidden, by name.
-    fn read_dir(&mut self, dir: &Path, depth: u32) -> Result<(), ServerError> {
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
+    fn read_dir(&mut self, source: &dyn Source, dir: &Path, depth: u32) -> Result<(), ServerError> {
+        let names = match source.names(dir) {
+            Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.missing_includes.push(dir.to_owned());
                 return Ok(());
@@ -90,20 +149,15 @@ impl Conf {
             }
         };
         let mut files = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|source| ServerError::Read {
-                path: dir.to_owned(),
-                source,
-            })?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.ends_with(".conf") && !name.starts_with('.') {
-                files.push(entry.path());
+        for name in names {
+            let text = name.to_string_lossy();
+            if text.ends_with(".conf") && !text.starts_with('.') {
+                files.push(dir.join(&name));
             }
         }
         files.sort();
         for file in files {
-            self.read_file(&file, depth)?;
+            self.read_file(source, &file, depth)?;
         }
         Ok(())
     }

@@ -93,6 +93,25 @@ pub enum ServerError {
         reason: &'static str,
     },
 
+    /// `[postgres.settings]` names a setting of the fence's.
+    #[error(
+        "postgres.settings.{name} cannot be set: {reason}; fence.allow = [\"{name}\"] permits it \
+             all the same"
+    )]
+    FencedSetting {
+        /// The setting.
+        name: String,
+        /// Why the fence has it.
+        reason: &'static str,
+    },
+
+    /// `fence.allow` names something that is not the fence's.
+    #[error("fence.allow names \"{name}\", which is none of the settings that it can permit")]
+    NothingToAllow {
+        /// The name as it was written, in lower case.
+        name: String,
+    },
+
     /// `[postgres.settings]` holds something that is no setting.
     #[error("postgres.settings: {name:?} is not the name and value of a PostgreSQL setting")]
     BadSetting {
@@ -170,6 +189,16 @@ pub enum ServerError {
     NoFreePort {
         /// The first that was tried.
         first: u16,
+    },
+
+    /// The host does not permit the namespaces that the server is to run in.
+    #[error(
+        "the server cannot have namespaces of its own here ({reason}); \
+             fence.level = \"settings\" does without them"
+    )]
+    NoNamespaces {
+        /// The step that failed, and why.
+        reason: String,
     },
 
     /// The postmaster could not be started at all.

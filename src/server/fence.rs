@@ -4,7 +4,8 @@
 //! primary, its log directory, even its data directory. All of that is set
 //! aside by `-c` options, which beat both configuration files and outlive
 //! `ALTER SYSTEM` and a reload. What no setting stops (foreign data wrappers,
-//! `COPY TO PROGRAM`) is not in here, and event triggers stay on.
+//! `COPY TO PROGRAM`) is for [`namespace`](super::namespace). Event triggers
+//! stay on.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -20,7 +21,8 @@ use super::preload::{Preload, quote};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
-    /// pbkfs, always: production or the clone's supervision depends on it.
+    /// pbkfs, unless the profile allows it to be changed: production or the
+    /// clone's supervision depends on it.
     Fence,
     /// pbkfs, unless the profile says otherwise.
     Clone,
@@ -68,6 +70,9 @@ pub struct FenceInput<'a> {
     pub throw_away: bool,
     /// The profile's `[postgres.settings]`, by lower-case name.
     pub user: &'a BTreeMap<String, String>,
+    /// The profile's `fence.allow`: which of the fence's settings it may
+    /// change.
+    pub allow: &'a [String],
 }
 
 /// A setting whose value does not depend on the clone.
@@ -96,6 +101,7 @@ const STALE_TARGET: &str = "a recovery target left in the backup is not the clon
 const REPLICATION: &str = "the clone must not connect to production's servers, nor wait for them";
 const ELSEWHERE: &str = "the backup's value may be a path outside the clone";
 const LOG: &str = "the log goes to a file that pbkfs watches";
+const LANGUAGE: &str = "pbkfs understands what the server says in English only";
 
 const FENCE: &[Fixed] = &[
     fixed("archive_mode", "off", ARCHIVE),
@@ -148,10 +154,12 @@ const FENCE: &[Fixed] = &[
     },
     fixed("logging_collector", "off", LOG),
     fixed("log_destination", "stderr", LOG),
+    fixed("log_error_verbosity", "default", LOG),
+    fixed("lc_messages", "C", LANGUAGE),
+    fixed("listen_addresses", "", "reachable through its socket only"),
 ];
 
 const CLONE: &[Fixed] = &[
-    fixed("listen_addresses", "", "reachable through its socket only"),
     fixed("ssl", "off", "the backup has no certificates"),
     fixed(
         "shared_buffers",
@@ -190,7 +198,7 @@ const SOCKET_KEY: &str = "the profile has a key of its own for it (postgres.sock
 const LOCATION: &str = "pbkfs says where the clone's files are";
 const RECOVERY: &str = "recovery is pbkfs's business";
 
-/// Names that are refused whether or not they are set this time.
+/// Names that are refused whatever the profile allows.
 const RESERVED: &[(&str, &str)] = &[
     ("port", OWN_KEY),
     ("unix_socket_directories", SOCKET_KEY),
@@ -210,11 +218,14 @@ const RESERVED: &[(&str, &str)] = &[
 /// order and refuses a second target beside the first.
 ///
 /// # Errors
-/// The profile sets what only pbkfs may set, or something that is no setting;
-/// a path is not UTF-8.
+/// The profile sets what only pbkfs may set, or something that is no setting,
+/// or allows what is none of the fence's settings; a path is not UTF-8.
 pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
+    if let Some(name) = input.allow.iter().find(|name| in_fence(name).is_none()) {
+        return Err(ServerError::NothingToAllow { name: name.clone() });
+    }
     for (name, value) in input.user {
-        check_user(name, value)?;
+        check_user(name, value, input.allow)?;
     }
     let own = |name: &str, value: &str, reason, owner| Setting {
         name: name.to_owned(),
@@ -223,8 +234,11 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
         owner,
     };
     let mut settings = places(input)?;
-    settings
-        .extend(known(FENCE, input.major).map(|s| own(s.name, s.value, s.reason, Owner::Fence)));
+    settings.extend(
+        known(FENCE, input.major)
+            .filter(|setting| !input.user.contains_key(setting.name))
+            .map(|s| own(s.name, s.value, s.reason, Owner::Fence)),
+    );
     settings.push(own(
         "restore_command",
         input.restore_command.unwrap_or_default(),
@@ -314,7 +328,12 @@ fn known(table: &'static [Fixed], major: u32) -> impl Iterator<Item = &'static F
         .filter(move |setting| setting.majors.contains(&major))
 }
 
-fn check_user(name: &str, value: &str) -> Result<(), ServerError> {
+/// The fence's setting of that name, whichever versions know it.
+fn in_fence(name: &str) -> Option<&'static Fixed> {
+    FENCE.iter().find(|setting| setting.name == name)
+}
+
+fn check_user(name: &str, value: &str, allow: &[String]) -> Result<(), ServerError> {
     // A dash would do: PostgreSQL reads "archive-mode" as archive_mode.
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
     let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -325,14 +344,18 @@ fn check_user(name: &str, value: &str) -> Result<(), ServerError> {
         });
     }
     let lower = name.to_ascii_lowercase();
-    let reserved = RESERVED.iter().copied();
-    let fence = FENCE.iter().map(|setting| (setting.name, setting.reason));
-    match reserved.chain(fence).find(|(forced, _)| *forced == lower) {
-        Some((_, reason)) => Err(ServerError::ForcedSetting {
+    if let Some((_, reason)) = RESERVED.iter().find(|(forced, _)| *forced == lower) {
+        return Err(ServerError::ForcedSetting {
             name: lower,
             reason,
+        });
+    }
+    match in_fence(&lower) {
+        Some(setting) if !allow.contains(&lower) => Err(ServerError::FencedSetting {
+            name: lower,
+            reason: setting.reason,
         }),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -345,6 +368,23 @@ mod tests {
     }
 
     fn fence_of(
+        major: u32,
+        user: &[(&str, &str)],
+        throw_away: bool,
+    ) -> Result<Vec<Setting>, ServerError> {
+        fence_with([], major, user, throw_away)
+    }
+
+    fn fence_but_for<const N: usize>(
+        allow: [&str; N],
+        major: u32,
+        user: &[(&str, &str)],
+    ) -> Result<Vec<Setting>, ServerError> {
+        fence_with(allow, major, user, false)
+    }
+
+    fn fence_with<const N: usize>(
+        allow: [&str; N],
         major: u32,
         user: &[(&str, &str)],
         throw_away: bool,
@@ -371,6 +411,7 @@ mod tests {
             preload: &[],
             throw_away,
             user: &user,
+            allow: &allow.map(str::to_owned),
         })
     }
 
@@ -440,7 +481,7 @@ mod tests {
 
     #[test]
     fn the_user_may_change_the_clone_but_not_the_fence() {
-        let settings = fence(15, &[("shared_buffers", "1GB"), ("listen_addresses", "*")]).unwrap();
+        let settings = fence(15, &[("shared_buffers", "1GB")]).unwrap();
         assert_eq!(
             settings
                 .iter()
@@ -449,8 +490,6 @@ mod tests {
             1
         );
         assert_eq!(value(&settings, "shared_buffers").as_deref(), Some("1GB"));
-        assert_eq!(value(&settings, "listen_addresses").as_deref(), Some("*"));
-
         // Each name is refused in every version, also where it is not set.
         for name in FENCE
             .iter()
@@ -460,7 +499,10 @@ mod tests {
             for name in [name.to_owned(), name.to_uppercase()] {
                 let error = fence(15, &[(&name, "x")]).unwrap_err();
                 assert!(
-                    matches!(error, ServerError::ForcedSetting { .. }),
+                    matches!(
+                        error,
+                        ServerError::ForcedSetting { .. } | ServerError::FencedSetting { .. }
+                    ),
                     "{name}: {error}"
                 );
             }
@@ -470,6 +512,29 @@ mod tests {
             assert!(
                 matches!(error, ServerError::BadSetting { .. }),
                 "{name}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_fences_own_settings_are_changed_only_where_that_is_allowed() {
+        let user = [("listen_addresses", "*"), ("archive_mode", "on")];
+        let allow = ["listen_addresses", "archive_mode"];
+        let settings = fence_but_for(allow, 15, &user).unwrap();
+        for (name, wanted) in user {
+            assert_eq!(value(&settings, name).as_deref(), Some(wanted));
+            assert_eq!(settings.iter().filter(|s| s.name == name).count(), 1);
+        }
+        let error = fence_but_for(["archive_mode"], 15, &user).unwrap_err();
+        assert!(error.to_string().contains("fence.allow"), "{error}");
+        // To be allowed is not to be changed.
+        let settings = fence_but_for(allow, 15, &[]).unwrap();
+        assert_eq!(value(&settings, "archive_mode").as_deref(), Some("off"));
+        for name in ["data_directory", "port", "work_mem"] {
+            let error = fence_but_for([name], 15, &[]).unwrap_err();
+            assert!(
+                matches!(error, ServerError::NothingToAllow { .. }),
+                "{error}"
             );
         }
     }

@@ -6,6 +6,8 @@
 //! conf, preload      what the backup's own configuration would load
 //! ConfigFiles        our pg_hba.conf and pg_ident.conf (postgresql.conf if need be)
 //! fence::settings    every -c that the server is started with, and why
+//! namespace          a root, processes and a network of its own around it
+//! limits             how much of the host it may take
 //! port::choose       a port whose socket name is free
 //! Server             the running postmaster
 //! Goal               what is awaited of a starting one, recovery included
@@ -19,6 +21,8 @@ pub mod conf;
 pub mod error;
 pub mod fence;
 pub mod files;
+pub mod limits;
+pub mod namespace;
 pub mod port;
 pub mod preload;
 pub mod process;
@@ -34,11 +38,13 @@ pub use conf::Conf;
 pub use error::{LogTail, ServerError};
 pub use fence::{FenceInput, Owner, Setting};
 pub use files::{ConfigFiles, FilesInput};
+pub use limits::Limits;
+pub use namespace::{Enclosure, fence_exec};
 pub use preload::{Dropped, Preload};
 pub use process::{Server, ServerConfig, StopMode, Stopped};
 pub use query::{About, Query, QueryError};
 pub use ready::Replay;
-pub(crate) use spawn::become_child;
+pub(crate) use spawn::{become_child, first_line};
 pub use tool::{Ended, Output, Tool};
 pub use user::OsUser;
 pub use wait::{Goal, Outcome};

@@ -82,6 +82,21 @@ pub fn filter(conf: &Conf, pkglibdir: &Path) -> Vec<Preload> {
         .collect()
 }
 
+/// The files of the libraries that are loaded from elsewhere than `pkglibdir`.
+#[must_use]
+pub fn elsewhere(conf: &Conf, pkglibdir: &Path) -> Vec<PathBuf> {
+    SETTINGS
+        .iter()
+        .flat_map(|(setting, plain_dir)| {
+            let libraries = split(conf.get(setting).unwrap_or_default());
+            libraries
+                .into_iter()
+                .filter_map(move |library| locate(&library, conf, pkglibdir, plain_dir))
+        })
+        .filter(|file| !file.starts_with(pkglibdir))
+        .collect()
+}
+
 /// The library's file, looked for as PostgreSQL's dfmgr.c does it.
 fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Option<PathBuf> {
     let expand = |path: &str| match path.strip_prefix("$libdir") {
@@ -120,7 +135,7 @@ fn is_untamed_cron(file: &Path) -> bool {
 }
 
 /// The items of a list as PostgreSQL's `SplitDirectoriesString` reads it.
-fn split(list: &str) -> Vec<String> {
+pub(super) fn split(list: &str) -> Vec<String> {
     let mut items = Vec::new();
     let (mut item, mut in_quotes) = (String::new(), false);
     let mut chars = list.chars().peekable();

@@ -18,6 +18,8 @@ use nix::unistd::Pid;
 use super::binaries::Binaries;
 use super::error::{LogTail, ServerError};
 use super::fence::Setting;
+use super::limits::Limits;
+use super::namespace::Enclosure;
 use super::port;
 use super::spawn::{become_child, clean_environment};
 use super::user::OsUser;
@@ -50,6 +52,10 @@ pub struct ServerConfig {
     pub role: String,
     /// Whom to run it as, if that is not this process's user.
     pub run_as: Option<OsUser>,
+    /// The namespaces to run it in, if it is to run in any.
+    pub enclosure: Option<Enclosure>,
+    /// How much of the host it may take.
+    pub limits: Limits,
 }
 
 /// How a server is stopped.
@@ -116,7 +122,11 @@ impl Stopped {
 /// A postmaster. Dropping it stops it, immediately if need be.
 #[derive(Debug)]
 pub struct Server {
+    /// The postmaster or, where it runs in namespaces, the process beside it,
+    /// which passes signals on and ends as it does.
     child: Child,
+    /// The postmaster.
+    pid: u32,
     config: ServerConfig,
     /// Where in the log file this run begins.
     log_start: u64,
@@ -129,7 +139,8 @@ impl Server {
     /// this ends, so call it from one that lives as long as the process does.
     ///
     /// # Errors
-    /// The log cannot be opened, the program cannot be started.
+    /// The log cannot be opened, the program cannot be started, the host does
+    /// not permit the namespaces.
     pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
         let log_error = |source| ServerError::Write {
             path: config.log_file.clone(),
@@ -143,26 +154,21 @@ impl Server {
             .map_err(log_error)?;
         let log_start = log.metadata().map_err(log_error)?.len();
 
-        let mut command = Command::new(&config.binaries.postgres);
-        command.arg("-D").arg(&config.data_directory);
-        for setting in &config.settings {
-            command
-                .arg("-c")
-                .arg(format!("{}={}", setting.name, setting.value));
-        }
-        command
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(log_error)?)
-            .stderr(log);
-        clean_environment(&mut command);
-        become_child(&mut command, config.run_as.clone());
-        let program = config.binaries.postgres.clone();
-        let child = command
-            .spawn()
-            .map_err(|source| ServerError::Spawn { program, source })?;
+        let (child, pid) = match &config.enclosure {
+            Some(enclosure) => {
+                let user = config.run_as.as_ref().map(|user| user.name.clone());
+                let command = (config.binaries.postgres.clone(), arguments(&config)?);
+                enclosure.start(command, user, log, &config.limits)?
+            }
+            None => {
+                let child = spawn(&config, log)?;
+                let pid = child.id();
+                (child, pid)
+            }
+        };
         Ok(Self {
             child,
+            pid,
             config,
             log_start,
         })
@@ -220,16 +226,21 @@ impl Server {
     /// Signals the child. It must not have been waited for: until then no
     /// other process can have its number.
     fn signal(&self, mode: StopMode) -> Result<(), ServerError> {
-        let pid = self.pid();
+        let pid = self.child.id();
         let control = |source| ServerError::Control { pid, source };
         let number = i32::try_from(pid).map_err(|_| control(io::ErrorKind::InvalidInput.into()))?;
-        kill(Pid::from_raw(number), mode.signal()).map_err(|errno| control(errno.into()))
+        let signal = match mode {
+            // It could not pass this one on.
+            StopMode::Kill if self.config.enclosure.is_some() => Signal::SIGALRM,
+            mode => mode.signal(),
+        };
+        kill(Pid::from_raw(number), signal).map_err(|errno| control(errno.into()))
     }
 
     /// The postmaster's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// What it was started from.
@@ -289,6 +300,43 @@ impl Drop for Server {
         // postmaster with its owner.
         let _ = self.stop(StopMode::Immediate, Duration::from_secs(5), &|| false);
     }
+}
+
+fn arguments(config: &ServerConfig) -> Result<Vec<String>, ServerError> {
+    let Some(data_directory) = config.data_directory.to_str() else {
+        return Err(ServerError::NotUtf8 {
+            path: config.data_directory.clone(),
+        });
+    };
+    let mut arguments = vec!["-D".to_owned(), data_directory.to_owned()];
+    for setting in &config.settings {
+        arguments.push("-c".to_owned());
+        arguments.push(format!("{}={}", setting.name, setting.value));
+    }
+    Ok(arguments)
+}
+
+/// Starts the postmaster among the host's own processes.
+fn spawn(config: &ServerConfig, log: fs::File) -> Result<Child, ServerError> {
+    let program = &config.binaries.postgres;
+    let log_error = |source| ServerError::Write {
+        path: config.log_file.clone(),
+        source,
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments(config)?)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().map_err(log_error)?)
+        .stderr(log);
+    clean_environment(&mut command);
+    config.limits.apply(&mut command);
+    become_child(&mut command, config.run_as.clone());
+    command.spawn().map_err(|source| ServerError::Spawn {
+        program: program.clone(),
+        source,
+    })
 }
 
 /// Whether a line of the log only says that somebody connected too early.

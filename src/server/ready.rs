@@ -36,6 +36,8 @@ pub struct Answer {
     pub archive_mode: String,
     /// How far it has replayed.
     pub replay: Replay,
+    /// What beats its options, and where; in words.
+    pub beaten: Vec<String>,
 }
 
 /// How far a server has replayed the WAL.
@@ -57,12 +59,13 @@ pub struct Replay {
 pub struct Probe(Receiver<Result<Answer, Error>>);
 
 impl Probe {
-    /// Begins the attempt.
-    pub fn start(config: Config) -> Self {
+    /// Begins the attempt. `options` are the names that the server was started
+    /// with.
+    pub fn start(config: Config, options: Vec<String>) -> Self {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             // Nobody listens any more if the wait was given up.
-            let _ = sender.send(ask(config));
+            let _ = sender.send(ask(config, &options));
         });
         Self(receiver)
     }
@@ -73,7 +76,7 @@ impl Probe {
     }
 }
 
-fn ask(mut config: Config) -> Result<Answer, Error> {
+fn ask(mut config: Config, options: &[String]) -> Result<Answer, Error> {
     let mut client = match config.connect(NoTls) {
         // The database "postgres" can be dropped; template1 hardly.
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
@@ -90,7 +93,37 @@ fn ask(mut config: Config) -> Result<Answer, Error> {
         data_directory: show("data_directory")?,
         archive_mode: show("archive_mode")?,
         replay: ask_replay(&mut client)?,
+        beaten: ask_beaten(&mut client, options)?,
     })
+}
+
+/// What `SHOW` tells of the options, and `ALTER ROLE` and `ALTER DATABASE`,
+/// which beat them in the sessions that they are for.
+fn ask_beaten(client: &mut Client, options: &[String]) -> Result<Vec<String>, Error> {
+    let shown = client.query(
+        "select format('%s is ''%s'' in this session (%s)', name, current_setting(name), source) \
+         from pg_settings where lower(name) = any($1) \
+         and source not in ('command line', 'override', 'client')",
+        &[&options],
+    )?;
+    let altered = client.query(
+        "select format('%s is set to ''%s'' for %s in %s', name, value, \
+           coalesce('role ' || rolname, 'every role'), \
+           coalesce('database ' || datname, 'every database')) \
+         from pg_db_role_setting s \
+         left join pg_database d on d.oid = s.setdatabase \
+         left join pg_roles r on r.oid = s.setrole, \
+         unnest(s.setconfig) item, \
+         lateral (select split_part(item, '=', 1), substr(item, strpos(item, '=') + 1)) \
+           as parts (name, value) \
+         where lower(name) = any($1)",
+        &[&options],
+    )?;
+    shown
+        .iter()
+        .chain(&altered)
+        .map(|row| row.try_get(0))
+        .collect()
 }
 
 fn ask_replay(client: &mut Client) -> Result<Replay, Error> {

@@ -1,8 +1,11 @@
-//! What is done to the child between its fork and its exec.
+//! What is done to a child between its fork and its exec, and its first words.
 
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{ChildStdout, Command};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -46,7 +49,8 @@ pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
         }
         // A change of credentials clears this, so it comes last.
         prctl::set_pdeathsig(Signal::SIGQUIT)?;
-        if getppid() != owner {
+        // From within a pid namespace, a parent outside is 0.
+        if getppid() != owner && getppid().as_raw() != 0 {
             // The owner died before that was in force.
             return Err(nix::Error::ESRCH.into());
         }
@@ -57,5 +61,32 @@ pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
     // uses was looked up before, and its errors hold a plain number.
     unsafe {
         command.pre_exec(prepare);
+    }
+}
+
+/// The first line that a child prints; `TimedOut` if it has not within
+/// `patience`, `Interrupted` if `interrupted` said so.
+pub fn first_line(
+    stdout: ChildStdout,
+    patience: Duration,
+    interrupted: &dyn Fn() -> bool,
+) -> io::Result<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        // The receiver is gone only if nobody wants to know any more.
+        let _ = sender.send(read.map(|_| line));
+    });
+    let deadline = Instant::now() + patience;
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok(line) => return line,
+            Err(RecvTimeoutError::Timeout) if interrupted() => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }

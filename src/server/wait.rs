@@ -95,6 +95,9 @@ impl Server {
                 Some(Some(Ok(answer))) => {
                     self.check_fence(&answer)?;
                     if self.is_reached(goal, &answer.replay)? {
+                        for beaten in &answer.beaten {
+                            tracing::warn!("the clone's own settings do not hold: {beaten}");
+                        }
                         return Ok(Outcome::Ready(answer.replay));
                     }
                     progress(&answer.replay);
@@ -115,7 +118,7 @@ impl Server {
                 }
                 Some(None) => {}
                 None if Instant::now() >= ask_from => {
-                    probe = Some(Probe::start(self.client_config()));
+                    probe = Some(Probe::start(self.client_config(), self.options()));
                 }
                 None => {}
             }
@@ -125,6 +128,11 @@ impl Server {
             }
             thread::sleep(POLL);
         }
+    }
+
+    fn options(&self) -> Vec<String> {
+        let settings = self.config().settings.iter();
+        settings.map(|setting| setting.name.clone()).collect()
     }
 
     fn is_reached(&self, goal: Goal, replay: &Replay) -> Result<bool, ServerError> {
@@ -142,6 +150,11 @@ impl Server {
     fn check_fence(&mut self, answer: &Answer) -> Result<(), ServerError> {
         let found = PathBuf::from(&answer.data_directory);
         let wanted = &self.config().data_directory;
+        let settings = self.config().settings.iter();
+        let archive_mode = settings
+            .rev()
+            .find(|setting| setting.name == "archive_mode")
+            .map_or("off", |setting| &setting.value);
         let is_same = |a: &Path, b: &Path| {
             a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
         };
@@ -151,10 +164,10 @@ impl Server {
                 expected: wanted.display().to_string(),
                 found: answer.data_directory.clone(),
             }
-        } else if answer.archive_mode != "off" {
+        } else if answer.archive_mode != archive_mode {
             ServerError::NotFenced {
                 name: "archive_mode",
-                expected: "off".to_owned(),
+                expected: archive_mode.to_owned(),
                 found: answer.archive_mode.clone(),
             }
         } else {

@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::owner::{Owner, wait_until};
 use super::place::{HeldPlace, Place, canonical};
 use super::state::{Phase, State, process_start};
-use super::{SessionError, target};
+use super::{SessionError, fence, target};
 use crate::diff::Diff;
 
 /// How long a server that lost its owner has to end by itself.
@@ -176,6 +176,9 @@ fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
     // A server that still runs ends sooner without its files.
     target::clear(&left.target)?;
     end_server(left)?;
+    if let Some(cgroup) = &left.cgroup {
+        fence::remove_cgroup(cgroup)?;
+    }
     if left.throw_away
         && let Some(diff_dir) = &left.diff_dir
     {

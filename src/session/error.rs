@@ -93,6 +93,12 @@ pub enum SessionError {
         /// What the attempt said.
         reason: String,
     },
+    /// The fence leaves more open than the profile permits.
+    #[error("the fence cannot be what fence.require asks for: {reason}")]
+    NotEnclosed {
+        /// What is missing.
+        reason: String,
+    },
     /// The restore_command failed, and recovery with it.
     #[error("recovery stopped: {reason}")]
     RecoveryStopped {

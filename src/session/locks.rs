@@ -8,13 +8,11 @@
 //! lets go when its standard input ends — which it does even if the owner of
 //! the session is killed.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
@@ -22,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SessionError;
 use crate::catalog::lock::{LockError, LockOutcome, lock_chain};
+use crate::server::first_line;
 
 /// How long pg_probackup's restore waits for a backup that is being changed.
 const WAIT: Duration = Duration::from_secs(60);
@@ -108,23 +107,16 @@ impl Holder {
         let Some(stdout) = self.child.stdout.take() else {
             return Err(failed("the lock holder has no output".to_owned()));
         };
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            let read = BufReader::new(stdout).read_line(&mut line);
-            // The receiver is gone only if nobody wants to know any more.
-            let _ = sender.send(read.map(|_| line));
-        });
-        let deadline = Instant::now() + WAIT + Duration::from_secs(10);
-        let line = loop {
-            match receiver.recv_timeout(Duration::from_millis(50)) {
-                Ok(line) => break line.map_err(|e| failed(e.to_string()))?,
-                Err(RecvTimeoutError::Timeout) if interrupted() => {
-                    return Err(SessionError::Interrupted);
-                }
-                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(_) => return Err(failed("the lock holder does not answer".to_owned())),
+        let patience = WAIT + Duration::from_secs(10);
+        let line = match first_line(stdout, patience, interrupted) {
+            Ok(line) => line,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                return Err(SessionError::Interrupted);
             }
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                return Err(failed("the lock holder does not answer".to_owned()));
+            }
+            Err(e) => return Err(failed(e.to_string())),
         };
         serde_json::from_str(&line)
             .map_err(|_| failed("the lock holder ended without an answer".to_owned()))

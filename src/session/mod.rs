@@ -9,6 +9,8 @@
 //! mounting  the mount itself, and saving its changes
 //! recovery  the recovery that is wanted, and whether the WAL archive gets there
 //! recovered what a diff knows of its recovery
+//! fence     what keeps the server from production besides its settings
+//! hazards   what of a backup could reach production, and what stops it
 //! up        the order of set-up; the undo of each step as it succeeds
 //! job       what is done in between: waiting for a signal, or a one-shot job
 //! down      ends a session from outside, and finishes the work of a dead owner
@@ -24,6 +26,8 @@ mod changes;
 mod control;
 mod down;
 mod error;
+mod fence;
+mod hazards;
 mod job;
 mod layers;
 mod locks;
@@ -53,6 +57,7 @@ mod wal_service;
 pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use down::{Down, down};
 pub use error::SessionError;
+pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Then, WATCH};
 pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};

@@ -3,17 +3,19 @@
 use std::fs;
 use std::path::Path;
 
+use super::fence::{self, FenceLevel, Production, View};
 use super::meter::Meter;
 use super::place::Place;
 use super::recovery::{self, Recovery};
 use super::resolve::Resolved;
 use super::{SessionError, Signals, layers, recovered, status};
-use crate::chain::Chain;
+use crate::image::Image;
 use crate::pg::control::ControlFile;
-use crate::profile::Plan;
+use crate::profile::{Plan, Require};
 use crate::server::{
-    Binaries, Conf, ConfigFiles, FenceInput, FilesInput, Goal, OsUser, Outcome, Replay, Server,
-    ServerConfig, ServerError, Setting, fence, files, port, preload,
+    Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, LogTail, OsUser,
+    Outcome, Replay, Server, ServerConfig, ServerError, Setting, fence as settings, files, port,
+    preload,
 };
 
 /// What the server needs that can be found before anything is mounted.
@@ -23,6 +25,10 @@ pub struct Preparation {
     pub run_as: Option<OsUser>,
     /// The recovery before it answers, if there is to be one.
     pub recovery: Option<Recovery>,
+    /// What the fence is made of.
+    pub level: FenceLevel,
+    /// Where production is.
+    pub production: Production,
     major: u32,
 }
 
@@ -51,28 +57,29 @@ impl Preparation {
             binaries,
             run_as,
             recovery,
+            level: FenceLevel::find(plan)?,
+            production: Production::of(resolved),
             major,
         })
     }
 
     /// The settings that a server would be started with, from what is known
-    /// without the mount. The backup's own list of preloaded libraries is
-    /// looked at only when it starts.
+    /// without the mount.
     pub fn preview(
         &self,
         plan: &Plan,
         place: &Place,
-        chain: &Chain,
+        image: &Image,
+        conf: &Conf,
     ) -> Result<Vec<Setting>, SessionError> {
         let socket_dir = socket_dir(plan, place);
         let (restore_command, target) = recovery_settings(self.recovery.as_ref(), place)?;
-        let mut limits = Vec::new();
+        let mut least = Vec::new();
         if self.recovery.is_some() {
-            let image = layers::open_image(plan, chain)?;
-            limits.extend(recovery::limits(&layers::control_file(&image)?));
+            least.extend(recovery::limits(&layers::control_file(image)?));
         }
-        let files = ConfigFiles::paths(&self.files_input(plan, place.dir(), true));
-        Ok(fence::settings(&FenceInput {
+        let files = ConfigFiles::paths(&self.files_input(plan, place.dir(), conf.has_main_file));
+        Ok(settings::settings(&FenceInput {
             major: self.major,
             data_directory: &plan.target,
             files: &files,
@@ -81,10 +88,11 @@ impl Preparation {
             name: &session_name(plan),
             restore_command: restore_command.as_deref(),
             recovery_target: &target,
-            limits: &limits,
-            preload: &[],
+            limits: &least,
+            preload: &self.preload(conf),
             throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
+            allow: &plan.fence.allow,
         })?)
     }
 
@@ -95,6 +103,7 @@ impl Preparation {
         &self,
         plan: &Plan,
         place: &Place,
+        limits: &Limits,
         started: &mut dyn FnMut(Server) -> Result<SharedServer, SessionError>,
         signals: &Signals,
     ) -> Result<Started, SessionError> {
@@ -108,16 +117,27 @@ impl Preparation {
         }
         let run_as = self.run_as.as_ref();
         let recovery = recovered::begin(&plan.target, self.recovery.as_ref(), run_as)?;
-        let config = self.config(plan, place, &conf, recovery)?;
-        let server = started(Server::start(config)?)?;
-        let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
-        let waited = server.borrow_mut().wait_for(
-            recovery.map_or(Goal::Answer, Recovery::goal),
-            plan.postgres.start_timeout,
-            &|| signals.end_asked(),
-            &mut |replay| meter.show(replay),
-        );
-        drop(meter);
+        let mut config = self.config(plan, place, &conf, recovery, limits.clone())?;
+        let waited = loop {
+            let server = started(Server::start(config.clone())?)?;
+            let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
+            let waited = server.borrow_mut().wait_for(
+                recovery.map_or(Goal::Answer, Recovery::goal),
+                plan.postgres.start_timeout,
+                &|| signals.end_asked(),
+                &mut |replay| meter.show(replay),
+            );
+            drop(meter);
+            let again = match (&waited, &mut config.enclosure) {
+                (Err(ServerError::Died { log, .. }), Some(enclosure)) => {
+                    cover_tablespace(enclosure, log)
+                }
+                _ => false,
+            };
+            if !again {
+                break waited;
+            }
+        };
         match (waited, recovery) {
             (Err(ServerError::Interrupted), _) => Err(SessionError::Interrupted),
             (Err(error), Some(recovery)) => Err(recovery.explain(error)),
@@ -138,16 +158,17 @@ impl Preparation {
         place: &Place,
         conf: &Conf,
         recovery: Option<&Recovery>,
+        limits: Limits,
     ) -> Result<ServerConfig, SessionError> {
         let run_as = self.run_as.as_ref();
         let (restore_command, target) = recovery_settings(recovery, place)?;
-        let mut limits = Vec::new();
+        let mut least = Vec::new();
         if recovery.is_some() {
             let prefetch_dir = place.prefetch_dir();
             fs::create_dir(&prefetch_dir)
                 .map_err(|e| SessionError::io("make the directory", &prefetch_dir, e))?;
             files::hand_over(&prefetch_dir, run_as)?;
-            limits.extend(recovery::limits(&control_file(&plan.target)?));
+            least.extend(recovery::limits(&control_file(&plan.target)?));
         }
         let socket_dir = socket_dir(plan, place);
         if plan.postgres.socket_dir.is_none() {
@@ -158,10 +179,7 @@ impl Preparation {
         let config_files =
             ConfigFiles::write(&self.files_input(plan, place.dir(), conf.has_main_file))?;
         let port = choose_port(plan, &socket_dir)?;
-        let preload = match self.binaries.pkglibdir() {
-            Some(pkglibdir) => preload::filter(conf, &pkglibdir),
-            None => Vec::new(),
-        };
+        let preload = self.preload(conf);
         for dropped in preload.iter().flat_map(|list| &list.dropped) {
             tracing::warn!(
                 "the library {} is not loaded: {}",
@@ -169,7 +187,7 @@ impl Preparation {
                 dropped.reason
             );
         }
-        let settings = fence::settings(&FenceInput {
+        let settings = settings::settings(&FenceInput {
             major: self.major,
             data_directory: &plan.target,
             files: &config_files,
@@ -178,11 +196,29 @@ impl Preparation {
             name: &session_name(plan),
             restore_command: restore_command.as_deref(),
             recovery_target: &target,
-            limits: &limits,
+            limits: &least,
             preload: &preload,
             throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
+            allow: &plan.fence.allow,
         })?;
+        let enclosure = match self.level {
+            FenceLevel::Settings { .. } => None,
+            FenceLevel::Namespace { network } => {
+                check_socket_dir(plan, port)?;
+                let view = View {
+                    plan,
+                    production: &self.production,
+                    place,
+                    binaries: &self.binaries,
+                    recovery,
+                    conf,
+                    files: &config_files,
+                    socket_dir: &socket_dir,
+                };
+                Some(view.enclosure(network)?)
+            }
+        };
         Ok(ServerConfig {
             binaries: self.binaries.clone(),
             data_directory: plan.target.clone(),
@@ -192,7 +228,15 @@ impl Preparation {
             port,
             role: plan.postgres.role.clone(),
             run_as: self.run_as.clone(),
+            enclosure,
+            limits,
         })
+    }
+
+    /// The lists of libraries that have to be changed.
+    fn preload(&self, conf: &Conf) -> Vec<preload::Preload> {
+        let pkglibdir = self.binaries.pkglibdir();
+        pkglibdir.map_or_else(Vec::new, |dir| preload::filter(conf, &dir))
     }
 
     fn files_input<'a>(
@@ -210,6 +254,41 @@ impl Preparation {
             run_as: self.run_as.as_ref(),
         }
     }
+}
+
+/// Gives the server an empty directory where the WAL makes a tablespace, if it
+/// has none there yet. Recovery itself would look for the directory that was
+/// there on production's host, and empty it.
+fn cover_tablespace(enclosure: &mut Enclosure, log: &LogTail) -> bool {
+    let refused = fence::refused_tablespace(log).filter(|path| !enclosure.cover.contains(path));
+    let Some(path) = refused else { return false };
+    tracing::info!(
+        "the WAL makes a tablespace at {}; recovering again, with an empty directory there",
+        path.display()
+    );
+    enclosure.cover.push(path);
+    true
+}
+
+/// What is in the socket's directory can be reached from the clone.
+fn check_socket_dir(plan: &Plan, port: u16) -> Result<(), SessionError> {
+    let Some(dir) = &plan.postgres.socket_dir else {
+        return Ok(());
+    };
+    let others = fence::foreign_sockets(dir, port);
+    if others.is_empty() {
+        return Ok(());
+    }
+    let reason = format!(
+        "postgres.socket_dir ({}) is not the clone's alone: it has {}",
+        dir.display(),
+        others.join(", ")
+    );
+    if plan.fence.require == Require::Namespace {
+        return Err(SessionError::NotEnclosed { reason });
+    }
+    tracing::warn!("the clone can reach what is in its socket's directory: {reason}");
+    Ok(())
 }
 
 /// The restore_command, and the settings that name the target.

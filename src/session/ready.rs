@@ -22,6 +22,9 @@ pub struct Ready {
     /// The server's port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// What the fence is made of; absent if no server was to be started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fence: Option<String>,
     /// The session's process id.
     pub pid: u32,
     /// The server's process id.
@@ -39,6 +42,7 @@ impl Ready {
             target: state.target.clone(),
             backup: state.backup.clone(),
             port: state.port,
+            fence: state.fence.clone(),
             pid: state.pid,
             server_pid: state.server_pid,
         }

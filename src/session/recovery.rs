@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::unistd::geteuid;
 use time::OffsetDateTime;
 
 use super::SessionError;
@@ -227,13 +228,23 @@ impl Recovery {
         let catalog = text(&self.catalog)?;
         let mut words = vec![text(&program)?, "wal-get", "-B", catalog];
         let instance = self.instance()?;
-        words.extend(["--instance", &instance, "--session", text(&socket)?]);
+        words.extend(["--instance", &instance]);
+        // An ordinary user's server is that user, who reads the archive itself.
+        if geteuid().is_root() {
+            words.extend(["--session", text(&socket)?]);
+        }
         if self.prefetch >= self.archive.segment_size().bytes() {
             words.extend(["--prefetch-dir", text(&prefetch_dir)?]);
             words.extend(["--prefetch-bytes", &bytes]);
         }
         let quoted: Vec<String> = words.into_iter().map(quote).collect();
         Ok(format!("{} %f %p", quoted.join(" ")))
+    }
+
+    /// The profile's own command.
+    #[must_use]
+    pub fn foreign_command(&self) -> Option<&str> {
+        self.command.as_deref()
     }
 
     fn instance(&self) -> Result<String, SessionError> {

@@ -32,6 +32,23 @@ pub fn text(path: &Path) -> Result<&str, SessionError> {
     })
 }
 
+/// The files and directories that a command names by absolute paths; of one
+/// with a placeholder in it, the directory before that.
+#[must_use]
+pub fn named_paths(command: &str) -> Vec<PathBuf> {
+    let is_end = |c: char| c.is_whitespace() || "'\"`;|&<>()=".contains(c);
+    command
+        .split(is_end)
+        .filter(|word| word.starts_with('/'))
+        .map(|word| match word.split_once('%') {
+            Some((before, _)) => before.rsplit_once('/').map_or("", |(dir, _)| dir),
+            None => word,
+        })
+        .map(PathBuf::from)
+        .filter(|path| path.parent().is_some() && path.exists())
+        .collect()
+}
+
 /// A word of a `restore_command`: for the shell, and for PostgreSQL, to which
 /// a `%` is the beginning of a placeholder.
 #[must_use]
@@ -48,6 +65,15 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn a_command_names_what_it_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = dir.path().to_str().unwrap();
+        let command = format!("test -f {text} && gzip -dc <'{text}/%f.gz' >%p; cp /%f /none/x");
+        assert_eq!(named_paths(&command), [dir.path(), dir.path()]);
+        assert_eq!(named_paths("cp wal/%f %p"), [""; 0].map(PathBuf::from));
+    }
 
     #[test]
     fn words_survive_shell_and_postgresql() {

@@ -55,6 +55,12 @@ pub struct State {
     /// Whether PostgreSQL runs on it, or is going to.
     #[serde(default)]
     pub with_server: bool,
+    /// What the fence of its server is made of.
+    #[serde(default)]
+    pub fence: Option<String>,
+    /// The control group that its server is in.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
     /// When it began, in RFC 3339.
     pub since: String,
     /// A libpq connection string, once the server answers.
@@ -88,6 +94,8 @@ impl State {
             throw_away: false,
             made_target: false,
             with_server: false,
+            fence: None,
+            cgroup: None,
             since: OffsetDateTime::now_utc()
                 .truncate_to_second()
                 .format(&Rfc3339)

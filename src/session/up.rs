@@ -6,6 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
+
+use super::fence::{self, FenceLevel, Hazard};
 use super::job::{Account, Job, Live, Then};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
@@ -16,11 +19,12 @@ use super::recovery::Recovery;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, layers, metrics, status, target, wal_service};
+use super::{SessionError, Signals, down, hazards, layers, metrics, status, target, wal_service};
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
-use crate::server::{Replay, Server, Setting, StopMode};
+use crate::server::namespace::read_only_view;
+use crate::server::{Limits, Replay, Server, Setting, StopMode};
 
 /// What a session is to be.
 pub struct Up<'a> {
@@ -228,19 +232,10 @@ impl Up<'_> {
     where
         Self: 'u,
     {
-        let run_as = preparation.run_as.as_ref();
-        let archive = preparation
-            .recovery
-            .as_ref()
-            .and_then(Recovery::served_archive);
-        if let Some(archive) = archive {
-            let service =
-                wal_service::serve(&progress.place().wal_socket(), archive.clone(), run_as)?;
-            undo.push("the WAL archive's socket", move || {
-                service.stop();
-                Ok(())
-            });
-        }
+        serve_archive(preparation, progress, undo)?;
+        tell_level(&preparation.level);
+        progress.change(|state| state.fence = Some(preparation.level.to_string()))?;
+        let limits = self.limits(progress, undo)?;
         let patience = self.plan.postgres.stop_timeout;
         let mut started = |server: Server| {
             let pid = server.pid();
@@ -256,7 +251,8 @@ impl Up<'_> {
             })?;
             Ok(server)
         };
-        let outcome = preparation.start(self.plan, progress.place(), &mut started, self.signals)?;
+        let place = progress.place();
+        let outcome = preparation.start(self.plan, place, &limits, &mut started, self.signals)?;
         match outcome {
             Started::Running(replayed) => running.replayed = Some(replayed),
             Started::ShutDown => {
@@ -273,6 +269,16 @@ impl Up<'_> {
             state.conninfo = Some(server.conninfo());
             state.port = Some(server.config().port);
         })
+    }
+
+    /// The server's limits, with the control group that they may take.
+    fn limits(&self, progress: &Progress, undo: &mut Undo<'_>) -> Result<Limits, SessionError> {
+        let limits = fence::limits(self.plan, progress.place())?;
+        if let Some(cgroup) = limits.cgroup.clone() {
+            progress.change(|state| state.cgroup = Some(cgroup.clone()))?;
+            undo.push("the control group", move || fence::remove_cgroup(&cgroup));
+        }
+        Ok(limits)
     }
 
     /// Lets the job do its work, unless there is none left.
@@ -306,6 +312,10 @@ pub struct ServerPreview {
     pub recovery_target: Option<String>,
     /// What recovery could reach.
     pub recoverable: Option<String>,
+    /// What the fence would be made of.
+    pub level: FenceLevel,
+    /// What it has to stop.
+    pub hazards: Vec<Hazard>,
 }
 
 /// What `up` would start.
@@ -314,14 +324,58 @@ pub struct ServerPreview {
 /// What would keep the server from starting, as far as it can be seen before.
 pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
     let preparation = Preparation::new(plan, resolved)?;
-    let settings = preparation.preview(plan, &Place::of(&plan.target), &resolved.chain)?;
+    let image = layers::open_image(plan, &resolved.chain)?;
+    let conf = hazards::configuration(&image)?;
+    let settings = preparation.preview(plan, &Place::of(&plan.target), &image, &conf)?;
+    let hazards = hazards::find(&image, &conf, &preparation, plan, &settings)?;
     let recovery = preparation.recovery.as_ref();
     Ok(ServerPreview {
         settings,
         recovery_target: recovery.map(|recovery| recovery.target.to_string()),
         recoverable: recovery.map(|recovery| recovery.holds().to_string()),
         bin_dir: preparation.binaries.dir,
+        level: preparation.level,
+        hazards,
     })
+}
+
+/// Opens the archive's files for root's server, whose user may not be able to.
+fn serve_archive(
+    preparation: &Preparation,
+    progress: &Progress,
+    undo: &mut Undo<'_>,
+) -> Result<(), SessionError> {
+    let recovery = preparation.recovery.as_ref();
+    let archive = recovery
+        .filter(|_| geteuid().is_root())
+        .and_then(Recovery::served_archive);
+    let Some(archive) = archive else {
+        return Ok(());
+    };
+    // A server in namespaces could write by a descriptor that it has to read,
+    // if its user may.
+    let view = match preparation.level.is_namespace() {
+        true => Some(
+            read_only_view(archive.dir())
+                .map_err(|e| SessionError::io("make a read-only view of", archive.dir(), e))?,
+        ),
+        false => None,
+    };
+    let (socket, run_as) = (progress.place().wal_socket(), preparation.run_as.as_ref());
+    let service = wal_service::serve(&socket, archive.clone(), view, run_as)?;
+    undo.push("the WAL archive's socket", move || {
+        service.stop();
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Namespaces that were wanted and cannot be had are worth a warning.
+fn tell_level(level: &FenceLevel) {
+    match level {
+        FenceLevel::Settings { refused: Some(_) } => tracing::warn!("fence {level}"),
+        level => tracing::info!("fence {level}"),
+    }
 }
 
 fn stop(server: &SharedServer, patience: Duration, signals: &Signals) -> Result<(), SessionError> {

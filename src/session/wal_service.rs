@@ -18,7 +18,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,19 +83,27 @@ impl From<Failure> for io::Error {
 }
 
 /// Serves `archive` on a socket to root and to the server's user, without whom
-/// that is this process's.
+/// that is this process's. With a `view` of its directory, the files are opened
+/// in there.
 ///
 /// # Errors
 /// The socket cannot be made.
 pub fn serve(
     path: &Path,
     archive: WalArchive,
+    view: Option<OwnedFd>,
     user: Option<&OsUser>,
 ) -> Result<Service, SessionError> {
     let asker = user.map_or(geteuid(), |user| user.uid);
     let attend = move |client: &UnixStream| {
         check_peer(client, &[asker])?;
-        attend(client, &archive)
+        match &view {
+            Some(view) => {
+                let dir = format!("/proc/self/fd/{}", view.as_raw_fd());
+                attend(client, &archive, Path::new(&dir))
+            }
+            None => attend(client, &archive, archive.dir()),
+        }
     };
     let service = Service::start(path, "archive", attend)
         .map_err(|e| SessionError::io("serve the WAL archive on", path, e))?;
@@ -103,7 +111,7 @@ pub fn serve(
     Ok(service)
 }
 
-fn attend(client: &UnixStream, archive: &WalArchive) -> io::Result<()> {
+fn attend(client: &UnixStream, archive: &WalArchive, dir: &Path) -> io::Result<()> {
     let text = read_line(client, MAX_REQUEST, Instant::now() + CLIENT_TIME)?;
     let mut opened = None;
     let answer = match serde_json::from_slice(&text) {
@@ -111,7 +119,7 @@ fn attend(client: &UnixStream, archive: &WalArchive) -> io::Result<()> {
         Ok(Request::Names) => encode(archive.listed().map_err(Failure::from)),
         Ok(Request::Open(name)) => encode(
             archive
-                .open_for_another(&name)
+                .open_for_another(dir, &name)
                 .map(|file| opened = Some(file))
                 .map_err(Failure::from),
         ),
@@ -249,7 +257,7 @@ mod tests {
             let dir = fixtures::unpack_wal("pg15-chain");
             let direct = WalArchive::open(&fixtures::main_instance(&dir)).unwrap();
             let socket = dir.path().join("wal.sock");
-            let service = serve(&socket, direct.clone(), None).unwrap();
+            let service = serve(&socket, direct.clone(), None, None).unwrap();
             let served = archive_of_session(&socket).unwrap();
             Self {
                 dir,

@@ -101,6 +101,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::ServerStays { .. }
         | SessionError::Interrupted
         | SessionError::Extract { .. }
+        | SessionError::NotEnclosed { .. }
         | SessionError::Io { .. }
         | SessionError::BadState { .. } => CouldNotTell,
     })
@@ -207,7 +208,10 @@ fn of_complaint(reason: &str) -> Verdict {
 
 fn of_server(error: &ServerError, faults: &Counts) -> Option<Verdict> {
     Some(match error {
-        ServerError::ForcedSetting { .. } | ServerError::BadSetting { .. } => return None,
+        ServerError::ForcedSetting { .. }
+        | ServerError::FencedSetting { .. }
+        | ServerError::NothingToAllow { .. }
+        | ServerError::BadSetting { .. } => return None,
         ServerError::Died { status, log } => of_death(*status, &log.to_string(), faults),
         ServerError::Refused { log, source, .. } => of_text(&format!("{log}\n{source}"), faults),
         ServerError::NotReady { .. }
@@ -228,6 +232,7 @@ fn of_server(error: &ServerError, faults: &Counts) -> Option<Verdict> {
         | ServerError::Paused { .. }
         | ServerError::Interrupted
         | ServerError::NotFenced { .. }
+        | ServerError::NoNamespaces { .. }
         | ServerError::Control { .. }
         | ServerError::Unkillable { .. } => CouldNotTell,
     })

@@ -12,6 +12,7 @@
 pub mod fixture;
 pub mod postgres;
 pub mod process;
+pub mod production;
 pub mod recovery;
 pub mod sandbox;
 pub mod session;

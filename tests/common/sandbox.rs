@@ -95,6 +95,7 @@ impl Sandbox {
             top: String::new(),
             postgres: String::new(),
             settings: String::new(),
+            fence: String::new(),
         }
     }
 }
@@ -137,6 +138,7 @@ pub struct Profile<'a> {
     top: String,
     postgres: String,
     settings: String,
+    fence: String,
 }
 
 impl<'a> Profile<'a> {
@@ -149,6 +151,12 @@ impl<'a> Profile<'a> {
     /// Adds `key = value` to the section `[postgres]`.
     pub fn postgres(mut self, key: &str, value: &str) -> Self {
         writeln!(self.postgres, "{key} = {value}").unwrap();
+        self
+    }
+
+    /// Adds `key = value` to the section `[fence]`.
+    pub fn fence(mut self, key: &str, value: &str) -> Self {
+        writeln!(self.fence, "{key} = {value}").unwrap();
         self
     }
 
@@ -197,6 +205,7 @@ impl<'a> Profile<'a> {
             top,
             postgres,
             settings,
+            fence,
             ..
         } = self;
         let mut text = format!(
@@ -213,6 +222,9 @@ impl<'a> Profile<'a> {
         }
         if !settings.is_empty() {
             write!(text, "\n[postgres.settings]\n{settings}").unwrap();
+        }
+        if !fence.is_empty() {
+            write!(text, "\n[fence]\n{fence}").unwrap();
         }
         text
     }

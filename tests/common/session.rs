@@ -29,6 +29,8 @@ pub struct Ready {
     /// The `pbkfs` that owns the mount.
     pub pid: i32,
     pub server_pid: Option<i32>,
+    /// What the fence is made of.
+    pub fence: Option<String>,
 }
 
 impl Ready {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Form, WalArchive};
 use crate::pg::wal::segment::{backup_history_segment, history_timeline};
@@ -65,13 +65,13 @@ impl WalArchive {
         self.files.names()
     }
 
-    /// Opens a file of the archive for somebody who may not read the archive:
-    /// only one whose name is an archive's, and only a regular file right
+    /// Opens a file of the archive, in `dir`, by which its directory can be
+    /// known as well, for somebody who may not read the archive: only one whose name is an archive's, and only a regular file right
     /// there, so that nobody is given more than the instance's WAL.
     ///
     /// # Errors
     /// It is not there, cannot be opened, or is something else.
-    pub fn open_for_another(&self, name: &str) -> io::Result<File> {
+    pub fn open_for_another(&self, dir: &Path, name: &str) -> io::Result<File> {
         let is_ours = Form::of(name, self.size).is_some()
             || history_timeline(name).is_some()
             || backup_history_segment(name).is_some();
@@ -83,7 +83,7 @@ impl WalArchive {
             .read(true)
             // A fifo would keep us waiting for its writer.
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-            .open(self.dir.join(name))?;
+            .open(dir.join(name))?;
         match file.metadata()?.is_file() {
             true => Ok(file),
             false => refused("not a regular file"),

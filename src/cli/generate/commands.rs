@@ -72,13 +72,16 @@ const SAFETY: &[&str] = &[
     "A backup's own configuration points at production: its archive, its primary, its log \
      directory, even its data directory. pbkfs sets all of that aside with options on the \
      server's command line, which beat both configuration files and outlive ALTER SYSTEM. \
-     PostgreSQL listens on a Unix socket only, unless the profile sets listen_addresses. \
-     \"pbkfs plan\" lists every setting with the reason for it. Libraries to be preloaded that \
-     are not installed are left out.",
+     PostgreSQL listens on a Unix socket only. Libraries to be preloaded that are not installed \
+     are left out.",
     "What no setting stops is SQL that reaches out by itself: foreign data wrappers, dblink, \
-     COPY .. TO PROGRAM, functions in untrusted languages. Data that is in the backup (user \
-     mappings, for instance) can hold credentials of production. Where a clone runs such code, \
-     run it without a way to production, in a network namespace of its own for example.",
+     COPY .. TO PROGRAM, functions in untrusted languages. So the server runs in namespaces, \
+     where the host permits them: with a root directory that has programs, libraries and /etc \
+     to read and the clone to write, among processes of its own, and with a loopback device as \
+     its network. Where the host does not, up warns and goes on with settings only; \
+     fence.require = \"namespace\" makes that an error.",
+    "\"pbkfs plan\" lists every setting with the reason for it, and every hazard of the backup \
+     with what stops it.",
     "The catalog is never written, but for the lock named under FILES. Every write of the clone \
      goes to the diff.",
 ];

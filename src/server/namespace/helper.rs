@@ -1,0 +1,240 @@
+//! The process that makes the namespaces and stays beside the server. It has
+//! one thread only.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, raise, signal};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, alarm, fork, getegid, geteuid, getppid};
+
+use super::super::spawn::become_child;
+use super::super::user::OsUser;
+use super::root::in_step;
+use super::{Answer, Spec, root, system};
+
+/// How long a server has to end when its owner is gone, in seconds. An
+/// immediate shutdown gives its own children five.
+const ORPHAN_PATIENCE: u32 = 10;
+
+/// What the process inside says when the root is made.
+const MADE: &[u8] = b"made";
+
+/// The hidden subcommand: reads a [`Spec`] from standard input, sets all up,
+/// starts the server, and stays until it ends. Gives the exit code; a server
+/// that was killed by a signal is followed by the same one.
+///
+/// # Errors
+/// Standard input or output is of no use.
+pub fn run() -> io::Result<i32> {
+    let owner = getppid();
+    let watched = watched();
+    watched.thread_block()?;
+    let mut text = Vec::new();
+    io::stdin().read_to_end(&mut text)?;
+    let spec: Spec = serde_json::from_slice(&text)?;
+    let closed = system::close_inherited().map_err(in_step("close_range"));
+    let (init, user) = match closed.and_then(|()| enclose(&spec, owner)) {
+        Ok(inside) => inside,
+        Err(error) => {
+            say(&Answer::Refused(error.to_string()))?;
+            return Ok(0);
+        }
+    };
+    let Some((program, arguments)) = &spec.command else {
+        say(&Answer::Possible)?;
+        end(init);
+        return Ok(0);
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    // The log. The pipe on standard output is for the one answer.
+    command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
+    become_child(&mut command, user);
+    // SAFETY: one system call, which neither allocates nor locks.
+    unsafe {
+        command.pre_exec(|| Ok(prctl::set_no_new_privs()?));
+    }
+    let mut server = match command.spawn() {
+        Ok(server) => server,
+        Err(error) => {
+            end(init);
+            say(&Answer::Failed(error.to_string()))?;
+            return Ok(0);
+        }
+    };
+    say(&Answer::Started(server.id()))?;
+    let status = supervise(&mut server, &watched, owner, init);
+    end(init);
+    follow(status?)
+}
+
+/// The signals that are waited for: those that end a server or let it read its
+/// configuration, its end, and that patience is over.
+fn watched() -> SigSet {
+    SigSet::from_iter([
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGHUP,
+        Signal::SIGALRM,
+        Signal::SIGCHLD,
+    ])
+}
+
+fn say(answer: &Answer) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, answer)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+/// Makes the namespaces, and in them the process that is 1 there, which makes
+/// the root. Gives its pid, and the user to run the server as.
+fn enclose(spec: &Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
+    // In there the users may not be found any more.
+    let user = match &spec.user {
+        Some(name) => Some(OsUser::find(name).map_err(io::Error::other)?),
+        None => None,
+    };
+    let mut users = vec![OsUser::current().map_err(io::Error::other)?];
+    users.extend(user.clone());
+    umask(Mode::from_bits_truncate(0o022));
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
+    flags.set(CloneFlags::CLONE_NEWNET, spec.enclosure.private_network);
+    match geteuid().is_root() {
+        true => unshare(flags).map_err(in_step("unshare"))?,
+        false => unshare_as_user(flags)?,
+    }
+    // Another set of rights may have cleared it.
+    prctl::set_pdeathsig(Signal::SIGQUIT)?;
+    if getppid() != owner {
+        return Err(nix::Error::ESRCH.into());
+    }
+    let (mut ours, theirs) = UnixStream::pair()?;
+    // SAFETY: this process has one thread, so the child may do as it likes.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop(ours);
+            be_init(spec, user.as_ref(), &users, theirs)
+        }
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            let mut said = Vec::new();
+            ours.read_to_end(&mut said)?;
+            if said == MADE {
+                return Ok((child, user));
+            }
+            end(child);
+            let reason = String::from_utf8_lossy(&said).into_owned();
+            Err(io::Error::other(reason))
+        }
+    }
+}
+
+/// The same for an ordinary user, who may do it in a user namespace, and stays
+/// the same user there.
+fn unshare_as_user(flags: CloneFlags) -> io::Result<()> {
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(flags | CloneFlags::CLONE_NEWUSER).map_err(|errno| {
+        let step = match errno {
+            Errno::ENOSPC => "unshare, as an ordinary user (see user.max_user_namespaces)",
+            _ => "unshare, as an ordinary user",
+        };
+        in_step(step)(errno)
+    })?;
+    let map = || -> io::Result<()> {
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    };
+    map().map_err(in_step("map the user"))
+}
+
+/// Process 1 inside: makes the root, says so, and waits for whatever ends in
+/// here. When it ends, so does everything else inside.
+fn be_init(spec: &Spec, user: Option<&OsUser>, users: &[OsUser], mut outside: UnixStream) -> ! {
+    let made = || -> io::Result<()> {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        root::enter(&spec.enclosure, user, users)?;
+        if spec.enclosure.private_network {
+            system::raise_loopback().map_err(in_step("raise the loopback device"))?;
+        }
+        // It has rights in here that the server has not.
+        Ok(prctl::set_dumpable(false)?)
+    };
+    let said = match made() {
+        Ok(()) => outside.write_all(MADE),
+        Err(error) => outside.write_all(error.to_string().as_bytes()),
+    };
+    if said.is_err() {
+        std::process::exit(1);
+    }
+    drop(outside);
+    let ended = SigSet::from(Signal::SIGCHLD);
+    loop {
+        let _ = ended.wait();
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            if status == WaitStatus::StillAlive {
+                break;
+            }
+        }
+    }
+}
+
+/// Waits for the server's end, and passes on the signals that are meant for
+/// it. When the owner is gone, the kernel sends one too.
+fn supervise(
+    server: &mut Child,
+    watched: &SigSet,
+    owner: Pid,
+    init: Pid,
+) -> io::Result<ExitStatus> {
+    let number = i32::try_from(server.id()).map_err(io::Error::other)?;
+    loop {
+        match watched.wait()? {
+            Signal::SIGCHLD => {
+                if let Some(status) = server.try_wait()? {
+                    return Ok(status);
+                }
+            }
+            Signal::SIGALRM => kill(init, Signal::SIGKILL)?,
+            // Not waited for yet, so it still has its number.
+            signal => kill(Pid::from_raw(number), signal)?,
+        }
+        if getppid() != owner {
+            alarm::set(ORPHAN_PATIENCE);
+        }
+    }
+}
+
+/// Ends everything inside.
+fn end(init: Pid) {
+    // It is there until it is waited for.
+    let _ = kill(init, Signal::SIGKILL);
+    let _ = waitpid(init, None);
+}
+
+/// Ends as the server did.
+fn follow(status: ExitStatus) -> io::Result<i32> {
+    if let Some(code) = status.code() {
+        return Ok(code);
+    }
+    let number = status.signal().unwrap_or_default();
+    let cause = Signal::try_from(number)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // SAFETY: the default action runs no code of ours.
+    let _ = unsafe { signal(cause, SigHandler::SigDfl) };
+    SigSet::from(cause).thread_unblock()?;
+    raise(cause)?;
+    Ok(128 + number)
+}

@@ -1,0 +1,193 @@
+//! Namespaces around the server: files, processes, IPC and network of its own.
+//!
+//! Settings cannot stop SQL that reaches out by itself. So the server runs
+//! where there is nothing to reach: in a root directory made up of what it
+//! needs ([`root`]), among processes of its own, with a loopback device alone.
+//!
+//! A multi-threaded process cannot set that up between fork and exec. pbkfs
+//! starts itself a second time instead (the hidden subcommand [`SUBCOMMAND`],
+//! [`helper`]):
+//!
+//! ```text
+//! pbkfs
+//!  └─ pbkfs fence-exec     outside: waits for the server, passes signals on
+//!      ├─ pid 1 inside     made the root; reaps
+//!      └─ pid 2 inside     postgres
+//! ```
+//! It reads a [`Spec`] from its standard input and says one [`Answer`] on its
+//! standard output. Its exit status is that of the server.
+
+mod helper;
+mod root;
+mod system;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use helper::run as fence_exec;
+pub use root::shows as root_shows;
+pub use system::read_only_view;
+
+use super::error::ServerError;
+use super::limits::Limits;
+use super::spawn::{become_child, clean_environment, first_line};
+
+/// The hidden subcommand.
+const SUBCOMMAND: &str = "fence-exec";
+
+/// How long the helper may take. It needs some milliseconds, unless a file
+/// system that it looks at hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the server gets to see of the host. All paths are absolute.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enclosure {
+    /// The pbkfs program that is started as the helper.
+    pub program: PathBuf,
+    /// Files and directories that it may read.
+    pub show: Vec<PathBuf>,
+    /// Directories that it may write.
+    pub write: Vec<PathBuf>,
+    /// Where it finds an empty directory of its own, whatever the host has
+    /// there.
+    pub cover: Vec<PathBuf>,
+    /// Whether it has no network but a loopback device of its own.
+    pub private_network: bool,
+}
+
+/// What the helper is told.
+#[derive(Debug, Serialize, Deserialize)]
+struct Spec {
+    enclosure: Enclosure,
+    /// Whom to run the server as, if that is not the helper's user.
+    user: Option<String>,
+    /// The server and its arguments. Without one, all is set up only to see
+    /// whether it can be.
+    command: Option<(PathBuf, Vec<String>)>,
+}
+
+/// What the helper says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// The server runs; its pid, as it is known outside.
+    Started(u32),
+    /// Everything could be set up.
+    Possible,
+    /// The host does not permit it.
+    Refused(String),
+    /// All was set up, but the server's program could not be run.
+    Failed(String),
+}
+
+impl Enclosure {
+    /// Whether this host permits it, tried out.
+    ///
+    /// # Errors
+    /// [`ServerError::NoNamespaces`] with the reason.
+    pub fn probe(&self) -> Result<(), ServerError> {
+        let spec = Spec {
+            enclosure: self.clone(),
+            user: None,
+            command: None,
+        };
+        let mut command = self.helper();
+        command.stderr(Stdio::null());
+        let (mut helper, answer) = self.ask(command, &spec)?;
+        // It ends by itself, or was killed.
+        let _ = helper.wait();
+        match answer {
+            Answer::Possible => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Starts `command` inside. Gives the helper and the pid of the server.
+    pub(super) fn start(
+        &self,
+        command: (PathBuf, Vec<String>),
+        user: Option<String>,
+        log: File,
+        limits: &Limits,
+    ) -> Result<(Child, u32), ServerError> {
+        let program = command.0.clone();
+        let spec = Spec {
+            enclosure: self.clone(),
+            user,
+            command: Some(command),
+        };
+        let mut helper = self.helper();
+        helper.stderr(log);
+        limits.apply(&mut helper);
+        match self.ask(helper, &spec)? {
+            (helper, Answer::Started(pid)) => Ok((helper, pid)),
+            (mut helper, answer) => {
+                let _ = helper.wait();
+                Err(match answer {
+                    Answer::Failed(reason) => ServerError::Spawn {
+                        program,
+                        source: io::Error::other(reason),
+                    },
+                    other => unexpected(other),
+                })
+            }
+        }
+    }
+
+    fn helper(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg0("pbkfs")
+            .arg(SUBCOMMAND)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        clean_environment(&mut command);
+        become_child(&mut command, None);
+        command
+    }
+
+    fn ask(&self, mut command: Command, spec: &Spec) -> Result<(Child, Answer), ServerError> {
+        let program = || self.program.clone();
+        let spawn = |source| ServerError::Spawn {
+            program: program(),
+            source,
+        };
+        let text = serde_json::to_vec(spec).map_err(|e| spawn(e.into()))?;
+        let mut helper = command.spawn().map_err(spawn)?;
+        let asked = || -> io::Result<Answer> {
+            let (stdin, stdout) = (helper.stdin.take(), helper.stdout.take());
+            let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            };
+            stdin.write_all(&text)?;
+            drop(stdin);
+            let line = first_line(stdout, PATIENCE, &|| false)?;
+            serde_json::from_str(&line).map_err(|_| io::Error::other("it ended without an answer"))
+        };
+        let mut asked = asked;
+        match asked() {
+            Ok(answer) => Ok((helper, answer)),
+            Err(source) => {
+                let _ = helper.kill();
+                let _ = helper.wait();
+                Err(spawn(source))
+            }
+        }
+    }
+}
+
+fn unexpected(answer: Answer) -> ServerError {
+    ServerError::NoNamespaces {
+        reason: match answer {
+            Answer::Refused(reason) | Answer::Failed(reason) => reason,
+            Answer::Started(_) | Answer::Possible => "the helper gave a wrong answer".to_owned(),
+        },
+    }
+}

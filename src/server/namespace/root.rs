@@ -1,0 +1,271 @@
+//! The root directory that the server sees: a file system in memory, into
+//! which what it needs is bound.
+//!
+//! Nothing else of the host is there, so nothing else can be changed, read or
+//! connected to: a socket's file on a read-only mount would still take
+//! connections, and absolute paths out of the WAL lead nowhere.
+
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{chdir, pivot_root};
+
+use super::super::user::OsUser;
+use super::{Enclosure, system};
+
+/// What every server gets to read, where the host has it: programs,
+/// libraries, their configuration, and Debian's dictionaries.
+const SYSTEM: [&str; 9] = [
+    "/bin",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/sbin",
+    "/usr",
+    "/var/cache/postgresql",
+];
+
+/// The devices that programs expect. None of them is of this host.
+const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+
+/// Where the new root is mounted at first: nothing that is bound into it comes
+/// from there, and it is on every Linux.
+const STAGE: &str = "/proc";
+
+/// Where the host's root is in the meantime.
+const HOST: &str = "/.host";
+
+const NONE: Option<&str> = None;
+
+/// Whether a server reads `path` anyway.
+#[must_use]
+pub fn shows(path: &Path) -> bool {
+    SYSTEM.iter().any(|dir| path.starts_with(dir))
+}
+
+/// What is in a directory of ours. The link of a tablespace is led into the
+/// mount, so little ever is; where more can be, it is the host's memory.
+const SMALL: &str = "size=4m";
+
+/// What lies at a path of the new root. At the same path, the later wins: a
+/// clone may stand where production stood.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// An empty directory of the server's.
+    Cover,
+    /// The host's, to read.
+    Show(PathBuf),
+    /// The host's, to write.
+    Write(PathBuf),
+}
+
+/// Makes the root of this mount namespace the server's. `user` owns what is
+/// covered; the server can look up the names of `users`.
+///
+/// # Errors
+/// What the system refused, with the step.
+pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> io::Result<()> {
+    let items = items(enclosure)?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(NONE, "/", NONE, private, NONE).map_err(in_step("make the mounts private"))?;
+    let root = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = format!("mode=0755,{SMALL}");
+    mount(
+        Some("pbkfs"),
+        STAGE,
+        Some("tmpfs"),
+        root,
+        Some(options.as_str()),
+    )
+    .map_err(in_step("mount a root directory"))?;
+    let host = Path::new(STAGE).join(HOST.trim_start_matches('/'));
+    make_dir(&host, 0o755)?;
+    pivot_root(STAGE, &host).map_err(in_step("change the root directory"))?;
+    chdir("/")?;
+
+    let proc_flags = root | MsFlags::MS_NOEXEC;
+    make_dir(Path::new("/proc"), 0o755)?;
+    mount(Some("proc"), "/proc", Some("proc"), proc_flags, NONE).map_err(in_step("mount /proc"))?;
+    for dir in ["/tmp", "/var/tmp", "/dev/shm"] {
+        let dir = Path::new(dir);
+        make_dir(dir, 0o755)?;
+        memory(dir, "mode=1777")?;
+    }
+    make_dir(Path::new("/run"), 0o755)?;
+    symlink("../run", "/var/run")?;
+    devices()?;
+    for (path, kind) in items {
+        match kind {
+            Kind::Show(source) => {
+                bind(&source, &path)?;
+                system::make_read_only(&path).map_err(in_step(path.display()))?;
+            }
+            Kind::Write(source) => bind(&source, &path)?,
+            Kind::Cover => cover(&path, user)?,
+        }
+    }
+    name_users(users)?;
+    umount2(HOST, MntFlags::MNT_DETACH).map_err(in_step("leave the host's files"))?;
+    fs::remove_dir(HOST)
+}
+
+/// Everything that is laid into the root, a directory before what is in it,
+/// with the sources' links resolved while they can be.
+fn items(enclosure: &Enclosure) -> io::Result<Vec<(PathBuf, Kind)>> {
+    let source = |path: &Path| path.canonicalize().map_err(in_step(path.display()));
+    let mut items = Vec::new();
+    for dir in SYSTEM.iter().map(Path::new).filter(|dir| dir.exists()) {
+        items.push((dir.to_owned(), Kind::Show(source(dir)?)));
+    }
+    for path in &enclosure.show {
+        items.push((path.clone(), Kind::Show(source(path)?)));
+    }
+    for path in &enclosure.write {
+        items.push((path.clone(), Kind::Write(source(path)?)));
+    }
+    for path in &enclosure.cover {
+        items.push((path.clone(), Kind::Cover));
+    }
+    items.sort();
+    Ok(items)
+}
+
+fn bind(source: &Path, path: &Path) -> io::Result<()> {
+    // Relative, so that it is sought below the host's root.
+    let source = Path::new(HOST).join(source.strip_prefix("/").unwrap_or(source));
+    if source.is_dir() {
+        make_dir(path, 0o755)?;
+    } else if !path.exists() {
+        make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
+        File::create(path).map_err(in_step(path.display()))?;
+    }
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(&source), path, NONE, flags, NONE).map_err(in_step(path.display()))
+}
+
+fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
+    match make_dir(path, 0o755) {
+        Ok(()) => {}
+        // In a directory that is shown, and not there; or behind a link.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    }
+    let owner = user.map_or_else(String::new, |user| {
+        format!(",uid={},gid={}", user.uid, user.gid)
+    });
+    memory(path, &format!("mode=0700,{SMALL}{owner}"))
+}
+
+fn memory(path: &Path, options: &str) -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("pbkfs"), path, Some("tmpfs"), flags, Some(options)).map_err(in_step(path.display()))
+}
+
+fn devices() -> io::Result<()> {
+    for name in DEVICES {
+        let path = Path::new("/dev").join(name);
+        // There need not be a terminal.
+        if Path::new(HOST).join("dev").join(name).exists() {
+            bind(&path, &path)?;
+        }
+    }
+    for (name, target) in [
+        ("fd", ""),
+        ("stdin", "/0"),
+        ("stdout", "/1"),
+        ("stderr", "/2"),
+    ] {
+        symlink(
+            format!("/proc/self/fd{target}"),
+            Path::new("/dev").join(name),
+        )?;
+    }
+    Ok(())
+}
+
+/// Whoever asks a directory service for users reaches none in here, and the
+/// `peer` method needs the names of those who connect.
+fn name_users(users: &[OsUser]) -> io::Result<()> {
+    const FILE: &str = "/etc/passwd";
+    const OURS: &str = "/.passwd";
+    let known = fs::read_to_string(FILE)?;
+    let Some(text) = with_users(&known, users) else {
+        return Ok(());
+    };
+    fs::write(OURS, text)?;
+    mount(Some(OURS), FILE, NONE, MsFlags::MS_BIND, NONE).map_err(in_step(FILE))
+}
+
+/// The text of `passwd` with those users that are not in it, if any are.
+fn with_users(known: &str, users: &[OsUser]) -> Option<String> {
+    let is_known = |user: &&OsUser| {
+        let mut names = known.lines().filter_map(|line| line.split(':').next());
+        names.any(|name| name == user.name)
+    };
+    let mut text = known.trim_end().to_owned();
+    for user in users.iter().filter(|user| !is_known(user)) {
+        text.push_str(&format!(
+            "\n{}:x:{}:{}::/:/bin/sh",
+            user.name, user.uid, user.gid
+        ));
+    }
+    text.push('\n');
+    (text.len() > known.trim_end().len() + 1).then_some(text)
+}
+
+/// Makes a directory and those above it, but none by way of a link: one in the
+/// clone's own files can lead anywhere, to the host as well.
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if path.ancestors().any(Path::is_symlink) {
+        return Err(in_step(path.display())(Errno::ENOTDIR));
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// An error with what failed.
+pub fn in_step<E: Into<io::Error>>(step: impl Display) -> impl FnOnce(E) -> io::Error {
+    move |error| {
+        let error = error.into();
+        io::Error::new(error.kind(), format!("{step}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_of_a_directory_service_get_a_line() {
+        let root = OsUser::find("root").unwrap();
+        let ann = OsUser {
+            name: "ann".to_owned(),
+            ..root.clone()
+        };
+        let known = "root:x:0:0:root:/root:/bin/sh\nannabel:x:7:7::/:/bin/sh\n";
+        assert_eq!(with_users(known, std::slice::from_ref(&root)), None);
+        let text = with_users(known, &[root, ann]).unwrap();
+        assert_eq!(text, format!("{known}ann:x:0:0::/:/bin/sh\n"));
+    }
+}

@@ -1,0 +1,83 @@
+//! The system calls that neither nix nor rustix has.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// Closes everything that this process was started with, but for its standard
+/// input, output and error: by the descriptor of a directory, any path of the
+/// host could be reached from within another root.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: nothing in this process has opened anything that it still needs.
+    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    check(result.into())
+}
+
+/// Makes a mount and all below it read-only, and lets no program in there
+/// have its file's owner's rights.
+pub fn make_read_only(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all-zero is a valid mount_attr, which is plain numbers.
+    let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attr.attr_set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
+    // SAFETY: the path and the structure outlive the call, and the size given
+    // is the structure's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw mut attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result)
+}
+
+/// A directory by which nothing in it can be changed, whatever the permissions
+/// of its files, nor by a descriptor that was opened there. For root only; it
+/// lasts as long as the descriptor.
+///
+/// # Errors
+/// The system's own.
+pub fn read_only_view(dir: &Path) -> io::Result<OwnedFd> {
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let view = open_tree(rustix::fs::CWD, dir, flags)?;
+    make_read_only(Path::new(&format!("/proc/self/fd/{}", view.as_raw_fd())))?;
+    Ok(view)
+}
+
+/// Brings this network namespace's loopback device up.
+pub fn raise_loopback() -> io::Result<()> {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: all-zero is a valid ifreq, which is plain numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    let flags = libc::IFF_UP | libc::IFF_RUNNING;
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap_or(libc::c_short::MAX);
+    // SAFETY: the descriptor is open, and the request outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
+    check(result.into())
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

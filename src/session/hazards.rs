@@ -1,0 +1,221 @@
+//! What of a backup could reach production, and what stops it: the part of
+//! `pbkfs plan` that is about the fence.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::SessionError;
+use super::fence::{FenceLevel, Hazard};
+use super::postgres::Preparation;
+use crate::image::{Image, NodeKind};
+use crate::profile::Plan;
+use crate::server::conf::{Disk, Source};
+use crate::server::{Conf, Owner, Setting};
+
+/// The catalog `pg_subscription`, whose file name is its oid (pg_subscription.h)
+/// until it is rewritten.
+const SUBSCRIPTIONS: &str = "global/6100";
+
+/// What SQL can do whatever the settings are, and what of the fence stops it.
+const ALWAYS: [(&str, Part); 3] = [
+    (
+        "foreign data wrappers, dblink, subscriptions and functions that connect elsewhere",
+        Part::Network,
+    ),
+    (
+        "COPY TO PROGRAM, lo_export and functions that write files or signal processes",
+        Part::Files,
+    ),
+    (
+        "CREATE TABLESPACE in the WAL that is replayed, at a path where production's files are",
+        Part::Files,
+    ),
+];
+
+/// A part of the fence that only namespaces give.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Files,
+    Network,
+}
+
+impl Part {
+    fn of(self, level: &FenceLevel) -> Option<String> {
+        let by = match (self, level) {
+            (Self::Files, FenceLevel::Namespace { .. }) => {
+                "a root directory and processes of its own"
+            }
+            (Self::Network, FenceLevel::Namespace { network: true }) => "a network of its own",
+            _ => return None,
+        };
+        Some(by.to_owned())
+    }
+}
+
+/// The hazards of a backup with that configuration, whose clone would be
+/// started with those settings.
+pub fn find(
+    image: &Image,
+    conf: &Conf,
+    preparation: &Preparation,
+    plan: &Plan,
+    settings: &[Setting],
+) -> Result<Vec<Hazard>, SessionError> {
+    let level = &preparation.level;
+    let mut hazards: Vec<Hazard> = settings
+        .iter()
+        .filter_map(|setting| of_setting(setting, settings, conf))
+        .collect();
+    hazards.extend(settings.iter().filter_map(|setting| {
+        let is_allowed = setting.owner == Owner::User && plan.fence.allow.contains(&setting.name);
+        is_allowed.then(|| Hazard {
+            hazard: format!("{} = '{}', by the profile", setting.name, setting.value),
+            stopped_by: Part::Network.of(level),
+        })
+    }));
+    for place in &preparation.production.tablespaces {
+        let mut by = "the mount shows its files".to_owned();
+        if level.is_namespace() {
+            by.push_str(", and an empty directory lies at that path");
+        }
+        hazards.push(Hazard {
+            hazard: format!("a tablespace at {}", place.display()),
+            stopped_by: Some(by),
+        });
+    }
+    if let Some(node) = image.find(Path::new(SUBSCRIPTIONS))
+        && image.len(node)? > 0
+    {
+        let name = "max_logical_replication_workers";
+        let is_off = settings.iter().any(|s| s.name == name && s.value == "0");
+        hazards.push(Hazard {
+            hazard: "subscriptions, which are or were in pg_subscription".to_owned(),
+            stopped_by: is_off.then(|| format!("{name} = '0'")),
+        });
+    }
+    if let Some(libraries) = conf
+        .get("shared_preload_libraries")
+        .filter(|l| !l.is_empty())
+    {
+        hazards.push(Hazard {
+            hazard: format!("background workers of the libraries '{libraries}'"),
+            stopped_by: Part::Network.of(level),
+        });
+    }
+    hazards.extend(ALWAYS.iter().map(|(hazard, part)| Hazard {
+        hazard: (*hazard).to_owned(),
+        stopped_by: part.of(level),
+    }));
+    Ok(hazards)
+}
+
+/// What the backup sets to something else than the fence, or the profile
+/// instead of the fence.
+fn of_setting(setting: &Setting, all: &[Setting], conf: &Conf) -> Option<Hazard> {
+    // The wanted recovery target comes after the empty one.
+    let last = all.iter().rfind(|other| other.name == setting.name);
+    if last != Some(setting) || setting.owner != Owner::Fence {
+        return None;
+    }
+    let backups = conf.get(&setting.name).filter(|value| !value.is_empty())?;
+    (backups != setting.value).then(|| Hazard {
+        hazard: format!("{} = '{backups}'", setting.name),
+        stopped_by: Some(format!("'{}': {}", setting.value, setting.reason)),
+    })
+}
+
+/// Reads a backup's configuration without a mount.
+pub fn configuration(image: &Image) -> Result<Conf, SessionError> {
+    Ok(Conf::read_from(&InImage(image), Path::new(""))?)
+}
+
+/// An image's files by relative paths; what is included by an absolute path is
+/// the host's.
+struct InImage<'a>(&'a Image);
+
+impl Source for InImage<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if path.is_absolute() {
+            return Disk.read(path);
+        }
+        let node = self.0.find(&plain(path)).ok_or(io::ErrorKind::NotFound)?;
+        let length = self.0.len(node).map_err(io::Error::other)?;
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        let read = self.0.read_at(node, 0, &mut bytes);
+        bytes.truncate(read.map_err(io::Error::other)?);
+        Ok(bytes)
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        if dir.is_absolute() {
+            return Disk.names(dir);
+        }
+        let node = self.0.find(&plain(dir)).ok_or(io::ErrorKind::NotFound)?;
+        if self.0.kind(node) != NodeKind::Directory {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let children = self.0.children(node);
+        Ok(children.map(|node| self.0.name(node).to_owned()).collect())
+    }
+}
+
+/// Without `.` and `..`, which an image does not know.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => {
+                plain.pop();
+            }
+            _ => {}
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(name: &str, value: &str, owner: Owner) -> Setting {
+        Setting {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            reason: "because",
+            owner,
+        }
+    }
+
+    #[test]
+    fn only_what_the_backup_sets_otherwise_is_a_hazard() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "archive_mode = on\nport = 5432\nssl = on\narchive_command = ''\n";
+        std::fs::write(dir.path().join("postgresql.conf"), text).unwrap();
+        let conf = Conf::read(dir.path()).unwrap();
+        let settings = [
+            setting("archive_mode", "off", Owner::Fence),
+            setting("archive_command", "", Owner::Fence),
+            setting("port", "5432", Owner::Fence),
+            setting("ssl", "off", Owner::Clone),
+            setting("archive_mode", "on", Owner::User),
+        ];
+        let of = |index: usize, all: &[Setting]| of_setting(&all[index], all, &conf);
+        let hazard = of(0, &settings[..4]).unwrap();
+        assert_eq!(hazard.hazard, "archive_mode = 'on'");
+        assert_eq!(hazard.stopped_by.as_deref(), Some("'off': because"));
+        for (index, all) in [(1, 4), (2, 4), (3, 4), (0, 5)] {
+            assert_eq!(of(index, &settings[..all]), None, "{index}");
+        }
+    }
+
+    #[test]
+    fn paths_of_includes_become_plain() {
+        assert_eq!(
+            plain(Path::new("./a/../conf.d/x")),
+            PathBuf::from("conf.d/x")
+        );
+        assert_eq!(plain(Path::new("../x")), PathBuf::from("x"));
+    }
+}

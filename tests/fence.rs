@@ -1,0 +1,806 @@
+//! The fence: a clone that is attacked from inside, as a superuser, beside the
+//! production server that its backup came from, and as the same user of the
+//! operating system, changes nothing outside. The same attacks succeed without
+//! the namespaces, so they are real.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use common::postgres::LIMIT;
+use common::process::is_alive;
+use common::production::{HOME, Production, shell};
+use common::sandbox::Profile;
+use common::syscalls::forbid_namespaces;
+use common::{
+    Clone, Listing, OsUser, PgTools, Running, Sandbox, assert_nothing_stays, eventually, refused,
+    run,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pbkfs::server::namespace::read_only_view;
+
+/// What every level that is less than wanted says.
+const SETTINGS_ONLY: &str = "settings only, as this host permits no namespaces";
+
+/// What is looked at for changes. Production itself writes to none of it while
+/// it is idle or serves pgbench; `victim` is there to be overwritten.
+const QUIET: [&str; 6] = [
+    "log",
+    "ts_fast",
+    "ts_empty",
+    "ts_new",
+    "victim",
+    "data/base/1",
+];
+
+/// Something that a clone could do to production.
+struct Attack {
+    name: &'static str,
+    /// In one session, as a superuser.
+    sql: String,
+    /// Whether production or its files show that it succeeded.
+    succeeded: Box<dyn Fn(&Production<'_>) -> bool>,
+}
+
+fn attack(
+    name: &'static str,
+    sql: impl Into<String>,
+    succeeded: impl Fn(&Production<'_>) -> bool + 'static,
+) -> Attack {
+    Attack {
+        name,
+        sql: sql.into(),
+        succeeded: Box::new(succeeded),
+    }
+}
+
+fn exists(name: &'static str) -> impl Fn(&Production<'_>) -> bool {
+    move |_| Path::new(HOME).join(name).exists()
+}
+
+fn has_table(name: &'static str) -> impl Fn(&Production<'_>) -> bool {
+    move |production| {
+        let sql = format!("select to_regclass('{name}') is not null");
+        production.psql(&sql) == "t"
+    }
+}
+
+/// The postmaster of production, whose pid any user can look up.
+fn postmaster() -> i32 {
+    let file = fs::read_to_string(Path::new(HOME).join("data/postmaster.pid")).unwrap();
+    file.lines().next().unwrap().parse().unwrap()
+}
+
+fn production_log() -> String {
+    let logs = fs::read_dir(Path::new(HOME).join("log")).unwrap().flatten();
+    logs.map(|entry| fs::read_to_string(entry.path()).unwrap_or_default())
+        .collect()
+}
+
+fn attacks(port: u16) -> Vec<Attack> {
+    let touch =
+        |path: &str| format!("copy (select 1) to program 'cat >/dev/null; touch {HOME}/{path}'");
+    let tcp = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
+    let socket = format!("host={HOME}/sock port={port} user=postgres dbname=postgres");
+    let dblink = |conninfo: &str, table: &str| {
+        format!(
+            "create extension if not exists dblink; \
+             select dblink_exec('{conninfo}', 'create table {table} ()')"
+        )
+    };
+    vec![
+        attack(
+            "a program writes into the data",
+            touch("data/evil"),
+            exists("data/evil"),
+        ),
+        attack(
+            "a program writes into the log",
+            touch("log/evil"),
+            exists("log/evil"),
+        ),
+        attack(
+            "a program writes into the tablespace",
+            touch("ts_fast/evil"),
+            exists("ts_fast/evil"),
+        ),
+        attack("dblink by TCP", dblink(&tcp, "by_tcp"), has_table("by_tcp")),
+        attack(
+            "dblink by the socket",
+            dblink(&socket, "by_socket"),
+            has_table("by_socket"),
+        ),
+        attack(
+            "postgres_fdw",
+            format!(
+                "create extension postgres_fdw; \
+                 create server production foreign data wrapper postgres_fdw \
+                   options (host '127.0.0.1', port '{port}', dbname 'postgres'); \
+                 create user mapping for postgres server production \
+                   options (user 'postgres', password_required 'false'); \
+                 create foreign table remote_proof (n int) server production \
+                   options (table_name 'proof'); \
+                 insert into remote_proof values (666)"
+            ),
+            |production| production.psql("select count(*) from proof where n = 666") == "1",
+        ),
+        attack(
+            "CREATE TABLESPACE at a live location",
+            format!("create tablespace evil location '{HOME}/ts_empty'"),
+            |_| {
+                fs::read_dir(Path::new(HOME).join("ts_empty"))
+                    .unwrap()
+                    .count()
+                    > 0
+            },
+        ),
+        attack(
+            "CREATE TABLESPACE where a tablespace lives",
+            format!("create tablespace evil2 location '{HOME}/ts_fast'"),
+            // PostgreSQL sees that there is one already, if it sees the place.
+            |_| false,
+        ),
+        attack(
+            "archiving",
+            "create table if not exists archived as select 1; select pg_switch_wal(); \
+             create table archived2 as select 1; select pg_switch_wal(); select pg_sleep(2)",
+            |_| {
+                let archive = fs::read_dir(Path::new(HOME).join("canary")).unwrap();
+                let mut names = archive.map(|entry| entry.unwrap().file_name());
+                names.any(|name| name.to_string_lossy().starts_with("clone-"))
+            },
+        ),
+        attack(
+            "lo_export",
+            format!(
+                "select lo_from_bytea(4242, 'evil'); select lo_export(4242, '{HOME}/victim/file')"
+            ),
+            |_| fs::read_to_string(Path::new(HOME).join("victim/file")).unwrap() == "evil",
+        ),
+        attack(
+            "a signal to the postmaster",
+            format!(
+                "copy (select 1) to program 'cat >/dev/null; kill -HUP {}'",
+                postmaster()
+            ),
+            |_| production_log().contains("received SIGHUP"),
+        ),
+    ]
+}
+
+/// A production that trusts whoever connects, with places to attack.
+fn production<'a>(pg: &'a PgTools, sandbox: &Sandbox, backup: &str) -> Production<'a> {
+    let production = Production::start(pg, sandbox, backup);
+    shell(&format!(
+        "cd {HOME}
+         printf 'local all all trust\\nhost all all 127.0.0.1/32 trust\\n' > data/pg_hba.conf
+         mkdir ts_empty ts_new; chown postgres: ts_empty ts_new; chmod 700 ts_empty ts_new
+         mkdir victim; printf production > victim/file; chown -R postgres: victim"
+    ));
+    production.psql("select pg_reload_conf()");
+    production.psql("create table proof (n int)");
+    production.psql("create database bench");
+    pg.run(
+        "pgbench",
+        &["-iq", &format!("{} dbname=bench", production.conninfo)],
+    )
+    .expect_ok();
+    // What was said so far is not to be taken for a later SIGHUP's.
+    shell(&format!(
+        "cd {HOME}/log && for log in *; do : > \"$log\"; done"
+    ));
+    production
+}
+
+fn user_who_attacks(pg: &PgTools, conninfo: &str, attacks: &[Attack]) {
+    for attack in attacks {
+        // Whether it looks from inside as if it had worked says nothing.
+        let output = pg.try_psql(conninfo, "postgres", &attack.sql);
+        println!("{}: {}", attack.name, output.stderr.trim());
+    }
+}
+
+/// Turns archiving on from inside, as far as SQL can, and starts the clone anew.
+fn archive_from_inside<'a>(pg: &PgTools, clone: &Clone<'a>) -> common::Ready {
+    let ready = clone.up();
+    for sql in [
+        "alter system set archive_mode = 'on'".to_owned(),
+        format!("alter system set archive_command = 'cp %p {HOME}/canary/clone-%f'"),
+    ] {
+        pg.psql(ready.conninfo(), "postgres", &sql);
+    }
+    clone.down();
+    clone.up()
+}
+
+/// Production's own archive grows while pgbench runs; by as many files as it
+/// says.
+fn archived(production: &Production<'_>) -> usize {
+    let count = production.psql("select archived_count from pg_stat_archiver");
+    count.parse().unwrap()
+}
+
+fn archive_files() -> usize {
+    fs::read_dir(Path::new(HOME).join("canary"))
+        .unwrap()
+        .count()
+}
+
+fn attack_from_inside(user: OsUser) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-hazards", user);
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let backup = sandbox.fixture.newest();
+    let production = production(&pg, &sandbox, &backup);
+    let before = production.at_rest(&QUIET);
+    let bench = format!("{} dbname=bench", production.conninfo);
+    let mut load = pg.command("pgbench");
+    load.args([
+        "--no-vacuum",
+        "--client=2",
+        "--rate=100",
+        "--time=600",
+        &bench,
+    ]);
+    let mut load = Running::spawn(&mut load);
+    let own_archive = archive_files() - archived(&production);
+
+    let clone = sandbox
+        .profile(&backup)
+        .fence("require", "\"namespace\"")
+        .write();
+    let ready = archive_from_inside(&pg, &clone);
+    assert!(
+        ready.fence.as_deref().unwrap().starts_with("namespace"),
+        "{:?}",
+        ready.fence
+    );
+    let attacks = attacks(production.port);
+    user_who_attacks(&pg, ready.conninfo(), &attacks);
+    for attack in &attacks {
+        assert!(!(attack.succeeded)(&production), "{}", attack.name);
+    }
+    // The clone works all the same, also in parallel.
+    let parallel = "set force_parallel_mode = on; select count(*) > 0 from pg_class";
+    assert!(
+        pg.psql(ready.conninfo(), "postgres", parallel)
+            .ends_with('t')
+    );
+    assert!(!load.has_ended(), "pgbench ran to the end of the attacks");
+    // As if its time were over.
+    load.signal(Signal::SIGALRM);
+    let output = load.wait(LIMIT);
+    assert!(!output.stderr.contains("error"), "{output}");
+    let said = output.expect_ok();
+    assert!(said.contains("number of failed transactions: 0 "), "{said}");
+    clone.down();
+    assert_nothing_stays(&sandbox);
+
+    for (path, listing) in &before {
+        listing.assert_unchanged(path);
+    }
+    eventually("the archive has only what production says", LIMIT, || {
+        archive_files() == own_archive + archived(&production)
+    });
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+    drop(production);
+}
+
+#[test]
+fn root_runs_a_clone_that_cannot_touch_production() {
+    attack_from_inside(OsUser::root());
+}
+
+#[test]
+fn an_ordinary_user_runs_a_clone_that_cannot_touch_production() {
+    attack_from_inside(OsUser::postgres());
+}
+
+/// A profile with nothing but settings, of which it takes two back.
+fn unfenced<'a>(sandbox: &'a Sandbox, backup: &str) -> Profile<'a> {
+    sandbox
+        .profile_named("unfenced", backup)
+        .fence("level", "\"settings\"")
+        .fence("allow", "[\"archive_mode\", \"archive_command\"]")
+        .setting("archive_mode", "on")
+        .setting("archive_command", &format!("cp %p {HOME}/canary/clone-%f"))
+}
+
+#[test]
+fn without_the_fence_the_same_attacks_succeed() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-hazards", OsUser::root());
+    let backup = sandbox.fixture.newest();
+    let production = production(&pg, &sandbox, &backup);
+    let clone = unfenced(&sandbox, &backup).write();
+    let plan = clone.pbkfs("plan", &[]).expect_ok();
+    assert!(
+        plan.contains("OPEN: archive_mode = 'on', by the profile"),
+        "{plan}"
+    );
+    assert!(plan.contains("OPEN: COPY TO PROGRAM"), "{plan}");
+    let ready = clone.up();
+    let fence = ready.fence.as_deref().unwrap();
+    assert!(
+        fence.starts_with("settings only, as fence.level says"),
+        "{fence}"
+    );
+    let attacks = attacks(production.port);
+    user_who_attacks(&pg, ready.conninfo(), &attacks);
+    let failed: Vec<_> = attacks
+        .iter()
+        .filter(|attack| !(attack.succeeded)(&production))
+        .map(|attack| attack.name)
+        .collect();
+    assert_eq!(failed, ["CREATE TABLESPACE where a tablespace lives"]);
+    clone.down();
+}
+
+/// Production goes on after the backup, and makes a tablespace; its WAL goes
+/// into the catalog's archive.
+fn production_with_a_new_tablespace<'a>(
+    pg: &'a PgTools,
+    sandbox: &Sandbox,
+    backup: &str,
+) -> Production<'a> {
+    let archive = sandbox.fixture.wal("");
+    fs::create_dir_all(&archive).unwrap();
+    sandbox.fixture.owner.own(&archive);
+    // By a link, so that no process of production's names the sandbox.
+    let command = format!("cp %p {HOME}/wal/%f");
+    let production = Production::archiving(pg, sandbox, backup, &command);
+    symlink(&archive, Path::new(HOME).join("wal")).unwrap();
+    shell(&format!(
+        "cd {HOME} && mkdir ts_live && chown postgres: ts_live && chmod 700 ts_live"
+    ));
+    production.psql(&format!(
+        "create tablespace live_space location '{HOME}/ts_live'"
+    ));
+    production
+        .psql("create table precious tablespace live_space as select generate_series(1, 500) as n");
+    production.psql("checkpoint");
+    production.psql("select pg_switch_wal()");
+    production.psql("create table after_it ()");
+    production.psql("select pg_switch_wal()");
+    // PostgreSQL made it 0700, and does so again when it replays the record.
+    shell(&format!("chmod 750 {HOME}/ts_live"));
+    eventually("the WAL is archived", LIMIT, || {
+        production.psql(
+            "select last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1) \
+             or archived_count >= 2 from pg_stat_archiver",
+        ) == "t"
+    });
+    production
+}
+
+#[test]
+fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
+    let pg = common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let sandbox = Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-hazards", user);
+        let backup = sandbox.fixture.newest();
+        let production = production_with_a_new_tablespace(&pg, &sandbox, &backup);
+        let before = production.at_rest(&["ts_live"]);
+        let clone = sandbox.profile(&backup).write();
+        let ready = clone.up_with(&["--set", "recovery.target=latest"]);
+        let count = "select count(*) from precious";
+        assert_eq!(pg.psql(ready.conninfo(), "postgres", count), "500");
+        // Of the catalog, it sees the archive and nothing else.
+        let look = |dir: &Path| {
+            let sql = format!(
+                "copy (select 1) to program 'cat >/dev/null; ls -A {} | grep -q .'",
+                dir.display()
+            );
+            let output = pg.try_psql(ready.conninfo(), "postgres", &sql);
+            output.status.success()
+        };
+        // For root's, the session opens what it needs.
+        assert_eq!(
+            look(&sandbox.fixture.wal("")),
+            sandbox.user != OsUser::root()
+        );
+        assert!(!look(&sandbox.fixture.backup_dir(&backup)));
+        pg.psql(
+            ready.conninfo(),
+            "postgres",
+            "update precious set n = -n; checkpoint",
+        );
+        // A crash replays what came after the last checkpoint, and a start that
+        // knows the place only from the log.
+        clone.down();
+        let ready = clone.up();
+        let changed = "select count(*) from precious where n < 0";
+        assert_eq!(pg.psql(ready.conninfo(), "postgres", changed), "500");
+        clone.down();
+        assert_nothing_stays(&sandbox);
+        for (path, listing) in &before {
+            listing.assert_unchanged(path);
+        }
+        assert_eq!(production.psql(count), "500");
+        assert_eq!(production.psql(changed), "0");
+
+        // Without the fence, PostgreSQL is at the live directory. The mount
+        // leads what is written into it elsewhere all the same.
+        let clone = sandbox
+            .profile_named("unfenced", &backup)
+            .fence("level", "\"settings\"")
+            .write();
+        clone.up_with(&["--set", "recovery.target=latest"]);
+        clone.down();
+        let (path, listing) = &before[0];
+        assert_ne!(&Listing::of(path), listing, "the attack is not real");
+    }
+}
+
+/// `pbkfs` where nobody may make namespaces, run by the sandbox's user.
+fn forbidden(clone: &Clone<'_>, subcommand: &str, arguments: &[&str]) -> Command {
+    let plain = clone.command(subcommand, arguments);
+    let user = &clone.sandbox.user;
+    let mut command = OsUser::root().command("setpriv");
+    command
+        .args([
+            "--clear-groups",
+            "--reuid",
+            &user.name,
+            "--regid",
+            &user.gid.to_string(),
+        ])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .current_dir(clone.sandbox.dir());
+    for (name, value) in plain.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    forbid_namespaces(&mut command);
+    command
+}
+
+#[test]
+fn a_host_without_namespaces_gives_settings_only_and_says_so() {
+    let pg = common::require_everything();
+    for (user, step) in [
+        (OsUser::root(), "unshare: "),
+        (OsUser::postgres(), "unshare, as an ordinary user: "),
+    ] {
+        let sandbox = Sandbox::new("pg15-debian", user);
+        let clone = sandbox.profile("latest").write();
+        let plan = run(&mut forbidden(&clone, "plan", &[]), LIMIT).expect_ok();
+        assert!(
+            plan.contains(SETTINGS_ONLY) && plan.contains("OPEN: "),
+            "{plan}"
+        );
+        let up = run(&mut forbidden(&clone, "up", &["--detach", "--json"]), LIMIT);
+        assert!(up.status.success(), "{up}");
+        for said in ["WARN", SETTINGS_ONLY, step, "Operation not permitted"] {
+            assert!(up.stderr.contains(said), "{said}: {up}");
+        }
+        let ready: serde_json::Value = serde_json::from_str(&up.stdout).unwrap();
+        let fence = ready["fence"].as_str().unwrap();
+        assert!(fence.starts_with(SETTINGS_ONLY), "{fence}");
+        assert_eq!(clone.status()[0]["fence"], fence);
+        let conninfo = ready["conninfo"].as_str().unwrap();
+        assert_eq!(pg.psql(conninfo, "postgres", "show archive_mode"), "off");
+        clone.down();
+
+        let required = ["--detach", "--set", "fence.require=namespace"];
+        let output = run(&mut forbidden(&clone, "up", &required), LIMIT);
+        refused(&output, 7, "this host permits no namespaces");
+        refused(&output, 7, step);
+        assert_nothing_stays(&sandbox);
+        let plan = run(
+            &mut forbidden(&clone, "plan", &["--set", "fence.require=namespace"]),
+            LIMIT,
+        );
+        assert_eq!(plan.code(), Some(7), "{plan}");
+    }
+}
+
+#[test]
+fn plan_tells_each_hazard_and_what_stops_it() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-hazards");
+    let clone = sandbox.profile("latest").write();
+    let plan = clone.pbkfs("plan", &["--json"]).expect_ok();
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    assert!(
+        plan["fence"].as_str().unwrap().starts_with("namespace: "),
+        "{plan}"
+    );
+    let hazards = plan["hazards"].as_array().unwrap();
+    for (hazard, by) in [
+        ("archive_command = 'cp %p ", "'': the clone must not write"),
+        ("archive_mode = 'on'", "'off'"),
+        ("primary_conninfo = ", "''"),
+        ("external_pid_file = ", "''"),
+        ("listen_addresses = '*'", "''"),
+        (
+            "a tablespace at /srv/fixture/pg15-hazards/ts_fast",
+            "the mount shows its files",
+        ),
+        ("subscriptions", "max_logical_replication_workers"),
+        (
+            "background workers of the libraries 'pg_stat_statements'",
+            "network",
+        ),
+        (
+            "COPY TO PROGRAM",
+            "a root directory and processes of its own",
+        ),
+    ] {
+        let found = hazards
+            .iter()
+            .find(|found| found["hazard"].as_str().unwrap().starts_with(hazard));
+        let found = found.unwrap_or_else(|| panic!("{hazard}: {plan:#}"));
+        assert!(
+            found["stopped_by"].as_str().unwrap().contains(by),
+            "{found}"
+        );
+    }
+    assert!(
+        hazards.iter().all(|hazard| !hazard["stopped_by"].is_null()),
+        "{plan:#}"
+    );
+}
+
+#[test]
+fn the_hosts_network_is_there_only_if_asked_for() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let listen = |profile: Profile<'_>| -> common::Output {
+        let clone = profile.setting("listen_addresses", "127.0.0.1").write();
+        clone.pbkfs("up", &["--detach"])
+    };
+    let output = listen(sandbox.profile("latest"));
+    refused(&output, 2, "fence.network");
+    let output = listen(sandbox.profile("latest").fence("network", "\"host\""));
+    refused(&output, 2, "fence.allow = [\"listen_addresses\"]");
+
+    let clone = sandbox
+        .profile("latest")
+        .fence("network", "\"host\"")
+        .fence("allow", "[\"listen_addresses\"]")
+        .setting("listen_addresses", "127.0.0.1")
+        .write();
+    let ready = clone.up();
+    let fence = ready.fence.as_deref().unwrap();
+    assert!(fence.ends_with("the network is the host's"), "{fence}");
+    pg.psql(
+        ready.conninfo(),
+        "postgres",
+        "alter role postgres password 'secret'",
+    );
+    let port = ready.port.unwrap();
+    let tcp = format!("host=127.0.0.1 port={port} user=postgres password=secret");
+    assert_eq!(pg.psql(&tcp, "postgres", "select 1"), "1");
+    clone.down();
+    let output = clone.pbkfs("up", &["--set", "fence.require=namespace"]);
+    refused(&output, 2, "fence.network = \"host\"");
+}
+
+#[test]
+fn what_beats_the_settings_is_told() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    let ready = clone.up();
+    for sql in [
+        "alter role postgres set log_error_verbosity = 'terse'",
+        "create role other",
+        "alter role other in database postgres set log_error_verbosity = 'verbose'",
+    ] {
+        pg.psql(ready.conninfo(), "postgres", sql);
+    }
+    clone.down();
+    let up = clone.pbkfs("up", &["--detach"]);
+    assert!(up.status.success(), "{up}");
+    for said in [
+        "log_error_verbosity is 'terse' in this session (user)",
+        "log_error_verbosity is set to 'terse' for role postgres in every database",
+        "log_error_verbosity is set to 'verbose' for role other in database postgres",
+    ] {
+        assert!(up.stderr.contains(said), "{said}: {up}");
+    }
+    clone.down();
+}
+
+#[test]
+fn the_server_takes_no_more_of_the_host_than_it_may() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox
+        .profile("latest")
+        .fence("nice", "7")
+        .fence("ionice", "\"idle\"")
+        .fence("memory", "\"1GB\"")
+        .write();
+    for level in ["fence.level=auto", "fence.level=settings"] {
+        let up = clone.pbkfs("up", &["--detach", "--json", "--set", level]);
+        assert!(up.status.success(), "{up}");
+        let ready: serde_json::Value = serde_json::from_str(&up.stdout).unwrap();
+        let pid = ready["server_pid"].to_string();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let after_name = stat.rsplit_once(") ").unwrap().1;
+        assert_eq!(after_name.split(' ').nth(16), Some("7"), "{stat}");
+        let mut ionice = OsUser::root().command("ionice");
+        assert_eq!(
+            run(ionice.args(["-p", &pid]), LIMIT).expect_ok().trim(),
+            "idle"
+        );
+        // Not every host has version 2 of the control groups to give.
+        let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let warned = up
+            .stderr
+            .contains("fence.memory and fence.cpus do not limit the server");
+        assert_ne!(own.contains("/pbkfs-clone-"), warned, "{own}\n{up}");
+        clone.down();
+        if warned {
+            let arguments = ["--set", level, "--set", "fence.require=namespace"];
+            let code = if level.ends_with("auto") { 7 } else { 2 };
+            refused(&clone.pbkfs("up", &arguments), code, "fence.");
+        }
+    }
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_socket_directory_that_others_use_is_an_open_door() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let shared = sandbox.path("shared");
+    fs::create_dir(&shared).unwrap();
+    OsUser::postgres().own(&shared);
+    let clone = sandbox
+        .profile("latest")
+        .postgres("socket_dir", &format!("{shared:?}"))
+        .write();
+    let required = ["--detach", "--set", "fence.require=namespace"];
+    clone.pbkfs("up", &required).expect_ok();
+    clone.down();
+    let _other = UnixListener::bind(shared.join(".s.PGSQL.1")).unwrap();
+    refused(&clone.pbkfs("up", &required), 7, ".s.PGSQL.1");
+    let up = clone.pbkfs("up", &["--detach"]);
+    assert!(
+        up.status.success() && up.stderr.contains(".s.PGSQL.1"),
+        "{up}"
+    );
+    clone.down();
+}
+
+#[test]
+fn what_is_exposed_can_be_read_but_not_written() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let shown = sandbox.path("shown");
+    fs::create_dir(&shown).unwrap();
+    fs::write(shown.join("file"), "content").unwrap();
+    OsUser::postgres().own(&shown);
+    let hidden = sandbox.fixture.catalog.clone();
+    let clone = sandbox
+        .profile("latest")
+        .fence("expose", &format!("[{shown:?}]"))
+        .write();
+    let ready = clone.up();
+    let program = |command: String| {
+        let sql = format!("copy (select 1) to program 'cat >/dev/null; {command}'");
+        pg.try_psql(ready.conninfo(), "postgres", &sql)
+    };
+    assert!(
+        program(format!("grep -q content {}/file", shown.display()))
+            .status
+            .success()
+    );
+    let write = program(format!("touch {}/new", shown.display()));
+    assert!(
+        !write.status.success() && !shown.join("new").exists(),
+        "{write}"
+    );
+    // Nothing of the catalog is there: this backup needs no WAL from it.
+    let list = program(format!("ls -A {} | grep -q .", hidden.display()));
+    assert!(!list.status.success(), "{list}");
+    clone.down();
+}
+
+/// A link that SQL puts into the clone's files leads nowhere, when a tablespace
+/// behind it has to be given a place at the next start.
+#[test]
+fn a_link_in_the_clone_leads_the_set_up_nowhere() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let outside = sandbox.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let clone = sandbox.profile("latest").write();
+    let (target, victim) = (clone.target.display(), outside.join("made"));
+    let (running, ready) = clone.up_in_foreground();
+    let sql = |sql: &str| pg.psql(ready.conninfo(), "postgres", sql);
+    sql(&format!(
+        "copy (select 1) to program 'cat >/dev/null; cd {target} && mkdir trap && mkdir -m 700 trap/made'"
+    ));
+    sql("checkpoint");
+    sql(&format!(
+        "create tablespace trapped location '{target}/trap/made'"
+    ));
+    // While the server is up, its root has no name for the host's.
+    let link = format!("/.host{}", outside.display());
+    sql(&format!(
+        "copy (select 1) to program 'cat >/dev/null; cd {target} && rm -r trap && ln -s {link} trap'"
+    ));
+    // Names are made durable every five seconds.
+    thread::sleep(Duration::from_secs(8));
+    kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
+    let _ = running.wait_or_kill(LIMIT);
+    // It may start or not; it is what is outside that matters.
+    let up = clone.pbkfs("up", &["--detach"]);
+    println!("{up}");
+    assert!(!victim.exists(), "{up}");
+    clone.pbkfs("down", &[]);
+}
+
+/// What root's session opens for its server cannot be written by the server's
+/// user, even if it owns the file.
+#[test]
+fn a_descriptor_of_a_read_only_view_cannot_be_made_writable() {
+    common::require_root();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "content").unwrap();
+    let reopen = |dir: &Path| {
+        let file = fs::File::open(dir.join("file")).unwrap();
+        let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::File::options().write(true).open(again)
+    };
+    assert!(reopen(dir.path()).is_ok(), "the attack is not real");
+    let view = read_only_view(dir.path()).unwrap();
+    let error = reopen(Path::new(&format!("/proc/self/fd/{}", view.as_raw_fd()))).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+}
+
+/// The process beside the server is its only tie to pbkfs: it may not be the
+/// end of that.
+#[test]
+fn the_server_goes_with_the_process_beside_it() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    let (running, ready) = clone.up_in_foreground();
+    let server = ready.server_pid.unwrap();
+    let stat = fs::read_to_string(format!("/proc/{server}/stat")).unwrap();
+    let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap();
+    let parent: i32 = parent.parse().unwrap();
+    assert_ne!(parent, ready.pid);
+    kill(Pid::from_raw(parent), Signal::SIGKILL).unwrap();
+    let output = running.wait(LIMIT);
+    assert_eq!(output.code(), Some(7), "{output}");
+    assert!(!is_alive(server));
+    assert_nothing_stays(&sandbox);
+}
+
+/// Links on the way to the clone lead there in the server's root, too.
+#[test]
+fn the_target_may_stand_behind_a_link() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let (real, link): (PathBuf, PathBuf) = (sandbox.path("real"), sandbox.path("link"));
+    fs::create_dir(&real).unwrap();
+    symlink(&real, &link).unwrap();
+    let clone = sandbox
+        .profile("latest")
+        .target_at(link.join("clone"))
+        .write();
+    let ready = clone.up();
+    assert!(ready.fence.unwrap().starts_with("namespace"));
+    let conninfo = ready.conninfo.unwrap();
+    assert_eq!(pg.psql(&conninfo, "postgres", "select 1"), "1");
+    clone.pbkfs("down", &[]).expect_ok();
+}
