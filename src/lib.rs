@@ -6,15 +6,19 @@
 //! pg <- catalog <- chain <- image <- overlay -> diff
 //!                                    fuse -> overlay
 //!                                    session -> server, and all below it
-//!                                    cli -> session, profile
-//! causes, which everything may use
+//!                                    verify, extract -> session
+//!                                    cli -> verify, extract, session, profile
+//! causes, atomic_file and exposition, which everything may use
 //! ```
 
+mod atomic_file;
 pub mod catalog;
 mod causes;
 pub mod chain;
 pub mod cli;
 pub mod diff;
+mod exposition;
+pub mod extract;
 pub mod fuse;
 pub mod image;
 pub mod overlay;
@@ -22,3 +26,4 @@ pub mod pg;
 pub mod profile;
 pub mod server;
 pub mod session;
+pub mod verify;

@@ -132,6 +132,10 @@ fn links_between_the_texts_lead_somewhere() {
         "examples/writable/README.md",
         "examples/several/README.md",
         "examples/steps/README.md",
+        "examples/cron/README.md",
+        "examples/systemd/README.md",
+        "examples/kubernetes/README.md",
+        "examples/monitoring/README.md",
         "postgres/README.md",
         "tests/REQUIREMENTS.md",
     ];

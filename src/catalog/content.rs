@@ -8,9 +8,11 @@
 //! backslash is a backslash, the first `"` ends a value, and every number is
 //! a quoted string. The lines are in no order.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::backup::{Backup, CompressAlg};
@@ -142,6 +144,19 @@ impl FileEntry<'_> {
     #[must_use]
     pub fn is_directory(&self) -> bool {
         self.mode & S_IFMT == S_IFDIR
+    }
+
+    /// Where its bytes are stored, if the backup stores them.
+    #[must_use]
+    pub fn stored_in(&self, backup: &Backup) -> PathBuf {
+        let path = OsStr::from_bytes(self.path);
+        match self.external_dir_num {
+            0 => backup.file_path(path),
+            number => backup
+                .dir
+                .join(format!("external_directories/externaldir{number}"))
+                .join(path),
+        }
     }
 }
 

@@ -14,6 +14,7 @@
 //! pg_probackup's pg_probackup.h and data.c.
 
 mod build;
+mod stamp;
 
 use std::fs::File;
 use std::io;
@@ -25,9 +26,10 @@ use libdeflater::DecompressionError;
 use super::backup::{Backup, ProgramVersion};
 use super::codec;
 use super::content::FileEntry;
-use crate::pg::{BlockNumber, SEGMENT_BLOCKS};
+use crate::pg::{BlockNumber, Lsn, SEGMENT_BLOCKS};
 
 use build::{Builder, Window};
+pub use stamp::PageStamp;
 
 /// From this version on there is a header map, and records are not padded.
 pub(super) const HEADER_MAP_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
@@ -156,43 +158,27 @@ impl PageIndex {
     /// If the file's part of the map cannot be read, is damaged, or
     /// contradicts itself or the content list.
     pub fn from_header_map(map: &File, entry: &FileEntry<'_>) -> Result<Self, PageIndexError> {
-        if entry.n_headers > SEGMENT_BLOCKS {
-            return Err(PageIndexError::TooManyPages(entry.n_headers));
-        }
-        let offset = entry.hdr_off;
-        let expected = (entry.n_headers as usize + 1) * MAP_ENTRY;
-        // A stream of incompressible bytes is little longer than they are;
-        // a length far beyond that is not worth allocating.
-        let stream_length = entry.hdr_size as usize;
-        if stream_length > expected * 2 + 1024 {
-            return Err(PageIndexError::MapLength {
-                offset,
-                found: stream_length,
-                expected,
-            });
-        }
-        let mut stream = vec![0; stream_length];
-        map.read_exact_at(&mut stream, offset)
-            .map_err(|source| PageIndexError::Read { offset, source })?;
-        let mut bytes = vec![0; expected];
-        let found = codec::inflate(&stream, &mut bytes)
-            .map_err(|source| PageIndexError::Deflate { offset, source })?;
-        if found != expected {
-            return Err(PageIndexError::MapLength {
-                offset,
-                found,
-                expected,
-            });
-        }
-        let computed = crc32c::crc32c(&bytes);
-        if computed != entry.hdr_crc {
-            return Err(PageIndexError::MapChecksum {
-                offset,
-                recorded: entry.hdr_crc,
-                computed,
-            });
-        }
-        Self::from_map_entries(&bytes, entry.size)
+        Self::from_map_entries(&read_map(map, entry)?, entry.size)
+    }
+
+    /// What an open `page_header_map` says of each page of a file, in the
+    /// order in which they are stored.
+    ///
+    /// # Errors
+    /// As [`PageIndex::from_header_map`].
+    pub fn stamps(map: &File, entry: &FileEntry<'_>) -> Result<Vec<PageStamp>, PageIndexError> {
+        let bytes = read_map(map, entry)?;
+        let (entries, _) = bytes.as_chunks::<MAP_ENTRY>();
+        let stamp = |entry: &[u8; MAP_ENTRY]| {
+            let [a, b, c, d, e, f, g, h, ..] = *entry;
+            PageStamp {
+                lsn: Lsn(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
+                checksum: u16::from_le_bytes([entry[16], entry[17]]),
+            }
+        };
+        // The last entry stands for the end of the file.
+        let pages = entries.len().saturating_sub(1);
+        Ok(entries.iter().take(pages).map(stamp).collect())
     }
 
     fn from_map_entries(bytes: &[u8], file_length: i64) -> Result<Self, PageIndexError> {
@@ -341,6 +327,47 @@ impl PageIndex {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.runs) + size_of_val(&*self.positions)
     }
+}
+
+/// A file's part of the header map, inflated and checked.
+fn read_map(map: &File, entry: &FileEntry<'_>) -> Result<Vec<u8>, PageIndexError> {
+    if entry.n_headers > SEGMENT_BLOCKS {
+        return Err(PageIndexError::TooManyPages(entry.n_headers));
+    }
+    let offset = entry.hdr_off;
+    let expected = (entry.n_headers as usize + 1) * MAP_ENTRY;
+    // A stream of incompressible bytes is little longer than they are;
+    // a length far beyond that is not worth allocating.
+    let stream_length = entry.hdr_size as usize;
+    if stream_length > expected * 2 + 1024 {
+        return Err(PageIndexError::MapLength {
+            offset,
+            found: stream_length,
+            expected,
+        });
+    }
+    let mut stream = vec![0; stream_length];
+    map.read_exact_at(&mut stream, offset)
+        .map_err(|source| PageIndexError::Read { offset, source })?;
+    let mut bytes = vec![0; expected];
+    let found = codec::inflate(&stream, &mut bytes)
+        .map_err(|source| PageIndexError::Deflate { offset, source })?;
+    if found != expected {
+        return Err(PageIndexError::MapLength {
+            offset,
+            found,
+            expected,
+        });
+    }
+    let computed = crc32c::crc32c(&bytes);
+    if computed != entry.hdr_crc {
+        return Err(PageIndexError::MapChecksum {
+            offset,
+            recorded: entry.hdr_crc,
+            computed,
+        });
+    }
+    Ok(bytes)
 }
 
 fn split_header(header: [u8; RECORD_HEADER]) -> (i32, i32) {

@@ -16,6 +16,8 @@ use crate::session::SessionError;
 pub enum Code {
     /// Done.
     Done = 0,
+    /// Verification found the backup bad.
+    Bad = 1,
     /// Usage or profile.
     Usage = 2,
     /// Could not tell, or operation failed: I/O, no space, timeout.
@@ -41,6 +43,7 @@ impl Code {
     pub fn from_number(number: i32) -> Option<Self> {
         let all = [
             Self::Done,
+            Self::Bad,
             Self::Usage,
             Self::Failed,
             Self::Backup,
@@ -76,7 +79,8 @@ impl Code {
             | SessionError::TargetParentMissing { .. }
             | SessionError::Io { .. }
             | SessionError::BadState { .. }
-            | SessionError::MountGone { .. } => Self::Failed,
+            | SessionError::MountGone { .. }
+            | SessionError::Extract { .. } => Self::Failed,
             SessionError::Diff(e) => of_diff(e),
             SessionError::Overlay(e) => of_overlay(e),
             SessionError::RecoveredElsewhere { .. }

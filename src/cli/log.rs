@@ -73,7 +73,7 @@ pub fn init(verbosity: Verbosity, plan: Option<&LogPlan>) {
     };
     let colour = verbosity.colour && matches!(sink, Sink::Stderr) && wants_colour();
     let subscriber = tracing_subscriber::registry()
-        .with(filter(&verbosity, plan))
+        .with(filter(&verbosity, plan, &sink))
         .with(layer(sink, format, colour));
     // Set already only if a test runs several commands in one process.
     let _ = subscriber.try_init();
@@ -97,8 +97,9 @@ pub fn span(command: &'static str, target: Option<&Path>) -> EnteredSpan {
     span.entered()
 }
 
-fn filter(verbosity: &Verbosity, plan: Option<&LogPlan>) -> EnvFilter {
-    let level = match (verbosity.quiet, verbosity.verbose, plan) {
+fn filter(verbosity: &Verbosity, plan: Option<&LogPlan>, sink: &Sink) -> EnvFilter {
+    let is_quiet = verbosity.quiet || verbosity.is_job && matches!(sink, Sink::Stderr);
+    let level = match (is_quiet && verbosity.verbose == 0, verbosity.verbose, plan) {
         (true, _, _) => "error",
         (_, 0, plan) => plan.map_or("info", |plan| plan.level.as_str()),
         (_, 1, _) => "debug",

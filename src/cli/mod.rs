@@ -7,15 +7,18 @@ mod common;
 mod diff;
 mod down;
 mod exit;
+mod extract;
 mod generate;
 mod list;
 mod log;
 mod mount;
 mod plan;
+mod progress;
 mod status;
 mod stay;
 mod unmount;
 mod up;
+mod verify;
 mod wal;
 mod wal_get;
 
@@ -81,9 +84,24 @@ pub struct Verbosity {
     /// Whether a terminal may get colours
     #[arg(skip = true)]
     colour: bool,
+    /// Whether standard error gets errors only
+    #[arg(skip)]
+    is_job: bool,
 }
 
 impl Verbosity {
+    /// Whether more is to be told than usual.
+    fn is_verbose(&self) -> bool {
+        self.verbose > 0
+    }
+
+    /// The same, for a one-shot job: what comes to standard error is mailed by
+    /// cron, so that is errors only, unless more was asked for.
+    fn for_job(mut self) -> Self {
+        self.is_job = true;
+        self
+    }
+
     /// The same, for an output that will not stay a terminal.
     fn without_colour(mut self) -> Self {
         self.colour = false;
@@ -102,6 +120,8 @@ enum Command {
     Unmount(unmount::UnmountArgs),
     Cleanup(cleanup::CleanupArgs),
     List(list::ListArgs),
+    Verify(verify::VerifyArgs),
+    Extract(extract::ExtractArgs),
     Generate(generate::GenerateArgs),
     Wal(wal::WalArgs),
     WalGet(wal_get::WalGetArgs),
@@ -145,6 +165,8 @@ pub fn main() -> ExitCode {
         Command::Unmount(args) => unmount::run(&args, cli.verbosity),
         Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),
         Command::List(args) => list::run(&args, cli.verbosity),
+        Command::Verify(args) => verify::run(&args, cli.verbosity),
+        Command::Extract(args) => extract::run(&args, cli.verbosity),
         Command::Generate(args) => generate::run(&args, cli.verbosity),
         Command::Wal(args) => wal::run(&args, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::profile::Plan;
-use crate::session::{Place, Ready, SessionError, Signals, Up};
+use crate::session::{Job, Live, Place, Ready, SessionError, Signals, Up};
 
 /// The session to stay with.
 pub struct Stay<'a> {
@@ -53,15 +53,29 @@ pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
         signals: &signals,
         detached: stay.background,
     };
-    up.run(&mut |ready, place| {
-        print(ready, stay.json);
-        if stay.background
-            && let Err(error) = leave_the_terminal(place)
-        {
-            tracing::warn!("cannot log to {}: {error}", place.log().display());
-        }
+    up.run(&mut Watch {
+        json: stay.json,
+        background: stay.background,
     })?;
     Ok(Code::Done)
+}
+
+/// Tells that the clone is ready, and waits for its end.
+struct Watch {
+    json: bool,
+    background: bool,
+}
+
+impl Job for Watch {
+    fn ready(&mut self, live: &Live<'_>) -> Result<(), SessionError> {
+        print(&live.told(), self.json);
+        if self.background
+            && let Err(error) = leave_the_terminal(live.place())
+        {
+            tracing::warn!("cannot log to {}: {error}", live.place().log().display());
+        }
+        live.wait()
+    }
 }
 
 fn print(ready: &Ready, json: bool) {
@@ -76,7 +90,7 @@ fn print(ready: &Ready, json: bool) {
 
 /// The clone's files and the catalog's count against the same limit, and the
 /// usual soft limit of 1024 is small for a database.
-fn raise_file_limit() {
+pub fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -1,14 +1,15 @@
 //! Why an image, or a part of it, cannot be shown.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::NodeId;
 use crate::catalog::BackupId;
 use crate::catalog::codec::CodecError;
 use crate::catalog::content::ContentError;
-use crate::catalog::page_index::{PageIndexError, RecordError};
+use crate::catalog::page_index::{PageIndexError, PageStamp, RecordError};
 use crate::pg::BlockNumber;
+use crate::pg::control::ControlFileError;
 
 /// Why an image, or a part of it, cannot be shown. `path` is always the path
 /// inside PGDATA, `backup` the member of the chain that is at fault.
@@ -126,9 +127,95 @@ pub enum ImageError {
         /// The backup.
         backup: BackupId,
     },
+    /// A stored file has more bytes than recorded. Reading does not mind;
+    /// verification does.
+    #[error(
+        "the stored file of {path} in backup {backup} is too long: it has {found} bytes, \
+         {expected} were recorded"
+    )]
+    Long {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// Bytes recorded.
+        expected: u64,
+        /// Bytes found.
+        found: u64,
+    },
+    /// A stored file is not the one that was written. Reading does not look;
+    /// verification does.
+    #[error(
+        "the stored file of {path} in backup {backup} is damaged: the content list records \
+         checksum {recorded:08X}, it has {computed:08X}"
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// As the content list has it.
+        recorded: u32,
+        /// As the bytes give it.
+        computed: u32,
+    },
+    /// The cluster's control file does not make sense.
+    #[error("{path} in backup {backup} cannot be used")]
+    Control {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// Why.
+        #[source]
+        source: ControlFileError,
+    },
     /// A stored page is damaged.
     #[error(transparent)]
     Page(Box<BadPage>),
+}
+
+impl ImageError {
+    /// The file inside PGDATA that it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::EmptyChain | Self::Content { .. } | Self::NotAFile { .. } => None,
+            Self::Cfs { path, .. }
+            | Self::Misplaced { path, .. }
+            | Self::KindChanged { path, .. }
+            | Self::NotInParent { path, .. }
+            | Self::Stored { path, .. }
+            | Self::Short { path, .. }
+            | Self::Long { path, .. }
+            | Self::Index { path, .. }
+            | Self::TruncationMarker { path, .. }
+            | Self::Checksum { path, .. }
+            | Self::Control { path, .. } => Some(path),
+            Self::Page(page) => Some(&page.path),
+        }
+    }
+
+    /// The backup that is at fault.
+    #[must_use]
+    pub fn backup(&self) -> Option<&BackupId> {
+        match self {
+            Self::EmptyChain | Self::NotAFile { .. } => None,
+            Self::Content { backup, .. }
+            | Self::Cfs { backup, .. }
+            | Self::Misplaced { backup, .. }
+            | Self::KindChanged { backup, .. }
+            | Self::NotInParent { backup, .. }
+            | Self::Stored { backup, .. }
+            | Self::Short { backup, .. }
+            | Self::Long { backup, .. }
+            | Self::Index { backup, .. }
+            | Self::TruncationMarker { backup, .. }
+            | Self::Checksum { backup, .. }
+            | Self::Control { backup, .. } => Some(backup),
+            Self::Page(page) => Some(&page.backup),
+        }
+    }
 }
 
 /// A stored page that is not what was backed up.
@@ -166,5 +253,17 @@ pub enum PageFault {
         stored: u16,
         /// As its content and place give it.
         computed: u16,
+    },
+    /// It decodes, but is not the page that was backed up. Reading does not
+    /// look; verification does.
+    #[error(
+        "page_header_map records LSN {} and checksum {:04X}, the page has {} and {:04X}",
+        recorded.lsn, recorded.checksum, found.lsn, found.checksum
+    )]
+    Stamp {
+        /// As the header map has it.
+        recorded: PageStamp,
+        /// As the page gives it.
+        found: PageStamp,
     },
 }

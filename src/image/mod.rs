@@ -9,6 +9,8 @@
 //! tree      the target's content list -> directories, files, symbolic links
 //! segment   a data file's pages: which layer has which block
 //! read      blocks -> stored records -> decoded and checked pages
+//! check     everything that can be checked of a file, for verification
+//! crc       the checksum of a stored file
 //! stored    the files of the catalog, and files that are stored whole
 //! ```
 //! The rules are those of `restore_chain`, `restore_data_file` and
@@ -27,13 +29,16 @@ use crate::catalog::{Backup, TablespaceMapping};
 use crate::chain::Chain;
 
 mod cache;
+mod check;
 mod counters;
+mod crc;
 mod error;
 mod read;
 mod segment;
 mod stored;
 mod tree;
 
+pub use check::{CheckItem, CheckSink, Checked};
 pub use counters::{Counter, ImageCounters};
 pub use error::{BadPage, ImageError, PageFault};
 pub use tree::{NodeId, NodeKind};

@@ -11,7 +11,7 @@ use crate::pg::page::{self, Page, PageVerdict};
 use crate::pg::{BLOCK_SIZE, BlockNumber};
 
 /// Stored bytes that are read at once.
-const CHUNK: u64 = 1 << 20;
+pub(super) const CHUNK: u64 = 1 << 20;
 
 thread_local! {
     /// Stored bytes on their way to be decoded.
@@ -119,7 +119,7 @@ impl Image {
     }
 
     #[cold]
-    fn bad_page(
+    pub(super) fn bad_page(
         &self,
         part: &Part,
         block: BlockNumber,

@@ -30,6 +30,13 @@ pub(super) struct Part {
     pub(super) index: PageIndex,
 }
 
+/// Consecutive records of a part, and the blocks that they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) records: Range<u32>,
+    pub(super) block: u32,
+}
+
 /// Consecutive blocks that one part gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
@@ -96,6 +103,19 @@ impl SegmentMap {
         })
     }
 
+    /// The parts, each with what it gives to the file, in the order in which
+    /// it is stored.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&Part, Vec<Given>)> + '_ {
+        (0..).zip(&self.parts).map(|(number, part)| {
+            let of_part = self.runs.iter().filter(|run| run.part == number);
+            let given = of_part.map(|run| Given {
+                records: run.first..run.first + run.count,
+                block: run.block,
+            });
+            (part, given.collect())
+        })
+    }
+
     fn memory_bytes(&self) -> usize {
         let indexes: usize = self
             .parts
@@ -124,7 +144,7 @@ impl Image {
         Ok(segment)
     }
 
-    fn build_segment(&self, node: NodeId) -> Result<SegmentMap, ImageError> {
+    pub(super) fn build_segment(&self, node: NodeId) -> Result<SegmentMap, ImageError> {
         let wanted = self.file_entry(node)?;
         let segno = RelationFile::parse(display_path(&wanted)).map_or(wanted.segno, |r| r.segno);
         let mut merger = Merger::new(wanted.n_blocks);

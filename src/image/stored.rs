@@ -34,7 +34,7 @@ impl Image {
             return Ok(file);
         }
         let Layered { backup, entry } = self.layered(layer, entry);
-        let path = backup.file_path(OsStr::from_bytes(entry.path));
+        let path = entry.stored_in(backup);
         let stored_error = |source| self.stored_error(layer, &entry, path.clone(), source);
         let file = File::open(&path).map_err(stored_error)?;
         let found = file.metadata().map_err(stored_error)?.len();
@@ -74,7 +74,7 @@ impl Image {
         let file = self.open_entry(layer, entry)?;
         let metadata = file.metadata().map_err(|source| {
             let Layered { backup, entry } = self.layered(layer, entry);
-            let path = backup.file_path(OsStr::from_bytes(entry.path));
+            let path = entry.stored_in(backup);
             self.stored_error(layer, &entry, path, source)
         })?;
         Ok(metadata.len())
@@ -112,7 +112,7 @@ impl Image {
             if source.kind() == io::ErrorKind::UnexpectedEof {
                 return self.short_error(layer, &entry, length);
             }
-            let path = backup.file_path(OsStr::from_bytes(entry.path));
+            let path = entry.stored_in(backup);
             self.stored_error(layer, &entry, path, source)
         })
     }
@@ -122,10 +122,16 @@ impl Image {
     /// The target's line decides. If it says "unchanged", so does the first
     /// older one that has bytes or is empty; each of them must have a line.
     fn whole_source(&self, node: NodeId) -> Result<Option<(usize, usize)>, ImageError> {
-        let wanted = self.file_entry(node)?;
+        self.whole_source_of(&self.file_entry(node)?)
+    }
+
+    pub(super) fn whole_source_of(
+        &self,
+        wanted: &FileEntry<'_>,
+    ) -> Result<Option<(usize, usize)>, ImageError> {
         for (number, layer) in self.layers.iter().enumerate().rev() {
-            let Some(index) = layer.list.find(wanted.path, 0) else {
-                return Err(self.not_in_parent(number, &wanted));
+            let Some(index) = layer.list.find(wanted.path, wanted.external_dir_num) else {
+                return Err(self.not_in_parent(number, wanted));
             };
             let entry = layer.list.entry(index);
             self.check_kind(number, &entry, false)?;
@@ -135,7 +141,7 @@ impl Image {
                 _ => return Ok(Some((number, index))),
             }
         }
-        Err(self.not_in_parent(0, &wanted))
+        Err(self.not_in_parent(0, wanted))
     }
 
     /// Refuses an entry of another kind than the target's, and CFS files.
@@ -174,7 +180,7 @@ impl Image {
         }
     }
 
-    fn stored_error(
+    pub(super) fn stored_error(
         &self,
         layer: usize,
         entry: &FileEntry<'_>,

@@ -82,9 +82,10 @@ impl<L: Lower> Overlay<L> {
     }
 
     /// What is done every few seconds: names, the space of files that were
-    /// cut or removed, blocks that can be kept as a small difference, and that copies of base files were written to. Of
-    /// writes past the overlay, `msync` of a mapping among them, nothing is
-    /// heard but the file's new time.
+    /// cut or removed, blocks that can be kept as a small difference, and that
+    /// copies of base files were written to. Of writes past the overlay,
+    /// `msync` of a mapping among them, nothing is heard but the file's new
+    /// time.
     ///
     /// # Errors
     /// The diff's own; a later call tries again.

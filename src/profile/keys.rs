@@ -28,10 +28,13 @@ pub enum Kind {
     Number,
     /// A boolean, if it looks like one.
     Flag,
-    /// Its parts between commas.
-    List,
     /// A whole table of names and values.
     Table,
+    /// A list of names, in text separated by commas; a boolean where the key
+    /// takes one, too.
+    List,
+    /// Several tables, `[[..]]` in a file; text cannot set them.
+    Tables,
 }
 
 /// One key.
@@ -392,6 +395,130 @@ pub const KEYS: &[Key] = &[
         default: Default::Value("normal"),
         help: "Whether the disks serve the server like everybody, or when nobody else wants them",
         example: "\"idle\"",
+    },
+    Key {
+        path: "verify.backup",
+        kind: Kind::Text,
+        values: "\"latest\", a backup id, \"oldest-unverified\" or \"all\"",
+        default: Default::Derived("the profile's backup"),
+        help: "Which backups pbkfs verify proves; \"oldest-unverified\" is the one whose last \
+               verification is longest ago, so that many nights get through a catalog",
+        example: "\"oldest-unverified\"",
+    },
+    Key {
+        path: "verify.pages",
+        kind: Kind::Flag,
+        values: "true or false",
+        default: Default::Value("true"),
+        help: "Read every page and file that a restore would read: decoding, page checksums, \
+               page headers and stored checksums",
+        example: "false",
+    },
+    Key {
+        path: "verify.start",
+        kind: Kind::Flag,
+        values: "true or false",
+        default: Default::Value("true"),
+        help: "Start PostgreSQL on it, recover to the target and have it answer; the checks below \
+               need that",
+        example: "false",
+    },
+    Key {
+        path: "verify.amcheck",
+        kind: Kind::List,
+        values: "true, false or a list of databases",
+        default: Default::Value("false"),
+        help: "Compare tables and indexes with pg_amcheck, in all databases or in these",
+        example: "[\"shop\"]",
+    },
+    Key {
+        path: "verify.dump",
+        kind: Kind::List,
+        values: "true, false or a list of databases",
+        default: Default::Value("false"),
+        help: "Read everything with pg_dump, of all databases or of these",
+        example: "[\"shop\"]",
+    },
+    Key {
+        path: "verify.dump_dir",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Derived("nowhere: what is read is thrown away"),
+        help: "Where the dumps are kept, each as DATABASE.dump in pg_dump's custom format",
+        example: "\"/srv/dumps/main\"",
+    },
+    Key {
+        path: "verify.sql",
+        kind: Kind::Tables,
+        values: "[[verify.sql]] sections with name, database, query, expect and timeout",
+        default: Default::Derived("none"),
+        help: "Queries, and what each has to answer: text as psql -At prints it, a condition on \
+               a number (\"> 0\") or on how old a time is (\"age < 1 day\"); without expect, \
+               an answer is enough",
+        example: "[{ name = \"orders\", database = \"shop\", query = \"select max(at) from orders\", expect = \"age < 1 day\" }]",
+    },
+    Key {
+        path: "verify.command",
+        kind: Kind::Tables,
+        values: "[[verify.command]] sections with name, run and timeout",
+        default: Default::Derived("none"),
+        help: "Commands for the shell, run as PostgreSQL's user with PGHOST, PGPORT, PGUSER, \
+               PGDATABASE and PGDATA set; one that fails has found the backup bad, one that \
+               exits with 3 could not tell",
+        example: "[{ name = \"own\", run = \"/usr/local/bin/check-shop\" }]",
+    },
+    Key {
+        path: "verify.check_timeout",
+        kind: Kind::Integer,
+        values: "seconds",
+        default: Default::Derived("what verify.timeout leaves"),
+        help: "How long each check may take; a section of verify.sql or verify.command may set \
+               its own timeout",
+        example: "3600",
+    },
+    Key {
+        path: "verify.timeout",
+        kind: Kind::Integer,
+        values: "seconds",
+        default: Default::Value("86400"),
+        help: "How long all that is done about one backup may take; out of time is \"could not \
+               tell\"",
+        example: "14400",
+    },
+    Key {
+        path: "verify.state_dir",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Derived(
+            "/var/lib/pbkfs for root, else $XDG_STATE_HOME/pbkfs or ~/.local/state/pbkfs",
+        ),
+        help: "Where the history of verifications is kept",
+        example: "\"/var/lib/pbkfs\"",
+    },
+    Key {
+        path: "verify.prometheus",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Derived("none"),
+        help: "The file that gets the result for node_exporter's textfile collector",
+        example: "\"/var/lib/prometheus/node-exporter/pbkfs_main.prom\"",
+    },
+    Key {
+        path: "verify.html",
+        kind: Kind::Path,
+        values: "path",
+        default: Default::Derived("none"),
+        help: "The file that gets the result as one HTML page, with the profile's history",
+        example: "\"/var/www/reports/main.html\"",
+    },
+    Key {
+        path: "verify.ping",
+        kind: Kind::Text,
+        values: "URL",
+        default: Default::Derived("none"),
+        help: "Asked for at URL/start when a verification begins, and at URL/EXIT-CODE when it \
+               ends, with the end of the report; what becomes of that changes no verdict",
+        example: "\"https://hc-ping.com/3c1169a0-7b4d-4cbb-8ff5-4f7a1d3f0f5e\"",
     },
     Key {
         path: "log.level",

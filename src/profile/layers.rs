@@ -267,24 +267,30 @@ impl Assignment {
                 .text
                 .parse()
                 .map_or_else(|_| text(), toml::Value::Boolean),
-            Some(Kind::Number) => match self.text.parse::<f64>() {
-                Ok(_) if self.text.parse::<i64>().is_err() => self
-                    .text
-                    .parse()
-                    .map_or_else(|_| text(), toml::Value::Float),
-                _ => self
-                    .text
-                    .parse()
-                    .map_or_else(|_| text(), toml::Value::Integer),
-            },
-            Some(Kind::List) => {
-                let items = self.text.split(',').map(str::trim);
-                let items = items.filter(|item| !item.is_empty());
-                toml::Value::Array(items.map(|item| item.to_owned().into()).collect())
+            Some(Kind::Number) => {
+                let integer = self.text.parse().map(toml::Value::Integer);
+                let float = || self.text.parse().map(toml::Value::Float);
+                integer.or_else(|_| float()).unwrap_or_else(|_| text())
             }
-            Some(Kind::Text | Kind::Path | Kind::Table) | None => text(),
+            Some(Kind::List) => match self.text.parse() {
+                Ok(flag) => toml::Value::Boolean(flag),
+                Err(_) => names(&self.text),
+            },
+            Some(Kind::Text | Kind::Path | Kind::Table | Kind::Tables) | None => text(),
         }
     }
+}
+
+fn names(text: &str) -> toml::Value {
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    toml::Value::Array(
+        names
+            .map(|name| toml::Value::String(name.to_owned()))
+            .collect(),
+    )
 }
 
 /// `PBKFS_POSTGRES__PORT=5433` sets `postgres.port`.

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod raw;
 pub mod recovery;
 pub mod values;
+pub mod verify;
 
 pub use error::ProfileError;
 pub use fence::{FencePlan, FenceProfile, IoNice, Level, Network, Require};
@@ -30,4 +31,8 @@ pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile, RecoveryProfile
 pub use recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};
 pub use values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
+};
+pub use verify::{
+    CommandCheck, Comparison, Databases, Expectation, SqlCheck, VerifyChoice, VerifyPlan,
+    VerifyProfile,
 };

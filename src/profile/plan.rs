@@ -14,6 +14,7 @@ use super::logging::{LogDestination, LogFormat, LogLevel};
 use super::raw::{LogProfile, PostgresProfile, Profile};
 use super::recovery::RecoveryPlan;
 use super::values::{BackupChoice, LockBackups, MetadataSource, Passthrough};
+use super::verify::VerifyPlan;
 
 /// What a session is to do. All paths are absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,8 @@ pub struct Plan {
     pub target: PathBuf,
     /// Where the clone's writes are kept; `None` is a throw-away place.
     pub diff_dir: Option<PathBuf>,
+    /// Beside what a throw-away place is made; `None` is the mount point.
+    pub beside: Option<PathBuf>,
     /// The pg_probackup program (path or command name); `None` is to be found.
     pub pg_probackup: Option<PathBuf>,
     /// Who reads the metadata.
@@ -46,6 +49,8 @@ pub struct Plan {
     pub postgres: PostgresPlan,
     /// How far the WAL archive is replayed.
     pub recovery: RecoveryPlan,
+    /// What proves that the backup restores.
+    pub verify: VerifyPlan,
     /// How far it is kept from production.
     pub fence: FencePlan,
     /// What is logged, and where.
@@ -122,6 +127,7 @@ impl Plan {
             backup: need("backup", &profile.backup)?,
             target: absolute("target", need("target", &profile.target)?)?,
             diff_dir: optional_absolute("diff_dir", &profile.diff_dir)?,
+            beside: None,
             pg_probackup: profile.pg_probackup.clone(),
             metadata: need("metadata", &profile.metadata)?,
             metadata_timeout: need("metadata_timeout", &profile.metadata_timeout)?.into(),
@@ -134,12 +140,19 @@ impl Plan {
             },
             postgres: PostgresPlan::check(&profile.postgres)?,
             recovery: RecoveryPlan::check(&profile.recovery)?,
+            verify: VerifyPlan::check(&profile.verify)?,
             fence: FencePlan::check(&profile.fence)?,
             log: LogPlan::check(&profile.log)?,
         };
         plan.check_paths()?;
         plan.check_listen_addresses()?;
         Ok(plan)
+    }
+
+    /// Keeps none of the clone's writes. They go to the same disk as if they
+    /// were kept.
+    pub fn throw_away(&mut self) {
+        self.beside = self.diff_dir.take();
     }
 
     /// Who asks for TCP wants to be reached by it.
@@ -170,10 +183,22 @@ impl Plan {
             diff.outside(&target, "the mount would hide the diff that it writes")?;
             target.outside(&diff, "the diff needs a directory of its own")?;
         }
-        if let LogTarget::File(file) = &self.log.target {
-            let file = Place::new("log.file", file);
-            file.outside(&catalog, "the catalog belongs to pg_probackup")?;
-            file.outside(&target, "the mount would hide the log")?;
+        let log = match &self.log.target {
+            LogTarget::File(file) => Some(file),
+            LogTarget::Stderr | LogTarget::Journald => None,
+        };
+        let written = [
+            ("log.file", log),
+            ("verify.dump_dir", self.verify.dump_dir.as_ref()),
+            ("verify.state_dir", self.verify.state_dir.as_ref()),
+            ("verify.prometheus", self.verify.prometheus.as_ref()),
+            ("verify.html", self.verify.html.as_ref()),
+        ];
+        for (key, path) in written {
+            let Some(path) = path else { continue };
+            let place = Place::new(key, path);
+            place.outside(&catalog, "the catalog belongs to pg_probackup")?;
+            place.outside(&target, "the mount would hide it")?;
         }
         Ok(())
     }
@@ -234,7 +259,7 @@ fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ProfileError> {
     }
 }
 
-fn optional_absolute(
+pub(super) fn optional_absolute(
     key: &'static str,
     path: &Option<PathBuf>,
 ) -> Result<Option<PathBuf>, ProfileError> {

@@ -11,6 +11,7 @@ use super::recovery::{Action, LsnText, MomentText, NamedTarget, TimelineChoice};
 use super::values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };
+use super::verify::VerifyProfile;
 
 /// One layer of settings, or all of them merged. [`super::keys::KEYS`] says
 /// what each key means.
@@ -47,6 +48,7 @@ pub struct Profile {
     pub postgres: PostgresProfile,
     pub recovery: RecoveryProfile,
     pub fence: FenceProfile,
+    pub verify: VerifyProfile,
     pub log: LogProfile,
 }
 
@@ -144,7 +146,7 @@ pub struct LogProfile {
 
 impl Profile {
     /// Every path of the profile with its key, for making them absolute.
-    pub(super) fn paths_mut(&mut self) -> [(&'static str, &mut Option<PathBuf>); 7] {
+    pub(super) fn paths_mut(&mut self) -> [(&'static str, &mut Option<PathBuf>); 11] {
         [
             ("catalog", &mut self.catalog),
             ("target", &mut self.target),
@@ -152,6 +154,10 @@ impl Profile {
             ("pg_probackup", &mut self.pg_probackup),
             ("postgres.bin_dir", &mut self.postgres.bin_dir),
             ("postgres.socket_dir", &mut self.postgres.socket_dir),
+            ("verify.dump_dir", &mut self.verify.dump_dir),
+            ("verify.state_dir", &mut self.verify.state_dir),
+            ("verify.prometheus", &mut self.verify.prometheus),
+            ("verify.html", &mut self.verify.html),
             ("log.file", &mut self.log.file),
         ]
     }
@@ -161,6 +167,7 @@ impl Profile {
 pub(super) mod tests {
     use super::*;
     use crate::profile::fence::{Cpus, IoNice, Level, Network, Nice, Require};
+    use crate::profile::verify::{CommandCheck, Databases, SqlCheck, VerifyChoice};
 
     /// A profile that sets every key. Written without `..`, so that a new
     /// field does not compile until it stands here too.
@@ -217,6 +224,32 @@ pub(super) mod tests {
                 cpus: Some(Cpus(1.5)),
                 nice: Some(Nice(10)),
                 ionice: Some(IoNice::Idle),
+            },
+            verify: VerifyProfile {
+                backup: Some(VerifyChoice::All),
+                pages: Some(true),
+                start: Some(true),
+                amcheck: Some(Databases::Every(true)),
+                dump: Some(Databases::Named(vec!["shop".into()])),
+                dump_dir: path(),
+                sql: Some(vec![SqlCheck {
+                    name: "orders".into(),
+                    database: "shop".into(),
+                    query: "select 1".into(),
+                    expect: Some("> 0".parse().unwrap()),
+                    timeout: Some(Seconds(1)),
+                }]),
+                command: Some(vec![CommandCheck {
+                    name: "own".into(),
+                    run: "true".into(),
+                    timeout: Some(Seconds(1)),
+                }]),
+                check_timeout: Some(Seconds(1)),
+                timeout: Some(Seconds(1)),
+                state_dir: path(),
+                prometheus: path(),
+                html: path(),
+                ping: Some("https://x".into()),
             },
             log: LogProfile {
                 level: Some(LogLevel::Info),

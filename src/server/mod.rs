@@ -11,6 +11,7 @@
 //! port::choose       a port whose socket name is free
 //! Server             the running postmaster
 //! Goal               what is awaited of a starting one, recovery included
+//! Tool, query        programs and queries against a running one
 //! ```
 //!
 //! Nothing in here knows of backups or mounts; a data directory is enough.
@@ -25,8 +26,10 @@ pub mod namespace;
 pub mod port;
 pub mod preload;
 pub mod process;
+pub mod query;
 mod ready;
 mod spawn;
+pub mod tool;
 pub mod user;
 mod wait;
 
@@ -39,7 +42,9 @@ pub use limits::Limits;
 pub use namespace::{Enclosure, fence_exec};
 pub use preload::{Dropped, Preload};
 pub use process::{Server, ServerConfig, StopMode, Stopped};
+pub use query::{About, Query, QueryError};
 pub use ready::Replay;
 pub(crate) use spawn::{become_child, first_line};
+pub use tool::{Ended, Output, Tool};
 pub use user::OsUser;
 pub use wait::{Goal, Outcome};

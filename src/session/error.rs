@@ -297,6 +297,14 @@ pub enum SessionError {
         /// What is missing or wrong, and what to give instead.
         message: String,
     },
+    /// What an extraction runs against the clone failed.
+    #[error("{what} failed: {said}")]
+    Extract {
+        /// pg_dump or the query.
+        what: &'static str,
+        /// What it said.
+        said: String,
+    },
     /// A signal came while things were being set up.
     #[error("interrupted; everything was undone")]
     Interrupted,

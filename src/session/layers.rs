@@ -65,7 +65,7 @@ fn open_diff(
 ) -> Result<Diff, SessionError> {
     let dir = match &plan.diff_dir {
         Some(dir) => dir.clone(),
-        None => throw_away_dir(&plan.target),
+        None => throw_away_dir(plan.beside.as_deref().unwrap_or(&plan.target)),
     };
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
     if plan.diff_dir.is_none() {
@@ -125,13 +125,13 @@ fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, Sessio
     Ok(format!("PG_{version}_{}", control.catalog_version_no))
 }
 
-/// A new directory beside the target, on the same disk most likely; the clone's
+/// A new directory beside that place, on the same disk most likely; the clone's
 /// writes can be large, so it is not for /run or /tmp. One that is there was
 /// left by a power failure, and what it holds was never made durable.
-fn throw_away_dir(target: &Path) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
+fn throw_away_dir(place: &Path) -> PathBuf {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
     let name = format!(".{name}.pbkfs-{}", std::process::id());
-    let beside = target.parent().unwrap_or(Path::new("/"));
+    let beside = place.parent().unwrap_or(Path::new("/"));
     let writable = nix::unistd::access(beside, nix::unistd::AccessFlags::W_OK).is_ok();
     let parent = if writable {
         beside

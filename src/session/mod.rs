@@ -12,6 +12,7 @@
 //! fence     what keeps the server from production besides its settings
 //! hazards   what of a backup could reach production, and what stops it
 //! up        the order of set-up; the undo of each step as it succeeds
+//! job       what is done in between: waiting for a signal, or a one-shot job
 //! down      ends a session from outside, and finishes the work of a dead owner
 //! unmount   the same for a mount alone, unless somebody is in it
 //! control   the socket on which a session's owner answers questions
@@ -27,6 +28,7 @@ mod down;
 mod error;
 mod fence;
 mod hazards;
+mod job;
 mod layers;
 mod locks;
 mod meter;
@@ -56,12 +58,13 @@ pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_t
 pub use down::{Down, down};
 pub use error::SessionError;
 pub use fence::{FenceLevel, Hazard};
+pub use job::{Account, Job, Live, Then, WATCH};
 pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;
 pub use place::{Place, run_root};
 pub use ready::Ready;
-pub use resolve::{Resolved, resolve};
+pub use resolve::{Resolved, all_backups, resolve};
 pub use signals::Signals;
 pub use state::{Phase, State};
 pub use status::{Status, all as all_sessions, count as count_sessions, of_target as session_of};

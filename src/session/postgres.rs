@@ -14,7 +14,8 @@ use crate::pg::control::ControlFile;
 use crate::profile::{Plan, Require};
 use crate::server::{
     Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, LogTail, OsUser,
-    Outcome, Server, ServerConfig, ServerError, Setting, fence as settings, files, port, preload,
+    Outcome, Replay, Server, ServerConfig, ServerError, Setting, fence as settings, files, port,
+    preload,
 };
 
 /// What the server needs that can be found before anything is mounted.
@@ -34,10 +35,10 @@ pub struct Preparation {
 }
 
 /// What became of a server that was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Started {
-    /// It answers.
-    Running,
+    /// It answers, and has replayed so far.
+    Running(Replay),
     /// It has recovered and shut itself down, as it was told to.
     ShutDown,
 }
@@ -149,9 +150,9 @@ impl Preparation {
             (Ok(Outcome::Ready(replay)), Some(recovery)) => {
                 recovered::check_end(&plan.target, recovery)?;
                 recovered::reached(&plan.target, recovery, &replay, run_as)?;
-                Ok(Started::Running)
+                Ok(Started::Running(replay))
             }
-            (Ok(Outcome::Ready(_)), None) => Ok(Started::Running),
+            (Ok(Outcome::Ready(replay)), None) => Ok(Started::Running(replay)),
         }
     }
 

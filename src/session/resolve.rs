@@ -19,6 +19,16 @@ pub struct Resolved {
     pub probackup: Option<String>,
 }
 
+/// All backups of a plan's instance, restorable or not. Reads only.
+///
+/// # Errors
+/// Those of the catalog, and of asking pg_probackup.
+pub fn all_backups(plan: &Plan) -> Result<(Instance, Vec<Backup>), SessionError> {
+    let instance = Catalog::open(&plan.catalog)?.instance(&plan.instance)?;
+    let (backups, _) = read_metadata(plan, &instance)?;
+    Ok((instance, backups))
+}
+
 /// Finds the backup that a plan means. Reads only.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Incoming;
@@ -13,6 +14,7 @@ use signal_hook::iterator::Signals as Incoming;
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
     count: Arc<AtomicUsize>,
+    deadline: Option<Instant>,
 }
 
 impl Signals {
@@ -39,10 +41,26 @@ impl Signals {
         Ok(signals)
     }
 
+    /// The same signals, for a session that is to end at that moment anyway.
+    #[must_use]
+    pub fn until(&self, deadline: Instant) -> Self {
+        Self {
+            count: self.count.clone(),
+            deadline: Some(deadline),
+        }
+    }
+
     /// Whether the session is to end.
     #[must_use]
     pub fn end_asked(&self) -> bool {
-        self.count.load(Ordering::Acquire) > 0
+        self.count.load(Ordering::Acquire) > 0 || self.is_late()
+    }
+
+    /// Whether its time is over.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Whether it is to end at once.

@@ -92,6 +92,12 @@ fn counted(session: &Status, request: Request) -> Option<Counts> {
     }
 }
 
+/// Bytes that a session's diff takes on disk.
+pub fn diff_bytes(state: &State) -> Option<u64> {
+    let dir = state.diff_dir.as_deref()?;
+    Diff::disk_bytes(dir).ok()
+}
+
 fn read(place: &Place) -> Result<Option<Status>, SessionError> {
     let Some(state) = State::read(place)? else {
         return Ok(None);
@@ -103,14 +109,10 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
         (true, Phase::Ready) => "ready",
         (true, Phase::Stopping) => "stopping",
     };
-    let diff_bytes = state
-        .diff_dir
-        .as_deref()
-        .and_then(|dir| Diff::disk_bytes(dir).ok());
     Ok(Some(Status {
         word,
+        diff_bytes: diff_bytes(&state),
         state,
-        diff_bytes,
         run_dir: place.dir().to_owned(),
         counters: None,
     }))

@@ -3,11 +3,13 @@
 use std::cell::{Ref, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
 
 use super::fence::{self, FenceLevel, Hazard};
+use super::job::{Account, Job, Live, Then};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
@@ -17,13 +19,12 @@ use super::recovery::Recovery;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, hazards, layers, target, wal_service};
+use super::{SessionError, Signals, down, hazards, layers, metrics, status, target, wal_service};
+use crate::image::Image;
+use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
 use crate::server::namespace::read_only_view;
-use crate::server::{Limits, Server, Setting, StopMode};
-
-/// How often the session looks whether everything still runs.
-const WATCH: Duration = Duration::from_millis(50);
+use crate::server::{Limits, Replay, Server, Setting, StopMode};
 
 /// What a session is to be.
 pub struct Up<'a> {
@@ -64,6 +65,11 @@ impl Progress {
         &self.place
     }
 
+    /// What there is to tell when it is ready.
+    pub fn told(&self) -> Ready {
+        Ready::of(&self.state())
+    }
+
     fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
     }
@@ -71,22 +77,25 @@ impl Progress {
 
 /// What supervision watches.
 #[derive(Default)]
-struct Running {
-    mount: Option<SharedMount>,
-    server: Option<SharedServer>,
-    /// Whether the server has done its work and ended.
+pub struct Running {
+    pub(super) mount: Option<SharedMount>,
+    pub(super) server: Option<SharedServer>,
+    /// How far the server had replayed when it was ready.
+    pub(super) replayed: Option<Replay>,
+    pub(super) overlay: Option<Arc<Overlay<Image>>>,
+    /// Whether the work is done already, and nothing is left to wait for.
     done: bool,
 }
 
 impl Up<'_> {
-    /// Sets everything up, calls `ready`, waits for the end, and undoes
-    /// everything; whatever fails, what was set up is undone. To be called
-    /// from the main thread: the server is tied to the thread that starts it.
+    /// Sets everything up, lets the job do its work, and undoes everything;
+    /// whatever fails, what was set up is undone. To be called from the main
+    /// thread: the server is tied to the thread that starts it.
     ///
     /// # Errors
     /// What kept the session from being set up, what ended it, or the first
     /// thing that could not be undone.
-    pub fn run(&self, ready: &mut dyn FnMut(&Ready, &Place)) -> Result<(), SessionError> {
+    pub fn run(&self, job: &mut dyn Job) -> Result<(), SessionError> {
         let target = canonical(&self.plan.target);
         let place = Place::of(&target).hold(&target)?;
         // Before this session's own state takes the place of what a dead one
@@ -99,8 +108,15 @@ impl Up<'_> {
         let mut undo = Undo::default();
         let mut running = Running::default();
         let outcome = self
-            .set_up(&progress, &mut undo, &mut running)
-            .and_then(|()| self.serve(&progress, &running, ready));
+            .set_up(&progress, &mut undo, &mut running, job)
+            .and_then(|()| self.serve(&progress, &running, job));
+        if let Some(overlay) = running.overlay.take() {
+            job.ending(&Account {
+                counts: metrics::read(&overlay),
+                backup_bytes: overlay.lower().counters().bytes.get(),
+                diff_bytes: status::diff_bytes(&progress.state()).unwrap_or_default(),
+            });
+        }
         let was_ready = progress.state().phase == Phase::Ready;
         if let Err(error) = progress.change(|state| state.phase = Phase::Stopping) {
             // Only `status` would have shown it.
@@ -138,15 +154,18 @@ impl Up<'_> {
         progress: &Progress,
         undo: &mut Undo<'u>,
         running: &mut Running,
+        job: &mut dyn Job,
     ) -> Result<(), SessionError>
     where
         Self: 'u,
     {
         target::check(&progress.target())?;
         let resolved = resolve(self.plan)?;
-        let mut preparation = match self.plan.postgres.launch {
-            true => Some(Preparation::new(self.plan, &resolved)?),
-            false => None,
+        let prepare = || Preparation::new(self.plan, &resolved);
+        let prepared = self.plan.postgres.launch.then(prepare).transpose();
+        let prepared = match prepared {
+            Err(error) if !job.checks_backup() => return Err(error),
+            prepared => prepared,
         };
         self.lock_chain(&resolved, undo)?;
         progress.change(|state| {
@@ -156,7 +175,14 @@ impl Up<'_> {
             state.chain = ids.iter().map(ToString::to_string).collect();
         })?;
         self.stop_if_asked()?;
+        if job.locked(&resolved)? == Then::End {
+            running.done = true;
+            return Ok(());
+        }
+        let mut preparation = prepared?;
+        self.stop_if_asked()?;
         let overlay = layers::open(self, &resolved, progress, undo)?;
+        running.overlay = Some(overlay.clone());
         self.stop_if_asked()?;
         let mount = mounting::mount(self, overlay, progress, undo)?;
         running.mount = Some(mount.clone());
@@ -229,9 +255,13 @@ impl Up<'_> {
         };
         let place = progress.place();
         let outcome = preparation.start(self.plan, place, &limits, &mut started, self.signals)?;
-        if outcome == Started::ShutDown {
-            running.done = true;
-            return Ok(());
+        match outcome {
+            Started::Running(replayed) => running.replayed = Some(replayed),
+            Started::ShutDown => {
+                tracing::info!("the server has recovered and shut down, as recovery.action says");
+                running.done = true;
+                return Ok(());
+            }
         }
         let Some(server) = &running.server else {
             return Ok(());
@@ -253,51 +283,24 @@ impl Up<'_> {
         Ok(limits)
     }
 
-    /// Tells that the clone is ready, and waits for its end.
+    /// Lets the job do its work, unless there is none left.
     fn serve(
         &self,
         progress: &Progress,
         running: &Running,
-        ready: &mut dyn FnMut(&Ready, &Place),
+        job: &mut dyn Job,
     ) -> Result<(), SessionError> {
         self.stop_if_asked()?;
         if running.done {
-            tracing::info!("the server has recovered and shut down, as recovery.action says");
             return Ok(());
         }
         progress.change(|state| state.phase = Phase::Ready)?;
-        ready(&Ready::of(&progress.state()), progress.place());
-        while !self.signals.end_asked() {
-            if let Some(server) = &running.server {
-                let mut server = server.borrow_mut();
-                if let Some(status) = server.try_wait()? {
-                    return Err(SessionError::ServerDied {
-                        status,
-                        log: server.log_tail(20),
-                    });
-                }
-            }
-            if let Some(mount) = &running.mount
-                && !mount.borrow().is_serving()
-            {
-                return unmounted(running, progress.target());
-            }
-            std::thread::sleep(WATCH);
-        }
-        Ok(())
+        job.ready(&Live {
+            progress,
+            running,
+            signals: self.signals,
+        })
     }
-}
-
-/// The mount is gone, and not by this process. A mount alone may be ended so,
-/// as any other file system is; that is how `pbkfs unmount` does it, since only
-/// the kernel can tell for sure that nobody is in it. A server has lost its
-/// files by it.
-fn unmounted(running: &Running, target: PathBuf) -> Result<(), SessionError> {
-    if running.server.is_some() {
-        return Err(SessionError::MountGone { target });
-    }
-    tracing::info!("{} was unmounted: ending the session", target.display());
-    Ok(())
 }
 
 /// What can be said of a server before it is started.

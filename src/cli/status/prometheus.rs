@@ -1,21 +1,14 @@
-//! Sessions as metrics in Prometheus' text exposition format: one prefix,
-//! base units, each family together below its HELP and TYPE, no time stamps.
-
-use std::fmt::Write as _;
+//! Sessions as metrics for Prometheus: base units, no time stamps.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::exposition::{Kind, Label, Text};
 use crate::session::{METRICS, MetricKind, Status};
-
-const PREFIX: &str = "pbkfs_";
 
 /// The text, with a newline at the end.
 pub fn text(sessions: &[Status]) -> String {
-    let mut text = String::new();
-    family(&mut text, "build_info", MetricKind::Gauge, "Always 1.");
-    let version = env!("CARGO_PKG_VERSION");
-    sample(&mut text, "build_info", &[("version", version)], 1);
+    let mut text = Text::new();
     of_each(
         &mut text,
         "session_state",
@@ -41,14 +34,18 @@ pub fn text(sessions: &[Status]) -> String {
         |session| Some((None, session.diff_bytes?)),
     );
     counters(&mut text, sessions);
-    text
+    text.finish()
 }
 
-fn counters(text: &mut String, sessions: &[Status]) {
+fn counters(text: &mut Text, sessions: &[Status]) {
     let mut last = "";
     for metric in METRICS {
         if metric.family != last {
-            family(text, metric.family, metric.kind, metric.help);
+            let kind = match metric.kind {
+                MetricKind::Counter => Kind::Counter,
+                MetricKind::Gauge => Kind::Gauge,
+            };
+            text.family(metric.family, kind, metric.help);
             last = metric.family;
         }
         for session in sessions {
@@ -60,16 +57,14 @@ fn counters(text: &mut String, sessions: &[Status]) {
     }
 }
 
-type Label<'a> = (&'a str, &'a str);
-
 fn of_each<'a>(
-    text: &mut String,
+    text: &mut Text,
     name: &str,
     help: &str,
     sessions: &'a [Status],
     value: impl Fn(&'a Status) -> Option<(Option<Label<'a>>, u64)>,
 ) {
-    family(text, name, MetricKind::Gauge, help);
+    text.family(name, Kind::Gauge, help);
     for session in sessions {
         if let Some((label, value)) = value(session) {
             sample_of(text, name, session, label, value);
@@ -77,22 +72,7 @@ fn of_each<'a>(
     }
 }
 
-fn family(text: &mut String, name: &str, kind: MetricKind, help: &str) {
-    let kind = match kind {
-        MetricKind::Counter => "counter",
-        MetricKind::Gauge => "gauge",
-    };
-    let _ = writeln!(text, "# HELP {PREFIX}{name} {help}");
-    let _ = writeln!(text, "# TYPE {PREFIX}{name} {kind}");
-}
-
-fn sample_of(
-    text: &mut String,
-    name: &str,
-    session: &Status,
-    label: Option<Label<'_>>,
-    value: u64,
-) {
+fn sample_of(text: &mut Text, name: &str, session: &Status, label: Option<Label<'_>>, value: u64) {
     let state = &session.state;
     let target = state.target.to_string_lossy();
     let mut labels = vec![
@@ -101,32 +81,5 @@ fn sample_of(
         ("backup", &state.backup),
     ];
     labels.extend(label);
-    sample(text, name, &labels, value);
-}
-
-fn sample(text: &mut String, name: &str, labels: &[Label<'_>], value: u64) {
-    let labels: Vec<String> = labels
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
-        .collect();
-    let _ = writeln!(text, "{PREFIX}{name}{{{}}} {value}", labels.join(","));
-}
-
-fn escaped(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn label_values_are_escaped() {
-        let mut text = String::new();
-        sample(&mut text, "x", &[("target", "/a\"b\\c\nd")], 5);
-        assert_eq!(text, "pbkfs_x{target=\"/a\\\"b\\\\c\\nd\"} 5\n");
-    }
+    text.sample(name, &labels, value);
 }

@@ -1,0 +1,51 @@
+//! How far a one-shot job is: a bar on a terminal, nothing elsewhere, so that
+//! cron has nothing to mail.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// The display.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// A display on standard error, if that is a terminal and `wanted`.
+    pub fn new(wanted: bool) -> Self {
+        let bar = (wanted && io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self { bar }
+    }
+
+    /// Shows what is done, and how many bytes of how many; of 0 where that is
+    /// not known.
+    pub fn show(&self, what: &str, done: u64, total: u64) {
+        let Some(bar) = &self.bar else { return };
+        let template = match (done, total) {
+            (0, 0) => "{spinner} {msg}",
+            (_, 0) => "{spinner} {msg}: {bytes}, {bytes_per_sec}",
+            _ => "{spinner} {msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        if bar.message() != what {
+            bar.reset();
+            bar.set_message(what.to_owned());
+        }
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+
+    /// Takes the display away.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `pbkfs verify`: proves that a backup restores.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::common::ProfileArgs;
+use super::exit::Code;
+use super::progress::Progress;
+use super::stay::raise_file_limit;
+use super::{Verbosity, log};
+use crate::atomic_file;
+use crate::causes::sentence;
+use crate::profile::{Databases, Plan};
+use crate::session::{SessionError, Signals};
+use crate::verify::{self, Document, History, Verdict, Verify};
+
+/// Prove that a backup restores, for cron
+///
+/// Reads every page of the backup, starts PostgreSQL on a throw-away clone of
+/// it, and does what else the section [verify] of the profile asks for. Says
+/// nothing if all is right and standard output is no terminal. Exits with 0 if
+/// the backup is proved, with 1 if it is bad, and with 3 if that could not be
+/// told.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pbkfs verify profile.toml
+  pbkfs verify profile.toml --pages
+  pbkfs verify profile.toml --json --set verify.backup=all
+  15 3 * * *  pbkfs verify /etc/pbkfs/main.toml")]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// Read the pages only: no mount, no server
+    #[arg(long)]
+    pages: bool,
+    /// Print the result as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    let plan = plan(args)?;
+    let verbose = verbosity.is_verbose();
+    log::init(verbosity.for_job(), Some(&plan.log));
+    let _span = log::span("verify", Some(&plan.target));
+    let signals = Signals::install()
+        .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;
+    raise_file_limit();
+    let ping = |what: &str, report: &str| {
+        if let Some(url) = &plan.verify.ping {
+            verify::ping(url, what, report);
+        }
+    };
+    ping("start", "");
+    let progress = Progress::new(!args.json);
+    let verify = Verify {
+        plan: &plan,
+        profile: args.profile.profile.as_deref(),
+        signals: &signals,
+        progress: &|what, done, total| progress.show(what, done, total),
+    };
+    let result = verify.run();
+    progress.clear();
+    let (document, history) = match result {
+        Ok(done) => done,
+        Err(error) => {
+            let code = match Code::of(&error) {
+                // The numbers 2 and 4 stay; all others told nothing.
+                code @ (Code::Usage | Code::Backup) => code,
+                _ => Code::Failed,
+            };
+            ping(&(code as u8).to_string(), &sentence(&error));
+            super::common::report(&error);
+            return Ok(code);
+        }
+    };
+    let text = verify::human(&document, true);
+    tell(&document, args.json, verbose);
+    write(&plan, &document, history.as_ref());
+    ping(&document.verdict.exit_code().to_string(), &text);
+    Ok(match document.verdict {
+        Verdict::Proved => Code::Done,
+        Verdict::Bad => Code::Bad,
+        Verdict::CouldNotTell => Code::Failed,
+    })
+}
+
+fn plan(args: &VerifyArgs) -> Result<Plan, SessionError> {
+    let mut plan = args.profile.plan()?;
+    if args.pages {
+        let verify = &mut plan.verify;
+        (verify.pages, verify.start) = (true, false);
+        (verify.amcheck, verify.dump) = (Databases::Every(false), Databases::Every(false));
+        verify.sql.clear();
+        verify.command.clear();
+    }
+    Ok(plan)
+}
+
+/// A failure is always told; success only to people, or if it was asked for.
+fn tell(document: &Document, json: bool, verbose: bool) {
+    if json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(document).unwrap_or_default()
+        );
+        return;
+    }
+    let verbose = verbose || io::stdout().is_terminal();
+    let text = verify::human(document, verbose);
+    match document.verdict {
+        Verdict::Proved if verbose => print!("{text}"),
+        Verdict::Proved => {}
+        Verdict::Bad | Verdict::CouldNotTell => eprint!("{text}"),
+    }
+}
+
+/// The files that the profile wants. One that cannot be written is told, and
+/// changes no verdict.
+fn write(plan: &Plan, document: &Document, history: Option<&History>) {
+    let entries = history.map(|history| &*history.entries).unwrap_or_default();
+    let put = |path: &Option<PathBuf>, text: &dyn Fn() -> String| {
+        if let Some(path) = path
+            && let Err(error) = atomic_file::write(path, &text())
+        {
+            tracing::error!("cannot write {}: {error}", path.display());
+        }
+    };
+    let last = entries
+        .iter()
+        .rev()
+        .find(|entry| entry.profile == document.profile && entry.verdict == Verdict::Proved);
+    let last = last.and_then(|entry| OffsetDateTime::parse(&entry.started, &Rfc3339).ok());
+    let last = last.map(OffsetDateTime::unix_timestamp);
+    put(&plan.verify.prometheus, &|| {
+        verify::prometheus(document, last)
+    });
+    put(&plan.verify.html, &|| verify::html(document, entries));
+}

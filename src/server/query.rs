@@ -1,0 +1,166 @@
+//! Queries to a clone, each in a thread and with a connection of its own: the
+//! client has no time limit for a server that says nothing.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+use postgres::error::SqlState;
+use postgres::{CancelToken, Config, Error, NoTls, SimpleQueryMessage};
+
+use super::error::message;
+use super::process::Server;
+
+/// Why a query gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The server refused or failed.
+    #[error("{}", message(.0))]
+    Server(#[from] Error),
+    /// What it answered could not be written.
+    #[error("cannot write the answer: {0}")]
+    Write(#[from] io::Error),
+    /// The thread is gone.
+    #[error("the query was not finished")]
+    Lost,
+}
+
+/// What a failed query is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// The database, schema or table is not there.
+    Missing,
+    /// Anything else; its text tells.
+    Other,
+}
+
+impl QueryError {
+    /// What it is about, by PostgreSQL's error code
+    /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+    #[must_use]
+    pub fn about(&self) -> About {
+        let code = match self {
+            Self::Server(error) => error.code(),
+            Self::Write(_) | Self::Lost => None,
+        };
+        let missing = [
+            SqlState::UNDEFINED_TABLE,
+            SqlState::UNDEFINED_DATABASE,
+            SqlState::INVALID_SCHEMA_NAME,
+        ];
+        match code {
+            Some(code) if missing.contains(code) => About::Missing,
+            _ => About::Other,
+        }
+    }
+}
+
+/// A query on its way.
+pub struct Query<T> {
+    answer: Receiver<Result<T, QueryError>>,
+    cancel: Receiver<CancelToken>,
+}
+
+impl<T: Send + 'static> Query<T> {
+    fn start(
+        server: &Server,
+        database: &str,
+        ask: impl FnOnce(&mut postgres::Client) -> Result<T, QueryError> + Send + 'static,
+    ) -> Self {
+        let mut config = server.client_config();
+        config.dbname(database);
+        let (sender, answer) = mpsc::channel();
+        let (token, cancel) = mpsc::channel();
+        thread::spawn(move || {
+            let work = |config: Config| {
+                let mut client = config.connect(NoTls)?;
+                let _ = token.send(client.cancel_token());
+                ask(&mut client)
+            };
+            // Nobody listens any more if the wait was given up.
+            let _ = sender.send(work(config));
+        });
+        Self { answer, cancel }
+    }
+
+    /// The answer, once there is one.
+    #[must_use]
+    pub fn poll(&self) -> Option<Result<T, QueryError>> {
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(QueryError::Lost)),
+        }
+    }
+}
+
+impl<T> Drop for Query<T> {
+    /// Cancels it, if it still runs.
+    fn drop(&mut self) {
+        if let Ok(token) = self.cancel.try_recv() {
+            let _ = token.cancel_query(NoTls);
+        }
+    }
+}
+
+/// Asks for text, as `psql -At` prints it; then, if given, whether it fits a
+/// condition: SQL with the text as its parameter `$1`, and another as `$2`.
+#[must_use]
+pub fn text(
+    server: &Server,
+    database: &str,
+    sql: String,
+    condition: Option<(String, String)>,
+) -> Query<(String, Option<bool>)> {
+    Query::start(server, database, move |client| {
+        let text = rows(&client.simple_query(&sql)?);
+        let fits = match condition {
+            None => None,
+            Some((condition, value)) => {
+                let row = client.query_one(&condition, &[&text, &value])?;
+                row.try_get::<_, Option<bool>>(0)?.or(Some(false))
+            }
+        };
+        Ok((text, fits))
+    })
+}
+
+/// `COPY (sql) TO STDOUT` as CSV with a header, into `output`; how many bytes.
+#[must_use]
+pub fn csv(
+    server: &Server,
+    database: &str,
+    sql: &str,
+    mut output: impl Write + Send + 'static,
+) -> Query<u64> {
+    let sql = sql.trim().trim_end_matches(';').to_owned();
+    Query::start(server, database, move |client| {
+        let copy = format!("COPY ({sql}\n) TO STDOUT (FORMAT csv, HEADER)");
+        let mut reader = client.copy_out(&copy)?;
+        let bytes = io::copy(&mut reader, &mut output).map_err(told)?;
+        output.flush()?;
+        Ok(bytes)
+    })
+}
+
+/// A failure of the server while it copies comes as one of reading.
+fn told(error: io::Error) -> QueryError {
+    if !error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        return error.into();
+    }
+    match error.into_inner().map(|inner| inner.downcast::<Error>()) {
+        Some(Ok(error)) => QueryError::Server(*error),
+        _ => QueryError::Lost,
+    }
+}
+
+fn rows(messages: &[SimpleQueryMessage]) -> String {
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            let values = (0..row.len()).map(|at| row.get(at).unwrap_or_default());
+            Some(values.collect::<Vec<_>>().join("|"))
+        }
+        _ => None,
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,396 @@
+//! The checks that need the running clone.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::report::{BackupReport, Check, Place};
+use super::verdict::{Verdict, of_text};
+use crate::profile::{Databases, Expectation, SqlCheck, VerifyPlan};
+use crate::server::{About, Ended, Output, QueryError, ServerError, Tool, query};
+use crate::session::{Live, SessionError, WATCH};
+
+/// How long one of our own small questions may take.
+const OWN: Duration = Duration::from_secs(60);
+
+/// What one check came to: its verdict, and what is wrong.
+type Outcome = (Verdict, Option<String>);
+
+const PROVED: Outcome = (Verdict::Proved, None);
+
+/// How a wait ended, if not by what was waited for.
+enum Stop {
+    TimedOut,
+    Session(SessionError),
+}
+
+impl From<ServerError> for Stop {
+    fn from(error: ServerError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+/// Does the checks of a plan, one after the other.
+pub struct Checks<'a> {
+    pub plan: &'a VerifyPlan,
+    pub live: &'a Live<'a>,
+    pub report: &'a mut BackupReport,
+    /// Told what is being done.
+    pub tell: &'a dyn Fn(&str),
+}
+
+impl Checks<'_> {
+    /// All of them. One that fails does not keep the others from being done.
+    ///
+    /// # Errors
+    /// The session ended under them.
+    pub fn run(&mut self) -> Result<(), SessionError> {
+        self.name_places()?;
+        let plan = self.plan;
+        for check in &plan.sql {
+            let limit = check.timeout.map(Into::into).or(plan.check_timeout);
+            self.one("sql", &check.name, limit, |this, until| {
+                this.sql(check, until)
+            })?;
+        }
+        for database in self.databases(&plan.amcheck, "amcheck")? {
+            self.one("amcheck", &database, plan.check_timeout, |this, until| {
+                this.amcheck(&database, until)
+            })?;
+        }
+        for database in self.databases(&plan.dump, "dump")? {
+            self.one("dump", &database, plan.check_timeout, |this, until| {
+                this.dump(&database, until)
+            })?;
+        }
+        for check in &plan.command {
+            let limit = check.timeout.map(Into::into).or(plan.check_timeout);
+            self.one("command", &check.name, limit, |this, until| {
+                let tool = Tool::shell(&*this.server()?, &check.run)?;
+                Ok(of_command(&this.finish(tool, until)?))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// One check, timed and written down.
+    fn one(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        limit: Option<Duration>,
+        check: impl FnOnce(&Self, Option<Instant>) -> Result<Outcome, Stop>,
+    ) -> Result<(), SessionError> {
+        (self.tell)(&format!("{kind} {name}"));
+        let begun = Instant::now();
+        let outcome = check(self, limit.map(|limit| begun + limit));
+        let (outcome, ended) = match outcome {
+            Ok(outcome) => (outcome, None),
+            Err(Stop::TimedOut) => {
+                let seconds = limit.unwrap_or_default().as_secs();
+                let error = format!("it did not end within {seconds} s");
+                ((Verdict::CouldNotTell, Some(error)), None)
+            }
+            Err(Stop::Session(
+                error @ (SessionError::Server(ServerError::Spawn { .. }) | SessionError::Io { .. }),
+            )) => ((Verdict::CouldNotTell, Some(error.to_string())), None),
+            Err(Stop::Session(error)) => {
+                let said = "the session ended under it".to_owned();
+                ((Verdict::CouldNotTell, Some(said)), Some(error))
+            }
+        };
+        let (verdict, error) = outcome;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.report.spend(kind, seconds);
+        self.report.checks.push(Check {
+            kind,
+            name: name.to_owned(),
+            verdict,
+            seconds,
+            error,
+        });
+        match ended {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn server(&self) -> Result<std::cell::Ref<'_, crate::server::Server>, Stop> {
+        self.live
+            .server()
+            .ok_or(Stop::Session(SessionError::Interrupted))
+    }
+
+    /// Waits until `done` has something.
+    fn wait<T>(
+        &self,
+        until: Option<Instant>,
+        mut done: impl FnMut() -> Result<Option<T>, Stop>,
+    ) -> Result<T, Stop> {
+        let mut pause = Duration::from_millis(2);
+        loop {
+            if let Some(found) = done()? {
+                return Ok(found);
+            }
+            if !self.live.goes_on().map_err(Stop::Session)? {
+                return Err(Stop::Session(SessionError::Interrupted));
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Err(Stop::TimedOut);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(WATCH);
+        }
+    }
+
+    fn finish(&self, mut tool: Tool, until: Option<Instant>) -> Result<Ended, Stop> {
+        self.wait(until, || Ok(tool.try_wait()?.then_some(())))?;
+        let ended = tool.finish()?;
+        if !ended.status.success() {
+            self.settle()?;
+        }
+        Ok(ended)
+    }
+
+    /// A server that dies takes its clients with it: its own end tells more
+    /// than theirs, and may be seen a moment later.
+    fn settle(&self) -> Result<(), Stop> {
+        let until = Instant::now() + Duration::from_millis(500);
+        match self.wait(Some(until), || Ok(None::<()>)) {
+            Err(Stop::TimedOut) | Ok(()) => Ok(()),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn text(
+        &self,
+        database: &str,
+        sql: String,
+        condition: Option<(String, String)>,
+        until: Option<Instant>,
+    ) -> Result<Result<(String, Option<bool>), QueryError>, Stop> {
+        let query = query::text(&*self.server()?, database, sql, condition);
+        let answer = self.wait(until, || Ok(query.poll()))?;
+        if answer.is_err() {
+            self.settle()?;
+        }
+        Ok(answer)
+    }
+
+    fn sql(&self, check: &SqlCheck, until: Option<Instant>) -> Result<Outcome, Stop> {
+        let condition = check.expect.as_ref().and_then(condition);
+        let (text, fits) =
+            match self.text(&check.database, check.query.clone(), condition, until)? {
+                Ok(answer) => answer,
+                Err(error) => return Ok((self.of_query(&error), Some(error.to_string()))),
+            };
+        let is_right = match &check.expect {
+            None => true,
+            Some(Expectation::Text(expected)) => text == *expected,
+            Some(_) => fits == Some(true),
+        };
+        if is_right {
+            return Ok(PROVED);
+        }
+        let expected = check.expect.as_ref().map(ToString::to_string);
+        let error = format!("expected {:?}, got {text:?}", expected.unwrap_or_default());
+        Ok((Verdict::Bad, Some(error)))
+    }
+
+    fn of_query(&self, error: &QueryError) -> Verdict {
+        match error.about() {
+            About::Missing => Verdict::Bad,
+            About::Other => of_text(&error.to_string(), &self.live.counts()),
+        }
+    }
+
+    /// pg_amcheck exits with 2 where it has found something.
+    fn amcheck(&self, database: &str, until: Option<Instant>) -> Result<Outcome, Stop> {
+        let arguments = ["--install-missing", "--heapallindexed", "--no-strict-names"];
+        let tool = Tool::postgres(
+            &*self.server()?,
+            "pg_amcheck",
+            database,
+            &arguments,
+            Output::Kept,
+        )?;
+        let ended = self.finish(tool, until)?;
+        if ended.status.success() {
+            return Ok(PROVED);
+        }
+        let judged = of_text(&ended.said, &self.live.counts());
+        let is_fault = ended.said.contains("No space left") || ended.said.contains("out of memory");
+        let verdict = match ended.status.code() {
+            Some(2) if !is_fault => Verdict::Bad,
+            _ => judged,
+        };
+        Ok((verdict, Some(ended.said)))
+    }
+
+    fn dump(&self, database: &str, until: Option<Instant>) -> Result<Outcome, Stop> {
+        let Some(dir) = &self.plan.dump_dir else {
+            let output = Output::Nowhere;
+            let tool = Tool::postgres(&*self.server()?, "pg_dump", database, NO_ARGUMENTS, output)?;
+            return Ok(self.of_tool(&self.finish(tool, until)?));
+        };
+        let name = database.replace('/', "_");
+        let (part, whole) = (
+            dir.join(format!(".{name}.dump.part")),
+            dir.join(format!("{name}.dump")),
+        );
+        let io =
+            |action, path: &Path, source| Stop::Session(SessionError::io(action, path, source));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&part)
+            .map_err(|e| io("write", &part, e))?;
+        let output = Output::To(file.try_clone().map_err(|e| io("write", &part, e))?);
+        let tool = Tool::postgres(&*self.server()?, "pg_dump", database, &["-Fc"], output)?;
+        let ended = self.finish(tool, until)?;
+        if ended.status.success() {
+            file.sync_all().map_err(|e| io("write", &part, e))?;
+            std::fs::rename(&part, &whole).map_err(|e| io("write", &whole, e))?;
+        } else {
+            let _ = std::fs::remove_file(&part);
+        }
+        Ok(self.of_tool(&ended))
+    }
+
+    fn of_tool(&self, ended: &Ended) -> Outcome {
+        match ended.status.success() {
+            true => PROVED,
+            false => (
+                of_text(&ended.said, &self.live.counts()),
+                Some(ended.said.clone()),
+            ),
+        }
+    }
+
+    /// The databases that are meant; a failure to list them is a check's.
+    fn databases(
+        &mut self,
+        wanted: &Databases,
+        kind: &'static str,
+    ) -> Result<Vec<String>, SessionError> {
+        match wanted {
+            Databases::Named(names) => return Ok(names.clone()),
+            Databases::Every(false) => return Ok(Vec::new()),
+            Databases::Every(true) => {}
+        }
+        let sql = "select datname from pg_database where datallowconn and datname <> 'template0' \
+                   order by 1";
+        let listed = self.text(
+            "template1",
+            sql.to_owned(),
+            None,
+            Some(Instant::now() + OWN),
+        );
+        let error = match listed {
+            Ok(Ok((names, _))) => return Ok(names.lines().map(str::to_owned).collect()),
+            Ok(Err(error)) => error,
+            Err(Stop::TimedOut) => QueryError::Lost,
+            Err(Stop::Session(error)) => return Err(error),
+        };
+        let verdict = self.of_query(&error);
+        self.one(kind, "", None, |_, _| {
+            Ok((verdict, Some(error.to_string())))
+        })?;
+        Ok(Vec::new())
+    }
+
+    /// Finds the names of the relations that bad places belong to.
+    fn name_places(&mut self) -> Result<(), SessionError> {
+        const NAMED: usize = 50;
+        let mut places = std::mem::take(&mut self.report.damage);
+        for place in places.iter_mut().take(NAMED) {
+            match self.name_of(place) {
+                Ok(name) => place.relation = name,
+                Err(Stop::TimedOut) => break,
+                Err(Stop::Session(error)) => {
+                    self.report.damage = places;
+                    return Err(error);
+                }
+            }
+        }
+        self.report.damage = places;
+        Ok(())
+    }
+
+    fn name_of(&self, place: &Place) -> Result<Option<String>, Stop> {
+        let (Some(node), Some(database)) = (place.relfilenode, place.database) else {
+            return Ok(None);
+        };
+        let until = Some(Instant::now() + OWN);
+        let mut name = "postgres".to_owned();
+        if database != 0 {
+            let sql = format!("select datname from pg_database where oid = {database}");
+            match self.text("template1", sql, None, until)? {
+                Ok((found, _)) if !found.is_empty() => name = found,
+                _ => return Ok(None),
+            }
+        }
+        let tablespace = match place.path.as_deref().unwrap_or_default() {
+            path if path.starts_with("global/") => "1664",
+            path => match path.strip_prefix("pg_tblspc/") {
+                Some(rest) => rest.split('/').next().unwrap_or("0"),
+                None => "0",
+            },
+        };
+        let sql = format!(
+            "select c.oid::regclass || coalesce(' (of ' || t.oid::regclass || ')', '') \
+             from pg_class c left join pg_class t on t.reltoastrelid = c.oid \
+             where c.oid = pg_filenode_relation({tablespace}, {node})"
+        );
+        let answer = self.text(&name, sql, None, until)?;
+        let found = answer
+            .ok()
+            .map(|(text, _)| text)
+            .filter(|text| !text.is_empty());
+        Ok(found.map(|relation| format!("{relation} in database {name}")))
+    }
+}
+
+const NO_ARGUMENTS: &[&str] = &[];
+
+/// A command's own word: 3 is "could not tell", as pbkfs itself has it; what
+/// cannot be run, or was killed, tells nothing either.
+fn of_command(ended: &Ended) -> Outcome {
+    let how = match (ended.status.code(), ended.status.signal()) {
+        (Some(0), _) => return PROVED,
+        (Some(code), _) => format!("it exited with {code}"),
+        (None, signal) => format!("signal {} ended it", signal.unwrap_or_default()),
+    };
+    let verdict = match ended.status.code() {
+        Some(3 | 126 | 127) | None => Verdict::CouldNotTell,
+        Some(_) => Verdict::Bad,
+    };
+    let said = format!("{how}: {}", ended.said);
+    (verdict, Some(said.trim_end_matches([':', ' ']).to_owned()))
+}
+
+/// A condition as SQL over the answer `$1` and the value `$2`.
+fn condition(expected: &Expectation) -> Option<(String, String)> {
+    match expected {
+        Expectation::Text(_) => None,
+        Expectation::Number(comparison, value) => Some((
+            format!(
+                "select $1::text::numeric {} $2::text::numeric",
+                comparison.as_str()
+            ),
+            value.clone(),
+        )),
+        Expectation::Age(comparison, value) => Some((
+            format!(
+                "select now() - nullif($1::text, '')::timestamptz {} $2::text::interval",
+                comparison.as_str()
+            ),
+            value.clone(),
+        )),
+    }
+}

@@ -1,0 +1,350 @@
+//! A verification as one HTML page with everything in it, fit to be shown to
+//! an auditor: what was done to which backup, what came of it, and the history
+//! of the profile.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::report::{BackupReport, Document, Entry};
+use super::verdict::Verdict;
+
+/// Runs that the chart shows.
+const CHARTED: usize = 60;
+
+/// Bad places that the page names.
+const NAMED: usize = 100;
+
+const STYLE: &str = "\
+body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:60em;margin:2em auto;padding:0 1em}\
+h1{font-size:1.5em;margin-bottom:0}h2{font-size:1.15em;margin-top:2em}\
+p.sub{color:#5b6675;margin-top:.2em}\
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
+th,td{text-align:left;padding:.35em .7em;border-bottom:1px solid #dde3ea;vertical-align:top}\
+th{color:#5b6675;font-weight:600;font-size:.85em}td.n{text-align:right;white-space:nowrap}\
+pre{white-space:pre-wrap;margin:0;font-size:.85em}\
+.v{font-weight:600;padding:.1em .5em;border-radius:.3em;white-space:nowrap}\
+.proved{background:#dff3e4;color:#14612f}.bad{background:#fbdfdf;color:#8c1616}\
+.unknown{background:#fdf0d2;color:#7a5200}\
+svg{width:100%;height:auto}footer{margin-top:3em;color:#5b6675;font-size:.85em}\
+@media print{body{margin:0}}";
+
+/// The page. `history` is of the instance; what other profiles did is left out.
+#[must_use]
+pub fn html(document: &Document, history: &[Entry]) -> String {
+    let of_profile: Vec<&Entry> = history
+        .iter()
+        .filter(|entry| entry.profile == document.profile)
+        .collect();
+    let mut text = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n\
+         <title>Restore verification: {profile}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
+         <h1>Restore verification: {profile} {verdict}</h1>\n\
+         <p class=\"sub\">Instance {instance} of the catalog {catalog}. Begun {started}, took \
+         {seconds}. pbkfs {version}.</p>\n",
+        profile = escaped(&document.profile),
+        verdict = badge(document.verdict),
+        instance = escaped(&document.instance),
+        catalog = escaped(&document.catalog),
+        started = moment(&document.started),
+        seconds = duration(document.seconds),
+        version = document.pbkfs,
+    );
+    for report in &document.backups {
+        backup(&mut text, report);
+    }
+    if !document.skipped.is_empty() {
+        text.push_str("<h2>Passed over</h2>\n<table>\n<tr><th>Backup</th><th>Why</th></tr>\n");
+        for skipped in &document.skipped {
+            row(
+                &mut text,
+                &[&escaped(&skipped.backup), &escaped(&skipped.reason)],
+            );
+        }
+        text.push_str("</table>\n");
+    }
+    chart(&mut text, &of_profile);
+    last_verified(&mut text, &of_profile);
+    text.push_str(
+        "<footer>A backup is <b>proved</b> when every check that the profile asks for was done \
+         and found everything right, and <b>bad</b> when there is evidence of damage. \
+         <b>Could not tell</b> says nothing about the backup: the host had no time, no room or \
+         no right.</footer>\n</body>\n</html>\n",
+    );
+    text
+}
+
+fn backup(text: &mut String, report: &BackupReport) {
+    let _ = write!(
+        text,
+        "<h2>Backup {} ({}) {}</h2>\n<table>\n",
+        escaped(&report.backup),
+        escaped(&report.mode),
+        badge(report.verdict())
+    );
+    let mut fact = |name: &str, value: String| {
+        let _ = writeln!(text, "<tr><th>{name}</th><td>{}</td></tr>", escaped(&value));
+    };
+    fact("Chain", report.chain.join(" → "));
+    if let Some(end) = &report.backup_end {
+        fact("Backup ended", moment(end));
+    }
+    if let Some(time) = &report.recovered_time {
+        let lsn = report
+            .replayed_lsn
+            .as_deref()
+            .map(|lsn| format!(", LSN {lsn}"));
+        fact(
+            "Recovered to",
+            format!("{}{}", moment(time), lsn.unwrap_or_default()),
+        );
+    }
+    if report.files > 0 {
+        fact(
+            "Read",
+            format!(
+                "{} files, {} pages: {} MiB stored, {} MiB as a data directory",
+                report.files,
+                report.pages,
+                report.read_bytes >> 20,
+                report.image_bytes >> 20
+            ),
+        );
+    }
+    let phases = report.phases.iter();
+    let phases = phases.map(|phase| format!("{} {}", phase.name, duration(phase.seconds)));
+    let parts: Vec<String> = phases.collect();
+    fact(
+        "Took",
+        format!("{} ({})", duration(report.seconds), parts.join(", ")),
+    );
+    text.push_str(
+        "</table>\n<table>\n<tr><th>Check</th><th>Verdict</th><th>Took</th><th>First error</th></tr>\n",
+    );
+    for check in &report.checks {
+        let error = check.error.as_deref().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td><td><pre>{}</pre></td></tr>",
+            escaped(&check.label()),
+            badge(check.verdict),
+            duration(check.seconds),
+            escaped(error)
+        );
+    }
+    text.push_str("</table>\n");
+    places(text, report);
+}
+
+fn places(text: &mut String, report: &BackupReport) {
+    if report.damage.is_empty() {
+        return;
+    }
+    let _ = write!(
+        text,
+        "<h2>Damage: {} places</h2>\n<table>\n<tr><th>What</th><th>Relation</th>\
+         <th>Well in backup</th></tr>\n",
+        report.damages
+    );
+    for place in report.damage.iter().take(NAMED) {
+        let relation = match (&place.relation, place.relfilenode) {
+            (Some(name), _) => name.clone(),
+            (None, Some(node)) => format!("file node {node}"),
+            (None, None) => String::new(),
+        };
+        let good = match place.good_in.as_deref() {
+            None => "not looked for".to_owned(),
+            Some([]) => "none".to_owned(),
+            Some(good) => good.join(", "),
+        };
+        row(
+            text,
+            &[
+                &escaped(&place.message),
+                &escaped(&relation),
+                &escaped(&good),
+            ],
+        );
+    }
+    text.push_str("</table>\n");
+}
+
+/// Bars of the measured recovery times, the oldest to the left.
+fn chart(text: &mut String, history: &[&Entry]) {
+    const WIDTH: f64 = 900.0;
+    const HEIGHT: f64 = 220.0;
+    const LEFT: f64 = 60.0;
+    const TOP: f64 = 15.0;
+    let shown = &history[history.len().saturating_sub(CHARTED)..];
+    let timed: Vec<(&Entry, f64)> = shown
+        .iter()
+        .map(|entry| (*entry, entry.recovery_seconds.unwrap_or(0.0)))
+        .collect();
+    let most = timed
+        .iter()
+        .map(|(_, seconds)| *seconds)
+        .fold(0.0, f64::max);
+    if most <= 0.0 {
+        return;
+    }
+    let _ = write!(
+        text,
+        "<h2>Recovery time</h2>\n<p class=\"sub\">From the mount to the first answer, for each \
+         backup verified, the newest to the right.</p>\n<svg viewBox=\"0 0 {WIDTH} {}\" \
+         role=\"img\" aria-label=\"Recovery time of each verification\">\n",
+        HEIGHT + 40.0
+    );
+    for part in [0.0, 0.5, 1.0] {
+        let y = TOP + (HEIGHT - TOP) * (1.0 - part);
+        let _ = writeln!(
+            text,
+            "<line x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#dde3ea\"/>\
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"12\" fill=\"#5b6675\">\
+             {}</text>",
+            LEFT - 6.0,
+            y + 4.0,
+            duration(most * part)
+        );
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a few dozen bars")]
+    let step = (WIDTH - LEFT) / timed.len() as f64;
+    let mut x = LEFT;
+    for (entry, seconds) in &timed {
+        let height = (HEIGHT - TOP) * seconds / most;
+        let _ = writeln!(
+            text,
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\" \
+             fill=\"{}\"><title>{} {}: {}, {}</title></rect>",
+            x + step * 0.15,
+            HEIGHT - height,
+            (step * 0.7).min(40.0),
+            colour(entry.verdict),
+            escaped(&entry.backup),
+            moment(&entry.started),
+            entry.verdict.as_str(),
+            duration(*seconds)
+        );
+        x += step;
+    }
+    for (entry, x, anchor) in timed
+        .first()
+        .map(|(entry, _)| (entry, LEFT, "start"))
+        .into_iter()
+        .chain(timed.last().map(|(entry, _)| (entry, WIDTH, "end")))
+    {
+        let _ = writeln!(
+            text,
+            "<text x=\"{x}\" y=\"{:.1}\" text-anchor=\"{anchor}\" font-size=\"12\" \
+             fill=\"#5b6675\">{}</text>",
+            HEIGHT + 20.0,
+            moment(&entry.started)
+        );
+    }
+    text.push_str("</svg>\n");
+}
+
+/// The last verification of each backup, the newest first.
+fn last_verified(text: &mut String, history: &[&Entry]) {
+    let mut last: BTreeMap<&str, &Entry> = BTreeMap::new();
+    for entry in history {
+        last.insert(&entry.backup, entry);
+    }
+    if last.is_empty() {
+        return;
+    }
+    text.push_str(
+        "<h2>Last verified</h2>\n<table>\n<tr><th>Backup</th><th>When</th><th>Verdict</th>\
+         <th>Took</th><th>Recovery</th><th>First error</th></tr>\n",
+    );
+    for entry in last.values().rev() {
+        let recovery = entry
+            .recovery_seconds
+            .map_or("not measured".to_owned(), duration);
+        row(
+            text,
+            &[
+                &escaped(&entry.backup),
+                &moment(&entry.started),
+                &badge(entry.verdict),
+                &duration(entry.seconds),
+                &recovery,
+                &escaped(
+                    entry
+                        .error
+                        .as_deref()
+                        .and_then(|e| e.lines().next())
+                        .unwrap_or_default(),
+                ),
+            ],
+        );
+    }
+    text.push_str("</table>\n");
+}
+
+fn row(text: &mut String, cells: &[&str]) {
+    let cells: String = cells
+        .iter()
+        .map(|cell| format!("<td>{cell}</td>"))
+        .collect();
+    let _ = writeln!(text, "<tr>{cells}</tr>");
+}
+
+fn badge(verdict: Verdict) -> String {
+    let class = match verdict {
+        Verdict::Proved => "proved",
+        Verdict::Bad => "bad",
+        Verdict::CouldNotTell => "unknown",
+    };
+    format!("<span class=\"v {class}\">{}</span>", verdict.as_str())
+}
+
+fn colour(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Proved => "#3c9a5f",
+        Verdict::Bad => "#c23b3b",
+        Verdict::CouldNotTell => "#d9a52b",
+    }
+}
+
+/// A time without its fraction, for people.
+fn moment(text: &str) -> String {
+    let (date, rest) = text.split_once(['T', ' ']).unwrap_or((text, ""));
+    let time = rest.get(..8).unwrap_or(rest);
+    escaped(format!("{date} {time} UTC").as_str())
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_outside_is_escaped() {
+        assert_eq!(escaped("<a b=\"&\">"), "&lt;a b=&quot;&amp;&quot;&gt;");
+    }
+
+    #[test]
+    fn times_are_for_people() {
+        assert_eq!(
+            moment("2026-11-22T07:28:58.123Z"),
+            "2026-11-22 07:28:58 UTC"
+        );
+        assert_eq!(duration(3.25), "3.2 s");
+        assert_eq!(duration(600.0), "10.0 min");
+        assert_eq!(duration(7200.0), "2.0 h");
+    }
+}

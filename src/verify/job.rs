@@ -1,0 +1,263 @@
+//! The work on one backup: its pages once it is locked, its checks once the
+//! clone answers, and what it means when that never happens.
+
+use std::time::Instant;
+
+use super::checks::Checks;
+use super::report::{BackupReport, Check, Place};
+use super::verdict::{Verdict, of_image, of_session};
+use super::{Verify, now, pages, rfc3339};
+use crate::catalog::Backup;
+use crate::causes::sentence;
+use crate::chain::Chain;
+use crate::image::{Image, ImageError, ImageOptions};
+use crate::pg::relation::RelationFile;
+use crate::profile::Plan;
+use crate::session::{Account, Job, Live, Resolved, SessionError, Signals, Then};
+
+/// Bad places for which the other backups are looked through.
+const COMPARED: usize = 20;
+
+/// The work on one backup.
+pub struct VerifyJob<'a> {
+    verify: &'a Verify<'a>,
+    plan: &'a Plan,
+    signals: &'a Signals,
+    all: &'a [Backup],
+    report: BackupReport,
+    account: Account,
+    begun: Instant,
+    /// When the current part began.
+    since: Instant,
+    /// Whether the server answered.
+    is_up: bool,
+}
+
+impl Job for VerifyJob<'_> {
+    fn checks_backup(&self) -> bool {
+        true
+    }
+
+    fn locked(&mut self, resolved: &Resolved) -> Result<Then, SessionError> {
+        let target = resolved.chain.target();
+        let ids = resolved.chain.ids();
+        let end = target.end_time.or(target.recovery_time);
+        self.report.backup = target.id.to_string();
+        self.report.mode = target.mode.to_string();
+        self.report.chain = ids.iter().map(ToString::to_string).collect();
+        self.report.backup_end = end.map(rfc3339);
+        self.report
+            .recovered_time
+            .clone_from(&self.report.backup_end);
+        if self.plan.verify.pages {
+            self.pages(&resolved.chain)?;
+        }
+        self.since = Instant::now();
+        match self.plan.verify.start {
+            true => {
+                (self.verify.progress)("starting PostgreSQL", 0, 0);
+                Ok(Then::Mount)
+            }
+            false => Ok(Then::End),
+        }
+    }
+
+    fn ready(&mut self, live: &Live<'_>) -> Result<(), SessionError> {
+        self.is_up = true;
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.report.spend("start", seconds);
+        self.check("start", Verdict::Proved, seconds, None);
+        if let Some(replay) = live.replayed() {
+            self.report.replayed_lsn = replay.lsn.map(|lsn| lsn.to_string());
+            if let Some(time) = &replay.time {
+                self.report.recovered_time = Some(time.clone());
+            }
+        }
+        let progress = self.verify.progress;
+        let done = Checks {
+            plan: &self.plan.verify,
+            live,
+            report: &mut self.report,
+            tell: &|what| progress(what, 0, 0),
+        }
+        .run();
+        self.since = Instant::now();
+        done
+    }
+
+    fn ending(&mut self, account: &Account) {
+        self.report.diff_bytes = account.diff_bytes;
+        self.account = account.clone();
+    }
+}
+
+impl<'a> VerifyJob<'a> {
+    /// Nothing is done yet; `all` are the instance's backups.
+    pub fn new(
+        verify: &'a Verify<'a>,
+        plan: &'a Plan,
+        signals: &'a Signals,
+        all: &'a [Backup],
+    ) -> Self {
+        let now_on = Instant::now();
+        Self {
+            verify,
+            plan,
+            signals,
+            all,
+            report: BackupReport {
+                started: now(),
+                ..BackupReport::default()
+            },
+            account: Account::default(),
+            begun: now_on,
+            since: now_on,
+            is_up: false,
+        }
+    }
+
+    /// The report, given what came of the session.
+    pub fn finish(
+        mut self,
+        outcome: Result<(), SessionError>,
+    ) -> Result<BackupReport, SessionError> {
+        match outcome {
+            Err(error) => self.failed(error)?,
+            Ok(()) if self.is_up => {
+                let seconds = self.since.elapsed().as_secs_f64();
+                self.report.spend("stop", seconds);
+            }
+            Ok(()) => {}
+        }
+        let mut report = self.report;
+        report.seconds = self.begun.elapsed().as_secs_f64();
+        report.verdict = Some(report.verdict());
+        Ok(report)
+    }
+
+    fn check(&mut self, kind: &'static str, verdict: Verdict, seconds: f64, error: Option<String>) {
+        self.report.checks.push(Check {
+            kind,
+            name: String::new(),
+            verdict,
+            seconds,
+            error,
+        });
+    }
+
+    fn pages(&mut self, chain: &Chain) -> Result<(), SessionError> {
+        let begun = Instant::now();
+        let options = ImageOptions {
+            verify_checksums: true,
+            ..ImageOptions::default()
+        };
+        let found = match Image::open(chain, &options) {
+            Ok(image) => {
+                let limit = self.plan.verify.check_timeout.map(|limit| begun + limit);
+                pages::check(&image, self.plan.fuse.threads.get(), &mut |read, total| {
+                    (self.verify.progress)("pages", read, total);
+                    !self.signals.end_asked() && limit.is_none_or(|limit| Instant::now() < limit)
+                })
+            }
+            Err(error) => pages::Pages {
+                damages: 1,
+                damage: vec![error],
+                complete: true,
+                ..pages::Pages::default()
+            },
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        self.report.spend("pages", seconds);
+        self.report.pages = found.checked.pages;
+        self.report.files = found.files;
+        self.report.image_bytes = found.checked.image_bytes;
+        self.report.read_bytes = found.checked.stored_bytes;
+        self.report.damages = found.damages;
+        let worst = found.damage.iter().map(of_image).max();
+        let verdict = match (worst, found.complete) {
+            (Some(Verdict::Bad), _) | (_, true) => worst.unwrap_or(Verdict::Proved),
+            (_, false) => Verdict::CouldNotTell,
+        };
+        let error = match found.damage.first() {
+            Some(first) => Some(sentence(first)),
+            None if !found.complete => Some("broken off before the end".to_owned()),
+            None => None,
+        };
+        self.check("pages", verdict, seconds, error);
+        self.report.damage = found.damage.iter().map(place).collect();
+        let backup = chain.target();
+        for (error, place) in found
+            .damage
+            .iter()
+            .zip(&mut self.report.damage)
+            .take(COMPARED)
+        {
+            if of_image(error) == Verdict::Bad && !self.signals.end_asked() {
+                place.good_in = Some(pages::good_in(error, self.all, backup));
+            }
+        }
+        match self.signals.end_asked() {
+            true => Err(SessionError::Interrupted),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes down what ended the session. What says nothing about a backup,
+    /// because none was found to look at, is left to the caller.
+    fn failed(&mut self, error: SessionError) -> Result<(), SessionError> {
+        let verdict = match of_session(&error, &self.account.counts) {
+            Some(verdict) => verdict,
+            None if self.report.checks.is_empty() => return Err(error),
+            None => Verdict::CouldNotTell,
+        };
+        let seconds = self.since.elapsed().as_secs_f64();
+        let limit = self.plan.verify.timeout.as_secs();
+        let (verdict, mut said) = match error {
+            SessionError::Interrupted if self.signals.is_late() => (
+                Verdict::CouldNotTell,
+                format!("it did not end within verify.timeout, {limit} s"),
+            ),
+            error => {
+                let mut said = sentence(&error);
+                for line in error.log().iter().flat_map(|log| &log.lines) {
+                    said = format!("{said}\n{line}");
+                }
+                (verdict, said)
+            }
+        };
+        let kind = match self.is_up {
+            true => "session",
+            false => "start",
+        };
+        if !self.is_up && self.plan.verify.start && self.account.counts.is_empty() {
+            said = format!("not started: {said}");
+        }
+        self.report.spend(kind, seconds);
+        if self.report.backup.is_empty() {
+            self.report.backup = self.plan.backup.to_string();
+        }
+        self.check(kind, verdict, seconds, Some(said));
+        Ok(())
+    }
+}
+
+/// A bad place, as the report has it.
+fn place(error: &ImageError) -> Place {
+    let path = error.path();
+    let relation = path.and_then(RelationFile::parse);
+    let page = match error {
+        ImageError::Page(page) => Some(page),
+        _ => None,
+    };
+    Place {
+        path: path.map(|path| path.display().to_string()),
+        relfilenode: relation.map(|relation| relation.relfilenode),
+        database: relation.map(|relation| relation.database),
+        relation: None,
+        block: page.map(|page| page.block.0),
+        offset: page.map(|page| page.offset),
+        backup: error.backup().map(ToString::to_string),
+        message: sentence(error),
+        good_in: None,
+    }
+}

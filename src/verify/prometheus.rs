@@ -1,0 +1,126 @@
+//! A verification as metrics for node_exporter's textfile collector: gauges,
+//! since the job is one-shot, and no time stamps. Backups have no label of
+//! their own: their ids would make ever new series.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::report::{BackupReport, Document};
+use super::verdict::Verdict;
+use crate::exposition::{Kind, Text};
+
+/// The text. `last_success` is when this profile last proved a backup, before
+/// this run, in seconds since 1970.
+#[must_use]
+pub fn prometheus(document: &Document, last_success: Option<i64>) -> String {
+    let mut text = Text::new();
+    let labels = [
+        ("profile", document.profile.as_str()),
+        ("instance", document.instance.as_str()),
+    ];
+    let mut gauge = |name: &str, help: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            text.family(&format!("verify_{name}"), Kind::Gauge, help);
+            text.sample(&format!("verify_{name}"), &labels, value);
+        }
+    };
+    let is_proved = document.verdict == Verdict::Proved;
+    let run = seconds(&document.started);
+    let last_success = match is_proved {
+        true => run,
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
+        false => last_success.map(|at| at as f64),
+    };
+    let sum = |of: fn(&BackupReport) -> u64| {
+        #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
+        let total = document.backups.iter().map(of).sum::<u64>() as f64;
+        Some(total)
+    };
+    let newest = document.backups.last();
+    gauge(
+        "success",
+        "Whether all that was verified was proved.",
+        Some(f64::from(u8::from(is_proved))),
+    );
+    gauge(
+        "exit_code",
+        "0 proved, 1 bad, 3 could not tell.",
+        Some(f64::from(document.verdict.exit_code())),
+    );
+    gauge(
+        "last_run_timestamp_seconds",
+        "When the last verification began.",
+        run,
+    );
+    gauge(
+        "last_success_timestamp_seconds",
+        "When the last verification began that proved its backup.",
+        last_success,
+    );
+    gauge(
+        "backup_end_timestamp_seconds",
+        "When the backup that was verified had ended.",
+        newest.and_then(|report| seconds(report.backup_end.as_deref()?)),
+    );
+    gauge(
+        "recovered_timestamp_seconds",
+        "The moment that the clone was recovered to.",
+        newest.and_then(|report| seconds(report.recovered_time.as_deref()?)),
+    );
+    gauge(
+        "read_bytes",
+        "Stored bytes that were read for the pages.",
+        sum(|r| r.read_bytes),
+    );
+    gauge(
+        "diff_bytes",
+        "Bytes that the clones wrote.",
+        sum(|r| r.diff_bytes),
+    );
+    several(&mut text, document, &labels);
+    text.finish()
+}
+
+/// The families with a label for each phase and each check.
+fn several(text: &mut Text, document: &Document, labels: &[(&str, &str)]) {
+    let name = "verify_duration_seconds";
+    text.family(name, Kind::Gauge, "How long each part took.");
+    let mut phases: Vec<(&str, f64)> = Vec::new();
+    for phase in document.backups.iter().flat_map(|report| &report.phases) {
+        match phases.iter_mut().find(|(name, _)| *name == phase.name) {
+            Some((_, seconds)) => *seconds += phase.seconds,
+            None => phases.push((phase.name, phase.seconds)),
+        }
+    }
+    phases.push(("all", document.seconds));
+    for (phase, seconds) in phases {
+        text.sample(name, &[labels, &[("phase", phase)]].concat(), seconds);
+    }
+    let name = "verify_check_success";
+    text.family(
+        name,
+        Kind::Gauge,
+        "Whether each check found everything right.",
+    );
+    let mut checks: Vec<(String, bool)> = Vec::new();
+    for check in document.backups.iter().flat_map(|report| &report.checks) {
+        let (label, is_right) = (check.label(), check.verdict == Verdict::Proved);
+        match checks.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, all)) => *all &= is_right,
+            None => checks.push((label, is_right)),
+        }
+    }
+    for (check, is_right) in checks {
+        let labels = [labels, &[("check", check.as_str())]].concat();
+        text.sample(name, &labels, f64::from(u8::from(is_right)));
+    }
+}
+
+/// Seconds since 1970 of a time as RFC 3339 or PostgreSQL has it.
+fn seconds(text: &str) -> Option<f64> {
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .or_else(|| Some(text.parse::<crate::profile::MomentText>().ok()?.0))?;
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
+    Some(time.unix_timestamp() as f64)
+}

@@ -1,0 +1,320 @@
+//! What a verification found: one document, from which every report is made.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::verdict::Verdict;
+
+/// The document's version. It grows when a field changes its meaning or goes.
+pub const VERSION: u32 = 1;
+
+/// Places that the report for people names.
+const SHOWN: usize = 10;
+
+/// The result of one run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Document {
+    /// [`VERSION`].
+    pub version: u32,
+    /// This program's version.
+    pub pbkfs: &'static str,
+    /// The profile.
+    pub profile: String,
+    /// The catalog.
+    pub catalog: String,
+    /// The instance.
+    pub instance: String,
+    /// When the run began, RFC 3339.
+    pub started: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// The worst of the backups' verdicts.
+    pub verdict: Verdict,
+    /// Each backup that was looked at.
+    pub backups: Vec<BackupReport>,
+    /// Backups that were not, as they cannot be restored.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A backup that was not looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Skipped {
+    /// Its id.
+    pub backup: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The result for one backup.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct BackupReport {
+    /// Its id.
+    pub backup: String,
+    /// FULL, DELTA, ..
+    pub mode: String,
+    /// All members of its chain, the FULL first.
+    pub chain: Vec<String>,
+    /// When the backup had ended, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_end: Option<String>,
+    /// When this was begun, RFC 3339.
+    pub started: String,
+    /// How long all of it took.
+    pub seconds: f64,
+    /// The worst of the checks' verdicts; absent while there is none.
+    pub verdict: Option<Verdict>,
+    /// How long each part took.
+    pub phases: Vec<Phase>,
+    /// How far the server had replayed the WAL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed_lsn: Option<String>,
+    /// When the last transaction replayed had ended, or else the backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered_time: Option<String>,
+    /// Stored bytes read for the pages.
+    pub read_bytes: u64,
+    /// Bytes that the files have in the data directory.
+    pub image_bytes: u64,
+    /// Files looked at.
+    pub files: u64,
+    /// Pages decoded and checked.
+    pub pages: u64,
+    /// Bytes that the clone wrote.
+    pub diff_bytes: u64,
+    /// What was done, in its order.
+    pub checks: Vec<Check>,
+    /// Bad places.
+    pub damage: Vec<Place>,
+    /// How many there are, named or not.
+    pub damages: u64,
+}
+
+/// How long a part took.
+#[derive(Debug, Clone, Serialize)]
+pub struct Phase {
+    /// pages, start, amcheck, dump, sql, command or stop.
+    pub name: &'static str,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// One check.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// pages, start, amcheck, dump, sql or command.
+    pub kind: &'static str,
+    /// What was checked: a database, or the name in the profile.
+    pub name: String,
+    /// What it says.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub seconds: f64,
+    /// The first error, as one text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Check {
+    /// `kind`, or `kind:name`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.name.is_empty() {
+            true => self.kind.to_owned(),
+            false => format!("{}:{}", self.kind, self.name),
+        }
+    }
+}
+
+/// A bad place.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Place {
+    /// The file inside the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The relation's file node, if it is a relation's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relfilenode: Option<u32>,
+    /// The oid of its database; 0 is a shared one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<u32>,
+    /// Its name, where the catalog could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
+    /// The block within the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<u32>,
+    /// The byte in the stored file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// The backup that is at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    /// What is wrong, as a sentence.
+    pub message: String,
+    /// The other backups that have it well; `None` if that was not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub good_in: Option<Vec<String>>,
+}
+
+impl BackupReport {
+    /// The verdict; nothing proves a backup of which nothing was checked.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let worst = self.checks.iter().map(|check| check.verdict).max();
+        worst.unwrap_or(Verdict::CouldNotTell)
+    }
+
+    /// How long a part took, if it was done.
+    #[must_use]
+    pub fn phase(&self, name: &str) -> Option<f64> {
+        let phase = self.phases.iter().find(|phase| phase.name == name)?;
+        Some(phase.seconds)
+    }
+
+    /// Adds to how long a part took.
+    pub fn spend(&mut self, name: &'static str, seconds: f64) {
+        match self.phases.iter_mut().find(|phase| phase.name == name) {
+            Some(phase) => phase.seconds += seconds,
+            None => self.phases.push(Phase { name, seconds }),
+        }
+    }
+}
+
+/// A line of a backup's history, short enough to keep many.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// The version of this line's form.
+    pub version: u32,
+    /// The profile by which it was verified.
+    pub profile: String,
+    /// When that was begun, RFC 3339.
+    pub started: String,
+    /// The backup.
+    pub backup: String,
+    /// Its chain, joined by spaces: an id may turn FULL in place.
+    pub chain: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Seconds, all in all.
+    pub seconds: f64,
+    /// Seconds until the server had recovered; absent if it was not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_seconds: Option<f64>,
+    /// The first error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Entry {
+    /// What is kept of a backup's report.
+    #[must_use]
+    pub fn of(profile: &str, report: &BackupReport) -> Self {
+        let failed = report.checks.iter().find(|check| check.error.is_some());
+        Self {
+            version: VERSION,
+            profile: profile.to_owned(),
+            started: report.started.clone(),
+            backup: report.backup.clone(),
+            chain: report.chain.join(" "),
+            verdict: report.verdict(),
+            seconds: report.seconds,
+            recovery_seconds: report.phase("start"),
+            error: failed.and_then(|check| check.error.clone()),
+        }
+    }
+}
+
+/// The report for people: a line for each backup, and below it what is wrong,
+/// no more than fits on a screen. `verbose` shows what is right, too.
+#[must_use]
+pub fn human(document: &Document, verbose: bool) -> String {
+    let mut text = String::new();
+    for report in &document.backups {
+        let _ = writeln!(
+            text,
+            "{} backup {} ({}): {} in {:.1} s",
+            document.instance,
+            report.backup,
+            report.mode,
+            report.verdict().as_str(),
+            report.seconds
+        );
+        checks(&mut text, report, verbose);
+        places(&mut text, report);
+    }
+    for skipped in document.skipped.iter().filter(|_| verbose) {
+        let _ = writeln!(
+            text,
+            "backup {} was passed over: {}",
+            skipped.backup, skipped.reason
+        );
+    }
+    text
+}
+
+fn checks(text: &mut String, report: &BackupReport, verbose: bool) {
+    for check in &report.checks {
+        let seconds = check.seconds;
+        match &check.error {
+            Some(error) => {
+                let verdict = check.verdict.as_str();
+                let _ = writeln!(
+                    text,
+                    "  {}: {verdict}: {}",
+                    check.label(),
+                    first_lines(error)
+                );
+            }
+            None if verbose => {
+                let _ = writeln!(text, "  {}: right, {seconds:.1} s", check.label());
+            }
+            None => {}
+        }
+    }
+    if verbose && report.pages > 0 {
+        let _ = writeln!(
+            text,
+            "  {} pages in {} files, {} bytes read for {} of the data directory",
+            report.pages, report.files, report.read_bytes, report.image_bytes
+        );
+    }
+    if verbose && let Some(time) = &report.recovered_time {
+        let lsn = report.replayed_lsn.as_deref().unwrap_or("?");
+        let _ = writeln!(text, "  recovered to {time}, {lsn}");
+    }
+}
+
+fn places(text: &mut String, report: &BackupReport) {
+    for place in report.damage.iter().take(SHOWN) {
+        let _ = writeln!(text, "  {}", place.message);
+        if let Some(relation) = &place.relation {
+            let _ = writeln!(text, "    that is of {relation}");
+        }
+        match place.good_in.as_deref() {
+            Some([]) => {
+                let _ = writeln!(text, "    no other backup of the instance has it well");
+            }
+            Some(good) => {
+                let _ = writeln!(text, "    it is well in backup {}", good.join(", "));
+            }
+            None => {}
+        }
+    }
+    let more = report
+        .damages
+        .saturating_sub(report.damage.len().min(SHOWN) as u64);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more; --json names them");
+    }
+}
+
+/// A text of several lines, short and indented.
+fn first_lines(text: &str) -> String {
+    const LINES: usize = 8;
+    let mut lines: Vec<&str> = text.lines().take(LINES).collect();
+    if text.lines().count() > LINES {
+        lines.push("..");
+    }
+    lines.join("\n    ")
+}

@@ -1,0 +1,723 @@
+//! `pbkfs verify`: it proves what is well, finds what was damaged, and tells
+//! neither where the host is at fault.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::fixture::flip_byte;
+use common::{
+    Clone, OsUser, Output, PgTools, Running, Sandbox, assert_nothing_stays, eventually, run,
+};
+use nix::sys::signal::Signal;
+use pbkfs::pg::page;
+use pbkfs::pg::{AbsoluteBlock, BLOCK_SIZE};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// The newest FULL of pg15-chain, whose pages are stored raw, and its child.
+const RAW_FULL: &str = "TOW7KG";
+const NEWEST: &str = "TOW7KQ";
+
+/// An ARCHIVE backup.
+const ARCHIVE: &str = "TOW7JT";
+
+fn command(clone: &Clone<'_>, arguments: &[&str]) -> Command {
+    let state = format!("verify.state_dir={}", clone.sandbox.path("state").display());
+    let mut command = clone.command("verify", &["--set", &state]);
+    command.args(arguments);
+    command
+}
+
+fn verify(clone: &Clone<'_>, arguments: &[&str]) -> Output {
+    run(&mut command(clone, arguments), LIMIT)
+}
+
+/// The JSON document of a run that ends with this code.
+#[track_caller]
+fn document(clone: &Clone<'_>, arguments: &[&str], code: i32) -> Value {
+    let output = verify(clone, &[&["--json"], arguments].concat());
+    assert_eq!(output.code(), Some(code), "{output}");
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))
+}
+
+/// The verdict and error of the first check of that kind.
+fn check(document: &Value, kind: &str) -> (String, String) {
+    let checks = document["backups"][0]["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["kind"] == kind);
+    let check = check.unwrap_or_else(|| panic!("no check {kind}: {document:#}"));
+    let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
+    (text("verdict"), text("error"))
+}
+
+fn add(clone: &Clone<'_>, toml: &str) {
+    let mut file = File::options().append(true).open(&clone.profile).unwrap();
+    writeln!(file, "\n{toml}").unwrap();
+}
+
+/// Run by root, on a catalog that the server's user may fetch WAL from.
+fn open_sandbox(fixture: &str) -> Sandbox {
+    Sandbox::with_catalog_of(&OsUser::postgres(), fixture, OsUser::root())
+}
+
+fn proves_all(fixture: &str, bin_dir: Option<PathBuf>) {
+    common::require_everything();
+    let sandbox = open_sandbox(fixture);
+    let mut profile = sandbox.profile("latest");
+    if let Some(dir) = bin_dir {
+        profile = profile.postgres("bin_dir", &format!("{dir:?}"));
+    }
+    let clone = profile.write();
+    let done = document(&clone, &["--set", "verify.backup=all"], 0);
+    let backups = done["backups"].as_array().unwrap();
+    let ids: Vec<_> = backups
+        .iter()
+        .map(|b| b["backup"].as_str().unwrap())
+        .collect();
+    let known = sandbox.fixture.backups();
+    assert_eq!(ids, known.iter().map(|b| &*b.id).collect::<Vec<_>>());
+    for backup in backups {
+        assert_eq!(backup["verdict"], "proved", "{backup:#}");
+        let kinds: Vec<_> = backup["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| &c["kind"])
+            .collect();
+        assert_eq!(kinds, ["pages", "start"]);
+        assert!(backup["pages"].as_u64().unwrap() > 1000);
+        assert!(backup["replayed_lsn"].is_string() && backup["recovered_time"].is_string());
+    }
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn every_backup_of_the_chain_is_proved() {
+    proves_all("pg15-chain", None);
+}
+
+#[test]
+fn every_backup_of_a_debian_cluster_is_proved() {
+    proves_all("pg15-debian", None);
+}
+
+#[test]
+fn every_backup_with_hazards_is_proved() {
+    proves_all("pg15-hazards", None);
+}
+
+#[test]
+fn every_backup_of_another_major_version_is_proved() {
+    let programs = PgTools::server_dir("17");
+    assert!(
+        programs.join("postgres").exists(),
+        "no PostgreSQL 17: run tests/run.sh"
+    );
+    proves_all("pg17-chain", Some(programs));
+}
+
+#[test]
+fn an_archive_backup_without_its_archive_is_not_started() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    fs::remove_dir_all(sandbox.fixture.catalog.join("wal/main")).unwrap();
+    let clone = sandbox.profile(ARCHIVE).write();
+    let done = document(&clone, &[], 3);
+    assert_eq!(check(&done, "pages").0, "proved");
+    let (verdict, error) = check(&done, "start");
+    assert_eq!(verdict, "could-not-tell");
+    assert!(error.starts_with("not started: "), "{error}");
+    assert_nothing_stays(&sandbox);
+}
+
+/// Damages a catalog, and has the damage found in `backup`: by pages alone, and
+/// with its place named.
+#[track_caller]
+fn finds(damage: impl FnOnce(&Sandbox) -> String) -> Value {
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(RAW_FULL).write();
+    let place = damage(&sandbox);
+    let done = document(&clone, &["--pages"], 1);
+    assert_eq!(check(&done, "pages").0, "bad");
+    let text = done["backups"][0]["damage"].to_string();
+    assert!(text.contains(&place), "no word of {place}: {done:#}");
+    assert_nothing_stays(&sandbox);
+    done
+}
+
+#[test]
+fn a_flipped_byte_in_a_page_is_found_and_where_it_is_well() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let file = sandbox.fixture.largest_data_file(RAW_FULL);
+    // The third record, somewhere in its page.
+    flip_byte(&file.path, 2 * 8200 + 8 + 5000);
+    let clone = sandbox.profile(RAW_FULL).write();
+    let done = document(&clone, &[], 1);
+    let place = &done["backups"][0]["damage"][0];
+    assert_eq!(place["path"], *file.name);
+    assert_eq!(
+        (&place["block"], &place["offset"]),
+        (&2.into(), &16400.into())
+    );
+    assert_eq!(place["backup"], RAW_FULL);
+    assert!(
+        place["relation"].as_str().unwrap().contains("in database"),
+        "{place}"
+    );
+    let good: Vec<_> = place["good_in"].as_array().unwrap().iter().collect();
+    assert!(good.contains(&&"TOW7J7".into()), "{place}");
+    assert!(!good.contains(&&RAW_FULL.into()), "{place}");
+
+    // A person is told on one screen, at standard error.
+    let output = verify(&clone, &["--pages"]);
+    assert_eq!((output.code(), &*output.stdout), (Some(1), ""), "{output}");
+    assert!(
+        output.stderr.contains(&format!("block 2 of {}", file.name)),
+        "{output}"
+    );
+    assert!(output.stderr.lines().count() < 40, "{output}");
+}
+
+#[test]
+fn a_damaged_header_map_is_found() {
+    finds(|sandbox| {
+        let file = sandbox.fixture.largest_data_file(RAW_FULL);
+        let map = sandbox.fixture.backup_dir(RAW_FULL).join("page_header_map");
+        flip_byte(&map, file.header_offset + file.header_size / 2);
+        file.name
+    });
+}
+
+#[test]
+fn a_damaged_content_list_is_found() {
+    finds(|sandbox| {
+        let list = sandbox
+            .fixture
+            .backup_dir(RAW_FULL)
+            .join("backup_content.control");
+        flip_byte(&list, 1000);
+        "backup_content.control".to_owned()
+    });
+}
+
+fn own_wal(sandbox: &Sandbox) -> PathBuf {
+    let dir = sandbox.fixture.backup_dir(RAW_FULL).join("database/pg_wal");
+    let mut files = fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    files
+        .find(|path| path.file_name().unwrap().len() == 24)
+        .unwrap()
+}
+
+#[test]
+fn damaged_wal_of_a_backup_is_found() {
+    finds(|sandbox| {
+        let segment = own_wal(sandbox);
+        flip_byte(&segment, 100);
+        segment.file_name().unwrap().to_str().unwrap().to_owned()
+    });
+}
+
+#[test]
+fn damaged_wal_is_found_by_recovery_alone() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    flip_byte(&own_wal(&sandbox), 100);
+    let clone = sandbox.profile(RAW_FULL).write();
+    let done = document(&clone, &["--set", "verify.pages=false"], 1);
+    assert_eq!(check(&done, "start").0, "bad");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn damaged_wal_of_the_archive_is_found() {
+    common::require_everything();
+    let sandbox = open_sandbox("pg15-chain");
+    let clone = sandbox.profile(ARCHIVE).write();
+    let mut segments: Vec<_> = fs::read_dir(sandbox.fixture.catalog.join("wal/main"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "gz"))
+        .collect();
+    segments.sort();
+    for segment in &segments {
+        flip_byte(segment, fs::metadata(segment).unwrap().len() / 2);
+    }
+    let done = document(&clone, &[], 1);
+    assert_eq!(check(&done, "pages").0, "proved");
+    let (verdict, error) = check(&done, "start");
+    assert_eq!(verdict, "bad");
+    assert!(error.contains("is damaged"), "{error}");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_removed_file_is_found() {
+    finds(|sandbox| {
+        let file = sandbox.fixture.largest_data_file(RAW_FULL);
+        fs::remove_file(&file.path).unwrap();
+        file.name
+    });
+}
+
+#[test]
+fn a_truncated_file_is_found() {
+    finds(|sandbox| {
+        let file = sandbox.fixture.largest_data_file(RAW_FULL);
+        let stored = File::options().write(true).open(&file.path).unwrap();
+        stored
+            .set_len(stored.metadata().unwrap().len() - 1)
+            .unwrap();
+        file.name
+    });
+}
+
+/// Writes a stored file anew with right checksums of it in the content list and
+/// of that in backup.control; without page headers, unless `keep` them.
+fn store(sandbox: &Sandbox, name: &str, bytes: &[u8], keep_headers: bool) {
+    let dir = sandbox.fixture.backup_dir(RAW_FULL);
+    fs::write(dir.join("database").join(name), bytes).unwrap();
+    let list = dir.join("backup_content.control");
+    let crc = crc32c::crc32c(bytes);
+    let edited: String = fs::read_to_string(&list)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            if !line.contains(&format!("\"path\":\"{name}\"")) {
+                return format!("{line}\n");
+            }
+            let (head, rest) = line.split_once("\"crc\":\"").unwrap();
+            let (_, rest) = rest.split_once('"').unwrap();
+            let rest = match keep_headers {
+                true => rest,
+                false => rest
+                    .split_once(",\"n_headers\"")
+                    .map_or(rest, |(kept, _)| kept),
+            };
+            format!("{head}\"crc\":\"{crc}\"{}}}\n", rest.trim_end_matches('}'))
+        })
+        .collect();
+    fs::write(&list, &edited).unwrap();
+    let control = dir.join("backup.control");
+    let text = fs::read_to_string(&control).unwrap();
+    let lines = text
+        .lines()
+        .map(|line| match line.starts_with("content-crc") {
+            true => format!("content-crc = {}\n", crc32c::crc32c(edited.as_bytes())),
+            false => format!("{line}\n"),
+        });
+    fs::write(&control, lines.collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_wrong_page_under_a_right_crc_is_found() {
+    let done = finds(|sandbox| {
+        let file = sandbox.fixture.largest_data_file(RAW_FULL);
+        let mut bytes = fs::read(&file.path).unwrap();
+        bytes[3 * 8200 + 8 + 5000] ^= 1;
+        store(sandbox, &file.name, &bytes, true);
+        file.name
+    });
+    let damage = done["backups"][0]["damage"].as_array().unwrap();
+    assert_eq!(
+        (damage.len(), &damage[0]["block"]),
+        (1, &3.into()),
+        "{done:#}"
+    );
+}
+
+#[test]
+fn an_index_that_disagrees_with_its_heap_is_found() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(RAW_FULL).write();
+    let ready = clone.up();
+    let sql = "select pg_relation_filepath('pgbench_accounts_pkey')";
+    let name = pg.psql(ready.conninfo(), "shop", sql);
+    clone.down();
+    common::run(
+        sandbox
+            .pbkfs()
+            .args(["cleanup", "--force", "-d"])
+            .arg(clone.diff.as_ref().unwrap()),
+        LIMIT,
+    )
+    .expect_ok();
+
+    // The second tuple of the first leaf points to another row. The page's
+    // checksum and that of the file are right.
+    let path = sandbox
+        .fixture
+        .backup_dir(RAW_FULL)
+        .join("database")
+        .join(&name);
+    let mut bytes = fs::read(path).unwrap();
+    let start = 8200 + 8;
+    let page: &mut [u8; BLOCK_SIZE] = (&mut bytes[start..start + BLOCK_SIZE]).try_into().unwrap();
+    let pointer = u32::from_le_bytes(page[28..32].try_into().unwrap());
+    let tuple = (pointer & 0x7FFF) as usize;
+    page[tuple + 4] ^= 1;
+    let checksum = page::checksum(page, AbsoluteBlock(1));
+    page[8..10].copy_from_slice(&checksum.to_le_bytes());
+    store(&sandbox, &name, &bytes, false);
+
+    let done = document(&clone, &["--set", "verify.amcheck=shop"], 1);
+    assert_eq!(check(&done, "pages").0, "proved");
+    let (verdict, error) = check(&done, "amcheck");
+    assert_eq!(verdict, "bad");
+    assert!(error.contains("pgbench_accounts_pkey"), "{error}");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_full_disk_tells_nothing() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let small = sandbox.path("small");
+    fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=6m,mode=755", "tmpfs"])
+        .arg(&small)
+        .status();
+    assert!(mounted.unwrap().success());
+    let clone = sandbox.profile(NEWEST).diff_at(small.join("diff")).write();
+    add(
+        &clone,
+        "[[verify.sql]]\nname = \"fill\"\ndatabase = \"shop\"\nquery = \"create table big as select g, \
+         repeat('x', 500) from generate_series(1, 100000) g\"",
+    );
+    let done = document(&clone, &[], 3);
+    assert_eq!(check(&done, "pages").0, "proved");
+    assert!(
+        Command::new("umount")
+            .arg(&small)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_killed_server_tells_nothing() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    add(
+        &clone,
+        "[[verify.command]]\nname = \"murder\"\nrun = \"kill -9 $(head -n 1 $PGDATA/postmaster.pid); sleep 100\"",
+    );
+    let done = document(&clone, &[], 3);
+    assert!(done.to_string().contains("ended by itself"), "{done:#}");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_timeout_tells_nothing() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    add(
+        &clone,
+        "[[verify.sql]]\nname = \"slow\"\ndatabase = \"shop\"\nquery = \"select pg_sleep(600)\"\ntimeout = 1\n\
+         [[verify.command]]\nname = \"slow\"\nrun = \"sleep 600 & sleep 600; true\"\ntimeout = 1",
+    );
+    let done = document(&clone, &[], 3);
+    for kind in ["sql", "command"] {
+        let (verdict, error) = check(&done, kind);
+        assert_eq!(verdict, "could-not-tell");
+        assert!(error.contains("within 1 s"), "{error}");
+    }
+    let done = document(
+        &clone,
+        &[
+            "--set",
+            "verify.timeout=1",
+            "--set",
+            "verify.check_timeout=60",
+        ],
+        3,
+    );
+    assert!(done.to_string().contains("verify.timeout"), "{done:#}");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_busy_target_tells_nothing() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    clone.up();
+    let done = document(&clone, &[], 3);
+    assert!(done.to_string().contains("in use"), "{done:#}");
+    // Another target does not mind that the diff is in use: it has its own.
+    let other = sandbox
+        .profile_named("other", NEWEST)
+        .diff_at(clone.diff.clone().unwrap())
+        .write();
+    document(&other, &[], 0);
+    clone.down();
+}
+
+#[test]
+fn a_postgres_user_verifies_and_a_closed_file_tells_nothing() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-chain", OsUser::postgres());
+    let clone = sandbox.profile(ARCHIVE).write();
+    let done = document(
+        &clone,
+        &["--set", "verify.amcheck=shop", "--set", "verify.dump=shop"],
+        0,
+    );
+    assert_eq!(check(&done, "dump").0, "proved");
+    let clone = sandbox.profile(RAW_FULL).write();
+    let file = sandbox.fixture.largest_data_file(RAW_FULL);
+    fs::set_permissions(&file.path, Permissions::from_mode(0o000)).unwrap();
+    let done = document(&clone, &["--pages"], 3);
+    assert_eq!(check(&done, "pages").0, "could-not-tell");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn missing_things_and_mistakes_have_their_own_codes() {
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    assert_eq!(
+        verify(&clone, &["--set", "verify.backup=ZZZZZZ"]).code(),
+        Some(4)
+    );
+    assert_eq!(verify(&clone, &["--set", "instance=none"]).code(), Some(4));
+    assert_eq!(
+        verify(&clone, &["--set", "verify.pagse=true"]).code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn cron_gets_no_mail_and_its_files() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    let count = {
+        let ready = clone.up();
+        let count = pg.psql(
+            ready.conninfo(),
+            "shop",
+            "select count(*) from pgbench_accounts",
+        );
+        clone.down();
+        count
+    };
+    let dumps = sandbox.path("dumps");
+    fs::create_dir(&dumps).unwrap();
+    let (prom, html) = (sandbox.path("x.prom"), sandbox.path("x.html"));
+    add(
+        &clone,
+        &format!(
+            "[verify]\namcheck = true\ndump = [\"shop\"]\ndump_dir = {dumps:?}\nprometheus = {prom:?}\n\
+             html = {html:?}\n\
+             [[verify.sql]]\nname = \"exact\"\ndatabase = \"shop\"\nquery = \"select count(*) from pgbench_accounts\"\nexpect = {count}\n\
+             [[verify.sql]]\nname = \"some\"\ndatabase = \"shop\"\nquery = \"select count(*) from pgbench_accounts\"\nexpect = \"> 0\"\n\
+             [[verify.sql]]\nname = \"age\"\ndatabase = \"shop\"\nquery = \"select now() - interval '1 hour'\"\nexpect = \"age < 1 day\"\n\
+             [[verify.command]]\nname = \"env\"\nrun = \"test -n \\\"$PGHOST$PGPORT\\\" && test $(id -un) = postgres && test -f $PGDATA/PG_VERSION\"\n"
+        ),
+    );
+    let output = verify(&clone, &[]);
+    assert_eq!(
+        (output.code(), &*output.stdout, &*output.stderr),
+        (Some(0), "", ""),
+        "{output}"
+    );
+
+    let prom = fs::read_to_string(prom).unwrap();
+    for line in [
+        "pbkfs_verify_success{profile=\"clone\",instance=\"main\"} 1\n",
+        "pbkfs_verify_check_success{profile=\"clone\",instance=\"main\",check=\"sql:exact\"} 1\n",
+        "pbkfs_verify_last_success_timestamp_seconds{profile=\"clone\",instance=\"main\"} 1",
+        "phase=\"start\"}",
+    ] {
+        assert!(prom.contains(line), "{prom}");
+    }
+    assert!(prom.ends_with('\n') && !prom.contains(NEWEST));
+    let html = fs::read_to_string(html).unwrap();
+    assert!(html.contains("<svg") && html.contains(NEWEST) && html.ends_with("</html>\n"));
+    assert!(
+        !html.contains("src=") && !html.contains("href="),
+        "it needs nothing else"
+    );
+    let dump = dumps.join("shop.dump");
+    let listed = pg.run("pg_restore", &["--list", dump.to_str().unwrap()]);
+    // Only root may read what root keeps.
+    assert!(!listed.status.success());
+    fs::set_permissions(&dump, Permissions::from_mode(0o644)).unwrap();
+    let listed = pg
+        .run("pg_restore", &["--list", dump.to_str().unwrap()])
+        .expect_ok();
+    assert!(listed.contains("pgbench_accounts"), "{listed}");
+    assert_eq!(fs::read_dir(&dumps).unwrap().count(), 1);
+    // Who asks is told.
+    let told = verify(&clone, &["--pages", "-v"]);
+    assert!(told.stdout.contains("proved"), "{told}");
+
+    add(
+        &clone,
+        "[[verify.sql]]\nname = \"wrong\"\ndatabase = \"shop\"\nquery = \"select 1\"\nexpect = \"> 5\"",
+    );
+    let done = document(&clone, &[], 1);
+    assert!(done.to_string().contains("expected"), "{done:#}");
+}
+
+#[test]
+fn the_oldest_unverified_walks_the_catalog() {
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    let ids: Vec<String> = sandbox
+        .fixture
+        .backups()
+        .into_iter()
+        .map(|b| b.id)
+        .collect();
+    let next = || {
+        let done = document(
+            &clone,
+            &["--pages", "--set", "verify.backup=oldest-unverified"],
+            0,
+        );
+        done["backups"][0]["backup"].as_str().unwrap().to_owned()
+    };
+    let walked: Vec<String> = (0..ids.len() + 1).map(|_| next()).collect();
+    assert_eq!(walked[..ids.len()], ids);
+    assert_eq!(walked[ids.len()], ids[0], "and around again");
+}
+
+/// The first line and the body of each request.
+type Asked = Arc<Mutex<Vec<(String, String)>>>;
+
+/// Serves HTTP on loopback, answers with `status`, and keeps what was asked.
+fn serve(status: &'static str) -> (String, Asked) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/id", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let kept = asked.clone();
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let mut client = client;
+            client
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            let mut bytes = Vec::new();
+            let mut part = [0; 4096];
+            // The head, then as much body as it says.
+            let (head, body) = loop {
+                let count = client.read(&mut part).unwrap_or(0);
+                bytes.extend(&part[..count]);
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                    let length = head.lines().find_map(|line| {
+                        let (name, value) = line.split_once(':')?;
+                        name.eq_ignore_ascii_case("content-length")
+                            .then(|| value.trim().parse::<usize>().unwrap())
+                    });
+                    if body.len() >= length.unwrap_or(0) {
+                        break (head.to_owned(), body.to_owned());
+                    }
+                }
+                if count == 0 {
+                    break (text, String::new());
+                }
+            };
+            let first = head.lines().next().unwrap_or_default().to_owned();
+            kept.lock().unwrap().push((first, body));
+            let _ = write!(
+                client,
+                "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+    });
+    (url, asked)
+}
+
+#[test]
+fn a_url_is_told_and_changes_nothing() {
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(RAW_FULL).write();
+    let (url, asked) = serve("200 OK");
+    let set = format!("verify.ping={url}");
+    document(&clone, &["--pages", "--set", &set], 0);
+    let file = sandbox.fixture.largest_data_file(RAW_FULL);
+    flip_byte(&file.path, 5000);
+    document(&clone, &["--pages", "--set", &set], 1);
+    let asked = asked.lock().unwrap().clone();
+    let lines: Vec<_> = asked.iter().map(|(line, _)| line.as_str()).collect();
+    assert_eq!(
+        lines,
+        ["start", "0", "start", "1"].map(|what| format!("POST /id/{what} HTTP/1.1"))
+    );
+    assert!(asked[1].1.contains("proved") && asked[3].1.contains(&file.name));
+
+    // One that fails, and one where nobody is.
+    let (failing, tried) = serve("500 Internal Server Error");
+    document(
+        &clone,
+        &["--pages", "--set", &format!("verify.ping={failing}")],
+        1,
+    );
+    assert_eq!(tried.lock().unwrap().len(), 6, "each is tried three times");
+    document(
+        &clone,
+        &["--pages", "--set", "verify.ping=http://127.0.0.1:1/x"],
+        1,
+    );
+}
+
+#[test]
+fn after_a_kill_in_any_phase_the_next_run_clears_up() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    add(
+        &clone,
+        &format!(
+            "[verify]\nhtml = {:?}\ndump = [\"shop\"]\n\
+             [[verify.command]]\nname = \"wait\"\nrun = \"test ! -e {1} || {{ touch {1}.seen; sleep 600; }}\"",
+            sandbox.path("x.html"),
+            sandbox.path("wait").display()
+        ),
+    );
+    for delay in [20, 120, 500, 900, 1500, 2500] {
+        let mut running = Running::spawn(&mut command(&clone, &[]));
+        thread::sleep(Duration::from_millis(delay));
+        if !running.has_ended() {
+            running.signal(Signal::SIGKILL);
+        }
+        let _ = running.wait_or_kill(LIMIT);
+        document(&clone, &[], 0);
+        assert_nothing_stays(&sandbox);
+    }
+    // In the last phase, for sure.
+    fs::write(sandbox.path("wait"), "").unwrap();
+    fs::set_permissions(sandbox.dir(), Permissions::from_mode(0o777)).unwrap();
+    let running = Running::spawn(&mut command(&clone, &[]));
+    let seen = sandbox.path("wait.seen");
+    eventually("the command runs", LIMIT, || Path::new(&seen).exists());
+    running.signal(Signal::SIGKILL);
+    let _ = running.wait_or_kill(LIMIT);
+    fs::remove_file(sandbox.path("wait")).unwrap();
+    document(&clone, &[], 0);
+    assert_nothing_stays(&sandbox);
+}
