@@ -10,8 +10,9 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
+use std::mem;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -35,8 +36,7 @@ pub enum NodeKind {
     Symlink,
 }
 
-/// Our own directory inside the mount, and where tablespaces live in it.
-const OWN_DIRECTORY: &[u8] = b".pbkfs";
+/// Where tablespaces live, in our own directory inside the mount.
 const TABLESPACES: &[u8] = b".pbkfs/tblspc";
 
 /// PGDATA has no entry of its own; so too for directories that we add.
@@ -72,42 +72,102 @@ pub(super) struct Tree {
     links: Vec<(NodeId, PathBuf)>,
 }
 
+/// What cannot be shown, and why.
+type Misplaced = (PathBuf, &'static str);
+
 /// A node before it has its place.
 struct Item<'a> {
-    path: Cow<'a, [u8]>,
-    depth: usize,
-    kind: NodeKind,
+    /// The name's first bytes, which decide nearly every comparison.
+    start: u64,
+    name: Cow<'a, [u8]>,
+    kind: ItemKind,
+}
+
+/// What an item is to become.
+#[derive(Clone, Copy)]
+enum ItemKind {
+    /// The directory of this number.
+    Directory(usize),
+    File {
+        permissions: u16,
+        entry: u32,
+    },
+    Symlink,
+}
+
+impl<'a> Item<'a> {
+    fn new(name: impl Into<Cow<'a, [u8]>>, kind: ItemKind) -> Self {
+        let name = name.into();
+        let mut start = [0; 8];
+        for (to, from) in start.iter_mut().zip(name.iter()) {
+            *to = *from;
+        }
+        Self {
+            // No name has a zero byte, so this is the order of the names.
+            start: u64::from_be_bytes(start),
+            name,
+            kind,
+        }
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        self.start
+            .cmp(&other.start)
+            .then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+/// A directory before it has its place.
+struct Directory<'a> {
+    children: Vec<Item<'a>>,
     permissions: u16,
     entry: u32,
 }
 
-impl<'a> Item<'a> {
-    fn new(path: impl Into<Cow<'a, [u8]>>, kind: NodeKind, permissions: u16, entry: u32) -> Self {
-        let path = path.into();
+/// The directories of an image, by number. The root is 0.
+struct Directories<'a> {
+    all: Vec<Directory<'a>>,
+    numbers: HashMap<Vec<u8>, usize>,
+}
+
+impl<'a> Directories<'a> {
+    fn new() -> Self {
         Self {
-            depth: path.iter().filter(|&&byte| byte == b'/').count(),
-            path,
-            kind,
-            permissions,
-            entry,
+            all: vec![Directory::new()],
+            numbers: HashMap::from([(Vec::new(), 0)]),
         }
     }
 
-    fn directory(path: impl Into<Cow<'a, [u8]>>, permissions: u16) -> Self {
-        Self::new(path, NodeKind::Directory, permissions, NO_ENTRY)
+    /// The number of a directory. It and those above are made if they are
+    /// not there yet: no line need describe what something is in.
+    fn number(&mut self, path: &[u8]) -> usize {
+        if let Some(&number) = self.numbers.get(path) {
+            return number;
+        }
+        let (above, name) = split_path(path);
+        let above = self.number(above);
+        let number = self.all.len();
+        self.all.push(Directory::new());
+        self.numbers.insert(path.to_vec(), number);
+        let item = Item::new(name.to_vec(), ItemKind::Directory(number));
+        self.all[above].children.push(item);
+        number
     }
 
-    fn order(&self, other: &Self) -> Ordering {
-        self.depth
-            .cmp(&other.depth)
-            .then_with(|| compare_paths(&self.path, &other.path))
+    fn of(&mut self, path: &[u8]) -> &mut Directory<'a> {
+        let number = self.number(path);
+        &mut self.all[number]
     }
 }
 
-/// By components, so that a directory's children are neighbours.
-fn compare_paths(a: &[u8], b: &[u8]) -> Ordering {
-    let slash = |&byte: &u8| byte == b'/';
-    a.split(slash).cmp(b.split(slash))
+impl Directory<'_> {
+    fn new() -> Self {
+        Self {
+            children: Vec::new(),
+            permissions: DIRECTORY_MODE,
+            entry: NO_ENTRY,
+        }
+    }
 }
 
 /// A path's directory (empty for the root) and its name in it.
@@ -121,10 +181,8 @@ fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
 impl Tree {
     /// Lays out what the target of a chain holds.
     pub(super) fn build(target: &Layer) -> Result<Self, ImageError> {
-        let mut items = listed(target)?;
-        add_tablespaces(&mut items, &target.backup.tablespaces);
-        add_missing_directories(&mut items);
-        items.sort_by(Item::order);
+        let mut directories = listed(target)?;
+        add_tablespaces(&mut directories, &target.backup.tablespaces);
         let mut tree = Self {
             nodes: vec![Node {
                 name_offset: 0,
@@ -139,64 +197,84 @@ impl Tree {
             names: Vec::new(),
             links: Vec::new(),
         };
-        tree.place(&items)
+        tree.place(directories.all)
             .map_err(|(path, why)| ImageError::Misplaced {
-                path: OsStr::from_bytes(path).into(),
+                path,
                 backup: target.backup.id.clone(),
                 why,
             })?;
         Ok(tree)
     }
 
-    /// Adds the sorted items below the root. Since parents stand in the same
-    /// order as their children, one cursor finds every parent.
-    fn place<'a>(&mut self, items: &'a [Item<'_>]) -> Result<(), (&'a [u8], &'static str)> {
-        let mut parent = 0;
-        for (at, item) in items.iter().enumerate() {
-            let fail = |why| Err((&*item.path, why));
-            if at > 0 && items[at - 1].path == item.path {
-                return fail("its place is taken");
-            }
-            let (directory, name) = split_path(&item.path);
-            let path_of = |node: usize| node.checked_sub(1).map_or(&b""[..], |at| &items[at].path);
-            while parent <= at && path_of(parent) != directory {
-                parent += 1;
-            }
-            let id = self.nodes.len();
-            let Some(owner) = self.nodes.get_mut(parent) else {
-                return fail("its directory is not in the backup");
-            };
-            if owner.kind != NodeKind::Directory {
-                return fail("it is in something that is no directory");
-            }
-            let (Ok(number), Ok(name_offset), Ok(name_length)) = (
-                u32::try_from(id),
-                u32::try_from(self.names.len()),
-                u16::try_from(name.len()),
-            ) else {
-                return fail("there are more than four thousand million names");
-            };
-            if owner.child_count == 0 {
-                owner.first_child = number;
-            }
-            owner.child_count += 1;
-            self.names.extend_from_slice(name);
-            self.nodes.push(Node {
-                name_offset,
-                name_length,
-                permissions: item.permissions,
-                kind: item.kind,
-                parent: NodeId(parent as u32),
-                first_child: 0,
-                child_count: 0,
-                entry: item.entry,
-            });
-            if item.kind == NodeKind::Symlink {
-                let target = Path::new("../.pbkfs/tblspc").join(OsStr::from_bytes(name));
-                self.links.push((NodeId(number), target));
+    /// Adds everything below the root, level by level.
+    fn place(&mut self, mut directories: Vec<Directory<'_>>) -> Result<(), Misplaced> {
+        let mut next = VecDeque::from([(0, NodeId(0))]);
+        while let Some((number, id)) = next.pop_front() {
+            let mut items = mem::take(&mut directories[number].children);
+            items.sort_unstable_by(Item::order);
+            let mut before = None;
+            for item in &items {
+                if before.replace(&item.name) == Some(&item.name) {
+                    return Err(self.misplaced(id, item, "its place is taken"));
+                }
+                let child = self.push(id, item, &directories)?;
+                if let ItemKind::Directory(number) = item.kind {
+                    next.push_back((number, child));
+                }
             }
         }
         Ok(())
+    }
+
+    fn push(
+        &mut self,
+        parent: NodeId,
+        item: &Item<'_>,
+        directories: &[Directory<'_>],
+    ) -> Result<NodeId, Misplaced> {
+        let (Ok(number), Ok(name_offset), Ok(name_length)) = (
+            u32::try_from(self.nodes.len()),
+            u32::try_from(self.names.len()),
+            u16::try_from(item.name.len()),
+        ) else {
+            let why = "there are more than four thousand million names";
+            return Err(self.misplaced(parent, item, why));
+        };
+        let (kind, permissions, entry) = match item.kind {
+            ItemKind::Directory(number) => {
+                let Directory {
+                    permissions, entry, ..
+                } = directories[number];
+                (NodeKind::Directory, permissions, entry)
+            }
+            ItemKind::File { permissions, entry } => (NodeKind::File, permissions, entry),
+            ItemKind::Symlink => {
+                let target = Path::new("../.pbkfs/tblspc").join(OsStr::from_bytes(&item.name));
+                self.links.push((NodeId(number), target));
+                (NodeKind::Symlink, 0o777, NO_ENTRY)
+            }
+        };
+        let owner = &mut self.nodes[parent.0 as usize];
+        if owner.child_count == 0 {
+            owner.first_child = number;
+        }
+        owner.child_count += 1;
+        self.names.extend_from_slice(&item.name);
+        self.nodes.push(Node {
+            name_offset,
+            name_length,
+            permissions,
+            kind,
+            parent,
+            first_child: 0,
+            child_count: 0,
+            entry,
+        });
+        Ok(NodeId(number))
+    }
+
+    fn misplaced(&self, parent: NodeId, item: &Item<'_>, why: &'static str) -> Misplaced {
+        (self.path(parent).join(OsStr::from_bytes(&item.name)), why)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -261,9 +339,11 @@ impl Tree {
 
 /// What the target's content list has in PGDATA, each at its place in the
 /// image.
-fn listed(target: &Layer) -> Result<Vec<Item<'_>>, ImageError> {
+fn listed(target: &Layer) -> Result<Directories<'_>, ImageError> {
     let tablespaces = oids(&target.backup.tablespaces);
-    let mut items = Vec::with_capacity(target.list.len());
+    let mut directories = Directories::new();
+    // Most files are in the directory of the one before.
+    let mut last: (&[u8], usize) = (b"", 0);
     for (index, entry) in target.list.iter().enumerate() {
         if entry.external_dir_num != 0 || HIDDEN.contains(&entry.path) {
             continue;
@@ -274,15 +354,27 @@ fn listed(target: &Layer) -> Result<Vec<Item<'_>>, ImageError> {
                 backup: target.backup.id.clone(),
             });
         }
-        let path = place_of(entry.path, &tablespaces);
-        let kind = match entry.is_directory() {
-            true => NodeKind::Directory,
-            false => NodeKind::File,
-        };
         // The list packs its entries by 32-bit numbers, so this one fits.
-        items.push(Item::new(path, kind, permissions(&entry), index as u32));
+        let index = index as u32;
+        let permissions = permissions(&entry);
+        if entry.is_directory() {
+            let directory = directories.of(&place_of(entry.path, &tablespaces));
+            (directory.permissions, directory.entry) = (permissions, index);
+            continue;
+        }
+        let (above, name) = split_path(entry.path);
+        if above != last.0 {
+            let place = place_of(entry.path, &tablespaces);
+            last = (above, directories.number(split_path(&place).0));
+        }
+        let kind = ItemKind::File {
+            permissions,
+            entry: index,
+        };
+        let item = Item::new(name, kind);
+        directories.all[last.1].children.push(item);
     }
-    Ok(items)
+    Ok(directories)
 }
 
 fn permissions(entry: &FileEntry<'_>) -> u16 {
@@ -313,44 +405,11 @@ fn place_of<'a>(path: &'a [u8], tablespaces: &[String]) -> Cow<'a, [u8]> {
 }
 
 /// Adds our own directories and the links that lead to them.
-fn add_tablespaces(items: &mut Vec<Item<'_>>, tablespaces: &[TablespaceMapping]) {
-    if tablespaces.is_empty() {
-        return;
-    }
-    items.push(Item::directory(OWN_DIRECTORY, DIRECTORY_MODE));
-    items.push(Item::directory(TABLESPACES, DIRECTORY_MODE));
+fn add_tablespaces(directories: &mut Directories<'_>, tablespaces: &[TablespaceMapping]) {
     for oid in oids(tablespaces) {
-        let link = [b"pg_tblspc/", oid.as_bytes()].concat();
-        items.push(Item::new(link, NodeKind::Symlink, 0o777, NO_ENTRY));
         // Restore makes an empty tablespace's directory too.
-        let home = [TABLESPACES, b"/", oid.as_bytes()].concat();
-        if items.iter().all(|item| *item.path != *home) {
-            items.push(Item::directory(home, DIRECTORY_MODE));
-        }
+        directories.number(&[TABLESPACES, b"/", oid.as_bytes()].concat());
+        let link = Item::new(oid.into_bytes(), ItemKind::Symlink);
+        directories.of(b"pg_tblspc").children.push(link);
     }
-}
-
-/// Adds the directories that something is in, but no line describes.
-fn add_missing_directories(items: &mut Vec<Item<'_>>) {
-    let mut known: HashSet<Vec<u8>> = items
-        .iter()
-        .filter(|item| item.kind == NodeKind::Directory)
-        .map(|item| item.path.to_vec())
-        .collect();
-    let mut missing = Vec::new();
-    let mut checked: &[u8] = b"";
-    for item in items.iter() {
-        let (mut directory, _) = split_path(&item.path);
-        // Most items are in the directory of the one before.
-        if directory == checked {
-            continue;
-        }
-        checked = directory;
-        while !directory.is_empty() && !known.contains(directory) {
-            known.insert(directory.to_vec());
-            missing.push(Item::directory(directory.to_vec(), DIRECTORY_MODE));
-            (directory, _) = split_path(directory);
-        }
-    }
-    items.append(&mut missing);
 }
