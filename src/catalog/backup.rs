@@ -211,7 +211,6 @@ impl FromStr for CompressAlg {
 
     /// pg_probackup matches codec names by case-insensitive prefix.
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let word = text.to_ascii_lowercase();
         let known = [
             ("none", Self::None),
             ("zlib", Self::Zlib),
@@ -221,7 +220,10 @@ impl FromStr for CompressAlg {
         ];
         known
             .into_iter()
-            .find(|(name, _)| !word.is_empty() && name.starts_with(&word))
+            .find(|(name, _)| {
+                let start = name.get(..text.len()).filter(|start| !start.is_empty());
+                start.is_some_and(|start| start.eq_ignore_ascii_case(text))
+            })
             .map(|(_, alg)| alg)
             .ok_or_else(|| UnknownWord::new("compression algorithm", text))
     }

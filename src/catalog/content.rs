@@ -9,96 +9,29 @@
 //! a quoted string. The lines are in no order.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::backup::{Backup, CompressAlg};
 
+mod error;
 mod line;
+mod reader;
+
+pub use error::{ContentError, LineError};
+use reader::{Cut, Parsed};
 
 /// The file type bits of `st_mode`, and the two types that are listed.
 const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
-
-/// A content list that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ContentError {
-    /// The file cannot be read at all.
-    #[error("the content list {path} cannot be read")]
-    Read {
-        /// The list's path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not the one that pg_probackup wrote.
-    #[error(
-        "the content list {path} is damaged: backup.control records checksum {recorded:08X}, \
-         the file has {computed:08X}"
-    )]
-    Checksum {
-        /// The list's path.
-        path: PathBuf,
-        /// As `backup.control` has it.
-        recorded: u32,
-        /// As the file gives it.
-        computed: u32,
-    },
-    /// A line that makes no sense.
-    #[error("line {line} of the content list {path} {what}")]
-    Line {
-        /// The list's path.
-        path: PathBuf,
-        /// The line's number, counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        what: LineError,
-    },
-    /// One key twice, with different content.
-    #[error("the content list {path} describes {name} twice, and differently")]
-    Duplicate {
-        /// The list's path.
-        path: PathBuf,
-        /// The path listed twice.
-        name: String,
-    },
-}
-
-/// What is wrong with a line of the list.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LineError {
-    /// Not of the form `{"key":"value", ..}`.
-    #[error("is not of the form {{\"key\":\"value\", ..}}")]
-    Form,
-    /// A key that every line must have.
-    #[error("has no {0}")]
-    Missing(&'static str),
-    /// A value that is not a number of the right size.
-    #[error("has \"{value}\" as {key}, which is not a number that fits")]
-    Number {
-        /// The key.
-        key: &'static str,
-        /// The value found.
-        value: String,
-    },
-    /// A path that would leave PGDATA, or is no path.
-    #[error("has \"{0}\" as path, which is not a plain relative path")]
-    Path(String),
-    /// An unknown codec.
-    #[error("has \"{0}\" as compress_alg, which is not known")]
-    Codec(String),
-    /// Neither a file nor a directory.
-    #[error("has mode {0:o}, which is neither a file nor a directory")]
-    Mode(u32),
-    /// More than this format of ours can index.
-    #[error("goes past what can be indexed: the paths of one backup may take 4 GiB")]
-    TooMuch,
-}
 
 /// One file or directory of a backup, as its line has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,59 +124,25 @@ struct PackedPages {
     hdr_size: u32,
 }
 
-/// A backup's content list, sorted by path and external directory.
+/// Lines, packed.
 #[derive(Debug, Default)]
-pub struct ContentList {
+struct Packed {
     entries: Vec<PackedEntry>,
     pages: Vec<PackedPages>,
     /// All paths, end to end.
     paths: Vec<u8>,
 }
 
-impl ContentList {
-    /// Reads the list of a backup and checks it against the checksum in
-    /// `backup.control`, where one is recorded.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is not the one whose checksum was
-    /// recorded, or has a line that makes no sense.
-    pub fn read(backup: &Backup) -> Result<Self, ContentError> {
-        let path = backup.content_path();
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(source) => return Err(ContentError::Read { path, source }),
-        };
-        if let Some(recorded) = backup.content_crc.filter(|&crc| crc != 0) {
-            let computed = crc32c::crc32c(&bytes);
-            if computed != recorded {
-                return Err(ContentError::Checksum {
-                    path,
-                    recorded,
-                    computed,
-                });
-            }
-        }
-        Self::parse(&bytes, &path)
-    }
+/// A backup's content list, in the order of its lines.
+#[derive(Debug, Default)]
+pub struct ContentList {
+    packed: Packed,
+    /// The entries by [`Packed::key`].
+    by_key: HashTable<u32>,
+    hasher: RandomState,
+}
 
-    /// Parses the list's bytes; `path` is for messages.
-    fn parse(bytes: &[u8], path: &Path) -> Result<Self, ContentError> {
-        let mut list = Self::default();
-        for (at, text) in bytes.split(|&byte| byte == b'\n').enumerate() {
-            if text.trim_ascii().is_empty() {
-                continue;
-            }
-            let pushed = line::parse(text).and_then(|entry| list.push(&entry));
-            pushed.map_err(|what| ContentError::Line {
-                path: path.to_owned(),
-                line: at + 1,
-                what,
-            })?;
-        }
-        list.sort(path)?;
-        Ok(list)
-    }
-
+impl Packed {
     fn push(&mut self, entry: &FileEntry<'_>) -> Result<(), LineError> {
         let too_much = |_| LineError::TooMuch;
         let kind = entry.mode & S_IFMT;
@@ -283,47 +182,35 @@ impl ContentList {
         Ok(())
     }
 
-    /// Sorts by key and drops lines that say the same again.
-    fn sort(&mut self, path: &Path) -> Result<(), ContentError> {
-        let paths = &self.paths;
-        let key = |entry: &PackedEntry| (&paths[entry.path_range()], entry.external_dir_num);
-        self.entries.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
-        for at in 1..self.entries.len() {
-            let (before, this) = (self.entry(at - 1), self.entry(at));
-            let same_key =
-                (before.path, before.external_dir_num) == (this.path, this.external_dir_num);
-            if same_key && before != this {
-                return Err(ContentError::Duplicate {
-                    path: path.to_owned(),
-                    name: String::from_utf8_lossy(this.path).into_owned(),
-                });
-            }
-        }
-        self.entries.dedup_by(|a, b| key(a) == key(b));
-        self.entries.shrink_to_fit();
-        self.pages.shrink_to_fit();
-        self.paths.shrink_to_fit();
+    /// Adds the lines of another part of the list.
+    fn append(&mut self, other: &Self) -> Result<(), LineError> {
+        let first = |length| u32::try_from(length).map_err(|_| LineError::TooMuch);
+        let (paths, pages) = (first(self.paths.len())?, first(self.pages.len())?);
+        first(self.paths.len() + other.paths.len())?;
+        self.entries.reserve_exact(other.entries.len());
+        self.entries
+            .extend(other.entries.iter().map(|entry| PackedEntry {
+                path_offset: entry.path_offset + paths,
+                pages: match entry.pages {
+                    NO_PAGES => NO_PAGES,
+                    at => at + pages,
+                },
+                ..entry.clone()
+            }));
+        self.pages.reserve_exact(other.pages.len());
+        self.pages.extend_from_slice(&other.pages);
+        self.paths.reserve_exact(other.paths.len());
+        self.paths.extend_from_slice(&other.paths);
         Ok(())
     }
 
-    /// How many files and directories are listed.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// What no two entries share: the path and the external directory.
+    fn key(&self, index: u32) -> (&[u8], u32) {
+        let entry = &self.entries[index as usize];
+        (&self.paths[entry.path_range()], entry.external_dir_num)
     }
 
-    /// Whether nothing is listed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The entry at an index below [`len`](Self::len), in key order.
-    ///
-    /// # Panics
-    /// If the index is not below the length.
-    #[must_use]
-    pub fn entry(&self, index: usize) -> FileEntry<'_> {
+    fn entry(&self, index: usize) -> FileEntry<'_> {
         let packed = &self.entries[index];
         let none = PackedPages::default();
         let pages = self.pages.get(packed.pages as usize).unwrap_or(&none);
@@ -346,8 +233,115 @@ impl ContentList {
             hdr_size: pages.hdr_size,
         }
     }
+}
 
-    /// All entries, in the order of their bytes' paths.
+impl ContentList {
+    /// Reads the list of a backup and checks it against the checksum in
+    /// `backup.control`, where one is recorded.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not the one whose checksum was
+    /// recorded, or has a line that makes no sense.
+    pub fn read(backup: &Backup) -> Result<Self, ContentError> {
+        let path = backup.content_path();
+        let read_error = |source| ContentError::Read {
+            path: path.clone(),
+            source,
+        };
+        let file = File::open(&path).map_err(read_error)?;
+        let length = file.metadata().map_err(read_error)?.len();
+        let read = |buf: &mut [u8], offset| file.read_at(buf, offset);
+        let parsed = reader::parse(&read, length, Cut::default()).map_err(read_error)?;
+        if let Some(recorded) = backup.content_crc.filter(|&crc| crc != 0)
+            && parsed.crc != recorded
+        {
+            return Err(ContentError::Checksum {
+                path,
+                recorded,
+                computed: parsed.crc,
+            });
+        }
+        Self::from_parsed(parsed, &path)
+    }
+
+    /// `path` is for messages.
+    fn from_parsed(parsed: Parsed, path: &Path) -> Result<Self, ContentError> {
+        if let Some((at, what)) = parsed.wrong {
+            return Err(ContentError::Line {
+                path: path.to_owned(),
+                line: at + 1,
+                what,
+            });
+        }
+        let mut list = Self {
+            packed: parsed.packed,
+            ..Self::default()
+        };
+        list.index(path)?;
+        list.packed.entries.shrink_to_fit();
+        list.packed.pages.shrink_to_fit();
+        list.packed.paths.shrink_to_fit();
+        Ok(list)
+    }
+
+    /// Fills `by_key`, and drops lines that say the same again.
+    fn index(&mut self, path: &Path) -> Result<(), ContentError> {
+        let (packed, hasher) = (&self.packed, &self.hasher);
+        let hash_of = |index: u32| hasher.hash_one(packed.key(index));
+        // Each has a path of its own in what 32 bits can index.
+        let count = packed.entries.len() as u32;
+        let mut by_key = HashTable::with_capacity(packed.entries.len());
+        let mut again = Vec::new();
+        for this in 0..count {
+            let same_key = |&other: &u32| packed.key(other) == packed.key(this);
+            match by_key.entry(hash_of(this), same_key, |&other| hash_of(other)) {
+                Entry::Vacant(place) => {
+                    place.insert(this);
+                }
+                Entry::Occupied(place) => {
+                    let (first, this) = (*place.get() as usize, this as usize);
+                    if packed.entry(first) != packed.entry(this) {
+                        return Err(ContentError::Duplicate {
+                            path: path.to_owned(),
+                            name: String::from_utf8_lossy(packed.entry(this).path).into_owned(),
+                        });
+                    }
+                    again.push(this);
+                }
+            }
+        }
+        self.by_key = by_key;
+        if again.is_empty() {
+            return Ok(());
+        }
+        let mut at = 0..;
+        let entries = &mut self.packed.entries;
+        entries.retain(|_| at.next().is_none_or(|at| again.binary_search(&at).is_err()));
+        self.index(path)
+    }
+
+    /// How many files and directories are listed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.packed.entries.len()
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packed.entries.is_empty()
+    }
+
+    /// The entry at an index below [`len`](Self::len).
+    ///
+    /// # Panics
+    /// If the index is not below the length.
+    #[must_use]
+    pub fn entry(&self, index: usize) -> FileEntry<'_> {
+        self.packed.entry(index)
+    }
+
+    /// All entries.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = FileEntry<'_>> {
         (0..self.len()).map(|index| self.entry(index))
     }
@@ -355,20 +349,20 @@ impl ContentList {
     /// The index of the entry with this key, if there is one.
     #[must_use]
     pub fn find(&self, path: &[u8], external_dir_num: u32) -> Option<usize> {
-        self.entries
-            .binary_search_by(|entry| {
-                let key = (&self.paths[entry.path_range()], entry.external_dir_num);
-                key.cmp(&(path, external_dir_num))
-            })
-            .ok()
+        let key = (path, external_dir_num);
+        let found = self.by_key.find(self.hasher.hash_one(key), |&index| {
+            self.packed.key(index) == key
+        });
+        found.map(|&index| index as usize)
     }
 
     /// The bytes of memory that the list takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<PackedEntry>()
-            + self.pages.capacity() * size_of::<PackedPages>()
-            + self.paths.capacity()
+        self.packed.entries.capacity() * size_of::<PackedEntry>()
+            + self.packed.pages.capacity() * size_of::<PackedPages>()
+            + self.packed.paths.capacity()
+            + self.by_key.allocation_size()
     }
 }
 

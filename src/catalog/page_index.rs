@@ -14,6 +14,7 @@
 //! pg_probackup's pg_probackup.h and data.c.
 
 mod build;
+mod records;
 mod stamp;
 
 use std::fs::File;
@@ -29,6 +30,7 @@ use super::content::FileEntry;
 use crate::pg::{BlockNumber, Lsn, SEGMENT_BLOCKS};
 
 use build::{Builder, Window};
+pub use records::Records;
 pub use stamp::PageStamp;
 
 /// From this version on there is a header map, and records are not padded.
@@ -133,15 +135,12 @@ struct Run {
     first: u32,
 }
 
-/// Where the pages of one stored data file are: 4 bytes a page, and 8 a run
-/// of consecutive blocks.
+/// Which pages one stored data file has, and where they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageIndex {
     runs: Box<[Run]>,
-    /// Offsets of the records, then the end of the last one.
-    positions: Box<[u32]>,
+    records: Records,
     truncate_to: Option<BlockNumber>,
-    padded: bool,
 }
 
 impl PageIndex {
@@ -243,7 +242,7 @@ impl PageIndex {
     /// How many pages are stored.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.positions.len().saturating_sub(1)
+        self.records.len()
     }
 
     /// Whether no page is stored.
@@ -274,58 +273,22 @@ impl PageIndex {
         Some(run.first + (block.0 - run.block)).filter(|&index| index < end)
     }
 
-    /// The bytes in the data file that the record of a stored page takes,
-    /// header and padding included.
+    /// Where the pages are.
     #[must_use]
-    pub fn record(&self, index: u32) -> Option<Range<u64>> {
-        let index = index as usize;
-        let (start, end) = (self.positions.get(index)?, self.positions.get(index + 1)?);
-        Some(u64::from(*start)..u64::from(*end))
+    pub fn records(&self) -> &Records {
+        &self.records
     }
 
-    /// The payload of a record that was read from the place which
-    /// [`record`](Self::record) gave for `block`.
-    ///
-    /// # Errors
-    /// If another block or another length stands there.
-    pub fn payload<'a>(
-        &self,
-        record: &'a [u8],
-        block: BlockNumber,
-    ) -> Result<&'a [u8], RecordError> {
-        let Some((header, rest)) = record.split_first_chunk::<RECORD_HEADER>() else {
-            let room = record.len();
-            return Err(RecordError::Length { claimed: 0, room });
-        };
-        let (found, claimed) = split_header(*header);
-        if u32::try_from(found) != Ok(block.0) {
-            return Err(RecordError::Block(found));
-        }
-        let wrong = RecordError::Length {
-            claimed,
-            room: rest.len(),
-        };
-        let size = usize::try_from(claimed).map_err(|_| wrong)?;
-        let stored = match self.padded {
-            true => size.next_multiple_of(8),
-            false => size,
-        };
-        match rest.get(..size) {
-            Some(payload) if stored == rest.len() => Ok(payload),
-            _ => Err(wrong),
-        }
+    /// Where the pages are, without which they are.
+    #[must_use]
+    pub fn into_records(self) -> Records {
+        self.records
     }
 
     /// Where a truncation marker at the end of the file cuts it.
     #[must_use]
     pub fn truncate_to(&self) -> Option<BlockNumber> {
         self.truncate_to
-    }
-
-    /// The bytes of memory that the index takes.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.runs) + size_of_val(&*self.positions)
     }
 }
 
@@ -425,11 +388,14 @@ mod tests {
             let found = [2, 3, 4, 5, 9, 10].map(|block| index.find(BlockNumber(block)));
             assert_eq!(found, [None, Some(0), Some(1), None, Some(2), None]);
             let bytes = parts.concat();
-            let place = index.record(2).unwrap();
+            let place = index.records.place(2).unwrap();
             let last = &bytes[place.start as usize..place.end as usize];
             assert_eq!(last, parts[2]);
-            assert_eq!(index.payload(last, BlockNumber(9)), Ok(&[7; 13][..]));
-            assert_eq!(index.record(3), None);
+            assert_eq!(
+                index.records.payload(last, BlockNumber(9)),
+                Ok(&[7; 13][..])
+            );
+            assert_eq!(index.records.place(3), None);
         }
     }
 
@@ -438,7 +404,7 @@ mod tests {
         let bytes: Vec<u8> = (0..100).flat_map(|b| record(b, 8000, MODERN)).collect();
         let index = scan(&bytes, MODERN).unwrap();
         assert_eq!(index.runs().collect::<Vec<_>>(), [(0..100, 0)]);
-        assert_eq!(index.record(99), Some(99 * 8008..100 * 8008));
+        assert_eq!(index.records.place(99), Some(99 * 8008..100 * 8008));
     }
 
     #[test]
@@ -471,13 +437,13 @@ mod tests {
     fn a_record_must_be_the_one_promised() {
         let bytes = record(5, 100, MODERN);
         let index = scan(&bytes, MODERN).unwrap();
-        assert!(index.payload(&bytes, BlockNumber(5)).is_ok());
+        assert!(index.records.payload(&bytes, BlockNumber(5)).is_ok());
         assert_eq!(
-            index.payload(&bytes, BlockNumber(6)),
+            index.records.payload(&bytes, BlockNumber(6)),
             Err(RecordError::Block(5))
         );
         assert_eq!(
-            index.payload(&bytes[..60], BlockNumber(5)),
+            index.records.payload(&bytes[..60], BlockNumber(5)),
             Err(RecordError::Length {
                 claimed: 100,
                 room: 52
@@ -537,7 +503,7 @@ mod tests {
         let index = PageIndex::from_header_map(&file, &entry(3, 350, crc, offset, size)).unwrap();
         let runs: Vec<_> = index.runs().collect();
         assert_eq!(runs, [(7..9, 0), (20..21, 2)]);
-        assert_eq!(index.record(2), Some(300..350));
+        assert_eq!(index.records.place(2), Some(300..350));
     }
 
     #[test]
@@ -580,6 +546,7 @@ mod tests {
     fn the_index_is_compact() {
         let bytes: Vec<u8> = (0..1000).flat_map(|b| record(b, 100, MODERN)).collect();
         let index = scan(&bytes, MODERN).unwrap();
-        assert!(index.memory_bytes() < 4 * 1000 + 200);
+        assert_eq!(index.runs.len(), 1);
+        assert!(index.records.memory_bytes() < 2 * 1000 + 100);
     }
 }

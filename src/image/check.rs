@@ -17,7 +17,7 @@ use super::read::CHUNK;
 use super::segment::{Given, Part, SegmentMap};
 use super::stored::{Layered, display_path};
 use super::{Image, ImageError, NodeId, NodeKind, PageFault};
-use crate::catalog::page_index::{PageIndex, PageStamp};
+use crate::catalog::page_index::{PageIndex, PageStamp, Records};
 use crate::pg::control::ControlFile;
 use crate::pg::page::PageHeader;
 use crate::pg::{BLOCK_SIZE, BlockNumber};
@@ -191,7 +191,7 @@ impl Image {
         let mut crc = Crc::of(&self.layers[part.layer].backup);
         let mut buffer = Vec::new();
         let mut at = 0;
-        for (records, bytes) in groups(&part.index, file.length) {
+        for (records, bytes) in groups(&part.records, file.length) {
             let from = at;
             at = bytes.end;
             if !self.read_on(&file, from..at, &mut buffer, &mut crc, sink, checked)? {
@@ -238,7 +238,7 @@ impl Image {
                 let block = BlockNumber(run.block + (record - run.records.start));
                 pages += 1;
                 if let Err(fault) = self.check_page(group, record, block) {
-                    let place = group.part.index.record(record).unwrap_or_default();
+                    let place = group.part.records.place(record).unwrap_or_default();
                     (sink.damage)(self.bad_page(group.part, block, place.start, fault));
                 }
             }
@@ -253,7 +253,7 @@ impl Image {
         block: BlockNumber,
     ) -> Result<(), PageFault> {
         let part = group.part;
-        let payload = part.index.payload(group.record(record), block)?;
+        let payload = part.records.payload(group.record(record), block)?;
         let mut page = [0; BLOCK_SIZE];
         let alg = part.codec.decode(payload, &mut page)?;
         self.counters.pages(alg).add(1);
@@ -363,7 +363,7 @@ struct Group<'a> {
 impl Group<'_> {
     /// The bytes of a record of the group.
     fn record(&self, record: u32) -> &[u8] {
-        let place = self.part.index.record(record).unwrap_or_default();
+        let place = self.part.records.place(record).unwrap_or_default();
         let within = |byte: u64| {
             let at = byte.saturating_sub(self.start);
             usize::try_from(at).unwrap_or(usize::MAX)
@@ -374,15 +374,15 @@ impl Group<'_> {
 }
 
 /// All records of a file, parted so that each group's bytes are about a chunk.
-fn groups(index: &PageIndex, length: u64) -> impl Iterator<Item = (Range<u32>, Range<u64>)> + '_ {
-    let count = u32::try_from(index.len()).unwrap_or(u32::MAX);
+fn groups(all: &Records, length: u64) -> impl Iterator<Item = (Range<u32>, Range<u64>)> + '_ {
+    let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
     let mut next = 0;
     let mut at = 0;
     std::iter::from_fn(move || {
         let first = next;
         let start = at;
         while next < count {
-            let end = index.record(next).unwrap_or_default().end;
+            let end = all.place(next).unwrap_or_default().end;
             if end > length || (end - start > CHUNK && next > first) {
                 break;
             }

@@ -20,7 +20,8 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::SystemTime;
 
@@ -292,28 +293,38 @@ impl Image {
 
 /// Reads all content lists, several at once.
 fn read_layers(backups: &[Backup]) -> Result<Vec<Layer>, ImageError> {
-    let at_once = thread::available_parallelism().map_or(1, usize::from);
-    let mut layers = Vec::with_capacity(backups.len());
-    for group in backups.chunks(at_once) {
-        let lists: Vec<_> = thread::scope(|scope| {
-            let readers: Vec<_> = group
-                .iter()
-                .map(|backup| scope.spawn(|| ContentList::read(backup)))
-                .collect();
-            readers.into_iter().map(|reader| reader.join()).collect()
-        });
-        for (backup, list) in group.iter().zip(lists) {
-            let list = list.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            layers.push(Layer {
-                backup: backup.clone(),
-                list: list.map_err(|source| ImageError::Content {
-                    backup: backup.id.clone(),
-                    source,
-                })?,
-            });
+    let lists: Vec<_> = backups.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let read = || {
+        let take = || {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            backups.get(at).zip(lists.get(at))
+        };
+        while let Some((backup, list)) = take() {
+            list.get_or_init(|| ContentList::read(backup));
         }
-    }
-    Ok(layers)
+    };
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 1..at_once.min(backups.len()) {
+            scope.spawn(read);
+        }
+        read();
+    });
+    let layers = backups.iter().zip(lists).map(|(backup, list)| {
+        // Every one was read, or the scope has passed on a panic.
+        let list = list
+            .into_inner()
+            .unwrap_or_else(|| ContentList::read(backup));
+        Ok(Layer {
+            backup: backup.clone(),
+            list: list.map_err(|source| ImageError::Content {
+                backup: backup.id.clone(),
+                source,
+            })?,
+        })
+    });
+    layers.collect()
 }
 
 /// FNV-1a over what [`Image::fingerprint`] promises. It is kept on disk, so it

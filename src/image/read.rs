@@ -106,7 +106,7 @@ impl Image {
         block: BlockNumber,
         page: &mut Page,
     ) -> Result<(), PageFault> {
-        let payload = run.part.index.payload(record, block)?;
+        let payload = run.part.records.payload(record, block)?;
         let alg = run.part.codec.decode(payload, page)?;
         self.counters.pages(alg).add(1);
         if self.verify_checksums && self.layers[run.part.layer].backup.checksums {
@@ -150,17 +150,15 @@ impl RecordRun<'_> {
     /// The bytes of the record `step` after the first. The map gives no index
     /// beyond the part's; were there one, its empty range is an error later.
     fn record(&self, step: u32) -> Range<u64> {
-        self.part
-            .index
-            .record(self.index + step)
-            .unwrap_or_default()
+        let place = self.part.records.place(self.index + step);
+        place.unwrap_or_default()
     }
 }
 
 /// How many records from `index` on, of `wanted`, fit into one chunk: at
 /// least one.
 fn records_in_chunk(part: &Part, index: u32, wanted: u32) -> u32 {
-    let place = |step| part.index.record(index + step).unwrap_or_default();
+    let place = |step| part.records.place(index + step).unwrap_or_default();
     let start = place(0).start;
     let fits = |step: &u32| place(*step).end.saturating_sub(start) <= CHUNK;
     let count = (1..wanted).take_while(fits).count();

@@ -11,7 +11,7 @@ use super::stored::display_path;
 use super::{Image, ImageError, NodeId};
 use crate::catalog::ProgramVersion;
 use crate::catalog::codec::PageCodec;
-use crate::catalog::page_index::PageIndex;
+use crate::catalog::page_index::{PageIndex, Records};
 use crate::pg::relation::RelationFile;
 use crate::pg::{BLOCK_SIZE, SEGMENT_BLOCKS};
 
@@ -27,7 +27,7 @@ pub(super) struct Part {
     /// Index into the layer's content list.
     pub(super) entry: usize,
     pub(super) codec: PageCodec,
-    pub(super) index: PageIndex,
+    pub(super) records: Records,
 }
 
 /// Consecutive records of a part, and the blocks that they are.
@@ -37,15 +37,19 @@ pub(super) struct Given {
     pub(super) block: u32,
 }
 
-/// Consecutive blocks that one part gives.
+/// Consecutive blocks that one part gives, or none: up to the next run, or
+/// the end of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
     block: u32,
-    count: u32,
+    /// Index into the parts, or [`HOLE`].
     part: u32,
     /// The first one's index among the part's stored pages.
     first: u32,
 }
+
+/// What no part gives.
+const HOLE: u32 = u32::MAX;
 
 /// Where a range of blocks comes from.
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub(super) enum Source<'a> {
 #[derive(Debug)]
 pub(super) struct SegmentMap {
     parts: Vec<Part>,
+    /// All blocks, from 0 on.
     runs: Vec<Run>,
     blocks: u32,
     /// The file's number within its fork; checksums depend on it.
@@ -79,27 +84,23 @@ impl SegmentMap {
     ) -> impl Iterator<Item = (Range<u32>, Source<'_>)> + '_ {
         let end = range.end;
         let mut at = range.start;
-        let mut next = self.runs.partition_point(|run| run.block + run.count <= at);
+        let mut next = self.runs.partition_point(|run| run.block <= at);
         std::iter::from_fn(move || {
             if at >= end {
                 return None;
             }
             let start = at;
-            let run = self.runs.get(next).filter(|run| run.block < end);
-            let (until, source) = match run {
-                Some(run) if run.block <= start => {
-                    next += 1;
-                    let source = Source::Stored {
-                        part: &self.parts[run.part as usize],
-                        first: run.first + (start - run.block),
-                    };
-                    ((run.block + run.count).min(end), source)
-                }
-                Some(run) => (run.block, Source::Hole),
-                None => (end, Source::Hole),
+            let run = next.checked_sub(1).and_then(|this| self.runs.get(this))?;
+            at = self.runs.get(next).map_or(end, |run| run.block.min(end));
+            next += 1;
+            let source = match self.parts.get(run.part as usize) {
+                Some(part) => Source::Stored {
+                    part,
+                    first: run.first + (start - run.block),
+                },
+                None => Source::Hole,
             };
-            at = until;
-            Some((start..until, source))
+            Some((start..at, source))
         })
     }
 
@@ -107,9 +108,11 @@ impl SegmentMap {
     /// it is stored.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&Part, Vec<Given>)> + '_ {
         (0..).zip(&self.parts).map(|(number, part)| {
-            let of_part = self.runs.iter().filter(|run| run.part == number);
-            let given = of_part.map(|run| Given {
-                records: run.first..run.first + run.count,
+            let ends = self.runs.iter().skip(1).map(|next| next.block);
+            let runs = self.runs.iter().zip(ends.chain([self.blocks]));
+            let of_part = runs.filter(|(run, _)| run.part == number);
+            let given = of_part.map(|(run, end)| Given {
+                records: run.first..run.first + (end - run.block),
                 block: run.block,
             });
             (part, given.collect())
@@ -117,13 +120,9 @@ impl SegmentMap {
     }
 
     fn memory_bytes(&self) -> usize {
-        let indexes: usize = self
-            .parts
-            .iter()
-            .map(|part| part.index.memory_bytes())
-            .sum();
+        let records = self.parts.iter().map(|part| part.records.memory_bytes());
         size_of::<Self>()
-            + indexes
+            + records.sum::<usize>()
             + self.parts.capacity() * size_of::<Part>()
             + self.runs.capacity() * size_of::<Run>()
     }
@@ -170,7 +169,7 @@ impl Image {
                     layer: number,
                     entry: found,
                     codec: PageCodec::new(entry.compress_alg, layer.backup.program_version),
-                    index,
+                    records: index.into_records(),
                 });
             }
         }
@@ -267,31 +266,23 @@ impl Merger {
 
     /// The runs, and the file's length in blocks.
     fn finish(self) -> (Vec<Run>, u32) {
+        // Every block within `owners` up to the last was given by a part.
+        let highest = self.owners.iter().rposition(Option::is_some);
+        // Not beyond a segment's blocks, so it fits.
+        let blocks = self.floor.max(highest.map_or(0, |at| at as u32 + 1));
         let mut runs: Vec<Run> = Vec::new();
-        for (block, owner) in (0..).zip(&self.owners) {
-            let Some(Owner { part, page }) = *owner else {
-                continue;
-            };
-            match runs.last_mut() {
-                Some(run)
-                    if run.part == part
-                        && run.block + run.count == block
-                        && run.first + run.count == page =>
-                {
-                    run.count += 1;
-                }
-                _ => runs.push(Run {
-                    block,
-                    count: 1,
-                    part,
-                    first: page,
-                }),
+        for block in 0..blocks {
+            let owner = self.owners.get(block as usize).copied().flatten();
+            let (part, first) = owner.map_or((HOLE, 0), |owner| (owner.part, owner.page));
+            let goes_on = runs.last().is_some_and(|run| {
+                run.part == part && (part == HOLE || run.first + (block - run.block) == first)
+            });
+            if !goes_on {
+                runs.push(Run { block, part, first });
             }
         }
         runs.shrink_to_fit();
-        // Every block within `owners` up to the last was given by a part.
-        let highest = runs.last().map_or(0, |run| run.block + run.count);
-        (runs, highest.max(self.floor))
+        (runs, blocks)
     }
 }
 
@@ -328,11 +319,11 @@ mod tests {
             merger.claim(number as u32, index);
         }
         let (runs, blocks) = merger.finish();
-        let part = |index| Part {
+        let part = |index: PageIndex| Part {
             layer: 0,
             entry: 0,
             codec: PageCodec::new(CompressAlg::None, OLD),
-            index,
+            records: index.into_records(),
         };
         let map = SegmentMap {
             parts: newest_first.into_iter().map(part).collect(),
@@ -397,11 +388,11 @@ mod tests {
         }
         let (runs, blocks) = merger.finish();
         assert_eq!(blocks, 8);
-        let part = |index| Part {
+        let part = |index: PageIndex| Part {
             layer: 0,
             entry: 0,
             codec: PageCodec::new(CompressAlg::None, OLD),
-            index,
+            records: index.into_records(),
         };
         let map = SegmentMap {
             parts: layers.into_iter().map(part).collect(),
@@ -416,5 +407,35 @@ mod tests {
         assert!(ranges(3..3).is_empty());
         let first = map.sources(3..4).next().unwrap();
         assert!(matches!(first.1, Source::Stored { first: 1, .. }));
+    }
+
+    #[test]
+    fn a_page_takes_a_few_bytes_of_memory() {
+        let blocks = 10_000;
+        // Every other block in a layer of its own: nothing follows on.
+        let layers = [index((0..blocks).step_by(2), None), index(0..blocks, None)];
+        let bytes = |layers: &[PageIndex]| {
+            let mut merger = Merger::new(0);
+            for (number, index) in layers.iter().enumerate() {
+                merger.claim(number as u32, index);
+            }
+            let part = |index: &PageIndex| Part {
+                layer: 0,
+                entry: 0,
+                codec: PageCodec::new(CompressAlg::None, OLD),
+                records: index.clone().into_records(),
+            };
+            let (runs, blocks) = merger.finish();
+            let parts = layers.iter().map(part).collect();
+            let map = SegmentMap {
+                parts,
+                runs,
+                blocks,
+                segno: 0,
+            };
+            map.memory_bytes() as f64 / f64::from(blocks)
+        };
+        assert!(bytes(&layers[1..]) < 2.2);
+        assert!(bytes(&layers) < 16.0);
     }
 }

@@ -145,7 +145,7 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Integer,
         values: "bytes, or text such as \"256MB\"",
         default: Default::Value("256MB"),
-        help: "Memory for page indexes and decoded pages",
+        help: "Memory for the page indexes of the files last read, a few bytes a page",
         example: "\"1GB\"",
     },
     Key {

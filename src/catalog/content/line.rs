@@ -1,7 +1,5 @@
 //! One line of the content list.
 
-use std::str::{self, FromStr};
-
 use super::{FileEntry, LineError};
 use crate::catalog::backup::CompressAlg;
 
@@ -111,7 +109,7 @@ impl<'a> Pairs<'a> {
         let rest = line.trim_ascii().strip_prefix(b"{");
         let rest = rest.and_then(|rest| rest.strip_suffix(b"}"));
         Ok(Self {
-            rest: rest.ok_or(LineError::Form)?.trim_ascii(),
+            rest: rest.ok_or_else(form)?.trim_ascii(),
             first: true,
         })
     }
@@ -133,27 +131,47 @@ impl<'a> Pairs<'a> {
 
     fn punctuation(&mut self, mark: u8) -> Result<(), LineError> {
         let rest = self.rest.trim_ascii_start();
-        let rest = rest.strip_prefix(&[mark]).ok_or(LineError::Form)?;
+        let rest = rest.strip_prefix(&[mark]).ok_or_else(form)?;
         self.rest = rest.trim_ascii_start();
         Ok(())
     }
 
     fn quoted(&mut self) -> Result<&'a [u8], LineError> {
-        let rest = self.rest.strip_prefix(b"\"").ok_or(LineError::Form)?;
+        let rest = self.rest.strip_prefix(b"\"").ok_or_else(form)?;
         let end = rest.iter().position(|&byte| byte == b'"');
-        let (value, rest) = rest.split_at(end.ok_or(LineError::Form)?);
+        let (value, rest) = rest.split_at(end.ok_or_else(form)?);
         self.rest = rest.get(1..).unwrap_or_default();
         Ok(value)
     }
 }
 
-fn number<T: FromStr>(key: &'static str, value: &[u8]) -> Result<T, LineError> {
-    let parsed = str::from_utf8(value)
-        .ok()
-        .and_then(|text| text.parse().ok());
+/// Made only where it is needed: a `LineError` has to be dropped, and a line
+/// has thirty places where one could come up.
+#[cold]
+fn form() -> LineError {
+    LineError::Form
+}
+
+fn number<T: TryFrom<i64>>(key: &'static str, value: &[u8]) -> Result<T, LineError> {
+    let parsed = integer(value).and_then(|number| T::try_from(number).ok());
     parsed.ok_or_else(|| LineError::Number {
         key,
         value: String::from_utf8_lossy(value).into_owned(),
+    })
+}
+
+fn integer(text: &[u8]) -> Option<i64> {
+    let (digits, sign) = match text.strip_prefix(b"-") {
+        Some(digits) => (digits, -1),
+        None => (text, 1),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0, |number: i64, &byte| {
+        let digit = byte.wrapping_sub(b'0');
+        let ten_times = number.checked_mul(10).filter(|_| digit < 10)?;
+        ten_times.checked_add(sign * i64::from(digit))
     })
 }
 
@@ -177,7 +195,7 @@ fn count(key: &'static str, value: &[u8]) -> Result<u32, LineError> {
 }
 
 fn flag(key: &'static str, value: &[u8]) -> Result<bool, LineError> {
-    number(key, value).map(|flag: u32| flag != 0)
+    number(key, value).map(|flag: i64| flag != 0)
 }
 
 fn codec(value: &[u8]) -> Result<CompressAlg, LineError> {

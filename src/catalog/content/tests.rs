@@ -1,9 +1,21 @@
+use std::io::Read;
+
 use super::*;
 
 const DATA: &str = r#"{"path":"base/5/2619.1", "size":"1740", "mode":"33152", "is_datafile":"1", "is_cfs":"0", "crc":"4294967295", "compress_alg":"zlib", "external_dir_num":"0", "dbOid":"5","full_size":"16384","segno":"1","n_blocks":"34","n_headers":"2","hdr_crc":"7","hdr_off":"5000000000","hdr_size":"61"}"#;
 
 fn parse(text: &str) -> Result<ContentList, ContentError> {
-    ContentList::parse(text.as_bytes(), Path::new("list"))
+    parse_cut(text, Cut::default())
+}
+
+fn parse_cut(text: &str, cut: Cut) -> Result<ContentList, ContentError> {
+    let read = |buf: &mut [u8], offset: u64| {
+        let mut rest = &text.as_bytes()[offset as usize..];
+        rest.read(buf)
+    };
+    let parsed = reader::parse(&read, text.len() as u64, cut).unwrap();
+    assert_eq!(parsed.crc, crc32c::crc32c(text.as_bytes()));
+    ContentList::from_parsed(parsed, Path::new("list"))
 }
 
 fn line(path: &str, size: &str) -> String {
@@ -145,4 +157,34 @@ fn errors_name_the_line() {
         error.to_string(),
         "line 3 of the content list list has \"x\" as size, which is not a number that fits"
     );
+}
+
+#[test]
+fn a_list_may_be_cut_anywhere() {
+    let lines: Vec<_> = (0..9).map(|n| line(&"x".repeat(1 + n % 5), "1")).collect();
+    let lines: Vec<_> = lines
+        .iter()
+        .enumerate()
+        .map(|(n, line)| line.replace("\"x", &format!("\"{n}")))
+        .collect();
+    let paths = |list: &ContentList| list.iter().map(|e| e.path.to_vec()).collect::<Vec<_>>();
+    for text in [
+        lines.join("\n"),
+        lines.join("\n\n") + "\n",
+        lines[0].clone() + "\n",
+    ] {
+        let whole = paths(&parse(&text).unwrap());
+        let bad = text.replacen("\"8", "\"../8", 1);
+        let complaint = parse(&bad).err().map(|error| error.to_string());
+        for threads in 1..=5 {
+            for piece in [1, 2, 7, 50, 90, 400] {
+                let cut = Cut { threads, piece };
+                let list = parse_cut(&text, cut).unwrap();
+                assert_eq!(paths(&list), whole, "{cut:?}");
+                assert_eq!(list.find(&whole[0], 0), Some(0));
+                let found = parse_cut(&bad, cut).err().map(|error| error.to_string());
+                assert_eq!(found, complaint, "{cut:?}");
+            }
+        }
+    }
 }

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::records::Places;
 use super::{PageIndex, PageIndexError, RECORD_HEADER, Run};
 use crate::pg::{BLOCK_SIZE, BlockNumber, SEGMENT_BLOCKS};
 
 /// Collects records in file order, and refuses impossible ones.
 pub(super) struct Builder {
     runs: Vec<Run>,
-    positions: Vec<u32>,
+    places: Places,
     /// The first block that the next record may have.
     next_block: u32,
     /// Where the last record ends.
@@ -21,7 +22,7 @@ impl Builder {
     pub(super) fn with_capacity(records: usize) -> Self {
         Self {
             runs: Vec::new(),
-            positions: Vec::with_capacity(records),
+            places: Places::with_capacity(records),
             next_block: 0,
             end: 0,
         }
@@ -40,20 +41,20 @@ impl Builder {
             return Err(wrong("a place that no data file has"));
         };
         let header = RECORD_HEADER as u32;
-        if from < self.end || to <= from.saturating_add(header) {
+        let index = self.places.len() as u32;
+        if (from != self.end && index > 0) || to <= from.saturating_add(header) {
             return Err(wrong("where there is no room for it"));
         }
-        if to - from > header + BLOCK_SIZE as u32 {
-            return Err(wrong("with more bytes than a page has"));
-        }
-        let index = self.positions.len() as u32;
+        let length = u16::try_from(to - from).ok();
+        let length = length.filter(|&length| usize::from(length) <= RECORD_HEADER + BLOCK_SIZE);
+        let length = length.ok_or_else(|| wrong("with more bytes than a page has"))?;
         if number != self.next_block || self.runs.is_empty() {
             self.runs.push(Run {
                 block: number,
                 first: index,
             });
         }
-        self.positions.push(from);
+        self.places.push(from, length);
         self.next_block = number + 1;
         self.end = to;
         Ok(())
@@ -61,20 +62,18 @@ impl Builder {
 
     pub(super) fn error(&self, block: i32, offset: i64, why: &'static str) -> PageIndexError {
         PageIndexError::Record {
-            index: self.positions.len(),
+            index: self.places.len(),
             block,
             offset,
             why,
         }
     }
 
-    pub(super) fn finish(mut self, truncate_to: Option<BlockNumber>, padded: bool) -> PageIndex {
-        self.positions.push(self.end);
+    pub(super) fn finish(self, truncate_to: Option<BlockNumber>, padded: bool) -> PageIndex {
         PageIndex {
             runs: self.runs.into_boxed_slice(),
-            positions: self.positions.into_boxed_slice(),
+            records: self.places.finish(padded),
             truncate_to,
-            padded,
         }
     }
 }

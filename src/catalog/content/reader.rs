@@ -1,0 +1,161 @@
+//! Reading a content list in pieces, several at once: the list of a million
+//! files has 300 MB, which are never in memory together.
+
+use std::io;
+use std::ops::Range;
+use std::thread;
+
+use super::{LineError, Packed, line};
+
+/// Reads at an offset, as `FileExt::read_at` does.
+pub(super) type ReadAt<'a> = &'a (dyn Fn(&mut [u8], u64) -> io::Result<usize> + Sync);
+
+/// How a list is cut up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    /// Threads at most.
+    pub(super) threads: usize,
+    /// Bytes that a thread reads at once; less than this is not worth one.
+    pub(super) piece: usize,
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self {
+            threads: thread::available_parallelism().map_or(1, usize::from),
+            piece: 1 << 20,
+        }
+    }
+}
+
+/// What a list, or a part of one, holds.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) packed: Packed,
+    /// The CRC-32C of its bytes.
+    pub(super) crc: u32,
+    /// The first line that makes no sense, counted from 0.
+    pub(super) wrong: Option<(usize, LineError)>,
+    length: u64,
+    lines: usize,
+}
+
+impl Parsed {
+    fn line(&mut self, text: &[u8]) {
+        if self.wrong.is_none() && !text.trim_ascii().is_empty() {
+            let pushed = line::parse(text).and_then(|entry| self.packed.push(&entry));
+            self.wrong = pushed.err().map(|what| (self.lines, what));
+        }
+        self.lines += 1;
+    }
+
+    /// Adds the part that comes after this one.
+    fn append(&mut self, next: Self) {
+        let length = usize::try_from(next.length).unwrap_or(usize::MAX);
+        self.crc = crc32c::crc32c_combine(self.crc, next.crc, length);
+        if self.wrong.is_none() {
+            let within = next.wrong.map(|(at, what)| (self.lines + at, what));
+            let too_much = |what| (self.lines, what);
+            self.wrong = within.or(self.packed.append(&next.packed).err().map(too_much));
+        }
+        self.length += next.length;
+        self.lines += next.lines;
+    }
+}
+
+/// Parses the `length` bytes of a list.
+pub(super) fn parse(read: ReadAt<'_>, length: u64, cut: Cut) -> io::Result<Parsed> {
+    let parts = (length / cut.piece as u64).clamp(1, cut.threads as u64);
+    let border = |part: u64| u128::from(length) * u128::from(part) / u128::from(parts);
+    // Not above `length`, so they fit.
+    let ranges = (0..parts).map(|part| border(part) as u64..border(part + 1) as u64);
+    let parsed: Vec<_> = thread::scope(|scope| {
+        let others: Vec<_> = ranges
+            .skip(1)
+            .map(|range| scope.spawn(move || parse_range(read, range, cut.piece)))
+            .collect();
+        let first = parse_range(read, 0..border(1) as u64, cut.piece);
+        let others = others.into_iter().map(|other| {
+            let joined = other.join();
+            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        std::iter::once(first).chain(others).collect()
+    });
+    let mut whole = Parsed::default();
+    for (at, part) in parsed.into_iter().enumerate() {
+        match at {
+            0 => whole = part?,
+            _ => whole.append(part?),
+        }
+    }
+    Ok(whole)
+}
+
+/// Parses the lines that begin within a range of bytes.
+fn parse_range(read: ReadAt<'_>, range: Range<u64>, piece: usize) -> io::Result<Parsed> {
+    let mut parsed = Parsed {
+        length: range.end - range.start,
+        ..Parsed::default()
+    };
+    // From the byte before, which tells whether a line begins at the start;
+    // what comes up to the first line feed is the end of another's line.
+    let mut is_rest = range.start > 0;
+    let mut begin = range.start.saturating_sub(1);
+    let mut buffer = Vec::new();
+    let mut read_to = begin;
+    while begin < range.end {
+        let kept = buffer.len();
+        let ended = fill(read, &mut buffer, read_to, piece)?;
+        let new = buffer.get(kept..).unwrap_or_default();
+        parsed.crc = crc32c::crc32c_append(parsed.crc, within(new, read_to, &range));
+        read_to += new.len() as u64;
+        let mut rest = &buffer[..];
+        while begin < range.end && !rest.is_empty() {
+            let text = match memchr::memchr(b'\n', rest) {
+                Some(end) => &rest[..=end],
+                None if ended => rest,
+                None => break,
+            };
+            rest = &rest[text.len()..];
+            begin += text.len() as u64;
+            if !std::mem::take(&mut is_rest) {
+                parsed.line(text);
+            }
+        }
+        if ended {
+            break;
+        }
+        let used = buffer.len() - rest.len();
+        buffer.drain(..used);
+    }
+    Ok(parsed)
+}
+
+/// Appends what is at an offset, up to a piece; whether the file ends there.
+fn fill(read: ReadAt<'_>, buffer: &mut Vec<u8>, at: u64, piece: usize) -> io::Result<bool> {
+    let kept = buffer.len();
+    buffer.resize(kept + piece, 0);
+    let mut filled = kept;
+    while filled < buffer.len() {
+        match read(&mut buffer[filled..], at + (filled - kept) as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let ended = filled < buffer.len();
+    buffer.truncate(filled);
+    Ok(ended)
+}
+
+/// Those of the bytes that were read at an offset which lie in the range.
+fn within<'a>(bytes: &'a [u8], offset: u64, range: &Range<u64>) -> &'a [u8] {
+    let place = |at: u64| {
+        let at = usize::try_from(at.saturating_sub(offset));
+        at.map_or(bytes.len(), |at| at.min(bytes.len()))
+    };
+    bytes
+        .get(place(range.start)..place(range.end))
+        .unwrap_or_default()
+}

@@ -1,0 +1,209 @@
+//! What a backup lists, directory by directory: a tree before its nodes have
+//! their numbers.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::{DIRECTORY_MODE, NO_ENTRY};
+use crate::catalog::TablespaceMapping;
+use crate::catalog::content::FileEntry;
+use crate::image::{ImageError, Layer};
+
+/// Where tablespaces live, in our own directory inside the mount.
+const TABLESPACES: &[u8] = b".pbkfs/tblspc";
+
+/// Restore writes this one with its default mode, and never sets another.
+const CONTROL_FILE: &[u8] = b"global/pg_control";
+const CONTROL_FILE_MODE: u16 = 0o644;
+
+/// Files that restore uses and does not write.
+const HIDDEN: [&[u8]; 2] = [b"tablespace_map", b"database_map"];
+
+/// A node before it has its place.
+pub(super) struct Item<'a> {
+    /// The name's first bytes, which decide nearly every comparison.
+    start: u64,
+    pub(super) name: Cow<'a, [u8]>,
+    pub(super) kind: ItemKind,
+}
+
+/// What an item is to become.
+#[derive(Clone, Copy)]
+pub(super) enum ItemKind {
+    /// The directory of this number.
+    Directory(usize),
+    File {
+        permissions: u16,
+        entry: u32,
+    },
+    Symlink,
+}
+
+impl<'a> Item<'a> {
+    fn new(name: impl Into<Cow<'a, [u8]>>, kind: ItemKind) -> Self {
+        let name = name.into();
+        let mut start = [0; 8];
+        for (to, from) in start.iter_mut().zip(name.iter()) {
+            *to = *from;
+        }
+        Self {
+            // No name has a zero byte, so this is the order of the names.
+            start: u64::from_be_bytes(start),
+            name,
+            kind,
+        }
+    }
+
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        self.start
+            .cmp(&other.start)
+            .then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+/// A directory before it has its place.
+pub(super) struct Directory<'a> {
+    pub(super) children: Vec<Item<'a>>,
+    pub(super) permissions: u16,
+    pub(super) entry: u32,
+}
+
+/// The directories of an image, by number. The root is 0.
+pub(super) struct Directories<'a> {
+    all: Vec<Directory<'a>>,
+    numbers: HashMap<Vec<u8>, usize>,
+}
+
+impl<'a> Directories<'a> {
+    /// What the target's content list has in PGDATA, each at its place in the
+    /// image, and our own.
+    pub(super) fn listed(target: &'a Layer) -> Result<Self, ImageError> {
+        let tablespaces = oids(&target.backup.tablespaces);
+        let mut directories = Self::new();
+        // Most files are in the directory of the one before.
+        let mut last: (&[u8], usize) = (b"", 0);
+        for (index, entry) in target.list.iter().enumerate() {
+            if entry.external_dir_num != 0 || HIDDEN.contains(&entry.path) {
+                continue;
+            }
+            if entry.is_cfs {
+                return Err(ImageError::Cfs {
+                    path: OsStr::from_bytes(entry.path).into(),
+                    backup: target.backup.id.clone(),
+                });
+            }
+            // The list packs its entries by 32-bit numbers, so this one fits.
+            let index = index as u32;
+            let permissions = permissions(&entry);
+            if entry.is_directory() {
+                let directory = directories.of(&place_of(entry.path, &tablespaces));
+                (directory.permissions, directory.entry) = (permissions, index);
+                continue;
+            }
+            let (above, name) = split_path(entry.path);
+            if above != last.0 {
+                let place = place_of(entry.path, &tablespaces);
+                last = (above, directories.number(split_path(&place).0));
+            }
+            let kind = ItemKind::File {
+                permissions,
+                entry: index,
+            };
+            let item = Item::new(name, kind);
+            directories.all[last.1].children.push(item);
+        }
+        add_tablespaces(&mut directories, &target.backup.tablespaces);
+        Ok(directories)
+    }
+
+    /// All of them, by their numbers.
+    pub(super) fn into_all(self) -> Vec<Directory<'a>> {
+        self.all
+    }
+
+    fn new() -> Self {
+        Self {
+            all: vec![Directory::new()],
+            numbers: HashMap::from([(Vec::new(), 0)]),
+        }
+    }
+
+    /// The number of a directory. It and those above are made if they are
+    /// not there yet: no line need describe what something is in.
+    fn number(&mut self, path: &[u8]) -> usize {
+        if let Some(&number) = self.numbers.get(path) {
+            return number;
+        }
+        let (above, name) = split_path(path);
+        let above = self.number(above);
+        let number = self.all.len();
+        self.all.push(Directory::new());
+        self.numbers.insert(path.to_vec(), number);
+        let item = Item::new(name.to_vec(), ItemKind::Directory(number));
+        self.all[above].children.push(item);
+        number
+    }
+
+    fn of(&mut self, path: &[u8]) -> &mut Directory<'a> {
+        let number = self.number(path);
+        &mut self.all[number]
+    }
+}
+
+impl Directory<'_> {
+    fn new() -> Self {
+        Self {
+            children: Vec::new(),
+            permissions: DIRECTORY_MODE,
+            entry: NO_ENTRY,
+        }
+    }
+}
+
+/// A path's directory (empty for the root) and its name in it.
+fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn permissions(entry: &FileEntry<'_>) -> u16 {
+    match entry.path {
+        CONTROL_FILE => CONTROL_FILE_MODE,
+        _ => (entry.mode & 0o777) as u16,
+    }
+}
+
+/// The tablespaces' names under `pg_tblspc`.
+fn oids(tablespaces: &[TablespaceMapping]) -> Vec<String> {
+    tablespaces
+        .iter()
+        .map(|space| space.oid.to_string())
+        .collect()
+}
+
+/// Where a path of PGDATA stands in the image, given the names of the
+/// tablespaces that are moved.
+fn place_of<'a>(path: &'a [u8], tablespaces: &[String]) -> Cow<'a, [u8]> {
+    let moved = || {
+        let below = path.strip_prefix(b"pg_tblspc/")?;
+        let name = below.split(|&byte| byte == b'/').next()?;
+        let is_moved = tablespaces.iter().any(|oid| oid.as_bytes() == name);
+        is_moved.then(|| [TABLESPACES, b"/", below].concat())
+    };
+    moved().map_or(Cow::Borrowed(path), Cow::Owned)
+}
+
+/// Adds our own directories and the links that lead to them.
+fn add_tablespaces(directories: &mut Directories<'_>, tablespaces: &[TablespaceMapping]) {
+    for oid in oids(tablespaces) {
+        // Restore makes an empty tablespace's directory too.
+        directories.number(&[TABLESPACES, b"/", oid.as_bytes()].concat());
+        let link = Item::new(oid.into_bytes(), ItemKind::Symlink);
+        directories.of(b"pg_tblspc").children.push(link);
+    }
+}
