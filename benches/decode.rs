@@ -183,8 +183,11 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
+/// One way to decode.
+type Decode<'a> = dyn Fn(&mut [u8]) + 'a;
+
 /// The nanoseconds of each one's fastest turn, of many that alternate.
-fn fastest<const N: usize>(output: &mut [u8], of: &[&dyn Fn(&mut [u8]); N]) -> [u128; N] {
+fn fastest<const N: usize>(output: &mut [u8], of: &[&Decode<'_>; N]) -> [u128; N] {
     let mut fastest = [u128::MAX; N];
     for _ in 0..TURNS {
         for (fastest, turn) in fastest.iter_mut().zip(of) {

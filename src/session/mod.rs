@@ -12,6 +12,7 @@
 //! fence     what keeps the server from production besides its settings
 //! hazards   what of a backup could reach production, and what stops it
 //! up        the order of set-up; the undo of each step as it succeeds
+//! preview   what `up` would start
 //! job       what is done in between: waiting for a signal, or a one-shot job
 //! down      ends a session from outside, and finishes the work of a dead owner
 //! unmount   the same for a mount alone, unless somebody is in it
@@ -39,6 +40,7 @@ mod occupants;
 mod owner;
 mod place;
 mod postgres;
+mod preview;
 mod ready;
 mod recovered;
 mod recovery;
@@ -63,6 +65,7 @@ pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;
 pub use place::{Place, run_root};
+pub use preview::{ServerPreview, preview_server};
 pub use ready::Ready;
 pub use resolve::{Resolved, all_backups, resolve};
 pub use signals::Signals;
@@ -70,5 +73,5 @@ pub use state::{Phase, State};
 pub use status::{Status, all as all_sessions, count as count_sessions, of_target as session_of};
 pub use target::check as check_target;
 pub use unmount::unmount;
-pub use up::{ServerPreview, Up, preview_server};
+pub use up::Up;
 pub use wal_service::archive_of_session;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use super::fence::{self, FenceLevel, Hazard};
+use super::fence::{self, FenceLevel};
 use super::job::{Account, Job, Live, Then};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
@@ -19,12 +19,12 @@ use super::recovery::Recovery;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, hazards, layers, metrics, status, target, wal_service};
+use super::{SessionError, Signals, down, layers, metrics, status, target, wal_service};
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
 use crate::server::namespace::read_only_view;
-use crate::server::{Limits, Replay, Server, Setting, StopMode};
+use crate::server::{Limits, Replay, Server, StopMode};
 
 /// What a session is to be.
 pub struct Up<'a> {
@@ -301,44 +301,6 @@ impl Up<'_> {
             signals: self.signals,
         })
     }
-}
-
-/// What can be said of a server before it is started.
-#[derive(Debug)]
-pub struct ServerPreview {
-    /// Where its programs are.
-    pub bin_dir: PathBuf,
-    /// The settings that it would be started with.
-    pub settings: Vec<Setting>,
-    /// The recovery target.
-    pub recovery_target: Option<String>,
-    /// What recovery could reach.
-    pub recoverable: Option<String>,
-    /// What the fence would be made of.
-    pub level: FenceLevel,
-    /// What it has to stop.
-    pub hazards: Vec<Hazard>,
-}
-
-/// What `up` would start.
-///
-/// # Errors
-/// What would keep the server from starting, as far as it can be seen before.
-pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
-    let preparation = Preparation::new(plan, resolved)?;
-    let image = layers::open_image(plan, &resolved.chain)?;
-    let conf = hazards::configuration(&image)?;
-    let settings = preparation.preview(plan, &Place::of(&plan.target), &image, &conf)?;
-    let hazards = hazards::find(&image, &conf, &preparation, plan, &settings)?;
-    let recovery = preparation.recovery.as_ref();
-    Ok(ServerPreview {
-        settings,
-        recovery_target: recovery.map(|recovery| recovery.target.to_string()),
-        recoverable: recovery.map(|recovery| recovery.holds().to_string()),
-        bin_dir: preparation.binaries.dir,
-        level: preparation.level,
-        hazards,
-    })
 }
 
 /// Opens the archive's files for root's server, whose user may not be able to.
