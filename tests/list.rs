@@ -172,3 +172,32 @@ fn a_broken_instance_does_not_hide_the_others() {
         "{output}"
     );
 }
+
+#[test]
+fn a_reader_who_has_gone_is_no_error() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-debian");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = sandbox.pbkfs();
+    command.arg("list").arg("-B").arg(&sandbox.fixture.catalog);
+    let output = command.stdout(writer).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn an_answer_that_is_lost_is_an_error() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-debian");
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = sandbox.pbkfs();
+    command.arg("list").arg("-B").arg(&sandbox.fixture.catalog);
+    let output = command.stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("cannot write to standard output"), "{said}");
+}

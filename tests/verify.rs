@@ -19,7 +19,8 @@ use common::fixture::flip_byte;
 use common::{
     Clone, OsUser, Output, PgTools, Running, Sandbox, assert_nothing_stays, eventually, run,
 };
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pbkfs::pg::page;
 use pbkfs::pg::{AbsoluteBlock, BLOCK_SIZE};
 use serde_json::Value;
@@ -420,9 +421,17 @@ fn a_killed_server_tells_nothing() {
     let clone = sandbox.profile(NEWEST).write();
     add(
         &clone,
-        "[[verify.command]]\nname = \"murder\"\nrun = \"kill -9 $(head -n 1 $PGDATA/postmaster.pid); sleep 100\"",
+        "[[verify.command]]\nname = \"long\"\nrun = \"touch $PGDATA/running; sleep 100\"",
     );
-    let done = document(&clone, &[], 3);
+    let done = thread::scope(|scope| {
+        scope.spawn(|| {
+            let running = clone.target.join("running");
+            eventually("the command runs", LIMIT, || running.exists());
+            let server = clone.status()[0]["server_pid"].as_i64().unwrap();
+            kill(Pid::from_raw(server.try_into().unwrap()), Signal::SIGKILL).unwrap();
+        });
+        document(&clone, &[], 3)
+    });
     assert!(done.to_string().contains("ended by itself"), "{done:#}");
     assert_nothing_stays(&sandbox);
 }

@@ -55,7 +55,7 @@ pub fn run(args: &CleanupArgs, verbosity: Verbosity) -> Result<Code, SessionErro
         refuse_changes(args, &cleanup, changes)?;
     }
     cleanup.run()?;
-    println!("{shown} is empty; it was {owner}");
+    say!("{shown} is empty; it was {owner}");
     Ok(Code::Done)
 }
 
@@ -66,15 +66,15 @@ fn dry_run(
 ) -> Result<(), SessionError> {
     let removals = cleanup.removals()?;
     match changes {
-        Ok(changes) if changes.is_empty() => println!("it is {owner}, and holds no changes"),
-        Ok(changes) => println!("it is {owner}, and holds {changes}; that takes --force"),
-        Err(error) => println!(
+        Ok(changes) if changes.is_empty() => say!("it is {owner}, and holds no changes"),
+        Ok(changes) => say!("it is {owner}, and holds {changes}; that takes --force"),
+        Err(error) => say!(
             "it is {owner}, and what it holds cannot be told ({}); that takes --force",
             sentence(error)
         ),
     }
     for path in removals {
-        println!("would remove {}", path.display());
+        say!("would remove {}", path.display());
     }
     Ok(())
 }

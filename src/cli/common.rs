@@ -1,9 +1,12 @@
 //! What the subcommands share.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::exit::Code;
 use super::log::redact;
 pub use crate::causes::sentence;
 use crate::profile::{self, MomentText, Plan, Profile};
@@ -55,6 +58,20 @@ impl ProfileArgs {
             profile.recovery.set_time(time);
         }
         Ok(Plan::check(&profile)?)
+    }
+}
+
+/// Prints a line of what a command was asked for. That nobody reads on, as
+/// behind `| head`, is no error, and keeps no command from its work; that the
+/// line is lost otherwise ends it.
+pub fn print_line(line: fmt::Arguments<'_>) {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("pbkfs: cannot write to standard output: {error}");
+            std::process::exit(Code::Failed as i32);
+        }
+        _ => {}
     }
 }
 

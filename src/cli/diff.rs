@@ -177,7 +177,7 @@ pub fn run(args: &DiffArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     };
     let report = Report::of(&changes);
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&report).unwrap_or_default()
         );
@@ -188,24 +188,24 @@ pub fn run(args: &DiffArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
 }
 
 fn print(report: &Report<'_>) {
-    println!("diff      {}", report.of.diff_dir.display());
-    println!("backup    {} of {}", report.of.backup, report.of.instance);
+    say!("diff      {}", report.of.diff_dir.display());
+    say!("backup    {} of {}", report.of.backup, report.of.instance);
     for database in &report.databases {
         match database.oid {
-            0 => println!("shared catalogs: {}", told(&database.totals)),
-            oid => println!("database {oid}: {}", told(&database.totals)),
+            0 => say!("shared catalogs: {}", told(&database.totals)),
+            oid => say!("database {oid}: {}", told(&database.totals)),
         }
         for file in &database.files {
             print_change(file.change);
         }
     }
     if !report.other.is_empty() {
-        println!("other files:");
+        say!("other files:");
     }
     for change in &report.other {
         print_change(change);
     }
-    println!("in all: {}", told(&report.totals));
+    say!("in all: {}", told(&report.totals));
 }
 
 fn print_change(change: &Change) {
@@ -222,7 +222,7 @@ fn print_change(change: &Change) {
     };
     let from = change.from.as_ref().map(|from| format!(" (was {from})"));
     let from = from.unwrap_or_default();
-    println!("  {kind:<8} {size:>12}  {}{from}", change.path);
+    say!("  {kind:<8} {size:>12}  {}{from}", change.path);
 }
 
 fn told(totals: &Totals) -> String {

@@ -30,16 +30,16 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     let _span = log::span("down", Some(&plan.target));
     let patience = plan.postgres.stop_timeout + UNMOUNTING;
     match session::down(&plan.target, patience)? {
-        Down::Nothing => println!("nothing runs on {}", plan.target.display()),
-        Down::Unmounted => println!("down {}", plan.target.display()),
-        Down::Ended(state) => println!("down {}{}", state.target.display(), kept(&state)),
-        Down::Finished(state) => println!(
+        Down::Nothing => say!("nothing runs on {}", plan.target.display()),
+        Down::Unmounted => say!("down {}", plan.target.display()),
+        Down::Ended(state) => say!("down {}{}", state.target.display(), kept(&state)),
+        Down::Finished(state) => say!(
             "down {}: its pbkfs (pid {}) had died, what it left was cleared away{}",
             state.target.display(),
             state.pid,
             kept(&state)
         ),
-        Down::Cleared(state) => println!(
+        Down::Cleared(state) => say!(
             "down {}: it had ended by itself ({}){}",
             state.target.display(),
             state.error.as_deref().unwrap_or("no reason was kept"),

@@ -130,7 +130,7 @@ pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         instances,
     };
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&listed).unwrap_or_default()
         );
@@ -155,12 +155,12 @@ fn list(catalog: &Catalog, name: &str) -> Result<Listed, SessionError> {
 
 fn print(report: &Report) {
     if report.instances.is_empty() {
-        println!("the catalog {} has no instance", report.catalog.display());
+        say!("the catalog {} has no instance", report.catalog.display());
     }
     for instance in &report.instances {
-        println!("instance {}", instance.name);
+        say!("instance {}", instance.name);
         if instance.backups.is_empty() {
-            println!("  no backups");
+            say!("  no backups");
         }
         for (depth, line) in by_chain(&instance.backups) {
             print_line(depth, line);
@@ -172,7 +172,7 @@ fn print_line(depth: usize, line: &Line) {
     let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
     let started = line.start_time.as_deref().unwrap_or("?");
     let indent = if depth == 0 { "  " } else { "  └ " };
-    println!(
+    say!(
         "{:<12} {:<6} {:<8} {:<7}  {:<20}  {:>10} stored, {:>10} cluster  PostgreSQL {}{}",
         format!("{indent}{}", line.id),
         line.mode,
@@ -187,7 +187,7 @@ fn print_line(depth: usize, line: &Line) {
             .map_or_else(String::new, |parent| format!("  on {parent}")),
     );
     if let Some(reason) = &line.reason {
-        println!("      not mountable: {reason}");
+        say!("      not mountable: {reason}");
     }
 }
 

@@ -1,6 +1,11 @@
 //! The command line: one file for each subcommand, and the one table of exit
 //! codes ([`exit`]).
 
+/// As `println!`, but a reader who has gone is no reason to panic.
+macro_rules! say {
+    ($($line:tt)*) => { $crate::cli::common::print_line(format_args!($($line)*)) };
+}
+
 mod background;
 mod cleanup;
 mod common;

@@ -95,7 +95,7 @@ pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     let _span = log::span("plan", Some(&plan.target));
     let (report, first_problem) = make(&plan)?;
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&report).unwrap_or_default()
         );
@@ -150,20 +150,20 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
 }
 
 fn print(report: &Report) {
-    println!(
+    say!(
         "catalog   {} (metadata: {})",
         report.catalog.display(),
         report.metadata
     );
-    println!("instance  {}", report.instance);
-    println!(
+    say!("instance  {}", report.instance);
+    say!(
         "backup    {}, a chain of {}:",
         report.backup,
         report.chain.len()
     );
     for member in &report.chain {
         let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
-        println!(
+        say!(
             "    {}  {:<6} {:<4} {:<7} {:<4}  {}  stored {}, cluster {}",
             member.id,
             member.mode,
@@ -175,28 +175,28 @@ fn print(report: &Report) {
             size(member.pgdata_bytes),
         );
     }
-    println!(
+    say!(
         "target    {} ({})",
         report.target.display(),
         report.target_state
     );
     match &report.diff_dir {
-        Some(dir) => println!("diff      {}", dir.display()),
-        None => println!("diff      a throw-away directory beside the target"),
+        Some(dir) => say!("diff      {}", dir.display()),
+        None => say!("diff      a throw-away directory beside the target"),
     }
     if let Some(target) = &report.recovery_target {
-        println!("recovery  {target}");
+        say!("recovery  {target}");
     }
     if let Some(recoverable) = &report.recoverable {
-        println!("          {recoverable}");
+        say!("          {recoverable}");
     }
     match &report.bin_dir {
-        Some(dir) => println!("server    {}, started with:", dir.display()),
+        Some(dir) => say!("server    {}, started with:", dir.display()),
         None if report.launch => {}
-        None => println!("server    none, only the mount"),
+        None => say!("server    none, only the mount"),
     }
     for setting in &report.settings {
-        println!(
+        say!(
             "    {:<34} {:<28} {}",
             setting.name,
             format!("'{}'", setting.value),
@@ -204,15 +204,15 @@ fn print(report: &Report) {
         );
     }
     if let Some(fence) = &report.fence {
-        println!("fence     {fence}");
+        say!("fence     {fence}");
     }
     for hazard in &report.hazards {
         match &hazard.stopped_by {
-            Some(by) => println!("    {}: {by}", hazard.hazard),
-            None => println!("    OPEN: {}", hazard.hazard),
+            Some(by) => say!("    {}: {by}", hazard.hazard),
+            None => say!("    OPEN: {}", hazard.hazard),
         }
     }
     for problem in &report.problems {
-        println!("PROBLEM   {problem}");
+        say!("PROBLEM   {problem}");
     }
 }

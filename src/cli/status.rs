@@ -51,15 +51,15 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
     };
     session::count_sessions(&mut sessions, args.reset);
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&sessions).unwrap_or_default()
         );
     } else if args.prometheus {
-        print!("{}", prometheus::text(&sessions));
+        say!("{}", prometheus::text(&sessions).trim_end());
     } else {
         if sessions.is_empty() {
-            println!("nothing runs");
+            say!("nothing runs");
         }
         for session in &sessions {
             print(session, args.counters);
@@ -70,7 +70,7 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
 
 fn print(status: &Status, every_counter: bool) {
     let state = &status.state;
-    println!("{} {}", status.word, state.target.display());
+    say!("{} {}", status.word, state.target.display());
     line(
         "backup",
         &format!(
@@ -109,7 +109,7 @@ fn print(status: &Status, every_counter: bool) {
         None => {}
     }
     match status.word {
-        "dead" => println!(
+        "dead" => say!(
             "  its pbkfs was killed; finish its work: {}",
             way_out(state)
         ),
@@ -118,7 +118,7 @@ fn print(status: &Status, every_counter: bool) {
                 "error",
                 state.error.as_deref().unwrap_or("no reason was kept"),
             );
-            println!("  clear it away: {}", way_out(state));
+            say!("  clear it away: {}", way_out(state));
         }
         _ => {}
     }
@@ -134,7 +134,7 @@ fn way_out(state: &State) -> String {
 }
 
 fn line(name: &str, value: &str) {
-    println!("  {name:<10} {value}");
+    say!("  {name:<10} {value}");
 }
 
 /// The counters that tell most, in three lines, and a fourth if something
@@ -182,10 +182,10 @@ fn print_most(counts: &Counts) {
 }
 
 fn print_all(counts: &Counts) {
-    println!("  counters");
+    say!("  counters");
     for metric in METRICS {
         if let Some(count) = counts.get(metric.key) {
-            println!("    {:<22} {count}", metric.key);
+            say!("    {:<22} {count}", metric.key);
         }
     }
 }

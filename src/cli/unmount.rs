@@ -38,15 +38,15 @@ pub fn run(args: &UnmountArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     let _span = log::span("unmount", Some(&target));
     let shown = target.display();
     match session::unmount(&target, args.force)? {
-        Down::Nothing => println!("nothing is mounted on {shown}"),
-        Down::Unmounted => println!("unmounted {shown}"),
-        Down::Ended(state) => println!("unmounted {shown}{}", kept(&state)),
-        Down::Finished(state) => println!(
+        Down::Nothing => say!("nothing is mounted on {shown}"),
+        Down::Unmounted => say!("unmounted {shown}"),
+        Down::Ended(state) => say!("unmounted {shown}{}", kept(&state)),
+        Down::Finished(state) => say!(
             "unmounted {shown}: its pbkfs (pid {}) had died, what it left was cleared away{}",
             state.pid,
             kept(&state)
         ),
-        Down::Cleared(state) => println!(
+        Down::Cleared(state) => say!(
             "unmounted {shown}: it had ended by itself ({}){}",
             state.error.as_deref().unwrap_or("no reason was kept"),
             kept(&state)

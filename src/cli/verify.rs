@@ -106,7 +106,7 @@ fn plan(args: &VerifyArgs) -> Result<Plan, SessionError> {
 /// A failure is always told; success only to people, or if it was asked for.
 fn tell(document: &Document, json: bool, verbose: bool) {
     if json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(document).unwrap_or_default()
         );
@@ -115,7 +115,7 @@ fn tell(document: &Document, json: bool, verbose: bool) {
     let verbose = verbose || io::stdout().is_terminal();
     let text = verify::human(document, verbose);
     match document.verdict {
-        Verdict::Proved if verbose => print!("{text}"),
+        Verdict::Proved if verbose => say!("{}", text.trim_end()),
         Verdict::Proved => {}
         Verdict::Bad | Verdict::CouldNotTell => eprint!("{text}"),
     }

@@ -135,7 +135,7 @@ pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
         });
     }
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&reports).unwrap_or_default()
         );
@@ -146,16 +146,16 @@ pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
 }
 
 fn print(report: &InstanceReport) {
-    println!("instance {}", report.instance);
+    say!("instance {}", report.instance);
     if report.timelines.is_empty() {
-        println!("    its WAL archive is empty");
+        say!("    its WAL archive is empty");
     }
     for timeline in &report.timelines {
         let parent = match timeline.parent_tli {
             0 => String::new(),
             parent => format!(", from {parent} at {}", timeline.switchpoint),
         };
-        println!(
+        say!(
             "    timeline {}{parent}: {} to {}, {} segments, {}, {}",
             timeline.tli,
             timeline.min_segno,
@@ -165,10 +165,10 @@ fn print(report: &InstanceReport) {
             timeline.status,
         );
         for gap in &timeline.lost_segments {
-            println!("        missing {} to {}", gap.begin_segno, gap.end_segno);
+            say!("        missing {} to {}", gap.begin_segno, gap.end_segno);
         }
         for name in &timeline.partial_segments {
-            println!("        only the beginning of {name}");
+            say!("        only the beginning of {name}");
         }
     }
 }
