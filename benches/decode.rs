@@ -8,11 +8,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../tests/bench/fixture.rs"]
+mod fixture;
+
 use std::cell::RefCell;
-use std::fs::{self, File};
+use std::fs;
 use std::hint::black_box;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -41,17 +42,7 @@ struct Catalogs {
 impl Catalogs {
     fn unpack() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("postgres/fixtures/pg15-chain/catalog.tar.zst");
-        let mut tar = Command::new("tar")
-            .args(["--extract", "--no-same-owner", "--directory"])
-            .arg(dir.path())
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let unpacked = File::open(packed).unwrap();
-        zstd::stream::copy_decode(unpacked, tar.stdin.take().unwrap()).unwrap();
-        assert!(tar.wait().unwrap().success());
+        fixture::unpack("pg15-chain", dir.path());
         Self { dir }
     }
 

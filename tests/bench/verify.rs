@@ -13,10 +13,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::fs::{self, File};
-use std::io;
+mod fixture;
+
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use flate2::{Decompress, FlushDecompress};
@@ -29,21 +30,6 @@ use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
 /// Two integers: the block and the length of what follows.
 const RECORD_HEADER: usize = 8;
-
-fn unpack(dir: &Path) -> PathBuf {
-    let fixture =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("postgres/fixtures/pg15-chain/catalog.tar.zst");
-    let mut tar = Command::new("tar")
-        .args(["--extract", "--no-same-owner", "--directory"])
-        .arg(dir)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut unpacked = zstd::Decoder::new(File::open(fixture).unwrap()).unwrap();
-    io::copy(&mut unpacked, &mut tar.stdin.take().unwrap()).unwrap();
-    assert!(tar.wait().unwrap().success());
-    dir.join("catalog")
-}
 
 /// Validates every member, and gives the number of stored bytes.
 fn validate(chain: &Chain) -> u64 {
@@ -122,7 +108,7 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let (catalog, instance) = match arguments.get(1..) {
         Some([catalog, instance]) => (PathBuf::from(catalog), instance.as_str()),
-        _ => (unpack(dir.path()), "main"),
+        _ => (fixture::unpack("pg15-chain", dir.path()), "main"),
     };
     let profile = dir.path().join("profile.toml");
     let text = format!(

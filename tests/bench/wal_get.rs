@@ -11,10 +11,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod fixture;
+
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -57,19 +59,7 @@ impl Sample {
     /// The fixture's segment with the most in it: the others are mostly zeros,
     /// which no archive that is worth measuring is.
     fn new(dir: &Path) -> Sample {
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("postgres/fixtures/pg17-chain/catalog.tar.zst");
-        let mut tar = Command::new("tar")
-            .args(["--extract", "--no-same-owner", "--directory"])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut unpacked = zstd::Decoder::new(File::open(fixture).unwrap()).unwrap();
-        io::copy(&mut unpacked, &mut tar.stdin.take().unwrap()).unwrap();
-        assert!(tar.wait().unwrap().success());
-
-        let catalog = dir.join("catalog");
+        let catalog = fixture::unpack("pg17-chain", dir);
         let instance = Catalog::open(&catalog).unwrap().instance("main").unwrap();
         let archive = WalArchive::open(&instance).unwrap();
         let (_, name) = archive
