@@ -3,22 +3,30 @@
 # the same run, and prints a table in Markdown: what tests/bench/RESULTS.md has.
 #
 #   tests/bench/run.sh [--scale N] [--rounds N] [--quick] [--only SECTION]
+#                      [--seconds N] [--user root|postgres] [--data DIR] [--set KEY=VALUE]
 #
 # The data is a pgbench database (--scale 100, 1.5 GB, unless told otherwise)
-# in a chain of FULL + 4 DELTA, zlib, made by examples/make-catalog. --quick is
-# a small run that shows that everything works. Sections: start, scan, pgbench,
-# write, files, lists, codecs. Needs root: the clone of an ordinary user is run
-# as postgres. Space: some ten times the data, below TMPDIR.
+# in a chain of FULL + 4 DELTA, zlib, made by examples/make-catalog; one more
+# DELTA was taken after a scan, which has set all hint bits. --quick is a small
+# run that shows that everything works. Sections: start, scan, pgbench, write,
+# files, lists, codecs. --data keeps the data for the next run, or takes what
+# the last one left; --set gives a setting to every clone. Needs root: the clone
+# of an ordinary user is run as postgres. Space: some ten times the data, below
+# TMPDIR.
 { # Read as a whole, so that it may be edited while it runs.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/lib.sh
-scale=100 rounds=5 seconds=30 only= lists="1000 10000 100000 1000000"
+scale=100 rounds=5 seconds=30 only= users="root postgres" data= settings=() lists="1000 10000 100000 1000000"
 while [ $# -gt 0 ]; do
     case $1 in
     --scale) scale=$2 && shift ;;
     --rounds) rounds=$2 && shift ;;
     --only) only=$2 && shift ;;
+    --data) data=$2 && shift ;;
+    --set) settings+=(--set "$2") && shift ;;
+    --seconds) seconds=$2 && shift ;;
+    --user) users=$2 && shift ;;
     --quick) scale=5 rounds=2 seconds=3 lists="1000 10000" ;;
     *) die "unknown argument: $1" ;;
     esac
@@ -71,7 +79,7 @@ targets() {
 mount to the first ls, 5 layers, .*:value:at most:0.05
 up beyond the server's own start, .*:value:at most:0.3
 cold sum\(\) over the largest table, .*:ratio:at most:2.5
-warm sum\(\), .*:ratio:at most:1.05
+warm sum\(\), hint bits set, .*:ratio:at most:1.05
 pgbench -S, root:ratio:at least:0.95
 pgbench -S, postgres:ratio:at least:0.90
 pgbench TPC-B, root:ratio:at least:0.95
@@ -81,7 +89,7 @@ decode of zlib pages .*:ratio:at least:0.9
 mount to the first ls, 1000000 lines .*:value:at most:1.5
 most memory until then, 1000000 lines .*:value:at most:400
 memory after .*:value:at most:320
-diff that the scan made, .*:value:at most:1
+diff after the scan, hint bits set, .*:value:at most:1
 END
 }
 table() {
@@ -126,11 +134,20 @@ table() {
         }' - "$figures"
 }
 
+sum='select sum(abalance) from pgbench_accounts'
+
 # -- the plain copy and the clone ---------------------------------------------
 
 plain_start() { as postgres pg_ctl -s -w -D "$work/plain" -l "$work/home/log" -o "-h '' -k $work/home" start; }
 plain_stop() { as postgres pg_ctl -s -w -D "$work/plain" -m fast stop; }
-plain_copy() { rm -rf "$work/plain" && cp -a "$work/cluster" "$work/plain"; }
+# What the plain copy is a copy of, and the clone a clone of: the data before
+# or after the scan that set the hint bits.
+choose() {
+    source=$data/$1
+    backup=$(cat "$data/$1.backup")
+}
+# Written back before anything is measured.
+plain_copy() { rm -rf "$work/plain" && cp -a "$source" "$work/plain" && sync -f "$work/plain"; }
 plain_sql() { as postgres psql -XAtq -v ON_ERROR_STOP=1 "host=$work/home dbname=postgres" -c "$1"; }
 
 # A clone of the newest backup by root or postgres: its profile, with what
@@ -138,8 +155,9 @@ plain_sql() { as postgres psql -XAtq -v ON_ERROR_STOP=1 "host=$work/home dbname=
 profile() {
     local user=$1 top=$2 postgres=$3
     cat >"$work/$user.toml" <<END
-catalog = "$work/catalog"
+catalog = "$data/catalog"
 instance = "main"
+backup = "$backup"
 target = "$work/$user/clone"
 $top
 [postgres]
@@ -147,12 +165,11 @@ $postgres
 $([ "$user" = root ] && echo 'user = "postgres"')
 END
 }
-clone_up() { clone=$(as "$1" "$work/pbkfs" up "$work/$1.toml" --detach --json); }
+clone_up() { clone=$(as "$1" "$work/pbkfs" up "$work/$1.toml" --detach --json "${settings[@]}"); }
 clone_down() { as "$1" "$work/pbkfs" down "$work/$1.toml" >/dev/null; }
 clone_field() { echo "$clone" | sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
 clone_sql() { as postgres psql -XAtq -v ON_ERROR_STOP=1 "$(clone_field conninfo)" -c "$1"; }
 clone_memory() { awk "/^$1:/ {print \$2 / 1024}" "/proc/$(clone_field pid)/status"; }
-users() { echo root postgres; }
 both_up() { # the clone of a user, and the plain copy beside it
     plain_start
     profile "$1" "diff_dir = \"$work/$1/diff\"" ""
@@ -165,7 +182,7 @@ both_down() {
 }
 
 cleanup() {
-    for user in $(users); do
+    for user in $users; do
         [ ! -e "$work/$user.toml" ] || clone_down "$user" 2>/dev/null || true
     done
     [ ! -e "$work/plain/postmaster.pid" ] || plain_stop || true
@@ -173,33 +190,48 @@ cleanup() {
 }
 trap cleanup EXIT
 
+# Stopped, the cluster becomes the next backup.
+cluster_start() {
+    as postgres pg_ctl -s -w -D "$cluster" -l "$work/home/log" \
+        -o "-c fsync=off -h '' -k $work/home" start
+}
+cluster_backup() {
+    as postgres pg_ctl -s -w -D "$cluster" -m fast stop
+    "$work/make-catalog" -B "$data/catalog" -D "$cluster" --mode "$1" >&2
+}
+# keep NAME: the cluster and its newest backup by this name.
+keep() {
+    cp -a "$cluster" "$data/$1"
+    # shellcheck disable=SC2012 # the names are ids: digits and letters
+    ls "$data/catalog/backups/main" | grep -v conf | tail -1 >"$data/$1.backup"
+}
 make_chain() {
-    say "making a cluster of scale $scale and a chain of 5"
-    as postgres mkdir "$work/home/cluster"
-    work_cluster=$work/home/cluster
-    as postgres initdb -k -N -A trust -D "$work_cluster" >/dev/null
-    cat >>"$work_cluster/postgresql.conf" <<END
+    say "making a cluster of scale $scale and its chain"
+    cluster=$work/home/cluster
+    as postgres mkdir "$cluster"
+    as postgres initdb -k -N -A trust -D "$cluster" >/dev/null
+    cat >>"$cluster/postgresql.conf" <<END
 shared_buffers = 256MB
 max_wal_size = 8GB
 checkpoint_timeout = 1h
 autovacuum = off
 max_parallel_workers_per_gather = 0
 END
-    for step in 0 1 2 3 4; do
-        as postgres pg_ctl -s -w -D "$work_cluster" -l "$work/home/log" \
-            -o "-c fsync=off -h '' -k $work/home" start
-        if [ $step -eq 0 ]; then
-            as postgres pgbench -i -q -s "$scale" -h "$work/home" postgres 2>/dev/null
-        else
-            as postgres pgbench -n -h "$work/home" -c 4 -j 2 -t $((scale * 25)) postgres >/dev/null
-        fi
-        as postgres pg_ctl -s -w -D "$work_cluster" -m fast stop
-        mode=$([ $step -eq 0 ] && echo full || echo delta)
-        "$work/make-catalog" -B "$work/catalog" -D "$work_cluster" --mode "$mode" >&2
+    cluster_start
+    as postgres pgbench -i -q -s "$scale" -h "$work/home" postgres 2>/dev/null
+    cluster_backup full
+    for _ in 1 2 3 4; do
+        cluster_start
+        as postgres pgbench -n -h "$work/home" -c 4 -j 2 -t $((scale * 25)) postgres >/dev/null
+        cluster_backup delta
     done
-    mv "$work_cluster" "$work/cluster"
-    chown -R postgres "$work/catalog"
-    plain_copy
+    keep changed
+    cluster_start
+    as postgres psql -XAtq -h "$work/home" -c "$sum" postgres >/dev/null
+    cluster_backup delta
+    keep scanned
+    rm -rf "$cluster"
+    chown -R postgres "$data/catalog"
 }
 
 # -- the sections -------------------------------------------------------------
@@ -212,7 +244,7 @@ section_start() {
         plain_stop
         start=$(timed plain_start)
         plain_stop
-        for user in $(users); do
+        for user in $users; do
             profile "$user" "" ""
             begin=$EPOCHREALTIME
             up_and_answer "$user" >/dev/null
@@ -232,29 +264,40 @@ section_start() {
 }
 
 diff_bytes() { du -s --block-size=1 "$work/$1/diff" | cut -f 1; }
-sum='select sum(abalance) from pgbench_accounts'
-section_scan() {
+# What a scan costs whose data is DATA, told by WORDS.
+scan_of() {
+    local user=$1 words=$3 before
+    choose "$2"
+    plain_copy
     cat "$work"/plain/base/*/* >/dev/null
+    both_up "$user"
+    clone_sql checkpoint
+    before=$(diff_bytes "$user")
+    # What the plain copy has written goes to the disk before the clone's turn.
+    figure "cold sum() over the largest table, $words, $user" s \
+        "$(timed plain_sql "$sum")" "$(sync -f "$work" && timed clone_sql "$sum")"
+    sync -f "$work"
+    for _ in 1 2 3; do
+        figure "warm sum(), $words, $user" s "$(timed plain_sql "$sum")" "$(timed clone_sql "$sum")"
+    done
+    clone_sql checkpoint
+    figure "diff after the scan, $words, $user" MB - \
+        "$(awk -v a="$before" -v b="$(diff_bytes "$user")" 'BEGIN {print (b - a) / 1e6}')"
+    figure "memory after the scan, $words, $user" MB - "$(clone_memory VmHWM)"
+    both_down "$user"
+}
+section_scan() {
     for round in $(seq "$rounds"); do
-        for user in $(users); do
-            both_up "$user"
-            clone_sql checkpoint
-            before=$(diff_bytes "$user")
-            figure "cold sum() over the largest table, $user" s \
-                "$(timed plain_sql "$sum")" "$(timed clone_sql "$sum")"
-            figure "warm sum(), $user" s "$(timed plain_sql "$sum")" "$(timed clone_sql "$sum")"
-            clone_sql checkpoint
-            figure "diff that the scan made, $user" MB - \
-                "$(awk -v a="$before" -v b="$(diff_bytes "$user")" 'BEGIN {print (b - a) / 1e6}')"
-            figure "memory after the scan, $user" MB - "$(clone_memory VmHWM)"
-            both_down "$user"
+        for user in $users; do
+            scan_of "$user" scanned "hint bits set"
+            scan_of "$user" changed "setting hint bits"
         done
     done
 }
 
 tps() { as postgres pgbench -n -c 4 -j 2 -T "$seconds" "$@" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'; }
 section_pgbench() {
-    for user in $(users); do
+    for user in $users; do
         both_up "$user"
         for sql in "$sum" 'select count(*) from pgbench_accounts where aid > 0'; do
             plain_sql "$sql" >/dev/null
@@ -277,7 +320,7 @@ section_write() {
     # Old and new versions of the rows make up some 100 MB of pages.
     change='update pgbench_accounts set abalance = abalance + 1 where aid <= 390000'
     for round in $(seq "$rounds"); do
-        for user in $(users); do
+        for user in $users; do
             both_up "$user"
             for sql in checkpoint "$change"; do
                 plain_sql "$sql"
@@ -298,7 +341,7 @@ section_files() {
     bytes=$(du -s --apparent-size --block-size=1 "$work/plain" | cut -f 1)
     cat_all "$work/plain"
     for round in $(seq "$rounds"); do
-        for user in $(users); do
+        for user in $users; do
             profile "$user" "" "launch = false"
             clone_up "$user"
             rate() { as "$1" bash -c "$(declare -f timed cat_all); timed cat_all $2" | awk -v b="$bytes" '{print b / 1e6 / $1}'; }
@@ -315,10 +358,10 @@ synthetic() {
     local lines=$1 layers=$2 dir=$work/synthetic
     rm -rf "$dir"
     mkdir -p "$dir/backups/main" "$dir/wal/main"
-    cp "$work/catalog/backups/main/pg_probackup.conf" "$dir/backups/main"
+    cp "$data/catalog/backups/main/pg_probackup.conf" "$dir/backups/main"
     local model parent= id first
-    first=$(ls "$work/catalog/backups/main" | head -1)
-    model=$work/catalog/backups/main/$first
+    first=$(ls "$data/catalog/backups/main" | head -1)
+    model=$data/catalog/backups/main/$first
     for layer in $(seq "$layers"); do
         # An id is the second of the start, in base 36.
         id=$(printf 'TAAA%02d' "$((layer % 100))")
@@ -380,15 +423,25 @@ machine() {
     echo "- $(nproc) cores, $(awk '/MemTotal/ {printf "%.0f GB", $2 / 1048576}' /proc/meminfo), Linux $(uname -r)," \
         "the data on $(df --output=fstype "$work" | tail -1)"
     echo "- $(postgres --version), pbkfs of commit $(git rev-parse --short HEAD)"
-    echo "- scale $scale, $rounds rounds, $seconds s of each pgbench"
+    echo "- scale $scale, $rounds rounds, $seconds s of each pgbench ${settings[*]}"
     echo "- load before: $load; after: $(cut -d ' ' -f 1-3 /proc/loadavg)"
 }
 load=$(cut -d ' ' -f 1-3 /proc/loadavg)
 case $only in lists | codecs) scale=1 ;; esac
-[ "$only" = codecs ] || make_chain
+case $only in codecs) ;; *)
+    [ -n "$data" ] || data=$work/data
+    if [ -e "$data/scanned.backup" ]; then
+        say "taking the data of $data"
+    else
+        mkdir -p "$data"
+        make_chain
+    fi
+    ;;
+esac
 for section in start scan pgbench write files lists codecs; do
     [ -z "$only" ] || [ "$only" = $section ] || continue
     say "$section"
+    [ $section = codecs ] || { choose changed && plain_copy; }
     section_$section
 done
 machine
