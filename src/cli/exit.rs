@@ -101,6 +101,7 @@ impl Code {
             ) => Self::Usage,
             SessionError::Server(_)
             | SessionError::NotEnclosed { .. }
+            | SessionError::WalOutOfReach { .. }
             | SessionError::ServerDied { .. }
             | SessionError::RecoveryStopped { .. }
             | SessionError::EndedEarly { .. }

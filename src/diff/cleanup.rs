@@ -21,6 +21,7 @@ use super::error::DiffError;
 use super::lock::{DiffLock, LockHolder};
 use super::record::ContentRecord;
 use super::store::{Namespace, Store};
+use super::wal_dir::{WAL_DIR, disk_usage};
 use super::{DATA_DIR, META_FILE, NameEntry};
 use crate::pg::relation::RelationFile;
 
@@ -108,9 +109,10 @@ impl Cleanup {
     /// The metadata cannot be read.
     pub fn changes(&self) -> Result<Changes, DiffError> {
         let data = self.root.data_files()?;
+        let wal = disk_usage(&self.root.path.join(WAL_DIR));
         let mut changes = Changes {
-            bytes: data.iter().map(|file| file.bytes).sum(),
-            files: data.len(),
+            bytes: wal.bytes + data.iter().map(|file| file.bytes).sum::<u64>(),
+            files: wal.files + data.len(),
             ..Changes::default()
         };
         let meta = self.root.path.join(META_FILE);
@@ -127,18 +129,18 @@ impl Cleanup {
         let changed = namespace.inodes.iter();
         changes.names += changed.filter(|(ino, _)| !named.contains(ino)).count();
         known.extend(data.iter().map(|file| file.ino));
-        changes.files = known.len();
+        changes.files = wal.files + known.len();
         Ok(changes)
     }
 
-    /// The paths that would be removed, the data files summed up under their
-    /// directory's.
+    /// The paths that would be removed, data files and WAL summed up under
+    /// their directory's.
     ///
     /// # Errors
     /// I/O errors.
     pub fn removals(&self) -> Result<Vec<PathBuf>, DiffError> {
         let mut paths = Vec::new();
-        for name in [META_FILE, DATA_DIR, TEMPORARY_FILE, BINDING_FILE] {
+        for name in [META_FILE, DATA_DIR, WAL_DIR, TEMPORARY_FILE, BINDING_FILE] {
             if self.root.stat(name)?.is_some() {
                 paths.push(self.root.path.join(name));
             }

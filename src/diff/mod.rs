@@ -6,6 +6,7 @@
 //! DIFF/meta.redb             names, inodes, which blocks are here,    -> store
 //!                            and small changes of blocks              -> deltas
 //! DIFF/data/INODE            the bytes, at their natural offsets      -> data
+//! DIFF/.pbkfs-wal/           the server's pg_wal, once one has run    -> wal_dir
 //! ```
 //!
 //! This module stores and finds; what the parts mean together (which block
@@ -24,6 +25,7 @@ mod lock;
 mod record;
 mod reserved;
 mod store;
+mod wal_dir;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,7 @@ pub use record::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,
 };
 pub use store::{Namespace, Store};
+pub use wal_dir::WAL_DIR;
 
 const META_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";
@@ -167,13 +170,28 @@ impl Diff {
         fs::remove_dir(root).map_err(|e| DiffError::io("remove", root, e))
     }
 
+    /// Where the server's WAL directory is, if it was moved out of the overlay.
+    #[must_use]
+    pub fn wal_dir(&self) -> PathBuf {
+        self.root.join(WAL_DIR)
+    }
+
+    /// Removes a WAL directory that no link of the overlay leads to: left by a
+    /// crash before it was linked.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
+        cleanup::OpenRoot::open(&self.root)?.remove_wal_dir()
+    }
+
     /// Bytes that the diff takes on disk, holes left out.
     ///
     /// # Errors
     /// I/O errors of the directory.
     pub fn disk_bytes(root: &Path) -> Result<u64, DiffError> {
         use std::os::unix::fs::MetadataExt;
-        let mut total = 0;
+        let mut total = wal_dir::disk_usage(&root.join(WAL_DIR)).bytes;
         for dir in [root.to_owned(), root.join(DATA_DIR)] {
             let entries = fs::read_dir(&dir).map_err(|e| DiffError::io("list", &dir, e))?;
             for entry in entries.flatten() {

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Content;
 use super::lower::{Lower, LowerKind};
+use super::moved::{PG_WAL, wal_changes};
 use super::tree::Ino;
 use super::{HIDDEN_DIR, Overlay, OverlayError};
-use crate::diff::{ContentRecord, HeldContent, InodeKind, NameEntry, Records};
+use crate::diff::{ContentRecord, HeldContent, InodeKind, NameEntry, Records, WAL_DIR};
 use crate::image::NodeId;
 use crate::pg::BLOCK_SIZE;
 
@@ -63,10 +64,10 @@ impl<L: Lower> Overlay<L> {
     /// # Errors
     /// The diff's own.
     pub fn changes(&self) -> Result<Vec<Change>, OverlayError> {
-        if self.is_read_only() {
-            return Ok(Vec::new());
+        match &self.diff {
+            Some(diff) => Ok(changes(&self.records()?, Some(&self.lower), diff.root())),
+            None => Ok(Vec::new()),
         }
-        Ok(changes(&self.records()?, Some(&self.lower)))
     }
 
     /// How many blocks of the backup's files the diff has instead.
@@ -143,10 +144,15 @@ impl<L: Lower> Overlay<L> {
     }
 }
 
-/// What the records say was changed, in the order of the paths. Without the
-/// image, what only it can name is called by its number there.
-pub fn changes<L: Lower>(records: &Records, lower: Option<&L>) -> Vec<Change> {
-    let mut changes = Survey::new(records, lower).changes();
+/// What the records of the diff in `root` say was changed, in the order of the
+/// paths, and what its WAL directory does. Without the image, what only it can
+/// name is called by its number there.
+pub fn changes<L: Lower>(records: &Records, lower: Option<&L>, root: &Path) -> Vec<Change> {
+    let survey = Survey::new(records, lower);
+    let mut changes = survey.changes();
+    if records.names.iter().any(|name| survey.is_moved_wal(name)) {
+        changes.extend(wal_changes(&root.join(WAL_DIR), lower));
+    }
     changes.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
     changes
 }
@@ -178,13 +184,25 @@ impl<'a, L: Lower> Survey<'a, L> {
         let mut changes: Vec<Change> = held
             .filter_map(|(ino, held)| self.content_change(*ino, held))
             .collect();
-        for (dir, name, entry) in &self.records.names {
+        for named @ (dir, name, entry) in &self.records.names {
             changes.extend(match entry {
+                _ if self.is_moved_wal(named) => None,
                 NameEntry::Inode(ino) => self.naming_change(*ino),
                 NameEntry::Whiteout => self.deletion(*dir, name),
             });
         }
         changes
+    }
+
+    /// Whether that is the link to the WAL directory in the diff.
+    fn is_moved_wal(&self, (dir, name, entry): &(u64, Vec<u8>, NameEntry)) -> bool {
+        let NameEntry::Inode(ino) = entry else {
+            return false;
+        };
+        let link = || self.records.inodes.get(ino)?.link.as_deref();
+        let is_ours =
+            |link| Path::new(OsStr::from_bytes(link)).file_name() == Some(OsStr::new(WAL_DIR));
+        (*dir, name.as_slice()) == (Ino::ROOT.0, PG_WAL.as_bytes()) && link().is_some_and(is_ours)
     }
 
     fn content_change(&self, ino: u64, held: &HeldContent) -> Option<Change> {

@@ -32,6 +32,7 @@ mod file;
 mod inode;
 mod io;
 mod lower;
+mod moved;
 mod names;
 mod shrink;
 mod sync;
@@ -48,6 +49,7 @@ pub use dirs::DirEntry;
 pub use error::OverlayError;
 pub use io::{FallocateMode, SeekKind};
 pub use lower::{Lower, LowerKind};
+pub use moved::WalPlace;
 pub use names::RenameMode;
 pub use tree::Ino;
 
@@ -142,6 +144,23 @@ impl<L: Lower> Overlay<L> {
     #[must_use]
     pub fn counters(&self) -> &OverlayCounters {
         &self.counters
+    }
+
+    /// The diff, if there is one.
+    #[must_use]
+    pub fn layer(&self) -> Option<&Diff> {
+        self.diff.as_ref()
+    }
+
+    /// Whether files may be opened past the overlay.
+    #[must_use]
+    pub fn passes_through(&self) -> bool {
+        self.options.passthrough
+    }
+
+    /// Lets files be opened past the overlay, or not; before it is mounted.
+    pub fn pass_through(&mut self, passthrough: bool) {
+        self.options.passthrough = passthrough;
     }
 
     /// Whether the tree refuses changes.

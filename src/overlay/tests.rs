@@ -7,6 +7,7 @@ mod cost;
 mod disk;
 mod full;
 mod model;
+mod moved;
 mod operations;
 mod power;
 mod support;

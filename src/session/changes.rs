@@ -85,7 +85,7 @@ pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
     };
     Ok(Changes {
         diff_dir: dir.to_owned(),
-        changes: changes(&records, image.as_ref()),
+        changes: changes(&records, image.as_ref(), dir),
         instance: binding.instance,
         backup: binding.backup,
         mounted: false,

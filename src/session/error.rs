@@ -99,6 +99,18 @@ pub enum SessionError {
         /// What is missing.
         reason: String,
     },
+    /// A server in namespaces wrote its WAL where this one cannot go.
+    #[error(
+        "the server's user {user} cannot enter {}, where this diff has its WAL; permit that, \
+         or let fence.level be \"namespace\" as before",
+        dir.display()
+    )]
+    WalOutOfReach {
+        /// The WAL directory.
+        dir: PathBuf,
+        /// Whom the server runs as.
+        user: String,
+    },
     /// The restore_command failed, and recovery with it.
     #[error("recovery stopped: {reason}")]
     RecoveryStopped {

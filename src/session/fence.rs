@@ -107,6 +107,7 @@ pub struct View<'a> {
     pub conf: &'a Conf,
     pub files: &'a ConfigFiles,
     pub socket_dir: &'a Path,
+    pub wal_dir: Option<&'a Path>,
 }
 
 impl View<'_> {
@@ -125,6 +126,7 @@ impl View<'_> {
         }
         show.retain(|path| !root_shows(path) && path != Path::new("/"));
         let mut write = vec![plan.target.clone(), self.socket_dir.to_owned()];
+        write.extend(self.wal_dir.map(Path::to_owned));
         let mut cover = self.production.places(self.conf);
         cover.push(plan.catalog.clone());
         cover.extend(plan.diff_dir.clone());

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use nix::unistd::geteuid;
 
+use super::postgres::Preparation;
 use super::resolve::Resolved;
 use super::undo::Undo;
 use super::up::{Progress, Up};
-use super::{SessionError, down};
+use super::{SessionError, down, wal_dir};
 use crate::chain::Chain;
 use crate::diff::{Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
 use crate::fuse::may_pass_through;
@@ -18,10 +19,12 @@ use crate::pg::control::ControlFile;
 use crate::profile::{Passthrough, Plan};
 use crate::server::OsUser;
 
-/// Opens the image and lays the diff, if there is to be one, over it.
+/// Opens the image and lays the diff, if there is to be one, over it. Settles
+/// where the server that is to come has its WAL.
 pub fn open(
     up: &Up<'_>,
     resolved: &Resolved,
+    server: Option<&mut Preparation>,
     progress: &Progress,
     undo: &mut Undo<'_>,
 ) -> Result<Arc<Overlay<Image>>, SessionError> {
@@ -36,13 +39,20 @@ pub fn open(
         uid,
         gid,
         tablespace_version_dir: Some(tablespace_version_dir(&image, chain)?),
-        passthrough: !up.read_only && passthrough(plan),
+        passthrough: false,
     };
-    Ok(Arc::new(Overlay::new(image, diff, options)?))
+    let mut overlay = Overlay::new(image, diff, options)?;
+    let wal_dir = wal_dir::settle(&overlay, server.as_deref(), plan.diff_dir.is_some())?;
+    overlay.pass_through(!up.read_only && wal_dir.is_none() && passthrough(plan));
+    if let Some(server) = server {
+        server.wal_dir = wal_dir;
+    }
+    Ok(Arc::new(overlay))
 }
 
-/// Whether the kernel may serve files of the diff by itself, and most likely
-/// will; the mount knows.
+/// Whether the kernel may serve files of the diff by itself, where WAL is
+/// written through the mount. Where it is not, the kernel does better to gather
+/// writes, which excludes the other.
 pub fn passthrough(plan: &Plan) -> bool {
     plan.fuse.passthrough == Passthrough::Auto && may_pass_through()
 }

@@ -54,6 +54,7 @@ mod target;
 mod undo;
 mod unmount;
 mod up;
+mod wal_dir;
 mod wal_service;
 
 pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};

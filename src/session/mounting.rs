@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use super::control::Control;
 use super::undo::Undo;
 use super::up::{Progress, Up};
-use super::{SessionError, Signals, layers, mounts, target};
+use super::{SessionError, Signals, mounts, target};
 use crate::fuse::{FuseError, Mount, MountOptions};
 use crate::image::Image;
 use crate::overlay::Overlay;
@@ -47,7 +47,7 @@ pub fn mount(
     let options = MountOptions {
         threads: up.plan.fuse.threads.get(),
         allow_other: geteuid().is_root(),
-        passthrough: !up.read_only && layers::passthrough(up.plan),
+        passthrough: overlay.passes_through(),
         source: mounts::OUR_SOURCE.to_owned(),
     };
     let mount = Mount::new(overlay.clone(), &target, &options)?;

@@ -1,14 +1,14 @@
 //! PostgreSQL on the mount: what can be checked before, and the start.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fence::{self, FenceLevel, Production, View};
 use super::meter::Meter;
 use super::place::Place;
 use super::recovery::{self, Recovery};
 use super::resolve::Resolved;
-use super::{SessionError, Signals, layers, recovered, status};
+use super::{SessionError, Signals, layers, recovered, status, wal_dir};
 use crate::image::Image;
 use crate::pg::control::ControlFile;
 use crate::profile::{Plan, Require};
@@ -31,6 +31,9 @@ pub struct Preparation {
     pub production: Production,
     /// Whether the mount passes through: most likely, until it is there to tell.
     pub passthrough: bool,
+    /// The WAL directory, where it is not in the mount; from when the diff is
+    /// opened.
+    pub wal_dir: Option<PathBuf>,
     major: u32,
 }
 
@@ -55,13 +58,16 @@ impl Preparation {
         if let Some(recovery) = &recovery {
             recovery.check_command(run_as.as_ref())?;
         }
+        let level = FenceLevel::find(plan)?;
+        let in_mount = !wal_dir::is_reached(&level, run_as.as_ref());
         Ok(Self {
             binaries,
             run_as,
             recovery,
-            level: FenceLevel::find(plan)?,
+            level,
             production: Production::of(resolved),
-            passthrough: layers::passthrough(plan),
+            passthrough: in_mount && layers::passthrough(plan),
+            wal_dir: None,
             major,
         })
     }
@@ -220,6 +226,7 @@ impl Preparation {
                     conf,
                     files: &config_files,
                     socket_dir: &socket_dir,
+                    wal_dir: self.wal_dir.as_deref(),
                 };
                 Some(view.enclosure(network)?)
             }

@@ -181,7 +181,7 @@ impl Up<'_> {
         }
         let mut preparation = prepared?;
         self.stop_if_asked()?;
-        let overlay = layers::open(self, &resolved, progress, undo)?;
+        let overlay = layers::open(self, &resolved, preparation.as_mut(), progress, undo)?;
         running.overlay = Some(overlay.clone());
         self.stop_if_asked()?;
         let mount = mounting::mount(self, overlay, progress, undo)?;

@@ -102,6 +102,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::Interrupted
         | SessionError::Extract { .. }
         | SessionError::NotEnclosed { .. }
+        | SessionError::WalOutOfReach { .. }
         | SessionError::Io { .. }
         | SessionError::BadState { .. } => CouldNotTell,
     })

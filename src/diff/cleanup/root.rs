@@ -14,6 +14,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::super::binding::{BINDING_FILE, TEMPORARY_FILE};
 use super::super::error::DiffError;
 use super::super::lock::LOCK_FILE;
+use super::super::wal_dir::WAL_DIR;
 use super::super::{DATA_DIR, META_FILE};
 
 /// The files beside `data/`, in the order in which they may go.
@@ -132,16 +133,21 @@ impl OpenRoot {
 
     /// The names in an opened directory.
     fn names(&self, dir: &OwnedFd) -> Result<Vec<OsString>, DiffError> {
-        // By way of the descriptor, as the path may lead elsewhere by now.
-        let opened = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-        fs::read_dir(opened)
+        fs::read_dir(opened(dir))
             .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
             .map_err(|e: io::Error| DiffError::io("list", &self.path, e))
     }
 
     /// Whatever stands in the directory and is not of the format.
     pub fn strangers(&self) -> Result<Vec<PathBuf>, DiffError> {
-        let known = [LOCK_FILE, META_FILE, DATA_DIR, TEMPORARY_FILE, BINDING_FILE];
+        let known = [
+            LOCK_FILE,
+            META_FILE,
+            DATA_DIR,
+            WAL_DIR,
+            TEMPORARY_FILE,
+            BINDING_FILE,
+        ];
         let is_known = |name: &OsStr| known.iter().any(|known| name == *known);
         let mut strangers = self.strangers_below(&self.handle, Path::new(""), is_known)?;
         if let Some(data) = self.data_dir()? {
@@ -189,10 +195,20 @@ impl OpenRoot {
                 }
             }
         }
+        self.remove_wal_dir()?;
         for name in FILES {
             self.unlink(name)?;
         }
         self.sync()
+    }
+
+    /// Removes the WAL directory with all that is in it, which is the server's;
+    /// a link in its place, or in it, goes itself.
+    pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
+        match fs::remove_dir_all(opened(&self.handle).join(WAL_DIR)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| DiffError::io("remove", &self.path.join(WAL_DIR), e)),
+        }
     }
 
     /// Removes the lock file, for a diff that is to vanish altogether.
@@ -207,6 +223,12 @@ impl OpenRoot {
     fn sync(&self) -> Result<(), DiffError> {
         nix::unistd::fsync(&self.handle).map_err(|e| DiffError::io("sync", &self.path, e.into()))
     }
+}
+
+/// An opened directory by way of its descriptor, as its path may lead elsewhere
+/// by now.
+fn opened(dir: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))
 }
 
 /// Removes a name that is no directory's. It is not an error if it is gone.

@@ -106,13 +106,13 @@ fn what_changed_is_told_mounted_and_not() {
 
     let root = dir.path().join("diff");
     let (_, records) = inspect(&root, &LockHolder::default()).unwrap();
-    assert_eq!(changes(&records, Some(&image())), mounted);
+    assert_eq!(changes(&records, Some(&image()), &root), mounted);
 
-    let blind = told(&changes::<MemLower>(&records, None));
+    let blind = told(&changes::<MemLower>(&records, None, &root));
     for known in ["Changed base/5/100 2", "Changed pg_tblspc/9/200 1"] {
         assert!(blind.iter().any(|line| line == known), "{blind:?}");
     }
-    let deleted = changes::<MemLower>(&records, None)
+    let deleted = changes::<MemLower>(&records, None, &root)
         .into_iter()
         .filter(|change| change.kind == ChangeKind::Deleted)
         .map(|change| change.path);

@@ -1,0 +1,245 @@
+//! The WAL directory, moved out of the tree: from then on a link leads from
+//! `pg_wal` to a directory in the diff, which programs use without the
+//! overlay. WAL is written and synced at every commit, always new, and never
+//! needs the image below it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::attr::Attr;
+use super::changes::{Change, ChangeKind};
+use super::lower::{Lower, LowerKind};
+use super::tree::Ino;
+use super::{Overlay, OverlayError};
+use crate::diff::{InodeKind, WAL_DIR, time_ns};
+use crate::image::NodeId;
+use crate::pg::BLOCK_SIZE;
+
+/// What PostgreSQL calls it.
+pub const PG_WAL: &str = "pg_wal";
+
+/// How much is copied at a time.
+const STEP: usize = 1 << 20;
+
+/// Where the tree's WAL directory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WalPlace {
+    /// In the tree, with so many bytes of files.
+    Tree(u64),
+    /// In the diff, by a link of ours that leads there or, if the diff was
+    /// moved or copied, to where that was.
+    Diff(PathBuf),
+    /// Nowhere, or where somebody else made it.
+    Elsewhere,
+}
+
+impl<L: Lower> Overlay<L> {
+    /// Where the WAL directory is.
+    ///
+    /// # Errors
+    /// Those of reading attributes; [`OverlayError::Unsupported`] if there is
+    /// something in it that is neither file nor directory.
+    pub fn wal_place(&self) -> Result<WalPlace, OverlayError> {
+        let attr = match self.lookup(Ino::ROOT, OsStr::new(PG_WAL)) {
+            Ok(attr) => attr,
+            Err(OverlayError::NotFound) => return Ok(WalPlace::Elsewhere),
+            Err(error) => return Err(error),
+        };
+        match attr.kind {
+            InodeKind::Directory => Ok(WalPlace::Tree(self.bytes_in(attr.ino)?)),
+            InodeKind::Symlink => {
+                let link = PathBuf::from(self.read_link(attr.ino)?);
+                match link.file_name() == Some(OsStr::new(WAL_DIR)) {
+                    true => Ok(WalPlace::Diff(link)),
+                    false => Ok(WalPlace::Elsewhere),
+                }
+            }
+            _ => Ok(WalPlace::Elsewhere),
+        }
+    }
+
+    /// Copies the WAL directory to `to`, which must not exist, and has it on
+    /// disk if `durable`.
+    ///
+    /// # Errors
+    /// Those of reading the tree; I/O errors of the copy, of which a part may
+    /// be left.
+    pub fn copy_wal(&self, to: &Path, durable: bool) -> Result<(), OverlayError> {
+        let attr = self.lookup(Ino::ROOT, OsStr::new(PG_WAL))?;
+        self.copy_dir(&attr, to, durable)?;
+        if durable && let Some(parent) = to.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Puts a link to `to` in the place of the WAL directory, or of a link
+    /// that led elsewhere, and commits that at once.
+    ///
+    /// # Errors
+    /// The diff's own.
+    pub fn link_wal(&self, to: &Path) -> Result<(), OverlayError> {
+        let name = OsStr::new(PG_WAL);
+        let attr = self.lookup(Ino::ROOT, name)?;
+        let root = self.attr(Ino::ROOT)?;
+        match attr.kind {
+            InodeKind::Directory => {
+                self.remove_all_in(attr.ino)?;
+                self.remove_dir(Ino::ROOT, name)?;
+            }
+            _ => self.unlink(Ino::ROOT, name)?,
+        }
+        self.symlink(Ino::ROOT, name, to, root.uid, root.gid)?;
+        // One commit: nobody else changes the tree yet.
+        self.sync_names()
+    }
+
+    /// The entries of a directory but for `.` and `..`.
+    fn entries_of(&self, dir: Ino) -> Result<Vec<(OsString, Attr)>, OverlayError> {
+        let listed = self.read_dir(dir)?.into_iter().skip(2);
+        listed
+            .map(|entry| Ok((entry.name, self.attr(entry.ino)?)))
+            .collect()
+    }
+
+    fn bytes_in(&self, dir: Ino) -> Result<u64, OverlayError> {
+        let mut bytes = 0;
+        for (_, attr) in self.entries_of(dir)? {
+            bytes += match attr.kind {
+                InodeKind::Directory => self.bytes_in(attr.ino)?,
+                InodeKind::File => attr.size,
+                _ => return Err(OverlayError::Unsupported),
+            };
+        }
+        Ok(bytes)
+    }
+
+    fn copy_dir(&self, dir: &Attr, to: &Path, durable: bool) -> Result<(), OverlayError> {
+        DirBuilder::new().mode(0o700).create(to)?;
+        for (name, attr) in self.entries_of(dir.ino)? {
+            let to = to.join(name);
+            match attr.kind {
+                InodeKind::Directory => self.copy_dir(&attr, &to, durable)?,
+                _ => self.copy_file(&attr, &to, durable)?,
+            }
+        }
+        let made = File::open(to)?;
+        hand_over(dir, to)?;
+        if durable {
+            made.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn copy_file(&self, file: &Attr, to: &Path, durable: bool) -> Result<(), OverlayError> {
+        let mut copy = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to)?;
+        let mut buf = vec![0; STEP];
+        let mut offset = 0;
+        loop {
+            let n = self.read(file.ino, offset, &mut buf)?;
+            if n == 0 {
+                break;
+            }
+            copy.write_all(buf.get(..n).unwrap_or_default())?;
+            offset += n as u64;
+        }
+        hand_over(file, to)?;
+        copy.set_modified(file.mtime)?;
+        if durable {
+            copy.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn remove_all_in(&self, dir: Ino) -> Result<(), OverlayError> {
+        for (name, attr) in self.entries_of(dir)? {
+            if attr.kind == InodeKind::Directory {
+                self.remove_all_in(attr.ino)?;
+                self.remove_dir(dir, &name)?;
+            } else {
+                self.unlink(dir, &name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives a copy the owner and mode of what it was made of.
+fn hand_over(attr: &Attr, to: &Path) -> std::io::Result<()> {
+    let made = fs::symlink_metadata(to)?;
+    if (made.uid(), made.gid()) != (attr.uid, attr.gid) {
+        chown(to, Some(attr.uid), Some(attr.gid))?;
+    }
+    fs::set_permissions(to, Permissions::from_mode(attr.mode))
+}
+
+/// What was changed in a WAL directory that stands at `dir`. A file counts as
+/// the backup's as long as it has its length and time. A directory that cannot
+/// be read tells nothing.
+pub fn wal_changes<L: Lower>(dir: &Path, lower: Option<&L>) -> Vec<Change> {
+    let below = lower.and_then(|lower| lower.lookup(Ino::ROOT.node()?, OsStr::new(PG_WAL)));
+    let mut changes = Vec::new();
+    gather(dir, Path::new(PG_WAL), lower.zip(below), &mut changes);
+    changes
+}
+
+fn gather<L: Lower>(
+    dir: &Path,
+    path: &Path,
+    below: Option<(&L, NodeId)>,
+    changes: &mut Vec<Change>,
+) {
+    let mut add = |path: &Path, kind, bytes: u64| {
+        changes.push(Change {
+            path: path.display().to_string(),
+            kind,
+            from: None,
+            blocks: bytes.div_ceil(BLOCK_SIZE as u64),
+            bytes,
+            whole: bytes > 0,
+        });
+    };
+    let mut directories = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        let path = path.join(entry.file_name());
+        let node = below.and_then(|(lower, dir)| {
+            let node = lower.lookup(dir, &entry.file_name())?;
+            Some((lower, node))
+        });
+        let is_same = |(lower, node): (&L, NodeId)| {
+            let time = meta.modified().map_or(0, time_ns);
+            lower.len(node).ok() == Some(meta.len()) && time == lower.timestamp_ns()
+        };
+        match node {
+            _ if meta.is_dir() => directories.push((entry.path(), path, node)),
+            Some(node) if is_same(node) => {}
+            Some(_) => add(&path, ChangeKind::Changed, meta.len()),
+            None => add(&path, ChangeKind::New, meta.len()),
+        }
+    }
+    for (lower, node) in below
+        .iter()
+        .flat_map(|(lower, node)| lower.children(*node).into_iter().map(move |n| (lower, n)))
+    {
+        let name = lower.name(node);
+        if dir.join(name).symlink_metadata().is_err() {
+            let slash = match lower.kind(node) {
+                LowerKind::Directory => "/",
+                _ => "",
+            };
+            let path = format!("{}{slash}", path.join(name).display());
+            add(Path::new(&path), ChangeKind::Deleted, 0);
+        }
+    }
+    for (dir, path, below) in directories {
+        gather(&dir, &path, below, changes);
+    }
+}
