@@ -12,6 +12,7 @@ use std::process::Command;
 
 use common::fixture::flip_byte;
 use common::session::LIMIT;
+use common::tmpfs::Tmpfs;
 use common::{Clone, Output, Sandbox, assert_nothing_stays, refused, run};
 use nix::errno::Errno;
 
@@ -230,26 +231,6 @@ fn target_that_is_a_mount() {
     assert_nothing_stays(&sandbox);
 }
 
-/// A small file system of its own. Unmounted when dropped.
-struct Tmpfs<'a>(&'a Path);
-
-impl Tmpfs<'_> {
-    fn mount<'a>(at: &'a Path, size: &str) -> Tmpfs<'a> {
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at);
-        run(&mut mount, LIMIT).expect_ok();
-        Tmpfs(at)
-    }
-}
-
-impl Drop for Tmpfs<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
-}
-
 // The profile: 2.
 
 #[test]
@@ -368,40 +349,6 @@ fn a_full_diff_is_told_to_the_writer() {
 
     fs::read(clone.target.join("global/pg_control")).unwrap();
     assert_eq!(clone.status().len(), 1);
-    clone.down();
-    drop(tmpfs);
-    assert_nothing_stays(&sandbox);
-}
-
-#[test]
-fn a_full_diff_under_a_server() {
-    let pg = common::require_everything();
-    let sandbox = sandbox();
-    let small = sandbox.path("small");
-    fs::create_dir(&small).unwrap();
-    let tmpfs = Tmpfs::mount(&small, "64m");
-    let clone = sandbox
-        .profile("latest")
-        .diff_at(small.join("diff"))
-        .write();
-    let ready = clone.up();
-
-    // Unlogged, so that it is the table that runs out of space, and not the WAL:
-    // that would be a PANIC, and rightly.
-    let fill = "create unlogged table filler as \
-                select g, repeat('x', 500) from generate_series(1, 400000) g";
-    let output = pg.try_psql(ready.conninfo(), "postgres", fill);
-    assert!(
-        !output.status.success(),
-        "200 MB do not fit into 64 MB: {output}"
-    );
-    // PostgreSQL's hint for ENOSPC and for a write that stopped half-way.
-    assert!(output.stderr.contains("Check free disk space"), "{output}");
-
-    for expectation in sandbox.fixture.expectations(&ready.backup) {
-        let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
-        assert_eq!(answer, expectation.answer);
-    }
     clone.down();
     drop(tmpfs);
     assert_nothing_stays(&sandbox);

@@ -20,6 +20,7 @@ use common::fixture::flip_byte;
 use common::process::is_alive;
 use common::session::LIMIT;
 use common::syscalls::{Mapping, become_user};
+use common::tmpfs::Tmpfs;
 use common::{Clone, OsUser, Sandbox, eventually};
 use nix::errno::Errno;
 use nix::libc;
@@ -281,42 +282,18 @@ fn a_bad_page_fails_alone() {
     }
 }
 
-/// A tmpfs for one diff.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(sandbox: &Sandbox, size: &str) -> SmallDisk {
-        let path = sandbox.path("small");
-        fs::create_dir(&path).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args([
-            "-t",
-            "tmpfs",
-            "-o",
-            &format!("size={size},mode=0777"),
-            "tmpfs",
-        ]);
-        common::run(mount.arg(&path), LIMIT).expect_ok();
-        SmallDisk(path)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        common::sandbox::unmount_all(&self.0);
-    }
-}
-
 #[test]
 fn a_full_disk_says_so_and_works_again_when_it_is_not() {
     common::require_everything();
     for user in [OsUser::root(), OsUser::postgres()] {
         let sandbox = Sandbox::new("pg15-debian", user);
-        let disk = SmallDisk::new(&sandbox, "16m");
+        let small_disk = sandbox.path("small");
+        fs::create_dir(&small_disk).unwrap();
+        let disk = Tmpfs::mount(&small_disk, "16m");
         let clone = sandbox
             .profile("latest")
             .mount_only()
-            .diff_at(disk.0.join("diff"))
+            .diff_at(disk.path().join("diff"))
             .write();
         clone.up();
         as_its_user(&clone, || {

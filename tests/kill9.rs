@@ -12,7 +12,6 @@ use common::process::is_alive;
 use common::{Listing, PgTools, Running, Sandbox, assert_nothing_stays, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pbkfs::fuse::may_pass_through;
 
 const ROUNDS: u32 = 10;
 
@@ -73,14 +72,8 @@ fn ten_kills_under_load() {
     let clone = sandbox.profile("TOW7KQ").write();
 
     let mut ready = clone.up();
-    // As root the kernel syncs the WAL past pbkfs, where it can.
-    let synced = pg.psql(
-        ready.conninfo(),
-        "postgres",
-        "select current_setting('fsync'), current_setting('wal_sync_method') = 'open_datasync'",
-    );
-    let by_kernel = if may_pass_through() { "t" } else { "f" };
-    assert_eq!(synced, format!("on|{by_kernel}"));
+    let synced = pg.psql(ready.conninfo(), "postgres", "show fsync");
+    assert_eq!(synced, "on");
     pg.psql(ready.conninfo(), "postgres", "create database bench");
     let bench = format!("{} dbname=bench", ready.conninfo());
     pg.run("pgbench", &["-iq", "-s1", &bench]).expect_ok();

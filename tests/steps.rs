@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use common::process::{is_alive, mounts_in, processes_in};
 use common::sandbox::unmount_all;
 use common::session::LIMIT;
+use common::tmpfs::Tmpfs;
 use common::{
     Listing, OsUser, Output, Running, Sandbox, assert_nothing_stays, eventually, refused, run,
 };
@@ -608,11 +609,7 @@ fn a_damaged_state_does_not_lock_the_target_up() {
 fn a_mount_of_something_else_is_left_alone() {
     as_both_users(|steps| {
         fs::create_dir(&steps.target).unwrap();
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-            .arg(&steps.target);
-        run(&mut mount, LIMIT).expect_ok();
+        let _disk = Tmpfs::mount(&steps.target, "1m");
         for arguments in [&[][..], &["--force"]] {
             let output = steps.unmount(arguments);
             refused(&output, 5, "tmpfs");
@@ -620,7 +617,6 @@ fn a_mount_of_something_else_is_left_alone() {
         }
         assert!(steps.is_mounted());
         refused(&steps.mount_with_diff("latest"), 5, "mount point already");
-        run(Command::new("umount").arg(&steps.target), LIMIT).expect_ok();
     });
 }
 
@@ -875,12 +871,7 @@ fn an_unmount_that_loses_something_says_so() {
     as_both_users(|mut steps| {
         let small = steps.sandbox.path("small");
         fs::create_dir(&small).unwrap();
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
-            .arg(&small);
-        run(&mut mount, LIMIT).expect_ok();
-        steps.sandbox.user.own(&small);
+        let disk = Tmpfs::mount(&small, "2m");
         steps.diff = small.join("diff");
         steps.mount_with_diff("latest").expect_ok();
         // The names need more room than the store has reserved, and there is none.
@@ -895,7 +886,7 @@ fn an_unmount_that_loses_something_says_so() {
         refused(&output, 3, "not all went well");
         refused(&output, 3, "meta.redb");
         assert!(!steps.is_mounted());
-        run(Command::new("umount").arg(&small), LIMIT).expect_ok();
+        drop(disk);
         assert_nothing_stays(&steps.sandbox);
     });
 }

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::fixture::flip_byte;
+use common::tmpfs::Tmpfs;
 use common::{
     Clone, OsUser, Output, PgTools, Running, Sandbox, assert_nothing_stays, eventually, run,
 };
@@ -391,11 +392,7 @@ fn a_full_disk_tells_nothing() {
     let sandbox = Sandbox::root("pg15-chain");
     let small = sandbox.path("small");
     fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=6m,mode=755", "tmpfs"])
-        .arg(&small)
-        .status();
-    assert!(mounted.unwrap().success());
+    let disk = Tmpfs::mount(&small, "6m");
     let clone = sandbox.profile(NEWEST).diff_at(small.join("diff")).write();
     add(
         &clone,
@@ -404,13 +401,7 @@ fn a_full_disk_tells_nothing() {
     );
     let done = document(&clone, &[], 3);
     assert_eq!(check(&done, "pages").0, "proved");
-    assert!(
-        Command::new("umount")
-            .arg(&small)
-            .status()
-            .unwrap()
-            .success()
-    );
+    drop(disk);
     assert_nothing_stays(&sandbox);
 }
 

@@ -80,6 +80,7 @@ impl Code {
             | SessionError::Io { .. }
             | SessionError::BadState { .. }
             | SessionError::MountGone { .. }
+            | SessionError::LostWrites { .. }
             | SessionError::Extract { .. } => Self::Failed,
             SessionError::Diff(e) => of_diff(e),
             SessionError::Overlay(e) => of_overlay(e),

@@ -433,7 +433,12 @@ impl<L: Lower> Filesystem for Adapter<L> {
         match self.overlay.write(Ino(ino.0), offset, data) {
             // As long as what a u32 of the request gave.
             Ok(()) => reply.written(data.len() as u32),
-            Err(e) => reply.error(self.failed("write", Ino(ino.0), &e)),
+            Err(e) => {
+                if self.writes_gather {
+                    self.overlay.counters().lost_writes.add(1);
+                }
+                reply.error(self.failed("write", Ino(ino.0), &e));
+            }
         }
     }
 

@@ -31,6 +31,9 @@ pub struct OverlayCounters {
     pub commits: Counter,
     /// Requests that failed by a fault.
     pub errors: ErrorCounters,
+    /// Writes among them that the kernel had gathered: who wrote has gone on,
+    /// and hears of it by fsync only.
+    pub lost_writes: Counter,
 }
 
 /// Faults by what was at fault.

@@ -146,6 +146,13 @@ impl<L: Lower> Overlay<L> {
         &self.counters
     }
 
+    /// Whether something that was written is not there, and who wrote it may
+    /// not know.
+    #[must_use]
+    pub fn has_lost_writes(&self) -> bool {
+        self.counters.lost_writes.get() > 0
+    }
+
     /// The diff, if there is one.
     #[must_use]
     pub fn layer(&self) -> Option<&Diff> {

@@ -162,7 +162,8 @@ pub const KEYS: &[Key] = &[
         values: "\"auto\" or false",
         default: Default::Value("auto"),
         help: "Let the kernel read and write new files without pbkfs, where it can \
-               (root, Linux 6.9)",
+               (root, Linux 6.9) and is the faster for it: without a server, or where that \
+               writes its WAL through the mount",
         example: "false",
     },
     Key {

@@ -186,16 +186,6 @@ const CLONE: &[Fixed] = &[
     ),
 ];
 
-/// The server fsyncs every file of its data directory before it recovers, which
-/// opens each one and copies the small ones up. `syncfs` on a FUSE mount does
-/// not reach us and makes nothing durable, so it is only for clones that need
-/// nothing durable.
-const THROW_AWAY: &[Fixed] = &[fixed(
-    "recovery_init_sync_method",
-    "syncfs",
-    "a throw-away clone has nothing to save before it recovers",
-)];
-
 /// A commit's fsync is a request to pbkfs, while its write of the WAL is none:
 /// the kernel does both by itself for a file that was opened with `O_DSYNC`.
 /// PostgreSQL 15 and older open the WAL with `O_DIRECT` as well then where
@@ -217,9 +207,9 @@ const PASSTHROUGH: &[Fixed] = &[
     ),
 ];
 
-/// Where the kernel gathers writes, a full disk is told to nobody but who
-/// calls fsync: a server that does not would go on with lost pages.
-const NO_FSYNC: &[Fixed] = &[fixed(
+/// Where the kernel gathers writes, a full disk is told to nobody but who calls
+/// fsync; of a server that does not, the session ends as soon as one fails.
+const THROW_AWAY: &[Fixed] = &[fixed(
     "fsync",
     "off",
     "a throw-away clone ends with the host that crashes",
@@ -285,7 +275,6 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
     let mut clone: Vec<Setting> = known(CLONE, input.major)
         .chain(when(input.passthrough, PASSTHROUGH))
         .chain(when(input.throw_away, THROW_AWAY))
-        .chain(when(input.passthrough && input.throw_away, NO_FSYNC))
         .map(|s| own(s.name, s.value, s.reason, Owner::Clone))
         .collect();
     for preload in input.preload {
@@ -452,24 +441,17 @@ mod tests {
 
     #[test]
     fn how_much_is_synced_depends_on_mount_and_diff() {
-        for (passthrough, throw_away, wal, init, fsync) in [
-            (false, false, None, None, None),
-            (true, false, Some("open_datasync"), None, None),
-            (false, true, None, Some("syncfs"), None),
-            (
-                true,
-                true,
-                Some("open_datasync"),
-                Some("syncfs"),
-                Some("off"),
-            ),
+        for (passthrough, throw_away, wal, fsync) in [
+            (false, false, None, None),
+            (true, false, Some("open_datasync"), None),
+            (false, true, None, Some("off")),
+            (true, true, Some("open_datasync"), Some("off")),
         ] {
             let case = (passthrough, throw_away);
             let settings = fence_of(15, &[], case).unwrap();
             for (name, expected) in [
                 ("wal_sync_method", wal),
                 ("wal_buffers", passthrough.then_some("64MB")),
-                ("recovery_init_sync_method", init),
                 ("fsync", fsync),
             ] {
                 assert_eq!(
@@ -478,11 +460,7 @@ mod tests {
                     "{name}, {case:?}"
                 );
             }
-            let user = [
-                ("wal_sync_method", "fsync"),
-                ("recovery_init_sync_method", "fsync"),
-                ("fsync", "on"),
-            ];
+            let user = [("wal_sync_method", "fsync"), ("fsync", "on")];
             let settings = fence_of(15, &user, case).unwrap();
             for (name, expected) in user {
                 assert_eq!(

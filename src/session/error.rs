@@ -99,17 +99,34 @@ pub enum SessionError {
         /// What is missing.
         reason: String,
     },
+    /// The disk did not take what the clone had written.
+    #[error(
+        "the clone was ended, as the disk of {} is full or failed (see {}): {}",
+        dir.display(),
+        log.display(),
+        if *recovers {
+            "make room, and start it again; it recovers what was committed"
+        } else {
+            "make room, or set diff_dir to a place on another disk"
+        }
+    )]
+    LostWrites {
+        /// The diff.
+        dir: PathBuf,
+        /// The session's log, which has the disk's own words.
+        log: PathBuf,
+        /// Whether the diff is kept, and its WAL with it.
+        recovers: bool,
+    },
     /// A server in namespaces wrote its WAL where this one cannot go.
     #[error(
-        "the server's user {user} cannot enter {}, where this diff has its WAL; permit that, \
-         or let fence.level be \"namespace\" as before",
+        "the server cannot get to {}, where this diff has its WAL, without namespaces; let its \
+         user enter the directories above, or set fence.level = \"auto\"",
         dir.display()
     )]
     WalOutOfReach {
         /// The WAL directory.
         dir: PathBuf,
-        /// Whom the server runs as.
-        user: String,
     },
     /// The restore_command failed, and recovery with it.
     #[error("recovery stopped: {reason}")]

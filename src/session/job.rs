@@ -13,6 +13,7 @@ use super::ready::Ready;
 use super::resolve::Resolved;
 use super::up::{Progress, Running};
 use super::{SessionError, Signals};
+use crate::overlay::Overlay;
 use crate::server::{Replay, Server};
 
 /// How often a session looks whether everything still runs.
@@ -121,6 +122,7 @@ impl Live<'_> {
         if self.signals.end_asked() {
             return Ok(false);
         }
+        self.check_writes()?;
         if let Some(server) = &self.running.server {
             let mut server = server.borrow_mut();
             if let Some(status) = server.try_wait()? {
@@ -135,6 +137,26 @@ impl Live<'_> {
             return self.unmounted();
         }
         Ok(true)
+    }
+
+    /// Whether everything that the server has written is there. It hears of a
+    /// full disk when it syncs, at the next checkpoint or, where it does not
+    /// sync, never; until then it would answer with what was there before.
+    ///
+    /// # Errors
+    /// [`SessionError::LostWrites`].
+    pub fn check_writes(&self) -> Result<(), SessionError> {
+        let state = self.progress.state();
+        let overlay = self.running.overlay.as_deref();
+        let lost = overlay.is_some_and(Overlay::has_lost_writes) && state.with_server;
+        match &state.diff_dir {
+            Some(dir) if lost => Err(SessionError::LostWrites {
+                dir: dir.clone(),
+                log: self.place().log(),
+                recovers: !state.throw_away,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Waits for the end.

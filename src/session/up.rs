@@ -70,7 +70,8 @@ impl Progress {
         Ready::of(&self.state())
     }
 
-    fn state(&self) -> Ref<'_, State> {
+    /// All of it.
+    pub fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
     }
 }
@@ -244,7 +245,12 @@ impl Up<'_> {
             let server: SharedServer = Rc::new(RefCell::new(server));
             running.server = Some(server.clone());
             let (stopped, signals) = (server.clone(), self.signals.clone());
-            undo.push("the server", move || stop(&stopped, patience, &signals));
+            let overlay = running.overlay.clone();
+            undo.push("the server", move || {
+                // What it would flush has gaps; recovery fills them.
+                let lost = || overlay.as_ref().is_some_and(|o| o.has_lost_writes());
+                stop(&stopped, patience, &|| signals.hurry() || lost())
+            });
             // Known from now on to whoever has to finish our work: recovery
             // may take long, and we may be killed meanwhile.
             progress.change(|state| {
@@ -295,11 +301,13 @@ impl Up<'_> {
             return Ok(());
         }
         progress.change(|state| state.phase = Phase::Ready)?;
-        job.ready(&Live {
+        let live = Live {
             progress,
             running,
             signals: self.signals,
-        })
+        };
+        job.ready(&live)?;
+        live.check_writes()
     }
 }
 
@@ -342,8 +350,12 @@ fn tell_level(level: &FenceLevel) {
     }
 }
 
-fn stop(server: &SharedServer, patience: Duration, signals: &Signals) -> Result<(), SessionError> {
-    let mode = if signals.hurry() {
+fn stop(
+    server: &SharedServer,
+    patience: Duration,
+    hurry: &dyn Fn() -> bool,
+) -> Result<(), SessionError> {
+    let mode = if hurry() {
         StopMode::Immediate
     } else {
         StopMode::Fast
@@ -352,7 +364,7 @@ fn stop(server: &SharedServer, patience: Duration, signals: &Signals) -> Result<
     if server.try_wait()?.is_some() {
         return Ok(());
     }
-    let stopped = server.stop(mode, patience, &|| signals.hurry())?;
+    let stopped = server.stop(mode, patience, hurry)?;
     if stopped.is_clean() {
         tracing::info!("PostgreSQL was stopped");
     } else {

@@ -1,8 +1,9 @@
 //! Where the server's WAL directory is: in the diff, as a directory of its own,
 //! whenever the server can reach it there, and a link leads to it.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::SessionError;
@@ -19,16 +20,19 @@ const COPY_LIMIT: u64 = 256 << 20;
 
 /// Whether a server most likely reaches a directory in the diff. One in
 /// namespaces gets it shown. Without them root's server, which runs as another
-/// user, does not: the diff is root's alone, unless somebody made it otherwise.
+/// user, does not always.
 pub fn is_reached(level: &FenceLevel, run_as: Option<&OsUser>) -> bool {
     level.is_namespace() || run_as.is_none()
 }
 
-/// The user whom the permissions of the directories above keep from `dir`, if
-/// that is the server's.
-fn kept_out<'a>(server: &'a Preparation, dir: &Path) -> Option<&'a OsUser> {
-    let user = server.run_as.as_ref();
-    let user = user.filter(|_| !is_reached(&server.level, user))?;
+/// Lets the server enter the diff's directory, which is root's alone, if it has
+/// to by itself; what else is in there stays closed to it. Tells whether it can
+/// get that far.
+fn let_in(server: &Preparation, diff: &Path) -> io::Result<bool> {
+    let user = match &server.run_as {
+        Some(user) if !is_reached(&server.level, Some(user)) => user,
+        _ => return Ok(true),
+    };
     let enters = |dir: &Path| {
         fs::metadata(dir).is_ok_and(|dir| {
             let shift = match () {
@@ -39,8 +43,14 @@ fn kept_out<'a>(server: &'a Preparation, dir: &Path) -> Option<&'a OsUser> {
             (dir.mode() >> shift) & 1 == 1
         })
     };
-    let mut above = dir.ancestors().skip(1);
-    (!above.all(enters)).then_some(user)
+    if !diff.ancestors().skip(1).all(enters) {
+        return Ok(false);
+    }
+    if !enters(diff) {
+        let mode = fs::metadata(diff)?.mode() | 0o011;
+        fs::set_permissions(diff, Permissions::from_mode(mode))?;
+    }
+    Ok(true)
 }
 
 /// Moves the WAL directory out of the tree for the server that is to come, if
@@ -58,23 +68,23 @@ pub fn settle(
         return Ok(None);
     };
     // The link has to be true wherever it is read.
-    let place = |dir: &Path| std::path::absolute(dir).unwrap_or(dir.to_owned());
-    let dir = place(&diff.wal_dir());
-    let kept_out = server.and_then(|server| kept_out(server, &dir));
+    let dir = std::path::absolute(diff.wal_dir()).unwrap_or(diff.wal_dir());
+    let reach = |server| {
+        let root = dir.parent().unwrap_or(&dir);
+        let_in(server, root).map_err(|e| SessionError::io("change the mode of", root, e))
+    };
+    let reached = server.map(reach).transpose()?;
     match overlay.wal_place() {
         Ok(WalPlace::Diff(link)) => {
-            if let Some(user) = kept_out {
-                let user = user.name.clone();
-                return Err(SessionError::WalOutOfReach { dir, user });
+            if reached == Some(false) {
+                return Err(SessionError::WalOutOfReach { dir });
             }
             if link != dir {
                 overlay.link_wal(&dir)?;
             }
             Ok(Some(dir))
         }
-        Ok(WalPlace::Tree(bytes))
-            if server.is_some() && kept_out.is_none() && bytes <= COPY_LIMIT =>
-        {
+        Ok(WalPlace::Tree(bytes)) if reached == Some(true) && bytes <= COPY_LIMIT => {
             diff.remove_wal_dir()?;
             if let Err(error) = overlay.copy_wal(&dir, kept) {
                 tracing::warn!("WAL is written through the mount, which is slower: {error}");

@@ -132,6 +132,8 @@ impl Checks<'_> {
         let mut pause = Duration::from_millis(2);
         loop {
             if let Some(found) = done()? {
+                // It may be wrong of that.
+                self.live.check_writes().map_err(Stop::Session)?;
                 return Ok(found);
             }
             if !self.live.goes_on().map_err(Stop::Session)? {

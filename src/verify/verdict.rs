@@ -88,6 +88,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::Overlay(_)
         | SessionError::Fuse(_)
         | SessionError::MountGone { .. }
+        | SessionError::LostWrites { .. }
         | SessionError::NoAnswer { .. }
         | SessionError::TargetBusy { .. }
         | SessionError::TargetMounted { .. }

@@ -17,6 +17,7 @@ pub mod recovery;
 pub mod sandbox;
 pub mod session;
 pub mod syscalls;
+pub mod tmpfs;
 pub mod tree;
 
 pub use fixture::{FIXTURES, Fixture};

@@ -1,0 +1,223 @@
+//! The server's WAL is written past the mount, into the diff; the diff stays one
+//! thing all the same: kept, told, moved, copied and cleaned up as a whole.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use common::session::LIMIT;
+use common::tmpfs::Tmpfs;
+use common::{Clone, Listing, OsUser, Sandbox, assert_nothing_stays, eventually, refused, run};
+
+/// Where the clone's `pg_wal` leads to; `None` if it is a directory.
+fn wal_link(clone: &Clone<'_>) -> Option<PathBuf> {
+    fs::read_link(clone.target.join("pg_wal")).ok()
+}
+
+fn wal_dir(diff: &Path) -> PathBuf {
+    diff.join(".pbkfs-wal")
+}
+
+fn the_wal_is_kept_with_the_diff(user: OsUser) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", user.clone());
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let clone = sandbox.profile("latest").write();
+    let diff = clone.diff.clone().unwrap();
+    let ready = clone.up();
+    let sql = |sql: &str| pg.psql(ready.conninfo(), "postgres", sql);
+    sql("create table kept as select 1 as one");
+    // Through the link, from inside the fence and from outside.
+    let inside = sql("select count(*) > 0 from pg_ls_waldir()");
+    assert_eq!(inside, "t");
+    let mut link = user.command("readlink");
+    let link = run(link.arg(clone.target.join("pg_wal")), LIMIT).expect_ok();
+    assert_eq!(Path::new(link.trim()), wal_dir(&diff));
+    let told = clone.pbkfs("diff", &[]).expect_ok();
+    assert!(told.contains("pg_wal/0000"), "{told}");
+    assert!(!told.contains(".pbkfs-wal"), "{told}");
+    clone.down();
+
+    let offline = clone.pbkfs("diff", &[]).expect_ok();
+    assert!(offline.contains("pg_wal/0000"), "{offline}");
+    let ready = clone.up();
+    let kept = pg.psql(ready.conninfo(), "postgres", "select one from kept");
+    assert_eq!(kept, "1");
+    clone.down();
+
+    // A mount without a server shows the same.
+    let set = ["--detach", "--set", "postgres.launch=false"];
+    clone.pbkfs("up", &set).expect_ok();
+    let mut list = user.command("ls");
+    let listed = run(list.arg(clone.target.join("pg_wal/")), LIMIT).expect_ok();
+    assert!(listed.contains("archive_status"), "{listed}");
+    clone.down();
+
+    assert!(wal_dir(&diff).exists());
+    let mut cleanup = sandbox.pbkfs();
+    cleanup.arg("cleanup").arg("-d").arg(&diff).arg("--force");
+    run(&mut cleanup, LIMIT).expect_ok();
+    assert!(!wal_dir(&diff).exists());
+    assert_nothing_stays(&sandbox);
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+#[test]
+fn the_wal_is_kept_with_the_diff_of_root() {
+    the_wal_is_kept_with_the_diff(OsUser::root());
+}
+
+#[test]
+fn the_wal_is_kept_with_the_diff_of_a_user() {
+    the_wal_is_kept_with_the_diff(OsUser::postgres());
+}
+
+#[test]
+fn a_copied_diff_has_a_wal_of_its_own() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let first = sandbox.profile("latest").write();
+    let ready = first.up();
+    let sql = "create table of_both as select 1 as one";
+    pg.psql(ready.conninfo(), "postgres", sql);
+    first.down();
+    let diff = first.diff.clone().unwrap();
+    let copied = sandbox.path("copied.diff");
+    let mut copy = Command::new("cp");
+    run(copy.arg("-a").arg(&diff).arg(&copied), LIMIT).expect_ok();
+
+    let before = Listing::of(&wal_dir(&diff));
+    let second = sandbox.profile_named("copy", "latest").diff_at(&copied);
+    let second = second.write();
+    let ready = second.up();
+    assert_eq!(wal_link(&second), Some(wal_dir(&copied)));
+    let sql = "create table of_one as select one from of_both; checkpoint";
+    pg.psql(ready.conninfo(), "postgres", sql);
+    second.down();
+    before.assert_unchanged(&wal_dir(&diff));
+
+    let ready = first.up();
+    assert_eq!(wal_link(&first), Some(wal_dir(&diff)));
+    let sql = "select one, to_regclass('of_one') is null from of_both";
+    assert_eq!(pg.psql(ready.conninfo(), "postgres", sql), "1|t");
+    first.down();
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn without_namespaces_the_servers_user_is_let_in_if_it_can_be() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    let diff = clone.diff.clone().unwrap();
+    clone.up();
+    clone.down();
+    let settings = ["--detach", "--json", "--set", "fence.level=settings"];
+    let ready = clone.up_with(&settings[2..]);
+    assert_eq!(wal_link(&clone), Some(wal_dir(&diff)));
+    pg.psql(ready.conninfo(), "postgres", "create table let_in()");
+    clone.down();
+    // The bytes stay root's.
+    let data = fs::metadata(diff.join("data")).unwrap();
+    assert_eq!(data.permissions().mode() & 0o777, 0o700);
+
+    let closed = sandbox.path("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+    let hidden = sandbox
+        .profile_named("hidden", "latest")
+        .diff_at(closed.join("diff"))
+        .write();
+    let ready = hidden.up_with(&settings[2..]);
+    assert_eq!(wal_link(&hidden), None, "it is written through the mount");
+    pg.psql(ready.conninfo(), "postgres", "create table kept()");
+    hidden.down();
+    // What was written there is taken along as soon as it can be.
+    let ready = hidden.up();
+    assert_eq!(wal_link(&hidden), Some(wal_dir(&closed.join("diff"))));
+    let found = "select to_regclass('kept') is not null";
+    assert_eq!(pg.psql(ready.conninfo(), "postgres", found), "t");
+    hidden.down();
+    refused(&hidden.pbkfs("up", &settings), 7, "fence.level");
+    assert_nothing_stays(&sandbox);
+}
+
+/// The kernel takes what the server writes, and learns only later that there is
+/// no room for it.
+fn a_full_disk_ends_the_clone(user: OsUser) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", user.clone());
+    let small = sandbox.path("small");
+    fs::create_dir(&small).unwrap();
+    let tmpfs = Tmpfs::mount(&small, "96m");
+    user.own(&small);
+    let clone = sandbox.profile("latest").diff_at(small.join("diff"));
+    let clone = clone.write();
+    let ready = clone.up();
+    let sql = |sql: &str| pg.try_psql(ready.conninfo(), "postgres", sql);
+    sql("create table committed as select 1 as one").expect_ok();
+    // Unlogged, so that it is not the WAL that fills the disk.
+    sql("create unlogged table filler as \
+         select g, repeat('x', 500) from generate_series(1, 400000) g");
+    eventually("the session has failed, and says why", LIMIT, || {
+        sql("checkpoint");
+        let status = clone.pbkfs("status", &[]).expect_ok();
+        status.contains("make room")
+    });
+    clone.down();
+
+    tmpfs.resize("512m");
+    let ready = clone.up();
+    let answer = pg.psql(ready.conninfo(), "postgres", "select one from committed");
+    assert_eq!(answer, "1");
+    for expectation in sandbox.fixture.expectations(&ready.backup) {
+        let answer = pg.psql(ready.conninfo(), &expectation.db, &expectation.sql);
+        assert_eq!(answer, expectation.answer);
+    }
+    clone.down();
+    drop(tmpfs);
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_full_disk_ends_the_clone_of_root() {
+    a_full_disk_ends_the_clone(OsUser::root());
+}
+
+#[test]
+fn a_full_disk_ends_the_clone_of_a_user() {
+    a_full_disk_ends_the_clone(OsUser::postgres());
+}
+
+/// Its server does not sync, so it would never hear of it.
+#[test]
+fn a_full_disk_ends_a_throw_away_clone() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let small = sandbox.path("small");
+    fs::create_dir(&small).unwrap();
+    let tmpfs = Tmpfs::mount(&small, "96m");
+    let clone = sandbox
+        .profile("latest")
+        .throw_away()
+        .target_at(small.join("clone"))
+        .write();
+    let (running, ready) = clone.up_in_foreground();
+    let output = pg.try_psql(
+        ready.conninfo(),
+        "postgres",
+        "create unlogged table filler as \
+         select g, repeat('x', 500) from generate_series(1, 400000) g",
+    );
+    let ended = running.wait(LIMIT + Duration::from_secs(60));
+    assert_eq!(ended.code(), Some(3), "{ended}\n{output}");
+    assert!(ended.stderr.contains("full or failed"), "{ended}");
+    drop(tmpfs);
+    assert_nothing_stays(&sandbox);
+}
