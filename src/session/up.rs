@@ -244,7 +244,13 @@ impl Up<'_> {
             let server: SharedServer = Rc::new(RefCell::new(server));
             running.server = Some(server.clone());
             let (stopped, signals) = (server.clone(), self.signals.clone());
-            undo.push("the server", move || stop(&stopped, patience, &signals));
+            // Whoever drops the overlay unlocks the diff. The server is stopped
+            // before that, as the mount, which has the overlay, is undone after
+            // it. If it cannot be stopped, the diff stays locked.
+            let overlay = running.overlay.clone();
+            undo.push("the server", move || {
+                stop(&stopped, patience, &signals).inspect_err(|_| std::mem::forget(overlay))
+            });
             // Known from now on to whoever has to finish our work: recovery
             // may take long, and we may be killed meanwhile.
             progress.change(|state| {
