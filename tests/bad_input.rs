@@ -7,7 +7,6 @@ mod common;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::Command;
 
 use common::fixture::flip_byte;

@@ -5,13 +5,19 @@
 
 mod common;
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::process::is_alive;
-use common::{Listing, PgTools, Running, Sandbox, assert_nothing_stays, eventually};
+use common::session::LIMIT;
+use common::{
+    Clone, Listing, OsUser, PgTools, Ready, Running, Sandbox, assert_nothing_stays, eventually,
+    refused,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pbkfs::diff::LockHolder;
 
 const ROUNDS: u32 = 10;
 
@@ -145,4 +151,104 @@ fn down_clears_up_after_a_killed_owner() {
     clone.down();
     assert_nothing_stays(&sandbox);
     catalog.assert_unchanged(&sandbox.fixture.catalog);
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Whether the process has the lock of the clone's diff open.
+fn has_lock(pid: i32, clone: &Clone<'_>) -> bool {
+    let lock = clone.diff.as_ref().unwrap().join(".pbkfs-lock");
+    let mut fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    fds.any(|fd| fs::read_link(fd.unwrap().path()).is_ok_and(|to| to == lock))
+}
+
+fn parent(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// A clone of the same backup with the same diff, on another target.
+fn on_another_target<'a>(clone: &Clone<'a>) -> Clone<'a> {
+    let diff = clone.diff.as_ref().unwrap();
+    let profile = clone.sandbox.profile_named("other", "latest");
+    profile.diff_at(diff).write()
+}
+
+/// Kills the session's owner while its server cannot react.
+fn kill_with_a_stopped_server(pg: &PgTools, ready: &Ready) -> i32 {
+    let made = "create table kept as select 1 as one";
+    pg.psql(ready.conninfo(), "postgres", made);
+    let server = ready.server_pid.expect("a server was started");
+    signal(server, Signal::SIGSTOP);
+    signal(ready.pid, Signal::SIGKILL);
+    // With all its threads, and so its descriptors.
+    let owner = LockHolder {
+        pid: ready.pid.try_into().unwrap(),
+        ..LockHolder::this_process(&ready.target)
+    };
+    eventually("the owner is gone", LIMIT, || owner.has_died());
+    server
+}
+
+/// Takes the diff of a killed owner over, once its server has ended.
+fn take_over(pg: &PgTools, killed: &Clone<'_>, server: i32) {
+    let other = on_another_target(killed);
+    let ready = other.up();
+    assert!(!is_alive(server), "two servers had the diff");
+    let found = pg.psql(ready.conninfo(), "postgres", "select one from kept");
+    assert_eq!(found, "1");
+    other.down();
+    killed.down();
+    assert_nothing_stays(killed.sandbox);
+}
+
+/// The helper kills a server that does not react, after some seconds. Another
+/// session waits that long for the diff.
+fn waits_for_the_helper(user: OsUser) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", user);
+    let clone = sandbox
+        .profile("latest")
+        .fence("require", "\"namespace\"")
+        .write();
+    let ready = clone.up();
+    let helper = parent(ready.server_pid.unwrap());
+    assert!(has_lock(ready.pid, &clone) && has_lock(helper, &clone));
+    assert!(!has_lock(ready.server_pid.unwrap(), &clone));
+    let server = kill_with_a_stopped_server(&pg, &ready);
+    take_over(&pg, &clone, server);
+}
+
+#[test]
+fn a_diff_stays_locked_until_the_server_of_a_killed_owner_has_ended() {
+    waits_for_the_helper(OsUser::root());
+}
+
+#[test]
+fn an_ordinary_users_diff_stays_locked_as_long() {
+    waits_for_the_helper(OsUser::postgres());
+}
+
+/// Nobody kills that one, so waiting comes to an end.
+#[test]
+fn a_server_among_the_hosts_processes_holds_the_diff_too() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox
+        .profile("latest")
+        .fence("level", "\"settings\"")
+        .write();
+    let ready = clone.up();
+    let owner = format!("the server of pid {} ", ready.pid);
+    assert!(has_lock(ready.server_pid.unwrap(), &clone));
+    let server = kill_with_a_stopped_server(&pg, &ready);
+
+    let other = on_another_target(&clone);
+    refused(&other.pbkfs("up", &["--detach"]), 5, &owner);
+    assert!(is_alive(server));
+    signal(server, Signal::SIGCONT);
+    take_over(&pg, &clone, server);
 }

@@ -160,6 +160,7 @@ fn config_for(
         run_as: run_as.cloned(),
         enclosure: None,
         limits: Limits::default(),
+        hold: None,
     }
 }
 

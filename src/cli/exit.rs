@@ -129,6 +129,7 @@ fn of_probackup(error: &ProbackupError) -> Code {
 fn of_diff(error: &DiffError) -> Code {
     match error {
         DiffError::Busy { .. }
+        | DiffError::Orphaned { .. }
         | DiffError::BoundElsewhere { .. }
         | DiffError::NotADiff { .. }
         | DiffError::HoldsChanges { .. }

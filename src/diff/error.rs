@@ -28,6 +28,19 @@ pub enum DiffError {
         /// Who, as written in the lock file.
         holder: LockHolder,
     },
+    /// The process that had the diff has ended, but its server has not.
+    #[error(
+        "the diff {} is still in use by the server of {holder}, which no longer runs here; \
+         the server should end within seconds: wait a moment and try again \
+         (`fuser -v {}` names what still has it)",
+        path.display(), path.join(super::lock::LOCK_FILE).display()
+    )]
+    Orphaned {
+        /// The diff.
+        path: PathBuf,
+        /// Who had it, as written in the lock file.
+        holder: LockHolder,
+    },
     /// The diff belongs to another backup.
     #[error(
         "the diff {} belongs to backup {bound} and cannot be used with {wanted}; \

@@ -1,15 +1,24 @@
 //! `.pbkfs-lock`: one user at a time.
 //!
-//! The lock is `flock`, which the kernel drops when its owner dies, so a
-//! stale lock cannot exist and nothing ever needs to delete the file. Its
-//! content is for people, and for `pbkfs status`.
+//! The lock is `flock`, which belongs to the open file and not to a process:
+//! the kernel drops it when the last copy of the descriptor is closed. The
+//! owner's server has a copy ([`DiffLock::share`]), so the lock outlives a
+//! killed owner until its server has ended too. A stale lock cannot exist, and
+//! nothing ever needs to delete the file. Its content is for people, and tells
+//! whether the owner lives.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::binding::BINDING_FILE;
@@ -17,6 +26,13 @@ use super::error::DiffError;
 
 /// The lock's file name.
 pub const LOCK_FILE: &str = ".pbkfs-lock";
+
+/// How long the server of a dead owner is waited for: it is killed ten seconds
+/// after its owner, where it runs in namespaces.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often the lock is tried meanwhile.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Who holds a diff, as the lock file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,16 +63,38 @@ impl LockHolder {
     /// This process, which mounts the diff at `target`.
     #[must_use]
     pub fn this_process(target: &Path) -> Self {
-        let host = nix::unistd::gethostname();
         Self {
             pid: std::process::id(),
-            host: host.map_or_else(
-                |_| String::new(),
-                |name| name.to_string_lossy().into_owned(),
-            ),
+            host: this_host(),
             target: target.to_owned(),
         }
     }
+
+    /// Whether that process was one of this host and has ended. Of another PID
+    /// namespace nothing is known, so one that lives there may seem to have.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let (Some(pid), true) = (pid, self.host == this_host()) else {
+            return false;
+        };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            // Readable means ended, even if its parent has not waited for it.
+            Ok(process) => {
+                let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+            }
+            Err(errno) => errno == Errno::SRCH,
+        }
+    }
+}
+
+/// This host's name; empty if it cannot be told.
+fn this_host() -> String {
+    nix::unistd::gethostname().map_or_else(
+        |_| String::new(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// A held lock on a diff directory; dropping it releases.
@@ -67,12 +105,22 @@ pub struct DiffLock {
 
 impl DiffLock {
     /// Locks the diff in `root`, making the directory if it does not exist.
+    /// Waits for the server of an owner that has died.
     ///
     /// # Errors
-    /// [`DiffError::Busy`] when another process has it; [`DiffError::NotADiff`]
-    /// when the directory holds other things, so that a mistyped path never
-    /// gets files of ours; I/O errors.
+    /// [`DiffError::Busy`] when another process has it; [`DiffError::Orphaned`]
+    /// when its server does not end; [`DiffError::NotADiff`] when the directory
+    /// holds other things, so that a mistyped path never gets files of ours;
+    /// I/O errors.
     pub fn acquire(root: &Path, holder: &LockHolder) -> Result<Self, DiffError> {
+        Self::acquire_within(ORPHAN_PATIENCE, root, holder)
+    }
+
+    fn acquire_within(
+        patience: Duration,
+        root: &Path,
+        holder: &LockHolder,
+    ) -> Result<Self, DiffError> {
         make_directory(root)?;
         refuse_foreign_content(root)?;
         let path = root.join(LOCK_FILE);
@@ -85,17 +133,7 @@ impl DiffLock {
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&path)
             .map_err(|e| DiffError::io("open", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = read_holder(&mut file);
-                return Err(DiffError::Busy {
-                    path: root.to_owned(),
-                    holder,
-                });
-            }
-            Err(TryLockError::Error(e)) => return Err(DiffError::io("lock", &path, e)),
-        }
+        lock(&mut file, root, patience)?;
         write_holder(&mut file, holder).map_err(|e| DiffError::io("write", &path, e))?;
         Ok(Self { file })
     }
@@ -118,6 +156,15 @@ impl DiffLock {
         }
     }
 
+    /// A copy of the descriptor, closed by exec. The diff stays locked until
+    /// each copy is closed, or the lock is dropped.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn share(&self) -> std::io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+
     /// Changes what the lock file says of its holder, say after the process
     /// that took the lock has handed it to its child.
     ///
@@ -130,9 +177,38 @@ impl DiffLock {
 
 impl Drop for DiffLock {
     fn drop(&mut self) {
-        // Closing releases it too, but not before a child that was forked at
-        // this moment has closed its copy of the descriptor.
+        // Closing releases it too, but not before the last copy is closed: that
+        // of a child that is forked at this moment, or of a process that the
+        // server left behind. The server itself must have ended.
         let _ = self.file.unlock();
+    }
+}
+
+/// Locks the file; only the server of a dead owner is waited for.
+fn lock(file: &mut File, root: &Path, patience: Duration) -> Result<(), DiffError> {
+    let deadline = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) => {
+                return Err(DiffError::io("lock", &root.join(LOCK_FILE), e));
+            }
+        }
+        // Again each time: another one may have been faster.
+        let (path, holder) = (root.to_owned(), read_holder(file));
+        if !holder.has_died() {
+            return Err(DiffError::Busy { path, holder });
+        }
+        if Instant::now() >= deadline {
+            return Err(DiffError::Orphaned { path, holder });
+        }
+        if !told {
+            tracing::info!("{holder} has died; waiting for its server to end");
+            told = true;
+        }
+        thread::sleep(POLL);
     }
 }
 
@@ -182,6 +258,9 @@ fn read_holder(file: &mut File) -> LockHolder {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     fn holder() -> LockHolder {
@@ -203,6 +282,80 @@ mod tests {
         drop(held);
         assert_eq!(DiffLock::holder(&root).unwrap(), None);
         DiffLock::acquire(&root, &holder()).unwrap();
+    }
+
+    /// Of this host, and waited for.
+    fn dead_holder() -> LockHolder {
+        let mut process = Command::new("true").spawn().unwrap();
+        process.wait().unwrap();
+        LockHolder {
+            pid: process.id(),
+            ..LockHolder::this_process(Path::new("/srv/clone"))
+        }
+    }
+
+    /// What the kernel does for a process that is killed.
+    fn close_without_unlocking(lock: DiffLock) {
+        nix::unistd::close(lock.file.as_raw_fd()).unwrap();
+        std::mem::forget(lock);
+    }
+
+    #[test]
+    fn the_server_of_a_dead_owner_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("diff");
+        let lock = DiffLock::acquire(&root, &dead_holder()).unwrap();
+        let ended = dir.path().join("ended");
+        let mut server = Command::new("sh")
+            .args(["-c", "sleep 1; touch \"$1\"", "sh"])
+            .arg(&ended)
+            .stdin(Stdio::from(lock.share().unwrap()))
+            .spawn()
+            .unwrap();
+        close_without_unlocking(lock);
+        let error = DiffLock::acquire_within(Duration::ZERO, &root, &holder()).unwrap_err();
+        assert!(matches!(error, DiffError::Orphaned { .. }), "{error}");
+        assert!(!ended.exists());
+        let lock = DiffLock::acquire(&root, &holder()).unwrap();
+        assert!(ended.exists(), "it was not waited for");
+        server.wait().unwrap();
+        assert_eq!(DiffLock::holder(&root).unwrap(), Some(holder()));
+        drop(lock);
+    }
+
+    #[test]
+    fn a_lock_that_is_dropped_is_free_whoever_has_a_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("diff");
+        let lock = DiffLock::acquire(&root, &holder()).unwrap();
+        let _copy = lock.share().unwrap();
+        drop(lock);
+        DiffLock::acquire(&root, &holder()).unwrap();
+    }
+
+    #[test]
+    fn a_process_of_this_host_has_died_even_if_its_parent_does_not_look() {
+        assert!(dead_holder().has_died());
+        let alive = LockHolder::this_process(Path::new(""));
+        assert!(!alive.has_died());
+        let elsewhere = LockHolder {
+            host: "elsewhere.invalid".to_owned(),
+            ..dead_holder()
+        };
+        assert!(!elsewhere.has_died());
+        assert!(!LockHolder::default().has_died());
+
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let zombie = LockHolder {
+            pid: child.id(),
+            ..alive
+        };
+        assert!(!zombie.has_died());
+        drop(child.stdin.take());
+        while !zombie.has_died() {
+            thread::sleep(POLL);
+        }
+        child.wait().unwrap();
     }
 
     #[test]

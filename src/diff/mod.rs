@@ -28,6 +28,7 @@ mod store;
 mod wal_dir;
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,8 +55,8 @@ pub struct Diff {
     store: Store,
     storage: Arc<dyn Storage>,
     binding: Binding,
-    // Held for its Drop: the flock goes when the diff does.
-    _lock: Option<DiffLock>,
+    // The flock goes when the diff does.
+    lock: Option<DiffLock>,
 }
 
 impl Diff {
@@ -76,7 +77,7 @@ impl Diff {
             store,
             storage: Arc::new(storage),
             binding,
-            _lock: Some(lock),
+            lock: Some(lock),
         })
     }
 
@@ -93,7 +94,7 @@ impl Diff {
             store,
             storage,
             binding,
-            _lock: None,
+            lock: None,
         })
     }
 
@@ -101,6 +102,16 @@ impl Diff {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// A copy of the lock's descriptor, for the server that writes to the diff:
+    /// see [`DiffLock::share`].
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn share_lock(&self) -> Result<Option<OwnedFd>, DiffError> {
+        let shared = self.lock.as_ref().map(DiffLock::share).transpose();
+        shared.map_err(|e| DiffError::io("share", &self.root.join(lock::LOCK_FILE), e))
     }
 
     /// The metadata.

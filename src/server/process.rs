@@ -6,9 +6,11 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +23,7 @@ use super::fence::Setting;
 use super::limits::Limits;
 use super::namespace::Enclosure;
 use super::port;
-use super::spawn::{become_child, clean_environment};
+use super::spawn::{become_child, clean_environment, leave_open};
 use super::user::OsUser;
 
 /// How often a child is looked at while something is awaited.
@@ -56,6 +58,9 @@ pub struct ServerConfig {
     pub enclosure: Option<Enclosure>,
     /// How much of the host it may take.
     pub limits: Limits,
+    /// A descriptor that stays open as long as the server, or the process
+    /// beside it, lives.
+    pub hold: Option<Arc<OwnedFd>>,
 }
 
 /// How a server is stopped.
@@ -158,7 +163,7 @@ impl Server {
             Some(enclosure) => {
                 let user = config.run_as.as_ref().map(|user| user.name.clone());
                 let command = (config.binaries.postgres.clone(), arguments(&config)?);
-                enclosure.start(command, user, log, &config.limits)?
+                enclosure.start(command, user, log, &config.limits, config.hold.as_ref())?
             }
             None => {
                 let child = spawn(&config, log)?;
@@ -332,6 +337,9 @@ fn spawn(config: &ServerConfig, log: fs::File) -> Result<Child, ServerError> {
         .stderr(log);
     clean_environment(&mut command);
     config.limits.apply(&mut command);
+    if let Some(held) = &config.hold {
+        leave_open(&mut command, held);
+    }
     become_child(&mut command, config.run_as.clone());
     command.spawn().map_err(|source| ServerError::Spawn {
         program: program.clone(),

@@ -1,8 +1,10 @@
 //! What is done to a child between its fork and its exec, and its first words.
 
 use std::io::{self, BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getpid, getppid, setgid, setgroups, setsid, setuid};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::user::OsUser;
 
@@ -61,6 +64,17 @@ pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
     // uses was looked up before, and its errors hold a plain number.
     unsafe {
         command.pre_exec(prepare);
+    }
+}
+
+/// Leaves a descriptor, which exec would close, open in the child, under the
+/// same number. This process's other children do not get it.
+pub fn leave_open(command: &mut Command, held: &Arc<OwnedFd>) {
+    let held = held.clone();
+    // SAFETY: one system call between fork and exec, which neither allocates
+    // nor locks; the closure keeps the descriptor open.
+    unsafe {
+        command.pre_exec(move || Ok(fcntl_setfd(&*held, FdFlags::empty())?));
     }
 }
 

@@ -61,7 +61,9 @@ pub fn of_target(target: &Path, diff_dir: Option<&Path>) -> Result<Changes, Sess
 /// # Errors
 /// [`SessionError::NoAnswer`], those of the diff.
 pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
-    if let Some(holder) = DiffLock::holder(dir)? {
+    // The server of a dead session answers nothing, but will end.
+    let holder = DiffLock::holder(dir)?.filter(|holder| !holder.has_died());
+    if let Some(holder) = holder {
         let place = Place::of(&canonical(&holder.target));
         return match State::read(&place)?.filter(|state| state.pid == holder.pid) {
             Some(state) => ask(&place, state, dir.to_owned()),

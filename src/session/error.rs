@@ -101,22 +101,15 @@ pub enum SessionError {
     },
     /// The disk did not take what the clone had written.
     #[error(
-        "the clone was ended, as the disk of {} is full or failed (see {}): {}",
-        dir.display(),
-        log.display(),
-        if *recovers {
-            "make room, and start it again; it recovers what was committed"
-        } else {
-            "make room, or set diff_dir to a place on another disk"
-        }
+        "the clone was ended, as the disk of {} is full or failed (see {}); make room and start \
+         it again: a diff that is kept recovers what was committed",
+        dir.display(), log.display()
     )]
     LostWrites {
         /// The diff.
         dir: PathBuf,
         /// The session's log, which has the disk's own words.
         log: PathBuf,
-        /// Whether the diff is kept, and its WAL with it.
-        recovers: bool,
     },
     /// A server in namespaces wrote its WAL where this one cannot go.
     #[error(

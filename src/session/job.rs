@@ -153,7 +153,6 @@ impl Live<'_> {
             Some(dir) if lost => Err(SessionError::LostWrites {
                 dir: dir.clone(),
                 log: self.place().log(),
-                recovers: !state.throw_away,
             }),
             _ => Ok(()),
         }

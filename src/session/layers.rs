@@ -20,7 +20,7 @@ use crate::profile::{Passthrough, Plan};
 use crate::server::OsUser;
 
 /// Opens the image and lays the diff, if there is to be one, over it. Settles
-/// where the server that is to come has its WAL.
+/// where the server that is to come has its WAL, and what it holds.
 pub fn open(
     up: &Up<'_>,
     resolved: &Resolved,
@@ -46,6 +46,8 @@ pub fn open(
     overlay.pass_through(!up.read_only && wal_dir.is_none() && passthrough(plan));
     if let Some(server) = server {
         server.wal_dir = wal_dir;
+        let lock = overlay.layer().map(Diff::share_lock).transpose()?.flatten();
+        server.hold = lock.map(Arc::new);
     }
     Ok(Arc::new(overlay))
 }

@@ -14,7 +14,7 @@
 //! RUN is `/run/pbkfs` for root; for others `$XDG_RUNTIME_DIR/pbkfs`, or
 //! `/tmp/pbkfs-UID` where there is none.
 //!
-//! As with the diff, the lock proves that the owner lives: it goes with it.
+//! The lock proves that the owner lives: it goes with it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::hash::Hasher;

@@ -1,7 +1,9 @@
 //! PostgreSQL on the mount: what can be checked before, and the start.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::fence::{self, FenceLevel, Production, View};
 use super::meter::Meter;
@@ -34,6 +36,9 @@ pub struct Preparation {
     /// The WAL directory, where it is not in the mount; from when the diff is
     /// opened.
     pub wal_dir: Option<PathBuf>,
+    /// What the server's side holds: the diff's lock; from when the diff is
+    /// opened.
+    pub hold: Option<Arc<OwnedFd>>,
     major: u32,
 }
 
@@ -68,6 +73,7 @@ impl Preparation {
             production: Production::of(resolved),
             passthrough: in_mount && layers::passthrough(plan),
             wal_dir: None,
+            hold: None,
             major,
         })
     }
@@ -242,6 +248,7 @@ impl Preparation {
             run_as: self.run_as.clone(),
             enclosure,
             limits,
+            hold: self.hold.clone(),
         })
     }
 

@@ -245,11 +245,15 @@ impl Up<'_> {
             let server: SharedServer = Rc::new(RefCell::new(server));
             running.server = Some(server.clone());
             let (stopped, signals) = (server.clone(), self.signals.clone());
+            // Whoever drops the overlay unlocks the diff. The server is stopped
+            // before that, as the mount, which has the overlay, is undone after
+            // it. If it cannot be stopped, the diff stays locked.
             let overlay = running.overlay.clone();
             undo.push("the server", move || {
                 // What it would flush has gaps; recovery fills them.
                 let lost = || overlay.as_ref().is_some_and(|o| o.has_lost_writes());
-                stop(&stopped, patience, &|| signals.hurry() || lost())
+                let stopped = stop(&stopped, patience, &|| signals.hurry() || lost());
+                stopped.inspect_err(|_| std::mem::forget(overlay))
             });
             // Known from now on to whoever has to finish our work: recovery
             // may take long, and we may be killed meanwhile.

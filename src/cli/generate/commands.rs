@@ -29,8 +29,8 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "DIFF/.pbkfs-lock",
-        "Locked while the diff is in use. The lock goes with the process that holds it, so there \
-         is never a reason to delete this file.",
+        "Locked while the diff is in use. The lock goes with the process that holds it and its \
+         server, so there is never a reason to delete this file.",
     ),
     (
         "DIFF/meta.redb",

@@ -42,7 +42,8 @@ pub fn run() -> io::Result<i32> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let spec: Spec = serde_json::from_slice(&text)?;
-    let closed = system::close_inherited().map_err(in_step("close_range"));
+    // What is held stays open until this process and process 1 inside end.
+    let closed = system::close_inherited(spec.hold).map_err(in_step("close_range"));
     let (init, user) = match closed.and_then(|()| enclose(&spec, owner)) {
         Ok(inside) => inside,
         Err(error) => {

@@ -23,9 +23,11 @@ mod system;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +38,7 @@ pub use system::read_only_view;
 
 use super::error::ServerError;
 use super::limits::Limits;
-use super::spawn::{become_child, clean_environment, first_line};
+use super::spawn::{become_child, clean_environment, first_line, leave_open};
 
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "fence-exec";
@@ -70,6 +72,9 @@ struct Spec {
     /// The server and its arguments. Without one, all is set up only to see
     /// whether it can be.
     command: Option<(PathBuf, Vec<String>)>,
+    /// A descriptor that the helper was started with, and is to keep open. The
+    /// server does not get it.
+    hold: Option<RawFd>,
 }
 
 /// What the helper says.
@@ -96,6 +101,7 @@ impl Enclosure {
             enclosure: self.clone(),
             user: None,
             command: None,
+            hold: None,
         };
         let mut command = self.helper();
         command.stderr(Stdio::null());
@@ -109,22 +115,28 @@ impl Enclosure {
     }
 
     /// Starts `command` inside. Gives the helper and the pid of the server.
+    /// `hold` stays open until the helper and process 1 inside have ended.
     pub(super) fn start(
         &self,
         command: (PathBuf, Vec<String>),
         user: Option<String>,
         log: File,
         limits: &Limits,
+        hold: Option<&Arc<OwnedFd>>,
     ) -> Result<(Child, u32), ServerError> {
         let program = command.0.clone();
         let spec = Spec {
             enclosure: self.clone(),
             user,
             command: Some(command),
+            hold: hold.map(AsRawFd::as_raw_fd),
         };
         let mut helper = self.helper();
         helper.stderr(log);
         limits.apply(&mut helper);
+        if let Some(held) = hold {
+            leave_open(&mut helper, held);
+        }
         match self.ask(helper, &spec)? {
             (helper, Answer::Started(pid)) => Ok((helper, pid)),
             (mut helper, answer) => {

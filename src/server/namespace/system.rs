@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -11,11 +11,25 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// Closes everything that this process was started with, but for its standard
 /// input, output and error: by the descriptor of a directory, any path of the
-/// host could be reached from within another root.
-pub fn close_inherited() -> io::Result<()> {
-    // SAFETY: nothing in this process has opened anything that it still needs.
-    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
-    check(result.into())
+/// host could be reached from within another root. `held` stays open here and
+/// in children, and is closed by exec.
+pub fn close_inherited(held: Option<RawFd>) -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    let close = |first, last| {
+        // SAFETY: nothing in this process has opened anything that it still
+        // needs.
+        check(unsafe { libc::close_range(first, last, 0) }.into())
+    };
+    let Some(held) = held else {
+        return close(FIRST, libc::c_uint::MAX);
+    };
+    // SAFETY: a system call on plain numbers.
+    check(unsafe { libc::fcntl(held, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    let held = libc::c_uint::try_from(held).map_err(io::Error::other)?;
+    if held > FIRST {
+        close(FIRST, held - 1)?;
+    }
+    close(FIRST.max(held + 1), libc::c_uint::MAX)
 }
 
 /// Makes a mount and all below it read-only, and lets no program in there
