@@ -211,7 +211,7 @@ make_chain() {
     as postgres mkdir "$cluster"
     as postgres initdb -k -N -A trust -D "$cluster" >/dev/null
     cat >>"$cluster/postgresql.conf" <<END
-shared_buffers = 256MB
+shared_buffers = 128MB # as a clone has, whatever the backup says
 max_wal_size = 8GB
 checkpoint_timeout = 1h
 autovacuum = off
@@ -263,16 +263,31 @@ section_start() {
     done
 }
 
-diff_bytes() { du -s --block-size=1 "$work/$1/diff" | cut -f 1; }
+# Megabytes of the diff without the server's WAL.
+diff_size() { du -s --block-size=1 --exclude .pbkfs-wal "$work/$1/diff" | awk '{print $1 / 1e6}'; }
+minus() { echo "$1 $2" | awk '{print $1 - $2}'; }
+# Waits until the diff has not become smaller for 10 s; gives its size.
+settled() {
+    local last=0 size
+    size=$(diff_size "$1")
+    while [ "$last" != "$size" ]; do
+        last=$size
+        sleep 10
+        size=$(diff_size "$1")
+    done
+    echo "$size"
+}
 # What a scan costs whose data is DATA, told by WORDS.
 scan_of() {
     local user=$1 words=$3 before
     choose "$2"
     plain_copy
     cat "$work"/plain/base/*/* >/dev/null
+    lsn="select (pg_current_wal_insert_lsn() - '0/0') / 1e6"
     both_up "$user"
     clone_sql checkpoint
-    before=$(diff_bytes "$user")
+    before=$(diff_size "$user")
+    wal=$(clone_sql "$lsn")
     # What the plain copy has written goes to the disk before the clone's turn.
     figure "cold sum() over the largest table, $words, $user" s \
         "$(timed plain_sql "$sum")" "$(sync -f "$work" && timed clone_sql "$sum")"
@@ -281,8 +296,13 @@ scan_of() {
         figure "warm sum(), $words, $user" s "$(timed plain_sql "$sum")" "$(timed clone_sql "$sum")"
     done
     clone_sql checkpoint
-    figure "diff after the scan, $words, $user" MB - \
-        "$(awk -v a="$before" -v b="$(diff_bytes "$user")" 'BEGIN {print (b - a) / 1e6}')"
+    figure "WAL of the scan, $words, $user" MB - "$(minus "$(clone_sql "$lsn")" "$wal")"
+    figure "diff after the scan, $words, $user" MB - "$(minus "$(diff_size "$user")" "$before")"
+    if [ "$2" = changed ]; then
+        begin=$EPOCHREALTIME
+        figure "the same, once it no longer shrinks, $user" MB - "$(minus "$(settled "$user")" "$before")"
+        figure "after so long, $user" s - "$(minus "$EPOCHREALTIME" "$begin")"
+    fi
     figure "memory after the scan, $words, $user" MB - "$(clone_memory VmHWM)"
     both_down "$user"
 }
@@ -295,6 +315,8 @@ section_scan() {
     done
 }
 
+# Dirty pages of what came before are not written in the turn of another.
+settle() { plain_sql checkpoint && clone_sql checkpoint && sync -f "$work"; }
 tps() { as postgres pgbench -n -c 4 -j 2 -T "$seconds" "$@" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'; }
 section_pgbench() {
     for user in $users; do
@@ -305,10 +327,12 @@ section_pgbench() {
         done
         for round in $(seq "$rounds"); do
             for kind in -S -N ''; do
+                settle
                 # shellcheck disable=SC2086
-                figure "pgbench ${kind:-TPC-B}, $user" tps \
-                    "$(tps $kind "host=$work/home dbname=postgres")" \
-                    "$(tps $kind "$(clone_field conninfo)")"
+                plain=$(tps $kind "host=$work/home dbname=postgres")
+                settle
+                # shellcheck disable=SC2086
+                figure "pgbench ${kind:-TPC-B}, $user" tps "$plain" "$(tps $kind "$(clone_field conninfo)")"
             done
         done
         both_down "$user"
@@ -326,10 +350,17 @@ section_write() {
                 plain_sql "$sql"
                 clone_sql "$sql"
             done
+            sync -f "$work"
             figure "checkpoint after 100 MB of changes, $user" s \
                 "$(timed plain_sql checkpoint)" "$(timed clone_sql checkpoint)"
+            for sql in "$sum" checkpoint; do
+                plain_sql "$sql" >/dev/null
+                clone_sql "$sql" >/dev/null
+            done
+            sync -f "$work"
             index='create index on pgbench_accounts (abalance, aid)'
-            figure "CREATE INDEX, $user" s "$(timed plain_sql "$index")" "$(timed clone_sql "$index")"
+            figure "CREATE INDEX, warm, $user" s "$(timed plain_sql "$index")" \
+                "$(sync -f "$work" && timed clone_sql "$index")"
             both_down "$user"
             plain_copy
         done
