@@ -144,8 +144,66 @@ fn without_namespaces_the_servers_user_is_let_in_if_it_can_be() {
     let found = "select to_regclass('kept') is not null";
     assert_eq!(pg.psql(ready.conninfo(), "postgres", found), "t");
     hidden.down();
-    refused(&hidden.pbkfs("up", &settings), 7, "fence.level");
+    refused(
+        &hidden.pbkfs("up", &settings),
+        7,
+        "cannot get without namespaces",
+    );
     assert_nothing_stays(&sandbox);
+}
+
+/// The link is what counts: a directory that was left by a crash before the link
+/// was made goes, and a link without its directory is told.
+#[test]
+fn a_directory_without_its_link_and_a_link_without_its_directory() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    let diff = clone.diff.clone().unwrap();
+    let mount_only = ["--detach", "--json", "--set", "postgres.launch=false"];
+    clone.up_with(&mount_only[2..]);
+    clone.down();
+    assert_eq!(wal_link(&clone), None);
+    let half = wal_dir(&diff);
+    fs::create_dir_all(half.join("archive_status")).unwrap();
+    fs::write(half.join("000000010000000000000001"), "half a copy").unwrap();
+    let ready = clone.up();
+    assert_eq!(wal_link(&clone), Some(half.clone()));
+    let intact = "select bool_and(size > 100000) from pg_ls_waldir()";
+    assert_eq!(pg.psql(ready.conninfo(), "postgres", intact), "t");
+    clone.down();
+
+    // As a copy without owners would have it.
+    OsUser::root().own(&half);
+    refused(&clone.pbkfs("up", &["--detach"]), 7, "cp -a");
+    OsUser::postgres().own(&half);
+    clone.up();
+    clone.down();
+    fs::rename(&half, sandbox.path("away")).unwrap();
+    refused(&clone.pbkfs("up", &["--detach"]), 7, "is not there");
+    fs::rename(sandbox.path("away"), &half).unwrap();
+    clone.up();
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}
+
+/// Of the diff, the fenced server has its WAL, and nothing else.
+#[test]
+fn the_server_sees_no_more_of_the_diff() {
+    let pg = common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let sandbox = Sandbox::new("pg15-debian", user);
+        let clone = sandbox.profile("latest").write();
+        let diff = clone.diff.clone().unwrap();
+        let ready = clone.up();
+        let seen = format!(
+            "select string_agg(f, ',') from pg_ls_dir('{}') f",
+            diff.display()
+        );
+        assert_eq!(pg.psql(ready.conninfo(), "postgres", &seen), ".pbkfs-wal");
+        clone.down();
+        assert_nothing_stays(&sandbox);
+    }
 }
 
 /// The kernel takes what the server writes, and learns only later that there is
@@ -217,7 +275,39 @@ fn a_full_disk_ends_a_throw_away_clone() {
     );
     let ended = running.wait(LIMIT + Duration::from_secs(60));
     assert_eq!(ended.code(), Some(3), "{ended}\n{output}");
-    assert!(ended.stderr.contains("full or failed"), "{ended}");
+    assert!(ended.stderr.contains("a write to"), "{ended}");
+    drop(tmpfs);
+    assert_nothing_stays(&sandbox);
+}
+
+/// The WAL itself finds no room: PostgreSQL ends of that by itself.
+#[test]
+fn a_full_disk_under_the_wal_loses_nothing() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let small = sandbox.path("small");
+    fs::create_dir(&small).unwrap();
+    let tmpfs = Tmpfs::mount(&small, "96m");
+    let clone = sandbox.profile("latest").diff_at(small.join("diff"));
+    let clone = clone.write();
+    let (running, ready) = clone.up_in_foreground();
+    let sql = |sql: &str| pg.try_psql(ready.conninfo(), "postgres", sql);
+    sql("create table committed as select 1 as one").expect_ok();
+    let filled = sql("create table filler as \
+         select g, repeat('x', 500) from generate_series(1, 400000) g");
+    assert!(!filled.status.success(), "{filled}");
+    let ended = running.wait(LIMIT + Duration::from_secs(60));
+    let told = ["No space left on device", "a write to"];
+    assert!(matches!(ended.code(), Some(3 | 7)), "{ended}");
+    assert!(
+        told.iter().any(|what| ended.stderr.contains(what)),
+        "{ended}"
+    );
+    tmpfs.resize("512m");
+    let ready = clone.up();
+    let answer = pg.psql(ready.conninfo(), "postgres", "select one from committed");
+    assert_eq!(answer, "1");
+    clone.down();
     drop(tmpfs);
     assert_nothing_stays(&sandbox);
 }

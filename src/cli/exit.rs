@@ -102,7 +102,7 @@ impl Code {
             ) => Self::Usage,
             SessionError::Server(_)
             | SessionError::NotEnclosed { .. }
-            | SessionError::WalOutOfReach { .. }
+            | SessionError::WalUnusable { .. }
             | SessionError::ServerDied { .. }
             | SessionError::RecoveryStopped { .. }
             | SessionError::EndedEarly { .. }

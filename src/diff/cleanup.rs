@@ -109,7 +109,7 @@ impl Cleanup {
     /// The metadata cannot be read.
     pub fn changes(&self) -> Result<Changes, DiffError> {
         let data = self.root.data_files()?;
-        let wal = disk_usage(&self.root.path.join(WAL_DIR));
+        let wal = disk_usage(&self.root.path);
         let mut changes = Changes {
             bytes: wal.bytes + data.iter().map(|file| file.bytes).sum::<u64>(),
             files: wal.files + data.len(),

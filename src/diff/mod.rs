@@ -202,7 +202,7 @@ impl Diff {
     /// I/O errors of the directory.
     pub fn disk_bytes(root: &Path) -> Result<u64, DiffError> {
         use std::os::unix::fs::MetadataExt;
-        let mut total = wal_dir::disk_usage(&root.join(WAL_DIR)).bytes;
+        let mut total = wal_dir::disk_usage(root).bytes;
         for dir in [root.to_owned(), root.join(DATA_DIR)] {
             let entries = fs::read_dir(&dir).map_err(|e| DiffError::io("list", &dir, e))?;
             for entry in entries.flatten() {

@@ -267,6 +267,7 @@ fn wait<T>(
     let mut pause = Duration::from_millis(2);
     loop {
         if let Some(found) = done()? {
+            live.check_writes()?;
             return Ok(found);
         }
         if !live.goes_on()? {

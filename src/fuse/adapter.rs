@@ -54,6 +54,8 @@ pub struct Adapter<L> {
     /// Whether the kernel gathers writes, and so knows lengths and bytes that
     /// have not come here yet.
     writes_gather: bool,
+    /// Whether nothing is answered any more once such a write has failed.
+    ends_with_loss: bool,
     backing: BackingTable,
     dirs: DirHandles,
     faults: FaultLimit,
@@ -64,12 +66,17 @@ pub struct Adapter<L> {
 impl<L: Lower> Adapter<L> {
     /// An adapter for `overlay`. Whether `passthrough` is had, where it is
     /// wanted, is settled with the kernel when the mount begins.
-    pub fn new(overlay: Arc<Overlay<L>>, passthrough: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        overlay: Arc<Overlay<L>>,
+        passthrough: Arc<AtomicBool>,
+        ends_with_loss: bool,
+    ) -> Self {
         let backing = BackingTable::new(passthrough.load(Ordering::Acquire));
         Self {
             overlay,
             passthrough,
             writes_gather: false,
+            ends_with_loss,
             backing,
             dirs: DirHandles::default(),
             faults: FaultLimit::new(Instant::now()),
@@ -98,6 +105,13 @@ impl<L: Lower> Adapter<L> {
             tracing::error!("suppressed {suppressed} failed requests like those above");
         }
         tracing::error!(operation, ino = ino.0, "{message}");
+    }
+
+    /// Whether bytes are to be asked for in vain. Where a gathered write has
+    /// failed, the kernel may have dropped the page: a server would read an
+    /// older one, and could write it into its WAL, or finish a checkpoint.
+    fn is_spoiled(&self) -> bool {
+        self.ends_with_loss && self.overlay.has_lost_writes()
     }
 
     fn entry(
@@ -405,6 +419,9 @@ impl<L: Lower> Filesystem for Adapter<L> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if self.is_spoiled() {
+            return reply.error(Errno::EIO);
+        }
         let size = size as usize;
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
@@ -430,6 +447,9 @@ impl<L: Lower> Filesystem for Adapter<L> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if self.is_spoiled() {
+            return reply.error(Errno::EIO);
+        }
         match self.overlay.write(Ino(ino.0), offset, data) {
             // As long as what a u32 of the request gave.
             Ok(()) => reply.written(data.len() as u32),
@@ -465,12 +485,11 @@ impl<L: Lower> Filesystem for Adapter<L> {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.empty(
-            "fsync",
-            Ino(ino.0),
-            self.overlay.sync_file(Ino(ino.0)),
-            reply,
-        );
+        if self.is_spoiled() {
+            return reply.error(Errno::EIO);
+        }
+        let synced = self.overlay.sync_file(Ino(ino.0));
+        self.empty("fsync", Ino(ino.0), synced, reply);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

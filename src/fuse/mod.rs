@@ -33,6 +33,9 @@ pub struct MountOptions {
     /// Whether the kernel may serve files of the diff by itself. Needs root
     /// and Linux 6.9; without it the kernel gathers writes instead.
     pub passthrough: bool,
+    /// Whether reading, writing and syncing fail once a write has failed that
+    /// the kernel had gathered: for a server, which might not hear of it.
+    pub ends_with_loss: bool,
     /// The source that the mount table shows.
     pub source: String,
 }
@@ -129,7 +132,7 @@ impl Mount {
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = true;
         let passthrough = Arc::new(AtomicBool::new(options.passthrough));
-        let adapter = Adapter::new(overlay, passthrough.clone());
+        let adapter = Adapter::new(overlay, passthrough.clone(), options.ends_with_loss);
         let session = Session::new(adapter, target, &config).map_err(fail)?;
         let session = session.spawn().map_err(fail)?;
         raise_read_ahead(target);

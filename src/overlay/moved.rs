@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::attr::Attr;
@@ -20,6 +20,9 @@ use crate::pg::BLOCK_SIZE;
 
 /// What PostgreSQL calls it.
 pub const PG_WAL: &str = "pg_wal";
+
+/// How deep a WAL directory is looked into; PostgreSQL's has one level.
+const DEPTH: usize = 4;
 
 /// How much is copied at a time.
 const STEP: usize = 1 << 20;
@@ -126,8 +129,11 @@ impl<L: Lower> Overlay<L> {
                 _ => self.copy_file(&attr, &to, durable)?,
             }
         }
-        let made = File::open(to)?;
-        hand_over(dir, to)?;
+        let made = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW)
+            .open(to)?;
+        hand_over(dir, &made)?;
         if durable {
             made.sync_all()?;
         }
@@ -150,7 +156,7 @@ impl<L: Lower> Overlay<L> {
             copy.write_all(buf.get(..n).unwrap_or_default())?;
             offset += n as u64;
         }
-        hand_over(file, to)?;
+        hand_over(file, &copy)?;
         copy.set_modified(file.mtime)?;
         if durable {
             copy.sync_all()?;
@@ -171,13 +177,14 @@ impl<L: Lower> Overlay<L> {
     }
 }
 
-/// Gives a copy the owner and mode of what it was made of.
-fn hand_over(attr: &Attr, to: &Path) -> std::io::Result<()> {
-    let made = fs::symlink_metadata(to)?;
+/// Gives a copy the owner and mode of what it was made of. It is open: its path
+/// may lead to something else by now.
+fn hand_over(attr: &Attr, copy: &File) -> std::io::Result<()> {
+    let made = copy.metadata()?;
     if (made.uid(), made.gid()) != (attr.uid, attr.gid) {
-        chown(to, Some(attr.uid), Some(attr.gid))?;
+        fchown(copy, Some(attr.uid), Some(attr.gid))?;
     }
-    fs::set_permissions(to, Permissions::from_mode(attr.mode))
+    copy.set_permissions(Permissions::from_mode(attr.mode))
 }
 
 /// What was changed in a WAL directory that stands at `dir`. A file counts as
@@ -196,6 +203,9 @@ fn gather<L: Lower>(
     below: Option<(&L, NodeId)>,
     changes: &mut Vec<Change>,
 ) {
+    if path.components().count() > DEPTH {
+        return;
+    }
     let mut add = |path: &Path, kind, bytes: u64| {
         changes.push(Change {
             path: path.display().to_string(),

@@ -101,8 +101,8 @@ pub enum SessionError {
     },
     /// The disk did not take what the clone had written.
     #[error(
-        "the clone was ended, as the disk of {} is full or failed (see {}); make room and start \
-         it again: a diff that is kept recovers what was committed",
+        "the clone was ended, as a write to {} failed (see {}); if the disk is full, make room, \
+         and start it again: a diff that is kept recovers what was committed",
         dir.display(), log.display()
     )]
     LostWrites {
@@ -111,15 +111,13 @@ pub enum SessionError {
         /// The session's log, which has the disk's own words.
         log: PathBuf,
     },
-    /// A server in namespaces wrote its WAL where this one cannot go.
-    #[error(
-        "the server cannot get to {}, where this diff has its WAL, without namespaces; let its \
-         user enter the directories above, or set fence.level = \"auto\"",
-        dir.display()
-    )]
-    WalOutOfReach {
+    /// The server cannot go on with the WAL that an earlier one wrote.
+    #[error("the server's WAL is in {}, {obstacle}", dir.display())]
+    WalUnusable {
         /// The WAL directory.
         dir: PathBuf,
+        /// What is the matter with it, and what to do.
+        obstacle: &'static str,
     },
     /// The restore_command failed, and recovery with it.
     #[error("recovery stopped: {reason}")]

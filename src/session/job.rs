@@ -75,6 +75,20 @@ pub struct Live<'a> {
     pub(super) signals: &'a Signals,
 }
 
+/// See [`Live::check_writes`].
+pub fn check_writes(progress: &Progress, running: &Running) -> Result<(), SessionError> {
+    let state = progress.state();
+    let overlay = running.overlay.as_deref();
+    let lost = overlay.is_some_and(Overlay::has_lost_writes) && state.with_server;
+    match &state.diff_dir {
+        Some(dir) if lost => Err(SessionError::LostWrites {
+            dir: dir.clone(),
+            log: progress.place().log(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 impl Live<'_> {
     /// What there is to tell of it.
     #[must_use]
@@ -141,21 +155,12 @@ impl Live<'_> {
 
     /// Whether everything that the server has written is there. It hears of a
     /// full disk when it syncs, at the next checkpoint or, where it does not
-    /// sync, never; until then it would answer with what was there before.
+    /// sync, never.
     ///
     /// # Errors
     /// [`SessionError::LostWrites`].
     pub fn check_writes(&self) -> Result<(), SessionError> {
-        let state = self.progress.state();
-        let overlay = self.running.overlay.as_deref();
-        let lost = overlay.is_some_and(Overlay::has_lost_writes) && state.with_server;
-        match &state.diff_dir {
-            Some(dir) if lost => Err(SessionError::LostWrites {
-                dir: dir.clone(),
-                log: self.place().log(),
-            }),
-            _ => Ok(()),
-        }
+        check_writes(self.progress, self.running)
     }
 
     /// Waits for the end.

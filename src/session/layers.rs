@@ -43,7 +43,8 @@ pub fn open(
     };
     let mut overlay = Overlay::new(image, diff, options)?;
     let wal_dir = wal_dir::settle(&overlay, server.as_deref(), plan.diff_dir.is_some())?;
-    overlay.pass_through(!up.read_only && wal_dir.is_none() && passthrough(plan));
+    let wal_elsewhere = server.is_some() && wal_dir.is_some();
+    overlay.pass_through(!up.read_only && !wal_elsewhere && passthrough(plan));
     if let Some(server) = server {
         server.wal_dir = wal_dir;
         let lock = overlay.layer().map(Diff::share_lock).transpose()?.flatten();

@@ -48,6 +48,7 @@ pub fn mount(
         threads: up.plan.fuse.threads.get(),
         allow_other: geteuid().is_root(),
         passthrough: overlay.passes_through(),
+        ends_with_loss: up.plan.postgres.launch,
         source: mounts::OUR_SOURCE.to_owned(),
     };
     let mount = Mount::new(overlay.clone(), &target, &options)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use super::fence::{self, FenceLevel};
-use super::job::{Account, Job, Live, Then};
+use super::job::{Account, Job, Live, Then, check_writes};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
@@ -111,6 +111,8 @@ impl Up<'_> {
         let outcome = self
             .set_up(&progress, &mut undo, &mut running, job)
             .and_then(|()| self.serve(&progress, &running, job));
+        // That is why the server died, if it did.
+        let outcome = check_writes(&progress, &running).and(outcome);
         if let Some(overlay) = running.overlay.take() {
             job.ending(&Account {
                 counts: metrics::read(&overlay),
@@ -305,13 +307,11 @@ impl Up<'_> {
             return Ok(());
         }
         progress.change(|state| state.phase = Phase::Ready)?;
-        let live = Live {
+        job.ready(&Live {
             progress,
             running,
             signals: self.signals,
-        };
-        job.ready(&live)?;
-        live.check_writes()
+        })
     }
 }
 

@@ -1,10 +1,12 @@
 //! Where the server's WAL directory is: in the diff, as a directory of its own,
 //! whenever the server can reach it there, and a link leads to it.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
 
 use super::SessionError;
 use super::fence::FenceLevel;
@@ -25,39 +27,71 @@ pub fn is_reached(level: &FenceLevel, run_as: Option<&OsUser>) -> bool {
     level.is_namespace() || run_as.is_none()
 }
 
+/// Whether the server has to get to the diff by itself, and if so, as whom.
+fn walker(server: &Preparation) -> Option<&OsUser> {
+    let user = server.run_as.as_ref();
+    user.filter(|_| !is_reached(&server.level, user))
+}
+
+fn enters(user: &OsUser, dir: &Metadata) -> bool {
+    let shift = match () {
+        () if dir.uid() == user.uid.as_raw() => 6,
+        () if user.groups.iter().any(|group| dir.gid() == group.as_raw()) => 3,
+        () => 0,
+    };
+    (dir.mode() >> shift) & 1 == 1
+}
+
+/// Whether the server gets as far as to the diff's directory.
+fn gets_to(server: &Preparation, root: &Path) -> bool {
+    walker(server).is_none_or(|user| {
+        let mut above = root.ancestors().skip(1);
+        above.all(|dir| fs::metadata(dir).is_ok_and(|dir| enters(user, &dir)))
+    })
+}
+
 /// Lets the server enter the diff's directory, which is root's alone, if it has
-/// to by itself; what else is in there stays closed to it. Tells whether it can
-/// get that far.
-fn let_in(server: &Preparation, diff: &Path) -> io::Result<bool> {
-    let user = match &server.run_as {
-        Some(user) if !is_reached(&server.level, Some(user)) => user,
-        _ => return Ok(true),
+/// to by itself; what else is in there stays closed to it.
+fn let_in(server: &Preparation, root: &Path) -> io::Result<()> {
+    let Some(user) = walker(server) else {
+        return Ok(());
     };
-    let enters = |dir: &Path| {
-        fs::metadata(dir).is_ok_and(|dir| {
-            let shift = match () {
-                () if dir.uid() == user.uid.as_raw() => 6,
-                () if user.groups.iter().any(|group| dir.gid() == group.as_raw()) => 3,
-                () => 0,
-            };
-            (dir.mode() >> shift) & 1 == 1
-        })
-    };
-    if !diff.ancestors().skip(1).all(enters) {
-        return Ok(false);
+    let dir = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW)
+        .open(root)?;
+    let meta = dir.metadata()?;
+    if !enters(user, &meta) {
+        dir.set_permissions(Permissions::from_mode(meta.mode() | 0o011))?;
     }
-    if !enters(diff) {
-        let mode = fs::metadata(diff)?.mode() | 0o011;
-        fs::set_permissions(diff, Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+/// What keeps the server from the WAL directory that it, or an earlier one, has
+/// written; the link alone says that there is one.
+fn obstacle(server: &Preparation, root: &Path, dir: &Path) -> Option<&'static str> {
+    let owner = server.run_as.as_ref().map_or(geteuid(), |user| user.uid);
+    match dir.symlink_metadata() {
+        Ok(meta) if !meta.is_dir() => Some("which is no directory"),
+        Ok(meta) if meta.uid() != owner.as_raw() => {
+            Some("which is not its user's; copy a diff with cp -a")
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Some("which is not there; without it, what the diff holds is of no use")
+        }
+        _ if !gets_to(server, root) => Some(
+            "where it cannot get without namespaces; let its user enter the directories above, \
+             or set fence.level = \"auto\"",
+        ),
+        _ => None,
     }
-    Ok(true)
 }
 
 /// Moves the WAL directory out of the tree for the server that is to come, if
 /// one is, or finds where it was moved to before. Gives its place.
 ///
 /// # Errors
-/// [`SessionError::WalOutOfReach`] if this server cannot use a WAL directory
+/// [`SessionError::WalUnusable`] if this server cannot use a WAL directory
 /// that an earlier one has written; those of the diff.
 pub fn settle(
     overlay: &Overlay<Image>,
@@ -69,28 +103,31 @@ pub fn settle(
     };
     // The link has to be true wherever it is read.
     let dir = std::path::absolute(diff.wal_dir()).unwrap_or(diff.wal_dir());
-    let reach = |server| {
-        let root = dir.parent().unwrap_or(&dir);
-        let_in(server, root).map_err(|e| SessionError::io("change the mode of", root, e))
-    };
-    let reached = server.map(reach).transpose()?;
-    match overlay.wal_place() {
-        Ok(WalPlace::Diff(link)) => {
-            if reached == Some(false) {
-                return Err(SessionError::WalOutOfReach { dir });
+    let root = dir.parent().unwrap_or(&dir);
+    let open = |server| let_in(server, root).map_err(|e| SessionError::io("open up", root, e));
+    match (overlay.wal_place(), server) {
+        (Ok(WalPlace::Diff(link)), _) => {
+            if let Some(server) = server {
+                if let Some(obstacle) = obstacle(server, root, &dir) {
+                    return Err(SessionError::WalUnusable { dir, obstacle });
+                }
+                open(server)?;
             }
             if link != dir {
                 overlay.link_wal(&dir)?;
             }
             Ok(Some(dir))
         }
-        Ok(WalPlace::Tree(bytes)) if reached == Some(true) && bytes <= COPY_LIMIT => {
+        (Ok(WalPlace::Tree(bytes)), Some(server))
+            if bytes <= COPY_LIMIT && gets_to(server, root) =>
+        {
             diff.remove_wal_dir()?;
             if let Err(error) = overlay.copy_wal(&dir, kept) {
                 tracing::warn!("WAL is written through the mount, which is slower: {error}");
                 diff.remove_wal_dir()?;
                 return Ok(None);
             }
+            open(server)?;
             overlay.link_wal(&dir)?;
             Ok(Some(dir))
         }

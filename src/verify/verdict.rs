@@ -103,7 +103,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::Interrupted
         | SessionError::Extract { .. }
         | SessionError::NotEnclosed { .. }
-        | SessionError::WalOutOfReach { .. }
+        | SessionError::WalUnusable { .. }
         | SessionError::Io { .. }
         | SessionError::BadState { .. } => CouldNotTell,
     })

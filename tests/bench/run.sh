@@ -15,23 +15,23 @@
 # TMPDIR.
 { # Read as a whole, so that it may be edited while it runs.
 set -eu
-cd "$(dirname "$0")/../.."
-. tests/lib.sh
 scale=100 rounds=5 seconds=30 only= users="root postgres" data= settings=() lists="1000 10000 100000 1000000"
 while [ $# -gt 0 ]; do
     case $1 in
     --scale) scale=$2 && shift ;;
     --rounds) rounds=$2 && shift ;;
     --only) only=$2 && shift ;;
-    --data) data=$2 && shift ;;
+    --data) data=$(realpath -m "$2") && shift ;;
     --set) settings+=(--set "$2") && shift ;;
     --seconds) seconds=$2 && shift ;;
     --user) users=$2 && shift ;;
     --quick) scale=5 rounds=2 seconds=3 lists="1000 10000" ;;
-    *) die "unknown argument: $1" ;;
+    *) echo "unknown argument: $1" >&2 && exit 2 ;;
     esac
     shift
 done
+cd "$(dirname "$0")/../.."
+. tests/lib.sh
 [ "$(id -u)" -eq 0 ] || die "run this as root"
 install_missing
 open_fuse_device
@@ -232,6 +232,17 @@ END
     keep scanned
     rm -rf "$cluster"
     chown -R postgres "$data/catalog"
+    echo "$scale" >"$data/scale"
+}
+
+# What came before is not written, and its hint bits are not set, in the turn of
+# another; and all is in memory.
+settle() {
+    for sql in "$sum" checkpoint; do
+        plain_sql "$sql" >/dev/null
+        clone_sql "$sql" >/dev/null
+    done
+    sync -f "$work"
 }
 
 # -- the sections -------------------------------------------------------------
@@ -315,16 +326,13 @@ section_scan() {
     done
 }
 
-# Dirty pages of what came before are not written in the turn of another.
-settle() { plain_sql checkpoint && clone_sql checkpoint && sync -f "$work"; }
 tps() { as postgres pgbench -n -c 4 -j 2 -T "$seconds" "$@" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p'; }
 section_pgbench() {
     for user in $users; do
         both_up "$user"
-        for sql in "$sum" 'select count(*) from pgbench_accounts where aid > 0'; do
-            plain_sql "$sql" >/dev/null
-            clone_sql "$sql" >/dev/null
-        done
+        index='select count(*) from pgbench_accounts where aid > 0'
+        plain_sql "$index" >/dev/null
+        clone_sql "$index" >/dev/null
         for round in $(seq "$rounds"); do
             for kind in -S -N ''; do
                 settle
@@ -353,11 +361,7 @@ section_write() {
             sync -f "$work"
             figure "checkpoint after 100 MB of changes, $user" s \
                 "$(timed plain_sql checkpoint)" "$(timed clone_sql checkpoint)"
-            for sql in "$sum" checkpoint; do
-                plain_sql "$sql" >/dev/null
-                clone_sql "$sql" >/dev/null
-            done
-            sync -f "$work"
+            settle
             index='create index on pgbench_accounts (abalance, aid)'
             figure "CREATE INDEX, warm, $user" s "$(timed plain_sql "$index")" \
                 "$(sync -f "$work" && timed clone_sql "$index")"
@@ -460,11 +464,13 @@ machine() {
 load=$(cut -d ' ' -f 1-3 /proc/loadavg)
 case $only in lists | codecs) scale=1 ;; esac
 case $only in codecs) ;; *)
-    [ -n "$data" ] || data=$work/data
-    if [ -e "$data/scanned.backup" ]; then
-        say "taking the data of $data"
+    data=${data:-$work/data}
+    if [ -e "$data/scale" ]; then
+        scale=$(cat "$data/scale")
+        say "taking the data of $data, scale $scale"
     else
         mkdir -p "$data"
+        [ -z "$(ls -A "$data")" ] || die "$data holds something, but not whole data of this script"
         make_chain
     fi
     ;;

@@ -43,6 +43,11 @@ const FILES: &[(&str, &str)] = &[
          du(1) tells what they take, ls(1) does not.",
     ),
     (
+        "DIFF/.pbkfs-wal/",
+        "The server's WAL, to which pg_wal in the data directory is a link. It is as much part \
+         of the diff as the rest: copy a diff with cp -a, or not at all.",
+    ),
+    (
         "CATALOG/backups/INSTANCE/BACKUP/backup_ro.pid",
         "The lock that pg_probackup's own restore takes; pbkfs holds it on every backup of the \
          chain, so that delete and merge wait. It is the only thing that pbkfs ever writes into \
