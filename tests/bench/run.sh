@@ -423,6 +423,7 @@ synthetic() {
     chown -R postgres "$dir"
 }
 section_lists() {
+    backup=latest
     for shape in $(for lines in $lists; do echo "$lines:1 $lines:5"; done) "${lists##* }:100"; do
         synthetic "${shape%:*}" "${shape#*:}"
         profile root "" "launch = false"
