@@ -328,12 +328,10 @@ fn no_fuse_device() {
 #[test]
 fn a_full_diff_is_told_to_the_writer() {
     let sandbox = sandbox();
-    let small = sandbox.path("small");
-    fs::create_dir(&small).unwrap();
-    let tmpfs = Tmpfs::mount(&small, "16m");
+    let tmpfs = sandbox.small_disk("16m");
     let clone = sandbox
         .profile("latest")
-        .diff_at(small.join("diff"))
+        .diff_at(tmpfs.path().join("diff"))
         .mount_only()
         .write();
     clone.up();

@@ -20,7 +20,6 @@ use common::fixture::flip_byte;
 use common::process::is_alive;
 use common::session::LIMIT;
 use common::syscalls::{Mapping, become_user};
-use common::tmpfs::Tmpfs;
 use common::{Clone, OsUser, Sandbox, eventually};
 use nix::errno::Errno;
 use nix::libc;
@@ -287,9 +286,7 @@ fn a_full_disk_says_so_and_works_again_when_it_is_not() {
     common::require_everything();
     for user in [OsUser::root(), OsUser::postgres()] {
         let sandbox = Sandbox::new("pg15-debian", user);
-        let small_disk = sandbox.path("small");
-        fs::create_dir(&small_disk).unwrap();
-        let disk = Tmpfs::mount(&small_disk, "16m");
+        let disk = sandbox.small_disk("16m");
         let clone = sandbox
             .profile("latest")
             .mount_only()

@@ -869,10 +869,8 @@ fn resident_kb(pid: i64) -> u64 {
 #[test]
 fn an_unmount_that_loses_something_says_so() {
     as_both_users(|mut steps| {
-        let small = steps.sandbox.path("small");
-        fs::create_dir(&small).unwrap();
-        let disk = Tmpfs::mount(&small, "2m");
-        steps.diff = small.join("diff");
+        let disk = steps.sandbox.small_disk("2m");
+        steps.diff = disk.path().join("diff");
         steps.mount_with_diff("latest").expect_ok();
         // The names need more room than the store has reserved, and there is none.
         let fill = "head -c 3000000 /dev/zero > \"$1\" || true

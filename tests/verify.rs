@@ -16,7 +16,6 @@ use std::thread;
 use std::time::Duration;
 
 use common::fixture::flip_byte;
-use common::tmpfs::Tmpfs;
 use common::{
     Clone, OsUser, Output, PgTools, Running, Sandbox, assert_nothing_stays, eventually, run,
 };
@@ -390,10 +389,9 @@ fn an_index_that_disagrees_with_its_heap_is_found() {
 fn a_full_disk_tells_nothing() {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");
-    let small = sandbox.path("small");
-    fs::create_dir(&small).unwrap();
-    let disk = Tmpfs::mount(&small, "6m");
-    let clone = sandbox.profile(NEWEST).diff_at(small.join("diff")).write();
+    let disk = sandbox.small_disk("6m");
+    let diff = disk.path().join("diff");
+    let clone = sandbox.profile(NEWEST).diff_at(diff).write();
     add(
         &clone,
         "[[verify.sql]]\nname = \"fill\"\ndatabase = \"shop\"\nquery = \"create table big as select g, \

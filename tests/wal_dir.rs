@@ -12,7 +12,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::session::LIMIT;
-use common::tmpfs::Tmpfs;
 use common::{Clone, Listing, OsUser, Sandbox, assert_nothing_stays, eventually, refused, run};
 
 /// Where the clone's `pg_wal` leads to; `None` if it is a directory.
@@ -211,11 +210,8 @@ fn the_server_sees_no_more_of_the_diff() {
 fn a_full_disk_ends_the_clone(user: OsUser) {
     let pg = common::require_everything();
     let sandbox = Sandbox::new("pg15-debian", user.clone());
-    let small = sandbox.path("small");
-    fs::create_dir(&small).unwrap();
-    let tmpfs = Tmpfs::mount(&small, "96m");
-    user.own(&small);
-    let clone = sandbox.profile("latest").diff_at(small.join("diff"));
+    let tmpfs = sandbox.small_disk("96m");
+    let clone = sandbox.profile("latest").diff_at(tmpfs.path().join("diff"));
     let clone = clone.write();
     let ready = clone.up();
     let sql = |sql: &str| pg.try_psql(ready.conninfo(), "postgres", sql);
@@ -258,13 +254,11 @@ fn a_full_disk_ends_the_clone_of_a_user() {
 fn a_full_disk_ends_a_throw_away_clone() {
     let pg = common::require_everything();
     let sandbox = Sandbox::root("pg15-debian");
-    let small = sandbox.path("small");
-    fs::create_dir(&small).unwrap();
-    let tmpfs = Tmpfs::mount(&small, "96m");
+    let tmpfs = sandbox.small_disk("96m");
     let clone = sandbox
         .profile("latest")
         .throw_away()
-        .target_at(small.join("clone"))
+        .target_at(tmpfs.path().join("clone"))
         .write();
     let (running, ready) = clone.up_in_foreground();
     let output = pg.try_psql(
@@ -285,10 +279,8 @@ fn a_full_disk_ends_a_throw_away_clone() {
 fn a_full_disk_under_the_wal_loses_nothing() {
     let pg = common::require_everything();
     let sandbox = Sandbox::root("pg15-debian");
-    let small = sandbox.path("small");
-    fs::create_dir(&small).unwrap();
-    let tmpfs = Tmpfs::mount(&small, "96m");
-    let clone = sandbox.profile("latest").diff_at(small.join("diff"));
+    let tmpfs = sandbox.small_disk("96m");
+    let clone = sandbox.profile("latest").diff_at(tmpfs.path().join("diff"));
     let clone = clone.write();
     let (running, ready) = clone.up_in_foreground();
     let sql = |sql: &str| pg.try_psql(ready.conninfo(), "postgres", sql);

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::fixture::Fixture;
 use super::process::{self, OsUser, run};
 use super::session::{Clone, LIMIT};
+use super::tmpfs::Tmpfs;
 
 /// A directory of the test's own, which everyone may enter, with one catalog in
 /// it and room for what `pbkfs` makes. Nothing of it survives the test.
@@ -65,6 +66,14 @@ impl Sandbox {
 
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// A disk of that size, as in `16m`, on the directory `small`.
+    #[track_caller]
+    pub fn small_disk(&self, size: &str) -> Tmpfs {
+        let small = self.path("small");
+        fs::create_dir(&small).unwrap();
+        Tmpfs::mount(&small, size)
     }
 
     /// `pbkfs` as the sandbox's user. Its temporary files go into the sandbox,
