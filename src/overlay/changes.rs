@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Content;
 use super::lower::{Lower, LowerKind};
-use super::moved::{PG_WAL, wal_changes};
+use super::moved::{PG_WAL, is_wal_link, wal_changes};
 use super::tree::Ino;
 use super::{HIDDEN_DIR, Overlay, OverlayError};
 use crate::diff::{ContentRecord, HeldContent, InodeKind, NameEntry, Records, WAL_DIR};
@@ -200,8 +200,7 @@ impl<'a, L: Lower> Survey<'a, L> {
             return false;
         };
         let link = || self.records.inodes.get(ino)?.link.as_deref();
-        let is_ours =
-            |link| Path::new(OsStr::from_bytes(link)).file_name() == Some(OsStr::new(WAL_DIR));
+        let is_ours = |link| is_wal_link(Path::new(OsStr::from_bytes(link)));
         (*dir, name.as_slice()) == (Ino::ROOT.0, PG_WAL.as_bytes()) && link().is_some_and(is_ours)
     }
 

@@ -39,6 +39,11 @@ pub enum WalPlace {
     Elsewhere,
 }
 
+/// Whether a link is ours, and leads to a WAL directory in a diff.
+pub fn is_wal_link(link: &Path) -> bool {
+    link.file_name() == Some(OsStr::new(WAL_DIR))
+}
+
 impl<L: Lower> Overlay<L> {
     /// Where the WAL directory is.
     ///
@@ -55,7 +60,7 @@ impl<L: Lower> Overlay<L> {
             InodeKind::Directory => Ok(WalPlace::Tree(self.bytes_in(attr.ino)?)),
             InodeKind::Symlink => {
                 let link = PathBuf::from(self.read_link(attr.ino)?);
-                match link.file_name() == Some(OsStr::new(WAL_DIR)) {
+                match is_wal_link(&link) {
                     true => Ok(WalPlace::Diff(link)),
                     false => Ok(WalPlace::Elsewhere),
                 }
