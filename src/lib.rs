@@ -8,7 +8,7 @@
 //!                                    session -> server, and all below it
 //!                                    verify, extract -> session
 //!                                    cli -> verify, extract, session, profile
-//! causes, atomic_file and exposition, which everything may use
+//! causes, atomic_file, exposition and untrusted, which everything may use
 //! ```
 
 mod atomic_file;
@@ -26,4 +26,5 @@ pub mod pg;
 pub mod profile;
 pub mod server;
 pub mod session;
+pub mod untrusted;
 pub mod verify;

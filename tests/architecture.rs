@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("causes", &[]),
     ("atomic_file", &[]),
     ("exposition", &[]),
+    ("untrusted", &[]),
     ("pg", &[]),
     ("catalog", &["pg"]),
     ("chain", &["catalog", "pg"]),
@@ -51,7 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What every module may use, and what uses none itself.
-const FOR_ALL: &[&str] = &["causes", "atomic_file", "exposition"];
+const FOR_ALL: &[&str] = &["causes", "atomic_file", "exposition", "untrusted"];
 
 /// A crate, and the only places that may name it.
 const ONLY_IN: &[(&str, &[&str])] = &[

@@ -1,0 +1,110 @@
+//! Removing, without following links and without leaving the directory.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::io::Errno;
+
+use super::create::plain;
+use super::{Dir, Kind};
+
+impl Dir {
+    /// Removes whatever is at a name, unless it is a directory; nothing is
+    /// fine, too.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        gone(unlinkat(self, plain(name.as_ref())?, AtFlags::empty()))
+    }
+
+    /// Removes an empty directory; none is fine, too.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        gone(unlinkat(self, plain(name.as_ref())?, AtFlags::REMOVEDIR))
+    }
+
+    /// Removes all that is in this directory, and keeps the directory. Nobody
+    /// may be filling it meanwhile.
+    ///
+    /// A tree may be deeper than there are descriptors or stack, so it is
+    /// flattened: a directory in a directory is moved up before the one around
+    /// it goes.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn remove_content(&self) -> io::Result<()> {
+        loop {
+            let names = self.names()?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            for name in names {
+                self.remove_level(&name)?;
+            }
+        }
+    }
+
+    /// Removes what is at a name, with all that is in it; nothing is fine, too.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn remove_tree(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let name = name.as_ref();
+        match self.stat(name)? {
+            Some(stat) if stat.kind == Kind::Directory => {
+                self.enter(name)?.remove_content()?;
+                self.remove_dir(name)
+            }
+            _ => self.remove_file(name),
+        }
+    }
+
+    /// Removes what is at a name; the directories in it are moved up here.
+    fn remove_level(&self, name: &OsStr) -> io::Result<()> {
+        let is_dir = |dir: &Self, name: &OsStr| -> io::Result<bool> {
+            Ok(dir
+                .stat(name)?
+                .is_some_and(|stat| stat.kind == Kind::Directory))
+        };
+        if !is_dir(self, name)? {
+            return self.remove_file(name);
+        }
+        let dir = self.enter(name)?;
+        for inner in dir.names()? {
+            if is_dir(&dir, &inner)? {
+                // Who moves a directory has to be able to write to it.
+                dir.enter(&inner)?;
+                renameat(&dir, &inner, self, Self::new_name()?)?;
+            } else {
+                dir.remove_file(&inner)?;
+            }
+        }
+        self.remove_dir(name)
+    }
+
+    /// Opens a directory of this user's that is to go, whatever its mode.
+    fn enter(&self, name: &OsStr) -> io::Result<Self> {
+        let name = plain(name)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = openat(self, name, flags, Mode::empty())?;
+        // A descriptor of this kind takes no fchmod, but has a path that no
+        // link can change.
+        let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+        // Where that is not permitted, the removal itself says so.
+        let _ = std::fs::set_permissions(path, PermissionsExt::from_mode(0o700));
+        self.dir(name)
+    }
+}
+
+fn gone(result: Result<(), Errno>) -> io::Result<()> {
+    match result {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}

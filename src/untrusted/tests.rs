@@ -1,0 +1,187 @@
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+
+use nix::sys::stat::Mode as NixMode;
+use nix::unistd::mkfifo;
+use tempfile::TempDir;
+
+use super::*;
+
+fn dir() -> (TempDir, Dir) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = Dir::open(temp.path()).unwrap();
+    (temp, dir)
+}
+
+fn why<T: std::fmt::Debug>(result: io::Result<T>) -> Refused {
+    let error = result.unwrap_err();
+    refused(&error).unwrap_or_else(|| panic!("{error}"))
+}
+
+#[test]
+fn only_regular_files_are_opened_and_nothing_waits() {
+    let (temp, dir) = dir();
+    let at = |name: &str| temp.path().join(name);
+    fs::create_dir_all(at("inner/deep")).unwrap();
+    fs::write(at("inner/deep/file"), "content").unwrap();
+    symlink(at("inner/deep/file"), at("link")).unwrap();
+    symlink("inner", at("linked-dir")).unwrap();
+    mkfifo(&at("fifo"), NixMode::S_IRWXU).unwrap();
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+
+    assert_eq!(dir.read("inner/deep/file", 7).unwrap(), b"content");
+    let opens: [fn(&Dir, &str) -> io::Result<File>; 2] = [
+        |dir, name| dir.file(name),
+        |dir, name| dir.file_to_write(name),
+    ];
+    for open in opens {
+        assert_eq!(why(open(&dir, "link")), Refused::Is(Kind::Symlink));
+        let by_link = open(&dir, "linked-dir/deep/file");
+        assert_eq!(why(by_link), Refused::Is(Kind::Symlink));
+        assert_eq!(why(open(&dir, "fifo")), Refused::Is(Kind::Fifo));
+        assert_eq!(why(open(&dir, "socket")), Refused::Is(Kind::Socket));
+        assert_eq!(why(open(&dir, "inner")), Refused::Is(Kind::Directory));
+        assert_eq!(why(open(&dir, "../x")), Refused::LeadsOut);
+        assert_eq!(why(open(&dir, "/etc/passwd")), Refused::LeadsOut);
+        let missing = open(&dir, "inner/none").unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+    assert_eq!(why(dir.dir("linked-dir")), Refused::Is(Kind::Symlink));
+    assert_eq!(why(dir.dir("fifo")), Refused::Is(Kind::Fifo));
+    assert!(dir.dir("inner/deep").is_ok());
+}
+
+#[test]
+fn without_openat2_each_step_is_checked() {
+    let (temp, dir) = dir();
+    let at = |name: &str| temp.path().join(name);
+    fs::create_dir_all(at("a/b")).unwrap();
+    fs::write(at("a/b/file"), "x").unwrap();
+    symlink("a", at("link")).unwrap();
+    symlink("file", at("a/b/link")).unwrap();
+    let open = |path: &str| dir.open_step_by_step(Path::new(path), OFlags::RDONLY);
+    assert!(open("a/b/file").is_ok() && open("./a/./b").is_ok());
+    assert_eq!(open("link/b/file").unwrap_err(), Errno::LOOP);
+    assert_eq!(open("a/b/link").unwrap_err(), Errno::LOOP);
+    assert_eq!(open("a/../a/b/file").unwrap_err(), Errno::XDEV);
+    assert_eq!(open("/etc/passwd").unwrap_err(), Errno::XDEV);
+    assert_eq!(open("a/none/file").unwrap_err(), Errno::NOENT);
+}
+
+#[test]
+fn whole_reads_have_a_limit() {
+    let (temp, dir) = dir();
+    fs::write(temp.path().join("file"), [7; 100]).unwrap();
+    assert_eq!(dir.read("file", 100).unwrap().len(), 100);
+    assert_eq!(why(dir.read("file", 99)), Refused::TooLarge { limit: 99 });
+    assert_eq!(
+        why(read_limited(io::repeat(0), 5)),
+        Refused::TooLarge { limit: 5 }
+    );
+    let passwd = read(Path::new("/etc/passwd"), SMALL).unwrap();
+    assert!(!passwd.is_empty());
+    assert_eq!(
+        why(read(Path::new("/dev/zero"), 5)),
+        Refused::Is(Kind::Device)
+    );
+}
+
+#[test]
+fn what_is_replaced_is_never_written_through() {
+    let (temp, dir) = dir();
+    let (outside, inside) = (temp.path().join("outside"), temp.path().join("d"));
+    fs::write(&outside, "precious").unwrap();
+    fs::create_dir(&inside).unwrap();
+    symlink(&outside, inside.join("record")).unwrap();
+    let inner = dir.dir("d").unwrap();
+    inner.replace("record", b"ours", 0o640, None).unwrap();
+    assert_eq!(fs::read(&outside).unwrap(), b"precious");
+    let meta = fs::symlink_metadata(inside.join("record")).unwrap();
+    assert!(meta.is_file() && meta.permissions().mode() & 0o7777 == 0o640);
+    assert_eq!(fs::read(inside.join("record")).unwrap(), b"ours");
+    assert_eq!(inner.names().unwrap().len(), 1);
+
+    symlink(&outside, inside.join("new")).unwrap();
+    let error = inner.create("new", 0o600).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(why(inner.create("../x", 0o600)), Refused::LeadsOut);
+    assert_eq!(
+        why(inner.open_or_create("new", 0o600)),
+        Refused::Is(Kind::Symlink)
+    );
+    let mut file = inner.open_or_create("fresh", 0o600).unwrap();
+    file.write_all(b"x").unwrap();
+    let begun = Replacement::begin(&inner, OsStr::new("fresh"), 0o600).unwrap();
+    drop(begun);
+    assert_eq!(fs::read(inside.join("fresh")).unwrap(), b"x");
+    assert_eq!(inner.names().unwrap().len(), 3);
+}
+
+#[test]
+fn what_is_removed_is_only_what_is_there() {
+    let (temp, dir) = dir();
+    let outside = temp.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "x").unwrap();
+    let tree = temp.path().join("tree");
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    fs::write(tree.join("a/b/file"), "x").unwrap();
+    mkfifo(&tree.join("fifo"), NixMode::S_IRWXU).unwrap();
+    symlink(&outside, tree.join("a/link")).unwrap();
+    symlink(&outside, temp.path().join("link")).unwrap();
+    fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0o000)).unwrap();
+    dir.remove_tree("tree").unwrap();
+    dir.remove_tree("link").unwrap();
+    dir.remove_tree("none").unwrap();
+    assert_eq!(dir.names().unwrap(), ["outside"]);
+    assert!(outside.join("precious").exists());
+}
+
+#[test]
+fn a_tree_of_any_depth_goes() {
+    let (_temp, top) = dir();
+    let mut at = top.make_dir("deep", 0o700).unwrap();
+    for _ in 0..3000 {
+        at = at.make_dir("d", 0o700).unwrap();
+    }
+    top.remove_content().unwrap();
+    assert_eq!(top.names().unwrap().len(), 0);
+}
+
+#[test]
+fn a_directory_of_ours_is_nobody_elses() {
+    let temp = tempfile::tempdir().unwrap();
+    let own = temp.path().join("own");
+    fs::create_dir(&own).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(Dir::open_own(&own).is_ok());
+    symlink(&own, temp.path().join("link")).unwrap();
+    let link = Dir::open_own(&temp.path().join("link"));
+    assert_eq!(why(link), Refused::NoDirectory);
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(why(Dir::open_own(&own)), Refused::NotOurs { .. }));
+}
+
+#[test]
+fn work_is_done_with_another_users_rights() {
+    assert!(geteuid().is_root(), "run this test as root");
+    let temp = tempfile::tempdir().unwrap();
+    let secret = temp.path().join("secret");
+    fs::write(&secret, "x").unwrap();
+    fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let nobody = Rights {
+        uid: 65534,
+        gid: 65534,
+        groups: vec![65534],
+    };
+    let denied = as_user(Some(&nobody), || read(&secret, SMALL)).unwrap_err();
+    assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
+    let made = temp.path().join("made");
+    as_user(Some(&nobody), || fs::write(&made, "y")).unwrap();
+    assert_eq!(fs::metadata(&made).unwrap().uid(), 65534);
+    // This thread is still root.
+    assert_eq!(as_user(None, || read(&secret, SMALL)).unwrap(), b"x");
+}
