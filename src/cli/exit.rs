@@ -77,6 +77,8 @@ impl Code {
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
             | SessionError::TargetParentMissing { .. }
+            | SessionError::UnsafeTarget { .. }
+            | SessionError::RunDir { .. }
             | SessionError::Io { .. }
             | SessionError::BadState { .. }
             | SessionError::MountGone { .. }

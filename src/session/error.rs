@@ -111,6 +111,32 @@ pub enum SessionError {
         /// The session's log, which has the disk's own words.
         log: PathBuf,
     },
+    /// The directory for sessions is not this user's.
+    #[error(
+        "the directory for sessions, {}, cannot be used: {source}; remove it, or set \
+         XDG_RUNTIME_DIR to a directory of your own",
+        path.display()
+    )]
+    RunDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is the matter with it.
+        #[source]
+        source: io::Error,
+    },
+    /// Another user could lead the mount elsewhere.
+    #[error(
+        "the mount point {} is not safe from other users: {source}; choose one below \
+         directories that only root and postgres.user can write to",
+        target.display()
+    )]
+    UnsafeTarget {
+        /// The mount point.
+        target: PathBuf,
+        /// Which directory it is.
+        #[source]
+        source: io::Error,
+    },
     /// The server cannot go on with the WAL that an earlier one wrote.
     #[error("the server's WAL is in {}, {obstacle}", dir.display())]
     WalUnusable {

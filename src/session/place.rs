@@ -15,12 +15,19 @@
 //! `/tmp/pbkfs-UID` where there is none.
 //!
 //! The lock proves that the owner lives: it goes with it.
+//!
+//! RUN can be entered by everybody and written by its user alone; one that
+//! somebody else made first is not used. A session's directory is closed to
+//! other users, but for those of the server's group: what the clone leaves in
+//! `socket/` is the server's user's, and a set-user-ID program there would
+//! make that user of whoever could run it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata, TryLockError};
 use std::hash::Hasher;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,19 +35,28 @@ use nix::unistd::geteuid;
 
 use super::SessionError;
 use super::state::State;
+use crate::server::OsUser;
+use crate::untrusted::{self, Dir};
+
+/// The state's file.
+pub const STATE: &str = "session.json";
 
 const LOCK: &str = "session.lock";
-const SOCKET: &str = "socket";
 const CONTROL: &str = "control.sock";
-const PREFETCH: &str = "wal";
+
+/// The directory for PostgreSQL's socket.
+pub const SOCKET: &str = "socket";
+
+/// The directory for WAL segments fetched ahead.
+pub const PREFETCH: &str = "wal";
+
 const WAL_SOCKET: &str = "wal.sock";
 
 /// The files besides that a session may have made in its directory.
-const FILES: [&str; 9] = [
+const FILES: [&str; 8] = [
     CONTROL,
     WAL_SOCKET,
-    "session.json",
-    "session.json.tmp",
+    STATE,
     "pbkfs.log",
     "server.log",
     "postgresql.conf",
@@ -91,6 +107,8 @@ pub struct Place {
 #[derive(Debug)]
 pub struct HeldPlace {
     place: Place,
+    root: Dir,
+    opened: Dir,
     _lock: File,
 }
 
@@ -125,15 +143,17 @@ impl Place {
     /// # Errors
     /// The run directory cannot be listed.
     pub fn all() -> Result<Vec<Self>, SessionError> {
-        let root = run_root();
-        let entries = match fs::read_dir(&root) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(SessionError::io("list", &root, e)),
+        let Some(root) = open_root()? else {
+            return Ok(Vec::new());
         };
-        let mut places: Vec<Self> = entries
-            .flatten()
-            .map(|entry| Self { dir: entry.path() })
+        let names = root
+            .names()
+            .map_err(|e| SessionError::io("list", root.path(), e))?;
+        let mut places: Vec<Self> = names
+            .iter()
+            .map(|name| Self {
+                dir: root.path().join(name),
+            })
             .collect();
         places.sort_by(|a, b| a.dir.cmp(&b.dir));
         Ok(places)
@@ -148,7 +168,7 @@ impl Place {
     /// The state's file.
     #[must_use]
     pub fn state_file(&self) -> PathBuf {
-        self.dir.join("session.json")
+        self.dir.join(STATE)
     }
 
     /// The log of a detached session.
@@ -187,6 +207,24 @@ impl Place {
         self.dir.join(WAL_SOCKET)
     }
 
+    /// The directory, opened; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`SessionError::RunDir`] if somebody else could have put it there; I/O
+    /// errors.
+    pub fn open(&self) -> Result<Option<Dir>, SessionError> {
+        let Some(root) = open_root()? else {
+            return Ok(None);
+        };
+        match root.dir(self.name()) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A stray file in the run directory is no session.
+            Err(e) if untrusted::refused(&e).is_some() => Ok(None),
+            Err(e) => Err(SessionError::io("open", &self.dir, e)),
+        }
+    }
+
     /// Makes the directory and locks it.
     ///
     /// # Errors
@@ -195,10 +233,13 @@ impl Place {
         // Whoever looks whether the session lives takes the lock for a moment.
         const TRIES: u32 = 25;
         for _ in 0..TRIES {
-            self.make()?;
-            if let Some(lock) = self.try_lock()? {
+            let root = make_root()?;
+            let opened = make_dir(&root, self.name())?;
+            if let Some(lock) = self.try_lock(&opened)? {
                 return Ok(HeldPlace {
                     place: self,
+                    root,
+                    opened,
                     _lock: lock,
                 });
             }
@@ -211,24 +252,15 @@ impl Place {
         })
     }
 
-    fn make(&self) -> Result<(), SessionError> {
-        let root = run_root();
-        make_dir(&root)?;
-        make_dir(&self.dir)
+    fn name(&self) -> &OsStr {
+        self.dir.file_name().unwrap_or_default()
     }
 
     /// The lock, unless another process has it, or the file was removed by
     /// one that had it in the meantime.
-    fn try_lock(&self) -> Result<Option<File>, SessionError> {
+    fn try_lock(&self, opened: &Dir) -> Result<Option<File>, SessionError> {
         let path = self.dir.join(LOCK);
-        let open = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path);
-        let file = match open {
+        let file = match opened.open_or_create(LOCK, 0o600) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(SessionError::io("open", &path, e)),
@@ -238,11 +270,9 @@ impl Place {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) => return Err(SessionError::io("lock", &path, e)),
         }
-        let is_same = |held: fs::Metadata, named: fs::Metadata| {
-            (held.dev(), held.ino()) == (named.dev(), named.ino())
-        };
-        let still_there = match (file.metadata(), fs::symlink_metadata(&path)) {
-            (Ok(held), Ok(named)) => is_same(held, named),
+        let id = |held: Metadata| (held.dev(), held.ino());
+        let still_there = match (file.metadata(), opened.stat(LOCK)) {
+            (Ok(held), Ok(Some(named))) => id(held) == named.id,
             _ => false,
         };
         Ok(still_there.then_some(file))
@@ -254,7 +284,10 @@ impl Place {
     /// I/O errors of the lock's file.
     pub fn is_held(&self) -> Result<bool, SessionError> {
         let path = self.dir.join(LOCK);
-        let file = match File::open(&path) {
+        let Some(opened) = self.open()? else {
+            return Ok(false);
+        };
+        let file = match opened.file(LOCK) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(SessionError::io("open", &path, e)),
@@ -268,45 +301,82 @@ impl Place {
 }
 
 impl HeldPlace {
+    /// The directory, opened.
+    #[must_use]
+    pub fn opened(&self) -> &Dir {
+        &self.opened
+    }
+
+    /// Lets the server's user into the directory, who finds there what it is
+    /// started with; nobody else may enter.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn admit(&self, user: Option<&OsUser>) -> Result<(), SessionError> {
+        let Some(user) = user else { return Ok(()) };
+        let admit = || {
+            self.opened.give_to(geteuid().as_raw(), user.gid.as_raw())?;
+            self.opened.set_mode(0o710)
+        };
+        admit().map_err(|e| SessionError::io("open up", &self.dir, e))
+    }
+
+    /// Makes a directory in it, for the server's user if that is another one.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn make_for(&self, name: &OsStr, user: Option<&OsUser>) -> Result<(), SessionError> {
+        let make = || {
+            let made = self.opened.make_dir(name, 0o700)?;
+            user.map_or(Ok(()), |user| {
+                made.give_to(user.uid.as_raw(), user.gid.as_raw())
+            })
+        };
+        make().map_err(|e| SessionError::io("make the directory", &self.dir.join(name), e))
+    }
+
     /// Removes what sessions make in the directory, and nothing else, but
-    /// keeps the lock.
+    /// keeps the lock. What the clone has left in its directories goes with
+    /// them.
     ///
     /// # Errors
     /// I/O errors.
     pub fn clear(&self) -> Result<(), SessionError> {
-        let socket_dir = self.socket_dir();
-        if let Ok(entries) = fs::read_dir(&socket_dir) {
-            for entry in entries.flatten() {
-                if entry.file_name().as_bytes().starts_with(b".s.PGSQL.") {
-                    remove_file(&entry.path())?;
-                }
+        self.clear_dir(SOCKET)?;
+        self.clear_dir(PREFETCH)?;
+        let names = self.opened.names();
+        for name in names.map_err(|e| SessionError::io("list", &self.dir, e))? {
+            let is_unfinished = name.as_bytes().starts_with(untrusted::UNFINISHED.as_bytes());
+            if is_unfinished || FILES.iter().any(|known| name == *known) {
+                self.remove_file(&name)?;
             }
-        }
-        remove_dir(&socket_dir)?;
-        self.clear_prefetched()?;
-        for name in FILES {
-            remove_file(&self.dir.join(name))?;
         }
         Ok(())
     }
 
     /// A process that fetches ahead may still be at it; without its directory
     /// it ends.
-    fn clear_prefetched(&self) -> Result<(), SessionError> {
+    fn clear_dir(&self, name: &str) -> Result<(), SessionError> {
         const TRIES: u32 = 50;
-        let dir = self.prefetch_dir();
-        for _ in 0..TRIES {
-            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-                remove_file(&entry.path())?;
+        let mut tries = 1..TRIES;
+        loop {
+            match self.opened.remove_tree(name) {
+                Err(e)
+                    if e.kind() == io::ErrorKind::DirectoryNotEmpty && tries.next().is_some() =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                other => {
+                    let path = self.dir.join(name);
+                    return other.map_err(|e| SessionError::io("remove", &path, e));
+                }
             }
-            match remove_dir(&dir) {
-                Err(SessionError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-                other => return other,
-            }
-            std::thread::sleep(Duration::from_millis(20));
         }
-        remove_dir(&dir)
+    }
+
+    fn remove_file(&self, name: &OsStr) -> Result<(), SessionError> {
+        let removed = self.opened.remove_file(name);
+        removed.map_err(|e| SessionError::io("remove", &self.dir.join(name), e))
     }
 
     /// Removes the directory, with all that sessions make in it and the lock.
@@ -315,43 +385,49 @@ impl HeldPlace {
     /// I/O errors; the directory holds something else.
     pub fn remove(&self) -> Result<(), SessionError> {
         self.clear()?;
-        remove_file(&self.dir.join(LOCK))?;
-        remove_dir(&self.dir)
+        self.remove_file(OsStr::new(LOCK))?;
+        let removed = self.root.remove_dir(self.name());
+        removed.map_err(|e| SessionError::io("remove", &self.dir, e))
     }
 }
 
-/// Makes a directory that others may enter (clients look for the socket
-/// there), or checks that the one there is ours.
-fn make_dir(dir: &Path) -> Result<(), SessionError> {
-    match DirBuilder::new().mode(0o755).create(dir) {
-        Ok(()) => {
-            // Whatever the umask says.
-            let open = Permissions::from_mode(0o755);
-            return fs::set_permissions(dir, open).map_err(|e| SessionError::io("open up", dir, e));
+/// The run directory, opened; `None` if there is none.
+fn open_root() -> Result<Option<Dir>, SessionError> {
+    let path = run_root();
+    match Dir::open_own(&path) {
+        Ok(root) => Ok(Some(root)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SessionError::RunDir { path, source }),
+    }
+}
+
+/// The run directory, made if there is none. Others may enter it.
+fn make_root() -> Result<Dir, SessionError> {
+    let path = run_root();
+    let make = || {
+        let (parent, name) = Dir::of_file(&path)?;
+        match parent.make_dir(name, 0o755) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
         }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(SessionError::io("make the directory", dir, e)),
-    }
-    let meta = fs::symlink_metadata(dir).map_err(|e| SessionError::io("look at", dir, e))?;
-    if !meta.is_dir() || meta.uid() != geteuid().as_raw() {
-        let taken = io::Error::other("it is not a directory of this user");
-        return Err(SessionError::io("use", dir, taken));
-    }
-    Ok(())
+    };
+    make().map_err(|e| SessionError::io("make the directory", &path, e))?;
+    Dir::open_own(&path).map_err(|source| SessionError::RunDir { path, source })
 }
 
-fn remove_file(path: &Path) -> Result<(), SessionError> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(SessionError::io("remove", path, e)),
-        _ => Ok(()),
-    }
-}
-
-fn remove_dir(path: &Path) -> Result<(), SessionError> {
-    match fs::remove_dir(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(SessionError::io("remove", path, e)),
-        _ => Ok(()),
-    }
+/// A session's directory, made if there is none, for its owner alone.
+fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
+    let make = || match root.make_dir(name, 0o700) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let dir = root.dir(name)?;
+            // An older version let everybody in.
+            dir.set_mode(0o700)?;
+            Ok(dir)
+        }
+        made => made,
+    };
+    let path = root.path().join(name);
+    make().map_err(|e| SessionError::io("make the directory", &path, e))
 }
 
 /// FNV-1a: the same in every version, unlike the standard library's hasher,

@@ -1,9 +1,7 @@
 //! What a session's owner writes down for others: `status`, `down`, and the
 //! next `up` should the owner be killed.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +9,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::SessionError;
-use super::place::Place;
+use super::place::{HeldPlace, Place, STATE};
+use crate::untrusted;
 
 /// How far a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,43 +113,29 @@ impl State {
     /// I/O errors; a damaged file.
     pub fn read(place: &Place) -> Result<Option<Self>, SessionError> {
         let path = place.state_file();
-        match fs::read(&path) {
+        let Some(dir) = place.open()? else {
+            return Ok(None);
+        };
+        match dir.read(STATE, untrusted::SMALL) {
             Ok(text) => serde_json::from_slice(&text)
                 .map(Some)
                 .map_err(|source| SessionError::BadState { path, source }),
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(None)
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(SessionError::io("read", &path, e)),
         }
     }
 
-    /// Writes the state, by way of a temporary file: a reader sees the old or
-    /// the new one whole.
+    /// Writes the state: a reader sees the old or the new one whole.
     ///
     /// # Errors
     /// I/O errors.
-    pub fn write(&self, place: &Place) -> Result<(), SessionError> {
-        let path = place.state_file();
-        let temporary = path.with_extension("json.tmp");
+    pub fn write(&self, place: &HeldPlace) -> Result<(), SessionError> {
         let save = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .custom_flags(nix::libc::O_NOFOLLOW)
-                .open(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.write_all(b"\n")?;
-            fs::rename(&temporary, &path)
+            let mut text = serde_json::to_vec_pretty(self)?;
+            text.push(b'\n');
+            place.opened().replace_volatile(STATE, &text, 0o600)
         };
-        save().map_err(|e| SessionError::io("write", &path, e))
+        save().map_err(|e| SessionError::io("write", &place.state_file(), e))
     }
 }
 
@@ -158,7 +143,7 @@ impl State {
 /// such process. Field 22 of `proc_pid_stat(5)`.
 #[must_use]
 pub fn process_start(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, which may hold
     // spaces and parentheses itself.
     let (_, after_name) = stat.rsplit_once(") ")?;

@@ -5,12 +5,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, openat, renameat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, mkdirat, openat, renameat,
+};
 
 use super::{Dir, Refused};
 
-/// What begins the name of a file that is not whole yet.
-const UNFINISHED: &str = ".pbkfs-new-";
+/// What begins the name of a file that is not whole yet. A killed process
+/// leaves one behind.
+pub const UNFINISHED: &str = ".pbkfs-new-";
 
 impl Dir {
     /// Makes a new, empty file, open for reading and writing. The mode is what
@@ -79,6 +82,33 @@ impl Dir {
             give(new.file(), uid, gid)?;
         }
         new.finish()
+    }
+
+    /// The same for what an end of the host makes void anyway: nothing is
+    /// synced.
+    ///
+    /// # Errors
+    /// As [`Dir::replace`].
+    pub fn replace_volatile(
+        &self,
+        name: impl AsRef<OsStr>,
+        bytes: &[u8],
+        mode: u32,
+    ) -> io::Result<()> {
+        let mut new = Replacement::begin(self, name.as_ref(), mode)?;
+        new.file().write_all(bytes)?;
+        new.put()
+    }
+
+    /// Gives what is at a name to a user; of a link, the link itself.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn give_name(&self, name: impl AsRef<OsStr>, uid: u32, gid: u32) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let name = plain(name.as_ref())?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        Ok(chownat(self, name, Some(uid), Some(gid), flags)?)
     }
 
     /// Gives the directory to a user.
@@ -172,9 +202,14 @@ impl<'d> Replacement<'d> {
     /// The system's own; what was there before still is.
     pub fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
+        self.put()?;
+        self.dir.sync()
+    }
+
+    fn put(&mut self) -> io::Result<()> {
         self.dir.rename(&self.unfinished, &self.name)?;
         self.finished = true;
-        self.dir.sync()
+        Ok(())
     }
 }
 

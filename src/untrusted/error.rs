@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{FileType, Metadata};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
 
 /// The kind of what stands at a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl fmt::Display for Kind {
 }
 
 /// Why something that is there is not used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is of another kind than belongs there.
     #[error("it is {0}, which does not belong there")]
@@ -92,6 +93,20 @@ pub enum Refused {
     NotOurs {
         /// Who owns it.
         uid: u32,
+    },
+    /// A directory on the way can be changed by another user, who could lead
+    /// the path elsewhere.
+    #[error(
+        "{} belongs to user {uid} with mode {mode:04o}, so others can lead the path elsewhere",
+        dir.display()
+    )]
+    OthersWay {
+        /// The directory.
+        dir: PathBuf,
+        /// Who owns it.
+        uid: u32,
+        /// Its permissions.
+        mode: u32,
     },
     /// More than is ever read of such a file.
     #[error("it has more than {} KiB, more than belongs there", limit >> 10)]
@@ -110,5 +125,5 @@ impl From<Refused> for io::Error {
 /// Why an error refused something, if that is what it did.
 #[must_use]
 pub fn refused(error: &io::Error) -> Option<Refused> {
-    error.get_ref()?.downcast_ref().copied()
+    error.get_ref()?.downcast_ref().cloned()
 }

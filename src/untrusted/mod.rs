@@ -24,6 +24,7 @@ mod create;
 mod error;
 mod remove;
 mod user;
+mod way;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -36,9 +37,10 @@ use nix::unistd::geteuid;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, statat};
 use rustix::io::Errno;
 
-pub use create::{Replacement, give};
+pub use create::{Replacement, UNFINISHED, give};
 pub use error::{Kind, Refused, refused};
 pub use user::{Rights, as_user};
+pub use way::check_way;
 
 /// The most that is read of a small file of ours, in bytes: a state, a binding,
 /// a record. The largest of them has some kilobytes.

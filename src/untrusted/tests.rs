@@ -185,3 +185,26 @@ fn work_is_done_with_another_users_rights() {
     // This thread is still root.
     assert_eq!(as_user(None, || read(&secret, SMALL)).unwrap(), b"x");
 }
+
+#[test]
+fn the_way_to_a_path_is_nobody_elses() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("dir");
+    fs::create_dir(&dir).unwrap();
+    let (path, mode) = (dir.join("target"), |mode| {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+    });
+    mode(0o755);
+    assert!(check_way(&path, &[]).is_ok());
+    mode(0o777);
+    assert!(matches!(why(check_way(&path, &[])), Refused::OthersWay { .. }));
+    mode(0o1777);
+    assert!(check_way(&path, &[]).is_ok());
+    mode(0o755);
+    std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).unwrap();
+    assert!(matches!(
+        why(check_way(&path, &[])),
+        Refused::OthersWay { uid: 65534, .. }
+    ));
+    assert!(check_way(&path, &[(65534, 65534)]).is_ok());
+}

@@ -82,6 +82,8 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::OutOfReach { .. }
         | SessionError::WalCommand { .. }
         | SessionError::TargetParentMissing { .. }
+        | SessionError::UnsafeTarget { .. }
+        | SessionError::RunDir { .. }
         | SessionError::RecoveredElsewhere { .. }
         | SessionError::Locks { .. }
         | SessionError::Diff(_)
