@@ -8,10 +8,9 @@
 //!                                    session -> server, and all below it
 //!                                    verify, extract -> session
 //!                                    cli -> verify, extract, session, profile
-//! causes, atomic_file, exposition and untrusted, which everything may use
+//! causes, exposition and untrusted, which everything may use
 //! ```
 
-mod atomic_file;
 pub mod catalog;
 mod causes;
 pub mod chain;

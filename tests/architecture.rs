@@ -15,7 +15,6 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// [`FOR_ALL`].
 const MAY_USE: &[(&str, &[&str])] = &[
     ("causes", &[]),
-    ("atomic_file", &[]),
     ("exposition", &[]),
     ("untrusted", &[]),
     ("pg", &[]),
@@ -52,7 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What every module may use, and what uses none itself.
-const FOR_ALL: &[&str] = &["causes", "atomic_file", "exposition", "untrusted"];
+const FOR_ALL: &[&str] = &["causes", "exposition", "untrusted"];
 
 /// A crate, and the only places that may name it.
 const ONLY_IN: &[(&str, &[&str])] = &[

@@ -1,29 +1,41 @@
 //! `pbkfs cleanup`: empties a diff directory for reuse.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::common::sentence;
+use super::common::{report, sentence};
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::diff::{Changes, Cleanup, DiffError};
-use crate::session::SessionError;
+use crate::session::{self, SessionError};
 
 /// Empty a diff directory, so that it can be used for any backup again
 ///
 /// Refuses one that is in use, and a directory that is no diff, in any case;
 /// one that holds changes only without --force. Removes what pbkfs has made
 /// there, and nothing else: the directory and its lock file stay.
+///
+/// With --orphans, removes the throw-away diffs whose sessions ended with the
+/// host, as by a power failure; "pbkfs status" shows them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pbkfs cleanup -d /srv/clone.diff --dry-run
-  pbkfs cleanup -d /srv/clone.diff --force")]
+  pbkfs cleanup -d /srv/clone.diff --force
+  pbkfs cleanup --orphans")]
 pub struct CleanupArgs {
     /// The diff directory
-    #[arg(short = 'd', long, value_name = "DIFF")]
-    diff_dir: PathBuf,
+    #[arg(
+        short = 'd',
+        long,
+        value_name = "DIFF",
+        required_unless_present = "orphans"
+    )]
+    diff_dir: Option<PathBuf>,
+    /// Remove the throw-away diffs that a power failure has left
+    #[arg(long, conflicts_with_all = ["diff_dir", "force"])]
+    orphans: bool,
     /// Throw the changes in it away
     #[arg(long)]
     force: bool,
@@ -36,8 +48,39 @@ pub struct CleanupArgs {
 pub fn run(args: &CleanupArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
     let _span = log::span("cleanup", None);
-    let cleanup = Cleanup::begin(&args.diff_dir)?;
-    let shown = args.diff_dir.display();
+    match &args.diff_dir {
+        Some(dir) => empty(args, dir),
+        None => remove_orphans(args.dry_run),
+    }
+}
+
+/// One that cannot be removed does not keep the others.
+fn remove_orphans(dry_run: bool) -> Result<Code, SessionError> {
+    let orphans = session::all_orphans()?;
+    if orphans.is_empty() {
+        say!("no throw-away diff was left");
+    }
+    let mut code = Code::Done;
+    for orphan in orphans {
+        let shown = orphan.diff_dir.display();
+        if dry_run {
+            say!("would remove {shown}");
+            continue;
+        }
+        match session::remove_orphan(&orphan.diff_dir) {
+            Ok(()) => say!("removed {shown}"),
+            Err(error) => {
+                report(&error);
+                code = Code::of(&error);
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn empty(args: &CleanupArgs, dir: &Path) -> Result<Code, SessionError> {
+    let cleanup = Cleanup::begin(dir)?;
+    let shown = dir.display();
     let owner = match cleanup.binding() {
         Ok(Some(bound)) => format!("the diff of backup {bound}"),
         Ok(None) => "a diff that is bound to no backup".to_owned(),
@@ -52,7 +95,7 @@ pub fn run(args: &CleanupArgs, verbosity: Verbosity) -> Result<Code, SessionErro
         return Ok(Code::Done);
     }
     if !args.force {
-        refuse_changes(args, &cleanup, changes)?;
+        refuse_changes(dir, &cleanup, changes)?;
     }
     cleanup.run()?;
     say!("{shown} is empty; it was {owner}");
@@ -81,7 +124,7 @@ fn dry_run(
 
 /// What cannot be read may hold changes, too.
 fn refuse_changes(
-    args: &CleanupArgs,
+    dir: &Path,
     cleanup: &Cleanup,
     changes: Result<Changes, DiffError>,
 ) -> Result<(), SessionError> {
@@ -96,7 +139,7 @@ fn refuse_changes(
         Ok(None) | Err(_) => "(unknown)".to_owned(),
     };
     Err(DiffError::HoldsChanges {
-        path: args.diff_dir.clone(),
+        path: dir.to_owned(),
         backup,
         changes,
     }

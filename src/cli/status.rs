@@ -71,6 +71,9 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
 fn print(status: &Status, every_counter: bool) {
     let state = &status.state;
     say!("{} {}", status.word, state.target.display());
+    if status.word == "orphaned" {
+        return print_orphan(status);
+    }
     line(
         "backup",
         &format!(
@@ -84,17 +87,11 @@ fn print(status: &Status, every_counter: bool) {
     if let Some(conninfo) = &state.conninfo {
         line("connect", conninfo);
     }
-    if let Some(dir) = &state.diff_dir {
-        let size = status
-            .diff_bytes
-            .map_or("size unknown".to_owned(), human_bytes);
-        let fate = if state.throw_away {
-            ", thrown away at the end"
-        } else {
-            ""
-        };
-        line("diff", &format!("{} ({size}{fate})", dir.display()));
-    }
+    let fate = match state.throw_away {
+        true => ", thrown away at the end",
+        false => "",
+    };
+    print_diff(status, fate);
     if let Some(fence) = &state.fence {
         line("fence", fence);
     }
@@ -122,6 +119,22 @@ fn print(status: &Status, every_counter: bool) {
         }
         _ => {}
     }
+}
+
+fn print_diff(status: &Status, fate: &str) {
+    if let Some(dir) = &status.state.diff_dir {
+        let size = status
+            .diff_bytes
+            .map_or("size unknown".to_owned(), human_bytes);
+        line("diff", &format!("{} ({size}{fate})", dir.display()));
+    }
+}
+
+/// What a session has left that ended with the host.
+fn print_orphan(status: &Status) {
+    line("since", &status.state.since);
+    print_diff(status, ", was to be thrown away");
+    say!("  its session ended with the host; remove what is left: pbkfs cleanup --orphans");
 }
 
 /// The command that ends a session, to be copied. What `mount` made may be

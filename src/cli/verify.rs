@@ -12,10 +12,10 @@ use super::exit::Code;
 use super::progress::Progress;
 use super::stay::raise_file_limit;
 use super::{Verbosity, log};
-use crate::atomic_file;
 use crate::causes::sentence;
 use crate::profile::{Databases, Plan};
 use crate::session::{SessionError, Signals};
+use crate::untrusted::Dir;
 use crate::verify::{self, Document, History, Verdict, Verify};
 
 /// Prove that a backup restores, for cron
@@ -121,13 +121,19 @@ fn tell(document: &Document, json: bool, verbose: bool) {
     }
 }
 
+/// Writes a report for others to read, whole or not at all.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let (dir, name) = Dir::of_file(path)?;
+    dir.replace(name, text.as_bytes(), 0o644, None)
+}
+
 /// The files that the profile wants. One that cannot be written is told, and
 /// changes no verdict.
 fn write(plan: &Plan, document: &Document, history: Option<&History>) {
     let entries = history.map(|history| &*history.entries).unwrap_or_default();
     let put = |path: &Option<PathBuf>, text: &dyn Fn() -> String| {
         if let Some(path) = path
-            && let Err(error) = atomic_file::write(path, &text())
+            && let Err(error) = replace(path, &text())
         {
             tracing::error!("cannot write {}: {error}", path.display());
         }

@@ -1,18 +1,18 @@
 //! Gets data out of a backup: a throw-away clone at a moment, one pg_dump or
 //! query against it, and gone. The result is there whole or not at all.
 
-use std::fs::{self, DirBuilder};
+mod output;
+
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{getegid, geteuid};
-
-use crate::atomic_file;
 use crate::profile::{Action, Plan};
-use crate::server::{Output, Server, Tool, files, query};
+use crate::server::{Output, Server, Tool, query};
 use crate::session::{Account, Job, Live, SessionError, Signals, Up, WATCH};
+use crate::untrusted::Kind;
+use output::Place;
 
 /// How the result is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,36 +93,36 @@ impl Extract<'_> {
     /// Those of the session; [`SessionError::Extract`] if pg_dump or the query
     /// fails; the output cannot be written.
     pub fn run(&self) -> Result<Extracted, SessionError> {
-        self.check_output()?;
+        let place = self.open_output()?;
         let mut plan = self.plan.clone();
         plan.throw_away();
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = true;
         let mut job = ExtractJob {
             extract: self,
+            place: &place,
             done: Extracted::default(),
         };
         (self.progress)("starting PostgreSQL", 0);
-        let outcome = Up {
+        Up {
             plan: &plan,
             read_only: false,
             profile: self.profile,
             signals: self.signals,
             detached: false,
         }
-        .run(&mut job);
-        if outcome.is_err() {
-            // Where it was put into its place already, there is none.
-            remove_part(&self.output);
-        }
-        outcome?;
+        .run(&mut job)?;
         Ok(job.done)
     }
 
     /// Before anything is mounted: whether the result could be put there.
-    fn check_output(&self) -> Result<(), SessionError> {
-        let usage = |message: String| Err(SessionError::Usage { message });
+    fn open_output(&self) -> Result<Place, SessionError> {
         let output = &self.output;
+        let usage = |why: &str| SessionError::Usage {
+            message: format!("{} is there already; {why}", output.display()),
+        };
+        let io = |action| move |error| SessionError::io(action, output, error);
+        let place = Place::open(output).map_err(io("write"))?;
         let is_directory = matches!(
             self.what,
             What::Dump {
@@ -130,35 +130,31 @@ impl Extract<'_> {
                 ..
             }
         );
-        match fs::symlink_metadata(output) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(SessionError::io("look at", output, error)),
-            Ok(meta) if meta.is_dir() || is_directory => {
-                return usage(format!(
-                    "{} is there already; choose another name",
-                    output.display()
-                ));
+        match place.occupant().map_err(io("look at"))? {
+            None => {}
+            Some(kind) if kind == Kind::Directory || is_directory => {
+                return Err(usage("choose another name"));
             }
-            Ok(_) if !self.replace => {
-                return usage(format!(
-                    "{} is there already; give --force to replace it",
-                    output.display()
-                ));
-            }
-            Ok(_) => {}
+            Some(_) if !self.replace => return Err(usage("give --force to replace it")),
+            Some(_) => {}
         }
-        remove_part(output);
-        if is_directory {
-            return make_part_dir(output);
+        // Only tried; dropped, it is gone.
+        match is_directory {
+            true => place.directory().map(drop),
+            false => place.file().map(drop),
         }
-        atomic_file::create(output, 0o600)
-            .map(drop)
-            .map_err(|error| SessionError::io("write", output, error))
+        .map_err(io("write"))?;
+        Ok(place)
+    }
+
+    fn write_error(&self, error: io::Error) -> SessionError {
+        SessionError::io("write", &self.output, error)
     }
 }
 
 struct ExtractJob<'a> {
     extract: &'a Extract<'a>,
+    place: &'a Place,
     done: Extracted,
 }
 
@@ -177,12 +173,13 @@ impl Job for ExtractJob<'_> {
                 let mut arguments = vec![format.option().to_owned()];
                 arguments.extend(options.iter().map(|option| (*option).to_owned()));
                 arguments.extend(tables.iter().map(|table| format!("--table={table}")));
-                self.dump(live, arguments, *format)?;
+                match format {
+                    Format::Directory => self.dump_directory(live, arguments)?,
+                    Format::Plain | Format::Custom => self.dump_file(live, arguments)?,
+                }
             }
         }
-        let output = &extract.output;
-        self.done.bytes = size(&atomic_file::part_of(output));
-        atomic_file::commit(output).map_err(|e| SessionError::io("write", output, e))
+        Ok(())
     }
 
     fn ending(&mut self, account: &Account) {
@@ -192,29 +189,49 @@ impl Job for ExtractJob<'_> {
 }
 
 impl ExtractJob<'_> {
-    /// pg_dump runs as the server's user, so it gets what it writes to open:
-    /// a file of ours, or a directory that is the server's until it is done.
-    fn dump(
-        &self,
+    /// pg_dump runs as the server's user, so it gets what it writes to open: a
+    /// file of ours.
+    fn dump_file(&mut self, live: &Live<'_>, arguments: Vec<String>) -> Result<(), SessionError> {
+        let extract = self.extract;
+        let io = |error| extract.write_error(error);
+        let mut new = self.place.file().map_err(io)?;
+        let output = new.file().try_clone().map_err(io)?;
+        let written = new.file().try_clone().map_err(io)?;
+        self.run_dump(live, arguments, Output::To(output), &|| length(&written))?;
+        self.done.bytes = length(&written);
+        new.finish().map_err(io)
+    }
+
+    /// It makes a directory by itself, in one that is the server's until it is
+    /// done.
+    fn dump_directory(
+        &mut self,
         live: &Live<'_>,
         mut arguments: Vec<String>,
-        format: Format,
+    ) -> Result<(), SessionError> {
+        let extract = self.extract;
+        let io = |error| extract.write_error(error);
+        let part = self.place.directory().map_err(io)?;
+        arguments.push(format!("--file={}", part.inner().display()));
+        part.admit(server(live)?.config().run_as.as_ref())
+            .map_err(io)?;
+        self.run_dump(live, arguments, Output::Kept, &|| part.bytes())?;
+        self.done.bytes = part.bytes();
+        part.finish().map_err(io)
+    }
+
+    fn run_dump(
+        &self,
+        live: &Live<'_>,
+        arguments: Vec<String>,
+        output: Output,
+        bytes: &dyn Fn() -> u64,
     ) -> Result<(), SessionError> {
         let extract = self.extract;
         let server = server(live)?;
-        let part = atomic_file::part_of(&extract.output);
-        let io = |action, error| SessionError::io(action, &part, error);
-        let output = if format == Format::Directory {
-            let dir = part.join(INNER);
-            arguments.push(format!("--file={}", dir.display()));
-            files::hand_over(&part, server.config().run_as.as_ref())?;
-            Output::Kept
-        } else {
-            Output::To(atomic_file::create(&extract.output, 0o600).map_err(|e| io("write", e))?)
-        };
         let mut tool = Tool::postgres(&server, "pg_dump", &extract.database, &arguments, output)?;
         drop(server);
-        wait(live, extract, &part, || Ok(tool.try_wait()?.then_some(())))?;
+        wait(live, extract, bytes, || Ok(tool.try_wait()?.then_some(())))?;
         let ended = tool.finish()?;
         if !ended.status.success() {
             settle(live)?;
@@ -223,34 +240,36 @@ impl ExtractJob<'_> {
                 said: ended.said,
             });
         }
-        match format {
-            Format::Directory => take_over(&extract.output).map_err(|e| io("take over", e)),
-            Format::Plain | Format::Custom => Ok(()),
-        }
+        Ok(())
     }
 
-    fn query(&self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
+    fn query(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
         let extract = self.extract;
-        let part = atomic_file::part_of(&extract.output);
-        let file = atomic_file::create(&extract.output, 0o600)
-            .map_err(|error| SessionError::io("write", &part, error))?;
+        let io = |error| extract.write_error(error);
+        let mut new = self.place.file().map_err(io)?;
+        let output = new.file().try_clone().map_err(io)?;
+        let written = new.file().try_clone().map_err(io)?;
         let query = {
             let server = server(live)?;
-            query::csv(&server, &extract.database, sql, io::BufWriter::new(file))
+            query::csv(&server, &extract.database, sql, io::BufWriter::new(output))
         };
-        let answer = wait(live, extract, &part, || Ok(query.poll()))?;
-        match answer {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                settle(live)?;
-                let said = error.to_string();
-                Err(SessionError::Extract {
-                    what: "the query",
-                    said,
-                })
-            }
+        let answer = wait(live, extract, &|| length(&written), || Ok(query.poll()))?;
+        if let Err(error) = answer {
+            settle(live)?;
+            let said = error.to_string();
+            return Err(SessionError::Extract {
+                what: "the query",
+                said,
+            });
         }
+        self.done.bytes = length(&written);
+        new.finish().map_err(io)
     }
+}
+
+/// Bytes of an open file.
+fn length(file: &File) -> u64 {
+    file.metadata().map_or(0, |meta| meta.len())
 }
 
 fn server<'a>(live: &'a Live<'_>) -> Result<std::cell::Ref<'a, Server>, SessionError> {
@@ -261,7 +280,7 @@ fn server<'a>(live: &'a Live<'_>) -> Result<std::cell::Ref<'a, Server>, SessionE
 fn wait<T>(
     live: &Live<'_>,
     extract: &Extract<'_>,
-    part: &Path,
+    bytes: &dyn Fn() -> u64,
     mut done: impl FnMut() -> Result<Option<T>, SessionError>,
 ) -> Result<T, SessionError> {
     let mut pause = Duration::from_millis(2);
@@ -273,7 +292,7 @@ fn wait<T>(
         if !live.goes_on()? {
             return Err(SessionError::Interrupted);
         }
-        (extract.progress)("extracting", size(part));
+        (extract.progress)("extracting", bytes());
         std::thread::sleep(pause);
         pause = (pause * 2).min(WATCH);
     }
@@ -286,65 +305,4 @@ fn settle(live: &Live<'_>) -> Result<(), SessionError> {
         std::thread::sleep(WATCH);
     }
     Ok(())
-}
-
-/// pg_dump makes its directory itself, inside the part.
-const INNER: &str = "dump";
-
-fn make_part_dir(output: &Path) -> Result<(), SessionError> {
-    let part = atomic_file::part_of(output);
-    DirBuilder::new()
-        .mode(0o700)
-        .create(&part)
-        .map_err(|error| SessionError::io("make the directory", &part, error))
-}
-
-/// What pg_dump wrote into its directory becomes the caller's, and the part
-/// itself, without the directory around it.
-fn take_over(output: &Path) -> io::Result<()> {
-    let part = atomic_file::part_of(output);
-    let inner = part.join(INNER);
-    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let own = |path: &Path| chown(path, Some(uid), Some(gid));
-    for entry in fs::read_dir(&inner)? {
-        let path = entry?.path();
-        own(&path)?;
-        fs::File::open(&path)?.sync_all()?;
-        fs::rename(&path, part.join(path.file_name().unwrap_or_default()))?;
-    }
-    fs::remove_dir(&inner)?;
-    own(&part)
-}
-
-/// Removes what was not finished: a file, or a directory of files, perhaps
-/// with one more in it. Links are not followed.
-fn remove_part(output: &Path) {
-    fn remove(path: &Path, depth: u32) -> io::Result<()> {
-        if depth == 0 || !fs::symlink_metadata(path)?.is_dir() {
-            return fs::remove_file(path);
-        }
-        for entry in fs::read_dir(path)? {
-            remove(&entry?.path(), depth - 1)?;
-        }
-        fs::remove_dir(path)
-    }
-    let part = atomic_file::part_of(output);
-    match remove(&part, 2) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!("{} is left over: {error}", part.display());
-        }
-        _ => {}
-    }
-}
-
-/// The bytes of a file, or of a directory's files.
-fn size(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else {
-        return 0;
-    };
-    if !meta.is_dir() {
-        return meta.len();
-    }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| size(&entry.path())).sum()
 }

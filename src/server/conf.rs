@@ -1,48 +1,22 @@
 //! Reading `postgresql.conf` and `postgresql.auto.conf`, as far as the fence
 //! has to know what they say. The grammar is PostgreSQL's guc-file.l.
 
+mod source;
+
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::ServerError;
 use super::preload::split;
+pub use source::{Host, InClone, Source, normal};
 
 /// PostgreSQL's own limit on includes within includes.
 const MAX_DEPTH: u32 = 10;
 
-/// Where configuration files are read from.
-pub trait Source {
-    /// A file's bytes.
-    ///
-    /// # Errors
-    /// `NotFound` if there is none.
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-
-    /// The names in a directory, in any order.
-    ///
-    /// # Errors
-    /// `NotFound` if there is none.
-    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>>;
-}
-
-/// The file system.
-#[derive(Debug, Clone, Copy)]
-pub struct Disk;
-
-impl Source for Disk {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
-    }
-
-    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        fs::read_dir(dir)?
-            .map(|entry| entry.map(|entry| entry.file_name()))
-            .collect()
-    }
-}
+/// How many files are read at most. PostgreSQL gives up at a file that includes
+/// itself; read as often as it says so, it would never end.
+const MAX_FILES: usize = 1000;
 
 /// The values that the configuration files of a data directory give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,15 +37,7 @@ impl Conf {
     /// be missing. Lines that PostgreSQL would refuse are passed over.
     ///
     /// # Errors
-    /// A file is there but cannot be read.
-    pub fn read(data_directory: &Path) -> Result<Self, ServerError> {
-        Self::read_from(&Disk, data_directory)
-    }
-
-    /// The same from elsewhere.
-    ///
-    /// # Errors
-    /// As [`Conf::read`].
+    /// A file is there but cannot be read; there are too many.
     pub fn read_from(source: &dyn Source, data_directory: &Path) -> Result<Self, ServerError> {
         let mut conf = Self::default();
         let main = data_directory.join("postgresql.conf");
@@ -111,6 +77,13 @@ impl Conf {
                 });
             }
         };
+        if self.files.len() >= MAX_FILES {
+            let source = io::Error::other("the configuration includes too many files");
+            return Err(ServerError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
         self.files.push(path.to_owned());
         for (name, value) in text.lines().filter_map(parse_line) {
             let included = || path.parent().unwrap_or(Path::new("/")).join(&value);
@@ -222,7 +195,13 @@ fn unquote(quoted: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn read(dir: &Path) -> Result<Conf, ServerError> {
+        Conf::read_from(&Host::default(), dir)
+    }
 
     #[test]
     fn lines_are_read_as_postgresql_reads_them() {
@@ -274,7 +253,7 @@ mod tests {
         write("conf.d/.hidden.conf", "c = 9\n");
         write("conf.d/other", "c = 9\n");
         write("postgresql.auto.conf", "d = '4'\n");
-        let conf = Conf::read(dir.path()).unwrap();
+        let conf = read(dir.path()).unwrap();
         let get = |name| conf.get(name).unwrap_or_default();
         assert_eq!(
             (get("a"), get("b"), get("c"), get("d")),
@@ -292,12 +271,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = "a = 1\ninclude 'postgresql.conf'\na = 2\n";
         fs::write(dir.path().join("postgresql.conf"), text).unwrap();
-        assert_eq!(Conf::read(dir.path()).unwrap().get("a"), Some("2"));
+        assert_eq!(read(dir.path()).unwrap().get("a"), Some("2"));
     }
 
     #[test]
     fn files_need_not_be_there() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Conf::read(dir.path()).unwrap(), Conf::default());
+        assert_eq!(read(dir.path()).unwrap(), Conf::default());
     }
 }

@@ -11,13 +11,11 @@
 //!   or one `CREATE ROLE` away is everything else.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::error::ServerError;
 use super::user::OsUser;
+use crate::untrusted::Dir;
 
 /// The first major version whose `pg_ident.conf` knows `all`.
 const IDENT_ALL: u32 = 16;
@@ -70,52 +68,37 @@ impl ConfigFiles {
     /// has no name.
     pub fn write(input: &FilesInput<'_>) -> Result<Self, ServerError> {
         let files = Self::paths(input);
+        let dir = Dir::open_own(input.run_dir).map_err(|source| ServerError::Write {
+            path: input.run_dir.to_owned(),
+            source,
+        })?;
         if let Some(path) = &files.config_file {
             // Everything that matters is given as -c.
-            write_file(path, HEADER, input.run_as)?;
+            write_file(&dir, path, HEADER, input.run_as)?;
         }
-        write_file(&files.hba_file, &hba(input.listens), input.run_as)?;
+        write_file(&dir, &files.hba_file, &hba(input.listens), input.run_as)?;
         let mut users = vec![OsUser::current()?.name];
         users.extend(input.run_as.map(|user| user.name.clone()));
         let ident = ident(&users, input.role, input.major);
-        write_file(&files.ident_file, &ident, input.run_as)?;
+        write_file(&dir, &files.ident_file, &ident, input.run_as)?;
         Ok(files)
     }
 }
 
-/// Gives a file or directory to the user that the server runs as.
-///
-/// # Errors
-/// The owner cannot be changed.
-pub fn hand_over(path: &Path, run_as: Option<&OsUser>) -> Result<(), ServerError> {
-    let Some(user) = run_as else { return Ok(()) };
-    chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(|source| {
-        ServerError::Write {
+/// Writes a file of `dir` for the user that the server runs as.
+fn write_file(
+    dir: &Dir,
+    path: &Path,
+    text: &str,
+    run_as: Option<&OsUser>,
+) -> Result<(), ServerError> {
+    let owner = run_as.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+    let name = path.file_name().unwrap_or_default();
+    dir.replace_volatile(name, text.as_bytes(), 0o600, owner)
+        .map_err(|source| ServerError::Write {
             path: path.to_owned(),
             source,
-        }
-    })
-}
-
-fn write_file(path: &Path, text: &str, run_as: Option<&OsUser>) -> Result<(), ServerError> {
-    let write = || -> io::Result<()> {
-        // A file left from an earlier run belongs to another user, perhaps.
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text.as_bytes())
-    };
-    write().map_err(|source| ServerError::Write {
-        path: path.to_owned(),
-        source,
-    })?;
-    hand_over(path, run_as)
+        })
 }
 
 fn hba(listens: bool) -> String {
@@ -155,6 +138,7 @@ fn quote(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

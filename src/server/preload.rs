@@ -4,10 +4,11 @@
 //! from starting. The lists are filtered, not blanked: some databases do not
 //! work without a library of theirs (pgaudit's event trigger, for one).
 
-use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::conf::Conf;
+use crate::untrusted::{self, Dir};
 
 /// The settings that name libraries, and where a plain name is looked for.
 const SETTINGS: [(&str, &str); 3] = [
@@ -82,7 +83,12 @@ pub fn filter(conf: &Conf, pkglibdir: &Path) -> Vec<Preload> {
         .collect()
 }
 
+/// The most that is read of a library, in bytes.
+const LIBRARY_LIMIT: u64 = 64 << 20;
+
 /// The files of the libraries that are loaded from elsewhere than `pkglibdir`.
+/// The server gets to see them, so they have to be libraries: the lists are the
+/// clone's to change, which could name any file of the host.
 #[must_use]
 pub fn elsewhere(conf: &Conf, pkglibdir: &Path) -> Vec<PathBuf> {
     SETTINGS
@@ -93,7 +99,7 @@ pub fn elsewhere(conf: &Conf, pkglibdir: &Path) -> Vec<PathBuf> {
                 .into_iter()
                 .filter_map(move |library| locate(&library, conf, pkglibdir, plain_dir))
         })
-        .filter(|file| !file.starts_with(pkglibdir))
+        .filter(|file| !file.starts_with(pkglibdir) && is_library(file))
         .collect()
 }
 
@@ -123,11 +129,23 @@ fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Opti
     })
 }
 
+/// Whether a file begins as all programs and libraries do (`elf(5)`).
+fn is_library(file: &Path) -> bool {
+    let begins = || {
+        let (dir, name) =
+            Dir::of_file(&file.canonicalize()?).map(|(dir, name)| (dir, name.to_owned()))?;
+        let mut start = [0; 4];
+        dir.file(name)?.read_exact(&mut start)?;
+        Ok::<_, std::io::Error>(start)
+    };
+    begins().is_ok_and(|start| &start == b"\x7fELF")
+}
+
 fn is_untamed_cron(file: &Path) -> bool {
     let is_cron = file.file_stem().is_some_and(|stem| stem == "pg_cron");
     // Unreadable counts as untamed: PostgreSQL could not load it either.
     is_cron
-        && fs::read(file).map_or(true, |bytes| {
+        && untrusted::read(file, LIBRARY_LIMIT).map_or(true, |bytes| {
             !bytes
                 .windows(CRON_SWITCH.len())
                 .any(|window| window == CRON_SWITCH)
@@ -166,6 +184,9 @@ pub(super) fn quote(item: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::conf::Host;
     use super::*;
 
     fn filtered(conf: &str, libraries: &[(&str, &str)]) -> Vec<Preload> {
@@ -176,7 +197,10 @@ mod tests {
             fs::write(lib.join(name), text).unwrap();
         }
         fs::write(dir.path().join("postgresql.conf"), conf).unwrap();
-        filter(&Conf::read(dir.path()).unwrap(), &lib)
+        filter(
+            &Conf::read_from(&Host::default(), dir.path()).unwrap(),
+            &lib,
+        )
     }
 
     #[test]
@@ -216,5 +240,22 @@ mod tests {
             []
         );
         assert_eq!(filtered(conf, &[("pg_cron.so", "..cron.host..")]).len(), 1);
+    }
+
+    #[test]
+    fn only_libraries_are_shown_from_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        fs::write(path("lib.so"), b"\x7fELF...").unwrap();
+        fs::write(path(".pgpass"), b"host:5432:*:*:secret").unwrap();
+        let text = format!(
+            "shared_preload_libraries = '{}, {}'",
+            path("lib.so"),
+            path(".pgpass")
+        );
+        fs::write(path("postgresql.conf"), text).unwrap();
+        let conf = Conf::read_from(&Host::default(), dir.path()).unwrap();
+        let shown = elsewhere(&conf, Path::new("/usr/lib/none"));
+        assert_eq!(shown, [dir.path().join("lib.so")]);
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 
 use super::error::ServerError;
+use crate::untrusted::Rights;
 
 /// A user with everything that becoming it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,16 @@ impl OsUser {
             gid: user.gid,
             groups,
         })
+    }
+
+    /// What this user may do to files.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        Rights {
+            uid: self.uid.as_raw(),
+            gid: self.gid.as_raw(),
+            groups: self.groups.iter().map(|group| group.as_raw()).collect(),
+        }
     }
 
     /// The user that this process is.

@@ -8,8 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::owner::{Owner, wait_until};
 use super::place::{HeldPlace, Place, canonical};
 use super::state::{Phase, State, process_start};
-use super::{SessionError, fence, target};
-use crate::diff::Diff;
+use super::{SessionError, fence, orphans, target};
 
 /// How long a server that lost its owner has to end by itself.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
@@ -182,21 +181,12 @@ fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
     if left.throw_away
         && let Some(diff_dir) = &left.diff_dir
     {
-        remove_diff(diff_dir)?;
+        orphans::remove(diff_dir)?;
     }
     if left.made_target {
         target::remove(&left.target)?;
     }
     place.clear()
-}
-
-/// Removes a throw-away diff, if it was made at all.
-pub fn remove_diff(dir: &Path) -> Result<(), SessionError> {
-    if dir.exists() {
-        Ok(Diff::remove(dir)?)
-    } else {
-        Ok(())
-    }
 }
 
 fn end_server(left: &State) -> Result<(), SessionError> {

@@ -105,6 +105,8 @@ pub struct View<'a> {
     pub binaries: &'a Binaries,
     pub recovery: Option<&'a Recovery>,
     pub conf: &'a Conf,
+    /// Files outside the data directory that the configuration includes.
+    pub includes: &'a [PathBuf],
     pub files: &'a ConfigFiles,
     pub socket_dir: &'a Path,
     pub wal_dir: Option<&'a Path>,
@@ -118,8 +120,7 @@ impl View<'_> {
         show.extend(installation(&self.binaries.dir));
         show.extend(self.files.config_file.clone());
         show.extend([self.files.hba_file.clone(), self.files.ident_file.clone()]);
-        let outside = |file: &&PathBuf| !file.starts_with(&plan.target);
-        show.extend(self.conf.files.iter().filter(outside).cloned());
+        show.extend(self.includes.iter().cloned());
         if let Some(pkglibdir) = self.binaries.pkglibdir() {
             show.extend(preload::elsewhere(self.conf, &pkglibdir));
             show.push(pkglibdir);

@@ -3,15 +3,16 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use super::SessionError;
 use super::fence::{FenceLevel, Hazard};
 use super::postgres::Preparation;
 use crate::image::{Image, NodeKind};
 use crate::profile::Plan;
-use crate::server::conf::{Disk, Source};
-use crate::server::{Conf, Owner, Setting};
+use crate::server::conf::{Host, Source, normal};
+use crate::server::{Conf, OsUser, Owner, Setting};
+use crate::untrusted::Refused;
 
 /// The catalog `pg_subscription`, whose file name is its oid (pg_subscription.h)
 /// until it is rewritten.
@@ -125,54 +126,55 @@ fn of_setting(setting: &Setting, all: &[Setting], conf: &Conf) -> Option<Hazard>
     })
 }
 
-/// Reads a backup's configuration without a mount.
-pub fn configuration(image: &Image) -> Result<Conf, SessionError> {
-    Ok(Conf::read_from(&InImage(image), Path::new(""))?)
+/// Reads a backup's configuration without a mount. What it includes from the
+/// host is read with the rights of the server's user.
+pub fn configuration(image: &Image, user: Option<&OsUser>) -> Result<Conf, SessionError> {
+    let host = Host {
+        rights: user.map(OsUser::rights),
+    };
+    let source = InImage { image, host };
+    Ok(Conf::read_from(&source, Path::new(""))?)
 }
 
 /// An image's files by relative paths; what is included by an absolute path is
 /// the host's.
-struct InImage<'a>(&'a Image);
+struct InImage<'a> {
+    image: &'a Image,
+    host: Host,
+}
+
+/// The most that is read of a configuration file in a backup, in bytes.
+const CONF_LIMIT: u64 = 1 << 20;
 
 impl Source for InImage<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         if path.is_absolute() {
-            return Disk.read(path);
+            return self.host.read(path);
         }
-        let node = self.0.find(&plain(path)).ok_or(io::ErrorKind::NotFound)?;
-        let length = self.0.len(node).map_err(io::Error::other)?;
+        let image = self.image;
+        let node = image.find(&normal(path)).ok_or(io::ErrorKind::NotFound)?;
+        let length = image.len(node).map_err(io::Error::other)?;
+        if length > CONF_LIMIT {
+            return Err(Refused::TooLarge { limit: CONF_LIMIT }.into());
+        }
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        let read = self.0.read_at(node, 0, &mut bytes);
+        let read = image.read_at(node, 0, &mut bytes);
         bytes.truncate(read.map_err(io::Error::other)?);
         Ok(bytes)
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         if dir.is_absolute() {
-            return Disk.names(dir);
+            return self.host.names(dir);
         }
-        let node = self.0.find(&plain(dir)).ok_or(io::ErrorKind::NotFound)?;
-        if self.0.kind(node) != NodeKind::Directory {
+        let image = self.image;
+        let node = image.find(&normal(dir)).ok_or(io::ErrorKind::NotFound)?;
+        if image.kind(node) != NodeKind::Directory {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let children = self.0.children(node);
-        Ok(children.map(|node| self.0.name(node).to_owned()).collect())
+        let children = image.children(node);
+        Ok(children.map(|node| image.name(node).to_owned()).collect())
     }
-}
-
-/// Without `.` and `..`, which an image does not know.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => plain.push(name),
-            Component::ParentDir => {
-                plain.pop();
-            }
-            _ => {}
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -193,7 +195,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = "archive_mode = on\nport = 5432\nssl = on\narchive_command = ''\n";
         std::fs::write(dir.path().join("postgresql.conf"), text).unwrap();
-        let conf = Conf::read(dir.path()).unwrap();
+        let conf = Conf::read_from(&Host::default(), dir.path()).unwrap();
         let settings = [
             setting("archive_mode", "off", Owner::Fence),
             setting("archive_command", "", Owner::Fence),
@@ -212,10 +214,8 @@ mod tests {
 
     #[test]
     fn paths_of_includes_become_plain() {
-        assert_eq!(
-            plain(Path::new("./a/../conf.d/x")),
-            PathBuf::from("conf.d/x")
-        );
-        assert_eq!(plain(Path::new("../x")), PathBuf::from("x"));
+        let plain = |path| normal(Path::new(path));
+        assert_eq!(plain("./a/../conf.d/x"), Path::new("conf.d/x"));
+        assert_eq!(plain("../x"), Path::new("x"));
     }
 }

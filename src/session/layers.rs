@@ -9,7 +9,7 @@ use super::postgres::Preparation;
 use super::resolve::Resolved;
 use super::undo::Undo;
 use super::up::{Progress, Up};
-use super::{SessionError, down, wal_dir};
+use super::{SessionError, orphans, wal_dir};
 use crate::chain::Chain;
 use crate::diff::{Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
 use crate::fuse::may_pass_through;
@@ -18,6 +18,7 @@ use crate::overlay::{Overlay, OverlayOptions};
 use crate::pg::control::ControlFile;
 use crate::profile::{Passthrough, Plan};
 use crate::server::OsUser;
+use crate::untrusted::{self, Dir};
 
 /// Opens the image and lays the diff, if there is to be one, over it. Settles
 /// where the server that is to come has its WAL, and what it holds.
@@ -77,14 +78,12 @@ fn open_diff(
     undo: &mut Undo<'_>,
 ) -> Result<Diff, SessionError> {
     let dir = match &plan.diff_dir {
-        Some(dir) => dir.clone(),
-        None => throw_away_dir(plan.beside.as_deref().unwrap_or(&plan.target)),
+        Some(dir) => {
+            progress.change(|state| state.diff_dir = Some(dir.clone()))?;
+            dir.clone()
+        }
+        None => make_throw_away(plan, progress, undo)?,
     };
-    progress.change(|state| state.diff_dir = Some(dir.clone()))?;
-    if plan.diff_dir.is_none() {
-        let dir = dir.clone();
-        undo.push("the throw-away diff", move || down::remove_diff(&dir));
-    }
     let lock = DiffLock::acquire(&dir, &LockHolder::this_process(&plan.target))?;
     let chain = &resolved.chain;
     let binding = Binding {
@@ -138,12 +137,31 @@ fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, Sessio
     Ok(format!("PG_{version}_{}", control.catalog_version_no))
 }
 
-/// A new directory beside that place, on the same disk most likely; the clone's
-/// writes can be large, so it is not for /run or /tmp. One that is there was
-/// left by a power failure, and what it holds was never made durable.
-fn throw_away_dir(place: &Path) -> PathBuf {
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let name = format!(".{name}.pbkfs-{}", std::process::id());
+/// Makes the directory of a throw-away diff. Before that, it is written down
+/// for whoever has to remove it if we cannot: in the session's state, and where
+/// that outlasts a reboot.
+fn make_throw_away(
+    plan: &Plan,
+    progress: &Progress,
+    undo: &mut Undo<'_>,
+) -> Result<PathBuf, SessionError> {
+    let dir = throw_away_dir(plan.beside.as_deref().unwrap_or(&plan.target))?;
+    progress.change(|state| state.diff_dir = Some(dir.clone()))?;
+    orphans::write_down(&dir, &progress.target())?;
+    let made = dir.clone();
+    undo.push("the throw-away diff", move || orphans::remove(&made));
+    let make = || {
+        let (parent, name) = Dir::of_file(&dir)?;
+        // Where others can write, too, one that is there would be theirs.
+        parent.make_dir(name, 0o700).map(drop)
+    };
+    make().map_err(|e| SessionError::io("make the directory", &dir, e))?;
+    Ok(dir)
+}
+
+/// A new name beside that place, on the same disk most likely; the clone's
+/// writes can be large, so it is not for /run or /tmp.
+fn throw_away_dir(place: &Path) -> Result<PathBuf, SessionError> {
     let beside = place.parent().unwrap_or(Path::new("/"));
     let writable = nix::unistd::access(beside, nix::unistd::AccessFlags::W_OK).is_ok();
     let parent = if writable {
@@ -151,29 +169,21 @@ fn throw_away_dir(place: &Path) -> PathBuf {
     } else {
         Path::new("/var/tmp")
     };
-    let mut dir = parent.join(&name);
-    let mut n = 1;
-    while dir.symlink_metadata().is_ok() {
-        dir = parent.join(format!("{name}.{n}"));
-        n += 1;
-    }
-    dir
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let number = untrusted::random().map_err(|e| SessionError::io("name a diff in", parent, e))?;
+    Ok(parent.join(format!(".{name}.pbkfs-{number:016x}")))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
     fn a_throw_away_diff_is_never_one_that_was_left() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("main");
-        let first = throw_away_dir(&target);
+        let first = throw_away_dir(&target).unwrap();
         assert_eq!(first.parent(), Some(dir.path()));
-        fs::create_dir(&first).unwrap();
-        let second = throw_away_dir(&target);
-        assert!(first != second && !second.exists());
+        assert_ne!(first, throw_away_dir(&target).unwrap());
     }
 }

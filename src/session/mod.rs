@@ -21,6 +21,8 @@
 //! metrics   the one table of what a mount counts
 //! changes   what a clone changed
 //! status    what runs, for people and programs
+//! orphans   throw-away diffs whose owner died with the host
+//! lasting   the directory for what outlasts a reboot
 //! ```
 
 mod changes;
@@ -30,6 +32,7 @@ mod error;
 mod fence;
 mod hazards;
 mod job;
+mod lasting;
 mod layers;
 mod locks;
 mod meter;
@@ -37,6 +40,7 @@ mod metrics;
 mod mounting;
 mod mounts;
 mod occupants;
+mod orphans;
 mod owner;
 mod place;
 mod postgres;
@@ -62,9 +66,11 @@ pub use down::{Down, down};
 pub use error::SessionError;
 pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Then, WATCH};
+pub use lasting::lasting_root;
 pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;
+pub use orphans::{ThrowAway, all as all_orphans, remove as remove_orphan};
 pub use place::{Place, run_root};
 pub use preview::{ServerPreview, preview_server};
 pub use ready::Ready;

@@ -346,7 +346,9 @@ impl HeldPlace {
         self.clear_dir(PREFETCH)?;
         let names = self.opened.names();
         for name in names.map_err(|e| SessionError::io("list", &self.dir, e))? {
-            let is_unfinished = name.as_bytes().starts_with(untrusted::UNFINISHED.as_bytes());
+            let is_unfinished = name
+                .as_bytes()
+                .starts_with(untrusted::UNFINISHED.as_bytes());
             if is_unfinished || FILES.iter().any(|known| name == *known) {
                 self.remove_file(&name)?;
             }
@@ -432,7 +434,7 @@ fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
 
 /// FNV-1a: the same in every version, unlike the standard library's hasher,
 /// so that a newer pbkfs finds the sessions of an older one.
-struct Fnv(u64);
+pub struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {

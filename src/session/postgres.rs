@@ -1,24 +1,27 @@
 //! PostgreSQL on the mount: what can be checked before, and the start.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fence::{self, FenceLevel, Production, View};
 use super::meter::Meter;
-use super::place::Place;
+use super::place::{HeldPlace, PREFETCH, Place, SOCKET};
+use super::recovered::Clone;
 use super::recovery::{self, Recovery};
 use super::resolve::Resolved;
-use super::{SessionError, Signals, layers, recovered, status, wal_dir};
+use super::{SessionError, Signals, hazards, layers, recovered, status, wal_dir};
 use crate::image::Image;
+use crate::overlay::Overlay;
 use crate::pg::control::ControlFile;
 use crate::profile::{Plan, Require};
 use crate::server::{
     Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, LogTail, OsUser,
-    Outcome, Replay, Server, ServerConfig, ServerError, Setting, fence as settings, files, port,
+    Outcome, Replay, Server, ServerConfig, ServerError, Setting, conf, fence as settings, port,
     preload,
 };
+use crate::untrusted::Dir;
 
 /// What the server needs that can be found before anything is mounted.
 #[derive(Debug)]
@@ -40,6 +43,17 @@ pub struct Preparation {
     /// opened.
     pub hold: Option<Arc<OwnedFd>>,
     major: u32,
+}
+
+/// What a server is started from, besides what was prepared.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    plan: &'a Plan,
+    place: &'a HeldPlace,
+    data: &'a Dir,
+    conf: &'a Conf,
+    includes: &'a [PathBuf],
+    recovery: Option<&'a Recovery>,
 }
 
 /// What became of a server that was started.
@@ -118,12 +132,14 @@ impl Preparation {
     pub fn start(
         &self,
         plan: &Plan,
-        place: &Place,
+        place: &HeldPlace,
+        overlay: &Overlay<Image>,
         limits: &Limits,
         started: &mut dyn FnMut(Server) -> Result<SharedServer, SessionError>,
         signals: &Signals,
     ) -> Result<Started, SessionError> {
-        let conf = Conf::read(&plan.target)?;
+        let clone = self.clone_of(plan, overlay)?;
+        let conf = self.read_conf(&clone)?;
         for missing in &conf.missing_includes {
             tracing::warn!(
                 "the backup's configuration includes {}, which is not there; \
@@ -131,9 +147,17 @@ impl Preparation {
                 missing.display()
             );
         }
-        let run_as = self.run_as.as_ref();
-        let recovery = recovered::begin(&plan.target, self.recovery.as_ref(), run_as)?;
-        let mut config = self.config(plan, place, &conf, recovery, limits.clone())?;
+        let includes = self.includes(&clone, &conf, overlay.lower())?;
+        let recovery = recovered::begin(&clone, self.recovery.as_ref())?;
+        let start = Start {
+            plan,
+            place,
+            data: &clone.data,
+            conf: &conf,
+            includes: &includes,
+            recovery,
+        };
+        let mut config = self.config(&start, limits.clone())?;
         let waited = loop {
             let server = started(Server::start(config.clone())?)?;
             let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
@@ -160,37 +184,100 @@ impl Preparation {
             (Err(error), None) => Err(error.into()),
             (Ok(Outcome::ShutDown), _) => Ok(Started::ShutDown),
             (Ok(Outcome::Ready(replay)), Some(recovery)) => {
-                recovered::check_end(&plan.target, recovery)?;
-                recovered::reached(&plan.target, recovery, &replay, run_as)?;
+                recovered::check_end(&self.pg_wal(&clone)?, recovery)?;
+                recovered::reached(&clone, recovery, &replay)?;
                 Ok(Started::Running(replay))
             }
-            (Ok(Outcome::Ready(replay)), None) => Ok(Started::Running(replay)),
+            (Ok(Outcome::Ready(replay)), None) => {
+                recovered::started(&clone)?;
+                Ok(Started::Running(replay))
+            }
         }
     }
 
-    fn config(
-        &self,
+    /// The clone on the mounted target.
+    fn clone_of<'a>(
+        &'a self,
         plan: &Plan,
-        place: &Place,
+        overlay: &'a Overlay<Image>,
+    ) -> Result<Clone<'a>, SessionError> {
+        let target = &plan.target;
+        Ok(Clone {
+            data: Dir::open(target).map_err(|e| SessionError::io("open", target, e))?,
+            memory: overlay.layer().filter(|_| plan.diff_dir.is_some()),
+            user: self.run_as.as_ref(),
+        })
+    }
+
+    /// The configuration as it is in the clone, whose superuser may have
+    /// written it.
+    fn read_conf(&self, clone: &Clone<'_>) -> Result<Conf, SessionError> {
+        let source = conf::InClone {
+            data: &clone.data,
+            host: conf::Host {
+                rights: clone.user.map(OsUser::rights),
+            },
+        };
+        Ok(Conf::read_from(&source, clone.data.path())?)
+    }
+
+    /// The files outside the data directory that the configuration includes:
+    /// those that the backup's does. One that the clone has added would show it
+    /// a file of the host.
+    fn includes(
+        &self,
+        clone: &Clone<'_>,
         conf: &Conf,
-        recovery: Option<&Recovery>,
-        limits: Limits,
-    ) -> Result<ServerConfig, SessionError> {
+        image: &Image,
+    ) -> Result<Vec<PathBuf>, SessionError> {
+        let outside = |file: &&PathBuf| !conf::normal(file).starts_with(clone.data.path());
+        let mut includes: Vec<PathBuf> = conf.files.iter().filter(outside).cloned().collect();
+        if includes.is_empty() {
+            return Ok(includes);
+        }
+        let backed_up = hazards::configuration(image, clone.user)?.files;
+        includes.retain(|file| {
+            let is_known = backed_up.contains(file);
+            if !is_known {
+                tracing::warn!(
+                    "the clone's configuration includes {}, which the backup's does not; \
+                     the server does not get to see it",
+                    file.display()
+                );
+            }
+            is_known
+        });
+        Ok(includes)
+    }
+
+    /// The server's WAL directory, in the mount or out of it.
+    fn pg_wal(&self, clone: &Clone<'_>) -> Result<Dir, SessionError> {
+        let opened = match &self.wal_dir {
+            Some(dir) => Dir::of_file(dir).and_then(|(diff, name)| diff.dir(name)),
+            None => clone.data.dir("pg_wal"),
+        };
+        opened.map_err(|e| SessionError::io("open", &clone.data.path().join("pg_wal"), e))
+    }
+
+    fn config(&self, start: &Start<'_>, limits: Limits) -> Result<ServerConfig, SessionError> {
+        let Start {
+            plan,
+            place,
+            conf,
+            recovery,
+            ..
+        } = *start;
         let run_as = self.run_as.as_ref();
+        place.admit(run_as)?;
         let (restore_command, target) = recovery_settings(recovery, place)?;
         let mut least = Vec::new();
         if recovery.is_some() {
-            let prefetch_dir = place.prefetch_dir();
-            fs::create_dir(&prefetch_dir)
-                .map_err(|e| SessionError::io("make the directory", &prefetch_dir, e))?;
-            files::hand_over(&prefetch_dir, run_as)?;
-            least.extend(recovery::limits(&control_file(&plan.target)?));
+            place.make_for(OsStr::new(PREFETCH), run_as)?;
+            least.extend(recovery::limits(&control_file(start.data)?));
         }
         let socket_dir = socket_dir(plan, place);
         if plan.postgres.socket_dir.is_none() {
-            fs::create_dir(&socket_dir)
-                .map_err(|e| SessionError::io("make the directory", &socket_dir, e))?;
-            files::hand_over(&socket_dir, run_as)?;
+            place.make_for(OsStr::new(SOCKET), run_as)?;
         }
         let config_files =
             ConfigFiles::write(&self.files_input(plan, place.dir(), conf.has_main_file))?;
@@ -230,6 +317,7 @@ impl Preparation {
                     binaries: &self.binaries,
                     recovery,
                     conf,
+                    includes: start.includes,
                     files: &config_files,
                     socket_dir: &socket_dir,
                     wal_dir: self.wal_dir.as_deref(),
@@ -326,9 +414,12 @@ fn recovery_settings(
 
 /// The data directory's own: in a diff that was in use, it is newer than the
 /// backup's.
-fn control_file(data_directory: &Path) -> Result<ControlFile, SessionError> {
-    let path = data_directory.join("global/pg_control");
-    let bytes = fs::read(&path).map_err(|e| SessionError::io("read", &path, e))?;
+fn control_file(data: &Dir) -> Result<ControlFile, SessionError> {
+    /// PostgreSQL's has 8 KiB (`PG_CONTROL_FILE_SIZE`).
+    const LIMIT: u64 = 64 << 10;
+    let path = "global/pg_control";
+    let bytes = data.read(path, LIMIT);
+    let bytes = bytes.map_err(|e| SessionError::io("read", &data.path().join(path), e))?;
     Ok(ControlFile::parse(&bytes)?)
 }
 

@@ -34,7 +34,7 @@ pub struct ServerPreview {
 pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
     let preparation = Preparation::new(plan, resolved)?;
     let image = layers::open_image(plan, &resolved.chain)?;
-    let conf = hazards::configuration(&image)?;
+    let conf = hazards::configuration(&image, preparation.run_as.as_ref())?;
     let settings = preparation.preview(plan, &Place::of(&plan.target), &image, &conf)?;
     let hazards = hazards::find(&image, &conf, &preparation, plan, &settings)?;
     let recovery = preparation.recovery.as_ref();

@@ -1,27 +1,56 @@
-//! What a diff knows of its recovery: a file in the data directory, so that
-//! it is kept, copied and thrown away with what it tells about.
+//! What a diff knows of its recovery: a note in its metadata, so that it is
+//! kept, copied and thrown away with what it tells about, and out of the
+//! clone's reach, whose superuser can write whatever he likes into the data
+//! directory.
 //!
-//! PostgreSQL itself leaves two traces. `backup_label` is there until its
+//! PostgreSQL itself leaves two traces there. `backup_label` is there until its
 //! first start, and `recovery.signal` from when we put it there until the end
-//! of the recovery. Everything else is in the file.
+//! of the recovery. Either can be forged, by which a clone fools itself; what
+//! the note says counts more.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use super::SessionError;
 use super::recovery::Recovery;
+use crate::diff::Diff;
 use crate::pg::Lsn;
 use crate::pg::wal::History;
 use crate::pg::wal::segment::history_timeline;
 use crate::profile::{MomentText, RecoveryTarget};
-use crate::server::{OsUser, Replay, files};
+use crate::server::{OsUser, Replay};
+use crate::untrusted::{Dir, SMALL};
 
-const RECORD: &str = ".pbkfs-recovery.json";
+/// The note's name in the diff.
+const NOTE: &str = "recovery";
+
+/// Where the first versions kept the same, in the data directory. It is read
+/// for a diff that has no note yet.
+const OLD_RECORD: &str = ".pbkfs-recovery.json";
+
 const SIGNAL: &str = "recovery.signal";
 const LABEL: &str = "backup_label";
+
+/// A clone whose server is to be started.
+pub struct Clone<'a> {
+    /// Its data directory, by the mount.
+    pub data: Dir,
+    /// The diff, if it is kept: nobody asks a throw-away one again.
+    pub memory: Option<&'a Diff>,
+    /// Whom the server runs as, if that is another user.
+    pub user: Option<&'a OsUser>,
+}
+
+/// What is noted about a clone that was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "start", rename_all = "lowercase")]
+enum Noted {
+    /// It has run, and no recovery of ours was before that.
+    Plain,
+    /// It recovered, or is about to.
+    Recovery(Record),
+}
 
 /// How far a diff's recovery was when last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +80,7 @@ enum Decision {
 /// What is known about the mounted diff.
 struct Seen {
     record: Option<Record>,
+    /// No server has run on it yet.
     is_fresh: bool,
     has_signal: bool,
 }
@@ -70,14 +100,19 @@ enum Conflict {
 /// [`SessionError::RecoveredElsewhere`] if what is wanted does not go with what
 /// the diff holds; I/O errors.
 pub fn begin<'a>(
-    target: &Path,
+    clone: &Clone<'_>,
     wanted: Option<&'a Recovery>,
-    user: Option<&OsUser>,
 ) -> Result<Option<&'a Recovery>, SessionError> {
+    let noted = read(clone)?;
+    let (has_run, record) = match noted {
+        None => (false, None),
+        Some(Noted::Plain) => (true, None),
+        Some(Noted::Recovery(record)) => (record.promoted || record.lsn.is_some(), Some(record)),
+    };
     let seen = Seen {
-        record: read(target)?,
-        is_fresh: exists(&target.join(LABEL))?,
-        has_signal: exists(&target.join(SIGNAL))?,
+        record,
+        is_fresh: !has_run && exists(&clone.data, LABEL)?,
+        has_signal: exists(&clone.data, SIGNAL)?,
     };
     match (decide(&seen, wanted), wanted) {
         (Err(conflict), _) => Err(SessionError::RecoveredElsewhere {
@@ -95,8 +130,8 @@ pub fn begin<'a>(
                 lsn: None,
                 time: None,
             };
-            write(target, &record, user)?;
-            put_signal(target, user)?;
+            write(clone, &Noted::Recovery(record))?;
+            put_signal(clone)?;
             Ok(Some(recovery))
         }
         (Ok(_), _) => Ok(None),
@@ -108,10 +143,9 @@ pub fn begin<'a>(
 /// # Errors
 /// I/O errors.
 pub fn reached(
-    target: &Path,
+    clone: &Clone<'_>,
     recovery: &Recovery,
     replay: &Replay,
-    user: Option<&OsUser>,
 ) -> Result<(), SessionError> {
     let record = Record {
         version: VERSION,
@@ -120,7 +154,18 @@ pub fn reached(
         lsn: replay.lsn.map(|lsn| lsn.to_string()),
         time: replay.time.clone(),
     };
-    write(target, &record, user)
+    write(clone, &Noted::Recovery(record))
+}
+
+/// Remembers that a server has run, which begins without a recovery of ours.
+///
+/// # Errors
+/// I/O errors.
+pub fn started(clone: &Clone<'_>) -> Result<(), SessionError> {
+    match read(clone)? {
+        Some(_) => Ok(()),
+        None => write(clone, &Noted::Plain),
+    }
 }
 
 /// Checks that a recovery to the end of the archive got there. PostgreSQL takes
@@ -128,11 +173,11 @@ pub fn reached(
 ///
 /// # Errors
 /// [`SessionError::EndedEarly`] if not; I/O errors.
-pub fn check_end(target: &Path, recovery: &Recovery) -> Result<(), SessionError> {
+pub fn check_end(pg_wal: &Dir, recovery: &Recovery) -> Result<(), SessionError> {
     let Some(expected) = recovery.expected_end() else {
         return Ok(());
     };
-    match new_timeline_start(&target.join("pg_wal"))? {
+    match new_timeline_start(pg_wal)? {
         Some(reached) if reached < expected => Err(SessionError::EndedEarly {
             reached,
             expected,
@@ -143,18 +188,18 @@ pub fn check_end(target: &Path, recovery: &Recovery) -> Result<(), SessionError>
 }
 
 /// Where the newest timeline begins, which is where recovery ended.
-fn new_timeline_start(pg_wal: &Path) -> Result<Option<Lsn>, SessionError> {
-    let list_error = |e| SessionError::io("list", pg_wal, e);
-    let mut newest = None;
-    for entry in fs::read_dir(pg_wal).map_err(list_error)? {
-        let name = entry.map_err(list_error)?.file_name();
-        newest = newest.max(name.to_str().and_then(history_timeline));
-    }
-    let Some(timeline) = newest else {
+fn new_timeline_start(pg_wal: &Dir) -> Result<Option<Lsn>, SessionError> {
+    let names = pg_wal.names();
+    let names = names.map_err(|e| SessionError::io("list", pg_wal.path(), e))?;
+    let timelines = names
+        .iter()
+        .filter_map(|name| history_timeline(name.to_str()?));
+    let Some(timeline) = timelines.max() else {
         return Ok(None);
     };
-    let path = pg_wal.join(format!("{timeline:08X}.history"));
-    let text = fs::read(&path).map_err(|e| SessionError::io("read", &path, e))?;
+    let name = format!("{timeline:08X}.history");
+    let text = pg_wal.read(&name, SMALL);
+    let text = text.map_err(|e| SessionError::io("read", &pg_wal.path().join(&name), e))?;
     let history = History::parse(timeline, &String::from_utf8_lossy(&text));
     let parent = history.ok().and_then(|history| history.parent());
     Ok(parent.map(|parent| parent.end))
@@ -215,43 +260,47 @@ impl Record {
     }
 }
 
-fn read(target: &Path) -> Result<Option<Record>, SessionError> {
-    let path = target.join(RECORD);
-    match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| SessionError::BadState { path, source }),
+fn read(clone: &Clone<'_>) -> Result<Option<Noted>, SessionError> {
+    let Some(diff) = clone.memory else {
+        return Ok(None);
+    };
+    let bad = |path, source| SessionError::BadState { path, source };
+    if let Some(note) = diff.note(NOTE)? {
+        let noted = serde_json::from_slice(&note);
+        return noted.map(Some).map_err(|e| bad(diff.root().to_owned(), e));
+    }
+    let path = clone.data.path().join(OLD_RECORD);
+    match clone.data.read(OLD_RECORD, SMALL) {
+        Ok(text) => {
+            let record = serde_json::from_slice(&text).map_err(|e| bad(path, e))?;
+            Ok(Some(Noted::Recovery(record)))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(SessionError::io("read", &path, error)),
     }
 }
 
-/// Written whole or not at all, and on disk when this returns.
-fn write(target: &Path, record: &Record, user: Option<&OsUser>) -> Result<(), SessionError> {
-    let path = target.join(RECORD);
-    let temporary = target.join(format!("{RECORD}.tmp"));
-    let save = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(record)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(target)?.sync_all()
+fn write(clone: &Clone<'_>, noted: &Noted) -> Result<(), SessionError> {
+    let Some(diff) = clone.memory else {
+        return Ok(());
     };
-    save().map_err(|e| SessionError::io("write", &path, e))?;
-    Ok(files::hand_over(&path, user)?)
+    let text = serde_json::to_vec(noted).map_err(|source| SessionError::BadState {
+        path: diff.root().to_owned(),
+        source,
+    })?;
+    Ok(diff.set_note(NOTE, Some(&text))?)
 }
 
-fn put_signal(target: &Path, user: Option<&OsUser>) -> Result<(), SessionError> {
-    let path = target.join(SIGNAL);
-    let put = || {
-        File::create(&path)?.sync_all()?;
-        File::open(target)?.sync_all()
-    };
-    put().map_err(|e| SessionError::io("write", &path, e))?;
-    Ok(files::hand_over(&path, user)?)
+fn put_signal(clone: &Clone<'_>) -> Result<(), SessionError> {
+    let owner = clone
+        .user
+        .map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+    let put = clone.data.replace(SIGNAL, b"", 0o600, owner);
+    put.map_err(|e| SessionError::io("write", &clone.data.path().join(SIGNAL), e))
 }
 
-fn exists(path: &Path) -> Result<bool, SessionError> {
-    path.try_exists()
-        .map_err(|e| SessionError::io("look at", path, e))
+fn exists(data: &Dir, name: &str) -> Result<bool, SessionError> {
+    let stat = data.stat(name);
+    let stat = stat.map_err(|e| SessionError::io("look at", &data.path().join(name), e))?;
+    Ok(stat.is_some())
 }

@@ -95,10 +95,7 @@ impl State {
             with_server: false,
             fence: None,
             cgroup: None,
-            since: OffsetDateTime::now_utc()
-                .truncate_to_second()
-                .format(&Rfc3339)
-                .unwrap_or_default(),
+            since: now(),
             conninfo: None,
             port: None,
             server_pid: None,
@@ -133,10 +130,17 @@ impl State {
         let save = || {
             let mut text = serde_json::to_vec_pretty(self)?;
             text.push(b'\n');
-            place.opened().replace_volatile(STATE, &text, 0o600)
+            place.opened().replace_volatile(STATE, &text, 0o600, None)
         };
         save().map_err(|e| SessionError::io("write", &place.state_file(), e))
     }
+}
+
+/// This moment, in RFC 3339.
+#[must_use]
+pub fn now() -> String {
+    let now = OffsetDateTime::now_utc().truncate_to_second();
+    now.format(&Rfc3339).unwrap_or_default()
 }
 
 /// When a process began, in clock ticks since the boot; `None` if there is no

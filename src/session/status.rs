@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::SessionError;
 use super::control::{self, Request};
 use super::metrics::Counts;
+use super::orphans::{self, ThrowAway};
 use super::place::{Place, canonical};
 use super::state::{Phase, State};
 use crate::diff::Diff;
@@ -19,8 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A session as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// "starting", "ready", "stopping", "failed", or "dead": the owner was
-    /// killed, and `down` has to finish its work.
+    /// "starting", "ready", "stopping", "failed"; "dead": the owner was killed,
+    /// and `down` has to finish its work; "orphaned": the host ended with its
+    /// owner, and only the throw-away diff is left.
     #[serde(rename = "state")]
     pub word: &'static str,
     /// What the owner wrote down.
@@ -48,7 +50,24 @@ pub fn all() -> Result<Vec<Status>, SessionError> {
             Err(error) => tracing::warn!("{error}"),
         }
     }
+    found.extend(orphans::all()?.into_iter().map(orphaned));
     Ok(found)
+}
+
+/// A throw-away diff that was left over, as what it was part of.
+fn orphaned(left: ThrowAway) -> Status {
+    let mut state = State::begin(&left.target);
+    state.pid = 0;
+    state.since = left.since;
+    state.diff_dir = Some(left.diff_dir);
+    state.throw_away = true;
+    Status {
+        word: "orphaned",
+        diff_bytes: diff_bytes(&state),
+        run_dir: Place::of(&left.target).dir().to_owned(),
+        state,
+        counters: None,
+    }
 }
 
 /// The session on a target, if there is one, without counters.
@@ -56,7 +75,12 @@ pub fn all() -> Result<Vec<Status>, SessionError> {
 /// # Errors
 /// Its state cannot be read.
 pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
-    read(&Place::of(&canonical(target)))
+    let target = canonical(target);
+    if let Some(status) = read(&Place::of(&target))? {
+        return Ok(Some(status));
+    }
+    let mut orphans = orphans::all()?.into_iter();
+    Ok(orphans.find(|left| left.target == target).map(orphaned))
 }
 
 /// Asks the owners of the sessions for their counters, all at once, and lets

@@ -19,7 +19,7 @@ use super::recovery::Recovery;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
-use super::{SessionError, Signals, down, layers, metrics, status, target, wal_service};
+use super::{SessionError, Signals, down, layers, metrics, orphans, status, target, wal_service};
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
@@ -102,6 +102,7 @@ impl Up<'_> {
         // Before this session's own state takes the place of what a dead one
         // left: if this fails, that stays known, and can be tried again.
         down::finish_left(&place, &target)?;
+        orphans::remove_of(&target)?;
         let progress = Progress {
             place,
             state: RefCell::new(self.first_state(&target)),
@@ -265,8 +266,12 @@ impl Up<'_> {
             })?;
             Ok(server)
         };
+        let Some(overlay) = running.overlay.clone() else {
+            return Ok(());
+        };
         let place = progress.place();
-        let outcome = preparation.start(self.plan, place, &limits, &mut started, self.signals)?;
+        let (plan, signals) = (self.plan, self.signals);
+        let outcome = preparation.start(plan, place, &overlay, &limits, &mut started, signals)?;
         match outcome {
             Started::Running(replayed) => running.replayed = Some(replayed),
             Started::ShutDown => {

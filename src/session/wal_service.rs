@@ -37,7 +37,8 @@ use super::socket::{
     self, Answer, MAX_REQUEST, Service, check_peer, encode, left, read_line, timed_out,
 };
 use crate::catalog::wal::{ArchiveFiles, Description, WalArchive};
-use crate::server::{OsUser, files};
+use crate::server::OsUser;
+use crate::untrusted::Dir;
 
 /// What a client has for its request, and for taking the answer. Recovery ends
 /// with one that gets none, so this is much, whatever else the host does.
@@ -107,8 +108,16 @@ pub fn serve(
     };
     let service = Service::start(path, "archive", attend)
         .map_err(|e| SessionError::io("serve the WAL archive on", path, e))?;
-    files::hand_over(path, user)?;
+    if let Some(user) = user {
+        give_socket(path, user).map_err(|e| SessionError::io("give to the server", path, e))?;
+    }
     Ok(service)
+}
+
+/// The socket is in the session's directory, which is this user's alone.
+fn give_socket(path: &Path, user: &OsUser) -> io::Result<()> {
+    let (dir, name) = Dir::of_file(path)?;
+    dir.give_name(name, user.uid.as_raw(), user.gid.as_raw())
 }
 
 fn attend(client: &UnixStream, archive: &WalArchive, dir: &Path) -> io::Result<()> {

@@ -3,11 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, mkdirat, openat, renameat,
+    AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, linkat, mkdirat, openat,
+    renameat,
 };
+use rustix::io::Errno;
 
 use super::{Dir, Refused};
 
@@ -76,12 +79,7 @@ impl Dir {
         mode: u32,
         owner: Option<(u32, u32)>,
     ) -> io::Result<()> {
-        let mut new = Replacement::begin(self, name.as_ref(), mode)?;
-        new.file().write_all(bytes)?;
-        if let Some((uid, gid)) = owner {
-            give(new.file(), uid, gid)?;
-        }
-        new.finish()
+        self.write_new(name.as_ref(), bytes, mode, owner)?.finish()
     }
 
     /// The same for what an end of the host makes void anyway: nothing is
@@ -94,10 +92,24 @@ impl Dir {
         name: impl AsRef<OsStr>,
         bytes: &[u8],
         mode: u32,
+        owner: Option<(u32, u32)>,
     ) -> io::Result<()> {
-        let mut new = Replacement::begin(self, name.as_ref(), mode)?;
+        self.write_new(name.as_ref(), bytes, mode, owner)?.put()
+    }
+
+    fn write_new(
+        &self,
+        name: &OsStr,
+        bytes: &[u8],
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    ) -> io::Result<Replacement<'_>> {
+        let mut new = Replacement::begin(self, name, mode)?;
         new.file().write_all(bytes)?;
-        new.put()
+        if let Some((uid, gid)) = owner {
+            give(new.file(), uid, gid)?;
+        }
+        Ok(new)
     }
 
     /// Gives what is at a name to a user; of a link, the link itself.
@@ -147,11 +159,18 @@ impl Dir {
 
     /// A name that nothing has yet, most likely.
     pub(super) fn new_name() -> io::Result<OsString> {
-        let mut random = [0_u8; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-        let number = u64::from_ne_bytes(random);
-        Ok(format!("{UNFINISHED}{number:016x}").into())
+        Ok(format!("{UNFINISHED}{:016x}", random()?).into())
     }
+}
+
+/// A number that nobody can foretell.
+///
+/// # Errors
+/// The system's own.
+pub fn random() -> io::Result<u64> {
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Gives an opened file or directory to a user.
@@ -163,15 +182,16 @@ pub fn give(opened: impl std::os::fd::AsFd, uid: u32, gid: u32) -> io::Result<()
     Ok(fchown(opened, Some(uid), Some(gid))?)
 }
 
-/// A file that is going to replace another one. Dropped before it was
-/// finished, it is removed.
+/// A file that is going to replace another one. Until it is finished it has no
+/// name, where the file system lets it; then nothing of it is left when this
+/// process is killed. Dropped before it was finished, it is gone.
 #[derive(Debug)]
 pub struct Replacement<'d> {
     dir: &'d Dir,
     name: OsString,
-    unfinished: OsString,
+    /// Its name in the meantime, if it has one.
+    unfinished: Option<OsString>,
     file: File,
-    finished: bool,
 }
 
 impl<'d> Replacement<'d> {
@@ -180,14 +200,25 @@ impl<'d> Replacement<'d> {
     /// # Errors
     /// The system's own.
     pub fn begin(dir: &'d Dir, name: &OsStr, mode: u32) -> io::Result<Self> {
-        let unfinished = Dir::new_name()?;
-        let file = dir.create(&unfinished, mode)?;
+        let name = plain(name)?.into();
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let (file, unfinished) = match openat(dir, ".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => {
+                fchmod(&fd, Mode::from_raw_mode(mode))?;
+                (File::from(fd), None)
+            }
+            // What a file system or a kernel says that cannot do it.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                let unfinished = Dir::new_name()?;
+                (dir.create(&unfinished, mode)?, Some(unfinished))
+            }
+            Err(errno) => return Err(errno.into()),
+        };
         Ok(Self {
             dir,
-            name: plain(name)?.into(),
+            name,
             unfinished,
             file,
-            finished: false,
         })
     }
 
@@ -207,17 +238,27 @@ impl<'d> Replacement<'d> {
     }
 
     fn put(&mut self) -> io::Result<()> {
-        self.dir.rename(&self.unfinished, &self.name)?;
-        self.finished = true;
+        let unfinished = match &self.unfinished {
+            Some(unfinished) => unfinished.clone(),
+            None => {
+                let unfinished = Dir::new_name()?;
+                // A name of its own first: a link cannot replace what is there.
+                let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                linkat(CWD, path, self.dir, &unfinished, AtFlags::SYMLINK_FOLLOW)?;
+                self.unfinished.insert(unfinished).clone()
+            }
+        };
+        self.dir.rename(&unfinished, &self.name)?;
+        self.unfinished = None;
         Ok(())
     }
 }
 
 impl Drop for Replacement<'_> {
     fn drop(&mut self) {
-        if !self.finished {
+        if let Some(unfinished) = &self.unfinished {
             // What made it fail is told already.
-            let _ = self.dir.remove_file(&self.unfinished);
+            let _ = self.dir.remove_file(unfinished);
         }
     }
 }

@@ -197,7 +197,10 @@ fn the_way_to_a_path_is_nobody_elses() {
     mode(0o755);
     assert!(check_way(&path, &[]).is_ok());
     mode(0o777);
-    assert!(matches!(why(check_way(&path, &[])), Refused::OthersWay { .. }));
+    assert!(matches!(
+        why(check_way(&path, &[])),
+        Refused::OthersWay { .. }
+    ));
     mode(0o1777);
     assert!(check_way(&path, &[]).is_ok());
     mode(0o755);

@@ -1,9 +1,6 @@
 //! The checks that need the running clone.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::report::{BackupReport, Check, Place};
@@ -11,6 +8,7 @@ use super::verdict::{Verdict, of_text};
 use crate::profile::{Databases, Expectation, SqlCheck, VerifyPlan};
 use crate::server::{About, Ended, Output, QueryError, ServerError, Tool, query};
 use crate::session::{Live, SessionError, WATCH};
+use crate::untrusted::{Dir, Replacement};
 
 /// How long one of our own small questions may take.
 const OWN: Duration = Duration::from_secs(60);
@@ -237,29 +235,15 @@ impl Checks<'_> {
             let tool = Tool::postgres(&*self.server()?, "pg_dump", database, NO_ARGUMENTS, output)?;
             return Ok(self.of_tool(&self.finish(tool, until)?));
         };
-        let name = database.replace('/', "_");
-        let (part, whole) = (
-            dir.join(format!(".{name}.dump.part")),
-            dir.join(format!("{name}.dump")),
-        );
-        let io =
-            |action, path: &Path, source| Stop::Session(SessionError::io(action, path, source));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&part)
-            .map_err(|e| io("write", &part, e))?;
-        let output = Output::To(file.try_clone().map_err(|e| io("write", &part, e))?);
+        let whole = dir.join(format!("{}.dump", database.replace('/', "_")));
+        let io = |e| Stop::Session(SessionError::io("write", &whole, e));
+        let (dir, name) = Dir::of_file(&whole).map_err(io)?;
+        let mut new = Replacement::begin(&dir, name, 0o600).map_err(io)?;
+        let output = Output::To(new.file().try_clone().map_err(io)?);
         let tool = Tool::postgres(&*self.server()?, "pg_dump", database, &["-Fc"], output)?;
         let ended = self.finish(tool, until)?;
         if ended.status.success() {
-            file.sync_all().map_err(|e| io("write", &part, e))?;
-            std::fs::rename(&part, &whole).map_err(|e| io("write", &whole, e))?;
-        } else {
-            let _ = std::fs::remove_file(&part);
+            new.finish().map_err(io)?;
         }
         Ok(self.of_tool(&ended))
     }

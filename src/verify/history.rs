@@ -5,15 +5,21 @@
 //! ```
 //! SYSTEM is the cluster's system identifier. Lines are only ever added.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::report::Entry;
 use crate::catalog::Backup;
 use crate::catalog::Instance;
 use crate::profile::Plan;
+use crate::session::lasting_root;
+use crate::untrusted::{self, Dir};
+
+/// The most that is read of a history, in bytes: a line for each backup that
+/// was verified, so this is many years.
+const LIMIT: u64 = 64 << 20;
 
 /// The history of an instance.
 #[derive(Debug)]
@@ -30,21 +36,18 @@ impl History {
     /// # Errors
     /// The file is there and cannot be read; there is no place for it.
     pub fn read(plan: &Plan, instance: &Instance) -> io::Result<Self> {
-        let dir = match &plan.verify.state_dir {
-            Some(dir) => dir.clone(),
-            None => usual_dir()?,
-        };
+        let dir = plan.verify.state_dir.clone().unwrap_or_else(lasting_root);
         let system = instance.config.system_identifier.unwrap_or_default();
         let name = format!("{}-{system}.jsonl", instance.name);
         let file = dir.join("verify").join(name);
-        let text = match fs::read_to_string(&file) {
+        let text = match untrusted::read(&file, LIMIT) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
         let entries = text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok());
         Ok(Self {
             entries: entries.collect(),
             file,
@@ -65,12 +68,10 @@ impl History {
         if let Some(dir) = self.file.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
         }
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            .open(&self.file)?;
+        let (dir, name) = Dir::of_file(&self.file)?;
+        let mut file = dir.open_or_create(name, 0o644)?;
         file.lock()?;
+        file.seek(SeekFrom::End(0))?;
         // After a line that was cut off, a new one begins.
         file.write_all(format!("\n{}\n", serde_json::to_string(&entry)?).as_bytes())?;
         file.sync_all()?;
@@ -95,20 +96,4 @@ impl History {
             .min_by_key(|(backup, chain)| (last(backup, chain), backup.start_time))
             .map(|(backup, _)| backup)
     }
-}
-
-fn usual_dir() -> io::Result<PathBuf> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok("/var/lib/pbkfs".into());
-    }
-    let absolute = |name: &str| {
-        let path = PathBuf::from(std::env::var_os(name)?);
-        path.is_absolute().then_some(path)
-    };
-    absolute("XDG_STATE_HOME")
-        .or_else(|| Some(absolute("HOME")?.join(".local/state")))
-        .map(|dir| dir.join("pbkfs"))
-        .ok_or_else(|| {
-            io::Error::other("neither XDG_STATE_HOME nor HOME is set; set verify.state_dir")
-        })
 }

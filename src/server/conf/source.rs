@@ -1,0 +1,147 @@
+//! Where configuration files are read from: a clone's data directory, which
+//! its superuser fills, and the host, as far as its server could read there.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use crate::untrusted::{self, Dir, Rights, as_user};
+
+/// The most that is read of a configuration file, in bytes. PostgreSQL's own
+/// sample has 30 KB.
+const LIMIT: u64 = 1 << 20;
+
+/// Where configuration files are read from.
+pub trait Source {
+    /// A file's bytes.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; it is no regular file, or too large.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The names in a directory, in any order.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+}
+
+/// The host's files, as the server's user sees them.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// That user, if it is not this process's.
+    pub rights: Option<Rights>,
+}
+
+impl Source for Host {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        as_user(self.rights.as_ref(), || {
+            // Links lead where the server would follow them, too.
+            let path = path.canonicalize()?;
+            untrusted::read(&path, LIMIT)
+        })
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        as_user(self.rights.as_ref(), || Dir::open(dir)?.names())
+    }
+}
+
+/// A clone's data directory, and the host besides it.
+#[derive(Debug)]
+pub struct InClone<'a> {
+    /// The data directory.
+    pub data: &'a Dir,
+    /// Everything else.
+    pub host: Host,
+}
+
+impl InClone<'_> {
+    fn inside(&self, path: &Path) -> Option<PathBuf> {
+        let inside = normal(path).strip_prefix(self.data.path()).ok()?.to_owned();
+        Some(match inside.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => inside,
+        })
+    }
+}
+
+impl Source for InClone<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match self.inside(path) {
+            Some(inside) => self.data.read(inside, LIMIT),
+            None => self.host.read(path),
+        }
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        match self.inside(dir) {
+            Some(inside) => self.data.dir(inside)?.names(),
+            None => self.host.names(dir),
+        }
+    }
+}
+
+/// A path without `.` and `..`.
+#[must_use]
+pub fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::server::Conf;
+    use crate::untrusted::{Kind, Refused, refused};
+
+    #[test]
+    fn a_clones_configuration_is_read_without_being_led_astray() {
+        let temp = tempfile::tempdir().unwrap();
+        let outside = temp.path().join("outside.conf");
+        fs::write(&outside, "work_mem = 1\n").unwrap();
+        let path = temp.path().join("data");
+        fs::create_dir(&path).unwrap();
+        let data = Dir::open(&path).unwrap();
+        let source = InClone {
+            data: &data,
+            host: Host::default(),
+        };
+        let main = |text: &str| fs::write(path.join("postgresql.conf"), text).unwrap();
+        let read = || Conf::read_from(&source, &path);
+
+        main("include '../outside.conf'\ninclude_dir '.'");
+        fs::write(path.join("x.conf"), "a = 1").unwrap();
+        let conf = read().unwrap();
+        assert_eq!(
+            (conf.get("work_mem"), conf.get("a")),
+            (Some("1"), Some("1"))
+        );
+
+        main("include '/dev/zero'");
+        assert!(read().unwrap_err().to_string().contains("a device"));
+        nix::unistd::mkfifo(&path.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        main("include 'fifo'");
+        assert!(read().unwrap_err().to_string().contains("a named pipe"));
+        symlink(&outside, path.join("link")).unwrap();
+        let link = source.read(&path.join("link")).unwrap_err();
+        assert_eq!(refused(&link), Some(Refused::Is(Kind::Symlink)));
+        main(&"#".repeat(2 << 20));
+        assert!(read().unwrap_err().to_string().contains("more than"));
+        // Each level would read a hundred times as many.
+        main(&"include 'postgresql.conf'\n".repeat(100));
+        assert!(read().unwrap_err().to_string().contains("postgresql.conf"));
+    }
+}

@@ -1,0 +1,60 @@
+//! The directory for what has to outlast a reboot, unlike the run directory:
+//! `/var/lib/pbkfs` for root; for others `$XDG_STATE_HOME/pbkfs`, or
+//! `~/.local/state/pbkfs`, or `/var/tmp/pbkfs-UID` for who has no home.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use nix::unistd::geteuid;
+
+use crate::untrusted::Dir;
+
+/// Where it is, whether or not it exists.
+#[must_use]
+pub fn lasting_root() -> PathBuf {
+    let uid = geteuid();
+    if uid.is_root() {
+        return "/var/lib/pbkfs".into();
+    }
+    let absolute = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    absolute("XDG_STATE_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+        .map_or_else(
+            || format!("/var/tmp/pbkfs-{uid}").into(),
+            |dir| dir.join("pbkfs"),
+        )
+}
+
+/// A directory of that name in it; `None` if there is none.
+///
+/// # Errors
+/// It is not this user's alone; the system's own.
+pub fn open(name: &str) -> io::Result<Option<Dir>> {
+    match Dir::open_own(&lasting_root()).and_then(|root| root.dir(name)) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same, made if there is none.
+///
+/// # Errors
+/// It is not this user's alone; the system's own.
+pub fn make(name: &str) -> io::Result<Dir> {
+    let path = lasting_root();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&path)?;
+    let root = Dir::open_own(&path)?;
+    match root.make_dir(name, 0o755) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => root.dir(name),
+        made => made,
+    }
+}
