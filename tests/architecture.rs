@@ -329,3 +329,133 @@ fn every_dependency_is_accounted_for() {
         );
     }
 }
+
+/// What opens, makes, renames or removes a file by a path.
+const BY_PATH: &[&str] = &[
+    "File::open",
+    "File::create",
+    "File::options",
+    "OpenOptions",
+    "DirBuilder",
+    "fs::read(",
+    "fs::read_to_string(",
+    "fs::read_dir(",
+    "fs::write(",
+    "fs::copy(",
+    "fs::rename(",
+    "fs::remove_",
+    "fs::create_dir",
+    "fs::set_permissions(",
+    "fs::hard_link(",
+    "fs::symlink",
+    "chown(",
+    "openat(",
+    "symlinkat(",
+    "truncate(",
+];
+
+/// The only places that do so, whose paths no other user can write to, and why.
+/// All others go by `untrusted`.
+const OPENERS: &[(&str, &str)] = &[
+    ("untrusted/", "it is the one way for all others"),
+    (
+        "server/namespace/",
+        "the server's root, in a mount namespace of its own",
+    ),
+    ("server/limits.rs", "control groups, below /sys/fs/cgroup"),
+    ("session/fence.rs", "the directory of a control group"),
+    ("session/state.rs", "/proc"),
+    ("session/mounts.rs", "/proc"),
+    ("session/occupants.rs", "/proc"),
+    (
+        "session/lasting.rs",
+        "makes a directory, and checks then whose it is",
+    ),
+    (
+        "session/socket.rs",
+        "a socket in the session's directory, which is closed to others",
+    ),
+    (
+        "verify/history.rs",
+        "makes the directories that the profile names",
+    ),
+    (
+        "profile/layers.rs",
+        "the profile, which the user names and which may be a pipe",
+    ),
+    ("fuse/mod.rs", "/sys"),
+    ("cli/generate.rs", "makes the directory that the user names"),
+    ("cli/stay.rs", "/dev/null"),
+];
+
+/// Where the core knows of files at all: the store's own, and the few beside it
+/// that write (locks into the catalog, segments where PostgreSQL wants them).
+const CATALOG_OPENERS: &[&str] = &[
+    "catalog/store/",
+    "catalog/lock",
+    "catalog/wal/fetch",
+    "catalog/wal/prefetch",
+];
+
+#[test]
+fn what_others_can_write_is_opened_by_one_module() {
+    let sources = sources();
+    let by_path = |source: &Source| {
+        let found = BY_PATH.iter().find(|way| source.code.contains(**way));
+        found.copied()
+    };
+    for source in &sources {
+        let is_known = OPENERS
+            .iter()
+            .any(|(place, _)| source.name().starts_with(place));
+        if let Some(way) = by_path(source).filter(|_| !is_known) {
+            panic!(
+                "src/{} has {way}: open what others can write by crate::untrusted",
+                source.name()
+            );
+        }
+    }
+    for (place, why) in OPENERS {
+        let mut there = sources.iter().filter(|s| s.name().starts_with(place));
+        assert!(
+            there.any(|source| by_path(source).is_some()),
+            "src/{place} opens nothing by a path any more ({why})"
+        );
+    }
+}
+
+#[test]
+fn a_catalog_is_read_by_its_store() {
+    for source in sources() {
+        let name = source.name();
+        let is_core = ["catalog", "chain", "image"].contains(&source.module());
+        let opens = [
+            "untrusted::Dir",
+            "untrusted::read",
+            "Dir::open",
+            "Dir::of_file",
+        ];
+        let way = opens.iter().find(|way| source.code.contains(**way));
+        let is_opener = CATALOG_OPENERS.iter().any(|place| name.starts_with(place));
+        assert!(
+            !is_core || is_opener || way.is_none(),
+            "src/{name} has {way:?}: a catalog is read by catalog/store"
+        );
+        // Who is above the catalog opens other things, and none of its paths.
+        let of_catalog = [
+            "catalog",
+            "wal_dir()",
+            "backup.dir",
+            "instance.dir",
+            "layer.dir",
+        ];
+        let line = source.code.lines().find(|line| {
+            opens.iter().any(|way| line.contains(way))
+                && of_catalog.iter().any(|word| line.contains(word))
+        });
+        assert!(
+            is_core || line.is_none(),
+            "src/{name} opens a path of a catalog: {line:?}"
+        );
+    }
+}

@@ -206,6 +206,13 @@ fn prometheus_can_read_it() {
     clone.down();
 }
 
+fn threads_are_stopped(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let mut stats = threads.map(|thread| fs::read_to_string(thread.path().join("stat")));
+    // The state follows the name, which stands in parentheses.
+    stats.all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
+}
+
 /// An owner that hangs is shown all the same, soon, and with a warning.
 #[test]
 fn status_does_not_wait_for_a_hanging_owner() {
@@ -214,6 +221,10 @@ fn status_does_not_wait_for_a_hanging_owner() {
     let clone = sandbox.profile("latest").mount_only().write();
     let ready = clone.up();
     kill(Pid::from_raw(ready.pid), Signal::SIGSTOP).unwrap();
+    // Each of its threads stops for itself, a little later.
+    eventually("every thread of the owner is stopped", LIMIT, || {
+        threads_are_stopped(ready.pid)
+    });
     let begun = Instant::now();
     let output = run(sandbox.pbkfs().args(["status", "--json"]), LIMIT);
     let took = begun.elapsed();

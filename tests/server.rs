@@ -14,14 +14,14 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pbkfs::server::files::hand_over;
+use pbkfs::server::conf::Host;
 use pbkfs::server::{
     Binaries, Conf, ConfigFiles, FenceInput, FilesInput, Limits, OsUser, Server, ServerConfig,
     ServerError, StopMode, fence, port, preload,
@@ -41,6 +41,13 @@ fn surroundings() -> (Binaries, Option<OsUser>) {
     )
 }
 
+/// Gives a directory to the user that the server runs as.
+fn hand_over(path: &Path, run_as: Option<&OsUser>) {
+    if let Some(user) = run_as {
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+    }
+}
+
 /// A new cluster in a temporary directory, and all that a server needs.
 struct Cluster {
     dir: tempfile::TempDir,
@@ -56,7 +63,7 @@ impl Cluster {
     fn with_initdb(options: &[&str]) -> Self {
         let (binaries, run_as) = surroundings();
         let dir = tempfile::tempdir().unwrap();
-        hand_over(dir.path(), run_as.as_ref()).unwrap();
+        hand_over(dir.path(), run_as.as_ref());
         let cluster = Self {
             dir,
             binaries,
@@ -120,7 +127,7 @@ fn config_for(
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let conf = Conf::read(&data_directory).unwrap();
+    let conf = Conf::read_from(&Host::default(), &data_directory).unwrap();
     let files = ConfigFiles::write(&FilesInput {
         run_dir,
         has_main_file: conf.has_main_file,
@@ -185,7 +192,7 @@ fn every_forced_setting_is_in_force_whatever_the_backup_says() {
     let cluster = Cluster::new();
     let outside = cluster.dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
-    hand_over(&outside, cluster.run_as.as_ref()).unwrap();
+    hand_over(&outside, cluster.run_as.as_ref());
     cluster.configure(&format!(
         "data_directory = '/nonexistent'\nhba_file = '/nonexistent/hba'\nport = 1\n\
          archive_mode = on\narchive_command = 'cp %p {out}/'\nrestore_command = 'touch {out}/r'\n\

@@ -15,6 +15,7 @@ use clap_complete::Shell;
 use super::exit::Code;
 use super::{Cli, Verbosity, log};
 use crate::session::SessionError;
+use crate::untrusted::Dir;
 
 const PROGRAM: &str = "pbkfs";
 
@@ -61,11 +62,13 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<Code, SessionErr
 
 fn write_pages(dir: &Path) -> Result<(), SessionError> {
     fs::create_dir_all(dir).map_err(|e| SessionError::io("make the directory", dir, e))?;
+    let opened = Dir::open(dir).map_err(|e| SessionError::io("open", dir, e))?;
     let mut pages = commands::pages(Cli::command());
     pages.push(profile::page());
     for page in pages {
-        let path = dir.join(page.file_name());
-        fs::write(&path, page.as_roff()).map_err(|e| SessionError::io("write", &path, e))?;
+        let name = page.file_name();
+        let written = opened.replace(&name, page.as_roff().as_bytes(), 0o644, None);
+        written.map_err(|e| SessionError::io("write", &dir.join(&name), e))?;
     }
     Ok(())
 }

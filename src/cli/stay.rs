@@ -1,15 +1,15 @@
 //! The process that stays with a session, in the foreground or behind: it
 //! sets up, tells when it is ready, and watches until the end.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::profile::Plan;
 use crate::session::{Job, Live, Place, Ready, SessionError, Signals, Up};
+use crate::untrusted::Dir;
 
 /// The session to stay with.
 pub struct Stay<'a> {
@@ -105,13 +105,10 @@ pub fn raise_file_limit() {
 /// From now on, output goes into the session's log, so that whoever waits for
 /// the end of this process's output need not wait for the session's.
 fn leave_the_terminal(place: &Place) -> io::Result<()> {
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(place.log())?;
-    let nothing = OpenOptions::new().read(true).open("/dev/null")?;
+    let log = place.log();
+    let (dir, name) = Dir::of_file(&log)?;
+    let log = dir.append(name, 0o600)?;
+    let nothing = File::open("/dev/null")?;
     nix::unistd::dup2_stdin(&nothing)?;
     nix::unistd::dup2_stdout(&log)?;
     nix::unistd::dup2_stderr(&log)?;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::path::{self, Path, PathBuf};
 
@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::ProfileError;
 use super::keys::{self, Default, KEYS, Kind, SETTINGS};
 use super::raw::Profile;
+use crate::untrusted::{SMALL, read_limited};
 
 /// What the names of our environment variables begin with.
 const ENV_PREFIX: &str = "PBKFS_";
@@ -129,7 +130,12 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 }
 
 fn read_file(path: &Path) -> Result<Profile, ProfileError> {
-    let text = fs::read_to_string(path).map_err(|source| ProfileError::Read {
+    // It may be a pipe of the user's own, but has an end.
+    let read = || {
+        let bytes = read_limited(File::open(path)?, SMALL)?;
+        String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    };
+    let text = read().map_err(|source| ProfileError::Read {
         path: path.to_owned(),
         source,
     })?;
@@ -342,6 +348,8 @@ fn from_sets(sets: &[String]) -> Result<Vec<Assignment>, ProfileError> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use std::fs;
 
     use super::*;
     use crate::profile::values::{BackupChoice, ByteSize, LockBackups, Passthrough, Port};

@@ -4,10 +4,9 @@
 //! so that the kernel ends it when its owner is killed.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use super::namespace::Enclosure;
 use super::port;
 use super::spawn::{become_child, clean_environment, leave_open};
 use super::user::OsUser;
+use crate::untrusted::Dir;
 
 /// How often a child is looked at while something is awaited.
 pub(super) const POLL: Duration = Duration::from_millis(20);
@@ -151,12 +151,8 @@ impl Server {
             path: config.log_file.clone(),
             source,
         };
-        let log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&config.log_file)
-            .map_err(log_error)?;
+        let log = Dir::of_file(&config.log_file).and_then(|(dir, name)| dir.append(name, 0o600));
+        let log = log.map_err(log_error)?;
         let log_start = log.metadata().map_err(log_error)?.len();
 
         let (child, pid) = match &config.enclosure {
@@ -322,7 +318,7 @@ fn arguments(config: &ServerConfig) -> Result<Vec<String>, ServerError> {
 }
 
 /// Starts the postmaster among the host's own processes.
-fn spawn(config: &ServerConfig, log: fs::File) -> Result<Child, ServerError> {
+fn spawn(config: &ServerConfig, log: File) -> Result<Child, ServerError> {
     let program = &config.binaries.postgres;
     let log_error = |source| ServerError::Write {
         path: config.log_file.clone(),
@@ -360,13 +356,15 @@ fn is_early_attempt(line: &str) -> bool {
 
 /// The end of a file, from `start` on, as text.
 fn read_end(path: &Path, start: u64) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
+    let (dir, name) = Dir::of_file(path)?;
+    let mut file = dir.file(name)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(
         start.max(length.saturating_sub(TAIL_BYTES)),
     ))?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    // It may get longer meanwhile.
+    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -381,6 +379,8 @@ fn quote(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

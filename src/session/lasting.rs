@@ -2,9 +2,9 @@
 //! `/var/lib/pbkfs` for root; for others `$XDG_STATE_HOME/pbkfs`, or
 //! `~/.local/state/pbkfs`, or `/var/tmp/pbkfs-UID` for who has no home.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, metadata};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 
 use nix::unistd::geteuid;
@@ -22,8 +22,11 @@ pub fn lasting_root() -> PathBuf {
         let path = PathBuf::from(std::env::var_os(name)?);
         path.is_absolute().then_some(path)
     };
+    // Users of services often have one that is not there.
+    let is_mine = |home: &PathBuf| metadata(home).is_ok_and(|meta| meta.uid() == uid.as_raw());
+    let home = absolute("HOME").filter(is_mine);
     absolute("XDG_STATE_HOME")
-        .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+        .or_else(|| Some(home?.join(".local/state")))
         .map_or_else(
             || format!("/var/tmp/pbkfs-{uid}").into(),
             |dir| dir.join("pbkfs"),

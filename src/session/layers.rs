@@ -99,7 +99,7 @@ fn open_diff(
 }
 
 /// Who owns the files of the image: whom PostgreSQL runs as.
-fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
+pub fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
     let (uid, gid) = (
         nix::unistd::getuid().as_raw(),
         nix::unistd::getgid().as_raw(),
@@ -147,7 +147,12 @@ fn make_throw_away(
 ) -> Result<PathBuf, SessionError> {
     let dir = throw_away_dir(plan.beside.as_deref().unwrap_or(&plan.target))?;
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
-    orphans::write_down(&dir, &progress.target())?;
+    if let Err(error) = orphans::write_down(&dir, &progress.target()) {
+        tracing::warn!(
+            "if the host ends before this session, {} is left over and not found again: {error}",
+            dir.display()
+        );
+    }
     let made = dir.clone();
     undo.push("the throw-away diff", move || orphans::remove(&made));
     let make = || {

@@ -66,7 +66,7 @@ pub use down::{Down, down};
 pub use error::SessionError;
 pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Then, WATCH};
-pub use lasting::lasting_root;
+pub use lasting::{lasting_root, make as make_lasting, open as open_lasting};
 pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;

@@ -16,6 +16,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
+use crate::untrusted::Dir;
+
 /// Longest request in bytes.
 pub const MAX_REQUEST: u64 = 256;
 
@@ -61,10 +63,9 @@ impl Service {
         name: &'static str,
         mut attend: impl FnMut(&UnixStream) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
-        match fs::remove_file(socket) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        // In the session's directory, which is this user's alone.
+        let (dir, file) = Dir::of_file(socket)?;
+        dir.remove_file(file)?;
         let listener = UnixListener::bind(socket)?;
         fs::set_permissions(socket, Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;

@@ -1,12 +1,13 @@
 //! The mount point.
 
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+
+use nix::unistd::geteuid;
 
 use super::{SessionError, mounts};
 use crate::fuse;
+use crate::untrusted::{Dir, check_way};
 
 /// What is where the mount is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Target {
 /// It is in use, holds files, or is no directory; the one above it is missing.
 pub fn check(target: &Path) -> Result<Target, SessionError> {
     if let Some(mount) = mounts::at(target)? {
-        let answers = fs::read_dir(target);
+        let answers = Dir::open(target).and_then(|dir| dir.names());
         return match answers {
             Err(e) if mount.is_ours() && e.raw_os_error() == Some(nix::libc::ENOTCONN) => {
                 Ok(Target::Dead)
@@ -36,8 +37,8 @@ pub fn check(target: &Path) -> Result<Target, SessionError> {
             }),
         };
     }
-    let mut entries = match fs::read_dir(target) {
-        Ok(entries) => entries,
+    let names = match Dir::open(target).and_then(|dir| dir.names()) {
+        Ok(names) => names,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return missing(target),
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
             return Err(SessionError::TargetNotADirectory {
@@ -46,10 +47,29 @@ pub fn check(target: &Path) -> Result<Target, SessionError> {
         }
         Err(e) => return Err(SessionError::io("look into", target, e)),
     };
-    match entries.next() {
-        None => Ok(Target::Empty),
-        Some(_) => Err(SessionError::TargetNotEmpty {
+    match names.is_empty() {
+        true => Ok(Target::Empty),
+        false => Err(SessionError::TargetNotEmpty {
             target: target.to_owned(),
+        }),
+    }
+}
+
+/// Checks that no other user can lead root's mount elsewhere; `server` is whom
+/// PostgreSQL runs as, by user and group.
+///
+/// # Errors
+/// [`SessionError::UnsafeTarget`].
+pub fn check_safe(target: &Path, server: (u32, u32)) -> Result<(), SessionError> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    match check_way(target, &[server]) {
+        // That is told by what looks for the target itself.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        checked => checked.map_err(|source| SessionError::UnsafeTarget {
+            target: target.to_owned(),
+            source,
         }),
     }
 }
@@ -101,10 +121,11 @@ pub fn prepare(target: &Path) -> Result<bool, SessionError> {
     if check(target)? == Target::Empty {
         return Ok(false);
     }
-    DirBuilder::new()
-        .mode(0o700)
-        .create(target)
-        .map_err(|e| SessionError::io("make the mount point", target, e))?;
+    let make = || {
+        let (parent, name) = Dir::of_file(target)?;
+        parent.make_dir(name, 0o700).map(drop)
+    };
+    make().map_err(|e| SessionError::io("make the mount point", target, e))?;
     Ok(true)
 }
 
@@ -114,9 +135,6 @@ pub fn prepare(target: &Path) -> Result<bool, SessionError> {
 /// # Errors
 /// I/O errors.
 pub fn remove(target: &Path) -> Result<(), SessionError> {
-    match fs::remove_dir(target) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(SessionError::io("remove the mount point", target, e)),
-    }
+    let removed = Dir::of_file(target).and_then(|(parent, name)| parent.remove_dir(name));
+    removed.map_err(|e| SessionError::io("remove the mount point", target, e))
 }

@@ -164,6 +164,7 @@ impl Up<'_> {
         Self: 'u,
     {
         target::check(&progress.target())?;
+        target::check_safe(&progress.target(), layers::owner(self.plan)?)?;
         let resolved = resolve(self.plan)?;
         let prepare = || Preparation::new(self.plan, &resolved);
         let prepared = self.plan.postgres.launch.then(prepare).transpose();

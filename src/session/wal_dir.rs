@@ -1,9 +1,9 @@
 //! Where the server's WAL directory is: in the diff, as a directory of its own,
 //! whenever the server can reach it there, and a link leads to it.
 
-use std::fs::{self, Metadata, OpenOptions, Permissions};
+use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
@@ -14,6 +14,7 @@ use super::postgres::Preparation;
 use crate::image::Image;
 use crate::overlay::{Overlay, WalPlace};
 use crate::server::OsUser;
+use crate::untrusted::Dir;
 
 /// How much WAL is copied out of a backup before the server starts. What STREAM
 /// backups bring is mostly less. More is left where it is, and the clone writes
@@ -56,13 +57,9 @@ fn let_in(server: &Preparation, root: &Path) -> io::Result<()> {
     let Some(user) = walker(server) else {
         return Ok(());
     };
-    let dir = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW)
-        .open(root)?;
-    let meta = dir.metadata()?;
-    if !enters(user, &meta) {
-        dir.set_permissions(Permissions::from_mode(meta.mode() | 0o011))?;
+    let dir = Dir::open(root)?;
+    if !enters(user, &fs::metadata(root)?) {
+        dir.set_mode(dir.stat_self()?.mode | 0o011)?;
     }
     Ok(())
 }

@@ -38,16 +38,29 @@ impl Dir {
     /// # Errors
     /// [`Refused`] if something else is there; the system's own.
     pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
-        let name = name.as_ref();
+        self.opened_or_created(name.as_ref(), mode, OFlags::RDWR)
+    }
+
+    /// The same for adding to its end.
+    ///
+    /// # Errors
+    /// As [`Dir::open_or_create`].
+    pub fn append(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
+        self.opened_or_created(name.as_ref(), mode, OFlags::WRONLY | OFlags::APPEND)
+    }
+
+    fn opened_or_created(&self, name: &OsStr, mode: u32, flags: OFlags) -> io::Result<File> {
         // Each may be made or removed by another between the two calls.
         for _ in 0..8 {
-            match self.file_to_write(name) {
+            match self.regular(plain(name)?, flags) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 opened => return opened,
             }
             match self.create(name, mode) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                created => return created,
+                Err(error) => return Err(error),
+                // As whoever finds it there opens it.
+                Ok(_) => continue,
             }
         }
         Err(io::ErrorKind::WouldBlock.into())

@@ -33,7 +33,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use nix::unistd::geteuid;
+use nix::unistd::{getegid, geteuid};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, statat};
 use rustix::io::Errno;
 
@@ -236,6 +236,21 @@ impl Dir {
             true => Ok(()),
             false => Err(Refused::NotOurs { uid: stat.uid }.into()),
         }
+    }
+
+    /// Whether other users, but for those of this process's group, can put
+    /// something into the directory.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn is_open_to_others(&self) -> io::Result<bool> {
+        let stat = self.stat_self()?;
+        let is_ours = stat.uid == geteuid().as_raw() || stat.uid == 0;
+        let others = match stat.gid == getegid().as_raw() {
+            true => 0o002,
+            false => 0o022,
+        };
+        Ok(!is_ours || stat.mode & others != 0)
     }
 
     fn regular(&self, path: &Path, flags: OFlags) -> io::Result<File> {

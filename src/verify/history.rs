@@ -6,16 +6,19 @@
 //! SYSTEM is the cluster's system identifier. Lines are only ever added.
 
 use std::fs::DirBuilder;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::report::Entry;
 use crate::catalog::Backup;
 use crate::catalog::Instance;
 use crate::profile::Plan;
-use crate::session::lasting_root;
-use crate::untrusted::{self, Dir};
+use crate::session::{lasting_root, make_lasting, open_lasting};
+use crate::untrusted::Dir;
+
+/// The directory of all histories.
+const HISTORIES: &str = "verify";
 
 /// The most that is read of a history, in bytes: a line for each backup that
 /// was verified, so this is many years.
@@ -24,7 +27,10 @@ const LIMIT: u64 = 64 << 20;
 /// The history of an instance.
 #[derive(Debug)]
 pub struct History {
-    file: PathBuf,
+    /// Where the profile wants it; else it is where ours are.
+    state_dir: Option<PathBuf>,
+    /// Its file, in the directory of histories.
+    name: String,
     /// All that was verified, the oldest first.
     pub entries: Vec<Entry>,
 }
@@ -34,30 +40,50 @@ impl History {
     /// disk cut off, is left out.
     ///
     /// # Errors
-    /// The file is there and cannot be read; there is no place for it.
+    /// The file is there and cannot be read; its directory is another user's.
     pub fn read(plan: &Plan, instance: &Instance) -> io::Result<Self> {
-        let dir = plan.verify.state_dir.clone().unwrap_or_else(lasting_root);
         let system = instance.config.system_identifier.unwrap_or_default();
-        let name = format!("{}-{system}.jsonl", instance.name);
-        let file = dir.join("verify").join(name);
-        let text = match untrusted::read(&file, LIMIT) {
+        let mut history = Self {
+            state_dir: plan.verify.state_dir.clone(),
+            name: format!("{}-{system}.jsonl", instance.name),
+            entries: Vec::new(),
+        };
+        let text = match history
+            .open()
+            .and_then(|dir| dir.read(&history.name, LIMIT))
+        {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let entries = text
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok());
-        Ok(Self {
-            entries: entries.collect(),
-            file,
-        })
+        let lines = text.split(|byte| *byte == b'\n');
+        let entries = lines.filter_map(|line| serde_json::from_slice(line).ok());
+        history.entries = entries.collect();
+        Ok(history)
     }
 
     /// Where it is kept.
     #[must_use]
-    pub fn file(&self) -> &Path {
-        &self.file
+    pub fn file(&self) -> PathBuf {
+        let dir = self.state_dir.clone().unwrap_or_else(lasting_root);
+        dir.join(HISTORIES).join(&self.name)
+    }
+
+    /// The directory of histories.
+    fn open(&self) -> io::Result<Dir> {
+        match &self.state_dir {
+            Some(dir) => Dir::open(&dir.join(HISTORIES)),
+            None => open_lasting(HISTORIES)?.ok_or_else(|| io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn make(&self) -> io::Result<Dir> {
+        let Some(dir) = &self.state_dir else {
+            return make_lasting(HISTORIES);
+        };
+        let dir = dir.join(HISTORIES);
+        DirBuilder::new().recursive(true).mode(0o755).create(&dir)?;
+        Dir::open(&dir)
     }
 
     /// Adds a line, durably.
@@ -65,13 +91,8 @@ impl History {
     /// # Errors
     /// It cannot be written.
     pub fn add(&mut self, entry: Entry) -> io::Result<()> {
-        if let Some(dir) = self.file.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-        }
-        let (dir, name) = Dir::of_file(&self.file)?;
-        let mut file = dir.open_or_create(name, 0o644)?;
+        let mut file = self.make()?.append(&self.name, 0o644)?;
         file.lock()?;
-        file.seek(SeekFrom::End(0))?;
         // After a line that was cut off, a new one begins.
         file.write_all(format!("\n{}\n", serde_json::to_string(&entry)?).as_bytes())?;
         file.sync_all()?;

@@ -84,7 +84,8 @@ impl Verify<'_> {
             if let Some(history) = &mut history
                 && let Err(error) = history.add(Entry::of(&self.name(), &report))
             {
-                let file = history.file().display();
+                let file = history.file();
+                let file = file.display();
                 tracing::error!("the history {file} cannot be written: {error}");
             }
             reports.push(report);

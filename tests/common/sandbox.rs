@@ -37,7 +37,7 @@ impl Sandbox {
             .unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         user.own(dir.path());
-        for (name, mode) in [("tmp", 0o1777), ("run", 0o700)] {
+        for (name, mode) in [("tmp", 0o1777), ("run", 0o700), ("state", 0o700)] {
             let path = dir.path().join(name);
             fs::create_dir(&path).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -83,6 +83,7 @@ impl Sandbox {
         command
             .env("TMPDIR", self.path("tmp"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("XDG_STATE_HOME", self.path("state"))
             .current_dir(self.dir());
         command
     }

@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::journal::Journal;
 use super::redact::{is_secret_name, redact};
+use crate::untrusted::Dir;
 
 /// A place that takes lines.
 pub enum Sink {
@@ -27,7 +28,8 @@ impl Sink {
     /// becomes a link to the newest.
     ///
     /// # Errors
-    /// The file cannot be made, or `FILE` is there and is no link.
+    /// The file cannot be made, `FILE` is there and is no link, or other users
+    /// can write to its directory.
     pub fn file(file: &Path, keep: usize) -> Result<Self, String> {
         let (Some(dir), Some(name)) = (file.parent(), file.file_name().and_then(|n| n.to_str()))
         else {
@@ -37,6 +39,16 @@ impl Sink {
         // to count among its old files, nor to replace by a link.
         if file.symlink_metadata().is_ok_and(|meta| !meta.is_symlink()) {
             return Err("there is something of that name already; choose another".to_owned());
+        }
+        // The appender opens its files by their paths.
+        match Dir::open(dir).and_then(|dir| dir.is_open_to_others()) {
+            Ok(false) => {}
+            Ok(true) => {
+                return Err(
+                    "other users can write to its directory; choose one of your own".into(),
+                );
+            }
+            Err(error) => return Err(error.to_string()),
         }
         RollingFileAppender::builder()
             .rotation(Rotation::DAILY)
@@ -182,5 +194,13 @@ mod tests {
         assert!(Sink::file(&file, 1).is_err());
         assert!(Sink::file(dir.path(), 1).is_err());
         assert_eq!(fs::read(&file).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_directory_of_others_is_no_place_for_a_log() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Sink::file(&dir.path().join("main.log"), 1).is_err());
     }
 }

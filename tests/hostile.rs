@@ -1,0 +1,374 @@
+//! What a clone's superuser can leave in its data directory, what another user
+//! of the host can put in pbkfs's way, and what a host leaves that ended: none of
+//! it hurts who runs pbkfs, as root or as an ordinary user.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::process::{self, is_alive};
+use common::recovery::{BACKUP, fails, points, sets, strs, up_to};
+use common::session::LIMIT;
+use common::{
+    Clone, OsUser, PgTools, Ready, Running, Sandbox, assert_nothing_stays, eventually, refused, run,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+
+/// How long pbkfs may take to see that something is not to be used.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
+/// Each, on a catalog of the user that PostgreSQL runs as.
+fn users() -> [Sandbox; 2] {
+    [OsUser::root(), OsUser::postgres()]
+        .map(|user| Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", user))
+}
+
+/// A file of whoever runs pbkfs, who could write to it.
+fn precious(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let path = sandbox.path(name);
+    fs::write(&path, "precious").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    sandbox.user.own(&path);
+    path
+}
+
+#[track_caller]
+fn assert_untouched(sandbox: &Sandbox, path: &Path) {
+    assert_eq!(fs::read_to_string(path).unwrap(), "precious");
+    let meta = fs::symlink_metadata(path).unwrap();
+    assert_eq!(
+        (meta.uid(), meta.gid()),
+        (sandbox.user.uid, sandbox.user.gid)
+    );
+    assert_eq!(meta.mode() & 0o7777, 0o640);
+}
+
+/// Leaves something in a clone's data directory, as its superuser could.
+fn plant(clone: &Clone<'_>, what: impl FnOnce(&Path)) {
+    let launch = ["--set", "postgres.launch=false"];
+    clone.up_with(&launch);
+    what(&clone.target);
+    clone.down();
+}
+
+/// Replaces a file by a link to somewhere else.
+fn link(from: &Path, to: impl AsRef<Path>) {
+    let _ = fs::remove_file(from);
+    symlink(to, from).unwrap();
+}
+
+fn fifo(path: &Path) {
+    let _ = fs::remove_file(path);
+    mkfifo(path, Mode::S_IRWXU | Mode::S_IROTH).unwrap();
+}
+
+/// `pbkfs up`, which has to end by itself, whatever it found.
+#[track_caller]
+fn up_ends(clone: &Clone<'_>, arguments: &[&str]) -> process::Output {
+    let arguments = [&["--detach"], arguments].concat();
+    let output = run(&mut clone.command("up", &arguments), AT_ONCE);
+    assert!(!output.stderr.contains("panicked"), "{output}");
+    output
+}
+
+/// Runs a command of the shell inside the clone.
+#[track_caller]
+fn inside(pg: &PgTools, ready: &Ready, command: &str) {
+    let sql = format!("copy (select 1) to program $$cat >/dev/null; {command}$$");
+    pg.psql(ready.conninfo(), "postgres", &sql);
+}
+
+/// The directory of the session's socket, on the host.
+fn socket_dir(ready: &Ready) -> PathBuf {
+    let host = ready.conninfo().split(' ').next().unwrap();
+    PathBuf::from(host.strip_prefix("host=").unwrap())
+}
+
+#[test]
+fn what_recovery_writes_goes_to_no_file_of_the_host() {
+    common::require_everything();
+    for sandbox in users() {
+        let [_, point, _] = points(&sandbox);
+        let clone = sandbox.profile(BACKUP).write();
+        let names = [
+            ".pbkfs-recovery.json",
+            ".pbkfs-recovery.json.tmp",
+            "recovery.signal",
+        ];
+        let victims = names.map(|name| (name, precious(&sandbox, &format!("victim{name}"))));
+        plant(&clone, |data| {
+            for (name, victim) in &victims[1..] {
+                link(&data.join(name), victim);
+            }
+        });
+        up_to(&clone, &[("name", &point.name)]);
+        clone.down();
+        for (_, victim) in &victims {
+            assert_untouched(&sandbox, victim);
+        }
+        assert_nothing_stays(&sandbox);
+    }
+}
+
+#[test]
+fn what_a_clone_says_of_its_own_recovery_counts_for_nothing() {
+    common::require_everything();
+    let sandbox = common::recovery::sandbox();
+    let [first, second, _] = points(&sandbox);
+    let clone = sandbox.profile(BACKUP).write();
+    up_to(&clone, &[("name", &first.name)]);
+    clone.down();
+    let forged = format!(
+        r#"{{"version":1,"target":"the restore point {}","promoted":true,"lsn":null,"time":null}}"#,
+        second.name
+    );
+    plant(&clone, |data| {
+        fs::write(data.join(".pbkfs-recovery.json"), forged).unwrap();
+        fs::write(data.join("backup_label"), "").unwrap();
+    });
+    let output = fails(&clone, &[("name", &second.name)]);
+    refused(&output, 5, &first.name);
+}
+
+/// What a clone can do to a file that pbkfs reads there.
+type Trap = (&'static str, fn(&Path));
+
+#[test]
+fn no_file_of_the_clone_keeps_pbkfs_waiting() {
+    common::require_everything();
+    let traps: [Trap; 8] = [
+        ("include of a device", |data| {
+            fs::write(data.join("postgresql.auto.conf"), "include '/dev/zero'\n").unwrap();
+        }),
+        ("include of a pipe", |data| {
+            fifo(&data.join("pipe"));
+            fs::write(data.join("postgresql.auto.conf"), "include 'pipe'\n").unwrap();
+        }),
+        ("a pipe as postgresql.auto.conf", |data| {
+            fifo(&data.join("postgresql.auto.conf"));
+        }),
+        ("a link as postgresql.conf", |data| {
+            link(&data.join("postgresql.conf"), "/dev/zero");
+        }),
+        ("a configuration without end", |data| {
+            let file = fs::File::create(data.join("postgresql.auto.conf")).unwrap();
+            file.set_len(64 << 30).unwrap();
+        }),
+        ("a configuration that includes itself", |data| {
+            let text = "include 'postgresql.auto.conf'\n".repeat(100);
+            fs::write(data.join("postgresql.auto.conf"), text).unwrap();
+        }),
+        ("a link as pg_control", |data| {
+            link(&data.join("global/pg_control"), "/dev/zero");
+        }),
+        ("a pipe as pg_control", |data| {
+            fifo(&data.join("global/pg_control"));
+        }),
+    ];
+    for sandbox in users() {
+        let [_, point, _] = points(&sandbox);
+        for (name, trap) in traps {
+            println!("{name}");
+            let diff = sandbox.path("trap.diff");
+            let clone = sandbox.profile(BACKUP).diff_at(&diff).write();
+            plant(&clone, trap);
+            let output = up_ends(&clone, &strs(&sets(&[("name", &point.name)])));
+            let code = output.code();
+            assert!(matches!(code, Some(3 | 4 | 7)), "{name}: {output}");
+            assert!(output.stderr.contains("pbkfs: "), "{name}: {output}");
+            assert_nothing_stays(&sandbox);
+            fs::remove_dir_all(&diff).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_clone_does_not_choose_what_it_gets_to_see() {
+    let pg = common::require_everything();
+    for sandbox in users() {
+        let secret = sandbox.path("secret.conf");
+        fs::write(&secret, "work_mem = '7MB' # the secret\n").unwrap();
+        OsUser::postgres().own(&secret);
+        let clone = sandbox.profile(&sandbox.fixture.newest()).write();
+        plant(&clone, |data| {
+            let include = format!("include_if_exists '{}'\n", secret.display());
+            fs::write(data.join("postgresql.auto.conf"), include).unwrap();
+        });
+        let ready = clone.up();
+        let look = format!("copy (select 1) to program 'cat {}'", secret.display());
+        let output = pg.try_psql(ready.conninfo(), "postgres", &look);
+        assert!(!output.status.success(), "{output}");
+        clone.down();
+    }
+}
+
+#[test]
+fn what_a_clone_leaves_beside_its_data_goes_and_is_out_of_reach() {
+    let pg = common::require_everything();
+    for sandbox in users() {
+        let precious = precious(&sandbox, "precious");
+        let clone = sandbox.profile(&sandbox.fixture.newest()).write();
+        let ready = clone.up();
+        let sockets = socket_dir(&ready);
+        let wal = clone.target.join("pg_wal");
+        let wal = fs::read_link(&wal).unwrap_or(wal);
+        // However its own directories are opened up.
+        for dir in [&sockets, &wal] {
+            let dir = dir.display();
+            inside(
+                &pg,
+                &ready,
+                &format!("cp /bin/true {dir}/program; chmod 755 {dir}/program; chmod 755 {dir}"),
+            );
+        }
+        let nobody = OsUser::named("nobody");
+        for dir in [&sockets, &wal] {
+            let mut test = nobody.command(dir.join("program"));
+            let error = test.output().map(|output| output.status).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(nix::libc::EACCES), "{dir:?}");
+        }
+        inside(
+            &pg,
+            &ready,
+            &format!(
+                "cd {} && ln -s {} link && mkfifo pipe && mkdir -p a/b/c && \
+                 touch a/b/c/file && chmod 0 a/b",
+                sockets.display(),
+                precious.display()
+            ),
+        );
+        clone.down();
+        assert_untouched(&sandbox, &precious);
+        assert_nothing_stays(&sandbox);
+        assert!(!sockets.exists());
+    }
+}
+
+#[test]
+fn a_run_directory_of_another_user_is_not_used() {
+    common::require_everything();
+    let user = OsUser::named("games");
+    let run_root = PathBuf::from(format!("/tmp/pbkfs-{}", user.uid));
+    assert!(!run_root.exists(), "{run_root:?} is there already");
+    let place = run_root.join("main-0000000000000000");
+    fs::create_dir_all(&place).unwrap();
+    fs::set_permissions(&run_root, Permissions::from_mode(0o777)).unwrap();
+    OsUser::named("nobody").own(&run_root);
+    fifo(&place.join("session.json"));
+    symlink("/dev/zero", run_root.join("other")).unwrap();
+
+    let sandbox = Sandbox::new("pg15-debian", OsUser::root());
+    let binary = sandbox.pbkfs().get_program().to_owned();
+    let mut status = user.command(Path::new(&binary));
+    let output = run(status.arg("status"), AT_ONCE);
+    fs::remove_dir_all(&run_root).unwrap();
+    refused(&output, 3, "XDG_RUNTIME_DIR");
+}
+
+#[test]
+fn a_mount_point_that_others_can_move_is_not_for_root() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let open = sandbox.path("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+    let profile = sandbox.profile("latest").mount_only();
+    let clone = profile.target_at(open.join("clone")).write();
+    refused(&up_ends(&clone, &[]), 3, "open");
+    fs::set_permissions(&open, Permissions::from_mode(0o1777)).unwrap();
+    assert_eq!(up_ends(&clone, &[]).code(), Some(0));
+}
+
+/// What a power failure leaves of a clone: its disk, and nothing of /run.
+fn lose_power(clone: &Clone<'_>, ready: &Ready) {
+    kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
+    eventually("all its processes are gone", LIMIT, || {
+        !is_alive(ready.pid) && ready.server_pid.is_none_or(|pid| !is_alive(pid))
+    });
+    common::sandbox::unmount_all(&clone.target);
+    fs::remove_dir_all(socket_dir(ready).parent().unwrap()).unwrap();
+}
+
+fn throw_away_diffs(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let entries = fs::read_dir(sandbox.dir()).unwrap().flatten();
+    let is_diff = |path: &PathBuf| path.to_str().unwrap().contains(".clone.pbkfs-");
+    entries.map(|entry| entry.path()).filter(is_diff).collect()
+}
+
+#[test]
+fn a_throw_away_diff_that_a_reboot_left_is_found_again() {
+    common::require_everything();
+    for sandbox in users() {
+        let newest = sandbox.fixture.newest();
+        let clone = sandbox.profile(&newest).throw_away().write();
+        lose_power(&clone, &clone.up());
+        let [left] = &throw_away_diffs(&sandbox)[..] else {
+            panic!("no diff is left")
+        };
+
+        let status = clone.pbkfs("status", &[]).expect_ok();
+        assert!(status.starts_with("orphaned "), "{status}");
+        assert!(status.contains(left.to_str().unwrap()), "{status}");
+        assert!(status.contains("pbkfs cleanup --orphans"), "{status}");
+        let sessions = clone.status();
+        assert_eq!(sessions[0]["state"], "orphaned");
+
+        // The next session there removes it, and leaves none itself.
+        clone.up();
+        assert!(!left.exists());
+        clone.down();
+        assert_eq!(throw_away_diffs(&sandbox), Vec::<PathBuf>::new());
+        assert_eq!(clone.status(), Vec::<serde_json::Value>::new());
+
+        // While it runs it is nobody's orphan.
+        let ready = clone.up();
+        let cleanup = |arguments: &[&str]| {
+            let mut command = sandbox.pbkfs();
+            run(
+                command.arg("cleanup").arg("--orphans").args(arguments),
+                LIMIT,
+            )
+            .expect_ok()
+        };
+        cleanup(&[]);
+        assert_eq!(throw_away_diffs(&sandbox).len(), 1);
+        lose_power(&clone, &ready);
+        let [left] = &throw_away_diffs(&sandbox)[..] else {
+            panic!("no diff is left")
+        };
+        assert!(cleanup(&["--dry-run"]).contains(left.to_str().unwrap()));
+        assert!(left.exists());
+        assert!(cleanup(&[]).contains(left.to_str().unwrap()));
+        assert!(!left.exists());
+    }
+}
+
+#[test]
+fn a_killed_extraction_leaves_no_file() {
+    common::require_everything();
+    let sandbox = Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", OsUser::root());
+    let clone = sandbox.profile(&sandbox.fixture.newest()).write();
+    let results = sandbox.path("results");
+    fs::create_dir(&results).unwrap();
+    let output = results.join("shop.sql");
+    let precious = precious(&sandbox, "precious");
+    symlink(&precious, results.join(".shop.sql.pbkfs-part")).unwrap();
+    let arguments = ["-d", "shop", "-o", output.to_str().unwrap()];
+    let mut command = clone.command("extract", &arguments);
+    let extraction = Running::spawn(&mut command);
+    eventually("the clone is being started", LIMIT, || clone.is_mounted());
+    extraction.signal(Signal::SIGKILL);
+    extraction.wait(LIMIT);
+    assert_eq!(fs::read_dir(&results).unwrap().count(), 1);
+    clone.pbkfs("extract", &arguments).expect_ok();
+    assert!(fs::metadata(&output).unwrap().len() > 0);
+    assert_eq!(fs::read_dir(&results).unwrap().count(), 2);
+    assert_untouched(&sandbox, &precious);
+}
