@@ -21,12 +21,13 @@ use common::postgres::LIMIT;
 use common::process::is_alive;
 use common::production::{HOME, Production, shell};
 use common::sandbox::Profile;
-use common::syscalls::forbid_namespaces;
+use common::syscalls::{forbid_filters, forbid_namespaces};
 use common::{
     Clone, Listing, OsUser, PgTools, Running, Sandbox, assert_nothing_stays, eventually, refused,
     run,
 };
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use pbkfs::server::namespace::read_only_view;
 
@@ -443,8 +444,13 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
     }
 }
 
-/// `pbkfs` where nobody may make namespaces, run by the sandbox's user.
-fn forbidden(clone: &Clone<'_>, subcommand: &str, arguments: &[&str]) -> Command {
+/// `pbkfs` where something is forbidden to everybody, run by the sandbox's user.
+fn forbidden(
+    forbid: fn(&mut Command),
+    clone: &Clone<'_>,
+    subcommand: &str,
+    arguments: &[&str],
+) -> Command {
     let plain = clone.command(subcommand, arguments);
     let user = &clone.sandbox.user;
     let mut command = OsUser::root().command("setpriv");
@@ -464,18 +470,28 @@ fn forbidden(clone: &Clone<'_>, subcommand: &str, arguments: &[&str]) -> Command
             command.env(name, value);
         }
     }
-    forbid_namespaces(&mut command);
+    forbid(&mut command);
     command
 }
 
 #[test]
 fn a_host_without_namespaces_gives_settings_only_and_says_so() {
     let pg = common::require_everything();
-    for (user, step) in [
-        (OsUser::root(), "unshare: "),
-        (OsUser::postgres(), "unshare, as an ordinary user: "),
-    ] {
+    type Case = (OsUser, fn(&mut Command), &'static str, &'static str);
+    let denied = "Operation not permitted";
+    let unknown = "Function not implemented";
+    let (to_user, filter) = ("unshare, as an ordinary user: ", "filter system calls: ");
+    let cases: [Case; 4] = [
+        (OsUser::root(), forbid_namespaces, "unshare: ", denied),
+        (OsUser::postgres(), forbid_namespaces, to_user, denied),
+        (OsUser::root(), forbid_filters, filter, unknown),
+        (OsUser::postgres(), forbid_filters, filter, unknown),
+    ];
+    for (user, forbid, step, cause) in cases {
         let sandbox = Sandbox::new("pg15-debian", user);
+        let forbidden = |clone: &Clone<'_>, subcommand: &str, arguments: &[&str]| {
+            forbidden(forbid, clone, subcommand, arguments)
+        };
         let clone = sandbox.profile("latest").write();
         let plan = run(&mut forbidden(&clone, "plan", &[]), LIMIT).expect_ok();
         assert!(
@@ -484,7 +500,7 @@ fn a_host_without_namespaces_gives_settings_only_and_says_so() {
         );
         let up = run(&mut forbidden(&clone, "up", &["--detach", "--json"]), LIMIT);
         assert!(up.status.success(), "{up}");
-        for said in ["WARN", SETTINGS_ONLY, step, "Operation not permitted"] {
+        for said in ["WARN", SETTINGS_ONLY, step, cause] {
             assert!(up.stderr.contains(said), "{said}: {up}");
         }
         let ready: serde_json::Value = serde_json::from_str(&up.stdout).unwrap();
@@ -539,6 +555,7 @@ fn plan_tells_each_hazard_and_what_stops_it() {
             "COPY TO PROGRAM",
             "a root directory and processes of its own",
         ),
+        ("set-user-ID programs", "a filter of its system calls"),
     ] {
         let found = hazards
             .iter()
@@ -643,7 +660,7 @@ fn the_server_takes_no_more_of_the_host_than_it_may() {
         let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let warned = up
             .stderr
-            .contains("fence.memory and fence.cpus do not limit the server");
+            .contains("the server is not limited by fence.memory");
         assert_ne!(own.contains("/pbkfs-clone-"), warned, "{own}\n{up}");
         clone.down();
         if warned {
@@ -711,6 +728,247 @@ fn what_is_exposed_can_be_read_but_not_written() {
     let list = program(format!("ls -A {} | grep -q .", hidden.display()));
     assert!(!list.status.success(), "{list}");
     clone.down();
+}
+
+/// Has the clone's server run a command of the shell.
+fn program(pg: &PgTools, ready: &common::Ready, command: &str) -> common::Output {
+    let sql = format!("copy (select 1) to program 'cat >/dev/null; {command}'");
+    pg.try_psql(ready.conninfo(), "postgres", &sql)
+}
+
+/// Where the clone's socket is, on this host.
+fn socket_dir(ready: &common::Ready) -> PathBuf {
+    let mut words = ready.conninfo().split(' ');
+    let host = words.find_map(|word| word.strip_prefix("host=")).unwrap();
+    PathBuf::from(host.trim_matches('\''))
+}
+
+/// What processes the clone has, all that it started among them.
+fn processes(ready: &common::Ready) -> Vec<i32> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(&ready.server_pid.unwrap().to_string());
+    assert!(own.is_some());
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    pids.filter(|pid| namespace(pid) == own)
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// The directories of the server's own are in this host's memory.
+#[test]
+fn what_the_server_keeps_in_memory_has_an_end() {
+    let pg = common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let sandbox = Sandbox::new("pg15-debian", user);
+        let clone = sandbox
+            .profile("latest")
+            .fence("tmp_size", "\"8MB\"")
+            .fence("shm_size", "\"16MB\"")
+            .write();
+        let ready = clone.up();
+        for (dir, megabytes) in [("/tmp", 8), ("/var/tmp", 8), ("/dev/shm", 16)] {
+            let root = format!("/proc/{}/root{dir}", ready.server_pid.unwrap());
+            let disk = statvfs(Path::new(&root)).unwrap();
+            assert_eq!(
+                disk.blocks() * disk.fragment_size(),
+                megabytes << 20,
+                "{dir}"
+            );
+            assert!(disk.files() <= 1 << 16, "{dir}: {} files", disk.files());
+            let fill = |megabytes| {
+                let head = format!("head -c {megabytes}M /dev/zero > {dir}/fill");
+                program(
+                    &pg,
+                    &ready,
+                    &format!("{head}; code=$?; rm {dir}/fill; exit $code"),
+                )
+            };
+            let filled = fill(megabytes + 1);
+            assert!(!filled.status.success(), "{dir}: {filled}");
+            // PostgreSQL has some of it, too.
+            fill(megabytes / 2).expect_ok();
+        }
+        clone.down();
+        // What nobody sets.
+        let clone = sandbox.profile_named("usual", "latest").write();
+        let ready = clone.up();
+        for (dir, megabytes) in [("/tmp", 256), ("/var/tmp", 256), ("/dev/shm", 1024)] {
+            let root = format!("/proc/{}/root{dir}", ready.server_pid.unwrap());
+            let disk = statvfs(Path::new(&root)).unwrap();
+            assert_eq!(
+                disk.blocks() * disk.fragment_size(),
+                megabytes << 20,
+                "{dir}"
+            );
+        }
+        clone.down();
+    }
+}
+
+/// Each mount that the server has, by what `mountinfo` says of it.
+#[test]
+fn no_mount_takes_devices_or_gives_rights() {
+    common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let sandbox = Sandbox::new("pg15-debian", user);
+        let clone = sandbox.profile("latest").write();
+        let ready = clone.up();
+        let server = ready.server_pid.unwrap();
+        let mounts = fs::read_to_string(format!("/proc/{server}/mountinfo")).unwrap();
+        let mut written = Vec::new();
+        for line in mounts.lines() {
+            let mut fields = line.split(' ').skip(4);
+            let (path, options) = (fields.next().unwrap(), fields.next().unwrap());
+            let has = |option| options.split(',').any(|has| has == option);
+            // Devices that no program can do without, each by itself.
+            let device = path.strip_prefix("/dev/");
+            if device.is_some_and(|name| name != "shm") {
+                let known = ["full", "null", "random", "tty", "urandom", "zero"];
+                assert!(known.contains(&device.unwrap()), "{line}");
+                continue;
+            }
+            assert!(has("nosuid") && has("nodev"), "{line}");
+            if has("rw") {
+                // PostgreSQL may load a library out of its data directory.
+                assert!(has("noexec") || clone.target == Path::new(path), "{line}");
+                written.push(PathBuf::from(path));
+            }
+        }
+        let wal = clone.diff.as_ref().unwrap().join(".pbkfs-wal");
+        let own = ["/", "/proc", "/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from);
+        let places = [clone.target.clone(), wal, socket_dir(&ready)];
+        for path in own.iter().chain(&places) {
+            assert!(written.contains(path), "{}:\n{mounts}", path.display());
+        }
+        clone.down();
+    }
+}
+
+/// Any user of this host who gets at it would run such a program as the server's
+/// user: what forbids that in the server's mounts does not forbid it here.
+#[test]
+fn the_server_leaves_no_program_with_its_rights() {
+    let pg = common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let sandbox = Sandbox::new("pg15-debian", user);
+        let shared = sandbox.path("shared");
+        fs::create_dir(&shared).unwrap();
+        OsUser::postgres().own(&shared);
+        let clone = sandbox.profile("latest").write();
+        let own = clone.up();
+        let attack = |ready: &common::Ready, inside: &Path, outside: &Path| {
+            let evil = inside.join("evil");
+            let evil = evil.display();
+            for command in [
+                format!("cp /bin/true {evil} && chmod 4755 {evil}"),
+                format!("cp /bin/true {evil} && chmod 2755 {evil}"),
+                format!("install -m 6755 /bin/true {evil}"),
+            ] {
+                let output = program(&pg, ready, &command);
+                assert!(!output.status.success(), "{command}: {output}");
+            }
+            // It can leave a program, but no rights.
+            program(
+                &pg,
+                ready,
+                &format!("cp /bin/true {evil} && chmod 755 {evil}"),
+            )
+            .expect_ok();
+            let mut look = sandbox.user.command("stat");
+            let look = look.args(["--format", "%a"]).arg(outside.join("evil"));
+            assert_eq!(
+                run(look, LIMIT).expect_ok().trim(),
+                "755",
+                "{}",
+                outside.display()
+            );
+            program(&pg, ready, &format!("rm {evil}")).expect_ok();
+        };
+        attack(&own, &socket_dir(&own), &socket_dir(&own));
+        attack(&own, &clone.target, &clone.target);
+        let wal = clone.diff.as_ref().unwrap().join(".pbkfs-wal");
+        attack(&own, &clone.target.join("pg_wal"), &wal);
+        clone.down();
+        let clone = sandbox
+            .profile_named("sharing", "latest")
+            .postgres("socket_dir", &format!("{shared:?}"))
+            .write();
+        attack(&clone.up(), &shared, &shared);
+        clone.down();
+    }
+}
+
+/// In a user namespace, it could mount file systems in memory of any size.
+#[test]
+fn the_server_makes_no_user_namespace() {
+    let pg = common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let make = ["--user", "--map-root-user", "true"];
+        let outside = run(OsUser::postgres().command("unshare").args(make), LIMIT);
+        assert!(
+            outside.status.success(),
+            "the attack is not real: {outside}"
+        );
+        let sandbox = Sandbox::new("pg15-debian", user);
+        let clone = sandbox.profile("latest").write();
+        let ready = clone.up();
+        let inside = program(&pg, &ready, &format!("unshare {}", make.join(" ")));
+        assert!(!inside.status.success(), "{inside}");
+        clone.down();
+    }
+}
+
+/// A fork bomb, of a size that does no harm where nothing stops it.
+#[test]
+fn the_server_has_no_more_processes_than_it_may() {
+    const MOST: usize = 64;
+    const BOMB: usize = 4 * MOST;
+    let pg = common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let sandbox = Sandbox::new("pg15-debian", user);
+        let clone = sandbox.profile("latest").write();
+        // What nobody asked for is not warned of.
+        let up = clone.pbkfs("up", &["--detach"]);
+        assert!(
+            up.status.success() && !up.stderr.contains("limited"),
+            "{up}"
+        );
+        clone.down();
+
+        let set = format!("fence.processes={MOST}");
+        let up = clone.pbkfs("up", &["--detach", "--json", "--set", &set]);
+        let warned = up
+            .stderr
+            .contains("the server is not limited by fence.processes");
+        let ready: common::Ready = serde_json::from_str(&up.expect_ok()).unwrap();
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", ready.server_pid.unwrap()));
+        let in_group = own.unwrap().contains("/pbkfs-clone-");
+        let bomb = format!(
+            "i=0; while [ $i -lt {BOMB} ]; do sleep 600 >/dev/null 2>&1 & i=$((i+1)); done"
+        );
+        let bombed = program(&pg, &ready, &bomb);
+        let count = processes(&ready).len();
+        println!("{} processes, by {}: {bombed}", count, sandbox.user.name);
+        if in_group || sandbox.user != OsUser::root() {
+            assert!(!warned && !bombed.status.success(), "{bombed}");
+            assert!(count <= MOST && count > MOST / 2, "{count} processes");
+        } else {
+            // Version 2 of the control groups is not to be had here: what was
+            // asked for is warned of, and not taken for kept.
+            assert!(warned && count >= BOMB, "{count} processes");
+        }
+        clone.down();
+        assert_nothing_stays(&sandbox);
+        if warned {
+            let required = ["--set", &set, "--set", "fence.require=namespace"];
+            refused(
+                &clone.pbkfs("up", &required),
+                7,
+                "fence.processes cannot be kept",
+            );
+        }
+    }
 }
 
 /// A link that SQL puts into the clone's files leads nowhere, when a tablespace

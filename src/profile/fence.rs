@@ -33,6 +33,12 @@ pub struct FenceProfile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Cpus>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<Processes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmp_size: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub nice: Option<Nice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ionice: Option<IoNice>,
@@ -96,6 +102,27 @@ impl<'de> Deserialize<'de> for Cpus {
     }
 }
 
+/// A number of processes, 32 to 4194304: with fewer, PostgreSQL does not start;
+/// more of them Linux does not give numbers to (`PID_MAX_LIMIT`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Processes(pub u32);
+
+impl Processes {
+    /// What a clone gets unless the profile says otherwise: room for hundreds of
+    /// connections with their workers, and little for this host to carry.
+    pub const USUAL: Self = Self(2048);
+}
+
+impl<'de> Deserialize<'de> for Processes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a number of processes from 32 to 4194304";
+        read(deserializer, expected, |node| match node {
+            Node::Integer(number @ 32..=4_194_304) => u32::try_from(*number).ok().map(Self),
+            _ => None,
+        })
+    }
+}
+
 /// How far the server steps back, 0 to 19.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Nice(pub u8);
@@ -108,6 +135,10 @@ impl<'de> Deserialize<'de> for Nice {
         })
     }
 }
+
+/// The least that a directory in memory gets, in bytes. To the kernel, none at
+/// all would be no limit.
+pub const LEAST: u64 = 1 << 20;
 
 /// A section `[fence]` that was checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,6 +157,12 @@ pub struct FencePlan {
     pub memory: Option<u64>,
     /// Processors' worth of time.
     pub cpus: Option<f64>,
+    /// How many processes, if the profile says so; see [`Self::processes`].
+    pub asked_processes: Option<u32>,
+    /// Bytes of `/tmp`, and of `/var/tmp`, at least [`LEAST`].
+    pub tmp_size: u64,
+    /// Bytes of `/dev/shm`, at least [`LEAST`].
+    pub shm_size: u64,
     /// How far it steps back, 0 to 19.
     pub nice: u8,
     /// How the disks serve it.
@@ -143,6 +180,9 @@ impl FencePlan {
             expose: need("fence.expose", &profile.expose)?,
             memory: profile.memory.map(|memory| memory.0),
             cpus: profile.cpus.map(|cpus| cpus.0),
+            asked_processes: profile.processes.map(|processes| processes.0),
+            tmp_size: need("fence.tmp_size", &profile.tmp_size)?.0,
+            shm_size: need("fence.shm_size", &profile.shm_size)?.0,
             nice: need("fence.nice", &profile.nice)?.0,
             ionice: need("fence.ionice", &profile.ionice)?,
         };
@@ -153,6 +193,15 @@ impl FencePlan {
         };
         if let (Require::Namespace, Some(open)) = (plan.require, open) {
             return Err(value("fence.require", open.to_owned()));
+        }
+        for (key, size) in [
+            ("fence.tmp_size", plan.tmp_size),
+            ("fence.shm_size", plan.shm_size),
+        ] {
+            if size < LEAST {
+                let reason = format!("{size} bytes are too few; it takes 1MB at least");
+                return Err(value(key, reason));
+            }
         }
         for path in &plan.expose {
             let is_root = path.parent().is_none();
@@ -165,6 +214,12 @@ impl FencePlan {
             }
         }
         Ok(plan)
+    }
+
+    /// How many processes the server may have, itself and its threads counted.
+    #[must_use]
+    pub fn processes(&self) -> u32 {
+        self.asked_processes.unwrap_or(Processes::USUAL.0)
     }
 }
 
@@ -188,6 +243,8 @@ mod tests {
         profile.require = given.require.or(profile.require);
         profile.network = given.network.or(profile.network);
         profile.expose = given.expose.or(profile.expose);
+        profile.tmp_size = given.tmp_size.or(profile.tmp_size);
+        profile.shm_size = given.shm_size.or(profile.shm_size);
         FencePlan::check(&profile).map_err(|e| e.to_string())
     }
 
@@ -214,6 +271,8 @@ mod tests {
             "cpus = nan",
             "nice = 20",
             "nice = -1",
+            "processes = 31",
+            "processes = 4194305",
         ] {
             assert!(toml::from_str::<FenceProfile>(text).is_err(), "{text}");
         }
@@ -222,5 +281,12 @@ mod tests {
             (profile.cpus, profile.nice),
             (Some(Cpus(2.0)), Some(Nice(19)))
         );
+        let usual = check("").unwrap();
+        assert_eq!((usual.asked_processes, usual.processes()), (None, 2048));
+        for key in ["tmp_size", "shm_size"] {
+            let error = check(&format!("{key} = 0")).unwrap_err();
+            assert!(error.contains(&format!("fence.{key}")), "{error}");
+            assert!(check(&format!("{key} = '1MB'")).is_ok());
+        }
     }
 }

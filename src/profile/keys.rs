@@ -382,6 +382,32 @@ pub const KEYS: &[Key] = &[
         example: "1.5",
     },
     Key {
+        path: "fence.processes",
+        kind: Kind::Integer,
+        values: "number of processes",
+        default: Default::Derived("2048, where they can be limited"),
+        help: "How many processes and threads the server may have, with all that it starts \
+               (cgroup v2; in an ordinary user's namespaces, Linux 5.14)",
+        example: "512",
+    },
+    Key {
+        path: "fence.tmp_size",
+        kind: Kind::Integer,
+        values: "bytes, or text such as \"256MB\"",
+        default: Default::Value("256MB"),
+        help: "How large the clone's own /tmp is, and its /var/tmp; both are in memory",
+        example: "\"1GB\"",
+    },
+    Key {
+        path: "fence.shm_size",
+        kind: Kind::Integer,
+        values: "bytes, or text such as \"1GB\"",
+        default: Default::Value("1GB"),
+        help: "How large the clone's own /dev/shm is, where its parallel workers share memory: \
+               a hash join takes up to work_mem times hash_mem_multiplier for each of them",
+        example: "\"4GB\"",
+    },
+    Key {
         path: "fence.nice",
         kind: Kind::Integer,
         values: "0 to 19",

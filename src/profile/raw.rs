@@ -166,7 +166,7 @@ impl Profile {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::profile::fence::{Cpus, IoNice, Level, Network, Nice, Require};
+    use crate::profile::fence::{Cpus, IoNice, Level, Network, Nice, Processes, Require};
     use crate::profile::verify::{CommandCheck, Databases, SqlCheck, VerifyChoice};
 
     /// A profile that sets every key. Written without `..`, so that a new
@@ -222,6 +222,9 @@ pub(super) mod tests {
                 expose: path().map(|path| vec![path]),
                 memory: Some(ByteSize(1)),
                 cpus: Some(Cpus(1.5)),
+                processes: Some(Processes(512)),
+                tmp_size: Some(ByteSize(1 << 20)),
+                shm_size: Some(ByteSize(1 << 20)),
                 nice: Some(Nice(10)),
                 ionice: Some(IoNice::Idle),
             },

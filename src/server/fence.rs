@@ -155,6 +155,13 @@ const FENCE: &[Fixed] = &[
         majors: 0..=15,
         reason: ELSEWHERE,
     },
+    Fixed {
+        name: "io_method",
+        value: "worker",
+        majors: 18..=u32::MAX,
+        reason: "in the namespaces there is no io_uring, which would get past their filter of \
+                 system calls",
+    },
     fixed("logging_collector", "off", LOG),
     fixed("log_destination", "stderr", LOG),
     fixed("log_error_verbosity", "default", LOG),
@@ -500,6 +507,8 @@ mod tests {
             (16, "promote_trigger_file", false),
             (16, "sync_replication_slots", false),
             (17, "sync_replication_slots", true),
+            (17, "io_method", false),
+            (18, "io_method", true),
         ] {
             let settings = fence(major, &[]).unwrap();
             assert_eq!(value(&settings, name).is_some(), there, "{name} in {major}");

@@ -1,5 +1,5 @@
-//! How much of the host a server may take: priority, and memory and
-//! processors by way of a control group.
+//! How much of the host a server may take: priority, and memory, processors
+//! and the number of processes by way of a control group.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::libc;
+use nix::sys::utsname::uname;
+use nix::unistd::geteuid;
 
 /// Where version 2 of the control groups is mounted: alone, or beside
 /// version 1.
@@ -24,6 +26,8 @@ pub struct Wanted {
     pub memory: Option<u64>,
     /// Processors' worth of time.
     pub cpus: Option<f64>,
+    /// Processes, each thread of one counted.
+    pub processes: Option<u32>,
     /// Added to the scheduling priority's number: 0 to 19.
     pub nice: i32,
     /// Whether the disks serve others first.
@@ -132,7 +136,7 @@ fn make_below(
     }
     let mut reason = io::Error::new(
         io::ErrorKind::Unsupported,
-        "no control group shares out memory and cpu",
+        format!("no control group shares out {}", controllers(&knobs)),
     );
     for parent in own.ancestors().take_while(|dir| dir.starts_with(mount)) {
         let shared = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
@@ -161,8 +165,15 @@ fn make_below(
     Err(reason)
 }
 
-/// Controllers with the files that hold their limits, and what to write.
-fn knobs(wanted: &Wanted) -> Vec<(&'static str, &'static str, String)> {
+/// A controller with the file that holds its limit, and what to write there.
+type Knob = (&'static str, &'static str, String);
+
+fn controllers(knobs: &[Knob]) -> String {
+    let names: Vec<_> = knobs.iter().map(|(controller, ..)| *controller).collect();
+    names.join(" and ")
+}
+
+fn knobs(wanted: &Wanted) -> Vec<Knob> {
     let memory = wanted
         .memory
         .map(|bytes| ("memory", "memory.max", bytes.to_string()));
@@ -176,7 +187,27 @@ fn knobs(wanted: &Wanted) -> Vec<(&'static str, &'static str, String)> {
         let quota = (cpus * PERIOD as f64) as u64;
         ("cpu", "cpu.max", format!("{quota} {PERIOD}"))
     });
-    memory.into_iter().chain(cpus).collect()
+    let processes = wanted
+        .processes
+        .map(|number| ("pids", "pids.max", number.to_string()));
+    memory.into_iter().chain(cpus).chain(processes).collect()
+}
+
+/// Whether the kernel counts the processes of this user's namespaces by
+/// themselves (`RLIMIT_NPROC`): those of a user namespace, which an ordinary
+/// user's fence has, since Linux 5.14. Otherwise all of the user's on this host
+/// are counted, production's among them.
+#[must_use]
+pub fn counted_in_namespaces() -> bool {
+    let release = uname().map(|name| name.release().to_string_lossy().into_owned());
+    !geteuid().is_root() && release.is_ok_and(|release| is_since((5, 14), &release))
+}
+
+/// Whether a release of Linux, as in `6.1.0-40-amd64`, is that version or newer.
+fn is_since(version: (u32, u32), release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|number| number.parse().ok());
+    matches!((next(), next()), (Some(major), Some(minor)) if (major, minor) >= version)
 }
 
 /// Where control groups are mounted, and this process's own there.
@@ -222,8 +253,36 @@ mod tests {
         assert_eq!(memory, user.join("pbkfs-a"));
         assert_eq!(make(&wanted(None, None)).unwrap(), None);
 
+        let processes = Wanted {
+            processes: Some(2048),
+            ..wanted(Some(1 << 30), None)
+        };
+        let processes = make(&processes).unwrap().unwrap();
+        assert_eq!(processes, user.join("pbkfs-a"));
+        let read = |name: &str| fs::read_to_string(processes.join(name)).unwrap();
+        assert_eq!(
+            (read("pids.max"), read("memory.max")),
+            ("2048".into(), "1073741824".into())
+        );
+
         group(mount.path(), "pids");
         let error = make(&wanted(None, Some(1.0))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().ends_with("shares out cpu"), "{error}");
+    }
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        for (release, since) in [
+            ("4.18.0-553.el8_10.x86_64", false),
+            ("5.9.16", false),
+            ("5.14.0-503.el9", true),
+            ("5.15", true),
+            ("6.1.0-40-amd64", true),
+            ("6", false),
+            ("", false),
+        ] {
+            assert_eq!(is_since((5, 14), release), since, "{release}");
+        }
     }
 }

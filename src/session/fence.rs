@@ -18,7 +18,8 @@ use super::recovery::Recovery;
 use super::resolve::Resolved;
 use super::restore_command::{named_paths, program};
 use crate::profile::{IoNice, Level, Network, Plan, Require};
-use crate::server::namespace::root_shows;
+use crate::server::limits::Wanted;
+use crate::server::namespace::{Memory, root_shows};
 use crate::server::{
     Binaries, Conf, ConfigFiles, Enclosure, Limits, LogTail, ServerError, limits, preload,
 };
@@ -73,6 +74,7 @@ impl FenceLevel {
         let network = plan.fence.network == Network::None;
         let probe = Enclosure {
             program: own_program(),
+            memory: memory(plan),
             private_network: network,
             ..Enclosure::default()
         };
@@ -126,7 +128,7 @@ impl View<'_> {
             show.push(pkglibdir);
         }
         show.retain(|path| !root_shows(path) && path != Path::new("/"));
-        let mut write = vec![plan.target.clone(), self.socket_dir.to_owned()];
+        let mut write = vec![self.socket_dir.to_owned()];
         write.extend(self.wal_dir.map(Path::to_owned));
         let mut cover = self.production.places(self.conf);
         cover.push(plan.catalog.clone());
@@ -153,7 +155,10 @@ impl View<'_> {
             program: own_program(),
             show,
             write,
+            data: Some(plan.target.clone()),
             cover,
+            memory: memory(plan),
+            processes: Some(plan.fence.processes()),
             private_network: network,
         })
     }
@@ -174,6 +179,14 @@ impl View<'_> {
         );
         show.extend(Some(instance.join("pg_probackup.conf")).filter(|path| path.exists()));
         cover.push(instance);
+    }
+}
+
+/// How much memory the server's own directories take.
+fn memory(plan: &Plan) -> Memory {
+    Memory {
+        tmp: plan.fence.tmp_size,
+        shm: plan.fence.shm_size,
     }
 }
 
@@ -248,29 +261,77 @@ pub fn foreign_sockets(dir: &Path, port: u16) -> Vec<String> {
         .collect()
 }
 
-/// The limits that a plan sets; without its control group, with a warning,
-/// where there can be none, unless the plan requires more than settings.
-pub fn limits(plan: &Plan, place: &Place) -> Result<Limits, SessionError> {
+/// The limits that a plan sets. What can be had of its control group is taken.
+/// What it asks for and cannot be had is warned of, or an error where the plan
+/// requires more than settings; what nobody asked for is not.
+pub fn limits(plan: &Plan, level: &FenceLevel, place: &Place) -> Result<Limits, SessionError> {
     let fence = &plan.fence;
-    let wanted = limits::Wanted {
+    let all = Wanted {
         memory: fence.memory,
         cpus: fence.cpus,
+        processes: Some(fence.processes()),
         nice: fence.nice.into(),
         idle_io: fence.ionice == IoNice::Idle,
     };
-    let mut limits = Limits::of_process(&wanted);
+    let mut limits = Limits::of_process(&all);
     let name = place.dir().file_name().unwrap_or_default();
-    match limits::make_cgroup(&wanted, &format!("pbkfs-{}", name.to_string_lossy())) {
-        Ok(cgroup) => limits.cgroup = cgroup,
-        Err(error) if fence.require == Require::Settings => {
-            tracing::warn!("fence.memory and fence.cpus do not limit the server: {error}");
-        }
-        Err(error) => {
-            let reason = format!("fence.memory and fence.cpus cannot be kept ({error})");
-            return Err(SessionError::NotEnclosed { reason });
+    let name = format!("pbkfs-{}", name.to_string_lossy());
+    let without_processes = Wanted {
+        processes: None,
+        ..all
+    };
+    let processes_alone = Wanted {
+        memory: None,
+        cpus: None,
+        ..all
+    };
+    let mut first = None;
+    let mut kept = Wanted::default();
+    for wanted in [all, without_processes, processes_alone] {
+        match limits::make_cgroup(&wanted, &name) {
+            Ok(cgroup) => {
+                limits.cgroup = cgroup;
+                kept = wanted;
+                break;
+            }
+            Err(error) => drop(first.get_or_insert(error)),
         }
     }
+    let Some(error) = first else {
+        return Ok(limits);
+    };
+    let in_namespaces = level.is_namespace() && limits::counted_in_namespaces();
+    let missing = missing(plan, &kept, in_namespaces).join(" and ");
+    if missing.is_empty() {
+        tracing::debug!("no control group limits the server's processes: {error}");
+    } else if fence.require == Require::Settings {
+        tracing::warn!("the server is not limited by {missing}: {error}");
+    } else {
+        limits.cgroup.as_deref().map_or(Ok(()), remove_cgroup)?;
+        let reason = format!("{missing} cannot be kept ({error})");
+        return Err(SessionError::NotEnclosed { reason });
+    }
     Ok(limits)
+}
+
+/// The keys of what a plan asks for beyond what is kept; processes may be
+/// counted in the namespaces.
+fn missing(plan: &Plan, kept: &Wanted, in_namespaces: bool) -> Vec<&'static str> {
+    let fence = &plan.fence;
+    let processes = kept.processes.is_some() || in_namespaces;
+    let keys = [
+        (
+            "fence.memory",
+            fence.memory.is_some() && kept.memory.is_none(),
+        ),
+        ("fence.cpus", fence.cpus.is_some() && kept.cpus.is_none()),
+        (
+            "fence.processes",
+            fence.asked_processes.is_some() && !processes,
+        ),
+    ];
+    let missing = keys.into_iter().filter(|(_, is_missing)| *is_missing);
+    missing.map(|(key, _)| key).collect()
 }
 
 /// Removes a control group, whose last process may only just have ended.

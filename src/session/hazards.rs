@@ -19,7 +19,7 @@ use crate::untrusted::Refused;
 const SUBSCRIPTIONS: &str = "global/6100";
 
 /// What SQL can do whatever the settings are, and what of the fence stops it.
-const ALWAYS: [(&str, Part); 3] = [
+const ALWAYS: [(&str, Part); 4] = [
     (
         "foreign data wrappers, dblink, subscriptions and functions that connect elsewhere",
         Part::Network,
@@ -27,6 +27,10 @@ const ALWAYS: [(&str, Part); 3] = [
     (
         "COPY TO PROGRAM, lo_export and functions that write files or signal processes",
         Part::Files,
+    ),
+    (
+        "set-user-ID programs that COPY TO PROGRAM leaves where other users of this host get at them",
+        Part::Calls,
     ),
     (
         "CREATE TABLESPACE in the WAL that is replayed, at a path where production's files are",
@@ -38,6 +42,7 @@ const ALWAYS: [(&str, Part); 3] = [
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Files,
+    Calls,
     Network,
 }
 
@@ -47,6 +52,7 @@ impl Part {
             (Self::Files, FenceLevel::Namespace { .. }) => {
                 "a root directory and processes of its own"
             }
+            (Self::Calls, FenceLevel::Namespace { .. }) => "a filter of its system calls",
             (Self::Network, FenceLevel::Namespace { network: true }) => "a network of its own",
             _ => return None,
         };

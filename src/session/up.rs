@@ -242,7 +242,7 @@ impl Up<'_> {
         serve_archive(preparation, progress, undo)?;
         tell_level(&preparation.level);
         progress.change(|state| state.fence = Some(preparation.level.to_string()))?;
-        let limits = self.limits(progress, undo)?;
+        let limits = self.limits(&preparation.level, progress, undo)?;
         let patience = self.plan.postgres.stop_timeout;
         let mut started = |server: Server| {
             let pid = server.pid();
@@ -292,8 +292,13 @@ impl Up<'_> {
     }
 
     /// The server's limits, with the control group that they may take.
-    fn limits(&self, progress: &Progress, undo: &mut Undo<'_>) -> Result<Limits, SessionError> {
-        let limits = fence::limits(self.plan, progress.place())?;
+    fn limits(
+        &self,
+        level: &FenceLevel,
+        progress: &Progress,
+        undo: &mut Undo<'_>,
+    ) -> Result<Limits, SessionError> {
+        let limits = fence::limits(self.plan, level, progress.place())?;
         if let Some(cgroup) = limits.cgroup.clone() {
             progress.change(|state| state.cgroup = Some(cgroup.clone()))?;
             undo.push("the control group", move || fence::remove_cgroup(&cgroup));

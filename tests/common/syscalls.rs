@@ -31,19 +31,30 @@ pub fn become_user(user: &OsUser) {
 }
 
 /// Lets `command`, and what it starts, make no namespaces: `unshare` answers
-/// EPERM, as where an administrator has forbidden it. Only root can do that
-/// without taking the right from setuid programs.
+/// EPERM, as where an administrator has forbidden it.
 pub fn forbid_namespaces(command: &mut Command) {
+    answer_by(command, libc::SYS_unshare, Errno::EPERM);
+}
+
+/// Lets `command`, and what it starts, filter no system calls: `seccomp` answers
+/// as from a kernel that has none.
+pub fn forbid_filters(command: &mut Command) {
+    answer_by(command, libc::SYS_seccomp, Errno::ENOSYS);
+}
+
+/// Lets that system call answer so. Only root can do that without taking the
+/// right from setuid programs.
+fn answer_by(command: &mut Command, call: libc::c_long, errno: Errno) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let unshare = u32::try_from(libc::SYS_unshare).unwrap();
-    let forbidden = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).unwrap();
+    let call = u32::try_from(call).unwrap();
+    let forbidden = libc::SECCOMP_RET_ERRNO | u32::try_from(errno as i32).unwrap();
     // The number of the system call is the first word of what a filter sees.
     let filter = [
         step(LOAD, 0, 0, 0),
-        step(IS, 0, 1, unshare),
+        step(IS, 0, 1, call),
         step(RETURN, 0, 0, forbidden),
         step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];

@@ -17,8 +17,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork, getegid, geteuid, getppid};
 
+use super::super::limits::counted_in_namespaces;
 use super::super::spawn::become_child;
 use super::super::user::OsUser;
+use super::calls::Filters;
 use super::root::in_step;
 use super::{Answer, Spec, root, system};
 
@@ -44,7 +46,9 @@ pub fn run() -> io::Result<i32> {
     let spec: Spec = serde_json::from_slice(&text)?;
     // What is held stays open until this process and process 1 inside end.
     let closed = system::close_inherited(spec.hold).map_err(in_step("close_range"));
-    let (init, user) = match closed.and_then(|()| enclose(&spec, owner)) {
+    let filters = closed.and_then(|()| Filters::new().map_err(in_step("filter system calls")));
+    let enclosed = filters.and_then(|filters| Ok((filters, enclose(&spec, owner)?)));
+    let (filters, (init, user)) = match enclosed {
         Ok(inside) => inside,
         Err(error) => {
             say(&Answer::Refused(error.to_string()))?;
@@ -61,9 +65,17 @@ pub fn run() -> io::Result<i32> {
     // The log. The pipe on standard output is for the one answer.
     command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
     become_child(&mut command, user);
-    // SAFETY: one system call, which neither allocates nor locks.
+    let processes = spec.enclosure.processes.filter(|_| counted_in_namespaces());
+    let last = move || -> io::Result<()> {
+        if let Some(processes) = processes.map(u64::from) {
+            setrlimit(Resource::RLIMIT_NPROC, processes, processes)?;
+        }
+        prctl::set_no_new_privs()?;
+        filters.install()
+    };
+    // SAFETY: the closure makes system calls, and neither allocates nor locks.
     unsafe {
-        command.pre_exec(|| Ok(prctl::set_no_new_privs()?));
+        command.pre_exec(last);
     }
     let mut server = match command.spawn() {
         Ok(server) => server,

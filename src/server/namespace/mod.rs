@@ -2,7 +2,8 @@
 //!
 //! Settings cannot stop SQL that reaches out by itself. So the server runs
 //! where there is nothing to reach: in a root directory made up of what it
-//! needs ([`root`]), among processes of its own, with a loopback device alone.
+//! needs ([`root`]), among processes of its own, with a loopback device alone,
+//! and without the system calls that would outlast all that ([`calls`]).
 //!
 //! A multi-threaded process cannot set that up between fork and exec. pbkfs
 //! starts itself a second time instead (the hidden subcommand [`SUBCOMMAND`],
@@ -17,6 +18,7 @@
 //! It reads a [`Spec`] from its standard input and says one [`Answer`] on its
 //! standard output. Its exit status is that of the server.
 
+mod calls;
 mod helper;
 mod root;
 mod system;
@@ -54,13 +56,30 @@ pub struct Enclosure {
     pub program: PathBuf,
     /// Files and directories that it may read.
     pub show: Vec<PathBuf>,
-    /// Directories that it may write.
+    /// Directories that it may write. No program runs from there.
     pub write: Vec<PathBuf>,
+    /// The clone's data directory, which it may write, too. `None` only to see
+    /// whether all can be set up.
+    pub data: Option<PathBuf>,
     /// Where it finds an empty directory of its own, whatever the host has
     /// there.
     pub cover: Vec<PathBuf>,
+    /// How much of the host's memory its own directories take.
+    pub memory: Memory,
+    /// How many processes there may be, where namespaces can count them.
+    pub processes: Option<u32>,
     /// Whether it has no network but a loopback device of its own.
     pub private_network: bool,
+}
+
+/// How much of the host's memory the server's directories in memory may take,
+/// in bytes; 0 would be without limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Each of `/tmp` and `/var/tmp`.
+    pub tmp: u64,
+    /// `/dev/shm`, where what parallel workers share is.
+    pub shm: u64,
 }
 
 /// What the helper is told.

@@ -16,7 +16,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
 use super::super::user::OsUser;
-use super::{Enclosure, system};
+use super::system::{Forbid, forbid};
+use super::{Enclosure, Memory};
 
 /// What every server gets to read, where the host has it: programs,
 /// libraries, their configuration, and Debian's dictionaries.
@@ -51,8 +52,17 @@ pub fn shows(path: &Path) -> bool {
 }
 
 /// What is in a directory of ours. The link of a tablespace is led into the
-/// mount, so little ever is; where more can be, it is the host's memory.
-const SMALL: &str = "size=4m";
+/// mount, so little ever is; where more can be, it is the host's memory. Files
+/// without bytes take some, too.
+const SMALL: &str = "size=4m,nr_inodes=4096";
+
+/// How many files there can be where the server may put what it likes.
+const FILES: u32 = 1 << 16;
+
+/// What no file system of ours in memory is good for. Nothing runs from there.
+const CLOSED: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
 
 /// What lies at a path of the new root. At the same path, the later wins: a
 /// clone may stand where production stood.
@@ -64,6 +74,8 @@ enum Kind {
     Show(PathBuf),
     /// The host's, to write.
     Write(PathBuf),
+    /// The clone's files, to write, and to run: a library may be among them.
+    Data(PathBuf),
 }
 
 /// Makes the root of this mount namespace the server's. `user` owns what is
@@ -75,13 +87,12 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> 
     let items = items(enclosure)?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, "/", NONE, private, NONE).map_err(in_step("make the mounts private"))?;
-    let root = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = format!("mode=0755,{SMALL}");
     mount(
         Some("pbkfs"),
         STAGE,
         Some("tmpfs"),
-        root,
+        CLOSED,
         Some(options.as_str()),
     )
     .map_err(in_step("mount a root directory"))?;
@@ -90,24 +101,22 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> 
     pivot_root(STAGE, &host).map_err(in_step("change the root directory"))?;
     chdir("/")?;
 
-    let proc_flags = root | MsFlags::MS_NOEXEC;
     make_dir(Path::new("/proc"), 0o755)?;
-    mount(Some("proc"), "/proc", Some("proc"), proc_flags, NONE).map_err(in_step("mount /proc"))?;
-    for dir in ["/tmp", "/var/tmp", "/dev/shm"] {
+    mount(Some("proc"), "/proc", Some("proc"), CLOSED, NONE).map_err(in_step("mount /proc"))?;
+    let Memory { tmp, shm } = enclosure.memory;
+    for (dir, size) in [("/tmp", tmp), ("/var/tmp", tmp), ("/dev/shm", shm)] {
         let dir = Path::new(dir);
         make_dir(dir, 0o755)?;
-        memory(dir, "mode=1777")?;
+        memory(dir, &format!("mode=1777,size={size},nr_inodes={FILES}"))?;
     }
     make_dir(Path::new("/run"), 0o755)?;
     symlink("../run", "/var/run")?;
     devices()?;
     for (path, kind) in items {
         match kind {
-            Kind::Show(source) => {
-                bind(&source, &path)?;
-                system::make_read_only(&path).map_err(in_step(path.display()))?;
-            }
-            Kind::Write(source) => bind(&source, &path)?,
+            Kind::Show(source) => bind_without(Forbid::WRITING, &source, &path)?,
+            Kind::Write(source) => bind_without(Forbid::PROGRAMS, &source, &path)?,
+            Kind::Data(source) => bind_without(Forbid::RIGHTS, &source, &path)?,
             Kind::Cover => cover(&path, user)?,
         }
     }
@@ -130,6 +139,9 @@ fn items(enclosure: &Enclosure) -> io::Result<Vec<(PathBuf, Kind)>> {
     for path in &enclosure.write {
         items.push((path.clone(), Kind::Write(source(path)?)));
     }
+    if let Some(path) = &enclosure.data {
+        items.push((path.clone(), Kind::Data(source(path)?)));
+    }
     for path in &enclosure.cover {
         items.push((path.clone(), Kind::Cover));
     }
@@ -148,6 +160,11 @@ fn bind(source: &Path, path: &Path) -> io::Result<()> {
     }
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
     mount(Some(&source), path, NONE, flags, NONE).map_err(in_step(path.display()))
+}
+
+fn bind_without(what: Forbid, source: &Path, path: &Path) -> io::Result<()> {
+    bind(source, path)?;
+    forbid(path, what).map_err(in_step(path.display()))
 }
 
 fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
@@ -171,8 +188,8 @@ fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
 }
 
 fn memory(path: &Path, options: &str) -> io::Result<()> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("pbkfs"), path, Some("tmpfs"), flags, Some(options)).map_err(in_step(path.display()))
+    mount(Some("pbkfs"), path, Some("tmpfs"), CLOSED, Some(options))
+        .map_err(in_step(path.display()))
 }
 
 fn devices() -> io::Result<()> {

@@ -32,13 +32,27 @@ pub fn close_inherited(held: Option<RawFd>) -> io::Result<()> {
     close(FIRST.max(held + 1), libc::c_uint::MAX)
 }
 
-/// Makes a mount and all below it read-only, and lets no program in there
-/// have its file's owner's rights.
-pub fn make_read_only(path: &Path) -> io::Result<()> {
+/// What a mount, and each one below it, is not to be good for: the `MOUNT_ATTR_`
+/// bits that are set besides those it has. None is taken away, which an ordinary
+/// user's namespaces would not permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forbid(u64);
+
+impl Forbid {
+    /// Set-user-ID programs and devices.
+    pub const RIGHTS: Self = Self(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV);
+    /// And any program.
+    pub const PROGRAMS: Self = Self(Self::RIGHTS.0 | libc::MOUNT_ATTR_NOEXEC);
+    /// Rights and writing.
+    pub const WRITING: Self = Self(Self::RIGHTS.0 | libc::MOUNT_ATTR_RDONLY);
+}
+
+/// Forbids that in a mount and all below it.
+pub fn forbid(path: &Path, what: Forbid) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: all-zero is a valid mount_attr, which is plain numbers.
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attr.attr_set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
+    attr.attr_set = what.0;
     // SAFETY: the path and the structure outlive the call, and the size given
     // is the structure's.
     let result = unsafe {
@@ -64,7 +78,8 @@ pub fn read_only_view(dir: &Path) -> io::Result<OwnedFd> {
     use rustix::mount::{OpenTreeFlags, open_tree};
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let view = open_tree(rustix::fs::CWD, dir, flags)?;
-    make_read_only(Path::new(&format!("/proc/self/fd/{}", view.as_raw_fd())))?;
+    let path = format!("/proc/self/fd/{}", view.as_raw_fd());
+    forbid(Path::new(&path), Forbid::WRITING)?;
     Ok(view)
 }
 
