@@ -57,7 +57,10 @@ fn main() {
                 false => corpus.add("backup_control", &read(&backup)),
             }
         }
-        for wal in entries(&catalog.join("catalog/wal/main")).into_iter().take(EACH) {
+        for wal in entries(&catalog.join("catalog/wal/main"))
+            .into_iter()
+            .take(EACH)
+        {
             of_wal(&wal, &mut corpus);
         }
     }
@@ -90,7 +93,9 @@ fn of_backup(dir: &Path, corpus: &mut Corpus) {
         corpus.add_with("wal_names", at as u8, line);
     }
     let list = ContentList::from_bytes(&text, dir).expect("a sound list");
-    let stored = list.iter().filter(|entry| entry.is_datafile && entry.size > 0);
+    let stored = list
+        .iter()
+        .filter(|entry| entry.is_datafile && entry.size > 0);
     let stored: Vec<_> = stored.collect();
     let step = (stored.len() / EACH).max(1);
     for entry in stored.into_iter().step_by(step) {
@@ -116,7 +121,8 @@ fn of_data_file(dir: &Path, entry: &FileEntry<'_>, corpus: &mut Corpus) {
     corpus.add_with("records", 0, &data);
     if let Ok(map) = File::open(dir.join("page_header_map")) {
         let mut stream = vec![0; entry.hdr_size as usize];
-        map.read_exact_at(&mut stream, entry.hdr_off).expect("a sound map");
+        map.read_exact_at(&mut stream, entry.hdr_off)
+            .expect("a sound map");
         corpus.add_with("header_map", (entry.n_headers as u8) & !1, &stream);
         let mut entries = vec![0; (entry.n_headers as usize + 1) * 24];
         let mut inflate = libdeflater::Decompressor::new();
@@ -144,7 +150,11 @@ fn of_data_file(dir: &Path, entry: &FileEntry<'_>, corpus: &mut Corpus) {
 }
 
 fn of_wal(path: &Path, corpus: &mut Corpus) {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     corpus.add_with("wal_names", 0, name.as_bytes());
     if path.is_dir() {
         return;
@@ -196,24 +206,47 @@ fn of_diff(corpus: &mut Corpus) {
         data: (0..3000).step_by(7).collect(),
         small: roaring::RoaringBitmap::from_sorted_iter(3000..3100).expect("sorted"),
     };
-    corpus.add_with("diff_records", 0, &serde_json::to_vec(&inode).expect("plain data"));
+    corpus.add_with(
+        "diff_records",
+        0,
+        &serde_json::to_vec(&inode).expect("plain data"),
+    );
     for content in [blocks, whole] {
         let json = serde_json::to_vec(&content).expect("plain data");
         corpus.add_with("diff_records", 1, &json);
     }
-    corpus.add_with("diff_records", 2, &serde_json::to_vec(&binding).expect("plain data"));
-    corpus.add_with("diff_records", 3, &held.encode().expect("a buffer takes all"));
+    corpus.add_with(
+        "diff_records",
+        2,
+        &serde_json::to_vec(&binding).expect("plain data"),
+    );
+    corpus.add_with(
+        "diff_records",
+        3,
+        &held.encode().expect("a buffer takes all"),
+    );
     corpus.add_with("diff_records", 4, &[0, 0, 2, 0, 1, 2, 100, 0, 1, 0, 7]);
 }
 
 /// What no catalog of ours has.
 fn by_hand(corpus: &mut Corpus) {
-    corpus.add_with("wal_names", 4, b"1\t0/3000000\tno recovery target specified\n\n3\t1/A0\tx\n");
+    corpus.add_with(
+        "wal_names",
+        4,
+        b"1\t0/3000000\tno recovery target specified\n\n3\t1/A0\tx\n",
+    );
     corpus.add_with("wal_names", 0, b"00000002.history");
-    corpus.add("server_conf", b"include 'a'\ninclude_dir 'd'\ninclude_if_exists = 'x'\nport = '\\101'\n");
+    corpus.add(
+        "server_conf",
+        b"include 'a'\ninclude_dir 'd'\ninclude_if_exists = 'x'\nport = '\\101'\n",
+    );
     let mut page = [0; pbkfs::pg::BLOCK_SIZE];
     page[3000..3100].fill(7);
-    for (choice, alg) in [(2, CompressAlg::Lz4), (3, CompressAlg::Zstd), (1, CompressAlg::Pglz)] {
+    for (choice, alg) in [
+        (2, CompressAlg::Lz4),
+        (3, CompressAlg::Zstd),
+        (1, CompressAlg::Pglz),
+    ] {
         let mut encoder = pbkfs::catalog::encode::PageEncoder::new(alg, 1);
         corpus.add_with("codecs", choice, encoder.encode(&page));
     }

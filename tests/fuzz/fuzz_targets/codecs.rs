@@ -24,16 +24,24 @@ fuzz_target!(|bytes: &[u8]| {
         _ => ProgramVersion::new(2, 0, 22),
     };
     let mut page = [0; BLOCK_SIZE];
-    if PageCodec::new(alg, version).decode(payload, &mut page).is_err() {
+    if PageCodec::new(alg, version)
+        .decode(payload, &mut page)
+        .is_err()
+    {
         return;
     }
     let header = PageHeader::of(&page);
-    let _ = (header.is_sane(), page::verify(&page, AbsoluteBlock(u32::from(how))));
+    let _ = (
+        header.is_sane(),
+        page::verify(&page, AbsoluteBlock(u32::from(how))),
+    );
     // What it decodes to comes back by our own encoder.
     let mut encoder = PageEncoder::new(alg, 1);
     let encoded = encoder.encode(&page);
     let mut again = [0; BLOCK_SIZE];
     let modern = PageCodec::new(alg, ProgramVersion::new(2, 5, 16));
-    modern.decode(encoded, &mut again).expect("we have just encoded it");
+    modern
+        .decode(encoded, &mut again)
+        .expect("we have just encoded it");
     assert_eq!(page, again);
 });

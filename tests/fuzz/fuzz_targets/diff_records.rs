@@ -23,7 +23,9 @@ fuzz_target!(|bytes: &[u8]| {
             if held.add(bytes).is_ok() {
                 assert!(held.data.is_disjoint(&held.small));
                 let mut again = HeldBlocks::default();
-                again.add(&held.encode().expect("a buffer takes all")).expect("our own");
+                again
+                    .add(&held.encode().expect("a buffer takes all"))
+                    .expect("our own");
                 assert_eq!(held, again);
             }
         }
@@ -44,5 +46,8 @@ where
     };
     look(&record);
     let again = serde_json::to_vec(&record).expect("it can be written");
-    assert_eq!(serde_json::from_slice::<R>(&again).expect("our own"), record);
+    assert_eq!(
+        serde_json::from_slice::<R>(&again).expect("our own"),
+        record
+    );
 }

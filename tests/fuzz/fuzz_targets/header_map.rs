@@ -24,8 +24,13 @@ fuzz_target!(|bytes: &[u8]| {
                 .zlib_compress(bytes, &mut stream)
                 .expect("there is room");
             let headers = (bytes.len() / ENTRY).saturating_sub(1) as u32;
-            let end = bytes.len().checked_sub(ENTRY).and_then(|at| bytes.get(at + 12..at + 16));
-            let end = end.map_or(0, |end| i32::from_le_bytes(end.try_into().expect("four bytes")));
+            let end = bytes
+                .len()
+                .checked_sub(ENTRY)
+                .and_then(|at| bytes.get(at + 12..at + 16));
+            let end = end.map_or(0, |end| {
+                i32::from_le_bytes(end.try_into().expect("four bytes"))
+            });
             stream.truncate(length);
             let entry = FileEntry {
                 hdr_crc: crc32c::crc32c(bytes),
@@ -58,7 +63,9 @@ fn index(stream: &[u8], entry: &FileEntry<'_>) {
         return;
     };
     let pages = index.len() as u32;
-    let end = (0..pages).filter_map(|page| index.records().place(page)).next_back();
+    let end = (0..pages)
+        .filter_map(|page| index.records().place(page))
+        .next_back();
     assert!(end.is_none_or(|place| i64::try_from(place.end) == Ok(entry.size)));
     let _ = map.read_at(&mut [0], 0);
 }

@@ -17,7 +17,10 @@ struct Files<'a>(&'a [u8]);
 impl Source for Files<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let here = ["postgresql.conf", "postgresql.auto.conf", "a", "d/b.conf"];
-        match here.iter().any(|name| path == Path::new("/data").join(name)) {
+        match here
+            .iter()
+            .any(|name| path == Path::new("/data").join(name))
+        {
             true => Ok(self.0.to_vec()),
             false => Err(io::ErrorKind::NotFound.into()),
         }

@@ -21,7 +21,11 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = history.parent();
     }
     let name = text.lines().next().unwrap_or_default();
-    let _ = (history_timeline(name), backup_history_segment(name), is_segment_name(name));
+    let _ = (
+        history_timeline(name),
+        backup_history_segment(name),
+        is_segment_name(name),
+    );
     if let Some(size) = SegmentSize::new(1 << 20 << (how % 11))
         && let Some(id) = SegmentId::parse(name, size)
     {

@@ -29,6 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
     for page in bytes.chunks(PAGE_SIZE) {
         scanner.page(page);
     }
-    let _ = scanner.times().map(|(from, to)| (from.to_offset(), to.to_offset()));
+    let _ = scanner
+        .times()
+        .map(|(from, to)| (from.to_offset(), to.to_offset()));
     let _ = format!("{:?} {:?}", scanner.end(), scanner.last_end());
 });

@@ -39,5 +39,7 @@ pub fn data_file(size: i64) -> FileEntry<'static> {
 
 /// The first byte, by which a target chooses, and the rest.
 pub fn choice(bytes: &[u8]) -> (u8, &[u8]) {
-    bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest))
+    bytes
+        .split_first()
+        .map_or((0, bytes), |(first, rest)| (*first, rest))
 }
