@@ -458,4 +458,31 @@ fn a_catalog_is_read_by_its_store() {
             "src/{name} opens a path of a catalog: {line:?}"
         );
     }
+
+/// The fuzzer's crate is not built by the tests, so nothing else would tell.
+#[test]
+fn every_fuzz_target_is_built_and_described() {
+    let dir = Path::new(ROOT).join("tests/fuzz");
+    let manifest: toml::Table = fs::read_to_string(dir.join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let built: BTreeSet<String> = manifest["bin"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| target["path"].as_str().unwrap().to_owned())
+        .collect();
+    let readme = fs::read_to_string(dir.join("README.md")).unwrap();
+    let mut there = BTreeSet::new();
+    for entry in fs::read_dir(dir.join("fuzz_targets")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(
+            readme.contains(&format!("| `{name}` |")),
+            "tests/fuzz/README.md does not say what {name} reads"
+        );
+        there.insert(format!("fuzz_targets/{name}.rs"));
+    }
+    assert_eq!(built, there, "tests/fuzz/Cargo.toml names other targets");
 }

@@ -138,6 +138,7 @@ fn links_between_the_texts_lead_somewhere() {
         "examples/monitoring/README.md",
         "postgres/README.md",
         "tests/REQUIREMENTS.md",
+        "tests/fuzz/README.md",
     ];
     for text in texts {
         let dir = Path::new(ROOT).join(text);

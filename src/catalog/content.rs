@@ -264,6 +264,29 @@ impl ContentList {
         Self::from_parsed(parsed, &path)
     }
 
+    /// Reads a list from memory, for the fuzzer.
+    #[doc(hidden)]
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, ContentError> {
+        let read = |buf: &mut [u8], offset| {
+            let at = usize::try_from(offset).unwrap_or(usize::MAX);
+            let rest = bytes.get(at..).unwrap_or_default();
+            let count = rest.len().min(buf.len());
+            let (head, _) = buf.split_at_mut(count);
+            head.copy_from_slice(rest.get(..count).unwrap_or_default());
+            Ok(count)
+        };
+        // Pieces so small that the list is cut up, as only a long one is.
+        let cut = Cut {
+            threads: 2,
+            piece: 1 << 10,
+        };
+        let parsed = reader::parse(&read, bytes.len() as u64, cut).map_err(|source| {
+            let path = path.to_owned();
+            ContentError::Read { path, source }
+        })?;
+        Self::from_parsed(parsed, path)
+    }
+
     /// `path` is for messages.
     fn from_parsed(parsed: Parsed, path: &Path) -> Result<Self, ContentError> {
         if let Some((at, what)) = parsed.wrong {

@@ -189,7 +189,8 @@ fn read_directory(dir: &Path) -> Result<Backup, CatalogError> {
 
 /// A key that is missing has the value that pg_probackup's reader would give
 /// it (`pgBackupInit`), but for those without which nothing can be restored.
-fn from_control(dir: &Path, file: &ControlFile) -> Result<Backup, ControlError> {
+#[doc(hidden)]
+pub fn from_control(dir: &Path, file: &ControlFile) -> Result<Backup, ControlError> {
     let start_time = file.require("start-time", file.get_with("start-time", parse_time)?)?;
     let block_size = BLOCK_SIZE as u32;
     Ok(Backup {

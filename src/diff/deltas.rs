@@ -28,7 +28,8 @@ pub struct HeldBlocks {
 impl HeldBlocks {
     /// The value of one row of `blocks`: the bitmap of all blocks, then that of
     /// the small ones.
-    pub(super) fn encode(&self) -> std::io::Result<Vec<u8>> {
+    #[doc(hidden)]
+    pub fn encode(&self) -> std::io::Result<Vec<u8>> {
         let all = &self.data | &self.small;
         let mut bytes = Vec::with_capacity(all.serialized_size() + self.small.serialized_size());
         all.serialize_into(&mut bytes)?;
@@ -37,7 +38,8 @@ impl HeldBlocks {
     }
 
     /// Adds what a row says. Before format 2 there were no small blocks.
-    pub(super) fn add(&mut self, mut row: &[u8]) -> std::io::Result<()> {
+    #[doc(hidden)]
+    pub fn add(&mut self, mut row: &[u8]) -> std::io::Result<()> {
         let all = RoaringBitmap::deserialize_from(&mut row)?;
         let small = match row.is_empty() {
             true => RoaringBitmap::new(),

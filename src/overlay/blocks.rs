@@ -22,6 +22,8 @@ use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
+#[doc(hidden)]
+pub use delta::apply as apply_delta;
 use small::Small;
 pub use snapshot::BlocksSnapshot;
 

@@ -43,6 +43,8 @@ use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use attr::{Attr, AttrChange, TimeChange};
+#[doc(hidden)]
+pub use blocks::apply_delta;
 pub use changes::{Change, ChangeKind, changes};
 pub use counters::{ErrorCounters, OverlayCounters};
 pub use dirs::DirEntry;

@@ -199,18 +199,22 @@ pub fn assert_nothing_stays(sandbox: &Sandbox) {
         })
         .collect();
     assert_eq!(locks, Vec::<PathBuf>::new(), "a lock stays in the catalog");
-    let ours: Vec<_> = files_below(Path::new("/run/pbkfs"))
-        .into_iter()
-        .filter(|path| {
-            let content = fs::read(path).unwrap_or_default();
-            String::from_utf8_lossy(&content).contains(dir.to_str().unwrap())
-        })
-        .collect();
     assert_eq!(
-        ours,
+        session_files_in(dir),
         Vec::<PathBuf>::new(),
         "a file of the session stays in /run"
     );
+}
+
+/// The files of root's sessions that name a path below `dir`.
+pub fn session_files_in(dir: &Path) -> Vec<PathBuf> {
+    let names_it = |path: &PathBuf| {
+        let content = fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&content).contains(dir.to_str().unwrap())
+    };
+    let mut files = files_below(Path::new("/run/pbkfs"));
+    files.retain(names_it);
+    files
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {

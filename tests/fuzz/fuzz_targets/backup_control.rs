@@ -1,0 +1,22 @@
+//! `backup.control`, and the backup that it describes.
+
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use pbkfs::catalog::control::ControlFile;
+use pbkfs::catalog::native;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(file) = ControlFile::parse(Path::new("backup.control"), bytes) else {
+        return;
+    };
+    let Ok(backup) = native::from_control(Path::new("/c/backups/main/X"), &file) else {
+        return;
+    };
+    // What `list` and `plan` show of it.
+    let _ = format!("{backup:?} {} {}", backup.id, backup.program_version);
+    let _ = (backup.server_major(), backup.id.start_time());
+    let _ = backup.content_path();
+});

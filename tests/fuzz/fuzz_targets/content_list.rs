@@ -1,0 +1,22 @@
+//! `backup_content.control`.
+
+#![no_main]
+
+use std::path::{Component, Path};
+
+use libfuzzer_sys::fuzz_target;
+use pbkfs::catalog::content::ContentList;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(list) = ContentList::from_bytes(bytes, Path::new("list")) else {
+        return;
+    };
+    for (index, entry) in list.iter().enumerate() {
+        assert_eq!(list.find(entry.path, entry.external_dir_num), Some(index));
+        let path = std::str::from_utf8(entry.path).map(Path::new);
+        let is_plain = |part| matches!(part, Component::Normal(_));
+        assert!(path.is_err() || path.is_ok_and(|path| path.components().all(is_plain)));
+    }
+    // A line has more bytes than what is kept of it takes, but for the least.
+    assert!(list.memory_bytes() <= 16 * bytes.len() + 4096);
+});

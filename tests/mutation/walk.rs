@@ -1,0 +1,55 @@
+//! Reading everything that a mount shows, as `cp -r` or a backup would.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+
+use crate::case::CANARY;
+
+/// Bytes that are read at a file's beginning, and at its end: a file of holes
+/// may have terabytes.
+const HEAD: u64 = 4 << 20;
+const TAIL: i64 = 64 << 10;
+
+/// The files below `root` that show what only a file outside has. An error of
+/// one file is that file's, and not of interest here.
+pub fn leaks(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(root, 0, &mut found);
+    found
+}
+
+fn walk(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    // Deeper than any path can be that is named from the root.
+    assert!(depth < 4096, "{} has no end", dir.display());
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        if kind.is_dir() {
+            walk(&path, depth + 1, found);
+        } else if kind.is_file() && shows_the_canary(&path).unwrap_or(false) {
+            found.push(path);
+        } else if kind.is_symlink() || kind.is_fifo() || kind.is_socket() {
+            let _ = fs::read_link(&path);
+        }
+    }
+}
+
+fn shows_the_canary(path: &Path) -> io::Result<bool> {
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+        .open(path)?;
+    let mut bytes = Vec::new();
+    (&mut file).take(HEAD).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == HEAD {
+        file.seek(SeekFrom::End(-TAIL))?;
+        file.take(TAIL.unsigned_abs()).read_to_end(&mut bytes)?;
+    }
+    Ok(memchr::memmem::find(&bytes, CANARY.as_bytes()).is_some())
+}
