@@ -458,6 +458,7 @@ fn a_catalog_is_read_by_its_store() {
             "src/{name} opens a path of a catalog: {line:?}"
         );
     }
+}
 
 /// The fuzzer's crate is not built by the tests, so nothing else would tell.
 #[test]
