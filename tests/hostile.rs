@@ -50,22 +50,18 @@ fn assert_untouched(sandbox: &Sandbox, path: &Path) {
     assert_eq!(meta.mode() & 0o7777, 0o640);
 }
 
-/// Leaves something in a clone's data directory, as its superuser could.
-fn plant(clone: &Clone<'_>, what: impl FnOnce(&Path)) {
-    let launch = ["--set", "postgres.launch=false"];
-    clone.up_with(&launch);
-    what(&clone.target);
+/// Leaves something in a clone's data directory by commands of the shell, as its
+/// superuser could. Nobody but who mounted it may enter the mount of an ordinary
+/// user.
+fn plant(clone: &Clone<'_>, script: &str) {
+    clone.up_with(&["--set", "postgres.launch=false"]);
+    let script = format!("cd {} && {script}", clone.target.display());
+    let user = &clone.sandbox.user;
+    run(user.command("sh").args(["-ec", &script]), LIMIT).expect_ok();
     clone.down();
 }
 
-/// Replaces a file by a link to somewhere else.
-fn link(from: &Path, to: impl AsRef<Path>) {
-    let _ = fs::remove_file(from);
-    symlink(to, from).unwrap();
-}
-
 fn fifo(path: &Path) {
-    let _ = fs::remove_file(path);
     mkfifo(path, Mode::S_IRWXU | Mode::S_IROTH).unwrap();
 }
 
@@ -103,11 +99,9 @@ fn what_recovery_writes_goes_to_no_file_of_the_host() {
             "recovery.signal",
         ];
         let victims = names.map(|name| (name, precious(&sandbox, &format!("victim{name}"))));
-        plant(&clone, |data| {
-            for (name, victim) in &victims[1..] {
-                link(&data.join(name), victim);
-            }
-        });
+        for (name, victim) in &victims[1..] {
+            plant(&clone, &format!("ln -s {} {name}", victim.display()));
+        }
         up_to(&clone, &[("name", &point.name)]);
         clone.down();
         for (_, victim) in &victims {
@@ -126,63 +120,42 @@ fn what_a_clone_says_of_its_own_recovery_counts_for_nothing() {
     up_to(&clone, &[("name", &first.name)]);
     clone.down();
     let forged = format!(
-        r#"{{"version":1,"target":"the restore point {}","promoted":true,"lsn":null,"time":null}}"#,
+        r#"{{"version":1,"target":"name \"{}\", timeline current","promoted":true}}"#,
         second.name
     );
-    plant(&clone, |data| {
-        fs::write(data.join(".pbkfs-recovery.json"), forged).unwrap();
-        fs::write(data.join("backup_label"), "").unwrap();
-    });
+    plant(
+        &clone,
+        &format!("printf '%s' '{forged}' > .pbkfs-recovery.json; : > backup_label"),
+    );
     let output = fails(&clone, &[("name", &second.name)]);
     refused(&output, 5, &first.name);
 }
 
-/// What a clone can do to a file that pbkfs reads there.
-type Trap = (&'static str, fn(&Path));
+/// What a clone can do to the files that pbkfs reads there.
+const TRAPS: [&str; 8] = [
+    "echo \"include '/dev/zero'\" > postgresql.auto.conf",
+    "mkfifo pipe; echo \"include 'pipe'\" > postgresql.auto.conf",
+    "rm postgresql.auto.conf; mkfifo postgresql.auto.conf",
+    "ln -sf /dev/zero postgresql.conf",
+    "truncate -s 64G postgresql.auto.conf",
+    "yes \"include 'postgresql.auto.conf'\" | head -100 > postgresql.auto.conf",
+    "ln -sf /dev/zero global/pg_control",
+    "rm global/pg_control; mkfifo global/pg_control",
+];
 
 #[test]
 fn no_file_of_the_clone_keeps_pbkfs_waiting() {
     common::require_everything();
-    let traps: [Trap; 8] = [
-        ("include of a device", |data| {
-            fs::write(data.join("postgresql.auto.conf"), "include '/dev/zero'\n").unwrap();
-        }),
-        ("include of a pipe", |data| {
-            fifo(&data.join("pipe"));
-            fs::write(data.join("postgresql.auto.conf"), "include 'pipe'\n").unwrap();
-        }),
-        ("a pipe as postgresql.auto.conf", |data| {
-            fifo(&data.join("postgresql.auto.conf"));
-        }),
-        ("a link as postgresql.conf", |data| {
-            link(&data.join("postgresql.conf"), "/dev/zero");
-        }),
-        ("a configuration without end", |data| {
-            let file = fs::File::create(data.join("postgresql.auto.conf")).unwrap();
-            file.set_len(64 << 30).unwrap();
-        }),
-        ("a configuration that includes itself", |data| {
-            let text = "include 'postgresql.auto.conf'\n".repeat(100);
-            fs::write(data.join("postgresql.auto.conf"), text).unwrap();
-        }),
-        ("a link as pg_control", |data| {
-            link(&data.join("global/pg_control"), "/dev/zero");
-        }),
-        ("a pipe as pg_control", |data| {
-            fifo(&data.join("global/pg_control"));
-        }),
-    ];
     for sandbox in users() {
         let [_, point, _] = points(&sandbox);
-        for (name, trap) in traps {
-            println!("{name}");
+        for trap in TRAPS {
             let diff = sandbox.path("trap.diff");
             let clone = sandbox.profile(BACKUP).diff_at(&diff).write();
             plant(&clone, trap);
             let output = up_ends(&clone, &strs(&sets(&[("name", &point.name)])));
             let code = output.code();
-            assert!(matches!(code, Some(3 | 4 | 7)), "{name}: {output}");
-            assert!(output.stderr.contains("pbkfs: "), "{name}: {output}");
+            assert!(matches!(code, Some(3 | 4 | 7)), "{trap}: {output}");
+            assert!(output.stderr.contains("pbkfs: "), "{trap}: {output}");
             assert_nothing_stays(&sandbox);
             fs::remove_dir_all(&diff).unwrap();
         }
@@ -197,10 +170,11 @@ fn a_clone_does_not_choose_what_it_gets_to_see() {
         fs::write(&secret, "work_mem = '7MB' # the secret\n").unwrap();
         OsUser::postgres().own(&secret);
         let clone = sandbox.profile(&sandbox.fixture.newest()).write();
-        plant(&clone, |data| {
-            let include = format!("include_if_exists '{}'\n", secret.display());
-            fs::write(data.join("postgresql.auto.conf"), include).unwrap();
-        });
+        let include = format!("include_if_exists '{}'", secret.display());
+        plant(
+            &clone,
+            &format!("echo \"{include}\" > postgresql.auto.conf"),
+        );
         let ready = clone.up();
         let look = format!("copy (select 1) to program 'cat {}'", secret.display());
         let output = pg.try_psql(ready.conninfo(), "postgres", &look);
@@ -217,8 +191,7 @@ fn what_a_clone_leaves_beside_its_data_goes_and_is_out_of_reach() {
         let clone = sandbox.profile(&sandbox.fixture.newest()).write();
         let ready = clone.up();
         let sockets = socket_dir(&ready);
-        let wal = clone.target.join("pg_wal");
-        let wal = fs::read_link(&wal).unwrap_or(wal);
+        let wal = clone.diff.as_ref().unwrap().join(".pbkfs-wal");
         // However its own directories are opened up.
         for dir in [&sockets, &wal] {
             let dir = dir.display();

@@ -128,8 +128,11 @@ fn config_for(
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     let conf = Conf::read_from(&Host::default(), &data_directory).unwrap();
+    // A session's directory is not its server's.
+    let session_dir = run_dir.join("session");
+    fs::create_dir_all(&session_dir).unwrap();
     let files = ConfigFiles::write(&FilesInput {
-        run_dir,
+        run_dir: &session_dir,
         has_main_file: conf.has_main_file,
         major: binaries.major,
         role,
