@@ -118,8 +118,11 @@ impl FromStr for MomentText {
         };
         let (date_time, offset) = split_offset(text.trim()).ok_or_else(wrong)?;
         time::PrimitiveDateTime::parse(date_time, DATE_TIME)
-            .map(|moment| Self(moment.assume_offset(offset)))
-            .map_err(|_| wrong())
+            .map(|moment| moment.assume_offset(offset))
+            .ok()
+            .filter(|moment| moment.checked_to_offset(UtcOffset::UTC).is_some())
+            .map(Self)
+            .ok_or_else(wrong)
     }
 }
 
@@ -153,7 +156,8 @@ impl fmt::Display for MomentText {
             version = 2,
             "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]+00"
         );
-        let utc = self.0.to_offset(UtcOffset::UTC);
+        // What was parsed can be told in UTC.
+        let utc = self.0.checked_to_offset(UtcOffset::UTC).unwrap_or(self.0);
         f.write_str(&utc.format(FORMAT).map_err(|_| fmt::Error)?)
     }
 }
