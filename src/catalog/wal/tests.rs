@@ -346,7 +346,7 @@ fn segments_fetched_ahead_are_bounded_and_checked() {
     let prefetch = Prefetch::new(dir.path(), 3 << 20, &sample.archive);
     let id = sample.id("00000001000000000000004B");
     let names = || {
-        let mut names = Directory(dir.path().to_owned()).names().unwrap();
+        let mut names = ArchiveFiles::names(&fixtures::place(dir.path())).unwrap();
         names.sort();
         names.retain(|name| name != "lock");
         names
