@@ -130,6 +130,10 @@ pub fn configuration(image: &Image) -> Result<Conf, SessionError> {
     Ok(Conf::read_from(&InImage(image), Path::new(""))?)
 }
 
+/// The most that is read of a file of settings, in bytes: PostgreSQL's sample
+/// has 30 KB.
+const CONF_LIMIT: usize = 4 << 20;
+
 /// An image's files by relative paths; what is included by an absolute path is
 /// the host's.
 struct InImage<'a>(&'a Image);
@@ -141,7 +145,8 @@ impl Source for InImage<'_> {
         }
         let node = self.0.find(&plain(path)).ok_or(io::ErrorKind::NotFound)?;
         let length = self.0.len(node).map_err(io::Error::other)?;
-        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        let length = usize::try_from(length).ok().filter(|&n| n <= CONF_LIMIT);
+        let mut bytes = vec![0; length.ok_or(io::ErrorKind::FileTooLarge)?];
         let read = self.0.read_at(node, 0, &mut bytes);
         bytes.truncate(read.map_err(io::Error::other)?);
         Ok(bytes)
