@@ -129,6 +129,7 @@ fn of_chain(error: &ChainError) -> Option<Verdict> {
     match error {
         ChainError::Changed { .. } => Some(CouldNotTell),
         ChainError::Reread { source, .. } => of_catalog(source),
+        ChainError::Unlisted { source, .. } => Some(of_content(source.as_ref())),
         ChainError::NoSuchBackup { .. }
         | ChainError::NothingRestorable { .. }
         | ChainError::MissingParent { .. }
