@@ -375,6 +375,15 @@ mod tests {
     }
 
     #[test]
+    fn times_without_a_place_in_utc_are_refused() {
+        for text in ["9999-12-31 23:59:59-23", "-9999-01-01 00:00:00+23"] {
+            assert!(text.parse::<MomentText>().is_err(), "{text}");
+        }
+        let last: MomentText = "9999-12-31 23:59:59+00".parse().unwrap();
+        assert_eq!(last.to_string(), "9999-12-31 23:59:59.000000+00");
+    }
+
+    #[test]
     fn times_need_their_offset() {
         for (text, utc) in [
             ("2026-11-22 14:32:00+00", "2026-11-22 14:32:00.000000+00"),

@@ -351,6 +351,7 @@ pub fn of_text(text: &str, faults: &Counts) -> Verdict {
 mod tests {
     use super::*;
     use crate::server::LogTail;
+    use crate::untrusted::{Kind, Refused};
 
     fn died(raw_status: i32, line: &str) -> SessionError {
         SessionError::ServerDied {
@@ -398,6 +399,31 @@ mod tests {
         assert_eq!(of_image(&stored(io::ErrorKind::NotFound)), Bad);
         let closed = stored(io::ErrorKind::PermissionDenied);
         assert_eq!(of_image(&closed), CouldNotTell);
+        assert_eq!(of_image(&stored(io::ErrorKind::NotADirectory)), Bad);
+    }
+
+    #[test]
+    fn what_does_not_belong_into_a_catalog_is_damage() {
+        let link = || io::Error::from(Refused::Is(Kind::Symlink));
+        let path = || "/c/x".into();
+        let list = ImageError::Content {
+            backup: crate::catalog::BackupId("A".into()),
+            source: ContentError::Read {
+                path: path(),
+                source: link(),
+            },
+        };
+        assert_eq!(of_image(&list), Bad);
+        let read = |source| WalError::Read {
+            path: path(),
+            source,
+        };
+        assert_eq!(of_wal(&read(link())), Bad);
+        let denied = io::ErrorKind::PermissionDenied.into();
+        assert_eq!(of_wal(&read(denied)), CouldNotTell);
+        // As the restore_command tells it.
+        let told = crate::causes::sentence(&read(link()));
+        assert_eq!(of_complaint(&told), Bad);
     }
 
     #[test]

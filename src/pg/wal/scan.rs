@@ -22,6 +22,11 @@ use crate::pg::Lsn;
 
 /// Bytes of a record's header.
 const RECORD_HEADER: usize = 24;
+
+/// How much of a record is kept to be looked at: its header, and what may stand
+/// before the time in the data of a transaction's end. A record may have a
+/// gigabyte.
+const HEAD: usize = RECORD_HEADER + 64;
 /// The longest record that PostgreSQL reads (`XLogRecordMaxSize`), in bytes.
 const MAX_RECORD: u32 = 1020 << 20;
 
