@@ -11,7 +11,7 @@
 //! read      blocks -> stored records -> decoded and checked pages
 //! check     everything that can be checked of a file, for verification
 //! crc       the checksum of a stored file
-//! stored    the files of the catalog, and files that are stored whole
+//! stored    the files of the catalog, by its store, and files that are stored whole
 //! ```
 //! The rules are those of `restore_chain`, `restore_data_file` and
 //! `restore_non_data_file` in pg_probackup's restore.c and data.c.
