@@ -12,8 +12,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use crate::catalog::content::{ContentError, ContentList};
 use crate::catalog::{Backup, BackupId, BackupMode, BackupStatus, Instance, native};
+use crate::causes::sentence;
 use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
 
 pub use error::ChainError;
@@ -24,7 +27,8 @@ const NAMED_IN_ERRORS: usize = 5;
 /// Which backup is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupSelector {
-    /// The newest that can be restored, with all its parents.
+    /// The newest that can be restored and whose lists of files can be read,
+    /// with all its parents.
     Latest,
     /// The one with this id.
     Id(BackupId),
@@ -203,17 +207,43 @@ impl<'a> Listed<'a> {
 
     /// The members of the newest backup that is restorable.
     fn latest(&self) -> Result<Vec<&'a Backup>, ChainError> {
+        let mut passed_over = Vec::new();
+        let mut lists = Lists::default();
         for &backup in &self.newest_first {
-            match self.members(backup) {
-                Ok(layers) => return Ok(layers),
-                Err(reason) => tracing::warn!(
-                    instance = self.instance,
-                    "looking for the latest restorable backup, {} is passed over: {reason}",
-                    backup.id
-                ),
+            let members = self.members(backup);
+            match members.and_then(|layers| lists.check(backup, layers)) {
+                Ok(layers) => {
+                    self.tell_passed_over(&passed_over);
+                    return Ok(layers);
+                }
+                Err(reason) => passed_over.push((&backup.id, reason)),
             }
         }
-        Err(self.nothing_restorable())
+        self.tell_passed_over(&passed_over);
+        // What pg_probackup calls good, and is not, is the cause to be told.
+        let reasons = passed_over.into_iter().map(|(_, reason)| reason);
+        let unlisted = |reason: &ChainError| matches!(reason, ChainError::Unlisted { .. });
+        let first = reasons.into_iter().find(unlisted);
+        Err(first.unwrap_or_else(|| self.nothing_restorable()))
+    }
+
+    /// Says what is newer than the latest, and why it is not that.
+    fn tell_passed_over(&self, passed_over: &[(&BackupId, ChainError)]) {
+        let named = passed_over.iter().take(NAMED_IN_ERRORS);
+        let mut reasons: Vec<String> = named
+            .map(|(id, reason)| format!("{id} ({})", sentence(reason)))
+            .collect();
+        match passed_over.len().saturating_sub(NAMED_IN_ERRORS) {
+            0 => {}
+            more => reasons.push(format!("and {more} more")),
+        }
+        if !reasons.is_empty() {
+            tracing::warn!(
+                instance = self.instance,
+                "looking for the latest restorable backup, these were passed over: {}",
+                reasons.join("; ")
+            );
+        }
     }
 
     /// A backup's chain, FULL first, if it is complete and its statuses good.
@@ -277,6 +307,31 @@ impl<'a> Listed<'a> {
     fn newest(&self) -> Vec<(BackupId, BackupStatus)> {
         let newest = self.newest_first.iter().take(NAMED_IN_ERRORS);
         newest.map(|b| (b.id.clone(), b.status)).collect()
+    }
+}
+
+/// The lists of files that were looked at: chains share their members.
+#[derive(Default)]
+struct Lists<'a>(HashMap<&'a BackupId, Result<(), Arc<ContentError>>>);
+
+impl<'a> Lists<'a> {
+    /// Passes a chain on whose lists are all there, and those that were
+    /// written.
+    fn check(
+        &mut self,
+        target: &Backup,
+        layers: Vec<&'a Backup>,
+    ) -> Result<Vec<&'a Backup>, ChainError> {
+        for layer in &layers {
+            let look = || ContentList::check(layer).map_err(Arc::new);
+            let looked = self.0.entry(&layer.id).or_insert_with(look);
+            looked.clone().map_err(|source| ChainError::Unlisted {
+                target: target.id.clone(),
+                member: layer.id.clone(),
+                source,
+            })?;
+        }
+        Ok(layers)
     }
 }
 

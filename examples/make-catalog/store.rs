@@ -137,6 +137,7 @@ fn describe(
     });
     Backup {
         dir: instance.dir.join(&id.0),
+        place: instance.place.join(&id.0),
         id,
         parent: None,
         mode: settings.mode,

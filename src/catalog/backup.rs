@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use time::OffsetDateTime;
 
+use super::store::Place;
 use crate::pg::Lsn;
 
 /// A backup's id: the base36 of its start time, in upper case. Also the name
@@ -282,6 +283,8 @@ pub struct TablespaceMapping {
 pub struct Backup {
     /// The backup's directory, `CATALOG/backups/INSTANCE/ID`.
     pub dir: PathBuf,
+    /// The same, to be read.
+    pub place: Place,
     /// Its id.
     pub id: BackupId,
     /// The direct parent's id; `None` for a FULL.
@@ -356,6 +359,24 @@ impl Backup {
     #[must_use]
     pub fn file_path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.dir.join("database").join(path)
+    }
+
+    /// The content list.
+    #[must_use]
+    pub fn content(&self) -> Place {
+        self.place.join("backup_content.control")
+    }
+
+    /// The page header map.
+    #[must_use]
+    pub fn header_map(&self) -> Place {
+        self.place.join("page_header_map")
+    }
+
+    /// A stored file, given its path inside PGDATA.
+    #[must_use]
+    pub fn file(&self, path: impl AsRef<Path>) -> Place {
+        self.place.join("database").join(path)
     }
 
     /// The server's major version, if the recorded text begins with a number.

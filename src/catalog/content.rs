@@ -9,23 +9,23 @@
 //! a quoted string. The lines are in no order.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::backup::{Backup, CompressAlg};
+use super::store::Place;
 
 mod error;
 mod line;
+mod packed;
 mod reader;
 
 pub use error::{ContentError, LineError};
+use packed::{Packed, PackedEntry, PackedPages};
 use reader::{Cut, Parsed};
 
 /// The file type bits of `st_mode`, and the two types that are listed.
@@ -82,55 +82,21 @@ impl FileEntry<'_> {
     /// Where its bytes are stored, if the backup stores them.
     #[must_use]
     pub fn stored_in(&self, backup: &Backup) -> PathBuf {
+        self.place_in(backup).name()
+    }
+
+    /// The same, to be read.
+    #[must_use]
+    pub fn place_in(&self, backup: &Backup) -> Place {
         let path = OsStr::from_bytes(self.path);
         match self.external_dir_num {
-            0 => backup.file_path(path),
+            0 => backup.file(path),
             number => backup
-                .dir
+                .place
                 .join(format!("external_directories/externaldir{number}"))
                 .join(path),
         }
     }
-}
-
-/// One line, packed: a list may have a million of them. `PackedPages` holds
-/// what only data files have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct PackedEntry {
-    size: i64,
-    full_size: i64,
-    path_offset: u32,
-    path_length: u16,
-    mode: u16,
-    crc: u32,
-    db_oid: u32,
-    external_dir_num: u32,
-    /// Index into the list's `pages`, or [`NO_PAGES`].
-    pages: u32,
-    compress_alg: CompressAlg,
-    is_datafile: bool,
-    is_cfs: bool,
-}
-
-const NO_PAGES: u32 = u32::MAX;
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct PackedPages {
-    hdr_off: u64,
-    segno: u32,
-    n_blocks: u32,
-    n_headers: u32,
-    hdr_crc: u32,
-    hdr_size: u32,
-}
-
-/// Lines, packed.
-#[derive(Debug, Default)]
-struct Packed {
-    entries: Vec<PackedEntry>,
-    pages: Vec<PackedPages>,
-    /// All paths, end to end.
-    paths: Vec<u8>,
 }
 
 /// A backup's content list, in the order of its lines.
@@ -140,99 +106,6 @@ pub struct ContentList {
     /// The entries by [`Packed::key`].
     by_key: HashTable<u32>,
     hasher: RandomState,
-}
-
-impl Packed {
-    fn push(&mut self, entry: &FileEntry<'_>) -> Result<(), LineError> {
-        let too_much = |_| LineError::TooMuch;
-        let kind = entry.mode & S_IFMT;
-        if kind != S_IFDIR && kind != S_IFREG {
-            return Err(LineError::Mode(entry.mode));
-        }
-        let pages = PackedPages {
-            hdr_off: entry.hdr_off,
-            segno: entry.segno,
-            n_blocks: entry.n_blocks,
-            n_headers: entry.n_headers,
-            hdr_crc: entry.hdr_crc,
-            hdr_size: entry.hdr_size,
-        };
-        let has_pages = pages != PackedPages::default();
-        self.entries.push(PackedEntry {
-            size: entry.size,
-            full_size: entry.full_size,
-            path_offset: u32::try_from(self.paths.len()).map_err(too_much)?,
-            path_length: u16::try_from(entry.path.len()).map_err(too_much)?,
-            mode: u16::try_from(entry.mode).map_err(|_| LineError::Mode(entry.mode))?,
-            crc: entry.crc,
-            db_oid: entry.db_oid,
-            external_dir_num: entry.external_dir_num,
-            pages: match has_pages {
-                true => u32::try_from(self.pages.len()).map_err(too_much)?,
-                false => NO_PAGES,
-            },
-            compress_alg: entry.compress_alg,
-            is_datafile: entry.is_datafile,
-            is_cfs: entry.is_cfs,
-        });
-        if has_pages {
-            self.pages.push(pages);
-        }
-        self.paths.extend_from_slice(entry.path);
-        Ok(())
-    }
-
-    /// Adds the lines of another part of the list.
-    fn append(&mut self, other: &Self) -> Result<(), LineError> {
-        let first = |length| u32::try_from(length).map_err(|_| LineError::TooMuch);
-        let (paths, pages) = (first(self.paths.len())?, first(self.pages.len())?);
-        first(self.paths.len() + other.paths.len())?;
-        self.entries.reserve_exact(other.entries.len());
-        self.entries
-            .extend(other.entries.iter().map(|entry| PackedEntry {
-                path_offset: entry.path_offset + paths,
-                pages: match entry.pages {
-                    NO_PAGES => NO_PAGES,
-                    at => at + pages,
-                },
-                ..entry.clone()
-            }));
-        self.pages.reserve_exact(other.pages.len());
-        self.pages.extend_from_slice(&other.pages);
-        self.paths.reserve_exact(other.paths.len());
-        self.paths.extend_from_slice(&other.paths);
-        Ok(())
-    }
-
-    /// What no two entries share: the path and the external directory.
-    fn key(&self, index: u32) -> (&[u8], u32) {
-        let entry = &self.entries[index as usize];
-        (&self.paths[entry.path_range()], entry.external_dir_num)
-    }
-
-    fn entry(&self, index: usize) -> FileEntry<'_> {
-        let packed = &self.entries[index];
-        let none = PackedPages::default();
-        let pages = self.pages.get(packed.pages as usize).unwrap_or(&none);
-        FileEntry {
-            path: &self.paths[packed.path_range()],
-            size: packed.size,
-            mode: u32::from(packed.mode),
-            is_datafile: packed.is_datafile,
-            is_cfs: packed.is_cfs,
-            crc: packed.crc,
-            compress_alg: packed.compress_alg,
-            external_dir_num: packed.external_dir_num,
-            db_oid: packed.db_oid,
-            full_size: packed.full_size,
-            segno: pages.segno,
-            n_blocks: pages.n_blocks,
-            n_headers: pages.n_headers,
-            hdr_crc: pages.hdr_crc,
-            hdr_off: pages.hdr_off,
-            hdr_size: pages.hdr_size,
-        }
-    }
 }
 
 impl ContentList {
@@ -248,18 +121,12 @@ impl ContentList {
             path: path.clone(),
             source,
         };
-        let file = File::open(&path).map_err(read_error)?;
-        let length = file.metadata().map_err(read_error)?.len();
+        let file = backup.content().open().map_err(read_error)?;
+        let length = file.length().map_err(read_error)?;
         let read = |buf: &mut [u8], offset| file.read_at(buf, offset);
         let parsed = reader::parse(&read, length, Cut::default()).map_err(read_error)?;
-        if let Some(recorded) = backup.content_crc.filter(|&crc| crc != 0)
-            && parsed.crc != recorded
-        {
-            return Err(ContentError::Checksum {
-                path,
-                recorded,
-                computed: parsed.crc,
-            });
+        if !parsed.given_up {
+            compare(backup, parsed.crc)?;
         }
         Self::from_parsed(parsed, &path)
     }
@@ -285,6 +152,32 @@ impl ContentList {
             ContentError::Read { path, source }
         })?;
         Self::from_parsed(parsed, path)
+    }
+
+    /// Whether the list of a backup can be read and is the one whose checksum
+    /// was recorded. Costs a fraction of reading it.
+    ///
+    /// # Errors
+    /// As [`ContentList::read`], but for lines that make no sense.
+    pub fn check(backup: &Backup) -> Result<(), ContentError> {
+        let read_error = |source| ContentError::Read {
+            path: backup.content_path(),
+            source,
+        };
+        let file = backup.content().open().map_err(read_error)?;
+        file.length().map_err(read_error)?;
+        if backup.content_crc.is_none() {
+            return Ok(());
+        }
+        let read = |buf: &mut [u8], offset| file.read_at(buf, offset);
+        match reader::checksum(&read).map_err(read_error)? {
+            Some(computed) => compare(backup, computed),
+            None => Err(ContentError::Line {
+                path: backup.content_path(),
+                line: 1,
+                what: LineError::TooLong,
+            }),
+        }
     }
 
     /// `path` is for messages.
@@ -389,11 +282,18 @@ impl ContentList {
     }
 }
 
-impl PackedEntry {
-    /// Where the path stands; both ends were checked when it was pushed.
-    fn path_range(&self) -> Range<usize> {
-        let start = self.path_offset as usize;
-        start..start + usize::from(self.path_length)
+/// Compares a list's checksum with the recorded one, if there is one.
+fn compare(backup: &Backup, computed: u32) -> Result<(), ContentError> {
+    match backup
+        .content_crc
+        .filter(|&crc| crc != 0 && crc != computed)
+    {
+        Some(recorded) => Err(ContentError::Checksum {
+            path: backup.content_path(),
+            recorded,
+            computed,
+        }),
+        None => Ok(()),
     }
 }
 

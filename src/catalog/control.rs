@@ -8,7 +8,6 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +17,12 @@ use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
 use super::error::ControlError;
+use super::store::Place;
+
+/// The most that is read of such a file, in bytes. pg_probackup's own have one
+/// or two kilobytes; a note has at most one, and a list of external directories
+/// some paths.
+const LIMIT: u64 = 256 << 10;
 
 /// One parsed file: its pairs in the order of their lines.
 #[derive(Debug)]
@@ -35,16 +40,17 @@ struct Entry {
 }
 
 impl ControlFile {
-    /// Reads and splits a file.
+    /// Reads and splits a file of the catalog.
     ///
     /// # Errors
-    /// If it cannot be read, or a line is not `key = value`.
-    pub fn read(path: &Path) -> Result<Self, ControlError> {
-        let bytes = fs::read(path).map_err(|source| ControlError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(path, &bytes)
+    /// If it cannot be read, is larger than such a file is, or a line is not
+    /// `key = value`.
+    pub fn read(place: &Place) -> Result<Self, ControlError> {
+        let path = place.name();
+        match place.read(LIMIT) {
+            Ok(bytes) => Self::parse(&path, &bytes),
+            Err(source) => Err(ControlError::Read { path, source }),
+        }
     }
 
     /// Splits a file's bytes; `path` is for messages only.
@@ -171,12 +177,26 @@ const TIME_FORMAT: &[BorrowedFormatItem<'_>] = format_description!(
     "[year]-[month]-[day] [hour]:[minute]:[second][offset_hour sign:mandatory][optional [:[offset_minute]]]"
 );
 
+/// Text that is no moment.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAMoment {
+    /// It is of another form.
+    #[error(transparent)]
+    Form(#[from] time::error::Parse),
+    /// Its offset leads out of the years that can be told.
+    #[error("it is beyond the year 9999 in UTC")]
+    TooFar,
+}
+
 /// Parses a moment with its offset and gives it in UTC.
 ///
 /// # Errors
 /// If the text is not of that form; an offset is needed.
-pub fn parse_time(text: &str) -> Result<OffsetDateTime, time::error::Parse> {
-    Ok(OffsetDateTime::parse(text, TIME_FORMAT)?.to_offset(UtcOffset::UTC))
+pub fn parse_time(text: &str) -> Result<OffsetDateTime, NotAMoment> {
+    let local = OffsetDateTime::parse(text, TIME_FORMAT)?;
+    local
+        .checked_to_offset(UtcOffset::UTC)
+        .ok_or(NotAMoment::TooFar)
 }
 
 type Pair = Option<(String, Vec<u8>)>;
@@ -349,6 +369,8 @@ mod tests {
             "2026-11-22 12:00:00",
             "2026-11-22",
             "2026-13-22 12:00:00+00",
+            "9999-12-31 23:59:59-23",
+            "-9999-01-01 00:00:00+23",
             "",
         ] {
             assert!(parse_time(text).is_err(), "{text}");

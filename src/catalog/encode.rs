@@ -326,8 +326,9 @@ pub fn write_control(out: &mut impl Write, backup: &Backup) -> io::Result<()> {
 
 fn write_time(out: &mut impl Write, key: &str, time: Option<OffsetDateTime>) -> io::Result<()> {
     let Some(time) = time else { return Ok(()) };
-    let text = time
-        .to_offset(UtcOffset::UTC)
+    let utc = time.checked_to_offset(UtcOffset::UTC);
+    let text = utc
+        .ok_or(io::ErrorKind::InvalidInput)?
         .format(TIME_FORMAT)
         .map_err(io::Error::other)?;
     writeln!(out, "{key} = '{text}'")

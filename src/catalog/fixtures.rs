@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::store::{LocalStore, Place};
 use super::{Catalog, Instance};
 
 /// Every recorded catalog; each has the one instance `main`.
@@ -48,6 +49,11 @@ fn unpack(name: &str, filter: &[&str]) -> TempDir {
     zstd::stream::copy_decode(packed, tar.stdin.take().unwrap()).unwrap();
     assert!(tar.wait().unwrap().success());
     dir
+}
+
+/// A directory as a store of its own.
+pub(crate) fn place(dir: &Path) -> Place {
+    Place::root(std::sync::Arc::new(LocalStore::new(dir.to_owned())))
 }
 
 /// The instance `main` of an unpacked fixture.

@@ -1,12 +1,17 @@
 //! The catalog's root and its instances.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::control::ControlFile;
 use super::error::{CatalogError, ControlError};
+use super::store::{LocalStore, Place};
+use crate::untrusted::Kind;
+
+/// An instance's own settings.
+const CONFIG: &str = "pg_probackup.conf";
 
 /// The keys of `pg_probackup.conf` that [`InstanceConfig`] takes.
 const USED_KEYS: [&str; 3] = ["pgdata", "system-identifier", "xlog-seg-size"];
@@ -15,6 +20,7 @@ const USED_KEYS: [&str; 3] = ["pgdata", "system-identifier", "xlog-seg-size"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     root: PathBuf,
+    place: Place,
 }
 
 impl Catalog {
@@ -27,7 +33,9 @@ impl Catalog {
             path: root.to_owned(),
             source,
         })?;
-        let catalog = Self { root };
+        let store = LocalStore::new(root.clone());
+        let place = Place::root(Arc::new(store));
+        let catalog = Self { root, place };
         // Listing is the test for both: that it exists and that we may read it.
         catalog.instances()?;
         Ok(catalog)
@@ -39,15 +47,17 @@ impl Catalog {
         &self.root
     }
 
-    /// The names of all instances, sorted.
+    /// The names of all instances, sorted: each directory that is not hidden,
+    /// as pg_probackup has it, but for the file system's own.
     ///
     /// # Errors
     /// If `backups/` cannot be listed.
     pub fn instances(&self) -> Result<Vec<String>, CatalogError> {
-        let listed = visible_directories(&self.root.join("backups"));
+        let listed = visible_directories(&self.place.join("backups"));
         let mut names: Vec<String> = listed
             .map_err(|error| self.explain_no_backups(error))?
             .iter()
+            .filter(|dir| !is_file_systems(dir))
             .filter_map(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()))
             .collect();
         names.sort();
@@ -73,13 +83,16 @@ impl Catalog {
                 existing,
             });
         }
-        let dir = self.root.join("backups").join(name);
+        let place = self.place.join("backups").join(name);
+        let wal = self.place.join("wal").join(name);
         Ok(Instance {
-            config: InstanceConfig::read(&dir.join("pg_probackup.conf"))?,
+            config: InstanceConfig::read(&place.join(CONFIG))?,
             catalog: self.root.clone(),
             name: name.to_owned(),
-            wal_dir: self.root.join("wal").join(name),
-            dir,
+            dir: place.name(),
+            place,
+            wal_dir: wal.name(),
+            wal,
         })
     }
 
@@ -109,8 +122,12 @@ pub struct Instance {
     pub name: String,
     /// Its backups, `CATALOG/backups/NAME`.
     pub dir: PathBuf,
+    /// The same, to be read.
+    pub place: Place,
     /// Its WAL archive, `CATALOG/wal/NAME`; it need not exist.
     pub wal_dir: PathBuf,
+    /// The same, to be read.
+    pub wal: Place,
     /// Its `pg_probackup.conf`.
     pub config: InstanceConfig,
 }
@@ -128,10 +145,12 @@ pub struct InstanceConfig {
 }
 
 impl InstanceConfig {
-    fn read(path: &Path) -> Result<Self, ControlError> {
-        let file = match ControlFile::read(path) {
+    fn read(place: &Place) -> Result<Self, ControlError> {
+        let file = match ControlFile::read(place) {
             Ok(file) => file,
-            Err(ControlError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(ControlError::Read { source, path })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
                 tracing::warn!(path = %path.display(), "the instance has no configuration file");
                 return Ok(Self::default());
             }
@@ -150,19 +169,31 @@ impl InstanceConfig {
 /// The directories in `dir` whose names do not begin with a dot, symbolic
 /// links to directories included, in no order. pg_probackup counts the same
 /// ones (`src/catalog.c`, `IsDir`).
-pub(super) fn visible_directories(dir: &Path) -> Result<Vec<PathBuf>, CatalogError> {
-    let read_error = |source| CatalogError::Read {
-        path: dir.to_owned(),
+pub(super) fn visible_directories(dir: &Place) -> Result<Vec<Place>, CatalogError> {
+    let entries = dir.list().map_err(|source| CatalogError::Read {
+        path: dir.name(),
         source,
+    })?;
+    let directories = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::Directory && !is_hidden(&entry.name));
+    Ok(directories.map(|entry| dir.join(&entry.name)).collect())
+}
+
+/// Whether a directory of `backups` is the one that mkfs makes in the root of a
+/// file system, and no instance that somebody gave this name: that has a
+/// configuration, or backups.
+fn is_file_systems(dir: &Place) -> bool {
+    let is_there = |place: Place| place.open().is_ok();
+    let has_backups = || {
+        // As an ordinary user, one may not even look.
+        let inner = visible_directories(dir).unwrap_or_default();
+        let mut controls = inner.iter().map(|backup| backup.join("backup.control"));
+        controls.any(is_there)
     };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(read_error)? {
-        let path = entry.map_err(read_error)?.path();
-        if !path.file_name().is_some_and(is_hidden) && path.is_dir() {
-            found.push(path);
-        }
-    }
-    Ok(found)
+    dir.file_name() == Some(OsStr::new("lost+found"))
+        && !is_there(dir.join(CONFIG))
+        && !has_backups()
 }
 
 fn is_hidden(name: &OsStr) -> bool {
@@ -171,6 +202,8 @@ fn is_hidden(name: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::fixtures;
     use super::*;
 
@@ -234,6 +267,35 @@ mod tests {
             catalog.instance("one").unwrap().config,
             InstanceConfig::default()
         );
+    }
+
+    #[test]
+    fn what_mkfs_made_is_no_instance() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("backups/lost+found");
+        fs::create_dir_all(made.join("#1234")).unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        assert_eq!(catalog.instances().unwrap(), [""; 0]);
+        assert!(catalog.instance("lost+found").is_err());
+        // Whoever gave an instance this name keeps it.
+        fs::create_dir(made.join("TOW7GA")).unwrap();
+        fs::write(made.join("TOW7GA/backup.control"), "").unwrap();
+        assert_eq!(catalog.instances().unwrap(), ["lost+found"]);
+        fs::remove_dir_all(made.join("TOW7GA")).unwrap();
+        fs::write(made.join(CONFIG), "").unwrap();
+        assert_eq!(catalog.instances().unwrap(), ["lost+found"]);
+    }
+
+    #[test]
+    fn a_configuration_without_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let instance = dir.path().join("backups/main");
+        fs::create_dir_all(&instance).unwrap();
+        let conf = fs::File::create(instance.join(CONFIG)).unwrap();
+        conf.set_len(1 << 40).unwrap();
+        let error = Catalog::open(dir.path()).unwrap().instance("main");
+        let message = crate::causes::sentence(&error.unwrap_err());
+        assert!(message.contains("it has more than 256 KiB"), "{message}");
     }
 
     #[test]

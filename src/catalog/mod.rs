@@ -9,6 +9,8 @@
 //! CATALOG/wal/INSTANCE/..                               the WAL archive
 //! ```
 //!
+//! Whatever is read of it is read by its [`store`], and by nothing else.
+//!
 //! The catalog belongs to pg_probackup. The only thing this crate ever writes
 //! into it is the shared lock that pg_probackup's own restore takes ([`lock`]).
 
@@ -27,6 +29,7 @@ pub mod page_index;
 pub mod pglz;
 pub mod probackup;
 mod show;
+pub mod store;
 pub mod wal;
 
 pub use backup::{

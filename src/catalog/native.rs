@@ -5,21 +5,25 @@
 //! [`read_backup`], asked for that one, returns the error itself.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use time::OffsetDateTime;
 
 use super::control::{ControlFile, parse_bool, parse_time};
 use super::error::{CatalogError, ControlError};
 use super::instance::visible_directories;
+use super::store::Place;
 use super::{
     Backup, BackupId, BackupMode, BackupStatus, CompressAlg, Instance, ProgramVersion,
     TablespaceMapping,
 };
 use crate::pg::{BLOCK_SIZE, Lsn};
+
+/// The most that is read of a `tablespace_map`, in bytes: ten thousand
+/// tablespaces with a path of a hundred each.
+const TABLESPACE_MAP_LIMIT: u64 = 1 << 20;
 
 /// Every key of `backup.control` as of pg_probackup 2.5.16.
 const KNOWN_KEYS: [&str; 30] = [
@@ -61,17 +65,17 @@ const KNOWN_KEYS: [&str; 30] = [
 /// # Errors
 /// If the instance's directory cannot be listed.
 pub fn read_backups(instance: &Instance) -> Result<Vec<Backup>, CatalogError> {
-    let mut backups: Vec<Backup> = visible_directories(&instance.dir)?
+    let mut backups: Vec<Backup> = visible_directories(&instance.place)?
         .into_iter()
-        .map(|dir| {
-            read_directory(&dir).unwrap_or_else(|error| {
+        .map(|place| {
+            read_directory(&place).unwrap_or_else(|error| {
                 tracing::warn!(
-                    backup = %dir.display(),
+                    backup = %place.name().display(),
                     error = &error as &dyn std::error::Error,
                     "this backup's metadata is unusable"
                 );
-                let id = id_of_directory(&dir);
-                unknown_backup(dir, id)
+                let id = id_of_directory(&place);
+                unknown_backup(place, id)
             })
         })
         .collect();
@@ -93,24 +97,21 @@ pub fn read_backup(instance: &Instance, id: &BackupId) -> Result<Backup, Catalog
 /// # Errors
 /// If `backup.control` cannot be read or has no valid status.
 pub fn read_status(backup: &Backup) -> Result<BackupStatus, CatalogError> {
-    let file = ControlFile::read(&control_path(&backup.dir))?;
+    let file = ControlFile::read(&control_file(&backup.place))?;
     Ok(file.require("status", file.get("status")?)?)
 }
 
 /// The directory of a backup. It is named by the id, but for a directory that
 /// was renamed: there the start time in `backup.control` is the identity.
-pub(super) fn backup_directory(
-    instance: &Instance,
-    id: &BackupId,
-) -> Result<PathBuf, CatalogError> {
-    for dir in visible_directories(&instance.dir)? {
-        if dir.file_name().is_some_and(|name| name == id.0.as_str()) {
-            return Ok(dir);
+fn backup_directory(instance: &Instance, id: &BackupId) -> Result<Place, CatalogError> {
+    for place in visible_directories(&instance.place)? {
+        if place.file_name().is_some_and(|name| name == id.0.as_str()) {
+            return Ok(place);
         }
     }
     let renamed = |backup: &Backup| backup.id == *id;
     match read_backups(instance)?.into_iter().find(renamed) {
-        Some(backup) => Ok(backup.dir),
+        Some(backup) => Ok(backup.place),
         None => Err(CatalogError::NoSuchBackup {
             instance: instance.name.clone(),
             id: id.clone(),
@@ -130,9 +131,10 @@ pub(super) fn sort_newest_first(backups: &mut [Backup]) {
 /// What can be said of a backup whose metadata is missing or unusable: its
 /// place, its id and when that says it began. [`BackupStatus::Unknown`] keeps
 /// everyone from believing the rest.
-pub(super) fn unknown_backup(dir: PathBuf, id: BackupId) -> Backup {
+pub(super) fn unknown_backup(place: Place, id: BackupId) -> Backup {
     Backup {
-        dir,
+        dir: place.name(),
+        place,
         start_time: id.start_time().unwrap_or(OffsetDateTime::UNIX_EPOCH),
         id,
         parent: None,
@@ -163,21 +165,21 @@ pub(super) fn unknown_backup(dir: PathBuf, id: BackupId) -> Backup {
     }
 }
 
-fn control_path(backup_dir: &Path) -> PathBuf {
-    backup_dir.join("backup.control")
+fn control_file(backup: &Place) -> Place {
+    backup.join("backup.control")
 }
 
-fn id_of_directory(dir: &Path) -> BackupId {
-    let name = dir.file_name().unwrap_or_default();
+fn id_of_directory(place: &Place) -> BackupId {
+    let name = place.file_name().unwrap_or_default();
     BackupId(name.to_string_lossy().into_owned())
 }
 
-fn read_directory(dir: &Path) -> Result<Backup, CatalogError> {
-    let file = ControlFile::read(&control_path(dir))?;
+fn read_directory(place: &Place) -> Result<Backup, CatalogError> {
+    let file = ControlFile::read(&control_file(place))?;
     file.note_unknown_keys(&KNOWN_KEYS);
-    let mut backup = from_control(dir, &file)?;
-    backup.tablespaces = read_tablespace_map(&backup.file_path("tablespace_map"))?;
-    let named = id_of_directory(dir);
+    let mut backup = from_control(place, &file)?;
+    backup.tablespaces = read_tablespace_map(&backup.file("tablespace_map"))?;
+    let named = id_of_directory(place);
     if backup.id != named {
         tracing::warn!(
             directory = %named, id = %backup.id,
@@ -190,11 +192,12 @@ fn read_directory(dir: &Path) -> Result<Backup, CatalogError> {
 /// A key that is missing has the value that pg_probackup's reader would give
 /// it (`pgBackupInit`), but for those without which nothing can be restored.
 #[doc(hidden)]
-pub fn from_control(dir: &Path, file: &ControlFile) -> Result<Backup, ControlError> {
+pub fn from_control(place: &Place, file: &ControlFile) -> Result<Backup, ControlError> {
     let start_time = file.require("start-time", file.get_with("start-time", parse_time)?)?;
     let block_size = BLOCK_SIZE as u32;
     Ok(Backup {
-        dir: dir.to_owned(),
+        dir: place.name(),
+        place: place.clone(),
         id: BackupId::from_start_time(start_time),
         parent: file.get::<String>("parent-backup-id")?.map(BackupId),
         mode: file.require("backup-mode", file.get("backup-mode")?)?,
@@ -233,14 +236,12 @@ fn byte_count(file: &ControlFile, key: &str) -> Result<Option<u64>, ControlError
 
 /// Lines `OID PATH`, sorted by oid; a backup without tablespaces has no such
 /// file. The path is taken as it stands, as pg_probackup takes it.
-fn read_tablespace_map(path: &Path) -> Result<Vec<TablespaceMapping>, CatalogError> {
-    let bytes = match fs::read(path) {
+fn read_tablespace_map(place: &Place) -> Result<Vec<TablespaceMapping>, CatalogError> {
+    let path = place.name();
+    let bytes = match place.read(TABLESPACE_MAP_LIMIT) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            let path = path.to_owned();
-            return Err(CatalogError::Read { path, source });
-        }
+        Err(source) => return Err(CatalogError::Read { path, source }),
     };
     let mut found = Vec::new();
     for (index, line) in bytes.split(|&b| b == b'\n').enumerate() {
@@ -248,7 +249,7 @@ fn read_tablespace_map(path: &Path) -> Result<Vec<TablespaceMapping>, CatalogErr
             continue;
         }
         let mapping = parse_tablespace(line).ok_or_else(|| ControlError::Syntax {
-            path: path.to_owned(),
+            path: path.clone(),
             line: index + 1,
             problem: "this is not a tablespace's oid, a space and its path",
         })?;
@@ -273,6 +274,9 @@ fn parse_tablespace(line: &[u8]) -> Option<TablespaceMapping> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::super::fixtures;
     use super::*;
 
@@ -335,10 +339,81 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_control_file_spoils_one_backup_only() {
+        use nix::sys::stat::Mode;
+        let unpacked = fixtures::unpack_metadata("pg15-hazards");
+        let instance = fixtures::main_instance(&unpacked);
+        let control = instance.dir.join("TOW7G5/backup.control");
+        let text = fs::read_to_string(&control).unwrap();
+        let elsewhere = unpacked.path().join("elsewhere");
+        fs::write(&elsewhere, &text).unwrap();
+        let far = text.replacen("start-time = '2026-11-22", "start-time = '9999-12-31", 1);
+        let far = far.replacen("+00'", "-23'", 1);
+        let far = far.replacen("07:28:", "23:59:", 1);
+        assert!(far.contains("'9999-12-31 23:59:"), "{far}");
+        let ways: [(&str, &dyn Fn()); 5] = [
+            ("a symbolic link", &|| {
+                std::os::unix::fs::symlink(&elsewhere, &control).unwrap();
+            }),
+            ("a named pipe", &|| {
+                nix::unistd::mkfifo(&control, Mode::S_IRWXU).unwrap();
+            }),
+            ("a directory", &|| fs::create_dir(&control).unwrap()),
+            ("more than 256 KiB", &|| {
+                let file = fs::File::create(&control).unwrap();
+                file.set_len(100 << 20).unwrap();
+            }),
+            ("beyond the year 9999", &|| {
+                fs::write(&control, &far).unwrap()
+            }),
+        ];
+        for (reason, put) in ways {
+            let _ = fs::remove_file(&control);
+            let _ = fs::remove_dir(&control);
+            put();
+            let backups = read_backups(&instance).unwrap();
+            let statuses: Vec<_> = backups
+                .iter()
+                .map(|b| (b.id.0.as_str(), b.status))
+                .collect();
+            assert_eq!(
+                statuses,
+                [
+                    ("TOW7GA", BackupStatus::Ok),
+                    ("TOW7G5", BackupStatus::Unknown),
+                    ("TOW7FV", BackupStatus::Ok),
+                ]
+            );
+            let error = read_backup(&instance, &BackupId("TOW7G5".to_owned())).unwrap_err();
+            let message = crate::causes::sentence(&error);
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_backup_may_be_moved_elsewhere_and_linked() {
+        let unpacked = fixtures::unpack_metadata("pg15-hazards");
+        let instance = fixtures::main_instance(&unpacked);
+        let before = read_backups(&instance).unwrap();
+        let disk = tempfile::tempdir().unwrap();
+        let moved = disk.path().join("moved");
+        let here = instance.dir.join("TOW7G5");
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .args([&here, &moved])
+            .status();
+        assert!(copied.unwrap().success());
+        fs::remove_dir_all(&here).unwrap();
+        std::os::unix::fs::symlink(&moved, &here).unwrap();
+        assert_eq!(read_backups(&instance).unwrap(), before);
+    }
+
+    #[test]
     fn a_key_that_restoring_needs_may_not_be_missing() {
         let text = "backup-mode = FULL\nstatus = OK\nstart-time = '2026-11-22 07:28:43+00'\n";
         let file = ControlFile::parse(Path::new("/c/x"), text.as_bytes()).unwrap();
-        let error = from_control(Path::new("/c"), &file).unwrap_err();
+        let dir = tempfile::tempdir().unwrap();
+        let error = from_control(&fixtures::place(dir.path()), &file).unwrap_err();
         assert_eq!(error.to_string(), "/c/x has no \"program-version\"");
     }
 
@@ -358,12 +433,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tablespace_map");
         fs::write(&path, "16390 /srv/b c\n16384 /srv/a\n").unwrap();
-        let map = read_tablespace_map(&path).unwrap();
+        let place = fixtures::place(dir.path()).join("tablespace_map");
+        let map = read_tablespace_map(&place).unwrap();
         assert_eq!(map[0].path, Path::new("/srv/a"));
         assert_eq!(map[1].path, Path::new("/srv/b c"));
         for bad in ["x /srv/a", "16384", "16384 \n", "99999999999 /a"] {
             fs::write(&path, bad).unwrap();
-            let message = read_tablespace_map(&path).unwrap_err().to_string();
+            let message = read_tablespace_map(&place).unwrap_err().to_string();
             assert!(message.contains("tablespace_map, line 1"), "{message}");
         }
     }

@@ -17,16 +17,15 @@ mod build;
 mod records;
 mod stamp;
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use libdeflater::DecompressionError;
 
 use super::backup::{Backup, ProgramVersion};
 use super::codec;
 use super::content::FileEntry;
+use super::store::StoreFile;
 use crate::pg::{BlockNumber, Lsn, SEGMENT_BLOCKS};
 
 use build::{Builder, Window};
@@ -156,7 +155,10 @@ impl PageIndex {
     /// # Errors
     /// If the file's part of the map cannot be read, is damaged, or
     /// contradicts itself or the content list.
-    pub fn from_header_map(map: &File, entry: &FileEntry<'_>) -> Result<Self, PageIndexError> {
+    pub fn from_header_map(
+        map: &dyn StoreFile,
+        entry: &FileEntry<'_>,
+    ) -> Result<Self, PageIndexError> {
         Self::from_map_entries(&read_map(map, entry)?, entry.size)
     }
 
@@ -165,7 +167,10 @@ impl PageIndex {
     ///
     /// # Errors
     /// As [`PageIndex::from_header_map`].
-    pub fn stamps(map: &File, entry: &FileEntry<'_>) -> Result<Vec<PageStamp>, PageIndexError> {
+    pub fn stamps(
+        map: &dyn StoreFile,
+        entry: &FileEntry<'_>,
+    ) -> Result<Vec<PageStamp>, PageIndexError> {
         let bytes = read_map(map, entry)?;
         let (entries, _) = bytes.as_chunks::<MAP_ENTRY>();
         let stamp = |entry: &[u8; MAP_ENTRY]| {
@@ -206,10 +211,13 @@ impl PageIndex {
     ///
     /// # Errors
     /// If the file cannot be read or is not a sequence of records.
-    pub fn from_records(data: &File, version: ProgramVersion) -> Result<Self, PageIndexError> {
+    pub fn from_records(
+        data: &dyn StoreFile,
+        version: ProgramVersion,
+    ) -> Result<Self, PageIndexError> {
         let padded = version < HEADER_MAP_SINCE;
         let read_error = |offset| move |source| PageIndexError::Read { offset, source };
-        let length = data.metadata().map_err(read_error(0))?.len();
+        let length = data.length().map_err(read_error(0))?;
         let mut window = Window::new(data);
         let mut builder = Builder::with_capacity(0);
         let mut offset = 0;
@@ -293,7 +301,7 @@ impl PageIndex {
 }
 
 /// A file's part of the header map, inflated and checked.
-fn read_map(map: &File, entry: &FileEntry<'_>) -> Result<Vec<u8>, PageIndexError> {
+fn read_map(map: &dyn StoreFile, entry: &FileEntry<'_>) -> Result<Vec<u8>, PageIndexError> {
     if entry.n_headers > SEGMENT_BLOCKS {
         return Err(PageIndexError::TooManyPages(entry.n_headers));
     }
@@ -310,7 +318,7 @@ fn read_map(map: &File, entry: &FileEntry<'_>) -> Result<Vec<u8>, PageIndexError
         });
     }
     let mut stream = vec![0; stream_length];
-    map.read_exact_at(&mut stream, offset)
+    map.fill_at(&mut stream, offset)
         .map_err(|source| PageIndexError::Read { offset, source })?;
     let mut bytes = vec![0; expected];
     let found = codec::inflate(&stream, &mut bytes)
@@ -343,7 +351,9 @@ fn split_header(header: [u8; RECORD_HEADER]) -> (i32, i32) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
+    use std::os::unix::fs::FileExt;
 
     use super::*;
 

@@ -4,14 +4,19 @@
 //! is ([`RawBackup`]), then checked word by word into a [`Backup`]. Source:
 //! pg_probackup's `src/show.c` (`show_instance_json`).
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::error::Error;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
 use super::control::{parse_bool, parse_time};
-use super::native::{backup_directory, sort_newest_first, unknown_backup};
+use super::instance::visible_directories;
+use super::native::{read_backups, sort_newest_first, unknown_backup};
+use super::store::Place;
 use super::{Backup, BackupId, BackupStatus, Instance, TablespaceMapping};
 
 #[derive(Deserialize)]
@@ -80,26 +85,62 @@ struct BadValue {
 /// If the text is not JSON of the expected shape.
 pub(super) fn parse(instance: &Instance, json: &str) -> Result<Vec<Backup>, serde_json::Error> {
     let shown: Vec<RawInstance> = serde_json::from_str(json)?;
+    let places = Places::of(instance);
     let mut backups: Vec<Backup> = shown
         .into_iter()
         .filter(|raw| raw.instance == instance.name)
         .flat_map(|raw| raw.backups)
-        .map(|raw| validate_or_mark(instance, raw))
+        .map(|raw| validate_or_mark(&places, raw))
         .collect();
     sort_newest_first(&mut backups);
     Ok(backups)
 }
 
-fn validate_or_mark(instance: &Instance, raw: RawBackup) -> Backup {
+/// Where an instance's backups are. `show` gives ids, not directories; they
+/// differ only if one was renamed.
+struct Places<'a> {
+    instance: &'a Instance,
+    named: HashMap<OsString, Place>,
+    /// By what their control files say; read only if a name is not enough.
+    renamed: OnceCell<HashMap<String, Place>>,
+}
+
+impl<'a> Places<'a> {
+    fn of(instance: &'a Instance) -> Self {
+        // What cannot be listed now is told when it is read.
+        let listed = visible_directories(&instance.place).unwrap_or_default();
+        let named = listed
+            .into_iter()
+            .filter_map(|place| Some((place.file_name()?.to_owned(), place)));
+        Self {
+            instance,
+            named: named.collect(),
+            renamed: OnceCell::new(),
+        }
+    }
+
+    fn find(&self, id: &str) -> Option<Place> {
+        let by_control = || {
+            let backups = read_backups(self.instance).unwrap_or_default();
+            let by_id = backups.into_iter().map(|b| (b.id.0, b.place));
+            by_id.collect()
+        };
+        let named = self.named.get(OsStr::new(id));
+        let found = named.or_else(|| self.renamed.get_or_init(by_control).get(id));
+        found.cloned()
+    }
+}
+
+fn validate_or_mark(places: &Places<'_>, raw: RawBackup) -> Backup {
     let id = BackupId(raw.id.clone());
-    // `show` gives ids, not directories; they differ only if one was renamed.
-    let named = instance.dir.join(&id.0);
-    let dir = if named.is_dir() {
-        named
-    } else {
-        backup_directory(instance, &id).unwrap_or(named)
+    let Some(place) = places.find(&id.0) else {
+        tracing::warn!(
+            backup = %id,
+            "pg_probackup shows a backup that the catalog has no directory of"
+        );
+        return unknown_backup(places.instance.place.clone(), id);
     };
-    let mut backup = unknown_backup(dir, id);
+    let mut backup = unknown_backup(place, id);
     // Of a directory without metadata `show` prints empty words, no values.
     if raw.status == BackupStatus::Unknown.to_string() {
         return backup;
@@ -112,7 +153,7 @@ fn validate_or_mark(instance: &Instance, raw: RawBackup) -> Backup {
                 error = &error as &dyn Error,
                 "pg_probackup shows this backup in a way that makes no sense"
             );
-            unknown_backup(backup.dir, backup.id)
+            unknown_backup(backup.place, backup.id)
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Why a chain cannot be read, in the words that the DBA sees.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::catalog::content::ContentError;
 use crate::catalog::{BackupId, BackupMode, BackupStatus, CatalogError};
 use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
 
@@ -108,6 +110,19 @@ pub enum ChainError {
         key: &'static str,
         /// The size in bytes.
         size: u32,
+    },
+
+    /// The list of a member's files cannot be used, though its status is good.
+    /// Only looked at where there is a choice, for `latest`.
+    #[error("backup {target} cannot be restored: what files backup {member} has cannot be told")]
+    Unlisted {
+        /// The backup that was looked at.
+        target: BackupId,
+        /// The member whose list it is.
+        member: BackupId,
+        /// Why.
+        #[source]
+        source: Arc<ContentError>,
     },
 
     /// A member is not any more what it was when the chain was resolved.

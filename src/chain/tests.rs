@@ -1,4 +1,7 @@
 use std::fs;
+use std::ops::{Deref, DerefMut};
+
+use tempfile::TempDir;
 
 use super::*;
 use crate::catalog::fixtures;
@@ -10,9 +13,31 @@ fn id(text: &str) -> BackupId {
 
 /// The backups of pg15-hazards, newest first: DELTA TOW7GA on DELTA TOW7G5 on
 /// FULL TOW7FV.
-fn three() -> Vec<Backup> {
+struct Three {
+    backups: Vec<Backup>,
+    _unpacked: TempDir,
+}
+
+impl Deref for Three {
+    type Target = Vec<Backup>;
+
+    fn deref(&self) -> &Vec<Backup> {
+        &self.backups
+    }
+}
+
+impl DerefMut for Three {
+    fn deref_mut(&mut self) -> &mut Vec<Backup> {
+        &mut self.backups
+    }
+}
+
+fn three() -> Three {
     let unpacked = fixtures::unpack_metadata("pg15-hazards");
-    read_backups(&fixtures::main_instance(&unpacked)).unwrap()
+    Three {
+        backups: read_backups(&fixtures::main_instance(&unpacked)).unwrap(),
+        _unpacked: unpacked,
+    }
 }
 
 fn resolve(backups: &[Backup], selector: &str) -> Result<Chain, ChainError> {
@@ -76,7 +101,7 @@ fn latest_passes_over_what_cannot_be_restored() {
         id("TOW7GA")
     );
 
-    for backup in &mut backups {
+    for backup in backups.iter_mut() {
         backup.status = BackupStatus::Error;
     }
     let message = resolve(&backups, "latest").unwrap_err().to_string();
@@ -237,4 +262,35 @@ fn rechecking_notices_a_change_of_status_and_a_merge() {
 
     fs::write(&control, &good).unwrap();
     chain.recheck(&instance).unwrap();
+}
+
+#[test]
+fn latest_passes_over_what_has_no_list_of_files() {
+    let backups = three();
+    let list = |index: usize| backups[index].content_path();
+    let latest = || resolve(&backups, "latest").map(|chain| chain.target().id.clone());
+    let good = fs::read(list(0)).unwrap();
+    let ways: [&dyn Fn(); 4] = [
+        &|| (),
+        &|| nix::unistd::mkfifo(&list(0), nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        &|| std::os::unix::fs::symlink(list(1), list(0)).unwrap(),
+        // Another list than the one whose checksum was recorded.
+        &|| fs::write(list(0), &good[..good.len() / 2]).unwrap(),
+    ];
+    for put in ways {
+        fs::remove_file(list(0)).unwrap_or_default();
+        put();
+        assert_eq!(latest().unwrap(), id("TOW7G5"));
+    }
+    // Who names a backup gets that one, or an error.
+    assert!(resolve(&backups, "TOW7GA").is_ok());
+    // The FULL is a member of all.
+    fs::remove_file(list(2)).unwrap();
+    let error = latest().unwrap_err();
+    assert!(
+        matches!(&error, ChainError::Unlisted { target, member, .. }
+            if target.0 == "TOW7GA" && member.0 == "TOW7FV"),
+        "{error}"
+    );
+    fs::write(list(0), good).unwrap();
 }

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// add up to more than the capacity. The newest value is always kept, however
 /// heavy: dropping it would only make the next call build it again.
 #[derive(Debug)]
-pub(super) struct Cache<K, V> {
+pub(super) struct Cache<K, V: ?Sized> {
     capacity: usize,
     inner: Mutex<Inner<K, V>>,
 }
 
 #[derive(Debug)]
-struct Inner<K, V> {
+struct Inner<K, V: ?Sized> {
     slots: HashMap<K, Slot<V>>,
     /// Keys by when they were last used.
     order: BTreeMap<u64, K>,
@@ -23,13 +23,13 @@ struct Inner<K, V> {
 }
 
 #[derive(Debug)]
-struct Slot<V> {
+struct Slot<V: ?Sized> {
     value: Arc<V>,
     weight: usize,
     used: u64,
 }
 
-impl<K: Copy + Eq + Hash, V> Cache<K, V> {
+impl<K: Copy + Eq + Hash, V: ?Sized> Cache<K, V> {
     pub(super) fn new(capacity: usize) -> Self {
         let inner = Inner {
             slots: HashMap::new(),

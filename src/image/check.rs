@@ -7,10 +7,8 @@
 //! of `global/pg_control`, from 2.0.25 on, the one that it has in itself
 //! (`get_pgcontrol_checksum` in pg_probackup's util.c).
 
-use std::fs::File;
 use std::ops::Range;
-
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use std::sync::Arc;
 
 use super::crc::{CRC32C_SINCE, Crc};
 use super::read::CHUNK;
@@ -18,6 +16,7 @@ use super::segment::{Given, Part, SegmentMap};
 use super::stored::{Layered, display_path};
 use super::{Image, ImageError, NodeId, NodeKind, PageFault};
 use crate::catalog::page_index::{PageIndex, PageStamp, Records};
+use crate::catalog::store::StoreFile;
 use crate::pg::control::ControlFile;
 use crate::pg::page::PageHeader;
 use crate::pg::{BLOCK_SIZE, BlockNumber};
@@ -49,9 +48,9 @@ pub struct Checked {
 
 impl std::ops::AddAssign for Checked {
     fn add_assign(&mut self, other: Self) {
-        self.pages += other.pages;
-        self.image_bytes += other.image_bytes;
-        self.stored_bytes += other.stored_bytes;
+        self.pages = self.pages.saturating_add(other.pages);
+        self.image_bytes = self.image_bytes.saturating_add(other.image_bytes);
+        self.stored_bytes = self.stored_bytes.saturating_add(other.stored_bytes);
     }
 }
 
@@ -105,7 +104,7 @@ impl Image {
             u64::try_from(layer.list.entry(found).size).ok()
         });
         match wanted.is_datafile {
-            true => sizes.sum(),
+            true => sizes.fold(0, u64::saturating_add),
             false => sizes.max().unwrap_or(0),
         }
     }
@@ -144,7 +143,7 @@ impl Image {
                     .unwrap_or(usize::MAX)
                     .min(BLOCK_SIZE)
             ];
-            self.read_stored(layer, found, &file.file, 0, &mut bytes)?;
+            self.read_stored(layer, found, &*file.file, 0, &mut bytes)?;
             checked.stored_bytes = length;
             let control = ControlFile::parse(&bytes).map_err(|source| ImageError::Control {
                 path: display_path(&entry),
@@ -220,7 +219,7 @@ impl Image {
             return Ok(Vec::new());
         }
         let map = self.open_header_map(part.layer, &entry)?;
-        PageIndex::stamps(&map, &entry).map_err(|source| ImageError::Index {
+        PageIndex::stamps(&*map, &entry).map_err(|source| ImageError::Index {
             path: display_path(&entry),
             backup: backup.id.clone(),
             source,
@@ -290,7 +289,7 @@ impl Image {
             let most = CHUNK + 2 * BLOCK_SIZE as u64;
             let length = (range.end - at).min(most);
             buffer.resize(usize::try_from(length).unwrap_or(0), 0);
-            self.read_stored(file.layer, file.entry, &file.file, at, buffer)?;
+            self.read_stored(file.layer, file.entry, &*file.file, at, buffer)?;
             crc.add(buffer);
             checked.stored_bytes += length;
             if !(sink.goes_on)(length) {
@@ -319,9 +318,8 @@ impl Image {
         let file = self.open_entry(layer, entry_index)?;
         let Layered { backup, entry } = self.layered(layer, entry_index);
         let length = file
-            .metadata()
-            .map_err(|source| self.stored_error(layer, &entry, entry.stored_in(backup), source))?
-            .len();
+            .length()
+            .map_err(|source| self.stored_error(layer, &entry, entry.stored_in(backup), source))?;
         let expected = u64::try_from(entry.size).unwrap_or(0);
         if length != expected {
             return Err(ImageError::Long {
@@ -331,8 +329,7 @@ impl Image {
                 found: length,
             });
         }
-        // Only advice: it reads ahead further.
-        let _ = posix_fadvise(&*file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+        file.expect_sequential();
         Ok(OpenFile {
             file,
             layer,
@@ -343,7 +340,7 @@ impl Image {
 }
 
 struct OpenFile {
-    file: std::sync::Arc<File>,
+    file: Arc<dyn StoreFile>,
     layer: usize,
     entry: usize,
     length: u64,

@@ -10,6 +10,7 @@ use crate::catalog::content::ContentError;
 use crate::catalog::page_index::{PageIndexError, PageStamp, RecordError};
 use crate::pg::BlockNumber;
 use crate::pg::control::ControlFileError;
+use crate::untrusted::Refused;
 
 /// Why an image, or a part of it, cannot be shown. `path` is always the path
 /// inside PGDATA, `backup` the member of the chain that is at fault.
@@ -89,6 +90,19 @@ pub enum ImageError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Something else stands where a stored file belongs: a link, a FIFO, a
+    /// directory.
+    #[error("{file}, which should hold {path} of backup {backup}, is not read: {reason}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The backup.
+        backup: BackupId,
+        /// The stored file.
+        file: PathBuf,
+        /// What is there.
+        reason: Refused,
     },
     /// A stored file is shorter than recorded.
     #[error(
@@ -186,6 +200,7 @@ impl ImageError {
             | Self::KindChanged { path, .. }
             | Self::NotInParent { path, .. }
             | Self::Stored { path, .. }
+            | Self::Refused { path, .. }
             | Self::Short { path, .. }
             | Self::Long { path, .. }
             | Self::Index { path, .. }
@@ -207,6 +222,7 @@ impl ImageError {
             | Self::KindChanged { backup, .. }
             | Self::NotInParent { backup, .. }
             | Self::Stored { backup, .. }
+            | Self::Refused { backup, .. }
             | Self::Short { backup, .. }
             | Self::Long { backup, .. }
             | Self::Index { backup, .. }

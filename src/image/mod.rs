@@ -11,13 +11,12 @@
 //! read      blocks -> stored records -> decoded and checked pages
 //! check     everything that can be checked of a file, for verification
 //! crc       the checksum of a stored file
-//! stored    the files of the catalog, and files that are stored whole
+//! stored    the files of the catalog, by its store, and files that are stored whole
 //! ```
 //! The rules are those of `restore_chain`, `restore_data_file` and
 //! `restore_non_data_file` in pg_probackup's restore.c and data.c.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -26,6 +25,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use crate::catalog::content::{ContentList, FileEntry};
+use crate::catalog::store::StoreFile;
 use crate::catalog::{Backup, TablespaceMapping};
 use crate::chain::Chain;
 
@@ -92,7 +92,7 @@ pub struct Image {
     /// The lengths found so far, by node.
     lengths: Vec<AtomicU64>,
     segments: Cache<NodeId, SegmentMap>,
-    files: Cache<StoredFile, File>,
+    files: Cache<StoredFile, dyn StoreFile>,
     verify_checksums: bool,
     fingerprint: u64,
     counters: ImageCounters,

@@ -1,12 +1,12 @@
 //! Reading a data file: stored records to pages.
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::ops::Range;
 
 use super::segment::{Part, SegmentMap, Source};
 use super::stored::{Layered, display_path};
 use super::{BadPage, Image, ImageError, NodeId, PageFault};
+use crate::catalog::store::StoreFile;
 use crate::pg::page::{self, Page, PageVerdict};
 use crate::pg::{BLOCK_SIZE, BlockNumber};
 
@@ -66,7 +66,7 @@ impl Image {
                 index,
                 blocks: at..at + count,
             };
-            CHUNK_BUFFER.with_borrow_mut(|chunk| self.read_chunk(&run, &file, chunk, output))?;
+            CHUNK_BUFFER.with_borrow_mut(|chunk| self.read_chunk(&run, &*file, chunk, output))?;
             at += count;
         }
         Ok(())
@@ -75,7 +75,7 @@ impl Image {
     fn read_chunk(
         &self,
         run: &RecordRun<'_>,
-        file: &File,
+        file: &dyn StoreFile,
         chunk: &mut Vec<u8>,
         output: &mut Output<'_>,
     ) -> Result<(), ImageError> {

@@ -189,7 +189,7 @@ impl Image {
             true => PageIndex::from_header_map(&*self.open_header_map(layer, &entry)?, &entry),
             false => {
                 let file = self.open_entry(layer, entry_index)?;
-                PageIndex::from_records(&file, backup.program_version)
+                PageIndex::from_records(&*file, backup.program_version)
             }
         };
         let index = index.map_err(|source| ImageError::Index {

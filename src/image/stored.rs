@@ -1,16 +1,16 @@
 //! The files of the catalog, and those of the image that are stored whole.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Image, ImageError, NodeId};
 use crate::catalog::Backup;
 use crate::catalog::content::FileEntry;
+use crate::catalog::store::StoreFile;
+use crate::untrusted::refused;
 
 /// A file of the catalog, by its layer and its place in the content list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,21 +28,25 @@ pub(super) fn display_path(entry: &FileEntry<'_>) -> PathBuf {
 
 impl Image {
     /// The stored bytes of an entry, open, and no shorter than recorded.
-    pub(super) fn open_entry(&self, layer: usize, entry: usize) -> Result<Arc<File>, ImageError> {
+    pub(super) fn open_entry(
+        &self,
+        layer: usize,
+        entry: usize,
+    ) -> Result<Arc<dyn StoreFile>, ImageError> {
         let key = StoredFile::Entry { layer, entry };
         if let Some(file) = self.files.get(&key) {
             return Ok(file);
         }
         let Layered { backup, entry } = self.layered(layer, entry);
-        let path = entry.stored_in(backup);
-        let stored_error = |source| self.stored_error(layer, &entry, path.clone(), source);
-        let file = File::open(&path).map_err(stored_error)?;
-        let found = file.metadata().map_err(stored_error)?.len();
+        let place = entry.place_in(backup);
+        let stored_error = |source| self.stored_error(layer, &entry, place.name(), source);
+        let file = place.open().map_err(stored_error)?;
+        let found = file.length().map_err(stored_error)?;
         let expected = u64::try_from(entry.size).unwrap_or(0);
         if found < expected {
             return Err(self.short_error(layer, &entry, found));
         }
-        let file = Arc::new(file);
+        let file = Arc::from(file);
         self.files.insert(key, Arc::clone(&file), 1);
         Ok(file)
     }
@@ -52,15 +56,14 @@ impl Image {
         &self,
         layer: usize,
         entry: &FileEntry<'_>,
-    ) -> Result<Arc<File>, ImageError> {
+    ) -> Result<Arc<dyn StoreFile>, ImageError> {
         let key = StoredFile::HeaderMap { layer };
         if let Some(file) = self.files.get(&key) {
             return Ok(file);
         }
-        let path = self.layers[layer].backup.header_map_path();
-        let file = File::open(&path)
-            .map(Arc::new)
-            .map_err(|source| self.stored_error(layer, entry, path, source))?;
+        let place = self.layers[layer].backup.header_map();
+        let opened = place.open().map(Arc::from);
+        let file = opened.map_err(|e| self.stored_error(layer, entry, place.name(), e))?;
         self.files.insert(key, Arc::clone(&file), 1);
         Ok(file)
     }
@@ -72,12 +75,11 @@ impl Image {
             return Ok(0);
         };
         let file = self.open_entry(layer, entry)?;
-        let metadata = file.metadata().map_err(|source| {
+        file.length().map_err(|source| {
             let Layered { backup, entry } = self.layered(layer, entry);
             let path = entry.stored_in(backup);
             self.stored_error(layer, &entry, path, source)
-        })?;
-        Ok(metadata.len())
+        })
     }
 
     pub(super) fn read_whole(
@@ -93,7 +95,7 @@ impl Image {
         let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = left.min(buf.len());
         let file = self.open_entry(layer, entry)?;
-        self.read_stored(layer, entry, &file, offset, &mut buf[..wanted])?;
+        self.read_stored(layer, entry, &*file, offset, &mut buf[..wanted])?;
         Ok(wanted)
     }
 
@@ -102,13 +104,13 @@ impl Image {
         &self,
         layer: usize,
         entry: usize,
-        file: &File,
+        file: &dyn StoreFile,
         offset: u64,
         buf: &mut [u8],
     ) -> Result<(), ImageError> {
-        file.read_exact_at(buf, offset).map_err(|source| {
+        file.fill_at(buf, offset).map_err(|source| {
             let Layered { backup, entry } = self.layered(layer, entry);
-            let length = file.metadata().map_or(0, |metadata| metadata.len());
+            let length = file.length().unwrap_or(0);
             if source.kind() == io::ErrorKind::UnexpectedEof {
                 return self.short_error(layer, &entry, length);
             }
@@ -187,11 +189,20 @@ impl Image {
         file: PathBuf,
         source: io::Error,
     ) -> ImageError {
-        ImageError::Stored {
-            path: display_path(entry),
-            backup: self.layers[layer].backup.id.clone(),
-            file,
-            source,
+        let (path, backup) = (display_path(entry), self.layers[layer].backup.id.clone());
+        match refused(&source) {
+            Some(reason) => ImageError::Refused {
+                path,
+                backup,
+                file,
+                reason,
+            },
+            None => ImageError::Stored {
+                path,
+                backup,
+                file,
+                source,
+            },
         }
     }
 

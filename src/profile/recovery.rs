@@ -118,8 +118,11 @@ impl FromStr for MomentText {
         };
         let (date_time, offset) = split_offset(text.trim()).ok_or_else(wrong)?;
         time::PrimitiveDateTime::parse(date_time, DATE_TIME)
-            .map(|moment| Self(moment.assume_offset(offset)))
-            .map_err(|_| wrong())
+            .map(|moment| moment.assume_offset(offset))
+            .ok()
+            .filter(|moment| moment.checked_to_offset(UtcOffset::UTC).is_some())
+            .map(Self)
+            .ok_or_else(wrong)
     }
 }
 
@@ -153,7 +156,8 @@ impl fmt::Display for MomentText {
             version = 2,
             "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]+00"
         );
-        let utc = self.0.to_offset(UtcOffset::UTC);
+        // What was parsed can be told in UTC.
+        let utc = self.0.checked_to_offset(UtcOffset::UTC).unwrap_or(self.0);
         f.write_str(&utc.format(FORMAT).map_err(|_| fmt::Error)?)
     }
 }
@@ -368,6 +372,15 @@ mod tests {
             r.action = Some(Action::Pause);
         });
         assert!(paused.is_err());
+    }
+
+    #[test]
+    fn times_without_a_place_in_utc_are_refused() {
+        for text in ["9999-12-31 23:59:59-23", "-9999-01-01 00:00:00+23"] {
+            assert!(text.parse::<MomentText>().is_err(), "{text}");
+        }
+        let last: MomentText = "9999-12-31 23:59:59+00".parse().unwrap();
+        assert_eq!(last.to_string(), "9999-12-31 23:59:59.000000+00");
     }
 
     #[test]

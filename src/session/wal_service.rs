@@ -18,7 +18,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +36,7 @@ use super::SessionError;
 use super::socket::{
     self, Answer, MAX_REQUEST, Service, check_peer, encode, left, read_line, timed_out,
 };
+use crate::catalog::store::StoreFile;
 use crate::catalog::wal::{ArchiveFiles, Description, WalArchive};
 use crate::server::OsUser;
 use crate::untrusted::Dir;
@@ -101,9 +102,9 @@ pub fn serve(
         match &view {
             Some(view) => {
                 let dir = format!("/proc/self/fd/{}", view.as_raw_fd());
-                attend(client, &archive, Path::new(&dir))
+                attend(client, &archive, Some(Path::new(&dir)))
             }
-            None => attend(client, &archive, archive.dir()),
+            None => attend(client, &archive, None),
         }
     };
     let service = Service::start(path, "archive", attend)
@@ -120,7 +121,7 @@ fn give_socket(path: &Path, user: &OsUser) -> io::Result<()> {
     dir.give_name(name, user.uid.as_raw(), user.gid.as_raw())
 }
 
-fn attend(client: &UnixStream, archive: &WalArchive, dir: &Path) -> io::Result<()> {
+fn attend(client: &UnixStream, archive: &WalArchive, view: Option<&Path>) -> io::Result<()> {
     let text = read_line(client, MAX_REQUEST, Instant::now() + CLIENT_TIME)?;
     let mut opened = None;
     let answer = match serde_json::from_slice(&text) {
@@ -128,7 +129,7 @@ fn attend(client: &UnixStream, archive: &WalArchive, dir: &Path) -> io::Result<(
         Ok(Request::Names) => encode(archive.listed().map_err(Failure::from)),
         Ok(Request::Open(name)) => encode(
             archive
-                .open_for_another(dir, &name)
+                .open_for_another(view, &name)
                 .map(|file| opened = Some(file))
                 .map_err(Failure::from),
         ),
@@ -137,13 +138,25 @@ fn attend(client: &UnixStream, archive: &WalArchive, dir: &Path) -> io::Result<(
     let deadline = Instant::now() + CLIENT_TIME;
     match opened {
         None => socket::write_all(client, &answer, deadline),
-        Some(file) => send_with(client, &answer, &file, deadline),
+        Some(file) => match file.descriptor() {
+            Some(file) => send_with(client, &answer, file, deadline),
+            None => {
+                let error = io::Error::other("the catalog's store has no files to pass on");
+                let answer = encode::<(), _>(Err(Failure::from(error)));
+                socket::write_all(client, &answer, deadline)
+            }
+        },
     }
 }
 
 /// Sends a short answer and a file in one message.
-fn send_with(client: &UnixStream, answer: &[u8], file: &File, deadline: Instant) -> io::Result<()> {
-    let files = [file.as_fd()];
+fn send_with(
+    client: &UnixStream,
+    answer: &[u8],
+    file: BorrowedFd<'_>,
+    deadline: Instant,
+) -> io::Result<()> {
+    let files = [file];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&files));
@@ -199,10 +212,11 @@ impl ArchiveFiles for Owner {
         self.ask(&Request::Names).map(|(names, _)| names)
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
+    fn open(&self, name: &str) -> io::Result<Box<dyn StoreFile>> {
         let ((), file) = self.ask(&Request::Open(name.to_owned()))?;
-        file.map(File::from)
-            .ok_or_else(|| io::Error::other("the session's owner sent no file"))
+        let file = file.map(File::from);
+        let file = file.ok_or_else(|| io::Error::other("the session's owner sent no file"))?;
+        Ok(Box::new(file))
     }
 }
 
@@ -356,7 +370,9 @@ mod tests {
             assert_ne!(error.kind(), io::ErrorKind::NotFound, "{name}: {error}");
         }
         // What was given can be read and no more.
-        let mut file = owner.open(&format!("{SEGMENT}.gz")).unwrap();
+        let file = owner.open(&format!("{SEGMENT}.gz")).unwrap();
+        let descriptor = file.descriptor().unwrap().try_clone_to_owned().unwrap();
+        let mut file = File::from(descriptor);
         assert!(file.write_all(b"x").is_err());
         assert!(file.read_to_end(&mut Vec::new()).unwrap() > 0);
         let mut client = UnixStream::connect(&owner.socket).unwrap();

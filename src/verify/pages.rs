@@ -36,7 +36,8 @@ pub struct Pages {
 /// many stored bytes of how many were read, and breaks it off by `false`.
 pub fn check(image: &Image, threads: usize, look: &mut dyn FnMut(u64, u64) -> bool) -> Pages {
     let items = image.check_items();
-    let total = items.iter().map(|item| item.weight).sum();
+    let weights = items.iter().map(|item| item.weight);
+    let total = weights.fold(0, u64::saturating_add);
     let (next, read) = (AtomicUsize::new(0), AtomicU64::new(0));
     let stop = AtomicBool::new(false);
     let found = Mutex::new(Pages::default());

@@ -18,6 +18,7 @@ use crate::image::ImageError;
 use crate::overlay::OverlayError;
 use crate::server::ServerError;
 use crate::session::{Counts, SessionError};
+use crate::untrusted::refused;
 
 /// What is known of a backup. The worse counts more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -130,6 +131,7 @@ fn of_chain(error: &ChainError) -> Option<Verdict> {
     match error {
         ChainError::Changed { .. } => Some(CouldNotTell),
         ChainError::Reread { source, .. } => of_catalog(source),
+        ChainError::Unlisted { source, .. } => Some(of_content(source.as_ref())),
         ChainError::NoSuchBackup { .. }
         | ChainError::NothingRestorable { .. }
         | ChainError::MissingParent { .. }
@@ -145,12 +147,7 @@ fn of_chain(error: &ChainError) -> Option<Verdict> {
 #[must_use]
 pub fn of_image(error: &ImageError) -> Verdict {
     match error {
-        ImageError::Content { source, .. } => match source {
-            ContentError::Read { source, .. } => of_read(source),
-            ContentError::Checksum { .. }
-            | ContentError::Line { .. }
-            | ContentError::Duplicate { .. } => Bad,
-        },
+        ImageError::Content { source, .. } => of_content(source),
         ImageError::Stored { source, .. } => of_read(source),
         ImageError::Index { source, .. } => match source {
             PageIndexError::Read { source, .. } => of_read(source),
@@ -161,6 +158,7 @@ pub fn of_image(error: &ImageError) -> Verdict {
             | PageIndexError::Record { .. } => Bad,
         },
         ImageError::EmptyChain
+        | ImageError::Refused { .. }
         | ImageError::Misplaced { .. }
         | ImageError::KindChanged { .. }
         | ImageError::NotInParent { .. }
@@ -176,11 +174,26 @@ pub fn of_image(error: &ImageError) -> Verdict {
     }
 }
 
-/// A file of the backup that is not there, or ends too early, is lost; one
-/// that may not be read, or whose disk fails, may be well.
+fn of_content(error: &ContentError) -> Verdict {
+    match error {
+        ContentError::Read { source, .. } => of_read(source),
+        ContentError::Checksum { .. }
+        | ContentError::Line { .. }
+        | ContentError::Duplicate { .. } => Bad,
+    }
+}
+
+/// A file of the backup that is not there, or ends too early, is lost, and so
+/// is one in whose place, or above it, something else stands; one that may not
+/// be read, or whose disk fails, may be well.
 fn of_read(source: &io::Error) -> Verdict {
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => Bad,
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::InvalidFilename
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::InvalidData => Bad,
+        _ if refused(source).is_some() => Bad,
         _ => CouldNotTell,
     }
 }
@@ -192,6 +205,7 @@ fn of_wal(error: &WalError) -> Verdict {
         | WalError::NotTheSegment { .. }
         | WalError::Record { .. }
         | WalError::History { .. } => Bad,
+        WalError::Read { source, .. } if refused(source).is_some() => Bad,
         // The missing WAL may be elsewhere.
         WalError::Gap { .. }
         | WalError::List { .. }
@@ -204,7 +218,12 @@ fn of_wal(error: &WalError) -> Verdict {
 
 /// What pbkfs wal-get complained of, in its own words.
 fn of_complaint(reason: &str) -> Verdict {
-    match reason.contains("is damaged") || reason.contains("is not the WAL segment of its name") {
+    const DAMAGE: &[&str] = &[
+        "is damaged",
+        "is not the WAL segment of its name",
+        "which does not belong there",
+    ];
+    match DAMAGE.iter().any(|words| reason.contains(words)) {
         true => Bad,
         false => CouldNotTell,
     }
@@ -334,6 +353,7 @@ pub fn of_text(text: &str, faults: &Counts) -> Verdict {
 mod tests {
     use super::*;
     use crate::server::LogTail;
+    use crate::untrusted::{Kind, Refused};
 
     fn died(raw_status: i32, line: &str) -> SessionError {
         SessionError::ServerDied {
@@ -381,6 +401,31 @@ mod tests {
         assert_eq!(of_image(&stored(io::ErrorKind::NotFound)), Bad);
         let closed = stored(io::ErrorKind::PermissionDenied);
         assert_eq!(of_image(&closed), CouldNotTell);
+        assert_eq!(of_image(&stored(io::ErrorKind::NotADirectory)), Bad);
+    }
+
+    #[test]
+    fn what_does_not_belong_into_a_catalog_is_damage() {
+        let link = || io::Error::from(Refused::Is(Kind::Symlink));
+        let path = || "/c/x".into();
+        let list = ImageError::Content {
+            backup: crate::catalog::BackupId("A".into()),
+            source: ContentError::Read {
+                path: path(),
+                source: link(),
+            },
+        };
+        assert_eq!(of_image(&list), Bad);
+        let read = |source| WalError::Read {
+            path: path(),
+            source,
+        };
+        assert_eq!(of_wal(&read(link())), Bad);
+        let denied = io::ErrorKind::PermissionDenied.into();
+        assert_eq!(of_wal(&read(denied)), CouldNotTell);
+        // As the restore_command tells it.
+        let told = crate::causes::sentence(&read(link()));
+        assert_eq!(of_complaint(&told), Bad);
     }
 
     #[test]

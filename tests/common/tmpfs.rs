@@ -15,7 +15,7 @@ impl Tmpfs {
     #[track_caller]
     pub fn mount(at: &Path, size: &str) -> Tmpfs {
         let mut mount = Command::new("mount");
-        let options = format!("size={size},mode=0777");
+        let options = format!("size={size},mode=1777");
         mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at);
         run(&mut mount, LIMIT).expect_ok();
         Tmpfs(at.to_owned())

@@ -9,6 +9,7 @@ use pbkfs::catalog::content::ContentError;
 use pbkfs::catalog::page_index::PageIndexError;
 use pbkfs::image::{Image, ImageError, ImageOptions, PageFault};
 use pbkfs::pg::BlockNumber;
+use pbkfs::untrusted::{Kind, Refused};
 
 use crate::fixture::{Fixture, chain_of, content, field, largest_data_file, node};
 
@@ -264,6 +265,64 @@ fn a_directory_that_no_line_describes_is_there_all_the_same() {
     let image = fixture.image(FULL);
     assert_eq!(image.mode(node(&image, "base/1")), 0o700);
     assert!(content(&image, node(&image, "base/1/PG_VERSION")).starts_with(b"15"));
+}
+
+#[test]
+fn directories_that_nothing_accounts_for_are_refused() {
+    let fixture = hazards();
+    // A few may go without a line, however deep.
+    let deep = |line: &str, depth: usize, name: &str| {
+        let path = format!("{}/{name}", vec!["d"; depth].join("/"));
+        line.replace("\"path\":\"PG_VERSION\"", &format!("\"path\":\"{path}\""))
+    };
+    fixture.edit_list(FULL, |line| Some(deep(line, 2000, "file")));
+    let image = fixture.image(FULL);
+    assert!(image.node_count() > 2000);
+    drop(image);
+    // Each line could name a thousand: this is a list of ten lines more.
+    let list = fixture.backup_dir(FULL).join("backup_content.control");
+    let text = fs::read_to_string(&list).unwrap();
+    let line = text.lines().find(|line| line.contains("d/file")).unwrap();
+    let many: String = (0..10)
+        .map(|n| line.replace("\"path\":\"d/", &format!("\"path\":\"{n}/")) + "\n")
+        .collect();
+    fs::write(&list, text.clone() + &many).unwrap();
+    let error = fixture.try_image(FULL).unwrap_err();
+    assert!(
+        matches!(&error, ImageError::Misplaced { why, .. } if why.contains("directories")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_link_or_a_fifo_in_place_of_a_stored_file() {
+    let fixture = hazards();
+    let (path, stored, _) = victim(&fixture);
+    let aside = stored.with_extension("aside");
+    fs::rename(&stored, &aside).unwrap();
+    let is_refused = |kind| {
+        let error = read_block(&fixture.image(LAST), &path, 0).unwrap_err();
+        let expected = Refused::Is(kind);
+        assert!(
+            matches!(&error, ImageError::Refused { file, reason, backup, .. }
+                if *file == stored && *reason == expected && backup.0 == FULL),
+            "{error}"
+        );
+        fs::remove_file(&stored).unwrap();
+    };
+    // Even one that leads to the very file.
+    std::os::unix::fs::symlink(&aside, &stored).unwrap();
+    is_refused(Kind::Symlink);
+    nix::unistd::mkfifo(&stored, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    is_refused(Kind::Fifo);
+    // And a directory above it.
+    let above = stored.parent().unwrap();
+    let moved = above.with_extension("moved");
+    fs::rename(&aside, &stored).unwrap();
+    fs::rename(above, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, above).unwrap();
+    let error = read_block(&fixture.image(LAST), &path, 0).unwrap_err();
+    assert!(matches!(error, ImageError::Refused { .. }), "{error}");
 }
 
 #[test]

@@ -6,6 +6,9 @@ use crate::catalog::backup::CompressAlg;
 /// The longest path that the kernel takes.
 const PATH_MAX: usize = 4096;
 
+/// The longest name in it.
+const NAME_MAX: usize = 255;
+
 /// Parses one line, without its line feed.
 pub(super) fn parse(line: &[u8]) -> Result<FileEntry<'_>, LineError> {
     let mut entry = FileEntry {
@@ -210,7 +213,7 @@ fn plain_path(path: &[u8]) -> Result<&[u8], LineError> {
         && !path.contains(&0)
         && path
             .split(|&byte| byte == b'/')
-            .all(|part| !matches!(part, b"" | b"." | b".."));
+            .all(|part| part.len() <= NAME_MAX && !matches!(part, b"" | b"." | b".."));
     match plain {
         true => Ok(path),
         false => Err(LineError::Path(String::from_utf8_lossy(path).into_owned())),

@@ -10,6 +10,9 @@ use super::{LineError, Packed, line};
 /// Reads at an offset, as `FileExt::read_at` does.
 pub(super) type ReadAt<'a> = &'a (dyn Fn(&mut [u8], u64) -> io::Result<usize> + Sync);
 
+/// The longest line in bytes. pg_probackup reads lines of less than 8 KiB.
+pub(super) const LINE_MAX: usize = 16 << 10;
+
 /// How a list is cut up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cut {
@@ -36,6 +39,9 @@ pub(super) struct Parsed {
     pub(super) crc: u32,
     /// The first line that makes no sense, counted from 0.
     pub(super) wrong: Option<(usize, LineError)>,
+    /// Whether it was given up at a line without end: then the rest was not
+    /// read, and the checksum is not that of all bytes.
+    pub(super) given_up: bool,
     length: u64,
     lines: usize,
 }
@@ -43,7 +49,11 @@ pub(super) struct Parsed {
 impl Parsed {
     fn line(&mut self, text: &[u8]) {
         if self.wrong.is_none() && !text.trim_ascii().is_empty() {
-            let pushed = line::parse(text).and_then(|entry| self.packed.push(&entry));
+            let parsed = match text.len() > LINE_MAX {
+                true => Err(LineError::TooLong),
+                false => line::parse(text),
+            };
+            let pushed = parsed.and_then(|entry| self.packed.push(&entry));
             self.wrong = pushed.err().map(|what| (self.lines, what));
         }
         self.lines += 1;
@@ -58,8 +68,16 @@ impl Parsed {
             let too_much = |what| (self.lines, what);
             self.wrong = within.or(self.packed.append(&next.packed).err().map(too_much));
         }
+        self.given_up |= next.given_up;
         self.length += next.length;
         self.lines += next.lines;
+    }
+
+    /// Ends the reading at a line that has no end.
+    fn give_up(mut self) -> Self {
+        self.wrong.get_or_insert((self.lines, LineError::TooLong));
+        self.given_up = true;
+        self
     }
 }
 
@@ -114,6 +132,7 @@ fn parse_range(read: ReadAt<'_>, range: Range<u64>, piece: usize) -> io::Result<
             let text = match memchr::memchr(b'\n', rest) {
                 Some(end) => &rest[..=end],
                 None if ended => rest,
+                None if rest.len() > LINE_MAX => return Ok(parsed.give_up()),
                 None => break,
             };
             rest = &rest[text.len()..];
@@ -129,6 +148,24 @@ fn parse_range(read: ReadAt<'_>, range: Range<u64>, piece: usize) -> io::Result<
         buffer.drain(..used);
     }
     Ok(parsed)
+}
+
+/// The CRC-32C of a list's bytes; `None` for what is no list, as it has a line
+/// without end.
+pub(super) fn checksum(read: ReadAt<'_>) -> io::Result<Option<u32>> {
+    let (mut crc, mut at, mut buffer) = (0, 0, Vec::new());
+    loop {
+        buffer.clear();
+        let ended = fill(read, &mut buffer, at, Cut::default().piece)?;
+        crc = crc32c::crc32c_append(crc, &buffer);
+        at += buffer.len() as u64;
+        if ended {
+            return Ok(Some(crc));
+        }
+        if memchr::memchr(b'\n', &buffer).is_none() {
+            return Ok(None);
+        }
+    }
 }
 
 /// Appends what is at an offset, up to a piece; whether the file ends there.

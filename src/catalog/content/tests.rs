@@ -188,3 +188,43 @@ fn a_list_may_be_cut_anywhere() {
         }
     }
 }
+
+#[test]
+fn names_are_no_longer_than_the_kernel_takes() {
+    let longest = "n".repeat(255);
+    assert!(parse(&line(&format!("a/{longest}/b"), "1")).is_ok());
+    let path = format!("a/{longest}n");
+    assert_eq!(what_is_wrong_with(&line(&path, "1")), LineError::Path(path));
+}
+
+#[test]
+fn a_line_without_end_is_given_up() {
+    let long = line("a", &"0".repeat(reader::LINE_MAX));
+    assert_eq!(what_is_wrong_with(&long), LineError::TooLong);
+    let text = format!("{}\n{long}\n{}", line("b", "1"), line("c", "1"));
+    match parse(&text) {
+        Err(ContentError::Line { line, what, .. }) => {
+            assert_eq!((line, what), (2, LineError::TooLong));
+        }
+        other => panic!("{other:?}"),
+    }
+    // A terabyte without a line feed, as a sparse file has it: only its
+    // beginning is read, however many read at once.
+    let read_bytes = std::sync::atomic::AtomicU64::new(0);
+    let read = |buf: &mut [u8], _| {
+        buf.fill(0);
+        read_bytes.fetch_add(buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        Ok(buf.len())
+    };
+    for threads in [1, 8] {
+        let cut = Cut {
+            threads,
+            ..Cut::default()
+        };
+        let parsed = reader::parse(&read, 1 << 40, cut).unwrap();
+        assert!(parsed.given_up);
+        assert_eq!(parsed.wrong, Some((0, LineError::TooLong)));
+    }
+    assert_eq!(reader::checksum(&read).unwrap(), None);
+    assert!(read_bytes.into_inner() <= 10 << 20);
+}

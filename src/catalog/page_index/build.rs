@@ -1,11 +1,10 @@
 //! Putting a page index together, from either source.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use super::records::Places;
 use super::{PageIndex, PageIndexError, RECORD_HEADER, Run};
+use crate::catalog::store::StoreFile;
 use crate::pg::{BLOCK_SIZE, BlockNumber, SEGMENT_BLOCKS};
 
 /// Collects records in file order, and refuses impossible ones.
@@ -78,10 +77,9 @@ impl Builder {
     }
 }
 
-/// A file read at ascending offsets through one buffer; `File`'s own cursor
-/// is left alone, for other threads read the same file.
+/// A file read at ascending offsets through one buffer.
 pub(super) struct Window<'a> {
-    file: &'a File,
+    file: &'a dyn StoreFile,
     start: u64,
     buffer: Vec<u8>,
 }
@@ -89,7 +87,7 @@ pub(super) struct Window<'a> {
 impl<'a> Window<'a> {
     const SIZE: usize = 256 << 10;
 
-    pub(super) fn new(file: &'a File) -> Self {
+    pub(super) fn new(file: &'a dyn StoreFile) -> Self {
         Self {
             file,
             start: 0,

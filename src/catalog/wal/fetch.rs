@@ -1,17 +1,19 @@
 //! Fetching one file, as PostgreSQL's `restore_command` does.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
 use super::{WalArchive, WalError};
+use crate::catalog::store::Sequential;
 use crate::pg::wal::page::{PAGE_SIZE, PageHeader};
 use crate::pg::wal::scan::{End, Scanner};
 use crate::pg::wal::segment::{backup_history_segment, history_timeline};
 use crate::pg::wal::{SegmentId, SegmentSize};
+use crate::untrusted::Dir;
 
 /// How much is moved at once, in bytes; a multiple of the page size.
 const CHUNK: usize = 256 << 10;
@@ -118,14 +120,15 @@ impl WalArchive {
         let Err(gap) = self.check_end(id) else {
             return Ok(Fetched::Missing);
         };
-        let local = destination.parent().unwrap_or(Path::new("."));
-        let local = local.join(self.name(id));
+        let name = self.name(id);
+        let local = destination.with_file_name(&name);
         // A recycled segment bears the name as well, but not the content.
         let is_there = |mut file: File| {
             let mut page = [0; PAGE_SIZE];
             file.read_exact(&mut page).is_ok() && self.check_first_page(id, &page, &local).is_ok()
         };
-        if matches!(gap, WalError::Gap { .. }) && File::open(&local).is_ok_and(is_there) {
+        let open = || Dir::of_file(destination)?.0.file(&name);
+        if matches!(gap, WalError::Gap { .. }) && open().is_ok_and(is_there) {
             return Ok(Fetched::Missing);
         }
         Err(gap)
@@ -138,6 +141,7 @@ impl WalArchive {
             let path = self.dir.join(&name);
             match self.files.open(&name) {
                 Ok(file) => {
+                    let file = Sequential::new(file);
                     let reader: Box<dyn Read> = match form.is_compressed() {
                         true => Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(
                             CHUNK, file,
@@ -292,48 +296,34 @@ impl Output<'_> {
     }
 }
 
-/// Has `write` write a file under a temporary name, and gives it its own name
-/// if that went well.
+/// Has `write` write a new file under a temporary name, and gives it its own
+/// name if that went well, over whatever is there.
 pub(super) fn deliver(
     destination: &Path,
     write: impl FnOnce(&mut Output<'_>) -> Result<(), WalError>,
 ) -> Result<(), WalError> {
-    let temporary = temporary_name(destination);
-    let result = write_file(&temporary, write).and_then(|()| {
-        fs::rename(&temporary, destination).map_err(|source| WalError::Write {
-            path: destination.to_owned(),
+    let write_error = |source| WalError::Write {
+        path: destination.to_owned(),
+        source,
+    };
+    let (dir, name) = Dir::of_file(destination).map_err(write_error)?;
+    // Always the same for a destination, so that a killed fetch leaves at most
+    // one file behind, which the next one replaces.
+    let temporary: OsString = [name, ".pbkfs".as_ref()].into_iter().collect();
+    let path = destination.with_file_name(&temporary);
+    let created = dir.remove_file(&temporary);
+    let created = created.and_then(|()| dir.create(&temporary, 0o600));
+    let result = created
+        .map_err(|source| WalError::Write {
+            path: path.clone(),
             source,
         })
-    });
+        .and_then(|file| write(&mut Output { file, path: &path }))
+        .and_then(|()| dir.rename(&temporary, name).map_err(write_error));
     if result.is_err() {
         // What made the write fail is what has to be told; a leftover is
-        // overwritten by the next fetch.
-        let _ = fs::remove_file(&temporary);
+        // replaced by the next fetch.
+        let _ = dir.remove_file(&temporary);
     }
     result
-}
-
-fn write_file(
-    path: &Path,
-    write: impl FnOnce(&mut Output<'_>) -> Result<(), WalError>,
-) -> Result<(), WalError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| WalError::Write {
-            path: path.to_owned(),
-            source,
-        })?;
-    write(&mut Output { file, path })
-}
-
-/// Always the same for a destination, so that a killed fetch leaves at most
-/// one file behind, which the next one takes over.
-fn temporary_name(destination: &Path) -> PathBuf {
-    let mut name = destination.file_name().unwrap_or_default().to_owned();
-    name.push(".pbkfs");
-    destination.with_file_name(name)
 }

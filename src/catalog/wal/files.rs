@@ -2,13 +2,13 @@
 //! read it.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Form, WalArchive};
+use crate::catalog::store::{Entry, Place, StoreFile};
 use crate::pg::wal::segment::{backup_history_segment, history_timeline};
+use crate::untrusted::{Dir, Kind};
 
 /// The files of a WAL archive, by their names.
 pub trait ArchiveFiles: fmt::Debug + Send + Sync {
@@ -22,36 +22,40 @@ pub trait ArchiveFiles: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// It is not there, or cannot be opened.
-    fn open(&self, name: &str) -> io::Result<File>;
+    fn open(&self, name: &str) -> io::Result<Box<dyn StoreFile>>;
 
-    /// The length of a file as it is stored, in bytes.
+    /// All files, with their lengths as they are stored.
     ///
     /// # Errors
-    /// It is not there, or cannot be looked at.
-    fn stored_length(&self, name: &str) -> io::Result<u64> {
-        Ok(self.open(name)?.metadata()?.len())
+    /// The archive cannot be listed.
+    fn entries(&self) -> io::Result<Vec<Entry>> {
+        let entry = |name: String| {
+            let length = self.open(&name).and_then(|file| file.length());
+            // What has gone meanwhile is left out.
+            let length = length.ok()?;
+            Some(Entry {
+                name: name.into(),
+                kind: Kind::File,
+                length,
+            })
+        };
+        Ok(self.names()?.into_iter().filter_map(entry).collect())
     }
 }
 
 /// The archive's directory itself.
-#[derive(Debug)]
-pub(super) struct Directory(pub PathBuf);
-
-impl ArchiveFiles for Directory {
+impl ArchiveFiles for Place {
     fn names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.0)? {
-            names.extend(entry?.file_name().into_string());
-        }
-        Ok(names)
+        let names = Place::names(self)?.into_iter();
+        Ok(names.filter_map(|name| name.into_string().ok()).collect())
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
-        File::open(self.0.join(name))
+    fn open(&self, name: &str) -> io::Result<Box<dyn StoreFile>> {
+        self.join(name).open()
     }
 
-    fn stored_length(&self, name: &str) -> io::Result<u64> {
-        Ok(fs::metadata(self.0.join(name))?.len())
+    fn entries(&self) -> io::Result<Vec<Entry>> {
+        self.list()
     }
 }
 
@@ -65,28 +69,29 @@ impl WalArchive {
         self.files.names()
     }
 
-    /// Opens a file of the archive, in `dir`, by which its directory can be
-    /// known as well, for somebody who may not read the archive: only one whose name is an archive's, and only a regular file right
-    /// there, so that nobody is given more than the instance's WAL.
+    /// Opens a file of the archive for somebody who may not read the archive:
+    /// only one whose name is an archive's, and only a regular file right
+    /// there, so that nobody is given more than the instance's WAL. With a
+    /// `view`, by which the archive's directory can be known as well, it is
+    /// opened in there.
     ///
     /// # Errors
     /// It is not there, cannot be opened, or is something else.
-    pub fn open_for_another(&self, dir: &Path, name: &str) -> io::Result<File> {
+    pub fn open_for_another(
+        &self,
+        view: Option<&Path>,
+        name: &str,
+    ) -> io::Result<Box<dyn StoreFile>> {
         let is_ours = Form::of(name, self.size).is_some()
             || history_timeline(name).is_some()
             || backup_history_segment(name).is_some();
-        let refused = |why: &str| Err(io::Error::other(format!("\"{name}\" is {why}")));
         if !is_ours {
-            return refused("not the name of a file in a WAL archive");
+            let why = format!("\"{name}\" is not the name of a file in a WAL archive");
+            return Err(io::Error::other(why));
         }
-        let file = OpenOptions::new()
-            .read(true)
-            // A fifo would keep us waiting for its writer.
-            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-            .open(dir.join(name))?;
-        match file.metadata()?.is_file() {
-            true => Ok(file),
-            false => refused("not a regular file"),
+        match view {
+            Some(view) => Ok(Box::new(Dir::open(view)?.file(name)?)),
+            None => self.files.open(name),
         }
     }
 }

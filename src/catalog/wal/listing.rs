@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Form, WalArchive, WalError};
 use crate::pg::wal::segment::history_timeline;
 use crate::pg::wal::{History, SegmentId};
+use crate::untrusted::{Kind, Refused};
 
 /// All timelines of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +81,8 @@ impl Timeline {
     /// Bytes that its whole segments take in the archive.
     #[must_use]
     pub fn stored(&self) -> u64 {
-        self.segments.values().map(|segment| segment.stored).sum()
+        let sizes = self.segments.values().map(|segment| segment.stored);
+        sizes.fold(0, u64::saturating_add)
     }
 
     fn id(&self, number: u64) -> SegmentId {
@@ -96,20 +98,35 @@ impl WalArchive {
     ///
     /// # Errors
     /// The directory or a history cannot be read. A file that vanishes
-    /// meanwhile (retention deletes old ones) is left out.
+    /// meanwhile (retention deletes old ones) is left out, and so is what has
+    /// a segment's name and is no file.
     pub fn list(&self) -> Result<Listing, WalError> {
         let mut found: BTreeMap<u32, Timeline> = BTreeMap::new();
-        for name in self.names()? {
-            if let Some(timeline) = history_timeline(&name) {
+        let entries = self
+            .files
+            .entries()
+            .map_err(|source| self.list_error(source))?;
+        for entry in entries {
+            let Some(name) = entry.name.to_str() else {
+                continue;
+            };
+            if let Some(timeline) = history_timeline(name) {
                 self.timeline(&mut found, timeline)?;
                 continue;
             }
-            let Some((id, form)) = Form::of(&name, self.size) else {
+            let Some((id, form)) = Form::of(name, self.size) else {
                 continue;
             };
-            let Ok(length) = self.files.stored_length(&name) else {
+            if entry.kind != Kind::File {
+                let reason = Refused::Is(entry.kind);
+                let path = self.dir.join(name);
+                tracing::warn!(
+                    "{} is left out of the WAL archive: {reason}",
+                    path.display()
+                );
                 continue;
-            };
+            }
+            let length = entry.length;
             let timeline = self.timeline(&mut found, id.timeline)?;
             let segments = match form.is_partial() {
                 true => &mut timeline.partial,

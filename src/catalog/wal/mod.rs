@@ -18,7 +18,7 @@ mod reach;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,11 +31,15 @@ pub use reach::{Reach, WalEnd};
 
 use serde::{Deserialize, Serialize};
 
-use self::files::Directory;
 use super::Instance;
+use super::store::{Place, read_whole};
 use crate::pg::wal::page::{LONG_HEADER, PageHeader};
 use crate::pg::wal::segment::is_segment_name;
 use crate::pg::wal::{History, SegmentId, SegmentSize};
+
+/// The most that is read of a timeline's or a backup's history, in bytes. A
+/// timeline has about fifty bytes in each history after it.
+const HISTORY_LIMIT: u64 = 256 << 10;
 
 /// The WAL archive of one instance.
 #[derive(Debug, Clone)]
@@ -72,10 +76,10 @@ impl WalArchive {
                 dir: dir.clone(),
                 bytes,
             })?,
-            None => size_of_first(&dir)?,
+            None => size_of_first(&instance.wal)?,
         };
         Ok(Self {
-            files: Arc::new(Directory(dir.clone())),
+            files: Arc::new(instance.wal.clone()),
             dir,
             size,
             system_identifier: instance.config.system_identifier,
@@ -118,10 +122,14 @@ impl WalArchive {
     /// # Errors
     /// It cannot be listed.
     pub fn names(&self) -> Result<Vec<String>, WalError> {
-        self.files.names().map_err(|source| WalError::List {
+        self.files.names().map_err(|source| self.list_error(source))
+    }
+
+    fn list_error(&self, source: io::Error) -> WalError {
+        WalError::List {
             dir: self.dir.clone(),
             source,
-        })
+        }
     }
 
     /// The archive's directory.
@@ -168,42 +176,33 @@ impl WalArchive {
 
     /// The content of a small file.
     fn read_whole(&self, name: &str) -> io::Result<Vec<u8>> {
-        let mut content = Vec::new();
-        self.files.open(name)?.read_to_end(&mut content)?;
-        Ok(content)
+        read_whole(self.files.open(name)?, HISTORY_LIMIT)
     }
 }
 
 /// The size that the first whole segment of a directory states.
-fn size_of_first(dir: &Path) -> Result<SegmentSize, WalError> {
+fn size_of_first(archive: &Place) -> Result<SegmentSize, WalError> {
     const POSTGRESQL_DEFAULT: u64 = 16 << 20;
-    let directory = Directory(dir.to_owned());
-    let mut names = directory.names().map_err(|source| WalError::List {
-        dir: dir.to_owned(),
-        source,
-    })?;
+    let dir = archive.name();
+    let mut names = match ArchiveFiles::names(archive) {
+        Ok(names) => names,
+        Err(source) => return Err(WalError::List { dir, source }),
+    };
     names.sort();
     let bytes = match names.iter().find(|name| is_segment_name(name)) {
-        Some(name) => stated_size(&dir.join(name))?,
+        Some(name) => stated_size(&archive.join(name))?,
         None => POSTGRESQL_DEFAULT,
     };
-    SegmentSize::new(bytes).ok_or_else(|| WalError::SegmentSize {
-        dir: dir.to_owned(),
-        bytes,
-    })
+    SegmentSize::new(bytes).ok_or(WalError::SegmentSize { dir, bytes })
 }
 
-fn stated_size(path: &Path) -> Result<u64, WalError> {
+fn stated_size(segment: &Place) -> Result<u64, WalError> {
+    let path = segment.name();
     let mut start = [0; LONG_HEADER];
-    std::fs::File::open(path)
-        .and_then(|mut file| file.read_exact(&mut start))
-        .map_err(|source| WalError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-    let header = PageHeader::parse(&start).map_err(|problem| WalError::NotTheSegment {
-        path: path.to_owned(),
-        problem,
-    })?;
+    if let Err(source) = segment.open().and_then(|file| file.fill_at(&mut start, 0)) {
+        return Err(WalError::Read { path, source });
+    }
+    let header =
+        PageHeader::parse(&start).map_err(|problem| WalError::NotTheSegment { path, problem })?;
     Ok(header.long.map_or(0, |long| u64::from(long.segment_size)))
 }

@@ -5,7 +5,6 @@
 //! checked, so that whoever is killed at any moment leaves nothing behind
 //! that could be taken for one.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::fetch::{StoredSegment, deliver};
 use super::{Fetched, Form, WalArchive, WalError};
 use crate::pg::wal::SegmentId;
+use crate::untrusted::Dir;
 
 /// Held by the one process that fills the directory.
 const LOCK: &str = "lock";
@@ -47,12 +47,17 @@ impl Prefetch {
         id: SegmentId,
         destination: &Path,
     ) -> Result<Fetched, WalError> {
-        let path = self.dir.join(archive.name(id));
-        let Ok(file) = File::open(&path) else {
+        let name = archive.name(id);
+        let open = || -> io::Result<_> {
+            let dir = Dir::open(&self.dir)?;
+            let file = dir.file(&name)?;
+            Ok((dir, file))
+        };
+        let Ok((dir, file)) = open() else {
             return Ok(Fetched::Missing);
         };
         let mut source = StoredSegment {
-            path: path.clone(),
+            path: self.dir.join(&name),
             form: Form::Plain,
             reader: Box::new(file),
         };
@@ -62,7 +67,7 @@ impl Prefetch {
             copied.map(|_| ())
         });
         // The room is for the next; one that cannot be deleted only takes it.
-        let _ = fs::remove_file(&path);
+        let _ = dir.remove_file(&name);
         match copied {
             Ok(()) => Ok(Fetched::Delivered),
             Err(error @ WalError::Write { .. }) => Err(error),
@@ -76,8 +81,11 @@ impl Prefetch {
     /// Whether a segment that would follow `id` is still to be fetched.
     #[must_use]
     pub fn wants_more(&self, archive: &WalArchive, id: SegmentId) -> bool {
+        let Ok(dir) = Dir::open(&self.dir) else {
+            return true;
+        };
         self.following(id)
-            .any(|next| !self.dir.join(archive.name(next)).exists())
+            .any(|next| !is_there(&dir, &archive.name(next)))
     }
 
     /// Fetches what follows `id`, as much as there is room for, and deletes
@@ -91,14 +99,15 @@ impl Prefetch {
             path: self.dir.clone(),
             source,
         };
-        let lock = File::create(self.dir.join(LOCK)).map_err(dir_error)?;
+        let dir = Dir::open(&self.dir).map_err(dir_error)?;
+        let lock = dir.open_or_create(LOCK, 0o600).map_err(dir_error)?;
         let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
             return Ok(());
         };
-        self.delete_others(archive, id).map_err(dir_error)?;
+        self.delete_others(&dir, archive, id).map_err(dir_error)?;
         for next in self.following(id) {
-            let path = self.dir.join(archive.name(next));
-            if path.exists() {
+            let name = archive.name(next);
+            if is_there(&dir, &name) {
                 continue;
             }
             // A beginning of a segment may still be followed by the rest.
@@ -106,6 +115,7 @@ impl Prefetch {
             let Ok(Some(mut source)) = stored.map(|s| s.filter(|s| !s.form.is_partial())) else {
                 return Ok(());
             };
+            let path = self.dir.join(&name);
             let fetched = deliver(&path, |out| archive.copy_segment(next, &mut source, out));
             if let Err(error) = fetched {
                 tracing::debug!(%error, "cannot fetch ahead");
@@ -120,18 +130,19 @@ impl Prefetch {
             .take(usize::try_from(self.segments).unwrap_or(usize::MAX))
     }
 
-    fn delete_others(&self, archive: &WalArchive, id: SegmentId) -> io::Result<()> {
+    fn delete_others(&self, dir: &Dir, archive: &WalArchive, id: SegmentId) -> io::Result<()> {
         let wanted: Vec<String> = self.following(id).map(|next| archive.name(next)).collect();
-        for entry in fs::read_dir(&self.dir)? {
-            let name = entry?.file_name();
+        for name in dir.names()? {
             let is_wanted = wanted.iter().any(|wanted| name == wanted.as_str());
             if !is_wanted && name != LOCK {
-                match fs::remove_file(self.dir.join(&name)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+                dir.remove_file(&name)?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether anything bears the name.
+fn is_there(dir: &Dir, name: &str) -> bool {
+    matches!(dir.stat(name), Ok(Some(_)))
 }

@@ -346,7 +346,7 @@ fn segments_fetched_ahead_are_bounded_and_checked() {
     let prefetch = Prefetch::new(dir.path(), 3 << 20, &sample.archive);
     let id = sample.id("00000001000000000000004B");
     let names = || {
-        let mut names = Directory(dir.path().to_owned()).names().unwrap();
+        let mut names = ArchiveFiles::names(&fixtures::place(dir.path())).unwrap();
         names.sort();
         names.retain(|name| name != "lock");
         names
@@ -454,4 +454,87 @@ fn a_broken_chain_of_records_is_an_end() {
         panic!("{error}");
     };
     assert!(matches!(problem, RecordProblem::Page(_)), "{problem}");
+}
+
+#[test]
+fn what_is_no_file_is_neither_listed_nor_fetched() {
+    use crate::untrusted::{Kind, Refused, refused};
+    use nix::sys::stat::Mode;
+    let sample = Sample::new("pg15-chain");
+    let stored = sample.path(&format!("{MIDDLE}.gz"));
+    let aside = sample.pg_wal.path().join("aside");
+    fs::rename(&stored, &aside).unwrap();
+    let ways: [(Kind, &dyn Fn()); 3] = [
+        (Kind::Symlink, &|| {
+            std::os::unix::fs::symlink(&aside, &stored).unwrap();
+        }),
+        (Kind::Fifo, &|| {
+            nix::unistd::mkfifo(&stored, Mode::S_IRWXU).unwrap();
+        }),
+        (Kind::Directory, &|| fs::create_dir(&stored).unwrap()),
+    ];
+    for (kind, put) in ways {
+        put();
+        let error = sample.fetch(MIDDLE).unwrap_err();
+        let WalError::Read { path, source } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!((path, refused(source)), (&stored, Some(Refused::Is(kind))));
+        let gaps = sample.archive.list().unwrap().timelines[0].gaps();
+        assert_eq!(gaps[0].first, sample.id(MIDDLE));
+        fs::remove_dir(&stored)
+            .or_else(|_| fs::remove_file(&stored))
+            .unwrap();
+    }
+    // The archive itself may be elsewhere.
+    fs::rename(&aside, &stored).unwrap();
+    let dir = sample.archive.dir.clone();
+    fs::rename(&dir, dir.with_file_name("moved")).unwrap();
+    std::os::unix::fs::symlink("moved", &dir).unwrap();
+    assert_eq!(sample.fetch(MIDDLE).unwrap(), Fetched::Delivered);
+}
+
+#[test]
+fn a_history_without_end_is_not_read() {
+    let sample = Sample::new("pg15-chain");
+    let history = fs::File::create(sample.path("00000002.history")).unwrap();
+    history.set_len(1 << 40).unwrap();
+    assert!(
+        sample
+            .failure("00000002.history")
+            .contains("more than 256 KiB")
+    );
+    assert!(sample.archive.list().is_err());
+}
+
+#[test]
+fn what_is_fetched_goes_through_no_link() {
+    let sample = Sample::new("pg15-chain");
+    let precious = sample.pg_wal.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    let link = |name: &str| {
+        let path = sample.pg_wal.path().join(name);
+        std::os::unix::fs::symlink(&precious, path).unwrap();
+    };
+    link("RECOVERYXLOG.pbkfs");
+    link("RECOVERYXLOG");
+    let fetched = sample.archive.fetch(MIDDLE, &sample.destination());
+    assert_eq!(fetched.unwrap(), Fetched::Delivered);
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    let meta = fs::symlink_metadata(sample.destination()).unwrap();
+    assert!(meta.is_file() && meta.len() == 1 << 20);
+    assert!(!sample.pg_wal.path().join("RECOVERYXLOG.pbkfs").exists());
+
+    // Neither what was fetched ahead, nor the lock beside it.
+    let ahead = tempfile::tempdir().unwrap();
+    let prefetch = Prefetch::new(ahead.path(), 3 << 20, &sample.archive);
+    let put = |name: &str| {
+        std::os::unix::fs::symlink(&precious, ahead.path().join(name)).unwrap();
+    };
+    put(MIDDLE);
+    let taken = prefetch.take(&sample.archive, sample.id(MIDDLE), &sample.destination());
+    assert_eq!(taken.unwrap(), Fetched::Missing);
+    put("lock");
+    assert!(prefetch.fill(&sample.archive, sample.id(MIDDLE)).is_err());
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -67,6 +67,8 @@ impl<'a> Item<'a> {
 /// A directory before it has its place.
 pub(super) struct Directory<'a> {
     pub(super) children: Vec<Item<'a>>,
+    /// The numbers of the directories in it.
+    inner: HashMap<Vec<u8>, usize>,
     pub(super) permissions: u16,
     pub(super) entry: u32,
 }
@@ -74,15 +76,29 @@ pub(super) struct Directory<'a> {
 /// The directories of an image, by number. The root is 0.
 pub(super) struct Directories<'a> {
     all: Vec<Directory<'a>>,
-    numbers: HashMap<Vec<u8>, usize>,
+    /// How many there may be.
+    most: usize,
 }
+
+/// How many more directories than lines an image may have. A list describes
+/// each directory that it needs, but for a few; one of another's making could
+/// name a thousand in each line, which is memory for nothing.
+const UNDESCRIBED: usize = 10_000;
+
+/// There are more directories than lines can account for.
+struct TooMany;
 
 impl<'a> Directories<'a> {
     /// What the target's content list has in PGDATA, each at its place in the
     /// image, and our own.
     pub(super) fn listed(target: &'a Layer) -> Result<Self, ImageError> {
-        let tablespaces = oids(&target.backup.tablespaces);
-        let mut directories = Self::new();
+        let tablespaces: HashSet<String> = oids(&target.backup.tablespaces).collect();
+        let mut directories = Self::new(target.list.len() + tablespaces.len() + UNDESCRIBED);
+        let misplaced = |entry: &FileEntry<'_>| ImageError::Misplaced {
+            path: OsStr::from_bytes(entry.path).into(),
+            backup: target.backup.id.clone(),
+            why: "the content list needs more directories than it has lines",
+        };
         // Most files are in the directory of the one before.
         let mut last: (&[u8], usize) = (b"", 0);
         for (index, entry) in target.list.iter().enumerate() {
@@ -99,14 +115,17 @@ impl<'a> Directories<'a> {
             let index = index as u32;
             let permissions = permissions(&entry);
             if entry.is_directory() {
-                let directory = directories.of(&place_of(entry.path, &tablespaces));
+                let place = place_of(entry.path, &tablespaces);
+                let directory = directories.of(&place);
+                let directory = directory.map_err(|TooMany| misplaced(&entry))?;
                 (directory.permissions, directory.entry) = (permissions, index);
                 continue;
             }
             let (above, name) = split_path(entry.path);
             if above != last.0 {
                 let place = place_of(entry.path, &tablespaces);
-                last = (above, directories.number(split_path(&place).0));
+                let number = directories.number(split_path(&place).0);
+                last = (above, number.map_err(|TooMany| misplaced(&entry))?);
             }
             let kind = ItemKind::File {
                 permissions,
@@ -115,7 +134,12 @@ impl<'a> Directories<'a> {
             let item = Item::new(name, kind);
             directories.all[last.1].children.push(item);
         }
-        add_tablespaces(&mut directories, &target.backup.tablespaces);
+        let added = add_tablespaces(&mut directories, &target.backup.tablespaces);
+        added.map_err(|TooMany| ImageError::Misplaced {
+            path: OsStr::from_bytes(TABLESPACES).into(),
+            backup: target.backup.id.clone(),
+            why: "there are too many tablespaces",
+        })?;
         Ok(directories)
     }
 
@@ -124,32 +148,41 @@ impl<'a> Directories<'a> {
         self.all
     }
 
-    fn new() -> Self {
+    fn new(most: usize) -> Self {
         Self {
             all: vec![Directory::new()],
-            numbers: HashMap::from([(Vec::new(), 0)]),
+            most,
         }
     }
 
     /// The number of a directory. It and those above are made if they are
     /// not there yet: no line need describe what something is in.
-    fn number(&mut self, path: &[u8]) -> usize {
-        if let Some(&number) = self.numbers.get(path) {
-            return number;
-        }
-        let (above, name) = split_path(path);
-        let above = self.number(above);
-        let number = self.all.len();
-        self.all.push(Directory::new());
-        self.numbers.insert(path.to_vec(), number);
-        let item = Item::new(name.to_vec(), ItemKind::Directory(number));
-        self.all[above].children.push(item);
-        number
+    fn number(&mut self, path: &[u8]) -> Result<usize, TooMany> {
+        let names = path.split(|&byte| byte == b'/');
+        let mut names = names.filter(|name| !name.is_empty());
+        names.try_fold(0, |above, name| self.inner(above, name))
     }
 
-    fn of(&mut self, path: &[u8]) -> &mut Directory<'a> {
-        let number = self.number(path);
-        &mut self.all[number]
+    /// The number of a directory in another one.
+    fn inner(&mut self, above: usize, name: &[u8]) -> Result<usize, TooMany> {
+        if let Some(&number) = self.all[above].inner.get(name) {
+            return Ok(number);
+        }
+        let number = self.all.len();
+        if number >= self.most {
+            return Err(TooMany);
+        }
+        self.all.push(Directory::new());
+        let above = &mut self.all[above];
+        above.inner.insert(name.to_vec(), number);
+        let item = Item::new(name.to_vec(), ItemKind::Directory(number));
+        above.children.push(item);
+        Ok(number)
+    }
+
+    fn of(&mut self, path: &[u8]) -> Result<&mut Directory<'a>, TooMany> {
+        let number = self.number(path)?;
+        Ok(&mut self.all[number])
     }
 }
 
@@ -157,6 +190,7 @@ impl Directory<'_> {
     fn new() -> Self {
         Self {
             children: Vec::new(),
+            inner: HashMap::new(),
             permissions: DIRECTORY_MODE,
             entry: NO_ENTRY,
         }
@@ -179,31 +213,32 @@ fn permissions(entry: &FileEntry<'_>) -> u16 {
 }
 
 /// The tablespaces' names under `pg_tblspc`.
-fn oids(tablespaces: &[TablespaceMapping]) -> Vec<String> {
-    tablespaces
-        .iter()
-        .map(|space| space.oid.to_string())
-        .collect()
+fn oids(tablespaces: &[TablespaceMapping]) -> impl Iterator<Item = String> + '_ {
+    tablespaces.iter().map(|space| space.oid.to_string())
 }
 
 /// Where a path of PGDATA stands in the image, given the names of the
 /// tablespaces that are moved.
-fn place_of<'a>(path: &'a [u8], tablespaces: &[String]) -> Cow<'a, [u8]> {
+fn place_of<'a>(path: &'a [u8], tablespaces: &HashSet<String>) -> Cow<'a, [u8]> {
     let moved = || {
         let below = path.strip_prefix(b"pg_tblspc/")?;
         let name = below.split(|&byte| byte == b'/').next()?;
-        let is_moved = tablespaces.iter().any(|oid| oid.as_bytes() == name);
+        let is_moved = str::from_utf8(name).is_ok_and(|name| tablespaces.contains(name));
         is_moved.then(|| [TABLESPACES, b"/", below].concat())
     };
     moved().map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
 /// Adds our own directories and the links that lead to them.
-fn add_tablespaces(directories: &mut Directories<'_>, tablespaces: &[TablespaceMapping]) {
+fn add_tablespaces(
+    directories: &mut Directories<'_>,
+    tablespaces: &[TablespaceMapping],
+) -> Result<(), TooMany> {
     for oid in oids(tablespaces) {
         // Restore makes an empty tablespace's directory too.
-        directories.number(&[TABLESPACES, b"/", oid.as_bytes()].concat());
+        directories.number(&[TABLESPACES, b"/", oid.as_bytes()].concat())?;
         let link = Item::new(oid.into_bytes(), ItemKind::Symlink);
-        directories.of(b"pg_tblspc").children.push(link);
+        directories.of(b"pg_tblspc")?.children.push(link);
     }
+    Ok(())
 }

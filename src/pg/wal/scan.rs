@@ -22,6 +22,11 @@ use crate::pg::Lsn;
 
 /// Bytes of a record's header.
 const RECORD_HEADER: usize = 24;
+
+/// How much of a record is kept to be looked at: its header, and what may stand
+/// before the time in the data of a transaction's end. A record may have a
+/// gigabyte.
+const HEAD: usize = RECORD_HEADER + 64;
 /// The longest record that PostgreSQL reads (`XLogRecordMaxSize`), in bytes.
 const MAX_RECORD: u32 = 1020 << 20;
 
@@ -98,12 +103,37 @@ enum State {
     /// In a record that began before the first page.
     Skipping(u32),
     /// In a record.
-    Inside {
-        start: Lsn,
-        total: u32,
-        bytes: Vec<u8>,
-    },
+    Inside(Partial),
     Ended(End),
+}
+
+/// What is known of a record up to where it was read.
+#[derive(Debug)]
+struct Partial {
+    start: Lsn,
+    total: u32,
+    taken: u32,
+    /// Its first bytes, [`HEAD`] at most.
+    head: Vec<u8>,
+    /// The CRC-32C of what was read behind the header.
+    crc: u32,
+}
+
+impl Partial {
+    fn missing(&self) -> u32 {
+        self.total.saturating_sub(self.taken)
+    }
+
+    fn take(&mut self, part: &[u8]) {
+        let kept = HEAD.saturating_sub(self.head.len()).min(part.len());
+        self.head
+            .extend_from_slice(part.get(..kept).unwrap_or_default());
+        let of_header = RECORD_HEADER.saturating_sub(self.taken as usize);
+        let data = part.get(of_header..).unwrap_or_default();
+        self.crc = crc32c::crc32c_append(self.crc, data);
+        // Not above what is missing, so it fits.
+        self.taken = self.taken.saturating_add(part.len() as u32);
+    }
 }
 
 impl Scanner {
@@ -189,14 +219,13 @@ impl Scanner {
             }
             State::Fresh if continues => self.state = State::Skipping(header.remaining),
             State::Fresh => self.state = State::Between,
-            State::Inside { .. } if header.info & FIRST_IS_OVERWRITE_CONTRECORD != 0 => {
+            State::Inside(_) if header.info & FIRST_IS_OVERWRITE_CONTRECORD != 0 => {
                 // After a crash, what was lost of the record is left out.
                 self.state = State::Between;
                 self.previous = None;
             }
-            State::Inside { total, bytes, .. } => {
-                let missing = u64::from(*total).saturating_sub(bytes.len() as u64);
-                if !continues || u64::from(header.remaining) != missing {
+            State::Inside(record) => {
+                if !continues || header.remaining != record.missing() {
                     return Err(RecordProblem::Continuation);
                 }
             }
@@ -222,20 +251,17 @@ impl Scanner {
                 Ok(taken.max(1))
             }
             State::Between => self.begin_record(rest, place),
-            State::Inside {
-                start,
-                total,
-                bytes,
-            } => {
-                let missing = (*total as usize).saturating_sub(bytes.len());
+            State::Inside(record) => {
+                let missing = record.missing() as usize;
                 let (part, _) = rest.split_at(missing.min(rest.len()));
-                bytes.extend_from_slice(part);
+                record.take(part);
                 let taken = part.len();
-                if taken == missing {
-                    let (start, record) = (*start, std::mem::take(bytes));
-                    self.state = State::Between;
+                if taken == missing
+                    && let State::Inside(record) =
+                        std::mem::replace(&mut self.state, State::Between)
+                {
                     self.last_end = Some(Lsn(place.0.saturating_add(taken as u64)));
-                    self.finish_record(&record, start)?;
+                    self.finish_record(&record)?;
                 }
                 Ok(taken.max(1))
             }
@@ -259,19 +285,22 @@ impl Scanner {
                 problem: RecordProblem::Length(total),
             });
         }
-        self.state = State::Inside {
+        self.state = State::Inside(Partial {
             start: place,
             total,
-            bytes: Vec::new(),
-        };
+            taken: 0,
+            head: Vec::new(),
+            crc: 0,
+        });
         self.read_part(rest, place)
     }
 
-    fn finish_record(&mut self, record: &[u8], start: Lsn) -> Result<(), End> {
+    fn finish_record(&mut self, record: &Partial) -> Result<(), End> {
+        let start = record.start;
         let damaged = |problem| End::Damaged { at: start, problem };
         let broken = damaged(RecordProblem::Checksum);
-        let (header, data) = record.split_at_checked(RECORD_HEADER).ok_or(broken)?;
-        let crc = crc32c::crc32c_append(crc32c::crc32c(data), header.get(..20).ok_or(broken)?);
+        let (header, data) = record.head.split_at_checked(RECORD_HEADER).ok_or(broken)?;
+        let crc = crc32c::crc32c_append(record.crc, header.get(..20).ok_or(broken)?);
         if u32_at(header, 20) != Some(crc) {
             return Err(broken);
         }

@@ -1,0 +1,141 @@
+//! A catalog in a directory.
+//!
+//! ```text
+//! backups/INSTANCE/ID    links that lead up to here are followed: they are
+//! wal/INSTANCE           the administrator's, who has moved things elsewhere
+//! ..                     below, pg_probackup writes regular files and
+//!                        directories only, and no link is followed
+//! ```
+//! Nothing that is opened here waits, and nothing but a regular file is read.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Advice, AtFlags, fadvise, statat};
+
+use super::{Entry, Store, StoreFile};
+use crate::untrusted::{Dir, Refused, Stat};
+
+/// The store of a catalog that is a directory of this host.
+#[derive(Debug)]
+pub struct LocalStore {
+    root: PathBuf,
+}
+
+impl LocalStore {
+    /// The catalog with this absolute path; whether it is there, reading tells.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Opens a directory.
+    fn dir(&self, path: &Path) -> io::Result<Dir> {
+        let (above, below) = parted(path, followed(path))?;
+        let dir = Dir::open(&self.root.join(above))?;
+        match below.as_os_str().is_empty() {
+            true => Ok(dir),
+            false => dir.dir(below),
+        }
+    }
+}
+
+impl Store for LocalStore {
+    fn name(&self, path: &Path) -> PathBuf {
+        match path.as_os_str().is_empty() {
+            true => self.root.clone(),
+            false => self.root.join(path),
+        }
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let dir = self.dir(path)?;
+        let may_be_links = path.components().count() < followed(path);
+        let mut entries = Vec::new();
+        for name in dir.names()? {
+            // What has gone meanwhile, as retention deletes, is left out.
+            if let Some(stat) = look(&dir, &name, may_be_links)? {
+                entries.push(Entry {
+                    name,
+                    kind: stat.kind,
+                    length: stat.len,
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn names(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.dir(path)?.names()
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StoreFile>> {
+        // The file itself is never a link.
+        let above = path.components().count().saturating_sub(1);
+        let (above, below) = parted(path, above.min(followed(path)))?;
+        let file = Dir::open(&self.root.join(above))?.file(below)?;
+        Ok(Box::new(file))
+    }
+}
+
+/// How many of a path's first parts may be links.
+fn followed(path: &Path) -> usize {
+    match path.starts_with("wal") {
+        true => 2,
+        false => 3,
+    }
+}
+
+/// The first parts of a path, and the others.
+fn parted(path: &Path, first: usize) -> io::Result<(PathBuf, PathBuf)> {
+    let is_name = |part: Component<'_>| matches!(part, Component::Normal(_));
+    if !path.components().all(is_name) {
+        return Err(Refused::LeadsOut.into());
+    }
+    let parts = path.components();
+    Ok((
+        parts.clone().take(first).collect(),
+        parts.skip(first).collect(),
+    ))
+}
+
+/// What stands at a name, or where its link leads, if that is asked for and
+/// leads anywhere.
+fn look(dir: &Dir, name: &OsString, follow: bool) -> io::Result<Option<Stat>> {
+    if follow && let Ok(stat) = statat(dir, name, AtFlags::empty()) {
+        return Ok(Some(Stat::from(&stat)));
+    }
+    match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(Stat::from(&stat))),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl StoreFile for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        // The system refuses what no file can have as a fault of ours.
+        let end = offset.checked_add(buf.len() as u64);
+        match end.is_some_and(|end| i64::try_from(end).is_ok()) {
+            true => FileExt::read_at(self, buf, offset),
+            false => Ok(0),
+        }
+    }
+
+    fn expect_sequential(&self) {
+        // Only advice: it reads ahead further.
+        let _ = fadvise(self, 0, None, Advice::Sequential);
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
+}
