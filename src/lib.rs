@@ -8,7 +8,7 @@
 //!                                    session -> server, and all below it
 //!                                    verify, extract -> session
 //!                                    cli -> verify, extract, session, profile
-//! causes, atomic_file, exposition and untrusted, which everything may use
+//! escape, causes, atomic_file, exposition and untrusted, which everything may use
 //! ```
 
 mod atomic_file;
@@ -17,6 +17,7 @@ mod causes;
 pub mod chain;
 pub mod cli;
 pub mod diff;
+mod escape;
 mod exposition;
 pub mod extract;
 pub mod fuse;

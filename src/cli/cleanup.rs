@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::common::sentence;
+use super::common::{sentence, value};
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::diff::{Changes, Cleanup, DiffError};
@@ -37,7 +37,7 @@ pub fn run(args: &CleanupArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     log::init(verbosity, None);
     let _span = log::span("cleanup", None);
     let cleanup = Cleanup::begin(&args.diff_dir)?;
-    let shown = args.diff_dir.display();
+    let shown = value(&args.diff_dir);
     let owner = match cleanup.binding() {
         Ok(Some(bound)) => format!("the diff of backup {bound}"),
         Ok(None) => "a diff that is bound to no backup".to_owned(),
@@ -45,7 +45,7 @@ pub fn run(args: &CleanupArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     };
     let changes = cleanup.changes();
     for stranger in cleanup.strangers()? {
-        eprintln!("pbkfs: {} is not of pbkfs, and stays", stranger.display());
+        complain!("pbkfs: {} is not of pbkfs, and stays", value(&stranger));
     }
     if args.dry_run {
         dry_run(&cleanup, &owner, &changes)?;
@@ -74,7 +74,7 @@ fn dry_run(
         ),
     }
     for path in removals {
-        say!("would remove {}", path.display());
+        say!("would remove {}", value(&path));
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ fn refuse_changes(
     changes: Result<Changes, DiffError>,
 ) -> Result<(), SessionError> {
     let changes = changes.inspect_err(|_| {
-        eprintln!("pbkfs: what the diff holds cannot be told; --force throws it away");
+        complain!("pbkfs: what the diff holds cannot be told; --force throws it away");
     })?;
     if changes.is_empty() {
         return Ok(());

@@ -4,9 +4,9 @@ mod prometheus;
 
 use clap::Args;
 
-use super::common::{ProfileArgs, human_bytes};
+use super::common::{ProfileArgs, human_bytes, value};
 use super::exit::Code;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
 use crate::diff::counted;
 use crate::session::{self, Counts, METRICS, SessionError, State, Status};
 
@@ -51,12 +51,9 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
     };
     session::count_sessions(&mut sessions, args.reset);
     if args.json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(&sessions).unwrap_or_default()
-        );
+        output::json(&sessions);
     } else if args.prometheus {
-        say!("{}", prometheus::text(&sessions).trim_end());
+        output::lines(&prometheus::text(&sessions));
     } else {
         if sessions.is_empty() {
             say!("nothing runs");
@@ -70,13 +67,13 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
 
 fn print(status: &Status, every_counter: bool) {
     let state = &status.state;
-    say!("{} {}", status.word, state.target.display());
+    say!("{} {}", status.word, value(&state.target));
     line(
         "backup",
         &format!(
             "{} of {} (chain {})",
-            state.backup,
-            state.instance,
+            value(&state.backup),
+            value(&state.instance),
             state.chain.join(" > ")
         ),
     );
@@ -93,7 +90,7 @@ fn print(status: &Status, every_counter: bool) {
         } else {
             ""
         };
-        line("diff", &format!("{} ({size}{fate})", dir.display()));
+        line("diff", &format!("{} ({size}{fate})", value(dir)));
     }
     if let Some(fence) = &state.fence {
         line("fence", fence);
@@ -102,7 +99,7 @@ fn print(status: &Status, every_counter: bool) {
         Some(server) => line("pids", &format!("pbkfs {}, postgres {server}", state.pid)),
         None => line("pid", &state.pid.to_string()),
     }
-    line("logs", &status.run_dir.display().to_string());
+    line("logs", &value(&status.run_dir));
     match &status.counters {
         Some(counts) if every_counter => print_all(counts),
         Some(counts) => print_most(counts),
@@ -128,8 +125,8 @@ fn print(status: &Status, every_counter: bool) {
 /// elsewhere than its profile says.
 fn way_out(state: &State) -> String {
     match &state.profile {
-        Some(profile) if state.with_server => format!("pbkfs down {}", profile.display()),
-        _ => format!("pbkfs unmount -D {}", state.target.display()),
+        Some(profile) if state.with_server => format!("pbkfs down {}", value(profile)),
+        _ => format!("pbkfs unmount -D {}", value(&state.target)),
     }
 }
 
