@@ -160,6 +160,16 @@ pub enum SessionError {
         /// What the process that was to hold the locks said.
         message: String,
     },
+    /// A member of the chain went while its lock was waited for.
+    #[error(
+        "backup {} was merged or deleted while its lock was waited for; try again, as the backup \
+         may be in another chain now",
+        dir.display()
+    )]
+    BackupGone {
+        /// Where it was.
+        dir: PathBuf,
+    },
     /// The diff.
     #[error(transparent)]
     Diff(#[from] DiffError),
