@@ -81,19 +81,29 @@ pub fn usage(mut error: clap::Error) {
     for (kind, value) in escaped.collect::<Vec<_>>() {
         error.insert(kind, value);
     }
-    let text = error.render();
-    let text = match wants_colour() {
-        true => text.ansi().to_string(),
-        false => text.to_string(),
-    };
+    // As plain text it would have lost what looks like a colour in a value.
+    let text = error.render().ansi().to_string();
     // What the parser of a value said of it.
     let reason = std::error::Error::source(&error).map(ToString::to_string);
     let text = match reason {
         Some(reason) => text.replace(&reason, &escape::line(&reason)),
         None => text,
     };
-    let lines = text.trim_end().lines().map(escape::coloured);
+    let lines = text.trim_end().lines().map(|line| {
+        let line = escape::coloured(line);
+        match wants_colour() {
+            true => line.into_owned(),
+            false => without_colours(&line),
+        }
+    });
     write_err(&lines.collect::<Vec<_>>().join("\n"));
+}
+
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default();
+    let others = parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text));
+    [first].into_iter().chain(others).collect()
 }
 
 /// Whether people look at standard output.
@@ -134,4 +144,16 @@ fn write_err(text: &str) {
     let _ = io::stderr()
         .lock()
         .write_all(format!("{text}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_taken_away() {
+        let text = "\x1b[1m\x1b[31merror:\x1b[0m bad, m\x1b[0m";
+        assert_eq!(without_colours(text), "error: bad, m");
+        assert_eq!(without_colours("form"), "form");
+    }
 }
