@@ -3,6 +3,8 @@
 
 use std::fmt::{Display, Write as _};
 
+use crate::escape;
+
 const PREFIX: &str = "pbkfs_";
 
 /// A label's name and value.
@@ -63,8 +65,9 @@ impl Text {
     }
 }
 
+/// The format knows three escapes; what else is odd is shown as everywhere.
 fn escaped(value: &str) -> String {
-    value
+    escape::lines(value)
         .replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('\n', "\\n")
@@ -81,6 +84,13 @@ mod tests {
         let text = text.finish();
         assert!(
             text.ends_with("\npbkfs_x{target=\"/a\\\"b\\\\c\\nd\"} 5\n"),
+            "{text}"
+        );
+        let mut text = Text::new();
+        text.sample("x", &[("target", "/a\x1b\r\u{202e}")], 5);
+        let text = text.finish();
+        assert!(
+            text.ends_with("{target=\"/a\\\\x1b\\\\r\\\\u202e\"} 5\n"),
             "{text}"
         );
     }

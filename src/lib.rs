@@ -8,7 +8,7 @@
 //!                                    session -> server, and all below it
 //!                                    verify, extract -> session
 //!                                    cli -> verify, extract, session, profile
-//! causes, exposition and untrusted, which everything may use
+//! escape, causes, exposition and untrusted, which everything may use
 //! ```
 
 pub mod catalog;
@@ -16,6 +16,7 @@ mod causes;
 pub mod chain;
 pub mod cli;
 pub mod diff;
+mod escape;
 mod exposition;
 pub mod extract;
 pub mod fuse;

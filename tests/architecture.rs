@@ -14,6 +14,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Each module, and the modules that it may use besides itself and
 /// [`FOR_ALL`].
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("escape", &[]),
     ("causes", &[]),
     ("exposition", &[]),
     ("untrusted", &[]),
@@ -50,8 +51,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lib", &[]),
 ];
 
-/// What every module may use, and what uses none itself.
-const FOR_ALL: &[&str] = &["causes", "exposition", "untrusted"];
+/// What every module may use, and what uses nothing but each other.
+const FOR_ALL: &[&str] = &["escape", "causes", "exposition", "untrusted"];
 
 /// A crate, and the only places that may name it.
 const ONLY_IN: &[(&str, &[&str])] = &[
@@ -486,4 +487,49 @@ fn every_fuzz_target_is_built_and_described() {
         there.insert(format!("fuzz_targets/{name}.rs"));
     }
     assert_eq!(built, there, "tests/fuzz/Cargo.toml names other targets");
+}
+
+/// The only places that write to standard output and standard error. Whatever
+/// is printed elsewhere would pass by the escaping of what comes from outside.
+const PRINTERS: &[(&str, &str)] = &[
+    ("cli/output.rs", "what people and scripts get"),
+    ("cli/log/sink.rs", "the log"),
+    ("session/meter.rs", "one line that changes, escaped there"),
+    ("session/locks.rs", "a helper's answers, in JSON"),
+    ("server/namespace/helper.rs", "a helper's answer, in JSON"),
+];
+
+#[test]
+fn few_places_print() {
+    let ways = [
+        "print!(",
+        "println!(",
+        "eprint!(",
+        "eprintln!(",
+        "dbg!(",
+        "stdout()",
+        "stderr()",
+        "STDOUT_FILENO",
+        "STDERR_FILENO",
+        "/dev/std",
+        "/dev/tty",
+        "/proc/self/fd/1",
+        "/proc/self/fd/2",
+    ];
+    for source in sources() {
+        let code: String = source.code.split_whitespace().collect();
+        // To ask for what a child's is to be, and to put a log in its place, is
+        // no printing.
+        let code = ["Stdio::", "dup2_stdout(", "dup2_stderr(", "use_stderr()"]
+            .iter()
+            .fold(code, |code, other| code.replace(other, ""));
+        let prints = ways.iter().find(|way| code.contains(*way));
+        let may_print = PRINTERS.iter().any(|(place, _)| source.name() == *place);
+        assert!(
+            prints.is_none() || may_print,
+            "src/{} prints by {}; that is for cli/output.rs",
+            source.name(),
+            prints.unwrap_or(&"")
+        );
+    }
 }

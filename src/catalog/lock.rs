@@ -17,27 +17,33 @@
 //! The pids mean something only on the host, and in the PID namespace, that
 //! wrote them. They should belong to the catalog's owner: pg_probackup, run by
 //! another user, cannot tell whether a process lives that it may not signal,
-//! and gives up (EPERM).
+//! and gives up (EPERM). Here such a process counts as living: as a reader it
+//! is in nobody's way, and an exclusive lock that it holds is waited for.
+//!
+//! The files are the catalog owner's to fill with anything, and root reads
+//! them; so all is done in the opened directory ([`crate::untrusted`]), and
+//! what is no small regular file is refused.
 
 mod error;
 mod exclusive;
+mod process;
+mod readers;
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
-
+use crate::escape::value;
+use crate::untrusted::Dir;
 pub use error::LockError;
 use error::{file_error, is_read_only};
-use exclusive::{ExclusiveLock, Patience};
+pub use exclusive::Waiting;
+use exclusive::{EXCLUSIVE_FILE, ExclusiveLock, Patience};
+use process::Holder;
+pub use process::Process;
 
-const READERS_FILE: &str = "backup_ro.pid";
-const READERS_TEMP_FILE: &str = "backup_ro.pidtmp";
+/// The most that is read of a lock file, in bytes: thousands of readers.
+const LIMIT: u64 = 64 << 10;
 
 /// How long a lock that is dropped, not released, waits for the exclusive lock.
 const WAIT_IN_DROP: Duration = Duration::from_secs(2);
@@ -57,27 +63,34 @@ pub enum LockOutcome {
 /// that was not called, as well as may be when it is dropped.
 #[derive(Debug)]
 pub struct ReadLock {
-    dir: PathBuf,
+    dir: Arc<Dir>,
     holder: Holder,
     wait: Duration,
     released: bool,
 }
 
 impl ReadLock {
-    /// Enters `pid` as a reader of the backup in `backup_dir`, waiting up to
-    /// `wait` while another process changes it. The process must live as long
-    /// as the lock shall. It can hold one lock on a backup, not two.
+    /// Enters `pid` as a reader of the backup in `dir`, waiting up to `wait`
+    /// while another process changes it; `waiting` is told what for. The
+    /// process must live as long as the lock shall. It can hold one lock on a
+    /// backup, not two.
     ///
     /// # Errors
     /// [`LockError::Busy`] when the time is up; [`LockError::NoPermission`] if
     /// the directory may not be written, which a caller may take as a reason to
-    /// go on without; or any other failure. No lock file is left behind.
-    pub fn acquire(backup_dir: &Path, pid: u32, wait: Duration) -> Result<LockOutcome, LockError> {
-        let holder = Holder::alive(backup_dir, pid)?;
-        match Self::enter(backup_dir, holder, Patience::of(wait)) {
+    /// go on without; [`LockError::Gone`] if the backup is another by now; or
+    /// any other failure. No lock file is left behind.
+    pub fn acquire(
+        dir: &Arc<Dir>,
+        pid: u32,
+        wait: Duration,
+        waiting: &mut dyn FnMut(&Waiting),
+    ) -> Result<LockOutcome, LockError> {
+        let holder = Holder::alive(dir.path(), pid)?;
+        match Self::enter(dir, holder, Patience::of(wait), waiting) {
             Err(error) if is_read_only(&error) => {
                 tracing::warn!(
-                    backup = %backup_dir.display(),
+                    backup = %value(dir.path()),
                     "not locked: the catalog is on a read-only file system"
                 );
                 Ok(LockOutcome::ReadOnly)
@@ -89,7 +102,7 @@ impl ReadLock {
     /// The backup's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.dir.path()
     }
 
     /// Gives the lock back: drops the own pid and those of dead processes, and
@@ -103,14 +116,24 @@ impl ReadLock {
         self.leave(Patience::of(self.wait))
     }
 
-    fn enter(dir: &Path, holder: Holder, patience: Patience) -> Result<Self, LockError> {
-        let exclusive = ExclusiveLock::take(dir, holder, patience)?;
-        let mut readers = read_readers(dir, holder, Foreign::Refuse)?;
-        readers.push(holder.0);
-        write_readers(dir, &readers)?;
+    fn enter(
+        dir: &Arc<Dir>,
+        holder: Holder,
+        patience: Patience,
+        waiting: &mut dyn FnMut(&Waiting),
+    ) -> Result<Self, LockError> {
+        let exclusive = ExclusiveLock::take(dir, holder, patience, waiting)?;
+        // A merge renames the directory of the FULL backup.
+        if !is_in_its_place(dir).map_err(|e| file_error(dir.path(), EXCLUSIVE_FILE, e))? {
+            let dir = dir.path().to_owned();
+            return Err(LockError::Gone { dir });
+        }
+        let mut readers = readers::read(dir, holder)?;
+        readers.push(holder);
+        readers::write(dir, &readers)?;
         // From here on a failure is undone by this value's drop.
         let lock = Self {
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             holder,
             wait: patience.busy,
             released: false,
@@ -122,9 +145,14 @@ impl ReadLock {
     fn leave(&mut self, patience: Patience) -> Result<(), LockError> {
         // Whatever happens, once is enough: drop shall not try again.
         self.released = true;
-        let exclusive = ExclusiveLock::take(&self.dir, self.holder, patience)?;
-        let readers = read_readers(&self.dir, self.holder, Foreign::Keep)?;
-        write_readers(&self.dir, &readers)?;
+        let taken = ExclusiveLock::take(&self.dir, self.holder, patience, &mut |_| ());
+        let exclusive = match taken {
+            // Nor is there anything to let go of.
+            Err(LockError::Gone { .. }) => return Ok(()),
+            taken => taken?,
+        };
+        let readers = readers::read(&self.dir, self.holder)?;
+        readers::write(&self.dir, &readers)?;
         exclusive.give_back()
     }
 }
@@ -136,7 +164,7 @@ impl Drop for ReadLock {
         }
         if let Err(error) = self.leave(Patience::of(WAIT_IN_DROP)) {
             tracing::warn!(
-                backup = %self.dir.display(),
+                backup = %value(self.dir.path()),
                 error = &error as &dyn std::error::Error,
                 "the lock's entry stays until its process ends"
             );
@@ -144,20 +172,46 @@ impl Drop for ReadLock {
     }
 }
 
+/// Opens the directories of backups that are to be locked.
+///
+/// # Errors
+/// [`LockError::Gone`] for one that is not there; [`LockError::NoPermission`];
+/// the system's own.
+pub fn open(dirs: &[PathBuf]) -> Result<Vec<Arc<Dir>>, LockError> {
+    let open = |dir: &PathBuf| match Dir::open(dir) {
+        Ok(opened) => Ok(Arc::new(opened)),
+        Err(error) => Err(file_error(dir, EXCLUSIVE_FILE, error)),
+    };
+    dirs.iter().map(open).collect()
+}
+
+/// Whether an opened directory is still what its path leads to.
+fn is_in_its_place(dir: &Dir) -> std::io::Result<bool> {
+    match Dir::open(dir.path()) {
+        Ok(now) => Ok(now.stat_self()?.id == dir.stat_self()?.id),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        // The directories above may be closed to who holds the lock.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Locks every member of a chain, in the order given: the FULL first, as
-/// pg_probackup's restore does. `wait` counts for each member. On failure those
-/// already locked are released, the last first.
+/// pg_probackup's restore does. `wait` counts for each member; `waiting` is
+/// told what is waited for. On failure those already locked are released, the
+/// last first.
 ///
 /// # Errors
 /// As [`ReadLock::acquire`], for the member that could not be locked.
 pub fn lock_chain(
-    dirs: &[PathBuf],
+    dirs: &[Arc<Dir>],
     pid: u32,
     wait: Duration,
+    waiting: &mut dyn FnMut(&Waiting),
 ) -> Result<Vec<LockOutcome>, LockError> {
     let mut held = Vec::with_capacity(dirs.len());
     for dir in dirs {
-        match ReadLock::acquire(dir, pid, wait) {
+        match ReadLock::acquire(dir, pid, wait, waiting) {
             Ok(outcome) => held.push(outcome),
             Err(error) => {
                 while let Some(outcome) = held.pop() {
@@ -168,122 +222,6 @@ pub fn lock_chain(
         }
     }
     Ok(held)
-}
-
-/// A process that holds, or is to hold, a lock; always positive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Holder(i32);
-
-impl Holder {
-    fn alive(dir: &Path, pid: u32) -> Result<Self, LockError> {
-        let holder = i32::try_from(pid).ok().filter(|&pid| pid > 0).map(Self);
-        match holder {
-            Some(holder) if holder.liveness() != Liveness::Dead => Ok(holder),
-            _ => Err(LockError::NoSuchProcess {
-                dir: dir.to_owned(),
-                pid,
-            }),
-        }
-    }
-
-    /// The pid at the start of `text`, as C's `atoi` reads it, which is what
-    /// pg_probackup uses.
-    fn parse(text: &[u8]) -> Option<Self> {
-        let text = text.trim_ascii_start();
-        let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
-        let number = str::from_utf8(text.get(..digits)?).ok()?.parse().ok()?;
-        (number > 0).then_some(Self(number))
-    }
-
-    fn liveness(self) -> Liveness {
-        match kill(Pid::from_raw(self.0), None) {
-            Ok(()) => Liveness::Alive,
-            Err(Errno::ESRCH) => Liveness::Dead,
-            Err(_) => Liveness::Foreign,
-        }
-    }
-
-    fn number(self) -> u32 {
-        self.0.unsigned_abs()
-    }
-
-    fn foreign_in(self, file: PathBuf) -> LockError {
-        let pid = self.number();
-        LockError::ForeignHolder { file, pid }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Liveness {
-    Alive,
-    Dead,
-    /// Alive, but another user's (EPERM).
-    Foreign,
-}
-
-fn remove(dir: &Path, path: &Path) -> Result<(), LockError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(dir, path, error)),
-        _ => Ok(()),
-    }
-}
-
-/// What to do about a listed reader of another user.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Foreign {
-    Refuse,
-    Keep,
-}
-
-/// The living readers other than `own`, in the order listed.
-fn read_readers(dir: &Path, own: Holder, foreign: Foreign) -> Result<Vec<i32>, LockError> {
-    let path = dir.join(READERS_FILE);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(file_error(dir, &path, error)),
-    };
-    let mut living = Vec::new();
-    for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
-        let Some(reader) = Holder::parse(line) else {
-            tracing::warn!(file = %path.display(), "dropping a line that names no process");
-            continue;
-        };
-        if reader == own {
-            continue;
-        }
-        match reader.liveness() {
-            Liveness::Dead => {}
-            Liveness::Foreign if foreign == Foreign::Refuse => {
-                return Err(reader.foreign_in(path));
-            }
-            Liveness::Alive | Liveness::Foreign => living.push(reader.0),
-        }
-    }
-    Ok(living)
-}
-
-/// Replaces the list; an empty one is removed.
-fn write_readers(dir: &Path, readers: &[i32]) -> Result<(), LockError> {
-    let path = dir.join(READERS_FILE);
-    if readers.is_empty() {
-        return remove(dir, &path);
-    }
-    let temp = dir.join(READERS_TEMP_FILE);
-    let text: String = readers.iter().map(|pid| format!("{pid}\n")).collect();
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temp)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&temp, &path));
-    written.map_err(|error| {
-        // If this fails as well, the next writer overwrites the file.
-        let _ = fs::remove_file(&temp);
-        file_error(dir, &path, error)
-    })
 }
 
 #[cfg(test)]

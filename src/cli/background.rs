@@ -1,7 +1,7 @@
 //! Starting a session in the background: the same command once more, as the
 //! process that stays, while this one waits for its ready line.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::exit::Code;
+use super::output;
 use crate::session::{SessionError, Signals, own_program};
 
 /// The hidden flag by which the process that stays knows itself.
@@ -40,11 +41,7 @@ pub fn start(limit: Option<Duration>) -> Result<Code, SessionError> {
         .map_err(failed)?;
     match first_line(&mut child, &signals, limit) {
         Answer::Ready(line) => {
-            let mut stdout = io::stdout().lock();
-            // If nobody reads it, the clone is no less ready.
-            let _ = stdout
-                .write_all(line.as_bytes())
-                .and_then(|()| stdout.flush());
+            output::ready(&line);
             Ok(Code::Done)
         }
         Answer::Ended => Ok(code_of(child.wait().map_err(failed)?)),
@@ -113,12 +110,12 @@ fn ask_to_end(child: &Child) {
 
 /// Has the child undo what it has set up.
 fn give_up(child: &mut Child) -> io::Result<()> {
-    eprintln!("pbkfs: the mount was not ready in time; it is being undone");
+    complain!("pbkfs: the mount was not ready in time; it is being undone");
     ask_to_end(child);
     let deadline = Instant::now() + UNDO_PATIENCE;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
-            eprintln!("pbkfs: pid {} still does that", child.id());
+            complain!("pbkfs: pid {} still does that", child.id());
             break;
         }
         thread::sleep(POLL);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::common::{report, sentence};
+use super::common::{report, sentence, value};
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::diff::{Changes, Cleanup, DiffError};
@@ -62,7 +62,7 @@ fn remove_orphans(dry_run: bool) -> Result<Code, SessionError> {
     }
     let mut code = Code::Done;
     for orphan in orphans {
-        let shown = orphan.diff_dir.display();
+        let shown = value(&orphan.diff_dir);
         if dry_run {
             say!("would remove {shown}");
             continue;
@@ -80,7 +80,7 @@ fn remove_orphans(dry_run: bool) -> Result<Code, SessionError> {
 
 fn empty(args: &CleanupArgs, dir: &Path) -> Result<Code, SessionError> {
     let cleanup = Cleanup::begin(dir)?;
-    let shown = dir.display();
+    let shown = value(dir);
     let owner = match cleanup.binding() {
         Ok(Some(bound)) => format!("the diff of backup {bound}"),
         Ok(None) => "a diff that is bound to no backup".to_owned(),
@@ -88,7 +88,7 @@ fn empty(args: &CleanupArgs, dir: &Path) -> Result<Code, SessionError> {
     };
     let changes = cleanup.changes();
     for stranger in cleanup.strangers()? {
-        eprintln!("pbkfs: {} is not of pbkfs, and stays", stranger.display());
+        complain!("pbkfs: {} is not of pbkfs, and stays", value(&stranger));
     }
     if args.dry_run {
         dry_run(&cleanup, &owner, &changes)?;
@@ -117,7 +117,7 @@ fn dry_run(
         ),
     }
     for path in removals {
-        say!("would remove {}", path.display());
+        say!("would remove {}", value(&path));
     }
     Ok(())
 }
@@ -129,7 +129,7 @@ fn refuse_changes(
     changes: Result<Changes, DiffError>,
 ) -> Result<(), SessionError> {
     let changes = changes.inspect_err(|_| {
-        eprintln!("pbkfs: what the diff holds cannot be told; --force throws it away");
+        complain!("pbkfs: what the diff holds cannot be told; --force throws it away");
     })?;
     if changes.is_empty() {
         return Ok(());

@@ -1,14 +1,12 @@
 //! What the subcommands share.
 
-use std::fmt;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::exit::Code;
-use super::log::redact;
+use crate::causes;
 pub use crate::causes::sentence;
+pub use crate::escape::value;
 use crate::profile::{self, MomentText, Plan, Profile};
 use crate::session::SessionError;
 
@@ -61,28 +59,18 @@ impl ProfileArgs {
     }
 }
 
-/// Prints a line of what a command was asked for. That nobody reads on, as
-/// behind `| head`, is no error, and keeps no command from its work; that the
-/// line is lost otherwise ends it.
-pub fn print_line(line: fmt::Arguments<'_>) {
-    let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{line}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("pbkfs: cannot write to standard output: {error}");
-            std::process::exit(Code::Failed as i32);
-        }
-        _ => {}
-    }
-}
-
 /// Prints an error for a person, with the end of the server's log where that
 /// explains it.
 pub fn report(error: &SessionError) {
-    eprintln!("pbkfs: {}", redact(&sentence(error)));
+    let quoted = error.quoted();
+    for (at, line) in causes::lines(error, quoted.as_deref()).iter().enumerate() {
+        let prefix = if at == 0 { "pbkfs: " } else { "" };
+        complain!("{prefix}{line}");
+    }
     if let Some(log) = error.log().filter(|log| !log.lines.is_empty()) {
-        eprintln!("the last lines of PostgreSQL's log:");
+        complain!("the last lines of PostgreSQL's log:");
         for line in &log.lines {
-            eprintln!("    {}", redact(line));
+            complain!("    {line}");
         }
     }
 }

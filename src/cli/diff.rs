@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::common::{ProfileArgs, human_bytes};
+use super::common::{ProfileArgs, human_bytes, value};
 use super::exit::Code;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
 use crate::diff::counted;
 use crate::overlay::{Change, ChangeKind};
 use crate::pg::relation::{Fork, RelationFile, Tablespace};
@@ -177,10 +177,7 @@ pub fn run(args: &DiffArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     };
     let report = Report::of(&changes);
     if args.json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(&report).unwrap_or_default()
-        );
+        output::json(&report);
     } else {
         print(&report);
     }
@@ -188,8 +185,9 @@ pub fn run(args: &DiffArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
 }
 
 fn print(report: &Report<'_>) {
-    say!("diff      {}", report.of.diff_dir.display());
-    say!("backup    {} of {}", report.of.backup, report.of.instance);
+    let of = report.of;
+    say!("diff      {}", value(&of.diff_dir));
+    say!("backup    {} of {}", value(&of.backup), value(&of.instance));
     for database in &report.databases {
         match database.oid {
             0 => say!("shared catalogs: {}", told(&database.totals)),
@@ -220,9 +218,12 @@ fn print_change(change: &Change) {
         (_, true) => human_bytes(change.bytes),
         (blocks, false) => counted(blocks, "block"),
     };
-    let from = change.from.as_ref().map(|from| format!(" (was {from})"));
+    let from = change
+        .from
+        .as_ref()
+        .map(|from| format!(" (was {})", value(from)));
     let from = from.unwrap_or_default();
-    say!("  {kind:<8} {size:>12}  {}{from}", change.path);
+    say!("  {kind:<8} {size:>12}  {}{from}", value(&change.path));
 }
 
 fn told(totals: &Totals) -> String {

@@ -3,7 +3,7 @@
 use clap::Args;
 use std::time::Duration;
 
-use super::common::ProfileArgs;
+use super::common::{ProfileArgs, value};
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::session::{self, Down, SessionError, State};
@@ -30,18 +30,18 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     let _span = log::span("down", Some(&plan.target));
     let patience = plan.postgres.stop_timeout + UNMOUNTING;
     match session::down(&plan.target, patience)? {
-        Down::Nothing => say!("nothing runs on {}", plan.target.display()),
-        Down::Unmounted => say!("down {}", plan.target.display()),
-        Down::Ended(state) => say!("down {}{}", state.target.display(), kept(&state)),
+        Down::Nothing => say!("nothing runs on {}", value(&plan.target)),
+        Down::Unmounted => say!("down {}", value(&plan.target)),
+        Down::Ended(state) => say!("down {}{}", value(&state.target), kept(&state)),
         Down::Finished(state) => say!(
             "down {}: its pbkfs (pid {}) had died, what it left was cleared away{}",
-            state.target.display(),
+            value(&state.target),
             state.pid,
             kept(&state)
         ),
         Down::Cleared(state) => say!(
             "down {}: it had ended by itself ({}){}",
-            state.target.display(),
+            value(&state.target),
             state.error.as_deref().unwrap_or("no reason was kept"),
             kept(&state)
         ),
@@ -52,7 +52,7 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
 /// What became of the session's writes.
 pub fn kept(state: &State) -> String {
     match &state.diff_dir {
-        Some(dir) if !state.throw_away => format!("; its writes are kept in {}", dir.display()),
+        Some(dir) if !state.throw_away => format!("; its writes are kept in {}", value(dir)),
         Some(_) => "; its writes are gone".to_owned(),
         None => String::new(),
     }

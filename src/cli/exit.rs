@@ -66,6 +66,7 @@ impl Code {
             | SessionError::Image(_)
             | SessionError::Wal(_)
             | SessionError::ControlFile(_)
+            | SessionError::BackupGone { .. }
             | SessionError::WalMissing { .. }
             | SessionError::OutOfReach { .. }
             | SessionError::NoBackupBefore { .. } => Self::Backup,

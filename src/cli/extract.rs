@@ -1,15 +1,14 @@
 //! `pbkfs extract`: gets a table, or the answer to a query, out of a backup.
 
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::common::{ProfileArgs, human_bytes};
+use super::common::{ProfileArgs, human_bytes, value};
 use super::exit::Code;
 use super::progress::Progress;
 use super::stay::raise_file_limit;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
 use crate::extract::{Extract, Format, What};
 use crate::profile::MomentText;
 use crate::session::{SessionError, Signals};
@@ -83,7 +82,7 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     let signals = Signals::install()
         .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;
     raise_file_limit();
-    let output =
+    let file =
         std::path::absolute(&args.output).map_err(|e| SessionError::io("find", &args.output, e))?;
     let progress = Progress::new(true);
     let extract = Extract {
@@ -92,20 +91,20 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
         signals: &signals,
         database: args.database.clone(),
         what: what(args),
-        output,
+        output: file,
         replace: args.force,
         progress: &|what, bytes| progress.show(what, bytes, 0),
     };
     let outcome = extract.run();
     progress.clear();
     let done = outcome?;
-    if verbose || io::stderr().is_terminal() {
+    if verbose || output::has_spectators() {
         let until = done
             .recovered
             .map_or(String::new(), |time| format!(", at {time}"));
-        eprintln!(
+        complain!(
             "{}: {} of backup {}{until}; {} were read from the backup, {} written meanwhile",
-            args.output.display(),
+            value(&args.output),
             human_bytes(done.bytes),
             done.backup,
             human_bytes(done.read_bytes),

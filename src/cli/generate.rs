@@ -6,14 +6,13 @@ mod page;
 mod profile;
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 
 use super::exit::Code;
-use super::{Cli, Verbosity, log};
+use super::{Cli, Verbosity, log, output};
 use crate::session::SessionError;
 use crate::untrusted::Dir;
 
@@ -55,7 +54,7 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<Code, SessionErr
     log::init(verbosity, None);
     match &args.what {
         What::Man { dir } => write_pages(dir)?,
-        What::Completions { shell } => print_completions(*shell)?,
+        What::Completions { shell } => print_completions(*shell),
     }
     Ok(Code::Done)
 }
@@ -73,7 +72,7 @@ fn write_pages(dir: &Path) -> Result<(), SessionError> {
     Ok(())
 }
 
-fn print_completions(shell: Shell) -> Result<(), SessionError> {
+fn print_completions(shell: Shell) {
     let all = Cli::command();
     // clap_complete would offer what is hidden too.
     let mut command = clap::Command::new(PROGRAM)
@@ -86,9 +85,5 @@ fn print_completions(shell: Shell) -> Result<(), SessionError> {
     // Into memory first: clap_complete panics when it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, PROGRAM, &mut script);
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(&script)
-        .and_then(|()| stdout.flush())
-        .map_err(|e| SessionError::io("write", Path::new("standard output"), e))
+    output::verbatim(&script);
 }

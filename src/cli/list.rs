@@ -7,9 +7,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::common::{human_bytes, report, sentence};
+use super::common::{human_bytes, report, sentence, value};
 use super::exit::Code;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
 use crate::catalog::{Backup, Catalog, native};
 use crate::chain::{BackupSelector, Chain};
 use crate::session::SessionError;
@@ -130,10 +130,7 @@ pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         instances,
     };
     if args.json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(&listed).unwrap_or_default()
-        );
+        output::json(&listed);
     } else {
         print(&listed);
     }
@@ -155,10 +152,10 @@ fn list(catalog: &Catalog, name: &str) -> Result<Listed, SessionError> {
 
 fn print(report: &Report) {
     if report.instances.is_empty() {
-        say!("the catalog {} has no instance", report.catalog.display());
+        say!("the catalog {} has no instance", value(&report.catalog));
     }
     for instance in &report.instances {
-        say!("instance {}", instance.name);
+        say!("instance {}", value(&instance.name));
         if instance.backups.is_empty() {
             say!("  no backups");
         }
@@ -174,17 +171,17 @@ fn print_line(depth: usize, line: &Line) {
     let indent = if depth == 0 { "  " } else { "  └ " };
     say!(
         "{:<12} {:<6} {:<8} {:<7}  {:<20}  {:>10} stored, {:>10} cluster  PostgreSQL {}{}",
-        format!("{indent}{}", line.id),
-        line.mode,
-        line.status,
+        format!("{indent}{}", value(&line.id)),
+        value(&line.mode),
+        value(&line.status),
         line.wal,
         started,
         size(line.data_bytes),
         size(line.pgdata_bytes),
-        line.server_version,
+        value(&line.server_version),
         line.parent
             .as_ref()
-            .map_or_else(String::new, |parent| format!("  on {parent}")),
+            .map_or_else(String::new, |parent| format!("  on {}", value(parent))),
     );
     if let Some(reason) = &line.reason {
         say!("      not mountable: {reason}");

@@ -2,14 +2,16 @@
 //!
 //! Results go to standard output, log lines to standard error unless the
 //! profile or the command line says otherwise. Every line passes through
-//! [`redact::redact`] on its way out, wherever it goes.
+//! [`redact::redact`] on its way out, wherever it goes, and is one line there:
+//! what is odd in its values is escaped by [`fields`], what is odd in it
+//! otherwise by [`sink`].
 
+mod fields;
 mod journal;
 mod redact;
 mod sink;
 
 use std::convert::Infallible;
-use std::io::{self, IsTerminal};
 use std::path::{self, Path, PathBuf};
 use std::str::FromStr;
 
@@ -19,11 +21,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use super::Verbosity;
+use super::{Verbosity, output};
 use crate::profile::{LogFormat, LogPlan, LogTarget};
+use fields::Fields;
 use journal::Journal;
 pub use redact::redact;
-use sink::{Lines, Sink};
+use sink::{Lines, Look, Sink};
 
 /// How many files of a day each are kept where no profile says so.
 const KEEP: usize = 7;
@@ -127,7 +130,12 @@ fn open(target: &LogTarget, keep: usize) -> Result<Sink, String> {
 
 fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered> + Send + Sync> {
     let to_journal = matches!(sink, Sink::Journal(_));
-    let lines = Lines::new(sink, format == LogFormat::Json);
+    let look = match format {
+        LogFormat::Json => Look::Json,
+        LogFormat::Human if colour => Look::Coloured,
+        LogFormat::Human => Look::Plain,
+    };
+    let lines = Lines::new(sink, look);
     let layer = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(colour)
@@ -135,8 +143,12 @@ fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered>
     match format {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
         // The journal has both for itself.
-        LogFormat::Human if to_journal => layer.without_time().with_level(false).boxed(),
-        LogFormat::Human => layer.boxed(),
+        LogFormat::Human if to_journal => layer
+            .fmt_fields(Fields)
+            .without_time()
+            .with_level(false)
+            .boxed(),
+        LogFormat::Human => layer.fmt_fields(Fields).boxed(),
     }
 }
 
@@ -145,10 +157,10 @@ type Filtered = tracing_subscriber::layer::Layered<EnvFilter, Registry>;
 
 /// Whether people look at standard error, and have not asked for plain text
 /// (<https://no-color.org>).
-fn wants_colour() -> bool {
+pub fn wants_colour() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    io::stderr().is_terminal() && !is_set("NO_COLOR") && !dumb
+    output::has_spectators() && !is_set("NO_COLOR") && !dumb
 }
 
 trait AddDirective {

@@ -1,9 +1,14 @@
 //! The command line: one file for each subcommand, and the one table of exit
 //! codes ([`exit`]).
 
-/// As `println!`, but a reader who has gone is no reason to panic.
+/// As `println!`, by [`output::line`].
 macro_rules! say {
-    ($($line:tt)*) => { $crate::cli::common::print_line(format_args!($($line)*)) };
+    ($($line:tt)*) => { $crate::cli::output::line(format_args!($($line)*)) };
+}
+
+/// As `eprintln!`, by [`output::complain`].
+macro_rules! complain {
+    ($($line:tt)*) => { $crate::cli::output::complain(format_args!($($line)*)) };
 }
 
 mod background;
@@ -17,6 +22,7 @@ mod generate;
 mod list;
 mod log;
 mod mount;
+mod output;
 mod plan;
 mod progress;
 mod status;
@@ -43,7 +49,7 @@ use exit::Code;
 /// production, and keeps every write in a directory of its own. The catalog
 /// is never changed.
 #[derive(Debug, Parser)]
-#[command(name = "pbkfs", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "pbkfs", bin_name = "pbkfs", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
@@ -156,7 +162,7 @@ pub fn main() -> ExitCode {
             } else {
                 Code::Done
             };
-            let _ = error.print();
+            output::usage(error);
             return wal_get::code_of_usage(code);
         }
     };
@@ -193,7 +199,7 @@ fn fence_exec() -> ExitCode {
     match server::fence_exec() {
         Ok(code) => u8::try_from(code).map_or_else(|_| Code::Failed.into(), ExitCode::from),
         Err(error) => {
-            eprintln!("pbkfs fence-exec: {error}");
+            complain!("pbkfs fence-exec: {}", common::sentence(&error));
             Code::Failed.into()
         }
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::common::{ProfileArgs, human_bytes, sentence};
+use super::common::{ProfileArgs, human_bytes, sentence, value};
 use super::exit::Code;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
 use crate::catalog::Backup;
 use crate::profile::{MomentText, Plan};
 use crate::server::Setting;
@@ -95,10 +95,7 @@ pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     let _span = log::span("plan", Some(&plan.target));
     let (report, first_problem) = make(&plan)?;
     if args.json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(&report).unwrap_or_default()
-        );
+        output::json(&report);
     } else {
         print(&report);
     }
@@ -152,24 +149,24 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
 fn print(report: &Report) {
     say!(
         "catalog   {} (metadata: {})",
-        report.catalog.display(),
+        value(&report.catalog),
         report.metadata
     );
-    say!("instance  {}", report.instance);
+    say!("instance  {}", value(&report.instance));
     say!(
         "backup    {}, a chain of {}:",
-        report.backup,
+        value(&report.backup),
         report.chain.len()
     );
     for member in &report.chain {
         let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
         say!(
             "    {}  {:<6} {:<4} {:<7} {:<4}  {}  stored {}, cluster {}",
-            member.id,
-            member.mode,
-            member.status,
+            value(&member.id),
+            value(&member.mode),
+            value(&member.status),
             member.wal,
-            member.compress_alg,
+            value(&member.compress_alg),
             member.start_time,
             size(member.data_bytes),
             size(member.pgdata_bytes),
@@ -177,11 +174,11 @@ fn print(report: &Report) {
     }
     say!(
         "target    {} ({})",
-        report.target.display(),
+        value(&report.target),
         report.target_state
     );
     match &report.diff_dir {
-        Some(dir) => say!("diff      {}", dir.display()),
+        Some(dir) => say!("diff      {}", value(dir)),
         None => say!("diff      a throw-away directory beside the target"),
     }
     if let Some(target) = &report.recovery_target {
@@ -191,7 +188,7 @@ fn print(report: &Report) {
         say!("          {recoverable}");
     }
     match &report.bin_dir {
-        Some(dir) => say!("server    {}, started with:", dir.display()),
+        Some(dir) => say!("server    {}, started with:", value(dir)),
         None if report.launch => {}
         None => say!("server    none, only the mount"),
     }

@@ -1,10 +1,12 @@
 //! How far a one-shot job is: a bar on a terminal, nothing elsewhere, so that
 //! cron has nothing to mail.
 
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output;
+use crate::escape;
 
 /// The display.
 pub struct Progress {
@@ -14,7 +16,7 @@ pub struct Progress {
 impl Progress {
     /// A display on standard error, if that is a terminal and `wanted`.
     pub fn new(wanted: bool) -> Self {
-        let bar = (wanted && io::stderr().is_terminal()).then(|| {
+        let bar = (wanted && output::has_spectators()).then(|| {
             let bar = ProgressBar::new_spinner();
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
@@ -34,9 +36,10 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
+        let what = escape::line(what);
         if bar.message() != what {
             bar.reset();
-            bar.set_message(what.to_owned());
+            bar.set_message(what.into_owned());
         }
         bar.set_length(total);
         bar.set_position(done);

@@ -4,9 +4,9 @@ mod prometheus;
 
 use clap::Args;
 
-use super::common::{ProfileArgs, human_bytes};
+use super::common::{ProfileArgs, human_bytes, value};
 use super::exit::Code;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
 use crate::diff::counted;
 use crate::session::{self, Counts, METRICS, SessionError, State, Status};
 
@@ -51,12 +51,9 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
     };
     session::count_sessions(&mut sessions, args.reset);
     if args.json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(&sessions).unwrap_or_default()
-        );
+        output::json(&sessions);
     } else if args.prometheus {
-        say!("{}", prometheus::text(&sessions).trim_end());
+        output::lines(&prometheus::text(&sessions));
     } else {
         if sessions.is_empty() {
             say!("nothing runs");
@@ -70,7 +67,7 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
 
 fn print(status: &Status, every_counter: bool) {
     let state = &status.state;
-    say!("{} {}", status.word, state.target.display());
+    say!("{} {}", status.word, value(&state.target));
     if status.word == "orphaned" {
         return print_orphan(status);
     }
@@ -78,8 +75,8 @@ fn print(status: &Status, every_counter: bool) {
         "backup",
         &format!(
             "{} of {} (chain {})",
-            state.backup,
-            state.instance,
+            value(&state.backup),
+            value(&state.instance),
             state.chain.join(" > ")
         ),
     );
@@ -99,7 +96,7 @@ fn print(status: &Status, every_counter: bool) {
         Some(server) => line("pids", &format!("pbkfs {}, postgres {server}", state.pid)),
         None => line("pid", &state.pid.to_string()),
     }
-    line("logs", &status.run_dir.display().to_string());
+    line("logs", &value(&status.run_dir));
     match &status.counters {
         Some(counts) if every_counter => print_all(counts),
         Some(counts) => print_most(counts),
@@ -126,7 +123,7 @@ fn print_diff(status: &Status, fate: &str) {
         let size = status
             .diff_bytes
             .map_or("size unknown".to_owned(), human_bytes);
-        line("diff", &format!("{} ({size}{fate})", dir.display()));
+        line("diff", &format!("{} ({size}{fate})", value(dir)));
     }
 }
 
@@ -141,8 +138,8 @@ fn print_orphan(status: &Status) {
 /// elsewhere than its profile says.
 fn way_out(state: &State) -> String {
     match &state.profile {
-        Some(profile) if state.with_server => format!("pbkfs down {}", profile.display()),
-        _ => format!("pbkfs unmount -D {}", state.target.display()),
+        Some(profile) if state.with_server => format!("pbkfs down {}", value(profile)),
+        _ => format!("pbkfs unmount -D {}", value(&state.target)),
     }
 }
 

@@ -2,11 +2,12 @@
 //! sets up, tells when it is ready, and watches until the end.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use super::exit::Code;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
+use crate::escape;
 use crate::profile::Plan;
 use crate::session::{Job, Live, Place, Ready, SessionError, Signals, Up};
 use crate::untrusted::Dir;
@@ -80,12 +81,10 @@ impl Job for Watch {
 
 fn print(ready: &Ready, json: bool) {
     let line = match json {
-        true => serde_json::to_string(ready).unwrap_or_default(),
+        true => escape::json(&serde_json::to_string(ready).unwrap_or_default()).into_owned(),
         false => ready.to_string(),
     };
-    // If nobody reads it, the clone is no less ready.
-    let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    output::ready(&line);
 }
 
 /// The clone's files and the catalog's count against the same limit, and the

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::common::value;
 use super::down::kept;
 use super::exit::Code;
 use super::{Verbosity, log};
@@ -36,7 +37,7 @@ pub fn run(args: &UnmountArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     // Or this process itself might be in it.
     std::env::set_current_dir("/").map_err(|e| SessionError::io("leave for", "/".as_ref(), e))?;
     let _span = log::span("unmount", Some(&target));
-    let shown = target.display();
+    let shown = value(&target);
     match session::unmount(&target, args.force)? {
         Down::Nothing => say!("nothing is mounted on {shown}"),
         Down::Unmounted => say!("unmounted {shown}"),

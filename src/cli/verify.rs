@@ -1,17 +1,16 @@
 //! `pbkfs verify`: proves that a backup restores.
 
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::common::ProfileArgs;
+use super::common::{ProfileArgs, value};
 use super::exit::Code;
 use super::progress::Progress;
 use super::stay::raise_file_limit;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
 use crate::causes::sentence;
 use crate::profile::{Databases, Plan};
 use crate::session::{SessionError, Signals};
@@ -106,23 +105,20 @@ fn plan(args: &VerifyArgs) -> Result<Plan, SessionError> {
 /// A failure is always told; success only to people, or if it was asked for.
 fn tell(document: &Document, json: bool, verbose: bool) {
     if json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(document).unwrap_or_default()
-        );
+        output::json(document);
         return;
     }
-    let verbose = verbose || io::stdout().is_terminal();
+    let verbose = verbose || output::is_terminal();
     let text = verify::human(document, verbose);
     match document.verdict {
-        Verdict::Proved if verbose => say!("{}", text.trim_end()),
+        Verdict::Proved if verbose => output::lines(&text),
         Verdict::Proved => {}
-        Verdict::Bad | Verdict::CouldNotTell => eprint!("{text}"),
+        Verdict::Bad | Verdict::CouldNotTell => output::complain_lines(&text),
     }
 }
 
 /// Writes a report for others to read, whole or not at all.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let (dir, name) = Dir::of_file(path)?;
     dir.replace(name, text.as_bytes(), 0o644, None)
 }
@@ -135,7 +131,7 @@ fn write(plan: &Plan, document: &Document, history: Option<&History>) {
         if let Some(path) = path
             && let Err(error) = replace(path, &text())
         {
-            tracing::error!("cannot write {}: {error}", path.display());
+            tracing::error!("cannot write {}: {error}", value(path));
         }
     };
     let last = entries

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::common::human_bytes;
+use super::common::{human_bytes, value};
 use super::exit::Code;
-use super::{Verbosity, log};
+use super::{Verbosity, log, output};
 use crate::catalog::Catalog;
 use crate::catalog::wal::{Timeline, WalArchive};
 use crate::pg::Lsn;
@@ -135,10 +135,7 @@ pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
         });
     }
     if args.json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(&reports).unwrap_or_default()
-        );
+        output::json(&reports);
     } else {
         reports.iter().for_each(print);
     }
@@ -146,7 +143,7 @@ pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
 }
 
 fn print(report: &InstanceReport) {
-    say!("instance {}", report.instance);
+    say!("instance {}", value(&report.instance));
     if report.timelines.is_empty() {
         say!("    its WAL archive is empty");
     }

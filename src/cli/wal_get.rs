@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use clap::Args;
 
-use super::common::sentence;
+use super::common::{sentence, value};
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::catalog::Catalog;
@@ -97,7 +97,7 @@ pub fn run(args: &WalGetArgs, verbosity: Verbosity) -> ExitCode {
         Ok(Ok(Fetched::Delivered)) => Code::Done.into(),
         Ok(Ok(Fetched::Missing)) => MISSING.into(),
         Ok(Err(error)) => {
-            eprintln!("pbkfs {NAME}: {}: {}", args.file, sentence(&error));
+            complain!("pbkfs {NAME}: {}: {}", value(&args.file), sentence(&error));
             FAILED.into()
         }
         // The panic has said what it had to say.
@@ -195,7 +195,7 @@ pub fn prefetch(args: &PrefetchArgs) -> ExitCode {
     match fill() {
         Ok(()) => Code::Done.into(),
         Err(error) => {
-            eprintln!("pbkfs wal-prefetch: {}", sentence(&error));
+            complain!("pbkfs wal-prefetch: {}", sentence(&error));
             Code::of(&error).into()
         }
     }

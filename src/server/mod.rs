@@ -44,7 +44,7 @@ pub use preload::{Dropped, Preload};
 pub use process::{Server, ServerConfig, StopMode, Stopped};
 pub use query::{About, Query, QueryError};
 pub use ready::Replay;
-pub(crate) use spawn::{become_child, first_line};
+pub(crate) use spawn::become_child;
 pub use tool::{Ended, Output, Tool};
 pub use user::OsUser;
 pub use wait::{Goal, Outcome};

@@ -1,7 +1,9 @@
 //! Everything that can end a session, or keep it from beginning.
 
+mod told;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use super::occupants::Occupant;
@@ -16,6 +18,7 @@ use crate::overlay::OverlayError;
 use crate::pg::control::ControlFileError;
 use crate::profile::ProfileError;
 use crate::server::ServerError;
+use told::{named, pid_of, profile_of};
 
 /// An error of a session. `cli/exit.rs` turns each into an exit code.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +185,16 @@ pub enum SessionError {
     Locks {
         /// What the process that was to hold the locks said.
         message: String,
+    },
+    /// A member of the chain went while its lock was waited for.
+    #[error(
+        "backup {} was merged or deleted while its lock was waited for; try again, as the backup \
+         may be in another chain now",
+        dir.display()
+    )]
+    BackupGone {
+        /// Where it was.
+        dir: PathBuf,
     },
     /// The diff.
     #[error(transparent)]
@@ -374,46 +387,4 @@ pub enum SessionError {
         #[source]
         source: serde_json::Error,
     },
-}
-
-fn named(by: &[Occupant]) -> String {
-    const NAMED: usize = 5;
-    if by.is_empty() {
-        // Another user's processes, those of another container, a mount below.
-        return " by somebody whom this user cannot see".to_owned();
-    }
-    let mut named: Vec<String> = by.iter().take(NAMED).map(ToString::to_string).collect();
-    if by.len() > NAMED {
-        named.push(format!("and {} more", by.len() - NAMED));
-    }
-    format!(" by {}", named.join(", "))
-}
-
-fn pid_of(pid: Option<u32>) -> String {
-    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
-}
-
-fn profile_of(profile: Option<&Path>) -> String {
-    profile.map_or_else(String::new, |path| format!(" {}", path.display()))
-}
-
-impl SessionError {
-    /// A failure on a path.
-    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    }
-
-    /// The end of the server's log, where that explains the error.
-    #[must_use]
-    pub fn log(&self) -> Option<&crate::server::LogTail> {
-        match self {
-            Self::Server(e) => e.log(),
-            Self::ServerDied { log, .. } | Self::RecoveryStopped { log, .. } => Some(log),
-            _ => None,
-        }
-    }
 }

@@ -7,20 +7,27 @@
 //! becomes that user, takes the locks, says so on its standard output, and
 //! lets go when its standard input ends — which it does even if the owner of
 //! the session is killed.
+//!
+//! Each line of its output is an answer in JSON ([`Answer`]): what it waits
+//! for, each time that this is something else, and at last what came of it.
 
-use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 use serde::{Deserialize, Serialize};
 
 use super::SessionError;
-use crate::catalog::lock::{LockError, LockOutcome, lock_chain};
-use crate::server::first_line;
+use crate::catalog::lock::{self, LockError, LockOutcome, Waiting};
+use crate::causes::sentence;
+use crate::escape::value;
+use crate::untrusted::Dir;
 
 /// How long pg_probackup's restore waits for a backup that is being changed.
 const WAIT: Duration = Duration::from_secs(60);
@@ -28,19 +35,30 @@ const WAIT: Duration = Duration::from_secs(60);
 /// How long one try of the holder waits.
 const TRY: Duration = Duration::from_secs(1);
 
+/// How long the holder may be silent: it says whenever it waits for something
+/// else than before, and waits for nothing longer than [`WAIT`].
+const SILENCE: Duration = WAIT.saturating_add(Duration::from_secs(10));
+
+/// How often is looked whether somebody wants the session to end.
+const POLL: Duration = Duration::from_millis(50);
+
 /// The name of the hidden subcommand.
 const SUBCOMMAND: &str = "hold-locks";
 
-/// What the holder says once.
+/// What the holder says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
+    /// It waits, for this; another answer follows.
+    Waiting(String),
     /// The locks are held.
     Held,
     /// The catalog is on a read-only file system, where nobody can change it.
     ReadOnly,
     /// This user may not write there.
     Denied(String),
+    /// This backup is not there any more.
+    Gone(String),
     /// It did not work.
     Failed(String),
 }
@@ -66,7 +84,8 @@ impl Holder {
     ///
     /// # Errors
     /// [`SessionError::Locks`] when a member is being changed, or a lock file
-    /// cannot be used; [`SessionError::Interrupted`].
+    /// cannot be used; [`SessionError::BackupGone`] when a member was merged or
+    /// deleted meanwhile; [`SessionError::Interrupted`].
     pub fn start(
         dirs: &[PathBuf],
         interrupted: &dyn Fn() -> bool,
@@ -79,7 +98,10 @@ impl Holder {
                 "it is on a read-only file system".to_owned(),
             )),
             Ok(Answer::Denied(message)) => Ok(Locking::Without(message)),
-            Ok(Answer::Failed(message)) => Err(SessionError::Locks { message }),
+            Ok(Answer::Gone(dir)) => Err(SessionError::BackupGone { dir: dir.into() }),
+            Ok(Answer::Failed(message) | Answer::Waiting(message)) => {
+                Err(SessionError::Locks { message })
+            }
             Err(e) => Err(e),
         }
     }
@@ -102,24 +124,34 @@ impl Holder {
         Ok(Self { child })
     }
 
+    /// The holder's last answer; what it waits for meanwhile goes to the log.
     fn answer(&mut self, interrupted: &dyn Fn() -> bool) -> Result<Answer, SessionError> {
         let failed = |message: String| SessionError::Locks { message };
         let Some(stdout) = self.child.stdout.take() else {
             return Err(failed("the lock holder has no output".to_owned()));
         };
-        let patience = WAIT + Duration::from_secs(10);
-        let line = match first_line(stdout, patience, interrupted) {
-            Ok(line) => line,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
-                return Err(SessionError::Interrupted);
+        let answers = listen(stdout);
+        let mut heard = Instant::now();
+        loop {
+            match answers.recv_timeout(POLL) {
+                Ok(Answer::Waiting(what)) => {
+                    tracing::warn!("{what}");
+                    heard = Instant::now();
+                }
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let message = "the lock holder ended without an answer";
+                    return Err(failed(message.to_owned()));
+                }
+                Err(RecvTimeoutError::Timeout) if interrupted() => {
+                    return Err(SessionError::Interrupted);
+                }
+                Err(RecvTimeoutError::Timeout) if heard.elapsed() < SILENCE => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(failed("the lock holder does not answer".to_owned()));
+                }
             }
-            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
-                return Err(failed("the lock holder does not answer".to_owned()));
-            }
-            Err(e) => return Err(failed(e.to_string())),
-        };
-        serde_json::from_str(&line)
-            .map_err(|_| failed("the lock holder ended without an answer".to_owned()))
+        }
     }
 
     /// The pid in the locks.
@@ -154,6 +186,23 @@ impl Drop for Holder {
     }
 }
 
+/// The answers of a holder, up to the one that is its last.
+fn listen(stdout: ChildStdout) -> Receiver<Answer> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            let answer = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+            let Some(answer) = answer else { break };
+            let is_last = !matches!(answer, Answer::Waiting(_));
+            // The receiver is gone only if nobody wants to know any more.
+            if sender.send(answer).is_err() || is_last {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
 /// The program that this process runs, by its name where it still has one.
 #[must_use]
 pub fn own_program() -> PathBuf {
@@ -170,7 +219,7 @@ pub fn own_program() -> PathBuf {
 /// Standard output is closed.
 pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
     let _ = nix::unistd::setsid();
-    let (answer, held) = match become_owner(dirs).and_then(|()| take(dirs)) {
+    let (answer, held) = match open_and_take(dirs) {
         Ok(held)
             if held
                 .iter()
@@ -181,10 +230,7 @@ pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
         Ok(held) => (Answer::Held, held),
         Err(answer) => (answer, Vec::new()),
     };
-    let mut stdout = io::stdout().lock();
-    serde_json::to_writer(&mut stdout, &answer)?;
-    stdout.write_all(b"\n")?;
-    stdout.flush()?;
+    say(&answer)?;
     if !matches!(answer, Answer::Held) {
         return Ok(0);
     }
@@ -196,34 +242,73 @@ pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
         if let LockOutcome::Held(lock) = lock
             && let Err(error) = lock.release()
         {
-            tracing::error!("cannot release the lock: {error}");
+            tracing::error!("cannot release the lock: {}", sentence(&error));
             code = 1;
         }
     }
     Ok(code)
 }
 
+fn say(answer: &Answer) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, answer)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+/// Opens the backups' directories, becomes the owner of what was opened, and
+/// takes the locks there: a path could lead elsewhere the next time.
+fn open_and_take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, Answer> {
+    let dirs = lock::open(dirs).map_err(|error| refusal(&error))?;
+    if let Some(dir) = dirs.first() {
+        become_owner(dir)?;
+    }
+    take(&dirs)
+}
+
 /// Takes the locks, waiting for a busy one as long as restore does; in short
 /// tries, between which it gives up if nobody wants the locks any more.
-fn take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, Answer> {
+fn take(dirs: &[Arc<Dir>]) -> Result<Vec<LockOutcome>, Answer> {
     let begin = Instant::now();
+    let mut told = None;
+    let mut waiting = |on: &Waiting| {
+        if told.as_ref() != Some(on) {
+            let left = WAIT.saturating_sub(begin.elapsed()).as_secs_f32().round();
+            // If nobody listens any more, the end of the input tells so.
+            let _ = say(&Answer::Waiting(format!(
+                "waiting for a backup's lock, {left} s at most: {on}"
+            )));
+            told = Some(on.clone());
+        }
+    };
     loop {
-        match lock_chain(dirs, std::process::id(), TRY) {
+        match lock::lock_chain(dirs, std::process::id(), TRY, &mut waiting) {
             Ok(held) => return Ok(held),
-            Err(error @ LockError::NoPermission { .. }) => {
-                return Err(Answer::Denied(with_cause(&error)));
-            }
             Err(LockError::Busy { .. }) if begin.elapsed() < WAIT && !input_ended() => {}
-            Err(LockError::Busy { dir, holder, .. }) => {
-                let error = LockError::Busy {
+            Err(LockError::Busy {
+                dir, file, holder, ..
+            }) => {
+                return Err(refusal(&LockError::Busy {
                     dir,
+                    file,
                     holder,
                     waited: begin.elapsed(),
-                };
-                return Err(Answer::Failed(with_cause(&error)));
+                }));
             }
-            Err(error) => return Err(Answer::Failed(with_cause(&error))),
+            Err(error) => return Err(refusal(&error)),
         }
+    }
+}
+
+/// The answer that tells of an error.
+fn refusal(error: &LockError) -> Answer {
+    match error {
+        LockError::NoPermission { .. } => Answer::Denied(sentence(error)),
+        LockError::Gone { dir } => Answer::Gone(dir.to_string_lossy().into_owned()),
+        LockError::Busy { .. }
+        | LockError::Refused { .. }
+        | LockError::NoSuchProcess { .. }
+        | LockError::Io { .. } => Answer::Failed(sentence(error)),
     }
 }
 
@@ -238,20 +323,16 @@ fn input_ended() -> bool {
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-fn with_cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
-}
-
-fn become_owner(dirs: &[PathBuf]) -> Result<(), Answer> {
-    let Some(dir) = dirs.first().filter(|_| geteuid().is_root()) else {
+fn become_owner(dir: &Dir) -> Result<(), Answer> {
+    if !geteuid().is_root() {
         return Ok(());
+    }
+    let failed = |e: io::Error| {
+        let dir = value(dir.path());
+        Answer::Failed(format!("cannot become the owner of {dir}: {e}"))
     };
-    let meta =
-        std::fs::metadata(dir).map_err(|e| Answer::Failed(format!("{}: {e}", dir.display())))?;
-    let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
+    let owner = dir.stat_self().map_err(failed)?;
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     if uid.is_root() {
         return Ok(());
     }
@@ -260,5 +341,5 @@ fn become_owner(dirs: &[PathBuf]) -> Result<(), Answer> {
         setgid(gid)?;
         setuid(uid)
     };
-    become_user().map_err(|e| Answer::Failed(format!("cannot become the catalog's owner: {e}")))
+    become_user().map_err(|errno| failed(errno.into()))
 }

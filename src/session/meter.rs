@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::escape;
 use crate::pg::Lsn;
 use crate::server::Replay;
 
@@ -50,7 +51,7 @@ impl Meter {
         );
         if self.terminal {
             // A line that cannot be shown is not missed.
-            let _ = write!(io::stderr(), "\r\x1b[K{line}");
+            let _ = write!(io::stderr(), "\r\x1b[K{}", escape::line(&line));
             self.shown = true;
         } else {
             tracing::info!("{line}");

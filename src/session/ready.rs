@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::state::State;
+use crate::escape;
 
 /// What is told when the clone is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,7 +54,7 @@ impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.conninfo {
             Some(conninfo) => write!(f, "ready {conninfo}"),
-            None => write!(f, "ready target={}", self.target.display()),
+            None => write!(f, "ready target={}", escape::value(&self.target)),
         }
     }
 }

@@ -20,6 +20,7 @@ use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
 use super::{SessionError, Signals, down, layers, metrics, orphans, status, target, wal_service};
+use crate::causes::sentence;
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
@@ -165,14 +166,14 @@ impl Up<'_> {
     {
         target::check(&progress.target())?;
         target::check_safe(&progress.target(), layers::owner(self.plan)?)?;
-        let resolved = resolve(self.plan)?;
-        let prepare = || Preparation::new(self.plan, &resolved);
-        let prepared = self.plan.postgres.launch.then(prepare).transpose();
-        let prepared = match prepared {
-            Err(error) if !job.checks_backup() => return Err(error),
-            prepared => prepared,
-        };
-        self.lock_chain(&resolved, undo)?;
+        let (resolved, prepared) = match self.find_and_lock(job, undo) {
+            // What was waited for was a merge, so there is another chain now.
+            Err(error @ SessionError::BackupGone { .. }) => {
+                tracing::warn!("looking for the backup again: {}", sentence(&error));
+                self.find_and_lock(job, undo)
+            }
+            found => found,
+        }?;
         progress.change(|state| {
             let ids = resolved.chain.ids();
             state.backup = resolved.chain.target().id.to_string();
@@ -204,6 +205,24 @@ impl Up<'_> {
         } else {
             Ok(())
         }
+    }
+
+    /// Finds the chain and locks it. What keeps a server from being started on
+    /// it is told later where the job wants to look at the backup first.
+    fn find_and_lock(
+        &self,
+        job: &dyn Job,
+        undo: &mut Undo<'_>,
+    ) -> Result<(Resolved, Result<Option<Preparation>, SessionError>), SessionError> {
+        let resolved = resolve(self.plan)?;
+        let prepare = || Preparation::new(self.plan, &resolved);
+        let prepared = self.plan.postgres.launch.then(prepare).transpose();
+        let prepared = match prepared {
+            Err(error) if !job.checks_backup() => return Err(error),
+            prepared => prepared,
+        };
+        self.lock_chain(&resolved, undo)?;
+        Ok((resolved, prepared))
     }
 
     fn lock_chain(&self, resolved: &Resolved, undo: &mut Undo<'_>) -> Result<(), SessionError> {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::report::{BackupReport, Document, Entry};
 use super::verdict::Verdict;
+use crate::escape;
 
 /// Runs that the chart shows.
 const CHARTED: usize = 60;
@@ -129,7 +130,7 @@ fn backup(text: &mut String, report: &BackupReport) {
             escaped(&check.label()),
             badge(check.verdict),
             duration(check.seconds),
-            escaped(error)
+            escaped_lines(error)
         );
     }
     text.push_str("</table>\n");
@@ -321,7 +322,18 @@ fn duration(seconds: f64) -> String {
     }
 }
 
+/// A value, for a place of one line.
 fn escaped(text: &str) -> String {
+    marked_up(&escape::line(text))
+}
+
+/// A text that keeps its lines.
+fn escaped_lines(text: &str) -> String {
+    marked_up(&escape::lines(text))
+}
+
+/// What HTML would take for markup, as text.
+fn marked_up(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
@@ -335,6 +347,8 @@ mod tests {
     #[test]
     fn what_comes_from_outside_is_escaped() {
         assert_eq!(escaped("<a b=\"&\">"), "&lt;a b=&quot;&amp;&quot;&gt;");
+        assert_eq!(escaped("\x1b\n\u{9b}\u{202e}"), r"\x1b\n\u009b\u202e");
+        assert_eq!(escaped_lines("<\x1b\n>\r"), "&lt;\\x1b\n&gt;\\r");
     }
 
     #[test]

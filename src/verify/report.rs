@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::Verdict;
+use crate::escape::{line, value};
 
 /// The document's version. It grows when a field changes its meaning or goes.
 pub const VERSION: u32 = 1;
@@ -226,7 +227,8 @@ impl Entry {
 }
 
 /// The report for people: a line for each backup, and below it what is wrong,
-/// no more than fits on a screen. `verbose` shows what is right, too.
+/// no more than fits on a screen. What comes from outside begins no line of
+/// its own in it, but below a check what that said, indented. `verbose` shows what is right, too.
 #[must_use]
 pub fn human(document: &Document, verbose: bool) -> String {
     let mut text = String::new();
@@ -234,9 +236,9 @@ pub fn human(document: &Document, verbose: bool) -> String {
         let _ = writeln!(
             text,
             "{} backup {} ({}): {} in {:.1} s",
-            document.instance,
-            report.backup,
-            report.mode,
+            value(&document.instance),
+            value(&report.backup),
+            value(&report.mode),
             report.verdict().as_str(),
             report.seconds
         );
@@ -247,7 +249,8 @@ pub fn human(document: &Document, verbose: bool) -> String {
         let _ = writeln!(
             text,
             "backup {} was passed over: {}",
-            skipped.backup, skipped.reason
+            value(&skipped.backup),
+            line(&skipped.reason)
         );
     }
     text
@@ -262,12 +265,12 @@ fn checks(text: &mut String, report: &BackupReport, verbose: bool) {
                 let _ = writeln!(
                     text,
                     "  {}: {verdict}: {}",
-                    check.label(),
+                    value(&check.label()),
                     first_lines(error)
                 );
             }
             None if verbose => {
-                let _ = writeln!(text, "  {}: right, {seconds:.1} s", check.label());
+                let _ = writeln!(text, "  {}: right, {seconds:.1} s", value(&check.label()));
             }
             None => {}
         }
@@ -281,22 +284,22 @@ fn checks(text: &mut String, report: &BackupReport, verbose: bool) {
     }
     if verbose && let Some(time) = &report.recovered_time {
         let lsn = report.replayed_lsn.as_deref().unwrap_or("?");
-        let _ = writeln!(text, "  recovered to {time}, {lsn}");
+        let _ = writeln!(text, "  recovered to {}, {}", line(time), line(lsn));
     }
 }
 
 fn places(text: &mut String, report: &BackupReport) {
     for place in report.damage.iter().take(SHOWN) {
-        let _ = writeln!(text, "  {}", place.message);
+        let _ = writeln!(text, "  {}", line(&place.message));
         if let Some(relation) = &place.relation {
-            let _ = writeln!(text, "    that is of {relation}");
+            let _ = writeln!(text, "    that is of {}", value(relation));
         }
         match place.good_in.as_deref() {
             Some([]) => {
                 let _ = writeln!(text, "    no other backup of the instance has it well");
             }
             Some(good) => {
-                let _ = writeln!(text, "    it is well in backup {}", good.join(", "));
+                let _ = writeln!(text, "    it is well in backup {}", line(&good.join(", ")));
             }
             None => {}
         }
@@ -312,9 +315,74 @@ fn places(text: &mut String, report: &BackupReport) {
 /// A text of several lines, short and indented.
 fn first_lines(text: &str) -> String {
     const LINES: usize = 8;
-    let mut lines: Vec<&str> = text.lines().take(LINES).collect();
+    let mut lines: Vec<_> = text.lines().take(LINES).map(line).collect();
     if text.lines().count() > LINES {
-        lines.push("..");
+        lines.push("..".into());
     }
     lines.join("\n    ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A document in which every text is this one.
+    fn filled_with(text: &str) -> Document {
+        let own = || text.to_owned();
+        let check = Check {
+            kind: "sql",
+            name: own(),
+            verdict: Verdict::Bad,
+            seconds: 1.0,
+            error: Some(own()),
+        };
+        let place = Place {
+            relation: Some(own()),
+            message: own(),
+            good_in: Some(vec![own()]),
+            ..Place::default()
+        };
+        let right = Check {
+            error: None,
+            ..check.clone()
+        };
+        let report = BackupReport {
+            backup: own(),
+            mode: own(),
+            recovered_time: Some(own()),
+            replayed_lsn: Some(own()),
+            checks: vec![check, right],
+            damage: vec![place],
+            damages: 1,
+            ..BackupReport::default()
+        };
+        Document {
+            version: VERSION,
+            pbkfs: "0",
+            profile: own(),
+            catalog: own(),
+            instance: own(),
+            started: own(),
+            seconds: 1.0,
+            verdict: Verdict::Bad,
+            backups: vec![report],
+            skipped: vec![Skipped {
+                backup: own(),
+                reason: own(),
+            }],
+        }
+    }
+
+    #[test]
+    fn what_comes_from_outside_forges_no_line() {
+        let tame = human(&filled_with("text"), true);
+        let hostile = human(&filled_with("a\x1b[2J\rb\u{9b}\u{202e}"), true);
+        assert_eq!(hostile.lines().count(), tame.lines().count());
+        let is_odd = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
+        assert!(!hostile.contains(is_odd), "{hostile:?}");
+        // Of a line break, what a check said keeps it, indented; nothing else.
+        let broken = human(&filled_with("a\nmain backup X: proved"), true);
+        assert_eq!(broken.lines().count(), tame.lines().count() + 1);
+        assert!(!broken.contains("\nmain"), "{broken}");
+    }
 }

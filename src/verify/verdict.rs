@@ -65,6 +65,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         SessionError::Profile(_)
         | SessionError::Usage { .. }
         | SessionError::NoDiff { .. }
+        | SessionError::BackupGone { .. }
         | SessionError::NoBackupBefore { .. } => return None,
         SessionError::Catalog(e) => return of_catalog(e),
         SessionError::Chain(e) => return of_chain(e),

@@ -4,45 +4,61 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Process;
+use crate::escape::value;
+use crate::untrusted::{Refused, refused};
+
 /// A backup could not be locked, or a lock not released.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process holds the exclusive lock and keeps it.
     #[error(
-        "backup {} is in use by {} for a change (delete, merge or backup); \
-         waited {} s for it; try again when that has ended",
-        dir.display(),
-        holder_words(*holder),
-        waited.as_secs_f32()
+        "backup {} is in use by {}, which holds {}; waited {} s for it; if it is pg_probackup at \
+         a change (delete, merge or backup), try again when that has ended; if it is not, make \
+         sure that no pg_probackup works on this backup, and remove the file",
+        value(dir),
+        holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string),
+        value(file),
+        waited.as_secs()
     )]
     Busy {
         /// The backup's directory.
         dir: PathBuf,
+        /// The lock file.
+        file: PathBuf,
         /// The process, if its pid could be read.
-        holder: Option<u32>,
+        holder: Option<Process>,
         /// How long was waited for it.
         waited: Duration,
     },
 
-    /// A lock file names a process of another user, of which nobody can tell
-    /// whether it is still the one that took the lock.
+    /// The backup went, or another came in its place, while it was waited for.
     #[error(
-        "{} names process {pid}, which belongs to another user, so whether the lock is still \
-         in use cannot be told: run as that user, or make sure that no pg_probackup works on \
-         this backup and remove the file",
-        file.display()
+        "backup {} is not there any more: it was merged or deleted",
+        value(dir)
     )]
-    ForeignHolder {
+    Gone {
+        /// The backup's directory.
+        dir: PathBuf,
+    },
+
+    /// Something stands at a lock file's name that no pg_probackup has made.
+    #[error(
+        "the lock file {} cannot be used: {why}; make sure that no pg_probackup works on this \
+         backup, and remove it",
+        value(file)
+    )]
+    Refused {
         /// The lock file.
         file: PathBuf,
-        /// The process.
-        pid: u32,
+        /// What is the matter with it.
+        why: Refused,
     },
 
     /// The backup's directory may not be written by this user.
     #[error(
         "no permission to lock backup {} against pg_probackup's delete and merge",
-        dir.display()
+        value(dir)
     )]
     NoPermission {
         /// The backup's directory.
@@ -53,7 +69,10 @@ pub enum LockError {
     },
 
     /// The process that is to hold the lock does not exist.
-    #[error("process {pid}, which is to hold the lock on backup {}, does not exist", dir.display())]
+    #[error(
+        "process {pid}, which is to hold the lock on backup {}, does not exist",
+        value(dir)
+    )]
     NoSuchProcess {
         /// The backup's directory.
         dir: PathBuf,
@@ -61,8 +80,8 @@ pub enum LockError {
         pid: u32,
     },
 
-    /// A lock file could not be read, written or removed.
-    #[error("cannot use the lock file {}", file.display())]
+    /// A lock file, or the directory that it is in, cannot be used.
+    #[error("cannot use the lock file {}", value(file))]
     Io {
         /// The lock file.
         file: PathBuf,
@@ -72,22 +91,16 @@ pub enum LockError {
     },
 }
 
-fn holder_words(holder: Option<u32>) -> String {
-    match holder {
-        Some(pid) => format!("process {pid}"),
-        None => "another process".to_owned(),
-    }
-}
-
-/// Tells a lack of permission, which a caller may want to live with, from the
-/// rest.
-pub(super) fn file_error(dir: &Path, file: &Path, source: io::Error) -> LockError {
-    if source.kind() == io::ErrorKind::PermissionDenied {
-        let dir = dir.to_owned();
-        LockError::NoPermission { dir, source }
-    } else {
-        let file = file.to_owned();
-        LockError::Io { file, source }
+/// Tells what a caller may want to treat in its own way from the rest. Where
+/// nothing is found, the directory has gone: a file that is missing is no
+/// failure.
+pub(super) fn file_error(dir: &Path, file: &str, source: io::Error) -> LockError {
+    let (dir, file) = (dir.to_owned(), dir.join(file));
+    match (refused(&source), source.kind()) {
+        (Some(why), _) => LockError::Refused { file, why },
+        (None, io::ErrorKind::PermissionDenied) => LockError::NoPermission { dir, source },
+        (None, io::ErrorKind::NotFound) => LockError::Gone { dir },
+        (None, _) => LockError::Io { file, source },
     }
 }
 

@@ -1,14 +1,17 @@
 //! `backup.pid`, the lock that one process at a time has on a backup.
 
-use std::fs::{self, OpenOptions};
+use std::fmt;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use super::error::file_error;
-use super::{Holder, Liveness, LockError, remove};
+use super::process::{Holder, Process};
+use super::{LIMIT, LockError};
+use crate::escape::value;
+use crate::untrusted::Dir;
 
 pub(super) const EXCLUSIVE_FILE: &str = "backup.pid";
 
@@ -19,6 +22,28 @@ const EMPTY_IS_STALE_AFTER: Duration = Duration::from_secs(30);
 /// How often a busy lock is tried again. pg_probackup itself sleeps a second;
 /// readers hold the exclusive lock for less than a millisecond.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What takes no longer than this is not worth a word.
+const UNTOLD: Duration = Duration::from_millis(200);
+
+/// What a lock is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The lock file.
+    pub file: PathBuf,
+    /// Who holds it; `None` where the file is empty.
+    pub holder: Option<Process>,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = value(&self.file);
+        match &self.holder {
+            Some(holder) => write!(f, "{holder} holds {file}"),
+            None => write!(f, "{file} is empty, as one just made or left by a crash is"),
+        }
+    }
+}
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +67,7 @@ impl Patience {
 
 /// `backup.pid`, removed when this goes out of scope, whatever the reason.
 pub(super) struct ExclusiveLock {
-    dir: PathBuf,
+    dir: Arc<Dir>,
     held: bool,
 }
 
@@ -58,65 +83,85 @@ enum Occupant {
 }
 
 impl ExclusiveLock {
-    pub(super) fn take(dir: &Path, holder: Holder, patience: Patience) -> Result<Self, LockError> {
-        let path = dir.join(EXCLUSIVE_FILE);
+    /// Takes the lock; `waiting` is told what is waited for, whenever that is
+    /// another than before.
+    pub(super) fn take(
+        dir: &Arc<Dir>,
+        holder: Holder,
+        patience: Patience,
+        waiting: &mut dyn FnMut(&Waiting),
+    ) -> Result<Self, LockError> {
+        let file = || dir.path().join(EXCLUSIVE_FILE);
         let (mut busy, mut empty) = (Duration::ZERO, Duration::ZERO);
+        let mut told = None;
         loop {
-            if let Some(lock) = Self::try_create(dir, &path, holder)? {
+            if let Some(lock) = Self::try_create(dir, holder)? {
                 return Ok(lock);
             }
-            match Self::occupant(dir, &path, holder)? {
+            let by = match Self::occupant(dir, holder)? {
                 Occupant::Stale(why) => {
-                    remove_stale(dir, &path, why)?;
+                    remove_stale(dir, why)?;
                     continue;
                 }
                 Occupant::Empty if empty >= patience.empty => {
-                    remove_stale(dir, &path, "it has been empty for long")?;
+                    remove_stale(dir, "it has been empty for long")?;
                     continue;
                 }
                 Occupant::Busy(by) if busy >= patience.busy => {
                     return Err(LockError::Busy {
-                        dir: dir.to_owned(),
-                        holder: by.map(Holder::number),
+                        dir: dir.path().to_owned(),
+                        file: file(),
+                        holder: by.map(Holder::process),
                         waited: busy,
                     });
                 }
-                Occupant::Empty => empty += patience.poll,
-                Occupant::Busy(_) => busy += patience.poll,
+                Occupant::Empty => {
+                    empty += patience.poll;
+                    Some(None)
+                }
+                Occupant::Busy(by) => {
+                    busy += patience.poll;
+                    by.map(Some)
+                }
+            };
+            if let Some(holder) = by
+                && busy + empty >= UNTOLD
+                && told != by
+            {
+                told = by;
+                waiting(&Waiting {
+                    file: file(),
+                    holder: holder.map(Holder::process),
+                });
             }
             thread::sleep(patience.poll);
         }
     }
 
     /// `None` if the file exists.
-    fn try_create(dir: &Path, path: &Path, holder: Holder) -> Result<Option<Self>, LockError> {
-        let opened = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
-        let mut file = match opened {
+    fn try_create(dir: &Arc<Dir>, holder: Holder) -> Result<Option<Self>, LockError> {
+        let mut file = match dir.create(EXCLUSIVE_FILE, 0o600) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-            Err(error) => return Err(file_error(dir, path, error)),
+            Err(error) => return Err(failed(dir, error)),
         };
         let lock = Self {
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             held: true,
         };
         // Not synced: after a crash of the system any content is stale.
-        writeln!(file, "{}", holder.0).map_err(|error| file_error(dir, path, error))?;
+        writeln!(file, "{}", holder.number()).map_err(|error| failed(dir, error))?;
         Ok(Some(lock))
     }
 
-    fn occupant(dir: &Path, path: &Path, own: Holder) -> Result<Occupant, LockError> {
-        let text = match fs::read(path) {
+    fn occupant(dir: &Dir, own: Holder) -> Result<Occupant, LockError> {
+        let text = match dir.read(EXCLUSIVE_FILE, LIMIT) {
             Ok(text) if text.is_empty() => return Ok(Occupant::Empty),
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Occupant::Busy(None));
             }
-            Err(error) => return Err(file_error(dir, path, error)),
+            Err(error) => return Err(failed(dir, error)),
         };
         let Some(other) = Holder::parse(&text) else {
             return Ok(Occupant::Stale("it names no process"));
@@ -126,23 +171,22 @@ impl ExclusiveLock {
                 "it was left by an earlier process of our number",
             ));
         }
-        match other.liveness() {
-            Liveness::Alive => Ok(Occupant::Busy(Some(other))),
-            Liveness::Dead => Ok(Occupant::Stale("its process is gone")),
-            Liveness::Foreign => Err(other.foreign_in(path.to_owned())),
+        match other.is_alive() {
+            true => Ok(Occupant::Busy(Some(other))),
+            false => Ok(Occupant::Stale("its process is gone")),
         }
     }
 
     pub(super) fn give_back(mut self) -> Result<(), LockError> {
         self.held = false;
-        remove(&self.dir, &self.dir.join(EXCLUSIVE_FILE))
+        remove(&self.dir)
     }
 }
 
 impl Drop for ExclusiveLock {
     fn drop(&mut self) {
         if self.held
-            && let Err(error) = remove(&self.dir, &self.dir.join(EXCLUSIVE_FILE))
+            && let Err(error) = remove(&self.dir)
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -152,7 +196,17 @@ impl Drop for ExclusiveLock {
     }
 }
 
-fn remove_stale(dir: &Path, path: &Path, why: &str) -> Result<(), LockError> {
-    tracing::warn!(file = %path.display(), "removing a stale lock: {why}");
-    remove(dir, path)
+fn remove_stale(dir: &Dir, why: &str) -> Result<(), LockError> {
+    let file = dir.path().join(EXCLUSIVE_FILE);
+    tracing::warn!(file = %value(&file), "removing a stale lock: {why}");
+    remove(dir)
+}
+
+fn remove(dir: &Dir) -> Result<(), LockError> {
+    let removed = dir.remove_file(EXCLUSIVE_FILE);
+    removed.map_err(|error| failed(dir, error))
+}
+
+fn failed(dir: &Dir, error: io::Error) -> LockError {
+    file_error(dir.path(), EXCLUSIVE_FILE, error)
 }

@@ -70,10 +70,15 @@ fn value_after(text: &str) -> Option<Range<usize>> {
     (length > 0).then(|| start + opening..start + opening + length)
 }
 
-/// Skips white space, and what colours text on a terminal.
+/// Skips white space, escaped or not, and what colours text on a terminal.
 fn skip_blank(mut text: &str) -> &str {
     loop {
-        text = text.trim_start_matches([' ', '\t']);
+        text = text.trim_start_matches([' ', '\t', '\n', '\r']);
+        let escaped = ["\\t", "\\n", "\\r"];
+        if let Some(rest) = escaped.iter().find_map(|blank| text.strip_prefix(blank)) {
+            text = rest;
+            continue;
+        }
         let Some(sequence) = text.strip_prefix("\x1b[") else {
             return text;
         };
@@ -199,6 +204,8 @@ mod tests {
                 "\x1b[3mpassword\x1b[0m\x1b[2m=\x1b[0m\"secret\" on",
                 "\x1b[3mpassword\x1b[0m\x1b[2m=\x1b[0m\"***\" on",
             ),
+            (r"password =\t\n secret on", r"password =\t\n *** on"),
+            ("password =\n secret on", "password =\n *** on"),
             ("пароль: password=тайна конец", "пароль: password=*** конец"),
         ] {
             assert_eq!(redact(text), clean);

@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::journal::Journal;
 use super::redact::{is_secret_name, redact};
+use crate::escape;
 use crate::untrusted::Dir;
 
 /// A place that takes lines.
@@ -69,21 +70,45 @@ impl Sink {
     }
 }
 
-/// Takes the formatted lines, and lets no secret pass.
+/// How the lines are formatted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// For people.
+    Plain,
+    /// For people, with colours.
+    Coloured,
+    /// JSON objects.
+    Json,
+}
+
+/// Takes the formatted lines, and lets no secret pass, nor a character that is
+/// not to reach a terminal.
 pub struct Lines {
     sink: Sink,
-    json: bool,
+    look: Look,
 }
 
 impl Lines {
-    /// Lines for `sink`; `json` tells how they are formatted.
-    pub fn new(sink: Sink, json: bool) -> Self {
-        Self { sink, json }
+    /// Lines for `sink`.
+    pub fn new(sink: Sink, look: Look) -> Self {
+        Self { sink, look }
     }
 
-    fn clean<'a>(&self, line: &'a str) -> Cow<'a, str> {
+    /// An event as one line.
+    fn clean(&self, event: &str) -> String {
+        let event = event.strip_suffix('\n').unwrap_or(event);
+        let redacted = self.redacted(event);
+        let line = match self.look {
+            Look::Plain => escape::line(&redacted),
+            Look::Coloured => escape::coloured(&redacted),
+            Look::Json => escape::json(&redacted),
+        };
+        format!("{line}\n")
+    }
+
+    fn redacted<'a>(&self, line: &'a str) -> Cow<'a, str> {
         let redacted = redact(line);
-        if !self.json || matches!(redacted, Cow::Borrowed(_)) {
+        if self.look != Look::Json || matches!(redacted, Cow::Borrowed(_)) {
             return redacted;
         }
         // In the text of an object a secret's end can be mistaken for the
@@ -92,7 +117,7 @@ impl Lines {
             return redacted;
         };
         redact_strings(&mut object);
-        format!("{object}\n").into()
+        object.to_string().into()
     }
 }
 
@@ -156,9 +181,9 @@ mod tests {
 
     #[test]
     fn json_stays_json_without_its_secrets() {
-        let lines = Lines::new(Sink::Stderr, true);
+        let lines = Lines::new(Sink::Stderr, Look::Json);
         let plain = "{\"level\":\"INFO\",\"message\":\"ready\"}\n";
-        assert!(matches!(lines.clean(plain), Cow::Borrowed(_)));
+        assert_eq!(lines.clean(plain), plain);
         for line in [
             r#"{"message":"connect to host=h password='se\\'cret dbname=x"}"#,
             r#"{"message":"ok","password":"secret"}"#,
@@ -172,13 +197,30 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_one_line_that_changes_no_terminal() {
+        let event = "\x1b[32m INFO\x1b[0m a\nERROR b\x1b[2J\u{9b}\u{202e}\n";
+        let clean = |look| Lines::new(Sink::Stderr, look).clean(event);
+        assert_eq!(
+            clean(Look::Plain),
+            "\\x1b[32m INFO\\x1b[0m a\\nERROR b\\x1b[2J\\u009b\\u202e\n"
+        );
+        assert_eq!(
+            clean(Look::Coloured),
+            "\x1b[32m INFO\x1b[0m a\\nERROR b\\x1b[2J\\u009b\\u202e\n"
+        );
+        let lines = Lines::new(Sink::Stderr, Look::Json);
+        let json = lines.clean("{\"a\":\"\u{9b}\\n\u{202e}\"}\n");
+        assert_eq!(json, "{\"a\":\"\\u009b\\n\\u202e\"}\n");
+    }
+
+    #[test]
     fn a_file_of_the_day_is_made_and_linked() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("main.log");
         for old in 1..=5 {
             fs::write(dir.path().join(format!("main.log.2020-01-0{old}")), b"").unwrap();
         }
-        let lines = Lines::new(Sink::file(&file, 3).unwrap(), false);
+        let lines = Lines::new(Sink::file(&file, 3).unwrap(), Look::Plain);
         lines.make_writer().write_all(b"password=secret\n").unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "password=***\n");
         let days = fs::read_dir(dir.path()).unwrap().flatten();

@@ -1,0 +1,68 @@
+//! `backup_ro.pid`, the list of those that read a backup. Whoever changes it
+//! holds `backup.pid`.
+
+use std::io::{self, Write};
+
+use super::error::file_error;
+use super::process::Holder;
+use super::{LIMIT, LockError};
+use crate::escape::value;
+use crate::untrusted::{Dir, Kind, Refused};
+
+pub(super) const READERS_FILE: &str = "backup_ro.pid";
+pub(super) const READERS_TEMP_FILE: &str = "backup_ro.pidtmp";
+
+/// The living readers other than `own`, in the order listed. Readers are in
+/// nobody's way, so one of another user simply stays.
+pub(super) fn read(dir: &Dir, own: Holder) -> Result<Vec<Holder>, LockError> {
+    let text = match dir.read(READERS_FILE, LIMIT) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(file_error(dir.path(), READERS_FILE, error)),
+    };
+    let mut living = Vec::new();
+    for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+        match Holder::parse(line) {
+            Some(reader) if reader != own && reader.is_alive() => living.push(reader),
+            Some(_) => {}
+            None => tracing::warn!(
+                file = %value(&dir.path().join(READERS_FILE)),
+                "dropping a line that names no process"
+            ),
+        }
+    }
+    Ok(living)
+}
+
+/// Replaces the list; an empty one is removed.
+pub(super) fn write(dir: &Dir, readers: &[Holder]) -> Result<(), LockError> {
+    if readers.is_empty() {
+        let removed = dir.remove_file(READERS_FILE);
+        return removed.map_err(|error| file_error(dir.path(), READERS_FILE, error));
+    }
+    let temp = |error| file_error(dir.path(), READERS_TEMP_FILE, error);
+    clear_temp(dir).map_err(temp)?;
+    let mut file = dir.create(READERS_TEMP_FILE, 0o600).map_err(temp)?;
+    let list: String = readers
+        .iter()
+        .map(|reader| format!("{}\n", reader.number()))
+        .collect();
+    let written = file
+        .write_all(list.as_bytes())
+        .and_then(|()| dir.rename(READERS_TEMP_FILE, READERS_FILE));
+    written.map_err(|error| {
+        // If this fails as well, the next writer removes the file.
+        let _ = dir.remove_file(READERS_TEMP_FILE);
+        file_error(dir.path(), READERS_FILE, error)
+    })
+}
+
+/// Removes what a writer has left that was killed, but nothing that no writer
+/// leaves: a link, say, was put there by somebody for some reason.
+fn clear_temp(dir: &Dir) -> io::Result<()> {
+    match dir.stat(READERS_TEMP_FILE)? {
+        None => Ok(()),
+        Some(stat) if stat.kind == Kind::File => dir.remove_file(READERS_TEMP_FILE),
+        Some(stat) => Err(Refused::Is(stat.kind).into()),
+    }
+}

@@ -1,0 +1,159 @@
+//! The one way to standard output and standard error: nothing else in `cli`
+//! prints, and here is no character that changes a terminal let through, nor a
+//! line break that is not ours. What a value looks like is [`crate::escape`]'s.
+//!
+//! Standard output gets what a command was asked for. That nobody reads it to
+//! its end, as behind `| head`, is no error, and keeps no command from its
+//! work; that it is lost otherwise ends the command. Standard error gets what
+//! people are told; where that cannot be written, nobody can be told.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use clap::error::ContextValue;
+use serde::Serialize;
+
+use super::exit::Code;
+use super::log::{redact, wants_colour};
+use crate::escape;
+
+/// Prints one line to standard output.
+pub fn line(line: fmt::Arguments<'_>) {
+    put(&escape::line(&line.to_string()));
+}
+
+/// Prints lines to standard output, whose values were escaped before.
+pub fn lines(text: &str) {
+    put(&escape::lines(text.trim_end()));
+}
+
+/// Prints one JSON document to standard output.
+pub fn json<T: Serialize + ?Sized>(document: &T) {
+    match serde_json::to_string_pretty(document) {
+        Ok(text) => put(&escape::json(&text)),
+        Err(error) => lost(&error.into()),
+    }
+}
+
+/// Prints the line that says that a session is ready. If nobody reads it, the
+/// session is no less ready.
+pub fn ready(line: &str) {
+    // JSON has no character left that this would change.
+    let _ = write_out(format!("{}\n", escape::line(line.trim_end())).as_bytes());
+}
+
+/// Prints a text of ours as it is.
+pub fn verbatim(bytes: &[u8]) {
+    end_if_lost(write_out(bytes));
+}
+
+/// Prints one line to standard error.
+pub fn complain(line: fmt::Arguments<'_>) {
+    write_err(&escape::line(&redact(&line.to_string())));
+}
+
+/// Prints lines to standard error, whose values were escaped before.
+pub fn complain_lines(text: &str) {
+    let lines = text.trim_end().lines();
+    // Each for itself: a secret that seems not to end takes one line at most.
+    let lines = lines.map(|line| escape::line(&redact(line)).into_owned());
+    write_err(&lines.collect::<Vec<_>>().join("\n"));
+}
+
+/// Prints what clap has to say: help, the version, or what is wrong with the
+/// arguments, which come from anywhere.
+pub fn usage(mut error: clap::Error) {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return;
+    }
+    let shown = |text: &String| escape::value(text).into_owned();
+    let escaped = error.context().filter_map(|(kind, value)| {
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(shown(text)),
+            ContextValue::Strings(texts) => {
+                ContextValue::Strings(texts.iter().map(shown).collect())
+            }
+            _ => return None,
+        };
+        Some((kind, value))
+    });
+    for (kind, value) in escaped.collect::<Vec<_>>() {
+        error.insert(kind, value);
+    }
+    // As plain text it would have lost what looks like a colour in a value.
+    let text = error.render().ansi().to_string();
+    // What the parser of a value said of it.
+    let reason = std::error::Error::source(&error).map(ToString::to_string);
+    let text = match reason {
+        Some(reason) => text.replace(&reason, &escape::line(&reason)),
+        None => text,
+    };
+    let lines = text.trim_end().lines().map(|line| {
+        let line = escape::coloured(line);
+        match wants_colour() {
+            true => line.into_owned(),
+            false => without_colours(&line),
+        }
+    });
+    write_err(&lines.collect::<Vec<_>>().join("\n"));
+}
+
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default();
+    let others = parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text));
+    [first].into_iter().chain(others).collect()
+}
+
+/// Whether people look at standard output.
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether people look at standard error.
+pub fn has_spectators() -> bool {
+    io::stderr().is_terminal()
+}
+
+fn put(text: &str) {
+    end_if_lost(write_out(format!("{text}\n").as_bytes()));
+}
+
+fn write_out(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+fn end_if_lost(written: io::Result<()>) {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => lost(&error),
+        _ => {}
+    }
+}
+
+fn lost(error: &io::Error) {
+    complain(format_args!(
+        "pbkfs: cannot write to standard output: {error}"
+    ));
+    std::process::exit(Code::Failed as i32);
+}
+
+fn write_err(text: &str) {
+    let _ = io::stderr()
+        .lock()
+        .write_all(format!("{text}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_taken_away() {
+        let text = "\x1b[1m\x1b[31merror:\x1b[0m bad, m\x1b[0m";
+        assert_eq!(without_colours(text), "error: bad, m");
+        assert_eq!(without_colours("form"), "form");
+    }
+}

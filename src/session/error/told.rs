@@ -1,0 +1,69 @@
+//! What a session's error has to tell besides its sentence, and parts of
+//! sentences.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::Path;
+
+use super::super::occupants::Occupant;
+use super::SessionError;
+use crate::catalog::probackup::ProbackupError;
+use crate::profile::ProfileError;
+
+impl SessionError {
+    /// A failure on a path.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// A text of several lines that stands in the error's own: what a program
+    /// said, or the place in a profile.
+    #[must_use]
+    pub fn quoted(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Probackup(
+                ProbackupError::Timeout { stderr, .. }
+                | ProbackupError::Failed { stderr, .. }
+                | ProbackupError::BadJson { stderr, .. },
+            ) => Some(stderr.into()),
+            Self::Profile(ProfileError::Toml { source, .. }) => Some(source.to_string().into()),
+            Self::Extract { said, .. } => Some(said.into()),
+            _ => None,
+        }
+    }
+
+    /// The end of the server's log, where that explains the error.
+    #[must_use]
+    pub fn log(&self) -> Option<&crate::server::LogTail> {
+        match self {
+            Self::Server(e) => e.log(),
+            Self::ServerDied { log, .. } | Self::RecoveryStopped { log, .. } => Some(log),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn named(by: &[Occupant]) -> String {
+    const NAMED: usize = 5;
+    if by.is_empty() {
+        // Another user's processes, those of another container, a mount below.
+        return " by somebody whom this user cannot see".to_owned();
+    }
+    let mut named: Vec<String> = by.iter().take(NAMED).map(ToString::to_string).collect();
+    if by.len() > NAMED {
+        named.push(format!("and {} more", by.len() - NAMED));
+    }
+    format!(" by {}", named.join(", "))
+}
+
+pub(super) fn pid_of(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+pub(super) fn profile_of(profile: Option<&Path>) -> String {
+    profile.map_or_else(String::new, |path| format!(" {}", path.display()))
+}
