@@ -132,6 +132,23 @@ impl Diff {
         &self.binding
     }
 
+    /// What pbkfs has noted about the clone under that name.
+    ///
+    /// # Errors
+    /// I/O errors; a damaged note.
+    pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, DiffError> {
+        self.store.note(name)
+    }
+
+    /// Notes something of at most 64 KiB under that name, or forgets it;
+    /// durable when this returns.
+    ///
+    /// # Errors
+    /// I/O errors, after which the old note still is there; a longer one.
+    pub fn set_note(&self, name: &str, value: Option<&[u8]>) -> Result<(), DiffError> {
+        self.store.set_note(name, value)
+    }
+
     /// Applies `batch` in one durable transaction. Data files made since the
     /// last call get their directory entries synced first, so that no record
     /// can outlive the file that it points at.

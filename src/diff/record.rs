@@ -8,6 +8,7 @@
 //! | `contents` | inode                      | [`ContentRecord`] as JSON          |
 //! | `blocks`   | (inode, chunk)             | [`HeldBlocks`]: roaring bitmaps    |
 //! | `deltas`   | (inode, block)             | a small block, see [`super::deltas`] |
+//! | `notes`    | name                       | what pbkfs remembers, see [`super::Diff::note`] |
 //!
 //! Inodes below 2^32 are the image's nodes (node + 1); the clone's own begin
 //! at 2^32. JSON keeps the records readable with a dump of the store, and

@@ -3,6 +3,8 @@
 //! Everything goes in by [`Store::commit`], one durable transaction a call.
 //! The tables are described in [`super::record`].
 
+mod notes;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
@@ -24,8 +26,8 @@ const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks"
 
 const NEXT_INO: &str = "next_ino";
 const FORMAT: &str = "format";
-/// 2 added small blocks.
-const FORMAT_VERSION: u64 = 2;
+/// 2 added small blocks, 3 notes.
+const FORMAT_VERSION: u64 = 3;
 
 /// The inode number that stands for "hidden" in `names`. No inode has it.
 const WHITEOUT: u64 = 0;
@@ -268,6 +270,7 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     transaction.open_table(CONTENTS)?;
     transaction.open_table(BLOCKS)?;
     deltas::create(&transaction)?;
+    notes::create(&transaction)?;
     transaction.commit()?;
     Ok(())
 }
@@ -383,9 +386,13 @@ fn decode<R: serde::de::DeserializeOwned>(
     serde_json::from_slice(json).map_err(|e| bad_record(what, ino, &e))
 }
 
-fn bad_record(what: &str, ino: u64, reason: &dyn std::fmt::Display) -> DiffError {
+fn bad_record(
+    what: &str,
+    key: impl std::fmt::Display,
+    reason: &dyn std::fmt::Display,
+) -> DiffError {
     DiffError::BadRecord {
-        what: format!("{what} {ino}"),
+        what: format!("{what} {key}"),
         reason: reason.to_string(),
     }
 }
@@ -512,5 +519,6 @@ mod tests {
         let (_, held) = store.content(9).unwrap().unwrap();
         assert_eq!((held.data, held.small), (blocks, RoaringBitmap::new()));
         assert_eq!(store.delta(9, 1).unwrap(), None);
+        assert_eq!(store.note("any").unwrap(), None);
     }
 }

@@ -1,0 +1,120 @@
+//! What pbkfs remembers about a clone beside its files: the table `notes`. The
+//! clone cannot write there, whatever rights its server has.
+
+use redb::{Durability, ReadableDatabase, TableDefinition, WriteTransaction};
+
+use super::{Store, bad_record};
+use crate::diff::error::DiffError;
+
+/// A note's name to its bytes, which who wrote it understands.
+const NOTES: TableDefinition<&str, &[u8]> = TableDefinition::new("notes");
+
+/// The most that a note may have, in bytes.
+const MAX_LEN: usize = 64 << 10;
+
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    transaction.open_table(NOTES)?;
+    Ok(())
+}
+
+impl Store {
+    /// The note of that name, if there is one.
+    ///
+    /// # Errors
+    /// I/O errors; [`DiffError::BadRecord`] for one of more than 64 KiB.
+    pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, DiffError> {
+        let row = self.with("read", |database| {
+            let notes = database.begin_read()?.open_table(NOTES)?;
+            let Some(row) = notes.get(name)? else {
+                return Ok(None);
+            };
+            let bytes = row.value();
+            // What is too long is not copied.
+            Ok(Some((bytes.len() <= MAX_LEN).then(|| bytes.to_owned())))
+        })?;
+        row.map(|bytes| bytes.ok_or_else(|| too_long(name)))
+            .transpose()
+    }
+
+    /// Sets the note of that name, or removes it. It is durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// I/O errors, after which the old note still is there;
+    /// [`DiffError::BadRecord`] for one of more than 64 KiB.
+    pub fn set_note(&self, name: &str, value: Option<&[u8]>) -> Result<(), DiffError> {
+        if value.is_some_and(|value| value.len() > MAX_LEN) {
+            return Err(too_long(name));
+        }
+        self.with("written", |database| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            {
+                let mut notes = transaction.open_table(NOTES)?;
+                match value {
+                    Some(value) => notes.insert(name, value)?,
+                    None => notes.remove(name)?,
+                };
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+}
+
+fn too_long(name: &str) -> DiffError {
+    bad_record(
+        "the note",
+        name,
+        &format!("it has more than {MAX_LEN} bytes"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diff::StoreBackend;
+
+    #[test]
+    fn a_note_stays_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.redb");
+        let open = || Store::open(StoreBackend::File(path.clone())).unwrap();
+        let store = open();
+        assert_eq!(store.note("recovery").unwrap(), None);
+        store.set_note("recovery", Some(b"one")).unwrap();
+        store.set_note("other", Some(b"")).unwrap();
+        store.set_note("recovery", Some(b"two")).unwrap();
+        drop(store);
+        let store = open();
+        assert_eq!(store.note("recovery").unwrap().unwrap(), b"two");
+        assert_eq!(store.note("other").unwrap().unwrap(), b"");
+        store.set_note("recovery", None).unwrap();
+        store.set_note("recovery", None).unwrap();
+        assert_eq!(store.note("recovery").unwrap(), None);
+        assert!(store.note("other").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_note_is_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.redb");
+        let store = Store::open(StoreBackend::File(path)).unwrap();
+        store.set_note("note", Some(&[1; MAX_LEN])).unwrap();
+        let error = store.set_note("note", Some(&[1; MAX_LEN + 1])).unwrap_err();
+        assert!(matches!(error, DiffError::BadRecord { .. }), "{error}");
+        assert_eq!(store.note("note").unwrap().unwrap().len(), MAX_LEN);
+        // As somebody else's program may have put it there.
+        store
+            .with("written", |database| {
+                let transaction = database.begin_write()?;
+                let long = vec![1; MAX_LEN + 1];
+                transaction
+                    .open_table(NOTES)?
+                    .insert("note", long.as_slice())?;
+                Ok(transaction.commit()?)
+            })
+            .unwrap();
+        let error = store.note("note").unwrap_err();
+        assert!(matches!(error, DiffError::BadRecord { .. }), "{error}");
+    }
+}
