@@ -1,5 +1,6 @@
 //! `pbkfs diff`: what a clone changed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -58,8 +59,9 @@ impl Totals {
             ChangeKind::Renamed => &mut self.renamed,
         };
         *count += 1;
-        self.blocks += change.blocks;
-        self.bytes += change.bytes;
+        // Lengths that a diff from elsewhere tells may be anything.
+        self.blocks = self.blocks.saturating_add(change.blocks);
+        self.bytes = self.bytes.saturating_add(change.bytes);
     }
 }
 
@@ -220,9 +222,26 @@ fn print_change(change: &Change) {
         (_, true) => human_bytes(change.bytes),
         (blocks, false) => counted(blocks, "block"),
     };
-    let from = change.from.as_ref().map(|from| format!(" (was {from})"));
-    let from = from.unwrap_or_default();
-    say!("  {kind:<8} {size:>12}  {}{from}", change.path);
+    let from = change.from.as_deref().map(visible);
+    let from = from.map(|from| format!(" (was {from})"));
+    let (path, from) = (visible(&change.path), from.unwrap_or_default());
+    say!("  {kind:<8} {size:>12}  {path}{from}");
+}
+
+/// A path without what a terminal would take for its own: a clone's superuser
+/// gives names as he likes.
+fn visible(path: &str) -> Cow<'_, str> {
+    if !path.chars().any(char::is_control) {
+        return Cow::Borrowed(path);
+    }
+    let mut shown = String::new();
+    for c in path.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
 }
 
 fn told(totals: &Totals) -> String {
@@ -248,6 +267,12 @@ fn told(totals: &Totals) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_says_nothing_to_the_terminal() {
+        assert_eq!(visible("base/5/é"), "base/5/é");
+        assert_eq!(visible("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
+    }
 
     fn change(path: &str, kind: ChangeKind, blocks: u64) -> Change {
         Change {

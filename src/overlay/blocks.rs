@@ -24,6 +24,7 @@ use roaring::RoaringBitmap;
 
 use small::Small;
 pub use snapshot::BlocksSnapshot;
+pub use space::MAX_BLOCKS;
 
 use super::OverlayError;
 use super::attr::now_ns;

@@ -85,7 +85,11 @@ fn open_diff(
         let dir = dir.clone();
         undo.push("the throw-away diff", move || down::remove_diff(&dir));
     }
-    let lock = DiffLock::acquire(&dir, &LockHolder::this_process(&plan.target))?;
+    let holder = LockHolder::this_process(&plan.target);
+    let lock = match plan.diff_dir {
+        Some(_) => DiffLock::acquire(&dir, &holder)?,
+        None => DiffLock::acquire_new(&dir, &holder)?,
+    };
     let chain = &resolved.chain;
     let binding = Binding {
         version: FORMAT_VERSION,
@@ -96,7 +100,7 @@ fn open_diff(
         chain: chain.ids().iter().map(ToString::to_string).collect(),
         image: format!("{:016x}", image.fingerprint()),
     };
-    Ok(Diff::open(&dir, lock, &binding)?)
+    Ok(Diff::open(lock, &binding)?)
 }
 
 /// Who owns the files of the image: whom PostgreSQL runs as.

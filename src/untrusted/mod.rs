@@ -36,7 +36,7 @@ use nix::unistd::geteuid;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, statat};
 use rustix::io::Errno;
 
-pub use create::{Replacement, give};
+pub use create::{Replacement, give, is_unfinished};
 pub use error::{Kind, Refused, refused};
 pub use user::{Rights, as_user};
 
