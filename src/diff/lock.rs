@@ -276,6 +276,8 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::process::{Command, Stdio};
 
+    use nix::sys::stat::Mode;
+
     use super::*;
 
     fn holder() -> LockHolder {
@@ -383,15 +385,17 @@ mod tests {
         assert!(!dir.path().join(LOCK_FILE).exists());
     }
 
+    /// Puts something at the first path, that may lead to the second.
+    type Trap = fn(&Path, &Path);
+
     /// Each would keep who opens it waiting, or have its target overwritten.
     #[test]
     fn what_is_no_lock_file_is_refused_at_once() {
-        use nix::sys::stat::Mode;
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = dir.path().join("elsewhere");
         fs::write(&elsewhere, b"precious").unwrap();
         let root = dir.path().join("diff");
-        let traps: [(&str, fn(&Path, &Path)); 4] = [
+        let traps: [(&str, Trap); 4] = [
             ("a link", |at, to| {
                 std::os::unix::fs::symlink(to, at).unwrap();
             }),

@@ -14,10 +14,11 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use redb::StorageBackend;
 
 /// How much of the file may be a hole, in bytes, before it counts as none that
-/// redb has written: `ROOM` in any case, and some times what it takes on disk,
-/// as file systems may compress it. What redb keeps in memory grows with the
-/// length, and a length costs who made the file nothing.
-const ROOM: u64 = 1 << 30;
+/// redb has written: `ROOM` in any case, as a file system may tell only later
+/// what a new file takes, and some times what it does take, as it may compress
+/// it. What redb keeps in memory grows with the length, and a length costs who
+/// made the file nothing.
+const ROOM: u64 = 256 << 20;
 const RATIO: u64 = 64;
 
 /// The most that is filled of holes that an older version has left, in bytes,
@@ -121,7 +122,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meta");
         let file = File::create(&path).unwrap();
-        file.set_len(1 << 29).unwrap();
+        file.set_len(200 << 20).unwrap();
         let opened = open(&path).unwrap();
         assert_eq!(path.metadata().unwrap().blocks(), 0);
         let mut page = vec![0; READ_LIMIT + 1];
