@@ -747,13 +747,9 @@ fn cleanup_follows_no_link() {
         let entry = fs::read_dir(&data).unwrap().next().unwrap().unwrap().path();
         fs::remove_file(&entry).unwrap();
         symlink(dir.join("1"), &entry).unwrap();
-        // The directory of the data, and other parts: refused, nothing changes.
+        // The directory of the data, and the lock: refused, nothing changes.
         let aside = steps.sandbox.path("aside");
-        for (part, to) in [
-            ("data", dir.clone()),
-            ("meta.redb", dir.join("1")),
-            (".pbkfs-binding.json", dir.join("1")),
-        ] {
+        for (part, to) in [("data", dir.clone()), (".pbkfs-lock", dir.join("1"))] {
             let path = steps.diff.join(part);
             fs::rename(&path, &aside).unwrap();
             symlink(&to, &path).unwrap();
@@ -766,8 +762,13 @@ fn cleanup_follows_no_link() {
             fs::remove_file(&path).unwrap();
             fs::rename(&aside, &path).unwrap();
         }
+        // What the diff holds cannot be told then; the link itself goes.
+        let meta = steps.diff.join("meta.redb");
+        fs::remove_file(&meta).unwrap();
+        symlink(dir.join("1"), &meta).unwrap();
+        refused(&steps.cleanup(&[]), 5, "a symbolic link");
         steps.cleanup(&["--force"]).expect_ok();
-        assert!(is_whole(&dir) && !data.exists());
+        assert!(is_whole(&dir) && !data.exists() && !meta.is_symlink());
     });
 }
 
@@ -777,7 +778,10 @@ fn cleanup_of_a_damaged_diff_takes_force() {
         steps.mount_with_diff("latest").expect_ok();
         steps.unmount(&[]).expect_ok();
         fs::write(steps.diff.join("meta.redb"), vec![0x5A; 100_000]).unwrap();
-        refused(&steps.cleanup(&[]), 3, "--force");
+        for output in [steps.cleanup(&[]), steps.mount_with_diff("latest")] {
+            refused(&output, 3, "`pbkfs cleanup --force` empties it");
+            assert!(!output.stderr.contains("panicked"));
+        }
         steps.cleanup(&["--force"]).expect_ok();
         steps.mount_with_diff("latest").expect_ok();
         steps.unmount(&[]).expect_ok();

@@ -58,8 +58,9 @@ impl Totals {
             ChangeKind::Renamed => &mut self.renamed,
         };
         *count += 1;
-        self.blocks += change.blocks;
-        self.bytes += change.bytes;
+        // Lengths that a diff from elsewhere tells may be anything.
+        self.blocks = self.blocks.saturating_add(change.blocks);
+        self.bytes = self.bytes.saturating_add(change.bytes);
     }
 }
 

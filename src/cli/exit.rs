@@ -136,11 +136,14 @@ fn of_diff(error: &DiffError) -> Code {
         | DiffError::BoundElsewhere { .. }
         | DiffError::NotADiff { .. }
         | DiffError::HoldsChanges { .. }
-        | DiffError::Foreign { .. } => Code::Busy,
+        | DiffError::Foreign { .. }
+        | DiffError::Linked { .. }
+        | DiffError::WritableByOthers { .. } => Code::Busy,
         DiffError::Io { .. }
         | DiffError::BadBinding { .. }
         | DiffError::Version { .. }
         | DiffError::Store { .. }
+        | DiffError::Damaged { .. }
         | DiffError::BadRecord { .. } => Code::Failed,
     }
 }

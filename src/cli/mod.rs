@@ -33,11 +33,13 @@ mod verify;
 mod wal;
 mod wal_get;
 
+use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::diff::panic_is_contained;
 use crate::profile::LogFormat;
 use crate::{server, session};
 use exit::Code;
@@ -153,6 +155,7 @@ enum Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    keep_contained_panics_quiet();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -192,6 +195,18 @@ pub fn main() -> ExitCode {
             Code::of(&error).into()
         }
     }
+}
+
+/// A panic that becomes an error is told as one, and not printed besides.
+fn keep_contained_panics_quiet() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if panic_is_contained() {
+            tracing::debug!("{info}");
+        } else {
+            print(info);
+        }
+    }));
 }
 
 /// One thread only, so no log: its standard error is the server's.

@@ -1,18 +1,19 @@
 //! `.pbkfs-binding.json`: which backup a diff belongs to.
 
 use std::fmt;
-use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::DiffError;
+use super::root::Root;
+use crate::untrusted::SMALL;
 
 /// The binding's file name.
 pub const BINDING_FILE: &str = ".pbkfs-binding.json";
 
-/// What it is written as before it gets its name.
+/// What older versions wrote it as before it got its name.
 pub const TEMPORARY_FILE: &str = ".pbkfs-binding.json.tmp";
 
 /// The format that this version writes and the newest that it reads.
@@ -53,19 +54,28 @@ impl Binding {
     /// Reads the binding of the diff in `root`; `None` if there is none.
     ///
     /// # Errors
-    /// When the file cannot be read, is damaged, or a newer version wrote it.
+    /// When the file cannot be read, is no file, is damaged, or a newer version
+    /// wrote it.
     pub fn read(root: &Path) -> Result<Option<Self>, DiffError> {
+        match Root::open(root) {
+            Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            opened => Self::read_in(&opened?),
+        }
+    }
+
+    /// The same for a directory that is opened already.
+    pub(super) fn read_in(root: &Root) -> Result<Option<Self>, DiffError> {
         let path = root.join(BINDING_FILE);
-        let text = match fs::read(&path) {
+        let text = match root.dir().read(BINDING_FILE, SMALL) {
             Ok(text) => text,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(DiffError::io("read", &path, e)),
         };
-        let binding: Self =
-            serde_json::from_slice(&text).map_err(|source| DiffError::BadBinding {
-                path: path.clone(),
-                source,
-            })?;
+        let bad = |source| DiffError::BadBinding {
+            path: path.clone(),
+            source,
+        };
+        let binding: Self = serde_json::from_slice(&text).map_err(bad)?;
         if binding.version > FORMAT_VERSION {
             let found = binding.version;
             return Err(DiffError::Version {
@@ -74,7 +84,18 @@ impl Binding {
                 known: FORMAT_VERSION,
             });
         }
+        binding.check().map_err(bad)?;
         Ok(Some(binding))
+    }
+
+    /// What it says is told to people, and may be anybody's words to their
+    /// terminal.
+    fn check(&self) -> Result<(), serde_json::Error> {
+        let told = format!("{self}{}{}", self.image, self.catalog.display());
+        match told.chars().any(char::is_control) {
+            true => Err(serde::de::Error::custom("it has control characters")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -91,43 +112,41 @@ impl fmt::Display for Binding {
 }
 
 /// Checks the diff in `root` against `wanted`, or binds it if it is new.
-pub fn bind(root: &Path, wanted: &Binding) -> Result<Binding, DiffError> {
-    if let Some(bound) = Binding::read(root)? {
+pub fn bind(root: &Root, wanted: &Binding) -> Result<Binding, DiffError> {
+    if let Some(bound) = Binding::read_in(root)? {
         if !bound.same_image(wanted) {
             return Err(DiffError::BoundElsewhere {
-                path: root.to_owned(),
+                path: root.path().to_owned(),
                 bound: bound.to_string(),
                 wanted: wanted.to_string(),
             });
         }
+        root.check_owners_alone()?;
         return Ok(bound);
     }
+    root.take_for_owner()?;
     write(root, wanted)?;
     Ok(wanted.clone())
 }
 
-/// Written beside and renamed, both synced: a crash leaves either no binding
-/// (and then no metadata either) or a whole one.
-fn write(root: &Path, binding: &Binding) -> Result<(), DiffError> {
+/// A crash leaves either no binding (and then no metadata either) or a whole
+/// one.
+fn write(root: &Root, binding: &Binding) -> Result<(), DiffError> {
     let path = root.join(BINDING_FILE);
-    let temporary = root.join(TEMPORARY_FILE);
     let mut text = serde_json::to_vec_pretty(binding).map_err(|source| DiffError::BadBinding {
         path: path.clone(),
         source,
     })?;
     text.push(b'\n');
-    let save = || {
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        fs::File::open(root)?.sync_all()
-    };
-    save().map_err(|e| DiffError::io("write", &path, e))
+    let written = root.dir().replace(BINDING_FILE, &text, 0o600, None);
+    written.map_err(|e| DiffError::io("write", &path, e))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     fn binding(backup: &str) -> Binding {
@@ -142,14 +161,20 @@ mod tests {
         }
     }
 
+    fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
     #[test]
     fn a_new_diff_is_bound_and_stays_so() {
-        let dir = tempfile::tempdir().unwrap();
-        bind(dir.path(), &binding("BBB")).unwrap();
+        let (_dir, root) = root();
+        bind(&root, &binding("BBB")).unwrap();
         let mut moved = binding("BBB");
         moved.catalog = "/elsewhere".into();
-        assert_eq!(bind(dir.path(), &moved).unwrap(), binding("BBB"));
-        let error = bind(dir.path(), &binding("CCC")).unwrap_err();
+        assert_eq!(bind(&root, &moved).unwrap(), binding("BBB"));
+        let error = bind(&root, &binding("CCC")).unwrap_err();
         assert!(matches!(error, DiffError::BoundElsewhere { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("BBB") && text.contains("CCC"), "{text}");
@@ -157,10 +182,10 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, root) = root();
         let mut newer = binding("BBB");
         newer.version = FORMAT_VERSION + 1;
-        write(dir.path(), &newer).unwrap();
+        write(&root, &newer).unwrap();
         assert!(matches!(
             Binding::read(dir.path()),
             Err(DiffError::Version { .. })
@@ -169,11 +194,52 @@ mod tests {
 
     #[test]
     fn a_damaged_binding_is_an_error_not_a_new_diff() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(BINDING_FILE), b"{ not json").unwrap();
-        assert!(matches!(
-            bind(dir.path(), &binding("BBB")),
-            Err(DiffError::BadBinding { .. })
-        ));
+        let mut loud = binding("BBB");
+        loud.instance = "main\u{1b}[2J".to_owned();
+        let loud = serde_json::to_vec(&loud).unwrap();
+        for text in [b"{ not json".as_slice(), &loud] {
+            let (dir, root) = root();
+            fs::write(dir.path().join(BINDING_FILE), text).unwrap();
+            let error = bind(&root, &binding("BBB")).unwrap_err();
+            assert!(matches!(error, DiffError::BadBinding { .. }), "{error}");
+        }
+    }
+
+    /// Each would keep who reads it waiting, or never end.
+    #[test]
+    fn what_is_no_binding_is_refused_at_once() {
+        let traps: [fn(&Path); 4] = [
+            |at| symlink("/dev/zero", at).unwrap(),
+            |at| nix::unistd::mkfifo(at, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            |at| fs::create_dir(at).unwrap(),
+            |at| fs::File::create(at).unwrap().set_len(1 << 40).unwrap(),
+        ];
+        for (n, make) in traps.into_iter().enumerate() {
+            let (dir, root) = root();
+            make(&dir.path().join(BINDING_FILE));
+            let error = bind(&root, &binding("BBB")).unwrap_err();
+            match error {
+                DiffError::Foreign { .. } => assert!(n < 3),
+                DiffError::Io { .. } => assert_eq!(n, 3, "{error}"),
+                _ => panic!("{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_no_diff_but_may_become_one() {
+        let (dir, root) = root();
+        let mode = || fs::metadata(dir.path()).unwrap().permissions().mode() & 0o7777;
+        let open_up = || fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o2775));
+        open_up().unwrap();
+        bind(&root, &binding("BBB")).unwrap();
+        assert_eq!(mode(), 0o2755);
+        open_up().unwrap();
+        let error = bind(&root, &binding("BBB")).unwrap_err();
+        assert!(
+            matches!(error, DiffError::WritableByOthers { .. }),
+            "{error}"
+        );
+        assert_eq!(mode(), 0o2775);
     }
 }

@@ -2,25 +2,24 @@
 //! else, whatever stands in the directory.
 //!
 //! Everything is done relative to opened directories and without following
-//! links, so a link in the place of a file goes itself, and one in the place
-//! of `data/` is refused. The order keeps a half-emptied diff whole: first
+//! links, so whatever stands in the place of a file goes by its name, and what
+//! is in the place of `data/` and no directory is refused. The order keeps a half-emptied diff whole: first
 //! `meta.redb`, after which nothing refers to any data; the binding last, so
 //! that what was begun is still known as a diff.
 
-mod root;
+mod parts;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub(super) use root::OpenRoot;
-
-use super::backend::StoreBackend;
 use super::binding::{BINDING_FILE, Binding, TEMPORARY_FILE};
 use super::error::DiffError;
 use super::lock::{DiffLock, LockHolder};
 use super::record::ContentRecord;
-use super::store::{Namespace, Store};
+use super::root::Root;
+use super::store::{Namespace, Store, StoreBackend};
 use super::wal_dir::{WAL_DIR, disk_usage};
 use super::{DATA_DIR, META_FILE, NameEntry};
 use crate::pg::relation::RelationFile;
@@ -67,7 +66,7 @@ pub fn counted<N: fmt::Display + PartialEq + From<u8>>(n: N, what: &str) -> Stri
 /// A diff about to be emptied: nobody uses it, and nobody can begin to.
 #[derive(Debug)]
 pub struct Cleanup {
-    root: OpenRoot,
+    root: Arc<Root>,
     binding: Result<Option<Binding>, DiffError>,
     _lock: DiffLock,
 }
@@ -80,15 +79,16 @@ impl Cleanup {
     /// [`DiffError::Foreign`] for a directory that pbkfs did not make, which
     /// is left as it is; a newer version's diff; I/O errors.
     pub fn begin(root: &Path) -> Result<Self, DiffError> {
-        let opened = OpenRoot::open(root)?;
-        opened.check()?;
-        let lock = DiffLock::acquire(root, &LockHolder::this_process(Path::new("")))?;
-        let binding = Binding::read(root);
+        let root = Arc::new(Root::open(root)?);
+        root.check()?;
+        let holder = LockHolder::this_process(Path::new(""));
+        let lock = DiffLock::acquire_in(root.clone(), &holder)?;
+        let binding = Binding::read_in(&root);
         match binding {
             // Then it is not known what the format names.
             Err(error @ DiffError::Version { .. }) => Err(error),
             binding => Ok(Self {
-                root: opened,
+                root,
                 binding,
                 _lock: lock,
             }),
@@ -109,17 +109,18 @@ impl Cleanup {
     /// The metadata cannot be read.
     pub fn changes(&self) -> Result<Changes, DiffError> {
         let data = self.root.data_files()?;
-        let wal = disk_usage(&self.root.path);
+        let wal = disk_usage(&self.root);
         let mut changes = Changes {
-            bytes: wal.bytes + data.iter().map(|file| file.bytes).sum::<u64>(),
+            bytes: data
+                .iter()
+                .fold(wal.bytes, |sum, file| sum.saturating_add(file.bytes)),
             files: wal.files + data.len(),
             ..Changes::default()
         };
-        let meta = self.root.path.join(META_FILE);
         if self.root.stat(META_FILE)?.is_none() {
             return Ok(changes);
         }
-        let store = Store::open(StoreBackend::File(meta))?;
+        let store = Store::open(StoreBackend::In(self.root.clone()))?;
         let namespace = store.namespace()?;
         let mut known = store.inodes_with_content()?;
         changes.names = namespace.names.len();
@@ -142,7 +143,7 @@ impl Cleanup {
         let mut paths = Vec::new();
         for name in [META_FILE, DATA_DIR, WAL_DIR, TEMPORARY_FILE, BINDING_FILE] {
             if self.root.stat(name)?.is_some() {
-                paths.push(self.root.path.join(name));
+                paths.push(self.root.join(name));
             }
         }
         Ok(paths)

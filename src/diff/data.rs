@@ -1,18 +1,23 @@
 //! The data files, `data/INODE`, behind traits so that a test can take their
 //! place and lose power.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::FallocateFlags;
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
 
+use super::DATA_DIR;
 use super::error::DiffError;
+use super::root::Root;
+use crate::untrusted::{Dir, Kind};
 
 /// What a data file says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,92 +117,100 @@ pub trait Storage: Send + Sync {
     fn statvfs(&self) -> io::Result<nix::sys::statvfs::Statvfs>;
 }
 
-/// Data files in a directory.
+/// The mode of the directory and of its files: they are pbkfs's alone.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// Data files in a directory, which is opened once and kept. What stands at a
+/// file's name may have been put there by anybody.
 #[derive(Debug)]
 pub struct DirStorage {
-    dir: PathBuf,
-    handle: File,
+    dir: Dir,
     names_dirty: AtomicBool,
 }
 
 impl DirStorage {
-    /// Opens the directory, making it if need be.
+    /// Opens the data files of a diff, making their directory if need be.
     ///
     /// # Errors
-    /// I/O errors, with the path.
-    pub fn open(dir: &Path) -> Result<Self, DiffError> {
-        match fs::DirBuilder::new().mode(0o700).create(dir) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(DiffError::io("make the directory", dir, e)),
-        }
-        let handle = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW)
-            .open(dir)
-            .map_err(|e| DiffError::io("open", dir, e))?;
+    /// [`DiffError::Foreign`] for something else in its place; I/O errors, with
+    /// the path.
+    pub(super) fn open(root: &Root) -> Result<Self, DiffError> {
+        let dir = match root.open_dir(DATA_DIR)? {
+            Some(dir) => dir,
+            None => (root.dir().make_dir(DATA_DIR, DIR_MODE))
+                .map_err(|e| DiffError::io("make the directory", &root.join(DATA_DIR), e))?,
+        };
         // The directory itself may be new, so its own name counts too.
         Ok(Self {
-            dir: dir.to_owned(),
-            handle,
+            dir,
             names_dirty: AtomicBool::new(true),
         })
     }
 
-    fn path(&self, ino: u64) -> PathBuf {
-        self.dir.join(ino.to_string())
+    /// Refuses what stands at the names of these inodes and is no file of this
+    /// diff alone.
+    ///
+    /// # Errors
+    /// [`DiffError::Foreign`], [`DiffError::Linked`]; I/O errors.
+    pub(super) fn check(&self, known: impl Iterator<Item = u64>) -> Result<(), DiffError> {
+        for ino in known {
+            let name = ino.to_string();
+            let path = self.dir.path().join(&name);
+            let stat = rustix::fs::statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW);
+            let stat = match stat {
+                Ok(stat) => stat,
+                // A file with blocks may have none of them yet.
+                Err(Errno::NOENT) => continue,
+                Err(e) => return Err(DiffError::io("look at", &path, e.into())),
+            };
+            match Kind::of_mode(stat.st_mode) {
+                Kind::File if stat.st_nlink > 1 => return Err(DiffError::Linked { path }),
+                Kind::File => {}
+                found => return Err(DiffError::Foreign { path, found }),
+            }
+        }
+        Ok(())
     }
+}
 
-    fn options() -> OpenOptions {
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW);
-        options
-    }
+/// The inode of a data file's name, if it is one that pbkfs gives.
+pub(super) fn inode_of_name(name: &OsStr) -> Option<u64> {
+    let name = name.to_str()?;
+    let ino: u64 = name.parse().ok()?;
+    (ino.to_string() == name).then_some(ino)
 }
 
 impl Storage for DirStorage {
     fn create(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
-        let file = Self::options()
-            .create(true)
-            .truncate(true)
-            .open(self.path(ino))?;
+        let name = ino.to_string();
+        // A leftover goes by its name: what it is, and leads to, stays as it is.
+        self.dir.remove_file(&name)?;
+        let file = self.dir.create(&name, FILE_MODE)?;
         self.names_dirty.store(true, Ordering::Release);
         Ok(Arc::new(file))
     }
 
     fn open(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
-        Ok(Arc::new(Self::options().open(self.path(ino))?))
+        Ok(Arc::new(self.dir.file_to_write(ino.to_string())?))
     }
 
     fn remove(&self, ino: u64) -> io::Result<()> {
-        match fs::remove_file(self.path(ino)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        self.dir.remove_file(ino.to_string())
     }
 
     fn list(&self) -> io::Result<Vec<u64>> {
-        let mut inodes = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            // Only names of our own form; anything else is not ours to judge.
-            if let Some(ino) = entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            {
-                inodes.push(ino);
-            }
-        }
-        Ok(inodes)
+        // Only names of our own form; anything else is not ours to judge.
+        let names = self.dir.names()?;
+        Ok(names
+            .iter()
+            .filter_map(|name| inode_of_name(name))
+            .collect())
     }
 
     fn sync_names(&self) -> io::Result<()> {
         if self.names_dirty.swap(false, Ordering::AcqRel)
-            && let Err(e) = self.handle.sync_all()
+            && let Err(e) = self.dir.sync()
         {
             self.names_dirty.store(true, Ordering::Release);
             return Err(e);
@@ -206,11 +219,11 @@ impl Storage for DirStorage {
     }
 
     fn sync_bytes(&self) -> io::Result<()> {
-        Ok(nix::unistd::syncfs(&self.handle)?)
+        Ok(nix::unistd::syncfs(&self.dir)?)
     }
 
     fn statvfs(&self) -> io::Result<nix::sys::statvfs::Statvfs> {
-        Ok(nix::sys::statvfs::fstatvfs(&self.handle)?)
+        Ok(nix::sys::statvfs::fstatvfs(&self.dir)?)
     }
 }
 
@@ -280,14 +293,15 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 }
 
 /// The time that is `ns` nanoseconds after the epoch (before it, if negative).
+/// One that the system cannot tell is the epoch.
 #[must_use]
 pub fn system_time(ns: i64) -> SystemTime {
     let distance = Duration::from_nanos(ns.unsigned_abs());
-    if ns < 0 {
-        UNIX_EPOCH - distance
-    } else {
-        UNIX_EPOCH + distance
-    }
+    let time = match ns < 0 {
+        true => UNIX_EPOCH.checked_sub(distance),
+        false => UNIX_EPOCH.checked_add(distance),
+    };
+    time.unwrap_or(UNIX_EPOCH)
 }
 
 /// Nanoseconds from the epoch to `time`; times that an i64 cannot hold are
@@ -297,5 +311,67 @@ pub fn time_ns(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+    use crate::untrusted::{Refused, refused};
+
+    #[test]
+    fn every_time_comes_back() {
+        for ns in [i64::MIN + 1, -1_000_000_001, -1, 0, 1, i64::MAX] {
+            assert_eq!(time_ns(system_time(ns)), ns);
+        }
+        assert_eq!(time_ns(system_time(i64::MIN)), i64::MIN);
+    }
+
+    #[test]
+    fn what_is_no_data_file_is_neither_opened_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        let root = dir.path().join("diff");
+        fs::create_dir(&root).unwrap();
+        let storage = DirStorage::open(&Root::open(&root).unwrap()).unwrap();
+        let traps: [fn(&Path, &Path); 3] = [
+            |at, to| symlink(to, at).unwrap(),
+            |at, _| symlink("/dev/zero", at).unwrap(),
+            |at, _| mkfifo(at, Mode::S_IRWXU).unwrap(),
+        ];
+        let at = root.join("data/7");
+        for make in traps {
+            make(&at, &precious);
+            let error = storage.open(7).map(|_| ()).unwrap_err();
+            assert!(matches!(refused(&error), Some(Refused::Is(_))), "{error}");
+            let error = storage.check([6, 7].into_iter()).unwrap_err();
+            assert!(matches!(error, DiffError::Foreign { .. }), "{error}");
+            assert!(error.to_string().contains("data/7"), "{error}");
+            // A new file takes the name.
+            storage.create(7).unwrap().write_all_at(b"new", 0).unwrap();
+            storage.check([6, 7].into_iter()).unwrap();
+            storage.remove(7).unwrap();
+        }
+        fs::hard_link(&precious, &at).unwrap();
+        let error = storage.check([7].into_iter()).unwrap_err();
+        assert!(matches!(error, DiffError::Linked { .. }), "{error}");
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn the_directory_of_the_data_is_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        symlink("/", dir.path().join("data")).unwrap();
+        let error = DirStorage::open(&root).unwrap_err();
+        assert!(matches!(error, DiffError::Foreign { .. }), "{error}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::cleanup::Changes;
 use super::lock::LockHolder;
+use crate::untrusted::{Kind, Refused, refused};
 
 /// An error of the diff directory.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +83,29 @@ pub enum DiffError {
     Foreign {
         /// What.
         path: PathBuf,
-        /// What it is, with its article.
-        found: &'static str,
+        /// What it is.
+        found: Kind,
+    },
+    /// A file of the diff has another name somewhere, which would be written
+    /// to as well.
+    #[error(
+        "{} has another name (a hard link), and what is written to the one is written to both; \
+         copy a diff in full (`cp -a`, not `cp -al`), and use that copy",
+        path.display()
+    )]
+    Linked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others than its owner can put things into the diff's directory.
+    #[error(
+        "others than its owner can write to the diff {}; \
+         if what is in it can be trusted, take that right away (`chmod go-w {}`)",
+        path.display(), path.display()
+    )]
+    WritableByOthers {
+        /// The diff.
+        path: PathBuf,
     },
     /// The binding cannot be read.
     #[error("{} is damaged: {source}", path.display())]
@@ -115,23 +137,42 @@ pub enum DiffError {
         #[source]
         source: Box<redb::Error>,
     },
-    /// A record in the store does not decode.
-    #[error("the diff's metadata has a damaged record for {what}: {reason}")]
+    /// The metadata store is not what the store's program writes.
+    #[error(
+        "the diff's metadata {} is damaged: {reason}; the diff cannot be used \
+         (`pbkfs cleanup --force` empties it), the backup is unharmed",
+        path.display()
+    )]
+    Damaged {
+        /// The store's file.
+        path: PathBuf,
+        /// Where that was seen.
+        reason: String,
+    },
+    /// A record in the store is not one that pbkfs writes.
+    #[error(
+        "the diff's metadata has a damaged record for {what}: {reason}; the diff cannot be used \
+         (`pbkfs cleanup --force` empties it), the backup is unharmed"
+    )]
     BadRecord {
         /// Which record.
         what: String,
-        /// Why it does not decode.
+        /// What is wrong with it.
         reason: String,
     },
 }
 
 impl DiffError {
-    /// An I/O error on `path`.
+    /// An I/O error on `path`; a refusal of what stands there is its own error.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
+        let path = path.to_owned();
+        match refused(&source) {
+            Some(Refused::Is(found)) => Self::Foreign { path, found },
+            _ => Self::Io {
+                action,
+                path,
+                source,
+            },
         }
     }
 

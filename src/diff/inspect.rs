@@ -1,14 +1,16 @@
 //! What a diff holds, as records, for telling what a clone has changed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::backend::StoreBackend;
 use super::binding::{BINDING_FILE, Binding};
 use super::record::{ContentRecord, InodeRecord, NameEntry};
-use super::store::Store;
+use super::root::Root;
+use super::store::{Store, StoreBackend};
 use super::{DATA_DIR, DiffError, DiffLock, LockHolder, META_FILE, Namespace};
+use crate::untrusted::{Dir, Kind};
 
 /// One regular file's content in a diff.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,23 +45,28 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
     let not_a_diff = || DiffError::NotADiff {
         path: root.to_owned(),
     };
-    // Before the lock, which would make a directory that does not exist.
-    if !root.join(BINDING_FILE).exists() {
+    let opened = match Root::open(root) {
+        Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Err(not_a_diff());
+        }
+        opened => Arc::new(opened?),
+    };
+    if opened.stat(BINDING_FILE)?.is_none() {
         return Err(not_a_diff());
     }
-    let _lock = DiffLock::acquire(root, reader)?;
-    let binding = Binding::read(root)?.ok_or_else(not_a_diff)?;
-    let meta = root.join(META_FILE);
-    if !meta.exists() {
+    let _lock = DiffLock::acquire_in(opened.clone(), reader)?;
+    let binding = Binding::read_in(&opened)?.ok_or_else(not_a_diff)?;
+    if opened.stat(META_FILE)?.is_none() {
         // Bound, and then killed before anything was written.
         return Ok((binding, Records::default()));
     }
-    let store = Store::open(StoreBackend::File(meta))?;
+    let data = opened.open_dir(DATA_DIR)?;
+    let store = Store::open(StoreBackend::In(opened))?;
     let mut records = Records::of(store.namespace()?);
     let saved = store.saved()?;
     for (ino, record, blocks) in store.contents()? {
         let data_len = match record {
-            ContentRecord::Whole { .. } => data_len(root, ino)?,
+            ContentRecord::Whole { .. } => data_len(root, data.as_ref(), ino)?,
             ContentRecord::Blocks { .. } => 0,
         };
         let held = HeldContent {
@@ -85,15 +92,25 @@ impl Records {
     }
 }
 
-fn data_len(root: &Path, ino: u64) -> Result<u64, DiffError> {
-    let path = root.join(DATA_DIR).join(ino.to_string());
-    fs::symlink_metadata(&path)
-        .map(|meta| meta.len())
-        .map_err(|e| DiffError::io("look at", &path, e))
+fn data_len(root: &Path, data: Option<&Dir>, ino: u64) -> Result<u64, DiffError> {
+    let name = ino.to_string();
+    let path = root.join(DATA_DIR).join(&name);
+    let stat = data.map(|data| data.stat(&name)).transpose();
+    let stat = stat.map_err(|e| DiffError::io("look at", &path, e))?;
+    match stat.flatten() {
+        Some(stat) if stat.kind == Kind::File => Ok(stat.len),
+        Some(stat) => Err(DiffError::Foreign {
+            path,
+            found: stat.kind,
+        }),
+        None => Err(DiffError::io("look at", &path, ErrorKind::NotFound.into())),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -8,11 +8,11 @@
 //! whether the owner lives.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::binding::BINDING_FILE;
 use super::error::DiffError;
+use super::root::Root;
 
 /// The lock's file name.
 pub const LOCK_FILE: &str = ".pbkfs-lock";
@@ -33,6 +34,9 @@ const ORPHAN_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often the lock is tried meanwhile.
 const POLL: Duration = Duration::from_millis(50);
+
+/// The most that is read of what a lock file says, in bytes.
+const TEXT_LIMIT: u64 = 64 << 10;
 
 /// Who holds a diff, as the lock file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,52 +105,70 @@ fn this_host() -> String {
 #[derive(Debug)]
 pub struct DiffLock {
     file: File,
+    root: Arc<Root>,
 }
 
 impl DiffLock {
-    /// Locks the diff in `root`, making the directory if it does not exist.
-    /// Waits for the server of an owner that has died.
+    /// Locks the diff in `root`, making the directory for this user alone if it
+    /// does not exist. Waits for the server of an owner that has died.
     ///
     /// # Errors
     /// [`DiffError::Busy`] when another process has it; [`DiffError::Orphaned`]
     /// when its server does not end; [`DiffError::NotADiff`] when the directory
     /// holds other things, so that a mistyped path never gets files of ours;
-    /// I/O errors.
+    /// [`DiffError::Foreign`] and [`DiffError::Linked`] for a lock file that is
+    /// none; I/O errors.
     pub fn acquire(root: &Path, holder: &LockHolder) -> Result<Self, DiffError> {
+        Self::acquire_in(Arc::new(Root::open_or_make(root)?), holder)
+    }
+
+    /// The same for a diff whose directory must not exist yet.
+    ///
+    /// # Errors
+    /// Something is there; those of [`DiffLock::acquire`].
+    pub fn acquire_new(root: &Path, holder: &LockHolder) -> Result<Self, DiffError> {
+        Self::acquire_in(Arc::new(Root::make(root)?), holder)
+    }
+
+    /// The same for a directory that is opened already.
+    pub(super) fn acquire_in(root: Arc<Root>, holder: &LockHolder) -> Result<Self, DiffError> {
         Self::acquire_within(ORPHAN_PATIENCE, root, holder)
     }
 
     fn acquire_within(
         patience: Duration,
-        root: &Path,
+        root: Arc<Root>,
         holder: &LockHolder,
     ) -> Result<Self, DiffError> {
-        make_directory(root)?;
-        refuse_foreign_content(root)?;
-        let path = root.join(LOCK_FILE);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(|e| DiffError::io("open", &path, e))?;
-        lock(&mut file, root, patience)?;
-        write_holder(&mut file, holder).map_err(|e| DiffError::io("write", &path, e))?;
-        Ok(Self { file })
+        refuse_foreign_content(&root)?;
+        let mut file = root.open_or_create(LOCK_FILE)?;
+        lock(&mut file, &root, patience)?;
+        write_holder(&mut file, holder)
+            .map_err(|e| DiffError::io("write", &root.join(LOCK_FILE), e))?;
+        Ok(Self { file, root })
+    }
+
+    /// The diff's directory.
+    pub(super) fn root(&self) -> &Arc<Root> {
+        &self.root
     }
 
     /// Whether somebody holds the diff in `root`, and who.
     ///
     /// # Errors
-    /// I/O errors other than a missing lock file.
+    /// I/O errors other than a missing lock file; [`DiffError::Foreign`] for
+    /// one that is none.
     pub fn holder(root: &Path) -> Result<Option<LockHolder>, DiffError> {
+        let root = match Root::open(root) {
+            Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            opened => opened?,
+        };
         let path = root.join(LOCK_FILE);
-        let mut file = match File::open(&path) {
+        let mut file = match root.dir().file(LOCK_FILE) {
             Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(DiffError::io("open", &path, e)),
         };
         match file.try_lock_shared() {
@@ -185,7 +207,7 @@ impl Drop for DiffLock {
 }
 
 /// Locks the file; only the server of a dead owner is waited for.
-fn lock(file: &mut File, root: &Path, patience: Duration) -> Result<(), DiffError> {
+fn lock(file: &mut File, root: &Root, patience: Duration) -> Result<(), DiffError> {
     let deadline = Instant::now() + patience;
     let mut told = false;
     loop {
@@ -197,7 +219,7 @@ fn lock(file: &mut File, root: &Path, patience: Duration) -> Result<(), DiffErro
             }
         }
         // Again each time: another one may have been faster.
-        let (path, holder) = (root.to_owned(), read_holder(file));
+        let (path, holder) = (root.path().to_owned(), read_holder(file));
         if !holder.has_died() {
             return Err(DiffError::Busy { path, holder });
         }
@@ -212,26 +234,13 @@ fn lock(file: &mut File, root: &Path, patience: Duration) -> Result<(), DiffErro
     }
 }
 
-fn make_directory(root: &Path) -> Result<(), DiffError> {
-    use std::os::unix::fs::DirBuilderExt;
-    match fs::DirBuilder::new().mode(0o700).create(root) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(DiffError::io("make the directory", root, e)),
-    }
-}
-
-fn refuse_foreign_content(root: &Path) -> Result<(), DiffError> {
-    if root.join(BINDING_FILE).exists() || root.join(LOCK_FILE).exists() {
-        return Ok(());
-    }
-    let mut entries = fs::read_dir(root).map_err(|e| DiffError::io("list", root, e))?;
-    match entries.find(|e| e.as_ref().map_or(true, |e| e.file_name() != "lost+found")) {
-        None => Ok(()),
-        Some(Ok(_)) => Err(DiffError::NotADiff {
-            path: root.to_owned(),
+fn refuse_foreign_content(root: &Root) -> Result<(), DiffError> {
+    let is_diff = root.stat(BINDING_FILE)?.is_some() || root.stat(LOCK_FILE)?.is_some();
+    match is_diff || root.is_empty()? {
+        true => Ok(()),
+        false => Err(DiffError::NotADiff {
+            path: root.path().to_owned(),
         }),
-        Some(Err(e)) => Err(DiffError::io("list", root, e)),
     }
 }
 
@@ -249,17 +258,25 @@ fn read_holder(file: &mut File) -> LockHolder {
     let mut text = String::new();
     let read = file
         .rewind()
-        .and_then(|()| file.take(64 * 1024).read_to_string(&mut text));
-    match read {
+        .and_then(|()| file.take(TEXT_LIMIT).read_to_string(&mut text));
+    let holder: LockHolder = match read {
         Ok(_) => serde_json::from_str(&text).unwrap_or_default(),
         Err(_) => LockHolder::default(),
+    };
+    // It is told to people, and may be anybody's words to their terminal.
+    match holder.to_string().chars().any(char::is_control) {
+        true => LockHolder::default(),
+        false => holder,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::fd::AsRawFd;
     use std::process::{Command, Stdio};
+
+    use nix::sys::stat::Mode;
 
     use super::*;
 
@@ -313,7 +330,8 @@ mod tests {
             .spawn()
             .unwrap();
         close_without_unlocking(lock);
-        let error = DiffLock::acquire_within(Duration::ZERO, &root, &holder()).unwrap_err();
+        let opened = Arc::new(Root::open(&root).unwrap());
+        let error = DiffLock::acquire_within(Duration::ZERO, opened, &holder()).unwrap_err();
         assert!(matches!(error, DiffError::Orphaned { .. }), "{error}");
         assert!(!ended.exists());
         let lock = DiffLock::acquire(&root, &holder()).unwrap();
@@ -367,15 +385,86 @@ mod tests {
         assert!(!dir.path().join(LOCK_FILE).exists());
     }
 
+    /// Puts something at the first path, that may lead to the second.
+    type Trap = fn(&Path, &Path);
+
+    /// Each would keep who opens it waiting, or have its target overwritten.
     #[test]
-    fn a_symlink_in_the_lock_files_place_is_not_followed() {
+    fn what_is_no_lock_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, b"precious").unwrap();
+        let root = dir.path().join("diff");
+        let traps: [(&str, Trap); 4] = [
+            ("a link", |at, to| {
+                std::os::unix::fs::symlink(to, at).unwrap();
+            }),
+            ("/dev/zero", |at, _| {
+                std::os::unix::fs::symlink("/dev/zero", at).unwrap();
+            }),
+            ("a pipe", |at, _| {
+                nix::unistd::mkfifo(at, Mode::S_IRWXU).unwrap();
+            }),
+            ("a directory", |at, _| fs::create_dir(at).unwrap()),
+        ];
+        for (what, make) in traps {
+            fs::create_dir(&root).unwrap();
+            make(&root.join(LOCK_FILE), &elsewhere);
+            for error in [
+                DiffLock::acquire(&root, &holder()).unwrap_err(),
+                DiffLock::holder(&root).unwrap_err(),
+            ] {
+                assert!(
+                    matches!(error, DiffError::Foreign { .. }),
+                    "{what}: {error}"
+                );
+            }
+            fs::remove_dir_all(&root).unwrap();
+        }
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"precious");
+    }
+
+    /// The holder would be written into both.
+    #[test]
+    fn a_lock_file_with_another_name_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = dir.path().join("elsewhere");
         fs::write(&elsewhere, b"precious").unwrap();
         let root = dir.path().join("diff");
         fs::create_dir(&root).unwrap();
-        std::os::unix::fs::symlink(&elsewhere, root.join(LOCK_FILE)).unwrap();
-        assert!(DiffLock::acquire(&root, &holder()).is_err());
+        fs::hard_link(&elsewhere, root.join(LOCK_FILE)).unwrap();
+        let error = DiffLock::acquire(&root, &holder()).unwrap_err();
+        assert!(matches!(error, DiffError::Linked { .. }), "{error}");
         assert_eq!(fs::read(&elsewhere).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_holder_has_no_words_for_the_terminal() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("diff");
+        let mut lock = DiffLock::acquire(&root, &holder()).unwrap();
+        let mut loud = holder();
+        loud.host = "db1\u{1b}[2J".to_owned();
+        lock.set_holder(&loud).unwrap();
+        let error = DiffLock::acquire(&root, &holder()).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+        // A text without end is read up to a limit.
+        File::options()
+            .write(true)
+            .open(root.join(LOCK_FILE))
+            .unwrap()
+            .set_len(1 << 40)
+            .unwrap();
+        let seen = DiffLock::holder(&root).unwrap();
+        assert_eq!(seen, Some(LockHolder::default()));
+    }
+
+    #[test]
+    fn a_throw_away_diff_is_never_one_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("diff");
+        drop(DiffLock::acquire_new(&root, &holder()).unwrap());
+        assert!(DiffLock::acquire_new(&root, &holder()).is_err());
+        DiffLock::acquire(&root, &holder()).unwrap();
     }
 }

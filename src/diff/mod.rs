@@ -4,54 +4,60 @@
 //! DIFF/.pbkfs-binding.json   the backup that the diff belongs to      -> binding
 //! DIFF/.pbkfs-lock           flock'ed while in use, never deleted     -> lock
 //! DIFF/meta.redb             names, inodes, which blocks are here,    -> store
-//!                            and small changes of blocks              -> deltas
+//!                            and small changes of blocks
 //! DIFF/data/INODE            the bytes, at their natural offsets      -> data
 //! DIFF/.pbkfs-wal/           the server's pg_wal, once one has run    -> wal_dir
 //! ```
+//!
+//! All of it may have been copied from anywhere, and counts as somebody else's
+//! ([`crate::untrusted`]): the directory is opened once (`root`), what is read
+//! from the store is checked where it enters (`store` by itself, the overlay
+//! against the image), and a panic of the store is an error (`panics`).
 //!
 //! This module stores and finds; what the parts mean together (which block
 //! wins, when a bit may become durable) is decided in [`crate::overlay`]. The
 //! one rule that both rest on: **metadata that points at bytes is committed
 //! only after those bytes are on disk.**
 
-mod backend;
 mod binding;
 mod cleanup;
 mod data;
-mod deltas;
 mod error;
 mod inspect;
 mod lock;
+mod panics;
 mod record;
-mod reserved;
+mod root;
 mod store;
 mod wal_dir;
 
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use backend::StoreBackend;
 pub use binding::{Binding, FORMAT_VERSION};
 pub use cleanup::{Changes, Cleanup, counted};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
-pub use deltas::{DeltaChange, HeldBlocks};
 pub use error::DiffError;
 pub use inspect::{HeldContent, Records, inspect};
 pub use lock::{DiffLock, LockHolder};
+pub use panics::panic_is_contained;
 pub use record::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,
 };
-pub use store::{Namespace, Store};
+pub use store::{DeltaChange, HeldBlocks, Namespace, Store, StoreBackend};
 pub use wal_dir::WAL_DIR;
+
+use crate::untrusted::{Dir, Kind};
+use root::Root;
 
 const META_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";
 
 /// An opened, locked diff directory, bound to one backup.
 pub struct Diff {
-    root: PathBuf,
+    // `None` for what `from_parts` made.
+    root: Option<Arc<Root>>,
     store: Store,
     storage: Arc<dyn Storage>,
     binding: Binding,
@@ -60,20 +66,24 @@ pub struct Diff {
 }
 
 impl Diff {
-    /// Opens the diff in `root`, which is made when it does not exist, and
-    /// binds it to `binding` if it is new. `lock` is the diff's own lock,
-    /// taken before by [`DiffLock::acquire`].
+    /// Opens the diff that is locked by `lock`, and binds it to `binding` if it
+    /// is new. A new diff's directory is its owner's alone to write from then
+    /// on. Root may use a diff that another user owns: whatever that user does
+    /// to it, he does to his own clone.
     ///
     /// # Errors
     /// [`DiffError::BoundElsewhere`] when the diff belongs to another backup;
-    /// [`DiffError::NotADiff`] when the directory holds something else;
-    /// I/O and format errors of its parts.
-    pub fn open(root: &Path, lock: DiffLock, binding: &Binding) -> Result<Self, DiffError> {
-        let binding = binding::bind(root, binding)?;
-        let storage = DirStorage::open(&root.join(DATA_DIR))?;
-        let store = Store::open(StoreBackend::File(root.join(META_FILE)))?;
+    /// [`DiffError::WritableByOthers`] when others than its owner can write to
+    /// its directory; [`DiffError::Foreign`] and [`DiffError::Linked`] for
+    /// parts that are none; [`DiffError::Damaged`]; I/O and format errors.
+    pub fn open(lock: DiffLock, binding: &Binding) -> Result<Self, DiffError> {
+        let root = lock.root().clone();
+        let binding = binding::bind(&root, binding)?;
+        let storage = DirStorage::open(&root)?;
+        let store = Store::open(StoreBackend::In(root.clone()))?;
+        storage.check(store.inodes_with_content()?.into_iter())?;
         Ok(Self {
-            root: root.to_owned(),
+            root: Some(root),
             store,
             storage: Arc::new(storage),
             binding,
@@ -90,7 +100,7 @@ impl Diff {
     ) -> Result<Self, DiffError> {
         let store = Store::open(backend)?;
         Ok(Self {
-            root: PathBuf::new(),
+            root: None,
             store,
             storage,
             binding,
@@ -101,7 +111,7 @@ impl Diff {
     /// The diff's directory.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        self.root.as_ref().map_or(Path::new(""), |root| root.path())
     }
 
     /// A copy of the lock's descriptor, for the server that writes to the diff:
@@ -111,7 +121,7 @@ impl Diff {
     /// The system's own.
     pub fn share_lock(&self) -> Result<Option<OwnedFd>, DiffError> {
         let shared = self.lock.as_ref().map(DiffLock::share).transpose();
-        shared.map_err(|e| DiffError::io("share", &self.root.join(lock::LOCK_FILE), e))
+        shared.map_err(|e| DiffError::io("share", &self.root().join(lock::LOCK_FILE), e))
     }
 
     /// The metadata.
@@ -159,7 +169,7 @@ impl Diff {
     pub fn commit(&self, batch: &Batch) -> Result<(), DiffError> {
         self.storage
             .sync_names()
-            .map_err(|e| DiffError::io("sync", &self.root.join(DATA_DIR), e))?;
+            .map_err(|e| DiffError::io("sync", &self.root().join(DATA_DIR), e))?;
         self.store.commit(batch)
     }
 
@@ -170,7 +180,7 @@ impl Diff {
     /// # Errors
     /// I/O errors of the data directory.
     pub fn collect_garbage(&self) -> Result<usize, DiffError> {
-        let data_dir = self.root.join(DATA_DIR);
+        let data_dir = self.root().join(DATA_DIR);
         let files = self
             .storage
             .list()
@@ -192,16 +202,17 @@ impl Diff {
     /// # Errors
     /// I/O errors, among them that the directory holds something else.
     pub fn remove(root: &Path) -> Result<(), DiffError> {
-        let diff = cleanup::OpenRoot::open(root)?;
+        let diff = Root::open(root)?;
         diff.empty()?;
         diff.remove_lock()?;
-        fs::remove_dir(root).map_err(|e| DiffError::io("remove", root, e))
+        // A link that leads there is the user's own, and no directory.
+        std::fs::remove_dir(root).map_err(|e| DiffError::io("remove", root, e))
     }
 
     /// Where the server's WAL directory is, if it was moved out of the overlay.
     #[must_use]
     pub fn wal_dir(&self) -> PathBuf {
-        self.root.join(WAL_DIR)
+        self.root().join(WAL_DIR)
     }
 
     /// Removes a WAL directory that no link of the overlay leads to: left by a
@@ -210,7 +221,29 @@ impl Diff {
     /// # Errors
     /// I/O errors.
     pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
-        cleanup::OpenRoot::open(&self.root)?.remove_wal_dir()
+        self.root
+            .as_ref()
+            .map_or(Ok(()), |root| root.remove_wal_dir())
+    }
+
+    /// Makes the WAL directory, which must not be there, and opens it.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn make_wal_dir(&self) -> Result<Dir, DiffError> {
+        let made = match &self.root {
+            Some(root) => root.dir().make_dir(WAL_DIR, 0o700),
+            None => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        made.map_err(|e| DiffError::io("make the directory", &self.wal_dir(), e))
+    }
+
+    /// Makes what was made and removed in the diff's directory durable.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn sync_root(&self) -> Result<(), DiffError> {
+        self.root.as_ref().map_or(Ok(()), |root| root.sync())
     }
 
     /// Bytes that the diff takes on disk, holes left out.
@@ -218,18 +251,23 @@ impl Diff {
     /// # Errors
     /// I/O errors of the directory.
     pub fn disk_bytes(root: &Path) -> Result<u64, DiffError> {
-        use std::os::unix::fs::MetadataExt;
-        let mut total = wal_dir::disk_usage(root).bytes;
-        for dir in [root.to_owned(), root.join(DATA_DIR)] {
-            let entries = fs::read_dir(&dir).map_err(|e| DiffError::io("list", &dir, e))?;
-            for entry in entries.flatten() {
+        let root = Root::open(root)?;
+        let mut total = wal_dir::disk_usage(&root).bytes;
+        let data = root.open_dir(DATA_DIR)?;
+        for dir in [Some(root.dir()), data.as_ref()].into_iter().flatten() {
+            let names = dir.names();
+            for name in names.map_err(|e| DiffError::io("list", dir.path(), e))? {
                 // A file may vanish between the two calls; it takes nothing then.
-                let Ok(meta) = entry.metadata() else { continue };
-                if meta.is_file() {
-                    total += meta.blocks() * 512;
+                if let Ok(Some(stat)) = dir.stat(name)
+                    && stat.kind == Kind::File
+                {
+                    total = total.saturating_add(stat.disk_bytes);
                 }
             }
         }
         Ok(total)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 //! | `inodes`   | inode                      | [`InodeRecord`] as JSON            |
 //! | `contents` | inode                      | [`ContentRecord`] as JSON          |
 //! | `blocks`   | (inode, chunk)             | [`HeldBlocks`]: roaring bitmaps    |
-//! | `deltas`   | (inode, block)             | a small block, see [`super::deltas`] |
+//! | `deltas`   | (inode, block)             | a small block, see [`super::store`] |
 //! | `notes`    | name                       | what pbkfs remembers, see [`super::Diff::note`] |
 //!
 //! Inodes below 2^32 are the image's nodes (node + 1); the clone's own begin
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::deltas::{DeltaChange, HeldBlocks};
+use super::store::{DeltaChange, HeldBlocks};
 
 /// Blocks whose presence one bitmap record holds: 128 MiB of file, 2 KiB of
 /// bitmap at worst, so that an fsync after one write rewrites little.

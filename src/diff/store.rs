@@ -3,20 +3,26 @@
 //! Everything goes in by [`Store::commit`], one durable transaction a call.
 //! The tables are described in [`super::record`].
 
+mod backend;
+mod check;
+mod commit;
+mod deltas;
+mod handle;
 mod notes;
+mod reserved;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
-};
-use roaring::RoaringBitmap;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::backend::StoreBackend;
-use super::deltas::{self, HeldBlocks};
+pub use backend::StoreBackend;
+pub use deltas::{DeltaChange, HeldBlocks};
+
 use super::error::DiffError;
-use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeRecord, NameEntry};
+use super::record::{Batch, ContentRecord, InodeRecord, NameEntry};
+use check::{Ascending, ROW_LIMIT, check_inode, check_name, check_next_ino, in_order};
+use commit::{Encoded, apply};
+use handle::Handle;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const NAMES: TableDefinition<(u64, &[u8]), u64> = TableDefinition::new("names");
@@ -45,9 +51,7 @@ pub struct Namespace {
 
 /// The diff's metadata.
 pub struct Store {
-    backend: StoreBackend,
-    // `None` before the first use, and after a failure.
-    database: RwLock<Option<Database>>,
+    handle: Handle,
 }
 
 impl Store {
@@ -57,8 +61,7 @@ impl Store {
     /// I/O errors; a store that is damaged, or that a newer version wrote.
     pub fn open(backend: StoreBackend) -> Result<Self, DiffError> {
         let store = Self {
-            backend,
-            database: RwLock::new(None),
+            handle: Handle::new(backend),
         };
         store.with("opened", |database| {
             let format = {
@@ -86,7 +89,7 @@ impl Store {
         match found {
             Some(FORMAT_VERSION) => Ok(()),
             other => Err(DiffError::Version {
-                path: self.backend.path().to_owned(),
+                path: self.handle.path(),
                 found: other
                     .and_then(|v| u32::try_from(v).ok())
                     .unwrap_or(u32::MAX),
@@ -95,44 +98,13 @@ impl Store {
         }
     }
 
-    /// Runs `work` on the database. Reads go on while a commit is under way.
-    /// After an I/O error (a full disk) redb refuses all further use of a
-    /// handle, though what is on disk is whole: the next call then opens it
-    /// anew.
+    /// Runs `work` on the database, see [`Handle::with`].
     pub(super) fn with<T>(
         &self,
         action: &'static str,
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
     ) -> Result<T, DiffError> {
-        let wrap = |source: redb::Error| DiffError::Store {
-            action,
-            path: self.backend.path().to_owned(),
-            source: Box::new(source),
-        };
-        let result = loop {
-            let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(database) = &*open {
-                break work(database);
-            }
-            drop(open);
-            let mut closed = self.closed();
-            if closed.is_none() {
-                *closed = Some(self.backend.open().map_err(wrap)?);
-            }
-        };
-        result.map_err(|e| {
-            if matches!(e, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                *self.closed() = None;
-            }
-            wrap(e)
-        })
-    }
-
-    /// The handle while nobody uses it.
-    fn closed(&self) -> RwLockWriteGuard<'_, Option<Database>> {
-        self.database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.handle.with(action, work)
     }
 
     /// Applies `batch` durably, all of it or nothing.
@@ -150,36 +122,47 @@ impl Store {
         })
     }
 
-    /// All names and inodes.
+    /// All names and inodes, each checked by itself. How much memory they take
+    /// is bounded by the store's length on disk.
     ///
     /// # Errors
     /// I/O errors and damaged records.
     pub fn namespace(&self) -> Result<Namespace, DiffError> {
         let (names, inodes, next_ino) = self.with("read", |database| {
             let read = database.begin_read()?;
-            let mut names = Vec::new();
+            let mut names: Vec<(u64, Vec<u8>, NameEntry)> = Vec::new();
             for row in read.open_table(NAMES)?.iter()? {
                 let (key, value) = row?;
                 let (dir, name) = key.value();
+                let last = names.last().map(|(dir, name, _)| (*dir, name.as_slice()));
+                in_order(last < Some((dir, name)))?;
                 names.push((dir, name.to_owned(), entry(value.value())));
             }
             let mut inodes = Vec::new();
+            let mut order = Ascending::default();
             for row in read.open_table(INODES)?.iter()? {
-                let (key, value) = row?;
-                inodes.push((key.value(), value.value().to_owned()));
+                let (ino, json) = row?;
+                order.check(ino.value())?;
+                inodes.push((ino.value(), limited(json.value())?));
             }
             let next_ino = read.open_table(META)?.get(NEXT_INO)?.map(|v| v.value());
             Ok((names, inodes, next_ino))
         })?;
-        let inodes = inodes
-            .into_iter()
-            .map(|(ino, json)| Ok((ino, decode::<InodeRecord>("inode", ino, &json)?)))
-            .collect::<Result<_, DiffError>>()?;
-        Ok(Namespace {
+        for (dir, name, _) in &names {
+            check_name(*dir, name)?;
+        }
+        let inodes = inodes.into_iter().map(|(ino, json)| {
+            let record = decode("inode", ino, &json)?;
+            check_inode(ino, &record)?;
+            Ok((ino, record))
+        });
+        let namespace = Namespace {
+            inodes: inodes.collect::<Result<_, DiffError>>()?,
             names,
-            inodes,
             next_ino,
-        })
+        };
+        check_next_ino(&namespace)?;
+        Ok(namespace)
     }
 
     /// One file's content record and, for the blocks layout, its blocks.
@@ -187,29 +170,28 @@ impl Store {
     /// # Errors
     /// I/O errors and damaged records.
     pub fn content(&self, ino: u64) -> Result<Option<(ContentRecord, HeldBlocks)>, DiffError> {
-        let (json, chunks) = self.with("read", |database| {
+        let (json, held) = self.with("read", |database| {
             let read = database.begin_read()?;
-            let json = read
-                .open_table(CONTENTS)?
-                .get(ino)?
-                .map(|v| v.value().to_owned());
-            let mut chunks = Vec::new();
+            let json = read.open_table(CONTENTS)?.get(ino)?;
+            let json = json.map(|json| limited(json.value())).transpose()?;
+            let mut held = Ok(HeldBlocks::default());
+            let mut order = Ascending::default();
             if json.is_some() {
                 for row in read.open_table(BLOCKS)?.range((ino, 0)..=(ino, u32::MAX))? {
-                    chunks.push(row?.1.value().to_owned());
+                    let (key, row) = row?;
+                    order.check(key.value())?;
+                    held = held.and_then(|mut held: HeldBlocks| {
+                        held.add(key.value().1, row.value())?;
+                        Ok(held)
+                    });
                 }
             }
-            Ok((json, chunks))
+            Ok((json, held))
         })?;
         let Some(json) = json else { return Ok(None) };
         let record = decode("content", ino, &json)?;
-        let mut blocks = HeldBlocks::default();
-        for chunk in chunks {
-            blocks
-                .add(&chunk)
-                .map_err(|e| bad_record("blocks", ino, &e))?;
-        }
-        Ok(Some((record, blocks)))
+        let held = held.map_err(|e: std::io::Error| bad_record("blocks", ino, &e))?;
+        Ok(Some((record, held)))
     }
 
     /// All content records, each with the number of blocks that the diff has
@@ -221,15 +203,21 @@ impl Store {
         let (rows, chunks) = self.with("read", |database| {
             let read = database.begin_read()?;
             let mut rows = Vec::new();
+            let mut order = Ascending::default();
             for row in read.open_table(CONTENTS)?.iter()? {
                 let (ino, json) = row?;
-                rows.push((ino.value(), json.value().to_owned()));
+                order.check(ino.value())?;
+                rows.push((ino.value(), limited(json.value())?));
             }
             let mut chunks = Vec::new();
+            let mut order = Ascending::default();
             for row in read.open_table(BLOCKS)?.iter()? {
                 let (key, bitmap) = row?;
-                let count = RoaringBitmap::deserialize_from(bitmap.value()).map(|b| b.len());
-                chunks.push((key.value().0, count));
+                order.check(key.value())?;
+                let (ino, chunk) = key.value();
+                let mut held = HeldBlocks::default();
+                let count = held.add(chunk, bitmap.value());
+                chunks.push((ino, count.map(|()| held.data.len() + held.small.len())));
             }
             Ok((rows, chunks))
         })?;
@@ -248,15 +236,26 @@ impl Store {
     /// The inodes that have a content record.
     ///
     /// # Errors
-    /// I/O errors.
+    /// I/O errors; [`DiffError::Damaged`].
     pub fn inodes_with_content(&self) -> Result<HashSet<u64>, DiffError> {
         self.with("read", |database| {
             let mut inodes = HashSet::new();
+            let mut order = Ascending::default();
             for row in database.begin_read()?.open_table(CONTENTS)?.iter()? {
-                inodes.insert(row?.0.value());
+                let ino = row?.0.value();
+                order.check(ino)?;
+                inodes.insert(ino);
             }
             Ok(inodes)
         })
+    }
+}
+
+/// A row's value, copied if it can be one of ours.
+fn limited(value: &[u8]) -> Result<Vec<u8>, redb::Error> {
+    match value.len() > ROW_LIMIT {
+        true => Err(redb::Error::Corrupted("a record is too long".to_owned())),
+        false => Ok(value.to_owned()),
     }
 }
 
@@ -272,101 +271,6 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     deltas::create(&transaction)?;
     notes::create(&transaction)?;
     transaction.commit()?;
-    Ok(())
-}
-
-/// The parts of a batch that need encoding, encoded before the transaction
-/// begins, so that a failure leaves nothing half done.
-struct Encoded {
-    inodes: Vec<Option<Vec<u8>>>,
-    contents: Vec<Option<Vec<u8>>>,
-    blocks: Vec<Option<Vec<u8>>>,
-}
-
-impl Encoded {
-    fn new(batch: &Batch) -> Result<Self, DiffError> {
-        Ok(Self {
-            inodes: encode_all("inode", &batch.inodes)?,
-            contents: encode_all("content", &batch.contents)?,
-            blocks: batch
-                .blocks
-                .iter()
-                .map(encode_chunk)
-                .collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-fn encode_all<R: serde::Serialize>(
-    what: &str,
-    records: &[(u64, Option<R>)],
-) -> Result<Vec<Option<Vec<u8>>>, DiffError> {
-    let encode = |(ino, record): &(u64, Option<R>)| {
-        let encoded = record.as_ref().map(serde_json::to_vec).transpose();
-        encoded.map_err(|e| bad_record(what, *ino, &e))
-    };
-    records.iter().map(encode).collect()
-}
-
-fn encode_chunk(chunk: &BlockChunk) -> Result<Option<Vec<u8>>, DiffError> {
-    let HeldBlocks { data, small } = &chunk.blocks;
-    let is_inside = |b: u32| b / BLOCKS_PER_CHUNK == chunk.chunk;
-    debug_assert!(data.iter().chain(small).all(is_inside));
-    if data.is_empty() && small.is_empty() {
-        return Ok(None);
-    }
-    let encoded = chunk.blocks.encode();
-    encoded
-        .map(Some)
-        .map_err(|e| bad_record("blocks", chunk.ino, &e))
-}
-
-fn apply(
-    transaction: &WriteTransaction,
-    batch: &Batch,
-    encoded: &Encoded,
-) -> Result<(), redb::Error> {
-    let mut names = transaction.open_table(NAMES)?;
-    for (dir, name, entry) in &batch.names {
-        let key = (*dir, name.as_slice());
-        match entry {
-            Some(NameEntry::Inode(ino)) => names.insert(key, *ino)?,
-            Some(NameEntry::Whiteout) => names.insert(key, WHITEOUT)?,
-            None => names.remove(key)?,
-        };
-    }
-    let mut inodes = transaction.open_table(INODES)?;
-    for ((ino, _), json) in batch.inodes.iter().zip(&encoded.inodes) {
-        match json {
-            Some(json) => inodes.insert(ino, json.as_slice())?,
-            None => inodes.remove(ino)?,
-        };
-    }
-    let mut contents = transaction.open_table(CONTENTS)?;
-    let mut blocks = transaction.open_table(BLOCKS)?;
-    for ((ino, _), json) in batch.contents.iter().zip(&encoded.contents) {
-        match json {
-            Some(json) => {
-                contents.insert(ino, json.as_slice())?;
-            }
-            None => {
-                contents.remove(ino)?;
-                blocks.retain_in((*ino, 0)..=(*ino, u32::MAX), |_, _| false)?;
-                deltas::forget(transaction, *ino)?;
-            }
-        }
-    }
-    for (chunk, bytes) in batch.blocks.iter().zip(&encoded.blocks) {
-        let key = (chunk.ino, chunk.chunk);
-        match bytes {
-            Some(bytes) => blocks.insert(key, bytes.as_slice())?,
-            None => blocks.remove(key)?,
-        };
-    }
-    deltas::apply(transaction, &batch.deltas)?;
-    if let Some(next) = batch.next_ino {
-        transaction.open_table(META)?.insert(NEXT_INO, next)?;
-    }
     Ok(())
 }
 
@@ -399,12 +303,22 @@ fn bad_record(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use roaring::RoaringBitmap;
+
     use super::*;
-    use crate::diff::record::InodeKind;
+    use crate::diff::record::{BLOCKS_PER_CHUNK, BlockChunk, InodeKind};
+    use crate::diff::root::Root;
+
+    fn backend(dir: &Path) -> StoreBackend {
+        StoreBackend::In(Arc::new(Root::open(dir).unwrap()))
+    }
 
     fn record(mode: u32) -> InodeRecord {
         InodeRecord {
-            kind: InodeKind::File,
+            kind: InodeKind::Symlink,
             mode,
             uid: 1,
             gid: 2,
@@ -418,7 +332,6 @@ mod tests {
     #[test]
     fn what_is_committed_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("meta.redb");
         let content = ContentRecord::Blocks {
             origin: "base/5/1259".into(),
             size: 10,
@@ -454,12 +367,12 @@ mod tests {
             deltas: vec![(9, 3, None), (9, 2, Some(b"small".as_slice().into()))],
             next_ino: Some((1 << 32) + 1),
         };
-        Store::open(StoreBackend::File(path.clone()))
+        Store::open(backend(dir.path()))
             .unwrap()
             .commit(&batch)
             .unwrap();
 
-        let store = Store::open(StoreBackend::File(path)).unwrap();
+        let store = Store::open(backend(dir.path())).unwrap();
         let namespace = store.namespace().unwrap();
         assert_eq!(
             namespace.names,
@@ -515,7 +428,7 @@ mod tests {
         }
         transaction.commit().unwrap();
         drop(database);
-        let store = Store::open(StoreBackend::File(path)).unwrap();
+        let store = Store::open(backend(dir.path())).unwrap();
         let (_, held) = store.content(9).unwrap().unwrap();
         assert_eq!((held.data, held.small), (blocks, RoaringBitmap::new()));
         assert_eq!(store.delta(9, 1).unwrap(), None);

@@ -1,9 +1,8 @@
 //! `.pbkfs-wal/`: the server's WAL directory, where it is not in the overlay.
 //! What is in it is PostgreSQL's, and so is every name.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use super::root::Root;
+use crate::untrusted::{Dir, Kind};
 
 /// The directory's name. A link of the overlay that ends in it is ours.
 pub const WAL_DIR: &str = ".pbkfs-wal";
@@ -22,27 +21,27 @@ pub struct Usage {
 
 /// What is in a diff's WAL directory, as far as it can be read: files come and
 /// go meanwhile, and it need not be there at all. Links are not followed.
-pub fn disk_usage(root: &Path) -> Usage {
-    let dir = root.join(WAL_DIR);
-    match dir.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => usage_of(&dir, DEPTH),
-        _ => Usage::default(),
-    }
+pub fn disk_usage(root: &Root) -> Usage {
+    let dir = root.dir().dir(WAL_DIR);
+    dir.map_or_else(|_| Usage::default(), |dir| usage_of(&dir, DEPTH))
 }
 
-fn usage_of(dir: &Path, depth: usize) -> Usage {
+fn usage_of(dir: &Dir, depth: usize) -> Usage {
     let mut usage = Usage::default();
     if depth == 0 {
         return usage;
     }
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        if meta.is_dir() {
-            let inner = usage_of(&entry.path(), depth - 1);
-            usage.bytes += inner.bytes;
+    for name in dir.names().into_iter().flatten() {
+        let Ok(Some(stat)) = dir.stat(&name) else {
+            continue;
+        };
+        if stat.kind == Kind::Directory {
+            let inner = dir.dir(&name);
+            let inner = inner.map_or_else(|_| Usage::default(), |dir| usage_of(&dir, depth - 1));
+            usage.bytes = usage.bytes.saturating_add(inner.bytes);
             usage.files += inner.files;
         } else {
-            usage.bytes += meta.blocks() * 512;
+            usage.bytes = usage.bytes.saturating_add(stat.disk_bytes);
             usage.files += 1;
         }
     }

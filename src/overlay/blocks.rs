@@ -26,6 +26,7 @@ use roaring::RoaringBitmap;
 pub use delta::apply as apply_delta;
 use small::Small;
 pub use snapshot::BlocksSnapshot;
+pub use space::MAX_BLOCKS;
 
 use super::OverlayError;
 use super::attr::now_ns;

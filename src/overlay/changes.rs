@@ -13,7 +13,7 @@ use super::lower::{Lower, LowerKind};
 use super::moved::{PG_WAL, is_wal_link, wal_changes};
 use super::tree::Ino;
 use super::{HIDDEN_DIR, Overlay, OverlayError};
-use crate::diff::{ContentRecord, HeldContent, InodeKind, NameEntry, Records, WAL_DIR};
+use crate::diff::{ContentRecord, HeldContent, InodeKind, NameEntry, Records};
 use crate::image::NodeId;
 use crate::pg::BLOCK_SIZE;
 
@@ -151,7 +151,7 @@ pub fn changes<L: Lower>(records: &Records, lower: Option<&L>, root: &Path) -> V
     let survey = Survey::new(records, lower);
     let mut changes = survey.changes();
     if records.names.iter().any(|name| survey.is_moved_wal(name)) {
-        changes.extend(wal_changes(&root.join(WAL_DIR), lower));
+        changes.extend(wal_changes(root, lower));
     }
     changes.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
     changes

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::OverlayError;
 use super::blocks::{Blocks, BlocksSnapshot};
 use super::lower::Lower;
+use super::records::check_blocks;
 use crate::diff::{ContentRecord, DataFile, DataStat, Diff};
 use crate::image::NodeId;
 
@@ -119,6 +120,9 @@ impl Content {
                 pristine: None,
             }))
         };
+        if let (Some((record, held)), Some(node)) = (&record, node) {
+            check_blocks(ctx.lower, node, record, held)?;
+        }
         match (record, node) {
             (
                 Some((

@@ -34,6 +34,7 @@ mod io;
 mod lower;
 mod moved;
 mod names;
+mod records;
 mod shrink;
 mod sync;
 mod tree;
@@ -114,12 +115,14 @@ impl<L: Lower> Overlay<L> {
     ) -> Result<Self, OverlayError> {
         let (tree, stored) = match &diff {
             Some(diff) => {
-                let tree = Tree::load(&lower, diff.store().namespace()?)?;
+                let namespace = diff.store().namespace()?;
+                let stored = diff.store().inodes_with_content()?;
+                records::check(&lower, &namespace, &stored)?;
                 let removed = diff.collect_garbage()?;
                 if removed > 0 {
                     tracing::debug!(removed, "removed data files without a record");
                 }
-                (tree, diff.store().inodes_with_content()?)
+                (Tree::load(namespace), stored)
             }
             None => (Tree::default(), HashSet::new()),
         };

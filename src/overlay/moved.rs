@@ -4,9 +4,9 @@
 //! needs the image below it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::attr::Attr;
@@ -17,6 +17,7 @@ use super::{Overlay, OverlayError};
 use crate::diff::{InodeKind, WAL_DIR, time_ns};
 use crate::image::NodeId;
 use crate::pg::BLOCK_SIZE;
+use crate::untrusted::{Dir, Kind};
 
 /// What PostgreSQL calls it.
 pub const PG_WAL: &str = "pg_wal";
@@ -49,7 +50,8 @@ impl<L: Lower> Overlay<L> {
     ///
     /// # Errors
     /// Those of reading attributes; [`OverlayError::Unsupported`] if there is
-    /// something in it that is neither file nor directory.
+    /// something in it that is neither file nor directory, or directories are
+    /// nested as PostgreSQL's are not.
     pub fn wal_place(&self) -> Result<WalPlace, OverlayError> {
         let attr = match self.lookup(Ino::ROOT, OsStr::new(PG_WAL)) {
             Ok(attr) => attr,
@@ -57,7 +59,7 @@ impl<L: Lower> Overlay<L> {
             Err(error) => return Err(error),
         };
         match attr.kind {
-            InodeKind::Directory => Ok(WalPlace::Tree(self.bytes_in(attr.ino)?)),
+            InodeKind::Directory => Ok(WalPlace::Tree(self.bytes_in(attr.ino, DEPTH)?)),
             InodeKind::Symlink => {
                 let link = PathBuf::from(self.read_link(attr.ino)?);
                 match is_wal_link(&link) {
@@ -69,19 +71,20 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// Copies the WAL directory to `to`, which must not exist, and has it on
-    /// disk if `durable`.
+    /// Copies the WAL directory into the diff, where none must be yet, and has
+    /// it on disk if `durable`.
     ///
     /// # Errors
     /// Those of reading the tree; I/O errors of the copy, of which a part may
     /// be left.
-    pub fn copy_wal(&self, to: &Path, durable: bool) -> Result<(), OverlayError> {
+    pub fn copy_wal(&self, durable: bool) -> Result<(), OverlayError> {
         let attr = self.lookup(Ino::ROOT, OsStr::new(PG_WAL))?;
-        self.copy_dir(&attr, to, durable)?;
-        if durable && let Some(parent) = to.parent() {
-            File::open(parent)?.sync_all()?;
+        let diff = self.diff()?;
+        self.copy_dir(&attr, &diff.make_wal_dir()?, durable)?;
+        match durable {
+            true => Ok(diff.sync_root()?),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Puts a link to `to` in the place of the WAL directory, or of a link
@@ -113,44 +116,42 @@ impl<L: Lower> Overlay<L> {
             .collect()
     }
 
-    fn bytes_in(&self, dir: Ino) -> Result<u64, OverlayError> {
-        let mut bytes = 0;
+    fn bytes_in(&self, dir: Ino, depth: usize) -> Result<u64, OverlayError> {
+        let depth = depth.checked_sub(1).ok_or(OverlayError::Unsupported)?;
+        let mut bytes = 0_u64;
         for (_, attr) in self.entries_of(dir)? {
-            bytes += match attr.kind {
-                InodeKind::Directory => self.bytes_in(attr.ino)?,
+            bytes = bytes.saturating_add(match attr.kind {
+                InodeKind::Directory => self.bytes_in(attr.ino, depth)?,
                 InodeKind::File => attr.size,
                 _ => return Err(OverlayError::Unsupported),
-            };
+            });
         }
         Ok(bytes)
     }
 
-    fn copy_dir(&self, dir: &Attr, to: &Path, durable: bool) -> Result<(), OverlayError> {
-        DirBuilder::new().mode(0o700).create(to)?;
+    /// Everything is made relative to an opened directory: the diff may be
+    /// another user's, who can put links in the places of names.
+    fn copy_dir(&self, dir: &Attr, to: &Dir, durable: bool) -> Result<(), OverlayError> {
         for (name, attr) in self.entries_of(dir.ino)? {
-            let to = to.join(name);
             match attr.kind {
-                InodeKind::Directory => self.copy_dir(&attr, &to, durable)?,
-                _ => self.copy_file(&attr, &to, durable)?,
+                InodeKind::Directory => {
+                    self.copy_dir(&attr, &to.make_dir(&name, 0o700)?, durable)?;
+                }
+                _ => self.copy_file(&attr, to.create(&name, 0o600)?, durable)?,
             }
         }
-        let made = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW)
-            .open(to)?;
-        hand_over(dir, &made)?;
-        if durable {
-            made.sync_all()?;
+        let made = to.stat_self()?;
+        if (made.uid, made.gid) != (dir.uid, dir.gid) {
+            to.give_to(dir.uid, dir.gid)?;
         }
-        Ok(())
+        to.set_mode(dir.mode)?;
+        match durable {
+            true => Ok(to.sync()?),
+            false => Ok(()),
+        }
     }
 
-    fn copy_file(&self, file: &Attr, to: &Path, durable: bool) -> Result<(), OverlayError> {
-        let mut copy = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(to)?;
+    fn copy_file(&self, file: &Attr, mut copy: File, durable: bool) -> Result<(), OverlayError> {
         let mut buf = vec![0; STEP];
         let mut offset = 0;
         loop {
@@ -192,18 +193,20 @@ fn hand_over(attr: &Attr, copy: &File) -> std::io::Result<()> {
     copy.set_permissions(Permissions::from_mode(attr.mode))
 }
 
-/// What was changed in a WAL directory that stands at `dir`. A file counts as
-/// the backup's as long as it has its length and time. A directory that cannot
-/// be read tells nothing.
-pub fn wal_changes<L: Lower>(dir: &Path, lower: Option<&L>) -> Vec<Change> {
+/// What was changed in the WAL directory of the diff in `root`. A file counts
+/// as the backup's as long as it has its length and time. A directory that
+/// cannot be read tells nothing, and links are not followed.
+pub fn wal_changes<L: Lower>(root: &Path, lower: Option<&L>) -> Vec<Change> {
     let below = lower.and_then(|lower| lower.lookup(Ino::ROOT.node()?, OsStr::new(PG_WAL)));
     let mut changes = Vec::new();
-    gather(dir, Path::new(PG_WAL), lower.zip(below), &mut changes);
+    if let Ok(dir) = Dir::open(root).and_then(|root| root.dir(WAL_DIR)) {
+        gather(&dir, Path::new(PG_WAL), lower.zip(below), &mut changes);
+    }
     changes
 }
 
 fn gather<L: Lower>(
-    dir: &Path,
+    dir: &Dir,
     path: &Path,
     below: Option<(&L, NodeId)>,
     changes: &mut Vec<Change>,
@@ -222,22 +225,23 @@ fn gather<L: Lower>(
         });
     };
     let mut directories = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        let path = path.join(entry.file_name());
-        let node = below.and_then(|(lower, dir)| {
-            let node = lower.lookup(dir, &entry.file_name())?;
-            Some((lower, node))
-        });
-        let is_same = |(lower, node): (&L, NodeId)| {
-            let time = meta.modified().map_or(0, time_ns);
-            lower.len(node).ok() == Some(meta.len()) && time == lower.timestamp_ns()
+    for name in dir.names().into_iter().flatten() {
+        let Ok(Some(stat)) = dir.stat(&name) else {
+            continue;
         };
+        let node = below.and_then(|(lower, dir)| Some((lower, lower.lookup(dir, &name)?)));
+        let is_same = |(lower, node): (&L, NodeId)| {
+            lower.len(node).ok() == Some(stat.len)
+                && dir
+                    .file(&name)
+                    .is_ok_and(|file| mtime_ns(&file) == lower.timestamp_ns())
+        };
+        let path = path.join(&name);
         match node {
-            _ if meta.is_dir() => directories.push((entry.path(), path, node)),
+            _ if stat.kind == Kind::Directory => directories.push((name, path, node)),
             Some(node) if is_same(node) => {}
-            Some(_) => add(&path, ChangeKind::Changed, meta.len()),
-            None => add(&path, ChangeKind::New, meta.len()),
+            Some(_) => add(&path, ChangeKind::Changed, stat.len),
+            None => add(&path, ChangeKind::New, stat.len),
         }
     }
     for (lower, node) in below
@@ -245,7 +249,7 @@ fn gather<L: Lower>(
         .flat_map(|(lower, node)| lower.children(*node).into_iter().map(move |n| (lower, n)))
     {
         let name = lower.name(node);
-        if dir.join(name).symlink_metadata().is_err() {
+        if !matches!(dir.stat(name), Ok(Some(_))) {
             let slash = match lower.kind(node) {
                 LowerKind::Directory => "/",
                 _ => "",
@@ -254,7 +258,14 @@ fn gather<L: Lower>(
             add(Path::new(&path), ChangeKind::Deleted, 0);
         }
     }
-    for (dir, path, below) in directories {
-        gather(&dir, &path, below, changes);
+    for (name, path, below) in directories {
+        if let Ok(inner) = dir.dir(&name) {
+            gather(&inner, &path, below, changes);
+        }
     }
+}
+
+fn mtime_ns(file: &File) -> i64 {
+    let modified = file.metadata().and_then(|meta| meta.modified());
+    modified.map_or(0, time_ns)
 }

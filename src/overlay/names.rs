@@ -223,7 +223,7 @@ impl<L: Lower> Overlay<L> {
             return Err(OverlayError::NotFound);
         }
         self.vacant(&tree, parent, name)?;
-        inode.nlink += 1;
+        inode.nlink = inode.nlink.saturating_add(1);
         inode.ctime_ns = now_ns();
         tree.put(ino, inode.clone());
         tree.set_entry(parent, name, Some(NameEntry::Inode(ino.0)));

@@ -6,6 +6,7 @@ mod changes;
 mod cost;
 mod disk;
 mod full;
+mod hostile;
 mod model;
 mod moved;
 mod operations;

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::error::OverlayError;
 pub use super::inode::{Ino, Inode};
-use super::lower::Lower;
 use crate::diff::{Batch, ContentRecord, InodeKind, NameEntry, Namespace};
 
 /// What has changed since the last commit, by key; the values are the tree's
@@ -68,8 +66,8 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// The tree as the store has it, checked against the image.
-    pub fn load<L: Lower>(lower: &L, namespace: Namespace) -> Result<Self, OverlayError> {
+    /// The tree as the store has it, after [`super::records::check`].
+    pub fn load(namespace: Namespace) -> Self {
         let mut tree = Self::default();
         if let Some(next) = namespace.next_ino {
             tree.next_ino = next.max(Ino::FIRST_NEW.0);
@@ -81,7 +79,6 @@ impl Tree {
         for (dir, name, entry) in namespace.names {
             let dir = Ino(dir);
             if let NameEntry::Inode(ino) = entry {
-                tree.check_known(lower, Ino(ino))?;
                 let is_directory = match tree.inodes.get(&Ino(ino)) {
                     Some(inode) => inode.kind == InodeKind::Directory,
                     None => true,
@@ -90,27 +87,12 @@ impl Tree {
                     tree.parents.insert(Ino(ino), dir);
                 }
             }
-            tree.check_known(lower, dir)?;
             tree.entries
                 .entry(dir)
                 .or_default()
                 .insert(OsString::from_vec(name), entry);
         }
-        Ok(tree)
-    }
-
-    fn check_known<L: Lower>(&self, lower: &L, ino: Ino) -> Result<(), OverlayError> {
-        let known = match ino.node() {
-            Some(node) => (node.0 as usize) < lower.node_count(),
-            None => self.inodes.contains_key(&ino),
-        };
-        if known {
-            return Ok(());
-        }
-        Err(OverlayError::Mismatch(format!(
-            "inode {} is in neither",
-            ino.0
-        )))
+        tree
     }
 
     pub fn inode(&self, ino: Ino) -> Option<&Inode> {

@@ -18,7 +18,7 @@ use crate::overlay::{Overlay, OverlayOptions};
 use crate::pg::control::ControlFile;
 use crate::profile::{Passthrough, Plan};
 use crate::server::OsUser;
-use crate::untrusted::{self, Dir};
+use crate::untrusted;
 
 /// Opens the image and lays the diff, if there is to be one, over it. Settles
 /// where the server that is to come has its WAL, and what it holds.
@@ -82,9 +82,13 @@ fn open_diff(
             progress.change(|state| state.diff_dir = Some(dir.clone()))?;
             dir.clone()
         }
-        None => make_throw_away(plan, progress, undo)?,
+        None => begin_throw_away(plan, progress, undo)?,
     };
-    let lock = DiffLock::acquire(&dir, &LockHolder::this_process(&plan.target))?;
+    let holder = LockHolder::this_process(&plan.target);
+    let lock = match plan.diff_dir {
+        Some(_) => DiffLock::acquire(&dir, &holder)?,
+        None => DiffLock::acquire_new(&dir, &holder)?,
+    };
     let chain = &resolved.chain;
     let binding = Binding {
         version: FORMAT_VERSION,
@@ -95,7 +99,7 @@ fn open_diff(
         chain: chain.ids().iter().map(ToString::to_string).collect(),
         image: format!("{:016x}", image.fingerprint()),
     };
-    Ok(Diff::open(&dir, lock, &binding)?)
+    Ok(Diff::open(lock, &binding)?)
 }
 
 /// Who owns the files of the image: whom PostgreSQL runs as.
@@ -137,10 +141,9 @@ fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, Sessio
     Ok(format!("PG_{version}_{}", control.catalog_version_no))
 }
 
-/// Makes the directory of a throw-away diff. Before that, it is written down
-/// for whoever has to remove it if we cannot: in the session's state, and where
-/// that outlasts a reboot.
-fn make_throw_away(
+/// Names a throw-away diff, and writes it down for whoever has to remove it if we
+/// cannot: in the session's state, and where that outlasts a reboot.
+fn begin_throw_away(
     plan: &Plan,
     progress: &Progress,
     undo: &mut Undo<'_>,
@@ -155,12 +158,6 @@ fn make_throw_away(
     }
     let made = dir.clone();
     undo.push("the throw-away diff", move || orphans::remove(&made));
-    let make = || {
-        let (parent, name) = Dir::of_file(&dir)?;
-        // Where others can write, too, one that is there would be theirs.
-        parent.make_dir(name, 0o700).map(drop)
-    };
-    make().map_err(|e| SessionError::io("make the directory", &dir, e))?;
     Ok(dir)
 }
 

@@ -346,10 +346,7 @@ impl HeldPlace {
         self.clear_dir(PREFETCH)?;
         let names = self.opened.names();
         for name in names.map_err(|e| SessionError::io("list", &self.dir, e))? {
-            let is_unfinished = name
-                .as_bytes()
-                .starts_with(untrusted::UNFINISHED.as_bytes());
-            if is_unfinished || FILES.iter().any(|known| name == *known) {
+            if untrusted::is_unfinished(&name) || FILES.iter().any(|known| name == *known) {
                 self.remove_file(&name)?;
             }
         }

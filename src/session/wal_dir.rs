@@ -119,7 +119,7 @@ pub fn settle(
             if bytes <= COPY_LIMIT && gets_to(server, root) =>
         {
             diff.remove_wal_dir()?;
-            if let Err(error) = overlay.copy_wal(&dir, kept) {
+            if let Err(error) = overlay.copy_wal(kept) {
                 tracing::warn!("WAL is written through the mount, which is slower: {error}");
                 diff.remove_wal_dir()?;
                 return Ok(None);

@@ -16,7 +16,15 @@ use super::{Dir, Refused};
 
 /// What begins the name of a file that is not whole yet. A killed process
 /// leaves one behind.
-pub const UNFINISHED: &str = ".pbkfs-new-";
+const UNFINISHED: &str = ".pbkfs-new-";
+
+/// Whether this is the name of a file that [`Dir::replace`] did not finish,
+/// since its process was killed.
+#[must_use]
+pub fn is_unfinished(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix(UNFINISHED));
+    number.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
 
 impl Dir {
     /// Makes a new, empty file, open for reading and writing. The mode is what

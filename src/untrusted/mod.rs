@@ -37,7 +37,7 @@ use nix::unistd::{getegid, geteuid};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, statat};
 use rustix::io::Errno;
 
-pub use create::{Replacement, UNFINISHED, give, random};
+pub use create::{Replacement, give, is_unfinished, random};
 pub use error::{Kind, Refused, refused};
 pub use user::{Rights, as_user};
 pub use way::check_way;

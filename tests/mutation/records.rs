@@ -1,9 +1,13 @@
 //! A sound store with records that no clone makes: the diff was copied from
 //! somewhere, and is somebody else's data.
 
+use std::fs::File;
+
 use pbkfs::diff::{
     Batch, ContentRecord, HeldBlocks, InodeKind, InodeRecord, NameEntry, Store, StoreBackend,
 };
+use redb::StorageBackend;
+use redb::backends::FileBackend;
 
 use crate::case::Case;
 use crate::mutation::Mutation;
@@ -23,7 +27,12 @@ pub fn all() -> Vec<Mutation> {
 
 fn mutation(name: String, batch: impl Fn(&Case) -> Batch + Send + Sync + 'static) -> Mutation {
     Mutation::new(name, move |case| {
-        let store = Store::open(StoreBackend::File(case.path("diff/meta.redb"))).unwrap();
+        let path = case.path("diff/meta.redb");
+        let file = move || -> Box<dyn StorageBackend> {
+            let opened = File::options().read(true).write(true).open(&path);
+            Box::new(FileBackend::new(opened.unwrap()).unwrap())
+        };
+        let store = Store::open(StoreBackend::Custom(Box::new(file))).unwrap();
         store.commit(&batch(case)).unwrap();
     })
 }

@@ -1,11 +1,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use roaring::RoaringBitmap;
 
 use super::*;
 use crate::diff::lock::LOCK_FILE;
-use crate::diff::{Batch, BlockChunk, Diff, FORMAT_VERSION, HeldBlocks};
+use crate::diff::{Batch, BlockChunk, Diff, FORMAT_VERSION, HeldBlocks, InodeKind, InodeRecord};
 
 fn binding() -> Binding {
     Binding {
@@ -21,7 +23,20 @@ fn binding() -> Binding {
 
 fn open(root: &Path) -> Diff {
     let lock = DiffLock::acquire(root, &LockHolder::default()).unwrap();
-    Diff::open(root, lock, &binding()).unwrap()
+    Diff::open(lock, &binding()).unwrap()
+}
+
+fn file() -> InodeRecord {
+    InodeRecord {
+        kind: InodeKind::File,
+        mode: 0o600,
+        uid: 26,
+        gid: 26,
+        nlink: 1,
+        mtime_ns: 0,
+        ctime_ns: 0,
+        link: None,
+    }
 }
 
 /// A diff with two changed segments of one relation, a new relation of two
@@ -57,6 +72,8 @@ fn changed_diff(root: &Path) {
                 small: RoaringBitmap::new(),
             },
         }],
+        inodes: vec![(new, Some(file())), (new + 1, Some(file()))],
+        next_ino: Some(new + 2),
         ..Batch::default()
     };
     diff.storage()
@@ -97,7 +114,7 @@ fn an_emptied_diff_can_be_bound_anew_and_holds_nothing() {
     let lock = DiffLock::acquire(&root, &LockHolder::default()).unwrap();
     let mut other = binding();
     other.backup = "BBB".into();
-    let diff = Diff::open(&root, lock, &other).unwrap();
+    let diff = Diff::open(lock, &other).unwrap();
     assert_eq!(diff.store().namespace().unwrap().names, []);
     drop(diff);
     assert!(Cleanup::begin(&root).unwrap().changes().unwrap().is_empty());
@@ -119,10 +136,33 @@ fn what_is_in_use_or_no_diff_is_refused() {
     assert!(!dir.path().join(LOCK_FILE).exists());
 }
 
-/// Each part of a diff in turn is a link to something precious.
+/// What is put at a part's name, with something precious that it might lead to.
+type Trap = fn(&Path, &Path);
+
+const TRAPS: [(&str, Trap); 4] = [
+    ("a link", |at, to| symlink(to, at).unwrap()),
+    ("a pipe", |at, _| mkfifo(at, Mode::S_IRWXU).unwrap()),
+    ("a hard link", |at, to| {
+        // Of a file only; a directory has one name.
+        let to = match to.is_dir() {
+            true => to.join("10"),
+            false => to.to_owned(),
+        };
+        fs::hard_link(to, at).unwrap();
+    }),
+    ("a directory", |at, _| fs::create_dir(at).unwrap()),
+];
+
+/// Each part of a diff in turn is something else. What can go by its name goes,
+/// what it leads to never does, and nothing waits for a pipe.
 #[test]
-fn links_are_never_followed() {
-    for part in [META_FILE, BINDING_FILE, LOCK_FILE, DATA_DIR, "data/10"] {
+fn what_stands_in_a_parts_place_goes_by_its_name_or_is_refused() {
+    let parts = [META_FILE, BINDING_FILE, LOCK_FILE, DATA_DIR, "data/10"];
+    for (part, (what, make)) in parts
+        .iter()
+        .flat_map(|part| TRAPS.iter().map(move |trap| (*part, *trap)))
+    {
+        let case = format!("{what} at {part}");
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("diff");
         changed_diff(&root);
@@ -136,17 +176,29 @@ fn links_are_never_followed() {
             fs::remove_file(&trap).unwrap();
             fs::write(&precious, "precious").unwrap();
         }
-        symlink(&precious, &trap).unwrap();
+        make(&trap, &precious);
 
+        let counted = Cleanup::begin(&root).and_then(|cleanup| cleanup.changes());
         let done = Cleanup::begin(&root).and_then(Cleanup::run);
-        // A data file's name goes; a link in any other place is not touched.
-        assert_eq!(done.is_ok(), part == "data/10", "{part}: {done:?}");
-        assert_eq!(trap.is_symlink(), part != "data/10", "{part}");
+        let goes = match part {
+            LOCK_FILE => false,
+            // It is one.
+            DATA_DIR => what == "a directory",
+            _ => what != "a directory",
+        };
+        assert_eq!(done.is_ok(), goes, "{case}: {done:?}");
+        assert_eq!(trap.symlink_metadata().is_ok(), !goes, "{case}");
+        if part == META_FILE {
+            assert!(counted.is_err(), "{case}");
+        }
         let file = match part {
             DATA_DIR => precious.join("10"),
             _ => precious,
         };
-        assert_eq!(fs::read(file).unwrap(), b"precious", "{part}");
+        assert_eq!(fs::read(file).unwrap(), b"precious", "{case}");
+        if goes {
+            open(&root);
+        }
     }
 }
 
@@ -179,8 +231,14 @@ fn damage_can_be_cleaned_away_but_not_counted() {
     changed_diff(&root);
     fs::write(root.join(BINDING_FILE), "{ not json").unwrap();
     fs::write(root.join(META_FILE), vec![0x5A; 10_000]).unwrap();
+    // As a kill leaves it.
+    fs::write(root.join(".pbkfs-new-0123456789abcdef"), "{").unwrap();
     let cleanup = Cleanup::begin(&root).unwrap();
     assert!(cleanup.binding().is_err() && cleanup.changes().is_err());
+    let damage = cleanup.changes().unwrap_err();
+    assert!(matches!(damage, DiffError::Damaged { .. }), "{damage}");
+    assert_eq!(cleanup.strangers().unwrap(), Vec::<PathBuf>::new());
     cleanup.run().unwrap();
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
     open(&root);
 }

@@ -71,21 +71,27 @@ fn too_long(name: &str) -> DiffError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
     use super::*;
     use crate::diff::StoreBackend;
+    use crate::diff::root::Root;
+
+    fn open(dir: &Path) -> Store {
+        Store::open(StoreBackend::In(Arc::new(Root::open(dir).unwrap()))).unwrap()
+    }
 
     #[test]
     fn a_note_stays_until_it_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("meta.redb");
-        let open = || Store::open(StoreBackend::File(path.clone())).unwrap();
-        let store = open();
+        let store = open(dir.path());
         assert_eq!(store.note("recovery").unwrap(), None);
         store.set_note("recovery", Some(b"one")).unwrap();
         store.set_note("other", Some(b"")).unwrap();
         store.set_note("recovery", Some(b"two")).unwrap();
         drop(store);
-        let store = open();
+        let store = open(dir.path());
         assert_eq!(store.note("recovery").unwrap().unwrap(), b"two");
         assert_eq!(store.note("other").unwrap().unwrap(), b"");
         store.set_note("recovery", None).unwrap();
@@ -97,8 +103,7 @@ mod tests {
     #[test]
     fn a_note_is_small() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("meta.redb");
-        let store = Store::open(StoreBackend::File(path)).unwrap();
+        let store = open(dir.path());
         store.set_note("note", Some(&[1; MAX_LEN])).unwrap();
         let error = store.set_note("note", Some(&[1; MAX_LEN + 1])).unwrap_err();
         assert!(matches!(error, DiffError::BadRecord { .. }), "{error}");

@@ -13,7 +13,7 @@ use crate::overlay::content::Ctx;
 use crate::overlay::lower::Lower;
 
 /// A block's number is a u32: a file ends at 32 TiB.
-const MAX_BLOCKS: u64 = 1 << 32;
+pub const MAX_BLOCKS: u64 = 1 << 32;
 
 impl Blocks {
     /// Whether the block that the file's end cuts has bytes behind the end.

@@ -26,7 +26,7 @@ fn image() -> MemLower {
 /// An overlay of this user's, as only root can give files away.
 fn open(root: &Path) -> Overlay<MemLower> {
     let lock = DiffLock::acquire(root, &LockHolder::default()).unwrap();
-    let diff = Diff::open(root, lock, &binding()).unwrap();
+    let diff = Diff::open(lock, &binding()).unwrap();
     let options = OverlayOptions {
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
@@ -46,7 +46,7 @@ fn the_wal_directory_is_moved_as_it_is_and_stays_moved() {
     assert_eq!(overlay.wal_place().unwrap(), WalPlace::Tree(4 * BS as u64));
 
     let to = overlay.layer().unwrap().wal_dir();
-    overlay.copy_wal(&to, true).unwrap();
+    overlay.copy_wal(true).unwrap();
     // Until the link is there, the tree's own counts.
     assert!(matches!(overlay.wal_place().unwrap(), WalPlace::Tree(_)));
     overlay.link_wal(&to).unwrap();
@@ -85,7 +85,7 @@ fn what_became_of_it_is_told_and_cleaned_up() {
     let root = dir.path().join("diff");
     let overlay = open(&root);
     let to = overlay.layer().unwrap().wal_dir();
-    overlay.copy_wal(&to, false).unwrap();
+    overlay.copy_wal(false).unwrap();
     overlay.link_wal(&to).unwrap();
     assert_eq!(overlay.changes().unwrap(), []);
 

@@ -198,7 +198,7 @@ pub fn memory_dir() -> tempfile::TempDir {
 pub fn open_in(lower: MemLower, dir: &Path, passthrough: bool) -> Overlay<MemLower> {
     let root = dir.join("diff");
     let lock = DiffLock::acquire(&root, &LockHolder::default()).unwrap();
-    let diff = Diff::open(&root, lock, &binding()).unwrap();
+    let diff = Diff::open(lock, &binding()).unwrap();
     Overlay::new(lower, Some(diff), options(passthrough)).unwrap()
 }
 

@@ -1,11 +1,15 @@
 //! Where `meta.redb` lives: in a file, or in what a test puts in its place.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use redb::{Database, StorageBackend};
 
 use super::reserved::ReservedFile;
+use crate::diff::META_FILE;
+use crate::diff::error::DiffError;
+use crate::diff::root::Root;
 
 /// The overlay keeps the records that it uses in memory (a clone that rewrote
 /// 1 TB has 16 MB of bitmaps), and small blocks are read once each before the
@@ -14,29 +18,33 @@ const CACHE_BYTES: usize = 8 << 20;
 
 /// Where the store lives.
 pub enum StoreBackend {
-    /// In a file.
-    File(PathBuf),
+    /// In a diff's directory.
+    In(Arc<Root>),
     /// In whatever this makes each time the store is opened.
     Custom(Box<dyn Fn() -> Box<dyn StorageBackend> + Send + Sync>),
 }
 
 impl StoreBackend {
-    pub(super) fn open(&self) -> Result<Database, redb::Error> {
+    /// Opens the store: what the directory has in its place, or what redb says
+    /// of it.
+    pub(super) fn open(&self) -> Result<Result<Database, redb::Error>, DiffError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        Ok(match self {
-            Self::File(path) => {
-                let file = ReservedFile::open(path).map_err(redb::Error::Io)?;
-                builder.create_with_backend(file)?
-            }
-            Self::Custom(make) => builder.create_with_backend(Boxed(make()))?,
-        })
+        let opened = match self {
+            Self::In(root) => match ReservedFile::new(root.open_or_create(META_FILE)?) {
+                Ok(file) => builder.create_with_backend(file),
+                Err(error) => return Ok(Err(redb::Error::Io(error))),
+            },
+            Self::Custom(make) => builder.create_with_backend(Boxed(make())),
+        };
+        Ok(opened.map_err(redb::Error::from))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// The store's path, for messages.
+    pub(super) fn path(&self) -> PathBuf {
         match self {
-            Self::File(path) => path,
-            Self::Custom(_) => Path::new("(in memory)"),
+            Self::In(root) => root.join(META_FILE),
+            Self::Custom(_) => "(in memory)".into(),
         }
     }
 }

@@ -7,12 +7,27 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use redb::StorageBackend;
+
+/// How much of the file may be a hole, in bytes, before it counts as none that
+/// redb has written: `ROOM` in any case, as a file system may tell only later
+/// what a new file takes, and some times what it does take, as it may compress
+/// it. What redb keeps in memory grows with the length, and a length costs who
+/// made the file nothing.
+const ROOM: u64 = 256 << 20;
+const RATIO: u64 = 64;
+
+/// The most that is filled of holes that an older version has left, in bytes,
+/// or a copy that has them.
+const FILL_LIMIT: u64 = 64 << 20;
+
+/// The most that redb reads at once, in bytes. Its own tables have pages of
+/// some 100 KB; ours have smaller ones.
+const READ_LIMIT: usize = 16 << 20;
 
 /// See the module's text. The diff's own lock keeps others away, so the file
 /// has none.
@@ -20,23 +35,21 @@ use redb::StorageBackend;
 pub struct ReservedFile(File);
 
 impl ReservedFile {
-    /// Opens the file, making it if need be.
+    /// Takes an opened file.
     ///
     /// # Errors
-    /// The system's own.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            // A link in its place leads to what is not ours.
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(path)?;
+    /// `InvalidData` for one that is hardly more than a hole; the system's own.
+    pub fn new(file: File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        let on_disk = meta.blocks().saturating_mul(512);
+        if meta.len() > ROOM.saturating_add(on_disk.saturating_mul(RATIO)) {
+            return Err(damage("hardly anything of its length is there"));
+        }
         let reserved = Self(file);
-        // A full disk is no reason not to open what is there.
-        if let Err(error) = reserved.reserve(0, reserved.len()?) {
+        if meta.len().saturating_sub(on_disk) <= on_disk.max(FILL_LIMIT)
+            // A full disk is no reason not to open what is there.
+            && let Err(error) = reserved.reserve(0, meta.len())
+        {
             tracing::debug!(%error, "no space to reserve for the metadata");
         }
         Ok(reserved)
@@ -63,7 +76,11 @@ impl StorageBackend for ReservedFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(out, offset)
+        // A page that claims to be larger has no memory to get.
+        match out.len() > READ_LIMIT {
+            true => Err(damage("it has a page of an impossible size")),
+            false => self.0.read_exact_at(out, offset),
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -84,11 +101,37 @@ impl StorageBackend for ReservedFile {
     }
 }
 
+fn damage(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
 
     use super::*;
+
+    fn open(path: &Path) -> io::Result<ReservedFile> {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        ReservedFile::new(options.open(path)?)
+    }
+
+    #[test]
+    fn a_file_of_holes_is_neither_filled_nor_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta");
+        let file = File::create(&path).unwrap();
+        file.set_len(200 << 20).unwrap();
+        let opened = open(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().blocks(), 0);
+        let mut page = vec![0; READ_LIMIT + 1];
+        let error = opened.read(0, &mut page).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        file.set_len(1 << 42).unwrap();
+        let error = open(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
 
     #[test]
     fn the_whole_length_has_space() {
@@ -98,7 +141,7 @@ mod tests {
             let meta = path.metadata().unwrap();
             meta.len() == 1 << 20 && meta.blocks() * 512 >= meta.len()
         };
-        let file = ReservedFile::open(&path).unwrap();
+        let file = open(&path).unwrap();
         file.set_len(2 << 20).unwrap();
         file.set_len(1 << 20).unwrap();
         assert!(all_there());
@@ -113,7 +156,7 @@ mod tests {
             .unwrap();
         assert!(!all_there());
         drop(file);
-        let file = ReservedFile::open(&path).unwrap();
+        let file = open(&path).unwrap();
         assert!(all_there());
         file.write(5, b"bytes").unwrap();
         let mut read = [0; 5];

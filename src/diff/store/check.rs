@@ -1,0 +1,106 @@
+//! What the tables may hold, whatever the image is. The store may be anybody's,
+//! so each record is checked where it is read; what only the image can tell is
+//! checked by the overlay.
+
+use redb::Error;
+
+use super::{Namespace, bad_record};
+use crate::diff::error::DiffError;
+use crate::diff::record::{InodeKind, InodeRecord, NameEntry};
+
+/// The most that a record has, in bytes: a link's target in JSON is the
+/// longest, with up to four characters for each byte.
+pub const ROW_LIMIT: usize = 64 << 10;
+
+/// The longest name, as in every Linux file system.
+const NAME_MAX: usize = 255;
+
+/// The longest target of a symbolic link, with the NUL that ends it.
+const PATH_MAX: usize = 4096;
+
+/// Inode numbers end here, so that there is always a next one.
+const INO_MAX: u64 = 1 << 62;
+
+/// Takes the keys of a table in the order in which they come. A tree of pages
+/// that is none can be walked for ever, but not with new keys: so what is read
+/// of a table is never more than the file holds.
+#[derive(Debug, Default)]
+pub struct Ascending<K>(Option<K>);
+
+impl<K: Ord> Ascending<K> {
+    /// Refuses a key that does not come after the last one.
+    pub fn check(&mut self, key: K) -> Result<(), Error> {
+        in_order(self.0.as_ref().is_none_or(|last| *last < key))?;
+        self.0 = Some(key);
+        Ok(())
+    }
+}
+
+/// The same, for who has the last key already.
+pub fn in_order(is: bool) -> Result<(), Error> {
+    match is {
+        true => Ok(()),
+        false => Err(Error::Corrupted("keys are not in their order".to_owned())),
+    }
+}
+
+/// Checks one name in a directory.
+pub fn check_name(dir: u64, name: &[u8]) -> Result<(), DiffError> {
+    let is_one_name = !matches!(name, b"" | b"." | b"..")
+        && name.len() <= NAME_MAX
+        && !name.iter().any(|byte| matches!(byte, b'/' | 0));
+    match is_one_name {
+        true => Ok(()),
+        false => Err(bad_record(
+            "a name in directory",
+            dir,
+            &format!("{:?} is no name", name.escape_ascii().to_string()),
+        )),
+    }
+}
+
+/// Checks an inode by itself.
+pub fn check_inode(ino: u64, record: &InodeRecord) -> Result<(), DiffError> {
+    let bad = |reason: &str| Err(bad_record("inode", ino, &reason));
+    if ino == 0 || ino >= INO_MAX {
+        return bad("it is no inode number");
+    }
+    if record.mode & !0o7777 != 0 {
+        return bad("its mode has other bits than permissions");
+    }
+    match (record.kind, &record.link) {
+        (InodeKind::Symlink, Some(target)) => {
+            let is_path = !target.is_empty() && target.len() < PATH_MAX && !target.contains(&0);
+            if !is_path {
+                return bad("its target is no path");
+            }
+        }
+        (InodeKind::Symlink, None) => return bad("it is a link that leads nowhere"),
+        (_, Some(_)) => return bad("it is no link and has a target"),
+        (_, None) => {}
+    }
+    Ok(())
+}
+
+/// Checks that inode numbers are not given out twice.
+pub fn check_next_ino(namespace: &Namespace) -> Result<(), DiffError> {
+    let named = namespace
+        .names
+        .iter()
+        .filter_map(|(_, _, entry)| match entry {
+            NameEntry::Inode(ino) => Some(*ino),
+            NameEntry::Whiteout => None,
+        });
+    let known = namespace.inodes.iter().map(|(ino, _)| *ino);
+    let last = named.chain(known).max().unwrap_or(0);
+    match namespace.next_ino {
+        // None was given out, and the image's are below any.
+        None if last < 1 << 32 => Ok(()),
+        Some(next) if next < INO_MAX && (last < 1 << 32 || last < next) => Ok(()),
+        _ => Err(bad_record(
+            "the next inode",
+            namespace.next_ino.unwrap_or(0),
+            &format!("it does not come after inode {last}"),
+        )),
+    }
+}

@@ -1,0 +1,182 @@
+//! The one place where redb is used: opened at need, and held apart from the
+//! rest of pbkfs.
+//!
+//! The file may be damaged, or made to do harm. Whatever redb then answers, or
+//! panics with, is [`DiffError::Damaged`], and the store is not used again.
+
+use std::io::ErrorKind;
+use std::mem;
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use redb::Database;
+
+use super::backend::StoreBackend;
+use crate::diff::error::DiffError;
+use crate::diff::panics::contain;
+
+/// See the module's text.
+pub struct Handle {
+    backend: StoreBackend,
+    state: RwLock<State>,
+}
+
+enum State {
+    /// Before the first use, and after a failure.
+    Closed,
+    Open(Database),
+    /// What was seen of the damage.
+    Damaged(String),
+}
+
+impl Handle {
+    pub fn new(backend: StoreBackend) -> Self {
+        Self {
+            backend,
+            state: RwLock::new(State::Closed),
+        }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.backend.path()
+    }
+
+    /// Runs `work` on the database. Reads go on while a commit is under way.
+    /// After an I/O error (a full disk) redb refuses all further use of a
+    /// handle, though what is on disk is whole: the next call then opens it
+    /// anew.
+    ///
+    /// # Errors
+    /// [`DiffError::Store`]; [`DiffError::Damaged`], from then on for each call.
+    pub fn with<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, DiffError> {
+        loop {
+            let state = self.read();
+            match &*state {
+                State::Open(database) => {
+                    let done = contain(|| work(database));
+                    drop(state);
+                    return match done {
+                        Ok(done) => done.map_err(|error| self.failed(action, error)),
+                        Err(panic) => {
+                            // Nothing of redb's runs any more on what it choked
+                            // on, not even to close it.
+                            mem::forget(self.replace(State::Damaged(panic.clone())));
+                            Err(self.damaged(&panic))
+                        }
+                    };
+                }
+                State::Damaged(reason) => return Err(self.damaged(reason)),
+                State::Closed => {}
+            }
+            drop(state);
+            self.open(action)?;
+        }
+    }
+
+    fn open(&self, action: &'static str) -> Result<(), DiffError> {
+        let mut state = self.write();
+        if !matches!(*state, State::Closed) {
+            return Ok(());
+        }
+        let opened = match contain(|| self.backend.open()) {
+            Ok(opened) => opened?,
+            Err(panic) => Err(redb::Error::Corrupted(panic)),
+        };
+        match opened {
+            Ok(database) => {
+                *state = State::Open(database);
+                Ok(())
+            }
+            Err(error) => {
+                drop(state);
+                Err(self.failed(action, error))
+            }
+        }
+    }
+
+    /// Judges what redb answered.
+    fn failed(&self, action: &'static str, error: redb::Error) -> DiffError {
+        if is_damage(&error) {
+            let reason = match error {
+                redb::Error::Corrupted(reason) => reason,
+                other => other.to_string(),
+            };
+            let answer = self.damaged(&reason);
+            close(self.replace(State::Damaged(reason)));
+            return answer;
+        }
+        if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+            close(self.replace(State::Closed));
+        }
+        DiffError::Store {
+            action,
+            path: self.path(),
+            source: Box::new(error),
+        }
+    }
+
+    fn damaged(&self, reason: &str) -> DiffError {
+        DiffError::Damaged {
+            path: self.path(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// Changes the state, while nobody uses the database. What was seen of
+    /// damage stays.
+    fn replace(&self, new: State) -> State {
+        let mut state = self.write();
+        match *state {
+            State::Damaged(_) => State::Closed,
+            _ => mem::replace(&mut *state, new),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        close(self.replace(State::Closed));
+    }
+}
+
+/// redb writes to the file once more, and may find it damaged only now.
+fn close(state: State) {
+    if let Err(panic) = contain(|| drop(state)) {
+        tracing::debug!(panic, "the diff's metadata is damaged");
+    }
+}
+
+/// Whether redb says so of the file, and not of this use of it or of the
+/// system. It is given no file that ends early, no other types and no tables
+/// that are missing, unless somebody else wrote it.
+fn is_damage(error: &redb::Error) -> bool {
+    use redb::Error;
+    match error {
+        Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData
+        ),
+        Error::Corrupted(_)
+        | Error::UpgradeRequired(_)
+        | Error::RepairAborted
+        | Error::TableTypeMismatch { .. }
+        | Error::TableIsMultimap(_)
+        | Error::TableIsNotMultimap(_)
+        | Error::TypeDefinitionChanged { .. }
+        | Error::TableDoesNotExist(_)
+        | Error::LockPoisoned(_) => true,
+        _ => false,
+    }
+}
