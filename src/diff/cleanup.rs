@@ -106,8 +106,13 @@ impl Cleanup {
     /// What would be lost.
     ///
     /// # Errors
-    /// The metadata cannot be read.
+    /// The metadata cannot be read; something that no pbkfs makes is in the
+    /// place of the binding.
     pub fn changes(&self) -> Result<Changes, DiffError> {
+        if let Err(DiffError::Foreign { path, found }) = &self.binding {
+            let (path, found) = (path.clone(), *found);
+            return Err(DiffError::Foreign { path, found });
+        }
         let data = self.root.data_files()?;
         let wal = disk_usage(&self.root);
         let mut changes = Changes {

@@ -79,7 +79,7 @@ pub enum DiffError {
         changes: Changes,
     },
     /// Something in the diff's directory is not what a diff has there.
-    #[error("{} is {found}, which no pbkfs makes there; nothing was touched: look at it first", path.display())]
+    #[error("{} is {found}, which no pbkfs makes there; look at it first", path.display())]
     Foreign {
         /// What.
         path: PathBuf,
