@@ -49,7 +49,8 @@ pub struct Bench {
 }
 
 impl Bench {
-    fn new() -> TempDir {
+    /// A directory for all of it, in memory where there is some.
+    fn directory() -> TempDir {
         common::require_everything();
         let memory = Path::new("/dev/shm");
         let fallback = std::env::temp_dir();
@@ -76,14 +77,14 @@ impl Bench {
 
     /// A bundled catalog.
     pub fn with_catalog(fixture: &str) -> Bench {
-        let dir = Bench::new();
+        let dir = Bench::directory();
         let fixture = Fixture::unpack(fixture, &dir.path().join("store"), &OsUser::root());
         Bench::finish(dir, fixture.catalog, None)
     }
 
     /// The WAL of a catalog with gz segments, without its backups.
     pub fn with_archive() -> Bench {
-        let dir = Bench::new();
+        let dir = Bench::directory();
         let store = dir.path().join("store");
         let fixture = Fixture::unpack("pg15-chain", &store, &OsUser::root());
         let instance = fixture.catalog.join("backups/main");
@@ -100,7 +101,7 @@ impl Bench {
 
     /// A catalog, and a diff of its newest backup that a server has used.
     pub fn with_diff() -> Bench {
-        let dir = Bench::new();
+        let dir = Bench::directory();
         let store = dir.path().join("store");
         let fixture = Fixture::unpack("pg15-debian", &store, &OsUser::root());
         let mut bench = Bench::finish(dir, fixture.catalog, None);
@@ -298,6 +299,9 @@ impl Case {
             for (pid, _) in processes {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
+            for session in sessions.iter().filter_map(|file| file.parent()) {
+                let _ = fs::remove_dir_all(session);
+            }
         }
     }
 
@@ -410,7 +414,9 @@ impl Case {
             let _ = killpg(Pid::from_raw(running.pid()), Signal::SIGKILL);
             unmount_all(&self.dir);
         }
-        worker.join().expect("what is done in the mount succeeds");
+        if worker.join().is_err() {
+            self.fault("what is done in the mount fails");
+        }
         let ending = Running::spawn(&mut self.command(end));
         if let Some(output) = self.wait(ending, limit)
             && output.code() != Some(0)
@@ -498,6 +504,12 @@ pub fn holds_the_canary(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, CANARY.as_bytes()).is_some()
 }
 
+/// How notes end that come besides the sentence.
+const NOTES: [&str; 2] = [
+    " is not of pbkfs, and stays",
+    " cannot be told; --force throws it away",
+];
+
 /// What of the contract the end of a command does not keep.
 fn violations(output: &Output) -> Vec<&'static str> {
     let mut found = Vec::new();
@@ -541,7 +553,7 @@ fn violations(output: &Output) -> Vec<&'static str> {
     {
         found.push("it says what is neither a log line nor a sentence");
     }
-    let is_note = |line: &&str| line.ends_with(" is not of pbkfs, and stays");
+    let is_note = |line: &&str| NOTES.iter().any(|note| line.ends_with(note));
     let sentences = stderr.lines().filter(|line| is_ours(line));
     let sentences = sentences.filter(|line| !is_note(line)).count();
     // A verdict, and "not in the archive", are answers.
