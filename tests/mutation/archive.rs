@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use crate::case::{Case, replace, sparse};
 use crate::content::damaged;
 use crate::kinds::put;
-use crate::mutation::{Mutation, Random};
+use crate::mutation::{Mutation, Named, Random};
 
 const DIR: &str = "catalog/wal/main";
 
@@ -104,7 +104,7 @@ fn names() -> Vec<Mutation> {
 }
 
 fn histories() -> Vec<Mutation> {
-    let texts: [(&str, fn() -> Vec<u8>); 9] = [
+    let texts: [Named; 9] = [
         ("itself as parent", || b"2\t0/4800000\tx\n".to_vec()),
         ("a later parent", || b"9\t0/4800000\tx\n".to_vec()),
         ("a parent twice", || b"1\t0/1\tx\n1\t0/2\tx\n".to_vec()),
@@ -119,7 +119,7 @@ fn histories() -> Vec<Mutation> {
         ("64 MB of comments", || b"# c\n".repeat(16 << 20)),
         ("a line of 64 MB", || vec![b'1'; 64 << 20]),
     ];
-    let mutation = |(what, text): (&str, fn() -> Vec<u8>)| {
+    let mutation = |(what, text): Named| {
         Mutation::new(format!("a history with {what}"), move |case| {
             replace(&case.path(DIR).join("00000002.history"), &text());
         })

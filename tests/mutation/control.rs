@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::case::{IDS, replace};
-use crate::mutation::Mutation;
+use crate::mutation::{Mutation, Named};
 
 const TIMES: &[&str] = &[
     "'9999-12-31 23:59:59-23'",
@@ -153,7 +153,7 @@ pub fn all() -> Vec<Mutation> {
 /// Files that are longer than any that pg_probackup writes.
 fn large() -> Vec<Mutation> {
     let [full, _] = IDS;
-    let texts: [(&str, fn() -> Vec<u8>); 4] = [
+    let texts: [Named; 4] = [
         ("a line of 64 MB", || vec![b'x'; 64 << 20]),
         ("64 MB of lines", || b"a = 1\n".repeat((64 << 20) / 6)),
         ("a value of 16 MB", || {

@@ -6,7 +6,7 @@ use std::fs;
 use crate::case::{Case, replace};
 use crate::content::damaged;
 use crate::kinds::first_in;
-use crate::mutation::{Mutation, Random};
+use crate::mutation::{Mutation, Named, Random};
 
 /// Bytes of a page of the store.
 const PAGE: usize = 4096;
@@ -197,7 +197,7 @@ fn bindings() -> Vec<Mutation> {
 
 /// Binding and lock with texts of all kinds.
 fn texts() -> Vec<Mutation> {
-    let texts: [(&str, fn() -> Vec<u8>); 6] = [
+    let texts: [Named; 6] = [
         ("open brackets", || vec![b'['; 100_000]),
         ("64 MB of spaces", || vec![b' '; 64 << 20]),
         ("an open string", || b"{ \"catalog\": \"".to_vec()),

@@ -147,9 +147,9 @@ fn a_server_on_what_is_damaged() {
     let bench = Bench::with_diff();
     let mut of_catalog = kinds::of_catalog();
     of_catalog.extend(content::stored());
-    let mut mutations = some(of_catalog, 10, 3);
+    let mut mutations = some(of_catalog, 20, 3);
     let mut of_diff = kinds::of_diff();
     of_diff.extend(records::all());
-    mutations.extend(some(of_diff, 10, 4));
-    hold("server", &bench, &mutations, 20, Case::start_servers);
+    mutations.extend(some(of_diff, 20, 4));
+    hold("server", &bench, &mutations, 40, Case::start_servers);
 }

@@ -17,6 +17,9 @@ impl Mutation {
     }
 }
 
+/// Text that is made when it is needed, by what it is called.
+pub type Named = (&'static str, fn() -> Vec<u8>);
+
 /// Every `count`th of what there is too much of, by a fixed seed.
 pub fn some(mut all: Vec<Mutation>, count: usize, seed: u64) -> Vec<Mutation> {
     let mut random = Random::new(seed);

@@ -37,7 +37,7 @@ const KINDS: [&str; 6] = [
     "a link to /dev/zero",
     "a FIFO",
     "a directory",
-    "an endless file",
+    "a file of 1 GB",
     "nonsense",
 ];
 
@@ -124,7 +124,7 @@ fn plant(mnt: &Path, outside: &Path, plan: &str) {
         "a link to /dev/zero" => symlink("/dev/zero", &at).unwrap(),
         "a FIFO" => mkfifo(&at, Mode::S_IRWXU).unwrap(),
         "a directory" => fs::create_dir(&at).unwrap(),
-        "an endless file" => sparse(&at, 100 << 30),
+        "a file of 1 GB" => sparse(&at, 1 << 30),
         "nonsense" => fs::write(&at, vec![0xFF; 9000]).unwrap(),
         text => match text.strip_prefix("text -> ") {
             Some(target) => symlink(target, &at).unwrap(),

@@ -86,6 +86,9 @@ fn names() -> Vec<Mutation> {
     names.into_iter().map(mutation).collect()
 }
 
+/// Rows of the table of names.
+type Names = Vec<(u64, Vec<u8>, Option<NameEntry>)>;
+
 /// Names that lead where no name should.
 fn trees() -> Vec<Mutation> {
     let at = |dir: u64, ino: u64| (dir, b"loop".to_vec(), Some(NameEntry::Inode(ino)));
@@ -115,7 +118,7 @@ fn trees() -> Vec<Mutation> {
             vec![at(ROOT, FIRST + 2), at(FIRST + 2, FIRST)],
         ),
     ];
-    let mutation = |(what, names): (&str, Vec<(u64, Vec<u8>, Option<NameEntry>)>)| {
+    let mutation = |(what, names): (&str, Names)| {
         mutation(format!("there is {what}"), move |_| Batch {
             names: names.clone(),
             inodes: vec![

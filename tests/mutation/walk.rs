@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
@@ -18,26 +18,35 @@ const TAIL: i64 = 64 << 10;
 /// one file is that file's, and not of interest here.
 pub fn leaks(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    walk(root, 0, &mut found);
+    walk(root, &mut Vec::new(), &mut found);
     found
 }
 
-fn walk(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-    // Deeper than any path can be that is named from the root.
-    assert!(depth < 4096, "{} has no end", dir.display());
+/// `above` has the inodes of the directories that lead here.
+fn walk(dir: &Path, above: &mut Vec<u64>, found: &mut Vec<PathBuf>) {
+    let Ok(meta) = fs::symlink_metadata(dir) else {
+        return;
+    };
+    assert!(
+        !above.contains(&meta.ino()),
+        "{} is in itself, so no walk ends",
+        dir.display()
+    );
+    above.push(meta.ino());
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         let Ok(kind) = entry.file_type() else {
             continue;
         };
         if kind.is_dir() {
-            walk(&path, depth + 1, found);
+            walk(&path, above, found);
         } else if kind.is_file() && shows_the_canary(&path).unwrap_or(false) {
             found.push(path);
         } else if kind.is_symlink() || kind.is_fifo() || kind.is_socket() {
             let _ = fs::read_link(&path);
         }
     }
+    above.pop();
 }
 
 fn shows_the_canary(path: &Path) -> io::Result<bool> {
