@@ -542,6 +542,10 @@ fn force_ends_an_owner_that_hangs() {
         kill(Pid::from_raw(owner), Signal::SIGSTOP).unwrap();
         steps.unmount(&["--force"]).expect_ok();
         assert!(!is_alive(owner));
+        // The lock holder sees its owner's end, and lets go.
+        eventually("the lock holder has ended", LIMIT, || {
+            processes_in(steps.sandbox.dir()).is_empty()
+        });
         assert_nothing_stays(&steps.sandbox);
     });
 }

@@ -14,9 +14,9 @@ pub use source::{Host, InClone, Source, normal};
 /// PostgreSQL's own limit on includes within includes.
 const MAX_DEPTH: u32 = 10;
 
-/// How many files are read at most. PostgreSQL gives up at a file that includes
-/// itself; read as often as it says so, it would never end.
-const MAX_FILES: usize = 1000;
+/// How many files and directories are looked for at most. PostgreSQL gives up at
+/// a file that includes itself; read as often as it says so, it would never end.
+const MAX_READS: u32 = 1000;
 
 /// The values that the configuration files of a data directory give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Conf {
     /// Whether the data directory has a `postgresql.conf`; Debian keeps it
     /// elsewhere.
     pub has_main_file: bool,
+    /// How many files and directories were looked for.
+    reads: u32,
 }
 
 impl Conf {
@@ -66,6 +68,7 @@ impl Conf {
         path: &Path,
         depth: u32,
     ) -> Result<bool, ServerError> {
+        self.count(path)?;
         // Not every old file is UTF-8, and only ASCII matters here.
         let text = match source.read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -77,13 +80,6 @@ impl Conf {
                 });
             }
         };
-        if self.files.len() >= MAX_FILES {
-            let source = io::Error::other("the configuration includes too many files");
-            return Err(ServerError::Read {
-                path: path.to_owned(),
-                source,
-            });
-        }
         self.files.push(path.to_owned());
         for (name, value) in text.lines().filter_map(parse_line) {
             let included = || path.parent().unwrap_or(Path::new("/")).join(&value);
@@ -106,8 +102,21 @@ impl Conf {
         Ok(true)
     }
 
+    /// Counts a file or directory that is to be read, whether or not it is there.
+    fn count(&mut self, path: &Path) -> Result<(), ServerError> {
+        self.reads += 1;
+        match self.reads > MAX_READS {
+            true => Err(ServerError::Read {
+                path: path.to_owned(),
+                source: io::Error::other("the configuration includes too many files"),
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Reads the files `*.conf` of a directory that are not hidden, by name.
     fn read_dir(&mut self, source: &dyn Source, dir: &Path, depth: u32) -> Result<(), ServerError> {
+        self.count(dir)?;
         let names = match source.names(dir) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -275,8 +284,23 @@ mod tests {
     }
 
     #[test]
+    fn files_that_are_not_there_are_looked_for_so_often_only() {
+        let dir = tempfile::tempdir().unwrap();
+        for include in ["include 'none'\n", "include_dir 'none'\n"] {
+            fs::write(dir.path().join("postgresql.conf"), include.repeat(2000)).unwrap();
+            assert!(
+                read(dir.path())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("too many")
+            );
+        }
+    }
+
+    #[test]
     fn files_need_not_be_there() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Conf::default());
+        let conf = read(dir.path()).unwrap();
+        assert!(!conf.has_main_file && conf.files.is_empty() && conf.values.is_empty());
     }
 }
