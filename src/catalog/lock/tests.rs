@@ -400,8 +400,10 @@ fn who_is_waited_for_is_told_at_once_and_again_when_it_is_another() {
     }
 }
 
-/// What stands at the lock files' names instead of them.
-fn strange_things() -> Vec<(fn(&Path), Refused)> {
+/// What stands at the lock files' names instead of them, and why it is refused.
+type Strange = (fn(&Path), Refused);
+
+fn strange_things() -> Vec<Strange> {
     let fifo = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let link = |path: &Path| symlink("/etc/passwd", path).unwrap();
     let endless = |path: &Path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
