@@ -81,9 +81,8 @@ mod tests {
         journal.send(Level::INFO, &[b'x'; 1 << 20]).unwrap();
         let mut entry = vec![0; 2 * MAX_MESSAGE];
         receiver.recv(&mut entry).unwrap();
-        journal
-            .send(Level::INFO, "x└".repeat(1 << 16).as_bytes())
-            .unwrap();
+        let text = format!("y{}", "x└".repeat(1 << 16));
+        journal.send(Level::INFO, text.as_bytes()).unwrap();
         let count = receiver.recv(&mut entry).unwrap();
         assert_eq!(entry[..count].last_chunk().unwrap(), b"x\n");
     }
