@@ -400,11 +400,10 @@ fn who_is_waited_for_is_told_at_once_and_again_when_it_is_another() {
     }
 }
 
-/// Puts something in a lock file's place.
-type Put = fn(&Path);
+/// What stands at the lock files' names instead of them, and why it is refused.
+type Strange = (fn(&Path), Refused);
 
-/// What stands at the lock files' names instead of them.
-fn strange_things() -> Vec<(Put, Refused)> {
+fn strange_things() -> Vec<Strange> {
     let fifo = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let link = |path: &Path| symlink("/etc/passwd", path).unwrap();
     let endless = |path: &Path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
@@ -439,7 +438,7 @@ fn what_is_no_lock_file_is_refused_at_once() {
             let LockError::Refused { file, why } = &error else {
                 panic!("{name}: {error:?}")
             };
-            assert_eq!((file, why), (&path, &expected));
+            assert_eq!((file, *why), (&path, expected));
             let said = error.to_string();
             assert!(
                 said.ends_with("works on this backup, and remove it"),

@@ -43,6 +43,9 @@ impl Journal {
     pub fn send(&self, level: Level, line: &[u8]) -> io::Result<()> {
         let message = line.trim_ascii_end();
         let message = message.get(..MAX_MESSAGE).unwrap_or(message);
+        // A character that was cut in two would make all of it binary.
+        let whole = str::from_utf8(message).map_or_else(|e| e.valid_up_to(), str::len);
+        let message = message.get(..whole).unwrap_or(message);
         let priority = match level {
             Level::ERROR => 3,
             Level::WARN => 4,
@@ -76,5 +79,11 @@ mod tests {
             \x09\0\0\0\0\0\0\0two\nlines\n";
         assert_eq!(&entry[..count], expected);
         journal.send(Level::INFO, &[b'x'; 1 << 20]).unwrap();
+        let mut entry = vec![0; 2 * MAX_MESSAGE];
+        receiver.recv(&mut entry).unwrap();
+        let text = format!("y{}", "x└".repeat(1 << 16));
+        journal.send(Level::INFO, text.as_bytes()).unwrap();
+        let count = receiver.recv(&mut entry).unwrap();
+        assert_eq!(entry[..count].last_chunk().unwrap(), b"x\n");
     }
 }
