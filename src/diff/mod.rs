@@ -196,17 +196,25 @@ impl Diff {
         Ok(removed)
     }
 
-    /// Removes the diff in `root` with the directory itself: what the format
-    /// names, and nothing else. Nobody may be using it.
+    /// The diff's directory, opened; `None` for one that is none.
+    #[must_use]
+    pub fn dir(&self) -> Option<&Dir> {
+        self.root.as_ref().map(|root| root.dir())
+    }
+
+    /// Removes a throw-away diff with the directory itself: what the format
+    /// names, and nothing else. pbkfs made the directory, so a link in its place
+    /// is somebody else's. Nobody may be using it.
     ///
     /// # Errors
     /// I/O errors, among them that the directory holds something else.
     pub fn remove(root: &Path) -> Result<(), DiffError> {
-        let diff = Root::open(root)?;
+        let io = |e| DiffError::io("remove", root, e);
+        let (parent, name) = Dir::of_file(root).map_err(io)?;
+        let diff = Root::below(&parent, name).map_err(io)?;
         diff.empty()?;
         diff.remove_lock()?;
-        // A link that leads there is the user's own, and no directory.
-        std::fs::remove_dir(root).map_err(|e| DiffError::io("remove", root, e))
+        parent.remove_dir(name).map_err(io)
     }
 
     /// Where the server's WAL directory is, if it was moved out of the overlay.

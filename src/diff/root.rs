@@ -5,6 +5,7 @@
 //! only what is of the kind that pbkfs makes there ([`crate::untrusted`]). The
 //! path that leads to the directory is the user's own, and may be a link.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -38,6 +39,15 @@ impl Root {
             }),
             Err(e) => Err(DiffError::io("open", path, e)),
         }
+    }
+
+    /// Opens the directory of that name in another one, which is no link.
+    ///
+    /// # Errors
+    /// I/O errors, as they are.
+    pub fn below(parent: &Dir, name: &OsStr) -> std::io::Result<Self> {
+        let dir = parent.dir(name)?;
+        Ok(Self { dir })
     }
 
     /// Opens the directory, making it for this user alone if it is not there.

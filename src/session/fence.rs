@@ -92,6 +92,15 @@ impl FenceLevel {
         }
     }
 
+    /// Tells it in the log. Namespaces that were wanted and cannot be had are
+    /// worth a warning.
+    pub fn tell(&self) {
+        match self {
+            Self::Settings { refused: Some(_) } => tracing::warn!("fence {self}"),
+            level => tracing::info!("fence {level}"),
+        }
+    }
+
     /// Whether the server runs in namespaces.
     #[must_use]
     pub fn is_namespace(&self) -> bool {

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! resolve   plan -> instance and chain, by pg_probackup or natively
-//! place     the session's directory: lock, state, socket, logs
+//! run_root  the directory of all sessions' directories
+//! place     a session's directory: lock, state, socket, logs
 //! locks     the read locks on the chain, held by a process of the catalog's owner
 //! target    the mount point: checked, made, cleared of a dead mount
 //! layers    what is mounted: the image, and the diff over it
 //! mounting  the mount itself, and saving its changes
 //! recovery  the recovery that is wanted, and whether the WAL archive gets there
+//! clone     a mounted clone's own files, read without being led astray
 //! recovered what a diff knows of its recovery
 //! fence     what keeps the server from production besides its settings
 //! hazards   what of a backup could reach production, and what stops it
@@ -26,6 +28,7 @@
 //! ```
 
 mod changes;
+mod clone;
 mod control;
 mod down;
 mod error;
@@ -50,6 +53,7 @@ mod recovered;
 mod recovery;
 mod resolve;
 mod restore_command;
+mod run_root;
 mod signals;
 mod socket;
 mod state;
@@ -71,7 +75,7 @@ pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;
 pub use orphans::{ThrowAway, all as all_orphans, remove as remove_orphan};
-pub use place::{Place, run_root};
+pub use place::Place;
 pub use preview::{ServerPreview, preview_server};
 pub use ready::Ready;
 pub use resolve::{Resolved, all_backups, resolve};

@@ -11,13 +11,9 @@
 //! RUN/NAME-HASH/wal/            WAL segments fetched ahead
 //! RUN/NAME-HASH/*.conf          PostgreSQL's generated configuration
 //! ```
-//! RUN is `/run/pbkfs` for root; for others `$XDG_RUNTIME_DIR/pbkfs`, or
-//! `/tmp/pbkfs-UID` where there is none.
-//!
 //! The lock proves that the owner lives: it goes with it.
 //!
-//! RUN can be entered by everybody and written by its user alone; one that
-//! somebody else made first is not used. A session's directory is closed to
+//! RUN is told in [`run_root`]. A session's directory is closed to
 //! other users, but for those of the server's group: what the clone leaves in
 //! `socket/` is the server's user's, and a set-user-ID program there would
 //! make that user of whoever could run it.
@@ -34,6 +30,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use super::SessionError;
+use super::run_root;
 use super::state::State;
 use crate::server::OsUser;
 use crate::untrusted::{self, Dir};
@@ -63,24 +60,6 @@ const FILES: [&str; 8] = [
     "pg_hba.conf",
     "pg_ident.conf",
 ];
-
-/// Where sessions of this user keep their directories.
-#[must_use]
-pub fn run_root() -> PathBuf {
-    let uid = geteuid();
-    if uid.is_root() {
-        return "/run/pbkfs".into();
-    }
-    // Left over from another user's shell it is of no use.
-    let is_mine = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid.as_raw());
-    match std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(is_mine)
-    {
-        Some(dir) => dir.join("pbkfs"),
-        None => format!("/tmp/pbkfs-{uid}").into(),
-    }
-}
 
 /// A path by which a target is known, however it was written: its directory
 /// resolved, its own name kept, as the mount itself may not answer.
@@ -134,7 +113,7 @@ impl Place {
             .take(20)
             .collect();
         Self {
-            dir: run_root().join(format!("{name}-{:016x}", hash.finish())),
+            dir: run_root::path().join(format!("{name}-{:016x}", hash.finish())),
         }
     }
 
@@ -143,7 +122,7 @@ impl Place {
     /// # Errors
     /// The run directory cannot be listed.
     pub fn all() -> Result<Vec<Self>, SessionError> {
-        let Some(root) = open_root()? else {
+        let Some(root) = run_root::open()? else {
             return Ok(Vec::new());
         };
         let names = root
@@ -213,7 +192,7 @@ impl Place {
     /// [`SessionError::RunDir`] if somebody else could have put it there; I/O
     /// errors.
     pub fn open(&self) -> Result<Option<Dir>, SessionError> {
-        let Some(root) = open_root()? else {
+        let Some(root) = run_root::open()? else {
             return Ok(None);
         };
         match root.dir(self.name()) {
@@ -233,8 +212,8 @@ impl Place {
         // Whoever looks whether the session lives takes the lock for a moment.
         const TRIES: u32 = 25;
         for _ in 0..TRIES {
-            let root = make_root()?;
-            let opened = make_dir(&root, self.name())?;
+            let root = run_root::make()?;
+            let opened = run_root::make_dir(&root, self.name())?;
             if let Some(lock) = self.try_lock(&opened)? {
                 return Ok(HeldPlace {
                     place: self,
@@ -388,45 +367,6 @@ impl HeldPlace {
         let removed = self.root.remove_dir(self.name());
         removed.map_err(|e| SessionError::io("remove", &self.dir, e))
     }
-}
-
-/// The run directory, opened; `None` if there is none.
-fn open_root() -> Result<Option<Dir>, SessionError> {
-    let path = run_root();
-    match Dir::open_own(&path) {
-        Ok(root) => Ok(Some(root)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(SessionError::RunDir { path, source }),
-    }
-}
-
-/// The run directory, made if there is none. Others may enter it.
-fn make_root() -> Result<Dir, SessionError> {
-    let path = run_root();
-    let make = || {
-        let (parent, name) = Dir::of_file(&path)?;
-        match parent.make_dir(name, 0o755) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-            _ => Ok(()),
-        }
-    };
-    make().map_err(|e| SessionError::io("make the directory", &path, e))?;
-    Dir::open_own(&path).map_err(|source| SessionError::RunDir { path, source })
-}
-
-/// A session's directory, made if there is none, for its owner alone.
-fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
-    let make = || match root.make_dir(name, 0o700) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let dir = root.dir(name)?;
-            // An older version let everybody in.
-            dir.set_mode(0o700)?;
-            Ok(dir)
-        }
-        made => made,
-    };
-    let path = root.path().join(name);
-    make().map_err(|e| SessionError::io("make the directory", &path, e))
 }
 
 /// FNV-1a: the same in every version, unlike the standard library's hasher,

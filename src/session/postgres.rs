@@ -5,23 +5,20 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::clone::Clone;
 use super::fence::{self, FenceLevel, Production, View};
 use super::meter::Meter;
 use super::place::{HeldPlace, PREFETCH, Place, SOCKET};
-use super::recovered::Clone;
 use super::recovery::{self, Recovery};
 use super::resolve::Resolved;
-use super::{SessionError, Signals, hazards, layers, recovered, status, wal_dir};
+use super::{SessionError, Signals, layers, recovered, status, wal_dir};
 use crate::image::Image;
 use crate::overlay::Overlay;
-use crate::pg::control::ControlFile;
 use crate::profile::{Plan, Require};
 use crate::server::{
     Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, LogTail, OsUser,
-    Outcome, Replay, Server, ServerConfig, ServerError, Setting, conf, fence as settings, port,
-    preload,
+    Outcome, Replay, Server, ServerConfig, ServerError, Setting, fence as settings, port, preload,
 };
-use crate::untrusted::Dir;
 
 /// What the server needs that can be found before anything is mounted.
 #[derive(Debug)]
@@ -50,7 +47,7 @@ pub struct Preparation {
 struct Start<'a> {
     plan: &'a Plan,
     place: &'a HeldPlace,
-    data: &'a Dir,
+    clone: &'a Clone<'a>,
     conf: &'a Conf,
     includes: &'a [PathBuf],
     recovery: Option<&'a Recovery>,
@@ -138,8 +135,8 @@ impl Preparation {
         started: &mut dyn FnMut(Server) -> Result<SharedServer, SessionError>,
         signals: &Signals,
     ) -> Result<Started, SessionError> {
-        let clone = self.clone_of(plan, overlay)?;
-        let conf = self.read_conf(&clone)?;
+        let clone = Clone::open(plan, overlay, self.run_as.as_ref())?;
+        let conf = clone.conf()?;
         for missing in &conf.missing_includes {
             tracing::warn!(
                 "the backup's configuration includes {}, which is not there; \
@@ -147,12 +144,12 @@ impl Preparation {
                 missing.display()
             );
         }
-        let includes = self.includes(&clone, &conf, overlay.lower())?;
+        let includes = clone.includes(&conf, overlay.lower())?;
         let recovery = recovered::begin(&clone, self.recovery.as_ref())?;
         let start = Start {
             plan,
             place,
-            data: &clone.data,
+            clone: &clone,
             conf: &conf,
             includes: &includes,
             recovery,
@@ -184,7 +181,7 @@ impl Preparation {
             (Err(error), None) => Err(error.into()),
             (Ok(Outcome::ShutDown), _) => Ok(Started::ShutDown),
             (Ok(Outcome::Ready(replay)), Some(recovery)) => {
-                recovered::check_end(&self.pg_wal(&clone)?, recovery)?;
+                recovered::check_end(&clone.pg_wal(self.wal_dir.as_deref())?, recovery)?;
                 recovered::reached(&clone, recovery, &replay)?;
                 Ok(Started::Running(replay))
             }
@@ -193,70 +190,6 @@ impl Preparation {
                 Ok(Started::Running(replay))
             }
         }
-    }
-
-    /// The clone on the mounted target.
-    fn clone_of<'a>(
-        &'a self,
-        plan: &Plan,
-        overlay: &'a Overlay<Image>,
-    ) -> Result<Clone<'a>, SessionError> {
-        let target = &plan.target;
-        Ok(Clone {
-            data: Dir::open(target).map_err(|e| SessionError::io("open", target, e))?,
-            memory: overlay.layer().filter(|_| plan.diff_dir.is_some()),
-            user: self.run_as.as_ref(),
-        })
-    }
-
-    /// The configuration as it is in the clone, whose superuser may have
-    /// written it.
-    fn read_conf(&self, clone: &Clone<'_>) -> Result<Conf, SessionError> {
-        let source = conf::InClone {
-            data: &clone.data,
-            host: conf::Host {
-                rights: clone.user.map(OsUser::rights),
-            },
-        };
-        Ok(Conf::read_from(&source, clone.data.path())?)
-    }
-
-    /// The files outside the data directory that the configuration includes:
-    /// those that the backup's does. One that the clone has added would show it
-    /// a file of the host.
-    fn includes(
-        &self,
-        clone: &Clone<'_>,
-        conf: &Conf,
-        image: &Image,
-    ) -> Result<Vec<PathBuf>, SessionError> {
-        let outside = |file: &&PathBuf| !conf::normal(file).starts_with(clone.data.path());
-        let mut includes: Vec<PathBuf> = conf.files.iter().filter(outside).cloned().collect();
-        if includes.is_empty() {
-            return Ok(includes);
-        }
-        let backed_up = hazards::configuration(image, clone.user)?.files;
-        includes.retain(|file| {
-            let is_known = backed_up.contains(file);
-            if !is_known {
-                tracing::warn!(
-                    "the clone's configuration includes {}, which the backup's does not; \
-                     the server does not get to see it",
-                    file.display()
-                );
-            }
-            is_known
-        });
-        Ok(includes)
-    }
-
-    /// The server's WAL directory, in the mount or out of it.
-    fn pg_wal(&self, clone: &Clone<'_>) -> Result<Dir, SessionError> {
-        let opened = match &self.wal_dir {
-            Some(dir) => Dir::of_file(dir).and_then(|(diff, name)| diff.dir(name)),
-            None => clone.data.dir("pg_wal"),
-        };
-        opened.map_err(|e| SessionError::io("open", &clone.data.path().join("pg_wal"), e))
     }
 
     fn config(&self, start: &Start<'_>, limits: Limits) -> Result<ServerConfig, SessionError> {
@@ -273,7 +206,7 @@ impl Preparation {
         let mut least = Vec::new();
         if recovery.is_some() {
             place.make_for(OsStr::new(PREFETCH), run_as)?;
-            least.extend(recovery::limits(&control_file(start.data)?));
+            least.extend(recovery::limits(&start.clone.control_file()?));
         }
         let socket_dir = socket_dir(plan, place);
         if plan.postgres.socket_dir.is_none() {
@@ -410,17 +343,6 @@ fn recovery_settings(
         command,
         recovery.map(Recovery::settings).unwrap_or_default(),
     ))
-}
-
-/// The data directory's own: in a diff that was in use, it is newer than the
-/// backup's.
-fn control_file(data: &Dir) -> Result<ControlFile, SessionError> {
-    /// PostgreSQL's has 8 KiB (`PG_CONTROL_FILE_SIZE`).
-    const LIMIT: u64 = 64 << 10;
-    let path = "global/pg_control";
-    let bytes = data.read(path, LIMIT);
-    let bytes = bytes.map_err(|e| SessionError::io("read", &data.path().join(path), e))?;
-    Ok(ControlFile::parse(&bytes)?)
 }
 
 fn choose_port(plan: &Plan, socket_dir: &Path) -> Result<u16, SessionError> {

@@ -13,13 +13,13 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::SessionError;
+use super::clone::Clone;
 use super::recovery::Recovery;
-use crate::diff::Diff;
 use crate::pg::Lsn;
 use crate::pg::wal::History;
 use crate::pg::wal::segment::history_timeline;
 use crate::profile::{MomentText, RecoveryTarget};
-use crate::server::{OsUser, Replay};
+use crate::server::Replay;
 use crate::untrusted::{Dir, SMALL};
 
 /// The note's name in the diff.
@@ -31,16 +31,6 @@ const OLD_RECORD: &str = ".pbkfs-recovery.json";
 
 const SIGNAL: &str = "recovery.signal";
 const LABEL: &str = "backup_label";
-
-/// A clone whose server is to be started.
-pub struct Clone<'a> {
-    /// Its data directory, by the mount.
-    pub data: Dir,
-    /// The diff, if it is kept: nobody asks a throw-away one again.
-    pub memory: Option<&'a Diff>,
-    /// Whom the server runs as, if that is another user.
-    pub user: Option<&'a OsUser>,
-}
 
 /// What is noted about a clone that was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,8 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::geteuid;
-
 use super::fence::{self, FenceLevel};
 use super::job::{Account, Job, Live, Then, check_writes};
 use super::locks::{Holder, Locking};
@@ -15,7 +13,6 @@ use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
 use super::postgres::{Preparation, SharedServer, Started};
 use super::ready::Ready;
-use super::recovery::Recovery;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
 use super::undo::Undo;
@@ -24,7 +21,6 @@ use crate::causes::sentence;
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
-use crate::server::namespace::read_only_view;
 use crate::server::{Limits, Replay, Server, StopMode};
 
 /// What a session is to be.
@@ -258,8 +254,8 @@ impl Up<'_> {
     where
         Self: 'u,
     {
-        serve_archive(preparation, progress, undo)?;
-        tell_level(&preparation.level);
+        wal_service::serve_session(preparation, progress, undo)?;
+        preparation.level.tell();
         progress.change(|state| state.fence = Some(preparation.level.to_string()))?;
         let limits = self.limits(&preparation.level, progress, undo)?;
         let patience = self.plan.postgres.stop_timeout;
@@ -342,45 +338,6 @@ impl Up<'_> {
             running,
             signals: self.signals,
         })
-    }
-}
-
-/// Opens the archive's files for root's server, whose user may not be able to.
-fn serve_archive(
-    preparation: &Preparation,
-    progress: &Progress,
-    undo: &mut Undo<'_>,
-) -> Result<(), SessionError> {
-    let recovery = preparation.recovery.as_ref();
-    let archive = recovery
-        .filter(|_| geteuid().is_root())
-        .and_then(Recovery::served_archive);
-    let Some(archive) = archive else {
-        return Ok(());
-    };
-    // A server in namespaces could write by a descriptor that it has to read,
-    // if its user may.
-    let view = match preparation.level.is_namespace() {
-        true => Some(
-            read_only_view(archive.dir())
-                .map_err(|e| SessionError::io("make a read-only view of", archive.dir(), e))?,
-        ),
-        false => None,
-    };
-    let (socket, run_as) = (progress.place().wal_socket(), preparation.run_as.as_ref());
-    let service = wal_service::serve(&socket, archive.clone(), view, run_as)?;
-    undo.push("the WAL archive's socket", move || {
-        service.stop();
-        Ok(())
-    });
-    Ok(())
-}
-
-/// Namespaces that were wanted and cannot be had are worth a warning.
-fn tell_level(level: &FenceLevel) {
-    match level {
-        FenceLevel::Settings { refused: Some(_) } => tracing::warn!("fence {level}"),
-        level => tracing::info!("fence {level}"),
     }
 }
 

@@ -11,10 +11,11 @@ use nix::unistd::geteuid;
 use super::SessionError;
 use super::fence::FenceLevel;
 use super::postgres::Preparation;
+use crate::diff::WAL_DIR;
 use crate::image::Image;
 use crate::overlay::{Overlay, WalPlace};
 use crate::server::OsUser;
-use crate::untrusted::Dir;
+use crate::untrusted::{Dir, Kind};
 
 /// How much WAL is copied out of a backup before the server starts. What STREAM
 /// backups bring is mostly less. More is left where it is, and the clone writes
@@ -34,49 +35,52 @@ fn walker(server: &Preparation) -> Option<&OsUser> {
     user.filter(|_| !is_reached(&server.level, user))
 }
 
-fn enters(user: &OsUser, dir: &Metadata) -> bool {
+fn enters(user: &OsUser, (uid, gid, mode): (u32, u32, u32)) -> bool {
     let shift = match () {
-        () if dir.uid() == user.uid.as_raw() => 6,
-        () if user.groups.iter().any(|group| dir.gid() == group.as_raw()) => 3,
+        () if uid == user.uid.as_raw() => 6,
+        () if user.groups.iter().any(|group| gid == group.as_raw()) => 3,
         () => 0,
     };
-    (dir.mode() >> shift) & 1 == 1
+    (mode >> shift) & 1 == 1
 }
 
 /// Whether the server gets as far as to the diff's directory.
 fn gets_to(server: &Preparation, root: &Path) -> bool {
     walker(server).is_none_or(|user| {
         let mut above = root.ancestors().skip(1);
-        above.all(|dir| fs::metadata(dir).is_ok_and(|dir| enters(user, &dir)))
+        let rights = |dir: Metadata| (dir.uid(), dir.gid(), dir.mode());
+        above.all(|dir| fs::metadata(dir).is_ok_and(|dir| enters(user, rights(dir))))
     })
 }
 
 /// Lets the server enter the diff's directory, which is root's alone, if it has
 /// to by itself; what else is in there stays closed to it.
-fn let_in(server: &Preparation, root: &Path) -> io::Result<()> {
+fn let_in(server: &Preparation, root: &Dir) -> io::Result<()> {
     let Some(user) = walker(server) else {
         return Ok(());
     };
-    let dir = Dir::open(root)?;
-    if !enters(user, &fs::metadata(root)?) {
-        dir.set_mode(dir.stat_self()?.mode | 0o011)?;
+    let stat = root.stat_self()?;
+    if !enters(user, (stat.uid, stat.gid, stat.mode)) {
+        root.set_mode(stat.mode | 0o011)?;
     }
     Ok(())
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or(path.to_owned())
+}
+
 /// What keeps the server from the WAL directory that it, or an earlier one, has
 /// written; the link alone says that there is one.
-fn obstacle(server: &Preparation, root: &Path, dir: &Path) -> Option<&'static str> {
+fn obstacle(server: &Preparation, root: &Dir) -> Option<&'static str> {
     let owner = server.run_as.as_ref().map_or(geteuid(), |user| user.uid);
-    match dir.symlink_metadata() {
-        Ok(meta) if !meta.is_dir() => Some("which is no directory"),
-        Ok(meta) if meta.uid() != owner.as_raw() => {
+    match root.stat(WAL_DIR) {
+        Ok(Some(stat)) if stat.kind != Kind::Directory => Some("which is no directory"),
+        Ok(Some(stat)) if stat.uid != owner.as_raw() => {
             Some("which is not its user's; copy a diff with cp -a")
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Some("which is not there; without it, what the diff holds is of no use")
-        }
-        _ if !gets_to(server, root) => Some(
+        Ok(None) => Some("which is not there; without it, what the diff holds is of no use"),
+        _ if !gets_to(server, &absolute(root.path())) => Some(
             "where it cannot get without namespaces; let its user enter the directories above, \
              or set fence.level = \"auto\"",
         ),
@@ -95,17 +99,17 @@ pub fn settle(
     server: Option<&Preparation>,
     kept: bool,
 ) -> Result<Option<PathBuf>, SessionError> {
-    let Some(diff) = overlay.layer() else {
+    let Some((diff, root)) = overlay.layer().and_then(|diff| Some((diff, diff.dir()?))) else {
         return Ok(None);
     };
     // The link has to be true wherever it is read.
-    let dir = std::path::absolute(diff.wal_dir()).unwrap_or(diff.wal_dir());
-    let root = dir.parent().unwrap_or(&dir);
-    let open = |server| let_in(server, root).map_err(|e| SessionError::io("open up", root, e));
+    let dir = absolute(&diff.wal_dir());
+    let open =
+        |server| let_in(server, root).map_err(|e| SessionError::io("open up", root.path(), e));
     match (overlay.wal_place(), server) {
         (Ok(WalPlace::Diff(link)), _) => {
             if let Some(server) = server {
-                if let Some(obstacle) = obstacle(server, root, &dir) {
+                if let Some(obstacle) = obstacle(server, root) {
                     return Err(SessionError::WalUnusable { dir, obstacle });
                 }
                 open(server)?;
@@ -116,7 +120,7 @@ pub fn settle(
             Ok(Some(dir))
         }
         (Ok(WalPlace::Tree(bytes)), Some(server))
-            if bytes <= COPY_LIMIT && gets_to(server, root) =>
+            if bytes <= COPY_LIMIT && gets_to(server, dir.parent().unwrap_or(&dir)) =>
         {
             diff.remove_wal_dir()?;
             if let Err(error) = overlay.copy_wal(kept) {

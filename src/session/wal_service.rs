@@ -33,12 +33,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::SessionError;
+use super::postgres::Preparation;
+use super::recovery::Recovery;
 use super::socket::{
     self, Answer, MAX_REQUEST, Service, check_peer, encode, left, read_line, timed_out,
 };
+use super::undo::Undo;
+use super::up::Progress;
 use crate::catalog::store::StoreFile;
 use crate::catalog::wal::{ArchiveFiles, Description, WalArchive};
 use crate::server::OsUser;
+use crate::server::namespace::read_only_view;
 use crate::untrusted::Dir;
 
 /// What a client has for its request, and for taking the answer. Recovery ends
@@ -82,6 +87,37 @@ impl From<Failure> for io::Error {
             None => Self::other(failure.reason),
         }
     }
+}
+
+/// Opens the archive's files for root's server, whose user may not be able to.
+pub fn serve_session(
+    preparation: &Preparation,
+    progress: &Progress,
+    undo: &mut Undo<'_>,
+) -> Result<(), SessionError> {
+    let recovery = preparation.recovery.as_ref();
+    let archive = recovery
+        .filter(|_| geteuid().is_root())
+        .and_then(Recovery::served_archive);
+    let Some(archive) = archive else {
+        return Ok(());
+    };
+    // A server in namespaces could write by a descriptor that it has to read,
+    // if its user may.
+    let view = match preparation.level.is_namespace() {
+        true => Some(
+            read_only_view(archive.dir())
+                .map_err(|e| SessionError::io("make a read-only view of", archive.dir(), e))?,
+        ),
+        false => None,
+    };
+    let (socket, run_as) = (progress.place().wal_socket(), preparation.run_as.as_ref());
+    let service = serve(&socket, archive.clone(), view, run_as)?;
+    undo.push("the WAL archive's socket", move || {
+        service.stop();
+        Ok(())
+    });
+    Ok(())
 }
 
 /// Serves `archive` on a socket to root and to the server's user, without whom

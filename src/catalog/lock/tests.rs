@@ -438,7 +438,7 @@ fn what_is_no_lock_file_is_refused_at_once() {
             let LockError::Refused { file, why } = &error else {
                 panic!("{name}: {error:?}")
             };
-            assert_eq!((file, *why), (&path, expected));
+            assert_eq!((file, why), (&path, &expected));
             let said = error.to_string();
             assert!(
                 said.ends_with("works on this backup, and remove it"),

@@ -1,0 +1,74 @@
+//! The run directory, in which each session has a directory of its own:
+//! `/run/pbkfs` for root; for others `$XDG_RUNTIME_DIR/pbkfs`, or
+//! `/tmp/pbkfs-UID` where there is none.
+//!
+//! It can be entered by everybody and written by its user alone; one that
+//! somebody else made first is not used.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use nix::unistd::geteuid;
+
+use super::SessionError;
+use crate::untrusted::Dir;
+
+/// Where sessions of this user keep their directories.
+#[must_use]
+pub fn path() -> PathBuf {
+    let uid = geteuid();
+    if uid.is_root() {
+        return "/run/pbkfs".into();
+    }
+    // Left over from another user's shell it is of no use.
+    let is_mine = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid.as_raw());
+    match std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(is_mine)
+    {
+        Some(dir) => dir.join("pbkfs"),
+        None => format!("/tmp/pbkfs-{uid}").into(),
+    }
+}
+
+/// The run directory, opened; `None` if there is none.
+pub fn open() -> Result<Option<Dir>, SessionError> {
+    let path = path();
+    match Dir::open_own(&path) {
+        Ok(root) => Ok(Some(root)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SessionError::RunDir { path, source }),
+    }
+}
+
+/// The run directory, made if there is none. Others may enter it.
+pub fn make() -> Result<Dir, SessionError> {
+    let path = path();
+    let make = || {
+        let (parent, name) = Dir::of_file(&path)?;
+        match parent.make_dir(name, 0o755) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    };
+    make().map_err(|e| SessionError::io("make the directory", &path, e))?;
+    Dir::open_own(&path).map_err(|source| SessionError::RunDir { path, source })
+}
+
+/// A session's directory, made if there is none, for its owner alone.
+pub fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
+    let make = || match root.make_dir(name, 0o700) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let dir = root.dir(name)?;
+            // An older version let everybody in.
+            dir.set_mode(0o700)?;
+            Ok(dir)
+        }
+        made => made,
+    };
+    let path = root.path().join(name);
+    make().map_err(|e| SessionError::io("make the directory", &path, e))
+}
