@@ -352,7 +352,7 @@ const BY_PATH: &[&str] = &[
     "chown(",
     "openat(",
     "symlinkat(",
-    "truncate(",
+    "unistd::truncate",
 ];
 
 /// The only places that do so, whose paths no other user can write to, and why.
@@ -389,13 +389,15 @@ const OPENERS: &[(&str, &str)] = &[
     ("cli/stay.rs", "/dev/null"),
 ];
 
-/// Where the core knows of files at all: the store's own, and the few beside it
-/// that write (locks into the catalog, segments where PostgreSQL wants them).
+/// Where the core knows of files at all: the store's own, the few beside it that
+/// write (locks into the catalog, segments where PostgreSQL wants them), and the
+/// read-only view of an archive, which only a directory can have.
 const CATALOG_OPENERS: &[&str] = &[
     "catalog/store/",
     "catalog/lock",
     "catalog/wal/fetch",
     "catalog/wal/prefetch",
+    "catalog/wal/files",
 ];
 
 #[test]

@@ -34,9 +34,12 @@ impl Root {
     pub fn open(path: &Path) -> Result<Self, DiffError> {
         match Dir::open(path) {
             Ok(dir) => Ok(Self { dir }),
-            Err(e) if e.kind() == ErrorKind::NotADirectory => Err(DiffError::NotADiff {
-                path: path.to_owned(),
-            }),
+            // Which may be said of one on the way, too.
+            Err(e) if e.kind() == ErrorKind::NotADirectory && path.exists() => {
+                Err(DiffError::NotADiff {
+                    path: path.to_owned(),
+                })
+            }
             Err(e) => Err(DiffError::io("open", path, e)),
         }
     }
