@@ -240,8 +240,10 @@ fn a_run_directory_of_another_user_is_not_used() {
     let sandbox = Sandbox::new("pg15-debian", OsUser::root());
     let binary = sandbox.pbkfs().get_program().to_owned();
     let mut status = user.command(Path::new(&binary));
-    let output = run(status.arg("status"), AT_ONCE);
+    let output = Running::spawn(status.arg("status")).wait_or_kill(AT_ONCE);
+    // It is not in the sandbox, so nobody else would.
     fs::remove_dir_all(&run_root).unwrap();
+    let output = output.unwrap_or_else(|output| panic!("it waits: {output}"));
     refused(&output, 3, "XDG_RUNTIME_DIR");
 }
 

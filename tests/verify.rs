@@ -709,7 +709,7 @@ fn after_a_kill_in_any_phase_the_next_run_clears_up() {
     }
     // In the last phase, for sure.
     fs::write(sandbox.path("wait"), "").unwrap();
-    fs::set_permissions(sandbox.dir(), Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(sandbox.dir(), Permissions::from_mode(0o1777)).unwrap();
     let running = Running::spawn(&mut command(&clone, &[]));
     let seen = sandbox.path("wait.seen");
     eventually("the command runs", LIMIT, || Path::new(&seen).exists());
