@@ -385,6 +385,10 @@ const OPENERS: &[(&str, &str)] = &[
         "the profile, which the user names and which may be a pipe",
     ),
     ("fuse/mod.rs", "/sys"),
+    (
+        "diff/root.rs",
+        "makes the directory that the profile names, and checks it then",
+    ),
     ("cli/generate.rs", "makes the directory that the user names"),
     ("cli/stay.rs", "/dev/null"),
 ];
@@ -404,7 +408,9 @@ const CATALOG_OPENERS: &[&str] = &[
 fn what_others_can_write_is_opened_by_one_module() {
     let sources = sources();
     let by_path = |source: &Source| {
-        let found = BY_PATH.iter().find(|way| source.code.contains(**way));
+        // By an open file it is none of these.
+        let code = source.code.replace("fchown(", "");
+        let found = BY_PATH.iter().find(|way| code.contains(**way));
         found.copied()
     };
     for source in &sources {

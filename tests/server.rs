@@ -164,6 +164,7 @@ fn config_for(
         data_directory,
         settings,
         log_file: run_dir.join("log"),
+        wal_dir: None,
         socket_dir: run_dir.to_owned(),
         port,
         role: role.to_owned(),

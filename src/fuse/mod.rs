@@ -273,14 +273,14 @@ fn explain(error: &io::Error) -> String {
 /// still works, so failures are of no interest to anybody but a developer.
 fn raise_read_ahead(target: &Path) {
     const READ_AHEAD_KB: &str = "1024";
-    use std::os::unix::fs::MetadataExt;
-    let Ok(meta) = std::fs::metadata(target) else {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    // Without asking the server, which is this process: it could never be killed
+    // while it waits for itself.
+    let of_kernel = AtFlags::from_bits_retain(nix::libc::AT_STATX_DONT_SYNC.cast_unsigned());
+    let Ok(stat) = statx(CWD, target, of_kernel, StatxFlags::empty()) else {
         return;
     };
-    let (major, minor) = (
-        nix::sys::stat::major(meta.dev()),
-        nix::sys::stat::minor(meta.dev()),
-    );
+    let (major, minor) = (stat.stx_dev_major, stat.stx_dev_minor);
     let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     if let Err(error) = std::fs::write(&path, READ_AHEAD_KB) {
         tracing::debug!(path, %error, "cannot raise read-ahead");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::ServerError;
 use super::preload::split;
-pub use source::{Host, InClone, Source, normal};
+pub use source::{Host, InClone, LIMIT, Source, normal};
 
 /// PostgreSQL's own limit on includes within includes.
 const MAX_DEPTH: u32 = 10;

@@ -46,6 +46,8 @@ pub struct ServerConfig {
     pub settings: Vec<Setting>,
     /// Where its output goes; appended to.
     pub log_file: PathBuf,
+    /// Where its WAL is, if that is not in the data directory.
+    pub wal_dir: Option<PathBuf>,
     /// Where its socket goes; the same as in `settings`.
     pub socket_dir: PathBuf,
     /// Its port; the same as in `settings`.

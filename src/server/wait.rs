@@ -75,7 +75,9 @@ impl Server {
         interrupted: &dyn Fn() -> bool,
         progress: &mut dyn FnMut(&Replay),
     ) -> Result<Outcome, ServerError> {
-        let mut patience = Patience::new(timeout, self.config().data_directory.join("pg_wal"));
+        let config = self.config();
+        let grows = config.wal_dir.as_ref().unwrap_or(&config.log_file);
+        let mut patience = Patience::new(timeout, grows.clone());
         let mut probe: Option<Probe> = None;
         let mut ask_from = Instant::now();
         let mut pause = FIRST_PAUSE;
@@ -187,21 +189,23 @@ fn longer(pause: Duration, goal: Goal) -> Duration {
 }
 
 /// How much longer is waited. Before a recovering server takes connections,
-/// the files that come and go in `pg_wal` show that it gets on.
+/// the files that come and go in its WAL directory show that it gets on, or the
+/// lines of its log. The data directory is not looked into: it may be a mount
+/// that this very process serves (see [`ready`]).
 struct Patience {
     timeout: Duration,
     deadline: Instant,
-    pg_wal: PathBuf,
+    grows: PathBuf,
     changed: Option<SystemTime>,
     replayed: Option<Lsn>,
 }
 
 impl Patience {
-    fn new(timeout: Duration, pg_wal: PathBuf) -> Self {
+    fn new(timeout: Duration, grows: PathBuf) -> Self {
         Self {
             timeout,
             deadline: Instant::now() + timeout,
-            pg_wal,
+            grows,
             changed: None,
             replayed: None,
         }
@@ -218,7 +222,7 @@ impl Patience {
         if Instant::now() < self.deadline {
             return false;
         }
-        let changed = fs::metadata(&self.pg_wal)
+        let changed = fs::metadata(&self.grows)
             .and_then(|meta| meta.modified())
             .ok();
         if goal == Goal::Answer || changed <= self.changed {

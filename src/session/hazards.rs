@@ -10,7 +10,7 @@ use super::fence::{FenceLevel, Hazard};
 use super::postgres::Preparation;
 use crate::image::{Image, NodeKind};
 use crate::profile::Plan;
-use crate::server::conf::{Host, Source, normal};
+use crate::server::conf::{Host, LIMIT, Source, normal};
 use crate::server::{Conf, OsUser, Owner, Setting};
 use crate::untrusted::Refused;
 
@@ -149,9 +149,6 @@ struct InImage<'a> {
     host: Host,
 }
 
-/// The most that is read of a configuration file in a backup, in bytes.
-const CONF_LIMIT: u64 = 1 << 20;
-
 impl Source for InImage<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         if path.is_absolute() {
@@ -160,8 +157,8 @@ impl Source for InImage<'_> {
         let image = self.image;
         let node = image.find(&normal(path)).ok_or(io::ErrorKind::NotFound)?;
         let length = image.len(node).map_err(io::Error::other)?;
-        if length > CONF_LIMIT {
-            return Err(Refused::TooLarge { limit: CONF_LIMIT }.into());
+        if length > LIMIT {
+            return Err(Refused::TooLarge { limit: LIMIT }.into());
         }
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         let read = image.read_at(node, 0, &mut bytes);

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::clone::Clone;
+use super::clone::Settled;
 use super::fence::{self, FenceLevel, Production, View};
 use super::meter::Meter;
 use super::place::{HeldPlace, PREFETCH, Place, SOCKET};
@@ -13,7 +13,6 @@ use super::recovery::{self, Recovery};
 use super::resolve::Resolved;
 use super::{SessionError, Signals, layers, recovered, status, wal_dir};
 use crate::image::Image;
-use crate::overlay::Overlay;
 use crate::profile::{Plan, Require};
 use crate::server::{
     Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, LogTail, OsUser,
@@ -31,8 +30,8 @@ pub struct Preparation {
     pub level: FenceLevel,
     /// Where production is.
     pub production: Production,
-    /// Whether the mount passes through: most likely, until it is there to tell.
-    pub passthrough: bool,
+    /// Whether the mount will most likely pass through.
+    passthrough: bool,
     /// The WAL directory, where it is not in the mount; from when the diff is
     /// opened.
     pub wal_dir: Option<PathBuf>,
@@ -42,15 +41,15 @@ pub struct Preparation {
     major: u32,
 }
 
-/// What a server is started from, besides what was prepared.
-#[derive(Clone, Copy)]
-struct Start<'a> {
-    plan: &'a Plan,
-    place: &'a HeldPlace,
-    clone: &'a Clone<'a>,
-    conf: &'a Conf,
-    includes: &'a [PathBuf],
-    recovery: Option<&'a Recovery>,
+/// A start of the server.
+pub struct Start<'a> {
+    pub plan: &'a Plan,
+    pub place: &'a HeldPlace,
+    pub settled: &'a Settled<'a>,
+    /// Whether the mount passes through.
+    pub passthrough: bool,
+    pub limits: Limits,
+    pub signals: &'a Signals,
 }
 
 /// What became of a server that was started.
@@ -128,33 +127,13 @@ impl Preparation {
     /// long as the process.
     pub fn start(
         &self,
-        plan: &Plan,
-        place: &HeldPlace,
-        overlay: &Overlay<Image>,
-        limits: &Limits,
+        start: Start<'_>,
         started: &mut dyn FnMut(Server) -> Result<SharedServer, SessionError>,
-        signals: &Signals,
     ) -> Result<Started, SessionError> {
-        let clone = Clone::open(plan, overlay, self.run_as.as_ref())?;
-        let conf = clone.conf()?;
-        for missing in &conf.missing_includes {
-            tracing::warn!(
-                "the backup's configuration includes {}, which is not there; \
-                 PostgreSQL will not start without it",
-                missing.display()
-            );
-        }
-        let includes = clone.includes(&conf, overlay.lower())?;
-        let recovery = recovered::begin(&clone, self.recovery.as_ref())?;
-        let start = Start {
-            plan,
-            place,
-            clone: &clone,
-            conf: &conf,
-            includes: &includes,
-            recovery,
-        };
-        let mut config = self.config(&start, limits.clone())?;
+        let Start { plan, settled, .. } = start;
+        let (clone, recovery) = (&settled.clone, settled.recovery);
+        let signals = start.signals;
+        let mut config = self.config(&start)?;
         let waited = loop {
             let server = started(Server::start(config.clone())?)?;
             let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
@@ -181,32 +160,30 @@ impl Preparation {
             (Err(error), None) => Err(error.into()),
             (Ok(Outcome::ShutDown), _) => Ok(Started::ShutDown),
             (Ok(Outcome::Ready(replay)), Some(recovery)) => {
-                recovered::check_end(&clone.pg_wal(self.wal_dir.as_deref())?, recovery)?;
-                recovered::reached(&clone, recovery, &replay)?;
+                recovered::check_end(clone, self.wal_dir.as_deref(), recovery)?;
+                recovered::reached(clone, recovery, &replay)?;
                 Ok(Started::Running(replay))
             }
             (Ok(Outcome::Ready(replay)), None) => {
-                recovered::started(&clone)?;
+                recovered::started(clone)?;
                 Ok(Started::Running(replay))
             }
         }
     }
 
-    fn config(&self, start: &Start<'_>, limits: Limits) -> Result<ServerConfig, SessionError> {
+    fn config(&self, start: &Start<'_>) -> Result<ServerConfig, SessionError> {
         let Start {
             plan,
             place,
-            conf,
-            recovery,
+            settled,
             ..
         } = *start;
+        let (conf, recovery) = (&settled.conf, settled.recovery);
         let run_as = self.run_as.as_ref();
         place.admit(run_as)?;
         let (restore_command, target) = recovery_settings(recovery, place)?;
-        let mut least = Vec::new();
         if recovery.is_some() {
             place.make_for(OsStr::new(PREFETCH), run_as)?;
-            least.extend(recovery::limits(&start.clone.control_file()?));
         }
         let socket_dir = socket_dir(plan, place);
         if plan.postgres.socket_dir.is_none() {
@@ -232,9 +209,9 @@ impl Preparation {
             name: &session_name(plan),
             restore_command: restore_command.as_deref(),
             recovery_target: &target,
-            limits: &least,
+            limits: &settled.least,
             preload: &preload,
-            passthrough: self.passthrough,
+            passthrough: start.passthrough,
             throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
             allow: &plan.fence.allow,
@@ -250,7 +227,7 @@ impl Preparation {
                     binaries: &self.binaries,
                     recovery,
                     conf,
-                    includes: start.includes,
+                    includes: &settled.includes,
                     files: &config_files,
                     socket_dir: &socket_dir,
                     wal_dir: self.wal_dir.as_deref(),
@@ -263,12 +240,13 @@ impl Preparation {
             data_directory: plan.target.clone(),
             settings,
             log_file: place.server_log(),
+            wal_dir: self.wal_dir.clone(),
             socket_dir,
             port,
             role: plan.postgres.role.clone(),
             run_as: self.run_as.clone(),
             enclosure,
-            limits,
+            limits: start.limits.clone(),
             hold: self.hold.clone(),
         })
     }

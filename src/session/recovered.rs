@@ -9,6 +9,7 @@
 //! the note says counts more.
 
 use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ use crate::pg::wal::History;
 use crate::pg::wal::segment::history_timeline;
 use crate::profile::{MomentText, RecoveryTarget};
 use crate::server::Replay;
-use crate::untrusted::{Dir, SMALL};
+use crate::untrusted::SMALL;
 
 /// The note's name in the diff.
 const NOTE: &str = "recovery";
@@ -83,7 +84,7 @@ enum Conflict {
     Started,
 }
 
-/// Prepares a mounted data directory for its server. Gives the recovery that
+/// Prepares a data directory, before it is mounted, for its server. Gives the recovery that
 /// the server will be in: none, where the diff is past it already.
 ///
 /// # Errors
@@ -101,8 +102,8 @@ pub fn begin<'a>(
     };
     let seen = Seen {
         record,
-        is_fresh: !has_run && exists(&clone.data, LABEL)?,
-        has_signal: exists(&clone.data, SIGNAL)?,
+        is_fresh: !has_run && exists(clone, LABEL)?,
+        has_signal: exists(clone, SIGNAL)?,
     };
     match (decide(&seen, wanted), wanted) {
         (Err(conflict), _) => Err(SessionError::RecoveredElsewhere {
@@ -163,11 +164,15 @@ pub fn started(clone: &Clone<'_>) -> Result<(), SessionError> {
 ///
 /// # Errors
 /// [`SessionError::EndedEarly`] if not; I/O errors.
-pub fn check_end(pg_wal: &Dir, recovery: &Recovery) -> Result<(), SessionError> {
+pub fn check_end(
+    clone: &Clone<'_>,
+    wal_dir: Option<&Path>,
+    recovery: &Recovery,
+) -> Result<(), SessionError> {
     let Some(expected) = recovery.expected_end() else {
         return Ok(());
     };
-    match new_timeline_start(pg_wal)? {
+    match new_timeline_start(clone, wal_dir)? {
         Some(reached) if reached < expected => Err(SessionError::EndedEarly {
             reached,
             expected,
@@ -178,18 +183,18 @@ pub fn check_end(pg_wal: &Dir, recovery: &Recovery) -> Result<(), SessionError> 
 }
 
 /// Where the newest timeline begins, which is where recovery ended.
-fn new_timeline_start(pg_wal: &Dir) -> Result<Option<Lsn>, SessionError> {
-    let names = pg_wal.names();
-    let names = names.map_err(|e| SessionError::io("list", pg_wal.path(), e))?;
+fn new_timeline_start(
+    clone: &Clone<'_>,
+    wal_dir: Option<&Path>,
+) -> Result<Option<Lsn>, SessionError> {
+    let names = clone.wal_names(wal_dir)?;
     let timelines = names
         .iter()
         .filter_map(|name| history_timeline(name.to_str()?));
     let Some(timeline) = timelines.max() else {
         return Ok(None);
     };
-    let name = format!("{timeline:08X}.history");
-    let text = pg_wal.read(&name, SMALL);
-    let text = text.map_err(|e| SessionError::io("read", &pg_wal.path().join(&name), e))?;
+    let text = clone.wal_file(wal_dir, &format!("{timeline:08X}.history"))?;
     let history = History::parse(timeline, &String::from_utf8_lossy(&text));
     let parent = history.ok().and_then(|history| history.parent());
     Ok(parent.map(|parent| parent.end))
@@ -259,8 +264,8 @@ fn read(clone: &Clone<'_>) -> Result<Option<Noted>, SessionError> {
         let noted = serde_json::from_slice(&note);
         return noted.map(Some).map_err(|e| bad(diff.root().to_owned(), e));
     }
-    let path = clone.data.path().join(OLD_RECORD);
-    match clone.data.read(OLD_RECORD, SMALL) {
+    let path = clone.path(OLD_RECORD);
+    match clone.files.read(Path::new(OLD_RECORD), SMALL) {
         Ok(text) => {
             let record = serde_json::from_slice(&text).map_err(|e| bad(path, e))?;
             Ok(Some(Noted::Recovery(record)))
@@ -282,15 +287,12 @@ fn write(clone: &Clone<'_>, noted: &Noted) -> Result<(), SessionError> {
 }
 
 fn put_signal(clone: &Clone<'_>) -> Result<(), SessionError> {
-    let owner = clone
-        .user
-        .map(|user| (user.uid.as_raw(), user.gid.as_raw()));
-    let put = clone.data.replace(SIGNAL, b"", 0o600, owner);
-    put.map_err(|e| SessionError::io("write", &clone.data.path().join(SIGNAL), e))
+    let put = clone.files.put_empty(SIGNAL);
+    put.map_err(|e| SessionError::io("write", &clone.path(SIGNAL), e))
 }
 
-fn exists(data: &Dir, name: &str) -> Result<bool, SessionError> {
-    let stat = data.stat(name);
-    let stat = stat.map_err(|e| SessionError::io("look at", &data.path().join(name), e))?;
-    Ok(stat.is_some())
+fn exists(clone: &Clone<'_>, name: &str) -> Result<bool, SessionError> {
+    let found = clone.files.find(Path::new(name));
+    let found = found.map_err(|e| SessionError::io("look at", &clone.path(name), e))?;
+    Ok(found.is_some())
 }

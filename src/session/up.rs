@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clone::{Clone, Settled};
 use super::fence::{self, FenceLevel};
 use super::job::{Account, Job, Live, Then, check_writes};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
-use super::postgres::{Preparation, SharedServer, Started};
+use super::postgres::{Preparation, SharedServer, Start, Started};
 use super::ready::Ready;
 use super::resolve::{Resolved, resolve};
 use super::state::{Phase, State, process_start};
@@ -186,13 +187,22 @@ impl Up<'_> {
         let overlay = layers::open(self, &resolved, preparation.as_mut(), progress, undo)?;
         running.overlay = Some(overlay.clone());
         self.stop_if_asked()?;
-        let mount = mounting::mount(self, overlay, progress, undo)?;
-        running.mount = Some(mount.clone());
-        if let Some(preparation) = &mut preparation {
-            preparation.passthrough = mount.borrow().passes_through();
-            self.start_server(preparation, progress, undo, running)?;
+        // Before the mount: what changes in here, the kernel would not know of.
+        let settled = match &preparation {
+            Some(prepared) => {
+                let clone = Clone::new(self.plan, &overlay, prepared.run_as.as_ref());
+                Some(Settled::new(clone, prepared.recovery.as_ref())?)
+            }
+            None => None,
+        };
+        let mount = mounting::mount(self, overlay.clone(), progress, undo)?;
+        running.mount = Some(mount);
+        match (&preparation, &settled) {
+            (Some(preparation), Some(settled)) => {
+                self.start_server(preparation, settled, progress, undo, running)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn stop_if_asked(&self) -> Result<(), SessionError> {
@@ -247,6 +257,7 @@ impl Up<'_> {
     fn start_server<'u>(
         &self,
         preparation: &Preparation,
+        settled: &Settled<'_>,
         progress: &Progress,
         undo: &mut Undo<'u>,
         running: &mut Running,
@@ -282,12 +293,16 @@ impl Up<'_> {
             })?;
             Ok(server)
         };
-        let Some(overlay) = running.overlay.clone() else {
-            return Ok(());
+        let mount = running.mount.as_ref();
+        let start = Start {
+            plan: self.plan,
+            place: progress.place(),
+            settled,
+            passthrough: mount.is_some_and(|mount| mount.borrow().passes_through()),
+            limits,
+            signals: self.signals,
         };
-        let place = progress.place();
-        let (plan, signals) = (self.plan, self.signals);
-        let outcome = preparation.start(plan, place, &overlay, &limits, &mut started, signals)?;
+        let outcome = preparation.start(start, &mut started)?;
         match outcome {
             Started::Running(replayed) => running.replayed = Some(replayed),
             Started::ShutDown => {

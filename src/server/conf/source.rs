@@ -9,7 +9,7 @@ use crate::untrusted::{self, Dir, Rights, as_user};
 
 /// The most that is read of a configuration file, in bytes. PostgreSQL's own
 /// sample has 30 KB.
-const LIMIT: u64 = 1 << 20;
+pub const LIMIT: u64 = 1 << 20;
 
 /// Where configuration files are read from.
 pub trait Source {
@@ -48,35 +48,32 @@ impl Source for Host {
 }
 
 /// A clone's data directory, and the host besides it.
-#[derive(Debug)]
 pub struct InClone<'a> {
-    /// The data directory.
-    pub data: &'a Dir,
+    /// The data directory's path.
+    pub root: &'a Path,
+    /// What is in it, by relative paths.
+    pub inside: &'a dyn Source,
     /// Everything else.
     pub host: Host,
 }
 
 impl InClone<'_> {
     fn inside(&self, path: &Path) -> Option<PathBuf> {
-        let inside = normal(path).strip_prefix(self.data.path()).ok()?.to_owned();
-        Some(match inside.as_os_str().is_empty() {
-            true => PathBuf::from("."),
-            false => inside,
-        })
+        Some(normal(path).strip_prefix(self.root).ok()?.to_owned())
     }
 }
 
 impl Source for InClone<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match self.inside(path) {
-            Some(inside) => self.data.read(inside, LIMIT),
+            Some(inside) => self.inside.read(&inside),
             None => self.host.read(path),
         }
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         match self.inside(dir) {
-            Some(inside) => self.data.dir(inside)?.names(),
+            Some(inside) => self.inside.names(&inside),
             None => self.host.names(dir),
         }
     }
@@ -107,6 +104,22 @@ mod tests {
     use crate::server::Conf;
     use crate::untrusted::{Kind, Refused, refused};
 
+    /// A directory in place of what a session has.
+    struct InDir<'a>(&'a Dir);
+
+    impl Source for InDir<'_> {
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            self.0.read(path, LIMIT)
+        }
+
+        fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+            match dir.as_os_str().is_empty() {
+                true => self.0.names(),
+                false => self.0.dir(dir)?.names(),
+            }
+        }
+    }
+
     #[test]
     fn a_clones_configuration_is_read_without_being_led_astray() {
         let temp = tempfile::tempdir().unwrap();
@@ -116,7 +129,8 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let data = Dir::open(&path).unwrap();
         let source = InClone {
-            data: &data,
+            root: &path,
+            inside: &InDir(&data),
             host: Host::default(),
         };
         let main = |text: &str| fs::write(path.join("postgresql.conf"), text).unwrap();
