@@ -348,7 +348,7 @@ const BY_PATH: &[&str] = &[
     "fs::create_dir",
     "fs::set_permissions(",
     "fs::hard_link(",
-    "fs::symlink",
+    "fs::symlink(",
     "chown(",
     "openat(",
     "symlinkat(",

@@ -1,9 +1,10 @@
 //! The process that owns a session, seen from another one.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -42,9 +43,16 @@ impl<'a> Owner<'a> {
         }
     }
 
-    /// Waits for its end. Tells whether that came in time.
+    /// Waits for its end, and not only for that of its work. Tells whether that
+    /// came in time.
     pub fn wait(&self, patience: Duration) -> Result<bool, SessionError> {
-        wait_until(patience, || Ok(!self.place.is_held()?))
+        wait_until(patience, || Ok(!self.place.is_held()? && self.has_ended()))
+    }
+
+    /// Readable means ended, even if its parent has not waited for it.
+    fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.handle.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 }
 
