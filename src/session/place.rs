@@ -65,7 +65,8 @@ const FILES: [&str; 8] = [
 /// resolved, its own name kept, as the mount itself may not answer.
 #[must_use]
 pub fn canonical(target: &Path) -> PathBuf {
-    if fs::symlink_metadata(target).is_ok_and(|meta| meta.is_symlink())
+    // Of a mount that hangs, the kernel tells that it is no link, but no more.
+    if fs::read_link(target).is_ok()
         && let Ok(real) = target.canonicalize()
     {
         return real;
