@@ -216,25 +216,7 @@ impl Preparation {
             user: &plan.postgres.settings,
             allow: &plan.fence.allow,
         })?;
-        let enclosure = match self.level {
-            FenceLevel::Settings { .. } => None,
-            FenceLevel::Namespace { network } => {
-                check_socket_dir(plan, port)?;
-                let view = View {
-                    plan,
-                    production: &self.production,
-                    place,
-                    binaries: &self.binaries,
-                    recovery,
-                    conf,
-                    includes: &settled.includes,
-                    files: &config_files,
-                    socket_dir: &socket_dir,
-                    wal_dir: self.wal_dir.as_deref(),
-                };
-                Some(view.enclosure(network)?)
-            }
-        };
+        let enclosure = self.enclosure(start, &config_files, &socket_dir, port)?;
         Ok(ServerConfig {
             binaries: self.binaries.clone(),
             data_directory: plan.target.clone(),
@@ -249,6 +231,33 @@ impl Preparation {
             limits: start.limits.clone(),
             hold: self.hold.clone(),
         })
+    }
+
+    /// The namespaces that the server runs in, if it does in any.
+    fn enclosure(
+        &self,
+        start: &Start<'_>,
+        files: &ConfigFiles,
+        socket_dir: &Path,
+        port: u16,
+    ) -> Result<Option<Enclosure>, SessionError> {
+        let FenceLevel::Namespace { network } = self.level else {
+            return Ok(None);
+        };
+        check_socket_dir(start.plan, port)?;
+        let view = View {
+            plan: start.plan,
+            production: &self.production,
+            place: start.place,
+            binaries: &self.binaries,
+            recovery: start.settled.recovery,
+            conf: &start.settled.conf,
+            includes: &start.settled.includes,
+            files,
+            socket_dir,
+            wal_dir: self.wal_dir.as_deref(),
+        };
+        Ok(Some(view.enclosure(network)?))
     }
 
     /// The lists of libraries that have to be changed.

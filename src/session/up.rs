@@ -269,22 +269,11 @@ impl Up<'_> {
         preparation.level.tell();
         progress.change(|state| state.fence = Some(preparation.level.to_string()))?;
         let limits = self.limits(&preparation.level, progress, undo)?;
-        let patience = self.plan.postgres.stop_timeout;
         let mut started = |server: Server| {
             let pid = server.pid();
             let server: SharedServer = Rc::new(RefCell::new(server));
             running.server = Some(server.clone());
-            let (stopped, signals) = (server.clone(), self.signals.clone());
-            // Whoever drops the overlay unlocks the diff. The server is stopped
-            // before that, as the mount, which has the overlay, is undone after
-            // it. If it cannot be stopped, the diff stays locked.
-            let overlay = running.overlay.clone();
-            undo.push("the server", move || {
-                // What it would flush has gaps; recovery fills them.
-                let lost = || overlay.as_ref().is_some_and(|o| o.has_lost_writes());
-                let stopped = stop(&stopped, patience, &|| signals.hurry() || lost());
-                stopped.inspect_err(|_| std::mem::forget(overlay))
-            });
+            self.stop_at_the_end(server.clone(), running.overlay.clone(), undo);
             // Known from now on to whoever has to finish our work: recovery
             // may take long, and we may be killed meanwhile.
             progress.change(|state| {
@@ -319,6 +308,26 @@ impl Up<'_> {
             state.conninfo = Some(server.conninfo());
             state.port = Some(server.config().port);
         })
+    }
+
+    /// Whoever drops the overlay unlocks the diff. The server is stopped before
+    /// that, as the mount, which has the overlay, is undone after it. If it cannot
+    /// be stopped, the diff stays locked.
+    fn stop_at_the_end<'u>(
+        &self,
+        server: SharedServer,
+        overlay: Option<Arc<Overlay<Image>>>,
+        undo: &mut Undo<'u>,
+    ) where
+        Self: 'u,
+    {
+        let (signals, patience) = (self.signals.clone(), self.plan.postgres.stop_timeout);
+        undo.push("the server", move || {
+            // What it would flush has gaps; recovery fills them.
+            let lost = || overlay.as_ref().is_some_and(|o| o.has_lost_writes());
+            let stopped = stop(&server, patience, &|| signals.hurry() || lost());
+            stopped.inspect_err(|_| std::mem::forget(overlay))
+        });
     }
 
     /// The server's limits, with the control group that they may take.
