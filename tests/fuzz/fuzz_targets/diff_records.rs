@@ -19,12 +19,13 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(binding.same_image(binding) && !binding.to_string().is_empty());
         }),
         3 => {
+            let chunk = u32::from(how) / 5;
             let mut held = HeldBlocks::default();
-            if held.add(bytes).is_ok() {
+            if held.add(chunk, bytes).is_ok() {
                 assert!(held.data.is_disjoint(&held.small));
                 let mut again = HeldBlocks::default();
                 again
-                    .add(&held.encode().expect("a buffer takes all"))
+                    .add(chunk, &held.encode().expect("a buffer takes all"))
                     .expect("our own");
                 assert_eq!(held, again);
             }
