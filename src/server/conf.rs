@@ -30,6 +30,8 @@ pub struct Conf {
     /// Whether the data directory has a `postgresql.conf`; Debian keeps it
     /// elsewhere.
     pub has_main_file: bool,
+    /// The data directory.
+    root: PathBuf,
     /// How many files and directories were looked for.
     reads: u32,
 }
@@ -41,7 +43,10 @@ impl Conf {
     /// # Errors
     /// A file is there but cannot be read; there are too many.
     pub fn read_from(source: &dyn Source, data_directory: &Path) -> Result<Self, ServerError> {
-        let mut conf = Self::default();
+        let mut conf = Self {
+            root: data_directory.to_owned(),
+            ..Self::default()
+        };
         let main = data_directory.join("postgresql.conf");
         conf.has_main_file = conf.read_file(source, &main, 0)?;
         conf.read_file(source, &data_directory.join("postgresql.auto.conf"), 0)?;
@@ -52,6 +57,13 @@ impl Conf {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// Whether a path leads into the data directory.
+    #[must_use]
+    pub fn is_inside(&self, path: &Path) -> bool {
+        let has_root = !self.root.as_os_str().is_empty();
+        has_root && normal(path).starts_with(&self.root)
     }
 
     /// The directories that the server would put its sockets into.

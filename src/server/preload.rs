@@ -99,11 +99,14 @@ pub fn elsewhere(conf: &Conf, pkglibdir: &Path) -> Vec<PathBuf> {
                 .into_iter()
                 .filter_map(move |library| locate(&library, conf, pkglibdir, plain_dir))
         })
-        .filter(|file| !file.starts_with(pkglibdir) && is_library(file))
+        .filter(|file| !file.starts_with(pkglibdir) && !conf.is_inside(file))
+        .filter(|file| is_library(file))
         .collect()
 }
 
-/// The library's file, looked for as PostgreSQL's dfmgr.c does it.
+/// The library's file, looked for as PostgreSQL's dfmgr.c does it. One in the data
+/// directory is taken to be there: that may be a mount that this very process
+/// serves, which it must not ask.
 fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Option<PathBuf> {
     let expand = |path: &str| match path.strip_prefix("$libdir") {
         Some(rest) => pkglibdir.join(rest.trim_start_matches('/')),
@@ -125,7 +128,7 @@ fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Opti
         with_suffix.push(".so");
         [path, with_suffix.into()]
             .into_iter()
-            .find(|path| path.is_file())
+            .find(|path| conf.is_inside(path) || path.is_file())
     })
 }
 
@@ -144,8 +147,9 @@ fn is_library(file: &Path) -> bool {
 fn is_untamed_cron(file: &Path) -> bool {
     let is_cron = file.file_stem().is_some_and(|stem| stem == "pg_cron");
     // Unreadable counts as untamed: PostgreSQL could not load it either.
+    let read = || untrusted::read(&file.canonicalize()?, LIBRARY_LIMIT);
     is_cron
-        && untrusted::read(file, LIBRARY_LIMIT).map_or(true, |bytes| {
+        && read().map_or(true, |bytes| {
             !bytes
                 .windows(CRON_SWITCH.len())
                 .any(|window| window == CRON_SWITCH)
@@ -184,9 +188,10 @@ pub(super) fn quote(item: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::ffi::OsString;
+    use std::{fs, io};
 
-    use super::super::conf::Host;
+    use super::super::conf::{Host, Source};
     use super::*;
 
     fn filtered(conf: &str, libraries: &[(&str, &str)]) -> Vec<Preload> {
@@ -196,11 +201,10 @@ mod tests {
         for (name, text) in libraries {
             fs::write(lib.join(name), text).unwrap();
         }
-        fs::write(dir.path().join("postgresql.conf"), conf).unwrap();
-        filter(
-            &Conf::read_from(&Host::default(), dir.path()).unwrap(),
-            &lib,
-        )
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("postgresql.conf"), conf).unwrap();
+        filter(&Conf::read_from(&Host::default(), &data).unwrap(), &lib)
     }
 
     #[test]
@@ -243,8 +247,35 @@ mod tests {
     }
 
     #[test]
+    fn the_data_directory_is_not_looked_into() {
+        let conf = "shared_preload_libraries = '/data/mine.so'";
+        let conf = Conf::read_from(&OneFile(conf), Path::new("/data")).unwrap();
+        let lib = Path::new("/usr/lib/none");
+        assert_eq!(filter(&conf, lib), []);
+        assert_eq!(elsewhere(&conf, lib), [""; 0].map(PathBuf::from));
+    }
+
+    /// Nothing but a `postgresql.conf`.
+    struct OneFile(&'static str);
+
+    impl Source for OneFile {
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            match path.ends_with("postgresql.conf") {
+                true => Ok(self.0.into()),
+                false => Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+
+        fn names(&self, _: &Path) -> io::Result<Vec<OsString>> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    #[test]
     fn only_libraries_are_shown_from_elsewhere() {
         let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         fs::write(path("lib.so"), b"\x7fELF...").unwrap();
         fs::write(path(".pgpass"), b"host:5432:*:*:secret").unwrap();
@@ -253,8 +284,8 @@ mod tests {
             path("lib.so"),
             path(".pgpass")
         );
-        fs::write(path("postgresql.conf"), text).unwrap();
-        let conf = Conf::read_from(&Host::default(), dir.path()).unwrap();
+        fs::write(data.join("postgresql.conf"), text).unwrap();
+        let conf = Conf::read_from(&Host::default(), &data).unwrap();
         let shown = elsewhere(&conf, Path::new("/usr/lib/none"));
         assert_eq!(shown, [dir.path().join("lib.so")]);
     }
