@@ -87,6 +87,19 @@ impl Dir {
         Ok(dir)
     }
 
+    /// Opens a directory in this one, making it with that mode if it is not
+    /// there.
+    ///
+    /// # Errors
+    /// [`Refused`] if something else is there; the system's own.
+    pub fn dir_or_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
+        let name = name.as_ref();
+        match self.make_dir(name, mode) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.dir(name),
+            made => made,
+        }
+    }
+
     /// Puts a file with these bytes at a name, whatever is there, whole or not
     /// at all: it is written under a name of its own and renamed. `owner` is
     /// who gets it, by number, if that is not this process's user.

@@ -1,9 +1,9 @@
 //! What is refused, as an error inside an [`io::Error`].
 
 use std::fmt;
-use std::fs::{FileType, Metadata};
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// The kind of what stands at a name.
@@ -29,21 +29,7 @@ impl Kind {
     /// What was opened.
     #[must_use]
     pub fn of(meta: &Metadata) -> Self {
-        Self::of_type(meta.file_type())
-    }
-
-    /// What a directory entry is.
-    #[must_use]
-    pub fn of_type(found: FileType) -> Self {
-        match () {
-            () if found.is_file() => Self::File,
-            () if found.is_dir() => Self::Directory,
-            () if found.is_symlink() => Self::Symlink,
-            () if found.is_fifo() => Self::Fifo,
-            () if found.is_socket() => Self::Socket,
-            () if found.is_block_device() || found.is_char_device() => Self::Device,
-            () => Self::Other,
-        }
+        Self::of_mode(meta.mode())
     }
 
     /// By the type bits of `st_mode`.

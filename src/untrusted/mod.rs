@@ -69,6 +69,8 @@ pub struct Stat {
     pub len: u64,
     /// Bytes that it takes on disk.
     pub disk_bytes: u64,
+    /// How many names it has.
+    pub links: u64,
     /// Device and inode, which name it for good.
     pub id: (u64, u64),
 }
@@ -82,6 +84,9 @@ impl From<&rustix::fs::Stat> for Stat {
             gid: stat.st_gid,
             len: u64::try_from(stat.st_size).unwrap_or(0),
             disk_bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+            // Of another type on other architectures.
+            #[allow(clippy::useless_conversion)]
+            links: u64::from(stat.st_nlink),
             id: (stat.st_dev, stat.st_ino),
         }
     }
@@ -184,15 +189,20 @@ impl Dir {
     /// The system's own.
     pub fn stat(&self, path: impl AsRef<Path>) -> io::Result<Option<Stat>> {
         let path = path.as_ref();
-        let (parent, name) = match self.parent_of(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            parent => parent?,
+        let name = path.file_name().ok_or(Refused::LeadsOut)?;
+        let stat = |dir: BorrowedFd<'_>| {
+            let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(Stat::from(&stat))
         };
-        match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Stat::from(&stat))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
+        found(match path.parent() {
+            // Most are names in here, and cost one call.
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY;
+                let opened = self.open_beneath(parent, flags);
+                opened.and_then(|parent| stat(parent.as_fd()))
+            }
+            _ => stat(self.as_fd()),
+        })
     }
 
     /// What the directory itself is.
@@ -231,8 +241,7 @@ impl Dir {
     /// process's user, or root.
     fn check_own(&self) -> io::Result<()> {
         let stat = self.stat_self()?;
-        let is_ours = stat.uid == geteuid().as_raw() || stat.uid == 0;
-        match is_ours && stat.mode & 0o022 == 0 {
+        match is_ours(stat.uid) && stat.mode & 0o022 == 0 {
             true => Ok(()),
             false => Err(Refused::NotOurs { uid: stat.uid }.into()),
         }
@@ -245,12 +254,11 @@ impl Dir {
     /// The system's own.
     pub fn is_open_to_others(&self) -> io::Result<bool> {
         let stat = self.stat_self()?;
-        let is_ours = stat.uid == geteuid().as_raw() || stat.uid == 0;
         let others = match stat.gid == getegid().as_raw() {
             true => 0o002,
             false => 0o022,
         };
-        Ok(!is_ours || stat.mode & others != 0)
+        Ok(!is_ours(stat.uid) || stat.mode & others != 0)
     }
 
     fn regular(&self, path: &Path, flags: OFlags) -> io::Result<File> {
@@ -313,17 +321,6 @@ impl Dir {
         Ok(at)
     }
 
-    /// The directory that holds a path's last part, and that part.
-    fn parent_of<'p>(&self, path: &'p Path) -> io::Result<(OwnedFd, &'p OsStr)> {
-        let name = path
-            .file_name()
-            .ok_or_else(|| io::Error::from(Refused::LeadsOut))?;
-        let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let opened = self.open_beneath(parent.unwrap_or(Path::new(".")), flags)?;
-        Ok((opened, name))
-    }
-
     fn kind_of(&self, path: &Path) -> Kind {
         let stat = self.stat(path);
         stat.ok().flatten().map_or(Kind::Other, |stat| stat.kind)
@@ -349,13 +346,45 @@ pub fn read_limited(file: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads a regular file by a path whose directories the user has named.
+/// Opens a regular file by a path whose directories the user has named.
+///
+/// # Errors
+/// As [`Dir::file`].
+pub fn open(path: &Path) -> io::Result<File> {
+    let (dir, name) = Dir::of_file(path)?;
+    dir.file(name)
+}
+
+/// Reads such a file whole.
 ///
 /// # Errors
 /// As [`Dir::read`].
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let (dir, name) = Dir::of_file(path)?;
-    dir.read(name, limit)
+    read_limited(open(path)?, limit)
+}
+
+/// `None` for what is not there.
+///
+/// # Errors
+/// All others.
+pub fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Device and inode of an opened file, as in [`Stat::id`].
+///
+/// # Errors
+/// The system's own.
+pub fn id_of(file: &File) -> io::Result<(u64, u64)> {
+    Ok(Stat::from(&rustix::fs::fstat(file)?).id)
+}
+
+/// Whether what this user owns is in nobody's hands but ours.
+fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
 }
 
 fn is_link(dir: &OwnedFd, name: &OsStr) -> bool {

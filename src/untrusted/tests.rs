@@ -120,6 +120,41 @@ fn what_is_replaced_is_never_written_through() {
 }
 
 #[test]
+fn a_directory_that_is_there_is_opened_and_no_link() {
+    let (temp, dir) = dir();
+    let made = dir.dir_or_new("inner", 0o711).unwrap().stat_self().unwrap();
+    assert_eq!(made.mode, 0o711);
+    let again = dir.dir_or_new("inner", 0o700).unwrap().stat_self().unwrap();
+    assert_eq!((again.id, again.mode), (made.id, 0o711));
+    symlink("inner", temp.path().join("link")).unwrap();
+    let link = dir.dir_or_new("link", 0o700);
+    assert_eq!(why(link), Refused::Is(Kind::Symlink));
+}
+
+#[test]
+fn what_stands_at_a_name_or_deeper_is_told() {
+    let (temp, dir) = dir();
+    let at = |name: &str| temp.path().join(name);
+    fs::create_dir(at("inner")).unwrap();
+    fs::write(at("inner/file"), "x").unwrap();
+    fs::hard_link(at("inner/file"), at("second")).unwrap();
+    symlink("inner", at("link")).unwrap();
+    let (deep, plain) = (dir.stat("inner/file").unwrap(), dir.stat("second").unwrap());
+    assert_eq!((deep, deep.unwrap().links), (plain, 2));
+    assert_eq!(
+        deep.unwrap().id,
+        id_of(&dir.file("second").unwrap()).unwrap()
+    );
+    assert_eq!(dir.stat("link").unwrap().unwrap().kind, Kind::Symlink);
+    assert_eq!(dir.stat("none").unwrap(), None);
+    assert_eq!(dir.stat("none/file").unwrap(), None);
+    assert_eq!(why(dir.stat("link/file")), Refused::Is(Kind::Symlink));
+    for path in ["..", "../x", "/etc/passwd", "/"] {
+        assert_eq!(why(dir.stat(path)), Refused::LeadsOut, "{path}");
+    }
+}
+
+#[test]
 fn what_is_removed_is_only_what_is_there() {
     let (temp, dir) = dir();
     let outside = temp.path().join("outside");

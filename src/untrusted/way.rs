@@ -4,9 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::unistd::geteuid;
-
-use super::Refused;
+use super::{Refused, is_ours};
 
 const STICKY: u32 = 0o1000;
 
@@ -23,15 +21,14 @@ pub fn check_way(path: &Path, trusted: &[(u32, u32)]) -> io::Result<()> {
     for dir in way {
         let meta = std::fs::symlink_metadata(dir)?;
         let mode = meta.mode() & 0o7777;
-        let is_ours = |uid: u32| {
-            uid == 0 || uid == geteuid().as_raw() || trusted.iter().any(|(user, _)| *user == uid)
-        };
+        let owner = meta.uid();
+        let owner_is_ours = is_ours(owner) || trusted.iter().any(|(user, _)| *user == owner);
         let group_is_ours = meta.gid() == 0 || trusted.iter().any(|(_, gid)| *gid == meta.gid());
         let others = if group_is_ours { 0o002 } else { 0o022 };
-        if !is_ours(meta.uid()) || (mode & others != 0 && mode & STICKY == 0) {
+        if !owner_is_ours || (mode & others != 0 && mode & STICKY == 0) {
             return Err(Refused::OthersWay {
                 dir: dir.to_owned(),
-                uid: meta.uid(),
+                uid: owner,
                 mode,
             }
             .into());
