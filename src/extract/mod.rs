@@ -189,17 +189,29 @@ impl Job for ExtractJob<'_> {
 }
 
 impl ExtractJob<'_> {
-    /// pg_dump runs as the server's user, so it gets what it writes to open: a
-    /// file of ours.
-    fn dump_file(&mut self, live: &Live<'_>, arguments: Vec<String>) -> Result<(), SessionError> {
+    /// Has `write` write the result into a file, which it gets with what tells
+    /// how many bytes are there so far, and gives that file its name.
+    fn write_file(
+        &mut self,
+        write: impl FnOnce(&Self, File, &dyn Fn() -> u64) -> Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
         let extract = self.extract;
         let io = |error| extract.write_error(error);
         let mut new = self.place.file().map_err(io)?;
         let output = new.file().try_clone().map_err(io)?;
         let written = new.file().try_clone().map_err(io)?;
-        self.run_dump(live, arguments, Output::To(output), &|| length(&written))?;
-        self.done.bytes = length(&written);
+        let bytes = || written.metadata().map_or(0, |meta| meta.len());
+        write(self, output, &bytes)?;
+        self.done.bytes = bytes();
         new.finish().map_err(io)
+    }
+
+    /// pg_dump runs as the server's user, so it gets what it writes to open: a
+    /// file of ours.
+    fn dump_file(&mut self, live: &Live<'_>, arguments: Vec<String>) -> Result<(), SessionError> {
+        self.write_file(|job, output, bytes| {
+            job.run_dump(live, arguments, Output::To(output), bytes)
+        })
     }
 
     /// It makes a directory by itself, in one that is the server's until it is
@@ -244,32 +256,22 @@ impl ExtractJob<'_> {
     }
 
     fn query(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
-        let extract = self.extract;
-        let io = |error| extract.write_error(error);
-        let mut new = self.place.file().map_err(io)?;
-        let output = new.file().try_clone().map_err(io)?;
-        let written = new.file().try_clone().map_err(io)?;
-        let query = {
-            let server = server(live)?;
-            query::csv(&server, &extract.database, sql, io::BufWriter::new(output))
-        };
-        let answer = wait(live, extract, &|| length(&written), || Ok(query.poll()))?;
-        if let Err(error) = answer {
-            settle(live)?;
-            let said = error.to_string();
-            return Err(SessionError::Extract {
-                what: "the query",
-                said,
-            });
-        }
-        self.done.bytes = length(&written);
-        new.finish().map_err(io)
+        self.write_file(|job, output, bytes| {
+            let extract = job.extract;
+            let query = {
+                let server = server(live)?;
+                query::csv(&server, &extract.database, sql, io::BufWriter::new(output))
+            };
+            if let Err(error) = wait(live, extract, bytes, || Ok(query.poll()))? {
+                settle(live)?;
+                return Err(SessionError::Extract {
+                    what: "the query",
+                    said: error.to_string(),
+                });
+            }
+            Ok(())
+        })
     }
-}
-
-/// Bytes of an open file.
-fn length(file: &File) -> u64 {
-    file.metadata().map_or(0, |meta| meta.len())
 }
 
 fn server<'a>(live: &'a Live<'_>) -> Result<std::cell::Ref<'a, Server>, SessionError> {

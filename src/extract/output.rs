@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{getegid, geteuid};
 
 use crate::server::OsUser;
-use crate::untrusted::{Dir, Kind, Refused, Replacement, give};
+use crate::untrusted::{Dir, Kind, Refused, Replacement, give, id_of};
 
 /// pg_dump makes its directory itself, inside the part.
 const INNER: &str = "dump";
@@ -138,7 +138,7 @@ impl Part<'_> {
             inner.move_to(&name, &self.dir)?;
             // Who was in there before may have put something else in its place.
             let moved = self.dir.file(&name)?;
-            if !is_same(&file, &moved)? {
+            if id_of(&file)? != id_of(&moved)? {
                 return Err(Refused::NotOurs { uid }.into());
             }
         }
@@ -161,12 +161,6 @@ impl Drop for Part<'_> {
             tracing::warn!("{} is left over: {error}", left.display());
         }
     }
-}
-
-fn is_same(one: &std::fs::File, other: &std::fs::File) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let (one, other) = (one.metadata()?, other.metadata()?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::conf::Conf;
-use crate::untrusted::{self, Dir};
+use crate::untrusted;
 
 /// The settings that name libraries, and where a plain name is looked for.
 const SETTINGS: [(&str, &str); 3] = [
@@ -135,10 +135,8 @@ fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Opti
 /// Whether a file begins as all programs and libraries do (`elf(5)`).
 fn is_library(file: &Path) -> bool {
     let begins = || {
-        let (dir, name) =
-            Dir::of_file(&file.canonicalize()?).map(|(dir, name)| (dir, name.to_owned()))?;
         let mut start = [0; 4];
-        dir.file(name)?.read_exact(&mut start)?;
+        untrusted::open(&file.canonicalize()?)?.read_exact(&mut start)?;
         Ok::<_, std::io::Error>(start)
     };
     begins().is_ok_and(|start| &start == b"\x7fELF")

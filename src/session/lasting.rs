@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use nix::unistd::geteuid;
 
-use crate::untrusted::Dir;
+use crate::untrusted::{Dir, found};
 
 /// Where it is, whether or not it exists.
 #[must_use]
@@ -38,11 +38,7 @@ pub fn lasting_root() -> PathBuf {
 /// # Errors
 /// It is not this user's alone; the system's own.
 pub fn open(name: &str) -> io::Result<Option<Dir>> {
-    match Dir::open_own(&lasting_root()).and_then(|root| root.dir(name)) {
-        Ok(dir) => Ok(Some(dir)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    found(Dir::open_own(&lasting_root()).and_then(|root| root.dir(name)))
 }
 
 /// The same, made if there is none.
@@ -55,9 +51,5 @@ pub fn make(name: &str) -> io::Result<Dir> {
         .recursive(true)
         .mode(0o755)
         .create(&path)?;
-    let root = Dir::open_own(&path)?;
-    match root.make_dir(name, 0o755) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => root.dir(name),
-        made => made,
-    }
+    Dir::open_own(&path)?.dir_or_new(name, 0o755)
 }

@@ -124,9 +124,8 @@ fn written_down() -> Result<Vec<ThrowAway>, SessionError> {
 
 /// `None` if its session has ended meanwhile, or its diff is gone.
 fn read(list: &Dir, name: &Path) -> io::Result<Option<ThrowAway>> {
-    let text = match list.read(name, untrusted::SMALL) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text?,
+    let Some(text) = untrusted::found(list.read(name, untrusted::SMALL))? else {
+        return Ok(None);
     };
     let entry: ThrowAway = serde_json::from_slice(&text)?;
     Ok(entry.diff_dir.symlink_metadata().is_ok().then_some(entry))

@@ -1,16 +1,16 @@
 //! The process that owns a session, seen from another one.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::SessionError;
 use super::place::Place;
 use super::state::State;
+use crate::diff::has_ended;
 
 /// The owner of a session, as long as it lives.
 pub struct Owner<'a> {
@@ -46,13 +46,9 @@ impl<'a> Owner<'a> {
     /// Waits for its end, and not only for that of its work. Tells whether that
     /// came in time.
     pub fn wait(&self, patience: Duration) -> Result<bool, SessionError> {
-        wait_until(patience, || Ok(!self.place.is_held()? && self.has_ended()))
-    }
-
-    /// Readable means ended, even if its parent has not waited for it.
-    fn has_ended(&self) -> bool {
-        let mut fds = [PollFd::new(self.handle.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        wait_until(patience, || {
+            Ok(!self.place.is_held()? && has_ended(&self.handle))
+        })
     }
 }
 

@@ -19,11 +19,10 @@
 //! make that user of whoever could run it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::hash::Hasher;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -250,9 +249,8 @@ impl Place {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) => return Err(SessionError::io("lock", &path, e)),
         }
-        let id = |held: Metadata| (held.dev(), held.ino());
-        let still_there = match (file.metadata(), opened.stat(LOCK)) {
-            (Ok(held), Ok(Some(named))) => id(held) == named.id,
+        let still_there = match (untrusted::id_of(&file), opened.stat(LOCK)) {
+            (Ok(held), Ok(Some(named))) => held == named.id,
             _ => false,
         };
         Ok(still_there.then_some(file))
@@ -267,10 +265,9 @@ impl Place {
         let Some(opened) = self.open()? else {
             return Ok(false);
         };
-        let file = match opened.file(LOCK) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(SessionError::io("open", &path, e)),
+        let file = untrusted::found(opened.file(LOCK));
+        let Some(file) = file.map_err(|e| SessionError::io("open", &path, e))? else {
+            return Ok(false);
         };
         match file.try_lock_shared() {
             Ok(()) => Ok(false),

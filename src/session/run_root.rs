@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use nix::unistd::geteuid;
 
 use super::SessionError;
-use crate::untrusted::Dir;
+use crate::untrusted::{Dir, found};
 
 /// Where sessions of this user keep their directories.
 #[must_use]
@@ -37,11 +37,7 @@ pub fn path() -> PathBuf {
 /// The run directory, opened; `None` if there is none.
 pub fn open() -> Result<Option<Dir>, SessionError> {
     let path = path();
-    match Dir::open_own(&path) {
-        Ok(root) => Ok(Some(root)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(SessionError::RunDir { path, source }),
-    }
+    found(Dir::open_own(&path)).map_err(|source| SessionError::RunDir { path, source })
 }
 
 /// The run directory, made if there is none. Others may enter it.
@@ -60,14 +56,11 @@ pub fn make() -> Result<Dir, SessionError> {
 
 /// A session's directory, made if there is none, for its owner alone.
 pub fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
-    let make = || match root.make_dir(name, 0o700) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let dir = root.dir(name)?;
-            // An older version let everybody in.
-            dir.set_mode(0o700)?;
-            Ok(dir)
-        }
-        made => made,
+    let make = || {
+        let dir = root.dir_or_new(name, 0o700)?;
+        // An older version let everybody in.
+        dir.set_mode(0o700)?;
+        Ok(dir)
     };
     let path = root.path().join(name);
     make().map_err(|e| SessionError::io("make the directory", &path, e))
