@@ -1,14 +1,13 @@
 //! `.pbkfs-binding.json`: which backup a diff belongs to.
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::DiffError;
 use super::root::Root;
-use crate::untrusted::SMALL;
+use crate::untrusted::{SMALL, found};
 
 /// The binding's file name.
 pub const BINDING_FILE: &str = ".pbkfs-binding.json";
@@ -57,19 +56,18 @@ impl Binding {
     /// When the file cannot be read, is no file, is damaged, or a newer version
     /// wrote it.
     pub fn read(root: &Path) -> Result<Option<Self>, DiffError> {
-        match Root::open(root) {
-            Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
-            opened => Self::read_in(&opened?),
+        match Root::find(root)? {
+            Some(root) => Self::read_in(&root),
+            None => Ok(None),
         }
     }
 
     /// The same for a directory that is opened already.
     pub(super) fn read_in(root: &Root) -> Result<Option<Self>, DiffError> {
         let path = root.join(BINDING_FILE);
-        let text = match root.dir().read(BINDING_FILE, SMALL) {
-            Ok(text) => text,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(DiffError::io("read", &path, e)),
+        let text = found(root.dir().read(BINDING_FILE, SMALL));
+        let Some(text) = text.map_err(|e| DiffError::io("read", &path, e))? else {
+            return Ok(None);
         };
         let bad = |source| DiffError::BadBinding {
             path: path.clone(),

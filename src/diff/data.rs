@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::FallocateFlags;
-use rustix::fs::AtFlags;
-use rustix::io::Errno;
 
 use super::DATA_DIR;
 use super::error::DiffError;
@@ -157,21 +155,30 @@ impl DirStorage {
         for ino in known {
             let name = ino.to_string();
             let path = self.dir.path().join(&name);
-            let stat = rustix::fs::statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW);
-            let stat = match stat {
-                Ok(stat) => stat,
+            let stat = self.dir.stat(&name);
+            match stat.map_err(|e| DiffError::io("look at", &path, e))? {
                 // A file with blocks may have none of them yet.
-                Err(Errno::NOENT) => continue,
-                Err(e) => return Err(DiffError::io("look at", &path, e.into())),
-            };
-            match Kind::of_mode(stat.st_mode) {
-                Kind::File if stat.st_nlink > 1 => return Err(DiffError::Linked { path }),
-                Kind::File => {}
-                found => return Err(DiffError::Foreign { path, found }),
+                None => {}
+                Some(stat) if stat.kind != Kind::File => {
+                    let found = stat.kind;
+                    return Err(DiffError::Foreign { path, found });
+                }
+                Some(stat) if stat.links > 1 => return Err(DiffError::Linked { path }),
+                Some(_) => {}
             }
         }
         Ok(())
     }
+}
+
+/// The inodes whose data files are in a directory. Only names of our own form
+/// count; anything else is not ours to judge.
+pub(super) fn inodes_in(data: &Dir) -> io::Result<Vec<u64>> {
+    let names = data.names()?;
+    Ok(names
+        .iter()
+        .filter_map(|name| inode_of_name(name))
+        .collect())
 }
 
 /// The inode of a data file's name, if it is one that pbkfs gives.
@@ -200,12 +207,7 @@ impl Storage for DirStorage {
     }
 
     fn list(&self) -> io::Result<Vec<u64>> {
-        // Only names of our own form; anything else is not ours to judge.
-        let names = self.dir.names()?;
-        Ok(names
-            .iter()
-            .filter_map(|name| inode_of_name(name))
-            .collect())
+        inodes_in(&self.dir)
     }
 
     fn sync_names(&self) -> io::Result<()> {

@@ -45,12 +45,7 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
     let not_a_diff = || DiffError::NotADiff {
         path: root.to_owned(),
     };
-    let opened = match Root::open(root) {
-        Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            return Err(not_a_diff());
-        }
-        opened => Arc::new(opened?),
-    };
+    let opened = Arc::new(Root::find(root)?.ok_or_else(not_a_diff)?);
     if opened.stat(BINDING_FILE)?.is_none() {
         return Err(not_a_diff());
     }

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use super::binding::BINDING_FILE;
 use super::error::DiffError;
 use super::root::Root;
+use crate::untrusted::found;
 
 /// The lock's file name.
 pub const LOCK_FILE: &str = ".pbkfs-lock";
@@ -83,14 +83,18 @@ impl LockHolder {
             return false;
         };
         match pidfd_open(pid, PidfdFlags::empty()) {
-            // Readable means ended, even if its parent has not waited for it.
-            Ok(process) => {
-                let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-                poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-            }
+            Ok(process) => has_ended(&process),
             Err(errno) => errno == Errno::SRCH,
         }
     }
+}
+
+/// Whether a process has ended, by its descriptor (`pidfd_open(2)`): readable
+/// means that, even if its parent has not waited for it.
+#[must_use]
+pub fn has_ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// This host's name; empty if it cannot be told.
@@ -159,17 +163,13 @@ impl DiffLock {
     /// I/O errors other than a missing lock file; [`DiffError::Foreign`] for
     /// one that is none.
     pub fn holder(root: &Path) -> Result<Option<LockHolder>, DiffError> {
-        let root = match Root::open(root) {
-            Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            opened => opened?,
+        let Some(root) = Root::find(root)? else {
+            return Ok(None);
         };
         let path = root.join(LOCK_FILE);
-        let mut file = match root.dir().file(LOCK_FILE) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(DiffError::io("open", &path, e)),
+        let file = found(root.dir().file(LOCK_FILE));
+        let Some(mut file) = file.map_err(|e| DiffError::io("open", &path, e))? else {
+            return Ok(None);
         };
         match file.try_lock_shared() {
             Ok(()) => Ok(None),
@@ -235,8 +235,7 @@ fn lock(file: &mut File, root: &Root, patience: Duration) -> Result<(), DiffErro
 }
 
 fn refuse_foreign_content(root: &Root) -> Result<(), DiffError> {
-    let is_diff = root.stat(BINDING_FILE)?.is_some() || root.stat(LOCK_FILE)?.is_some();
-    match is_diff || root.is_empty()? {
+    match root.is_diff()? || root.is_empty()? {
         true => Ok(()),
         false => Err(DiffError::NotADiff {
             path: root.path().to_owned(),

@@ -40,7 +40,7 @@ pub use cleanup::{Changes, Cleanup, counted};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
 pub use error::DiffError;
 pub use inspect::{HeldContent, Records, inspect};
-pub use lock::{DiffLock, LockHolder};
+pub use lock::{DiffLock, LockHolder, has_ended};
 pub use panics::panic_is_contained;
 pub use record::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, InodeKind, InodeRecord, NameEntry,

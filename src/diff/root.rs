@@ -11,8 +11,10 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::binding::BINDING_FILE;
 use super::error::DiffError;
-use crate::untrusted::{Dir, Stat};
+use super::lock::LOCK_FILE;
+use crate::untrusted::{Dir, Stat, found};
 
 /// What a file system has in its own root directory.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -44,6 +46,17 @@ impl Root {
         }
     }
 
+    /// The same; `None` if nothing is there.
+    ///
+    /// # Errors
+    /// Those of [`Root::open`].
+    pub fn find(path: &Path) -> Result<Option<Self>, DiffError> {
+        match Self::open(path) {
+            Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// Opens the directory of that name in another one, which is no link.
     ///
     /// # Errors
@@ -58,11 +71,9 @@ impl Root {
     /// # Errors
     /// Those of [`Root::open`] and [`Root::make`].
     pub fn open_or_make(path: &Path) -> Result<Self, DiffError> {
-        match Self::open(path) {
-            Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                Self::make(path)
-            }
-            opened => opened,
+        match Self::find(path)? {
+            Some(root) => Ok(root),
+            None => Self::make(path),
         }
     }
 
@@ -105,11 +116,15 @@ impl Root {
     /// # Errors
     /// [`DiffError::Foreign`] for anything else; I/O errors.
     pub fn open_dir(&self, name: &str) -> Result<Option<Dir>, DiffError> {
-        match self.dir.dir(name) {
-            Ok(dir) => Ok(Some(dir)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(DiffError::io("open", &self.join(name), e)),
-        }
+        found(self.dir.dir(name)).map_err(|e| DiffError::io("open", &self.join(name), e))
+    }
+
+    /// Whether pbkfs has used it: it is bound, or has a lock.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn is_diff(&self) -> Result<bool, DiffError> {
+        Ok(self.stat(BINDING_FILE)?.is_some() || self.stat(LOCK_FILE)?.is_some())
     }
 
     /// Opens a regular file in it for reading and writing, making it for this

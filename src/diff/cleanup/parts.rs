@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::super::binding::{BINDING_FILE, TEMPORARY_FILE};
-use super::super::data::inode_of_name;
+use super::super::data::{inode_of_name, inodes_in};
 use super::super::error::DiffError;
 use super::super::lock::LOCK_FILE;
 use super::super::root::Root;
@@ -30,7 +30,7 @@ impl Root {
     /// emptied nor removed by its name alone: a lock that is none, and a
     /// directory in a file's place or something else in a directory's.
     pub fn check(&self) -> Result<(), DiffError> {
-        if self.stat(BINDING_FILE)?.is_none() && self.stat(LOCK_FILE)?.is_none() {
+        if !self.is_diff()? {
             return Err(DiffError::NotADiff {
                 path: self.path().to_owned(),
             });
@@ -149,11 +149,7 @@ fn names(dir: &Dir) -> Result<Vec<OsString>, DiffError> {
 }
 
 fn inodes(data: &Dir) -> Result<Vec<u64>, DiffError> {
-    let names = names(data)?;
-    Ok(names
-        .iter()
-        .filter_map(|name| inode_of_name(name))
-        .collect())
+    inodes_in(data).map_err(|e| DiffError::io("list", data.path(), e))
 }
 
 fn strangers_in(dir: &Dir, is_known: impl Fn(&OsStr) -> bool) -> Result<Vec<PathBuf>, DiffError> {
