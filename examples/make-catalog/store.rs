@@ -382,20 +382,6 @@ fn fill(source: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 fn entry_of(path: &str) -> FileEntry<'_> {
     FileEntry {
         path: path.as_bytes(),
-        size: 0,
-        mode: 0,
-        is_datafile: false,
-        is_cfs: false,
-        crc: 0,
-        compress_alg: CompressAlg::None,
-        external_dir_num: 0,
-        db_oid: 0,
-        full_size: 0,
-        segno: 0,
-        n_blocks: 0,
-        n_headers: 0,
-        hdr_crc: 0,
-        hdr_off: 0,
-        hdr_size: 0,
+        ..FileEntry::default()
     }
 }

@@ -126,9 +126,10 @@ impl fmt::Display for BackupStatus {
 
 /// A codec by which a file's pages are stored. The per-file value of the
 /// content list decides, never the backup's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CompressAlg {
     /// Raw pages.
+    #[default]
     None,
     /// RFC 1950, one stream a page.
     Zlib,
@@ -346,19 +347,19 @@ impl Backup {
     /// The content list's path.
     #[must_use]
     pub fn content_path(&self) -> PathBuf {
-        self.dir.join("backup_content.control")
+        self.content().name()
     }
 
     /// The page header map's path.
     #[must_use]
     pub fn header_map_path(&self) -> PathBuf {
-        self.dir.join("page_header_map")
+        self.header_map().name()
     }
 
     /// The path of a stored file, given its path inside PGDATA.
     #[must_use]
     pub fn file_path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.dir.join("database").join(path)
+        self.file(path).name()
     }
 
     /// The content list.

@@ -33,8 +33,9 @@ const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
 
-/// One file or directory of a backup, as its line has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One file or directory of a backup, as its line has it. The default is that
+/// of a line in which no key has a value yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FileEntry<'a> {
     /// The path, relative to PGDATA or to its external directory. Plain:
     /// relative, no empty, `.` or `..` component, no NUL.

@@ -490,18 +490,12 @@ mod tests {
             size,
             mode: 0o100_600,
             is_datafile: true,
-            is_cfs: false,
-            crc: 0,
-            compress_alg: crate::catalog::CompressAlg::None,
-            external_dir_num: 0,
             db_oid: 1,
-            full_size: 0,
-            segno: 0,
-            n_blocks: 0,
             n_headers,
             hdr_crc,
             hdr_off,
             hdr_size,
+            ..FileEntry::default()
         }
     }
 

@@ -11,24 +11,7 @@ const NAME_MAX: usize = 255;
 
 /// Parses one line, without its line feed.
 pub(super) fn parse(line: &[u8]) -> Result<FileEntry<'_>, LineError> {
-    let mut entry = FileEntry {
-        path: b"",
-        size: 0,
-        mode: 0,
-        is_datafile: false,
-        is_cfs: false,
-        crc: 0,
-        compress_alg: CompressAlg::None,
-        external_dir_num: 0,
-        db_oid: 0,
-        full_size: 0,
-        segno: 0,
-        n_blocks: 0,
-        n_headers: 0,
-        hdr_crc: 0,
-        hdr_off: 0,
-        hdr_size: 0,
-    };
+    let mut entry = FileEntry::default();
     let mut mandatory = Mandatory::default();
     let mut pairs = Pairs::new(line)?;
     while let Some((key, value)) = pairs.next()? {

@@ -109,11 +109,7 @@ fn look(dir: &Dir, name: &OsString, follow: bool) -> io::Result<Option<Stat>> {
     if follow && let Ok(stat) = statat(dir, name, AtFlags::empty()) {
         return Ok(Some(Stat::from(&stat)));
     }
-    match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(Stat::from(&stat))),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
+    dir.stat(name)
 }
 
 impl StoreFile for File {
