@@ -27,7 +27,7 @@ use common::{
     run,
 };
 use nix::sys::signal::{Signal, kill};
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{Statvfs, statvfs};
 use nix::unistd::Pid;
 use pbkfs::server::namespace::read_only_view;
 
@@ -755,6 +755,18 @@ fn processes(ready: &common::Ready) -> Vec<i32> {
         .collect()
 }
 
+/// What a directory of the server's own is, after a check of its size.
+fn sized(ready: &common::Ready, dir: &str, megabytes: u64) -> Statvfs {
+    let root = format!("/proc/{}/root{dir}", ready.server_pid.unwrap());
+    let disk = statvfs(Path::new(&root)).unwrap();
+    assert_eq!(
+        disk.blocks() * disk.fragment_size(),
+        megabytes << 20,
+        "{dir}"
+    );
+    disk
+}
+
 /// The directories of the server's own are in this host's memory.
 #[test]
 fn what_the_server_keeps_in_memory_has_an_end() {
@@ -768,13 +780,7 @@ fn what_the_server_keeps_in_memory_has_an_end() {
             .write();
         let ready = clone.up();
         for (dir, megabytes) in [("/tmp", 8), ("/var/tmp", 8), ("/dev/shm", 16)] {
-            let root = format!("/proc/{}/root{dir}", ready.server_pid.unwrap());
-            let disk = statvfs(Path::new(&root)).unwrap();
-            assert_eq!(
-                disk.blocks() * disk.fragment_size(),
-                megabytes << 20,
-                "{dir}"
-            );
+            let disk = sized(&ready, dir, megabytes);
             assert!(disk.files() <= 1 << 16, "{dir}: {} files", disk.files());
             let fill = |megabytes| {
                 let head = format!("head -c {megabytes}M /dev/zero > {dir}/fill");
@@ -794,13 +800,7 @@ fn what_the_server_keeps_in_memory_has_an_end() {
         let clone = sandbox.profile_named("usual", "latest").write();
         let ready = clone.up();
         for (dir, megabytes) in [("/tmp", 256), ("/var/tmp", 256), ("/dev/shm", 1024)] {
-            let root = format!("/proc/{}/root{dir}", ready.server_pid.unwrap());
-            let disk = statvfs(Path::new(&root)).unwrap();
-            assert_eq!(
-                disk.blocks() * disk.fragment_size(),
-                megabytes << 20,
-                "{dir}"
-            );
+            sized(&ready, dir, megabytes);
         }
         clone.down();
     }

@@ -16,46 +16,24 @@ const DIR: &str = "catalog/wal/main";
 /// The segment that is asked for.
 const SEGMENT: &str = "000000010000000000000048.gz";
 
+/// What can stand at the name of a file that is read.
+const KINDS: [&str; 7] = [
+    "a link to a secret",
+    "a link to /dev/zero",
+    "a FIFO",
+    "a device",
+    "a directory",
+    "an empty file",
+    "a file of 1 TB",
+];
+
 pub fn all() -> Vec<Mutation> {
     let mut mutations = Vec::new();
     for (place, kinds) in [
-        (
-            SEGMENT,
-            &[
-                "a link to a secret",
-                "a link to /dev/zero",
-                "a FIFO",
-                "a socket",
-                "a device",
-                "a directory",
-                "an empty file",
-                "a file of 1 TB",
-            ][..],
-        ),
-        (
-            "000000010000000000000048",
-            &[
-                "a link to a secret",
-                "a link to /dev/zero",
-                "a FIFO",
-                "a device",
-                "a directory",
-                "an empty file",
-                "a file of 1 TB",
-            ],
-        ),
-        (
-            "00000002.history",
-            &[
-                "a link to a secret",
-                "a link to /dev/zero",
-                "a FIFO",
-                "a device",
-                "a directory",
-                "an empty file",
-                "a file of 1 TB",
-            ],
-        ),
+        (SEGMENT, &KINDS[..]),
+        (SEGMENT, &["a socket"]),
+        ("000000010000000000000048", &KINDS),
+        ("00000002.history", &KINDS),
         (
             "000000010000000000000048.partial",
             &["a link to a secret", "a FIFO", "a file of 1 TB"],

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use pbkfs::catalog::CompressAlg;
 use pbkfs::catalog::content::FileEntry;
 
 /// A file of these bytes that is in memory only.
@@ -22,18 +21,8 @@ pub fn data_file(size: i64) -> FileEntry<'static> {
         size,
         mode: 0o100_600,
         is_datafile: true,
-        is_cfs: false,
-        crc: 0,
-        compress_alg: CompressAlg::None,
-        external_dir_num: 0,
         db_oid: 5,
-        full_size: 0,
-        segno: 0,
-        n_blocks: 0,
-        n_headers: 0,
-        hdr_crc: 0,
-        hdr_off: 0,
-        hdr_size: 0,
+        ..FileEntry::default()
     }
 }
 
