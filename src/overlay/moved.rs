@@ -4,9 +4,8 @@
 //! needs the image below it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::attr::Attr;
@@ -17,7 +16,7 @@ use super::{Overlay, OverlayError};
 use crate::diff::{InodeKind, WAL_DIR, time_ns};
 use crate::image::NodeId;
 use crate::pg::BLOCK_SIZE;
-use crate::untrusted::{Dir, Kind};
+use crate::untrusted::{Dir, Kind, give};
 
 /// What PostgreSQL calls it.
 pub const PG_WAL: &str = "pg_wal";
@@ -72,15 +71,17 @@ impl<L: Lower> Overlay<L> {
     }
 
     /// Copies the WAL directory into the diff, where none must be yet, and has
-    /// it on disk if `durable`.
+    /// it on disk if `durable`. The copies belong to `owner` (user and group), and
+    /// to nobody else: what the tree says of owner and mode may be the clone's or
+    /// a foreign diff's word, and these files are outside of the mount.
     ///
     /// # Errors
     /// Those of reading the tree; I/O errors of the copy, of which a part may
     /// be left.
-    pub fn copy_wal(&self, durable: bool) -> Result<(), OverlayError> {
+    pub fn copy_wal(&self, owner: (u32, u32), durable: bool) -> Result<(), OverlayError> {
         let attr = self.lookup(Ino::ROOT, OsStr::new(PG_WAL))?;
         let diff = self.diff()?;
-        self.copy_dir(&attr, &diff.make_wal_dir()?, durable)?;
+        self.copy_dir(&attr, &diff.make_wal_dir()?, owner, durable)?;
         match durable {
             true => Ok(diff.sync_root()?),
             false => Ok(()),
@@ -131,27 +132,35 @@ impl<L: Lower> Overlay<L> {
 
     /// Everything is made relative to an opened directory: the diff may be
     /// another user's, who can put links in the places of names.
-    fn copy_dir(&self, dir: &Attr, to: &Dir, durable: bool) -> Result<(), OverlayError> {
+    fn copy_dir(
+        &self,
+        dir: &Attr,
+        to: &Dir,
+        owner: (u32, u32),
+        durable: bool,
+    ) -> Result<(), OverlayError> {
         for (name, attr) in self.entries_of(dir.ino)? {
             match attr.kind {
                 InodeKind::Directory => {
-                    self.copy_dir(&attr, &to.make_dir(&name, 0o700)?, durable)?;
+                    self.copy_dir(&attr, &to.make_dir(&name, 0o700)?, owner, durable)?;
                 }
-                _ => self.copy_file(&attr, to.create(&name, 0o600)?, durable)?,
+                _ => self.copy_file(&attr, to.create(&name, 0o600)?, owner, durable)?,
             }
         }
-        let made = to.stat_self()?;
-        if (made.uid, made.gid) != (dir.uid, dir.gid) {
-            to.give_to(dir.uid, dir.gid)?;
-        }
-        to.set_mode(dir.mode)?;
+        to.give_to(owner.0, owner.1)?;
         match durable {
             true => Ok(to.sync()?),
             false => Ok(()),
         }
     }
 
-    fn copy_file(&self, file: &Attr, mut copy: File, durable: bool) -> Result<(), OverlayError> {
+    fn copy_file(
+        &self,
+        file: &Attr,
+        mut copy: File,
+        owner: (u32, u32),
+        durable: bool,
+    ) -> Result<(), OverlayError> {
         let mut buf = vec![0; STEP];
         let mut offset = 0;
         loop {
@@ -162,7 +171,7 @@ impl<L: Lower> Overlay<L> {
             copy.write_all(buf.get(..n).unwrap_or_default())?;
             offset += n as u64;
         }
-        hand_over(file, &copy)?;
+        give(&copy, owner.0, owner.1)?;
         copy.set_modified(file.mtime)?;
         if durable {
             copy.sync_all()?;
@@ -181,16 +190,6 @@ impl<L: Lower> Overlay<L> {
         }
         Ok(())
     }
-}
-
-/// Gives a copy the owner and mode of what it was made of. It is open: its path
-/// may lead to something else by now.
-fn hand_over(attr: &Attr, copy: &File) -> std::io::Result<()> {
-    let made = copy.metadata()?;
-    if (made.uid(), made.gid()) != (attr.uid, attr.gid) {
-        fchown(copy, Some(attr.uid), Some(attr.gid))?;
-    }
-    copy.set_permissions(Permissions::from_mode(attr.mode))
 }
 
 /// What was changed in the WAL directory of the diff in `root`. A file counts

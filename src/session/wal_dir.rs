@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
+use nix::unistd::{getegid, geteuid};
 
 use super::SessionError;
 use super::fence::FenceLevel;
@@ -123,7 +123,12 @@ pub fn settle(
             if bytes <= COPY_LIMIT && gets_to(server, dir.parent().unwrap_or(&dir)) =>
         {
             diff.remove_wal_dir()?;
-            if let Err(error) = overlay.copy_wal(kept) {
+            let owner = match &server.run_as {
+                Some(user) => (user.uid, user.gid),
+                None => (geteuid(), getegid()),
+            };
+            let owner = (owner.0.as_raw(), owner.1.as_raw());
+            if let Err(error) = overlay.copy_wal(owner, kept) {
                 tracing::warn!("WAL is written through the mount, which is slower: {error}");
                 diff.remove_wal_dir()?;
                 return Ok(None);

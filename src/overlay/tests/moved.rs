@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::support::{BS, MemLower, binding, memory_dir, options, pattern};
 use crate::diff::{Cleanup, Diff, DiffLock, LockHolder, inspect};
-use crate::overlay::{ChangeKind, Ino, Overlay, OverlayOptions, WalPlace, changes};
+use crate::overlay::{AttrChange, ChangeKind, Ino, Overlay, OverlayOptions, WalPlace, changes};
 
 const FIRST: &str = "000000010000000000000001";
 const SECOND: &str = "000000010000000000000002";
@@ -23,13 +23,20 @@ fn image() -> MemLower {
         .file(&format!("pg_wal/{MARK}"), Vec::new())
 }
 
+fn ours() -> (u32, u32) {
+    (
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+    )
+}
+
 /// An overlay of this user's, as only root can give files away.
 fn open(root: &Path) -> Overlay<MemLower> {
     let lock = DiffLock::acquire(root, &LockHolder::default()).unwrap();
     let diff = Diff::open(lock, &binding()).unwrap();
     let options = OverlayOptions {
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
+        uid: ours().0,
+        gid: ours().1,
         ..options(false)
     };
     Overlay::new(image(), Some(diff), options).unwrap()
@@ -46,7 +53,7 @@ fn the_wal_directory_is_moved_as_it_is_and_stays_moved() {
     assert_eq!(overlay.wal_place().unwrap(), WalPlace::Tree(4 * BS as u64));
 
     let to = overlay.layer().unwrap().wal_dir();
-    overlay.copy_wal(true).unwrap();
+    overlay.copy_wal(ours(), true).unwrap();
     // Until the link is there, the tree's own counts.
     assert!(matches!(overlay.wal_place().unwrap(), WalPlace::Tree(_)));
     overlay.link_wal(&to).unwrap();
@@ -67,6 +74,35 @@ fn the_wal_directory_is_moved_as_it_is_and_stays_moved() {
     assert_eq!(overlay.wal_place().unwrap(), WalPlace::Diff(moved));
 }
 
+/// The copies are outside of the mount, where a set-user-ID program runs, and a
+/// file that was given away is its new owner's.
+#[test]
+fn what_the_tree_says_of_owner_and_mode_does_not_leave_it() {
+    let dir = memory_dir();
+    let overlay = open(&dir.path().join("diff"));
+    let to = overlay.layer().unwrap().wal_dir();
+    for (path, mode) in [
+        ("pg_wal".to_owned(), 0o7777),
+        (format!("pg_wal/{FIRST}"), 0o6755),
+        ("pg_wal/archive_status".to_owned(), 0o2777),
+    ] {
+        let change = AttrChange {
+            mode: Some(mode),
+            uid: Some(12345),
+            gid: Some(12345),
+            ..AttrChange::default()
+        };
+        let ino = overlay.at(&path).unwrap();
+        overlay.set_attr(ino, &change).unwrap();
+    }
+    overlay.copy_wal(ours(), false).unwrap();
+    for (path, mode) in [("", 0o700), (FIRST, 0o600), ("archive_status", 0o700)] {
+        let copy = fs::metadata(to.join(path)).unwrap();
+        assert_eq!(copy.mode() & 0o7777, mode, "{path}");
+        assert_eq!((copy.uid(), copy.gid()), ours(), "{path}");
+    }
+}
+
 #[test]
 fn a_link_of_somebody_elses_is_left_alone() {
     let dir = memory_dir();
@@ -85,7 +121,7 @@ fn what_became_of_it_is_told_and_cleaned_up() {
     let root = dir.path().join("diff");
     let overlay = open(&root);
     let to = overlay.layer().unwrap().wal_dir();
-    overlay.copy_wal(false).unwrap();
+    overlay.copy_wal(ours(), false).unwrap();
     overlay.link_wal(&to).unwrap();
     assert_eq!(overlay.changes().unwrap(), []);
 
