@@ -783,7 +783,7 @@ fn cleanup_of_a_damaged_diff_takes_force() {
         steps.unmount(&[]).expect_ok();
         fs::write(steps.diff.join("meta.redb"), vec![0x5A; 100_000]).unwrap();
         for output in [steps.cleanup(&[]), steps.mount_with_diff("latest")] {
-            refused(&output, 3, "`pbkfs cleanup --force` empties it");
+            refused(&output, 3, "`pbkfs cleanup --force -d DIFF` empties it");
             assert!(!output.stderr.contains("panicked"));
         }
         steps.cleanup(&["--force"]).expect_ok();

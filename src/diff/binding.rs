@@ -109,27 +109,26 @@ impl fmt::Display for Binding {
     }
 }
 
-/// Checks the diff in `root` against `wanted`, or binds it if it is new.
-pub fn bind(root: &Root, wanted: &Binding) -> Result<Binding, DiffError> {
-    if let Some(bound) = Binding::read_in(root)? {
-        if !bound.same_image(wanted) {
-            return Err(DiffError::BoundElsewhere {
-                path: root.path().to_owned(),
-                bound: bound.to_string(),
-                wanted: wanted.to_string(),
-            });
-        }
-        root.check_owners_alone()?;
-        return Ok(bound);
+/// Checks the diff in `root` against `wanted`; `None` if it is bound to nothing
+/// yet.
+pub fn check(root: &Root, wanted: &Binding) -> Result<Option<Binding>, DiffError> {
+    let Some(bound) = Binding::read_in(root)? else {
+        return Ok(None);
+    };
+    if !bound.same_image(wanted) {
+        return Err(DiffError::BoundElsewhere {
+            path: root.path().to_owned(),
+            bound: bound.to_string(),
+            wanted: wanted.to_string(),
+        });
     }
-    root.take_for_owner()?;
-    write(root, wanted)?;
-    Ok(wanted.clone())
+    root.check_owners_alone()?;
+    Ok(Some(bound))
 }
 
-/// A crash leaves either no binding (and then no metadata either) or a whole
-/// one.
-fn write(root: &Root, binding: &Binding) -> Result<(), DiffError> {
+/// Binds the diff. A crash leaves either no binding or a whole one, and all else
+/// has to be on disk before.
+pub fn write(root: &Root, binding: &Binding) -> Result<(), DiffError> {
     let path = root.join(BINDING_FILE);
     let mut text = serde_json::to_vec_pretty(binding).map_err(|source| DiffError::BadBinding {
         path: path.clone(),
@@ -168,11 +167,12 @@ mod tests {
     #[test]
     fn a_new_diff_is_bound_and_stays_so() {
         let (_dir, root) = root();
-        bind(&root, &binding("BBB")).unwrap();
+        assert_eq!(check(&root, &binding("BBB")).unwrap(), None);
+        write(&root, &binding("BBB")).unwrap();
         let mut moved = binding("BBB");
         moved.catalog = "/elsewhere".into();
-        assert_eq!(bind(&root, &moved).unwrap(), binding("BBB"));
-        let error = bind(&root, &binding("CCC")).unwrap_err();
+        assert_eq!(check(&root, &moved).unwrap(), Some(binding("BBB")));
+        let error = check(&root, &binding("CCC")).unwrap_err();
         assert!(matches!(error, DiffError::BoundElsewhere { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("BBB") && text.contains("CCC"), "{text}");
@@ -198,7 +198,7 @@ mod tests {
         for text in [b"{ not json".as_slice(), &loud] {
             let (dir, root) = root();
             fs::write(dir.path().join(BINDING_FILE), text).unwrap();
-            let error = bind(&root, &binding("BBB")).unwrap_err();
+            let error = check(&root, &binding("BBB")).unwrap_err();
             assert!(matches!(error, DiffError::BadBinding { .. }), "{error}");
         }
     }
@@ -215,7 +215,7 @@ mod tests {
         for (n, make) in traps.into_iter().enumerate() {
             let (dir, root) = root();
             make(&dir.path().join(BINDING_FILE));
-            let error = bind(&root, &binding("BBB")).unwrap_err();
+            let error = check(&root, &binding("BBB")).unwrap_err();
             match error {
                 DiffError::Foreign { .. } => assert!(n < 3),
                 DiffError::Io { .. } => assert_eq!(n, 3, "{error}"),
@@ -225,19 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_write_to_is_no_diff_but_may_become_one() {
+    fn a_bound_directory_that_others_can_write_to_is_refused() {
         let (dir, root) = root();
-        let mode = || fs::metadata(dir.path()).unwrap().permissions().mode() & 0o7777;
-        let open_up = || fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o2775));
-        open_up().unwrap();
-        bind(&root, &binding("BBB")).unwrap();
-        assert_eq!(mode(), 0o2755);
-        open_up().unwrap();
-        let error = bind(&root, &binding("BBB")).unwrap_err();
+        write(&root, &binding("BBB")).unwrap();
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o2775)).unwrap();
+        let error = check(&root, &binding("BBB")).unwrap_err();
         assert!(
             matches!(error, DiffError::WritableByOthers { .. }),
             "{error}"
         );
-        assert_eq!(mode(), 0o2775);
     }
 }

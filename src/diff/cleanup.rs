@@ -122,7 +122,7 @@ impl Cleanup {
             files: wal.files + data.len(),
             ..Changes::default()
         };
-        if self.root.stat(META_FILE)?.is_none() {
+        if self.root.stat(META_FILE)?.is_none() && matches!(self.binding, Ok(None)) {
             return Ok(changes);
         }
         let store = Store::open(StoreBackend::In(self.root.clone()))?;

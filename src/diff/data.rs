@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -147,18 +148,17 @@ impl DirStorage {
     }
 
     /// Refuses what stands at the names of these inodes and is no file of this
-    /// diff alone.
+    /// diff alone. Gives those that have no file.
     ///
     /// # Errors
     /// [`DiffError::Foreign`], [`DiffError::Linked`]; I/O errors.
-    pub(super) fn check(&self, known: impl Iterator<Item = u64>) -> Result<(), DiffError> {
+    pub(super) fn check(&self, known: impl Iterator<Item = u64>) -> Result<Vec<u64>, DiffError> {
+        let mut missing = Vec::new();
         for ino in known {
-            let name = ino.to_string();
-            let path = self.dir.path().join(&name);
-            let stat = self.dir.stat(&name);
+            let path = self.path_of(ino);
+            let stat = self.dir.stat(ino.to_string());
             match stat.map_err(|e| DiffError::io("look at", &path, e))? {
-                // A file with blocks may have none of them yet.
-                None => {}
+                None => missing.push(ino),
                 Some(stat) if stat.kind != Kind::File => {
                     let found = stat.kind;
                     return Err(DiffError::Foreign { path, found });
@@ -167,7 +167,12 @@ impl DirStorage {
                 Some(_) => {}
             }
         }
-        Ok(())
+        Ok(missing)
+    }
+
+    /// Where an inode's bytes are.
+    pub(super) fn path_of(&self, ino: u64) -> PathBuf {
+        self.dir.path().join(ino.to_string())
     }
 }
 

@@ -137,14 +137,15 @@ pub enum DiffError {
         #[source]
         source: Box<redb::Error>,
     },
-    /// The metadata store is not what the store's program writes.
+    /// A part of the diff is missing, or is not what pbkfs or the store's program
+    /// writes.
     #[error(
-        "the diff's metadata {} is damaged: {reason}; the diff cannot be used \
-         (`pbkfs cleanup --force` empties it), the backup is unharmed",
+        "the diff is damaged at {}: {reason}; the diff cannot be used \
+         (`pbkfs cleanup --force -d DIFF` empties it), the backup is unharmed",
         path.display()
     )]
     Damaged {
-        /// The store's file.
+        /// The part.
         path: PathBuf,
         /// Where that was seen.
         reason: String,
@@ -152,7 +153,7 @@ pub enum DiffError {
     /// A record in the store is not one that pbkfs writes.
     #[error(
         "the diff's metadata has a damaged record for {what}: {reason}; the diff cannot be used \
-         (`pbkfs cleanup --force` empties it), the backup is unharmed"
+         (`pbkfs cleanup --force -d DIFF` empties it), the backup is unharmed"
     )]
     BadRecord {
         /// Which record.

@@ -9,7 +9,7 @@ use super::binding::{BINDING_FILE, Binding};
 use super::record::{ContentRecord, InodeRecord, NameEntry};
 use super::root::Root;
 use super::store::{Store, StoreBackend};
-use super::{DATA_DIR, DiffError, DiffLock, LockHolder, META_FILE, Namespace};
+use super::{DATA_DIR, DiffError, DiffLock, LockHolder, Namespace};
 use crate::untrusted::{Dir, Kind};
 
 /// One regular file's content in a diff.
@@ -51,10 +51,6 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
     }
     let _lock = DiffLock::acquire_in(opened.clone(), reader)?;
     let binding = Binding::read_in(&opened)?.ok_or_else(not_a_diff)?;
-    if opened.stat(META_FILE)?.is_none() {
-        // Bound, and then killed before anything was written.
-        return Ok((binding, Records::default()));
-    }
     let data = opened.open_dir(DATA_DIR)?;
     let store = Store::open(StoreBackend::In(opened))?;
     let mut records = Records::of(store.namespace()?);

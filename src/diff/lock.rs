@@ -74,6 +74,11 @@ impl LockHolder {
         }
     }
 
+    /// Whether both name the same process.
+    pub(super) fn is_same_process(&self, other: &Self) -> bool {
+        (self.pid, &self.host) == (other.pid, &other.host)
+    }
+
     /// Whether that process was one of this host and has ended. Of another PID
     /// namespace nothing is known, so one that lives there may seem to have.
     #[must_use]

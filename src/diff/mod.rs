@@ -25,6 +25,7 @@ mod data;
 mod error;
 mod inspect;
 mod lock;
+mod new;
 mod panics;
 mod record;
 mod root;
@@ -54,6 +55,9 @@ use root::Root;
 const META_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";
 
+/// What is said of a part that a diff cannot be without.
+const NOT_THERE: &str = "it is not there";
+
 /// An opened, locked diff directory, bound to one backup.
 pub struct Diff {
     // `None` for what `from_parts` made.
@@ -78,10 +82,24 @@ impl Diff {
     /// parts that are none; [`DiffError::Damaged`]; I/O and format errors.
     pub fn open(lock: DiffLock, binding: &Binding) -> Result<Self, DiffError> {
         let root = lock.root().clone();
-        let binding = binding::bind(&root, binding)?;
+        let binding = match binding::check(&root, binding)? {
+            Some(bound) => bound,
+            None => new::make(&root, binding)?,
+        };
         let storage = DirStorage::open(&root)?;
         let store = Store::open(StoreBackend::In(root.clone()))?;
-        storage.check(store.inodes_with_content()?.into_iter())?;
+        for ino in storage.check(store.inodes_with_content()?.into_iter())? {
+            // A file may have blocks here and none of them yet.
+            if store
+                .content(ino)?
+                .is_some_and(|(record, held)| needs_file(record, &held))
+            {
+                return Err(DiffError::Damaged {
+                    path: storage.path_of(ino),
+                    reason: NOT_THERE.to_owned(),
+                });
+            }
+        }
         Ok(Self {
             root: Some(root),
             store,
@@ -204,14 +222,22 @@ impl Diff {
 
     /// Removes a throw-away diff with the directory itself: what the format
     /// names, and nothing else. pbkfs made the directory, so a link in its place
-    /// is somebody else's. Nobody may be using it.
+    /// is somebody else's. Nobody but this process may be using it; the server of
+    /// an owner that has died is waited for.
     ///
     /// # Errors
+    /// [`DiffError::Busy`] and [`DiffError::Orphaned`], and nothing is removed;
     /// I/O errors, among them that the directory holds something else.
     pub fn remove(root: &Path) -> Result<(), DiffError> {
         let io = |e| DiffError::io("remove", root, e);
         let (parent, name) = Dir::of_file(root).map_err(io)?;
-        let diff = Root::below(&parent, name).map_err(io)?;
+        let diff = Arc::new(Root::below(&parent, name).map_err(io)?);
+        let this = LockHolder::this_process(Path::new(""));
+        let _lock = match DiffLock::acquire_in(diff.clone(), &this) {
+            // By a mount that was detached, as somebody still has files open.
+            Err(DiffError::Busy { holder, .. }) if holder.is_same_process(&this) => None,
+            lock => Some(lock?),
+        };
         diff.empty()?;
         diff.remove_lock()?;
         parent.remove_dir(name).map_err(io)
@@ -275,6 +301,11 @@ impl Diff {
         }
         Ok(total)
     }
+}
+
+/// Whether some of a file's bytes can only be in its data file.
+fn needs_file(record: ContentRecord, held: &HeldBlocks) -> bool {
+    matches!(record, ContentRecord::Whole { .. }) || !held.data.is_empty()
 }
 
 #[cfg(test)]

@@ -127,22 +127,35 @@ impl Root {
         Ok(self.stat(BINDING_FILE)?.is_some() || self.stat(LOCK_FILE)?.is_some())
     }
 
-    /// Opens a regular file in it for reading and writing, making it for this
-    /// user alone if it is not there.
+    /// Opens a regular file in it for reading and writing, and tells its length
+    /// in bytes; `None` if it is not there.
     ///
     /// # Errors
     /// [`DiffError::Foreign`] for anything else, [`DiffError::Linked`] for a
     /// file with a further name; I/O errors.
+    pub fn open_file(&self, name: &str) -> Result<Option<(File, u64)>, DiffError> {
+        let file = found(self.dir.file_to_write(name));
+        let file = file.map_err(|e| DiffError::io("open", &self.join(name), e))?;
+        file.map(|file| self.alone(name, file)).transpose()
+    }
+
+    /// The same for one that is made for this user alone if it is not there.
+    ///
+    /// # Errors
+    /// Those of [`Root::open_file`].
     pub fn open_or_create(&self, name: &str) -> Result<File, DiffError> {
-        let path = self.join(name);
         let file = self.dir.open_or_create(name, 0o600);
-        let file = file.map_err(|e| DiffError::io("open", &path, e))?;
+        let file = file.map_err(|e| DiffError::io("open", &self.join(name), e))?;
+        Ok(self.alone(name, file)?.0)
+    }
+
+    /// Refuses a file that has another name, which would be written to as well.
+    fn alone(&self, name: &str, file: File) -> Result<(File, u64), DiffError> {
+        let path = self.join(name);
         let meta = file.metadata();
-        match meta
-            .map_err(|e| DiffError::io("look at", &path, e))?
-            .nlink()
-        {
-            0 | 1 => Ok(file),
+        let meta = meta.map_err(|e| DiffError::io("look at", &path, e))?;
+        match meta.nlink() {
+            0 | 1 => Ok((file, meta.len())),
             _ => Err(DiffError::Linked { path }),
         }
     }

@@ -13,7 +13,9 @@ mod reserved;
 
 use std::collections::{HashMap, HashSet};
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+};
 
 pub use backend::StoreBackend;
 pub use deltas::{DeltaChange, HeldBlocks};
@@ -55,11 +57,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, making it if it does not exist.
+    /// Opens the store, making it where the backend is for a new one.
     ///
     /// # Errors
     /// I/O errors; a store that is damaged, or that a newer version wrote.
     pub fn open(backend: StoreBackend) -> Result<Self, DiffError> {
+        let is_used = matches!(backend, StoreBackend::In(_));
         let store = Self {
             handle: Handle::new(backend),
         };
@@ -68,14 +71,15 @@ impl Store {
                 let read = database.begin_read()?;
                 match read.open_table(META) {
                     Ok(table) => table.get(FORMAT)?.map(|v| v.value()),
-                    Err(redb::TableError::TableDoesNotExist(_)) => None,
+                    Err(redb::TableError::TableDoesNotExist(_)) if !is_used => None,
                     Err(e) => return Err(e.into()),
                 }
             };
-            if format.is_none_or(|format| format < FORMAT_VERSION) {
-                create_tables(database)?;
+            match format {
+                None if is_used => Err(redb::Error::Corrupted("it has no format".to_owned())),
+                Some(FORMAT_VERSION..) => Ok(()),
+                _ => create_tables(database),
             }
-            Ok(())
         })?;
         store.check_format()?;
         Ok(store)
@@ -233,6 +237,22 @@ impl Store {
             .collect()
     }
 
+    /// Whether nothing was ever committed.
+    ///
+    /// # Errors
+    /// I/O errors; [`DiffError::Damaged`].
+    pub fn is_empty(&self) -> Result<bool, DiffError> {
+        self.with("read", |database| {
+            let read = database.begin_read()?;
+            let meta = read.open_table(META)?;
+            Ok(meta.get(NEXT_INO)?.is_none()
+                && read.open_table(NAMES)?.is_empty()?
+                && read.open_table(INODES)?.is_empty()?
+                && read.open_table(CONTENTS)?.is_empty()?
+                && notes::none(&read)?)
+        })
+    }
+
     /// The inodes that have a content record.
     ///
     /// # Errors
@@ -313,7 +333,7 @@ mod tests {
     use crate::diff::root::Root;
 
     fn backend(dir: &Path) -> StoreBackend {
-        StoreBackend::In(Arc::new(Root::open(dir).unwrap()))
+        StoreBackend::New(Arc::new(Root::open(dir).unwrap()))
     }
 
     fn record(mode: u32) -> InodeRecord {

@@ -136,7 +136,8 @@ impl Root {
         names(self.dir())
     }
 
-    fn unlink(&self, name: impl AsRef<OsStr>) -> Result<(), DiffError> {
+    /// Removes what is at a name, if anything is.
+    pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<(), DiffError> {
         let name = name.as_ref();
         let removed = self.dir().remove_file(name);
         removed.map_err(|e| DiffError::io("remove", &self.join(name), e))

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use redb::{Database, StorageBackend};
 
 use super::reserved::ReservedFile;
-use crate::diff::META_FILE;
 use crate::diff::error::DiffError;
 use crate::diff::root::Root;
+use crate::diff::{META_FILE, NOT_THERE};
 
 /// The overlay keeps the records that it uses in memory (a clone that rewrote
 /// 1 TB has 16 MB of bitmaps), and small blocks are read once each before the
@@ -18,8 +18,10 @@ const CACHE_BYTES: usize = 8 << 20;
 
 /// Where the store lives.
 pub enum StoreBackend {
-    /// In a diff's directory.
+    /// In a diff's directory, where it has to be.
     In(Arc<Root>),
+    /// In a directory that is to become a diff; made if it is not there.
+    New(Arc<Root>),
     /// In whatever this makes each time the store is opened.
     Custom(Box<dyn Fn() -> Box<dyn StorageBackend> + Send + Sync>),
 }
@@ -30,20 +32,29 @@ impl StoreBackend {
     pub(super) fn open(&self) -> Result<Result<Database, redb::Error>, DiffError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        let opened = match self {
-            Self::In(root) => match ReservedFile::new(root.open_or_create(META_FILE)?) {
-                Ok(file) => builder.create_with_backend(file),
-                Err(error) => return Ok(Err(redb::Error::Io(error))),
+        let file = match self {
+            // redb would make a new store of an empty file.
+            Self::In(root) => match root.open_file(META_FILE)? {
+                None => return Ok(Err(redb::Error::Corrupted(NOT_THERE.to_owned()))),
+                Some((_, 0)) => return Ok(Err(redb::Error::Corrupted("it is empty".to_owned()))),
+                Some((file, _)) => file,
             },
-            Self::Custom(make) => builder.create_with_backend(Boxed(make())),
+            Self::New(root) => root.open_or_create(META_FILE)?,
+            Self::Custom(make) => {
+                let opened = builder.create_with_backend(Boxed(make()));
+                return Ok(opened.map_err(redb::Error::from));
+            }
         };
-        Ok(opened.map_err(redb::Error::from))
+        let opened = ReservedFile::new(file).map(|file| builder.create_with_backend(file));
+        Ok(opened
+            .map_err(redb::Error::Io)
+            .and_then(|opened| Ok(opened?)))
     }
 
     /// The store's path, for messages.
     pub(super) fn path(&self) -> PathBuf {
         match self {
-            Self::In(root) => root.join(META_FILE),
+            Self::In(root) | Self::New(root) => root.join(META_FILE),
             Self::Custom(_) => "(in memory)".into(),
         }
     }

@@ -1,7 +1,10 @@
 //! What pbkfs remembers about a clone beside its files: the table `notes`. The
 //! clone cannot write there, whatever rights its server has.
 
-use redb::{Durability, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{
+    Durability, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 
 use super::{Store, bad_record};
 use crate::diff::error::DiffError;
@@ -15,6 +18,11 @@ const MAX_LEN: usize = 64 << 10;
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(NOTES)?;
     Ok(())
+}
+
+/// Whether there are none.
+pub(super) fn none(read: &ReadTransaction) -> Result<bool, redb::Error> {
+    Ok(read.open_table(NOTES)?.is_empty()?)
 }
 
 impl Store {
@@ -79,7 +87,7 @@ mod tests {
     use crate::diff::root::Root;
 
     fn open(dir: &Path) -> Store {
-        Store::open(StoreBackend::In(Arc::new(Root::open(dir).unwrap()))).unwrap()
+        Store::open(StoreBackend::New(Arc::new(Root::open(dir).unwrap()))).unwrap()
     }
 
     #[test]
