@@ -385,6 +385,7 @@ const OPENERS: &[(&str, &str)] = &[
         "the profile, which the user names and which may be a pipe",
     ),
     ("fuse/mod.rs", "/sys"),
+    ("fuse/point.rs", "/dev/fuse"),
     (
         "diff/root.rs",
         "makes the directory that the profile names, and checks it then",

@@ -204,6 +204,54 @@ fn unreadable_metadata_of_the_diff() {
     both_refuse(&clone, 3, "meta.redb");
 }
 
+/// Its changes are gone, and nobody may think that there never were any.
+#[test]
+fn a_diff_that_has_lost_a_part_is_not_taken_for_a_new_one() {
+    for lost in ["meta.redb", ".pbkfs-binding.json", "data"] {
+        let sandbox = sandbox();
+        let clone = sandbox.profile("latest").mount_only().write();
+        clone.up();
+        fs::write(clone.target.join("made"), vec![7; 100_000]).unwrap();
+        clone.down();
+        let diff = clone.diff.as_ref().unwrap();
+        match lost {
+            "data" => fs::remove_dir_all(diff.join(lost)),
+            _ => fs::remove_file(diff.join(lost)),
+        }
+        .unwrap();
+        both_refuse(&clone, 3, lost);
+        if lost == "meta.redb" {
+            fs::write(diff.join(lost), "").unwrap();
+            both_refuse(&clone, 3, lost);
+        }
+        let about_the_diff = |subcommand: &str, arguments: &[&str]| {
+            let mut command = sandbox.pbkfs();
+            command.arg(subcommand).arg("-d").arg(diff).args(arguments);
+            run(&mut command, LIMIT)
+        };
+        for output in [about_the_diff("cleanup", &[]), about_the_diff("diff", &[])] {
+            assert!(matches!(output.code(), Some(3 | 5)), "{lost}: {output}");
+        }
+        about_the_diff("cleanup", &["--force"]).expect_ok();
+        clone.up();
+        clone.down();
+    }
+}
+
+#[test]
+fn target_inside_another_clone() {
+    let sandbox = sandbox();
+    let outer = sandbox.profile("latest").mount_only().write();
+    outer.up();
+    let inner = sandbox.profile_named("inner", "latest").mount_only();
+    let inner = inner.target_at(outer.target.join("base/inner")).write();
+    let output = up(&inner);
+    refused(&output, 5, "is inside the clone on");
+    refused(&output, 5, outer.target.to_str().unwrap());
+    outer.down();
+    assert_nothing_stays(&sandbox);
+}
+
 #[test]
 fn target_with_files_in_it() {
     let sandbox = sandbox();

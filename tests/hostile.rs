@@ -258,7 +258,29 @@ fn a_mount_point_that_others_can_move_is_not_for_root() {
     let clone = profile.target_at(open.join("clone")).write();
     refused(&up_ends(&clone, &[]), 3, "open");
     fs::set_permissions(&open, Permissions::from_mode(0o1777)).unwrap();
+    // In such a directory it may be there already, as somebody else's.
+    fs::create_dir(open.join("clone")).unwrap();
+    OsUser::named("nobody").own(&open.join("clone"));
+    refused(&up_ends(&clone, &[]), 3, "open/clone");
+    OsUser::root().own(&open.join("clone"));
     assert_eq!(up_ends(&clone, &[]).code(), Some(0));
+    clone.down();
+
+    // A link says nothing by its mode, and all by its owner: who is trusted with the
+    // directories is not with where links lead.
+    let link = sandbox.path("link");
+    symlink(&open, &link).unwrap();
+    let profile = sandbox.profile_named("linked", "latest").mount_only();
+    let linked = profile.target_at(link.join("clone")).write();
+    for owner in ["nobody", "postgres"] {
+        let owner = OsUser::named(owner);
+        std::os::unix::fs::lchown(&link, Some(owner.uid), Some(owner.gid)).unwrap();
+        refused(&up_ends(&linked, &[]), 3, "link");
+    }
+    std::os::unix::fs::lchown(&link, Some(0), Some(0)).unwrap();
+    assert_eq!(up_ends(&linked, &[]).code(), Some(0));
+    linked.down();
+    assert_nothing_stays(&sandbox);
 }
 
 /// What a power failure leaves of a clone: its disk, and nothing of /run.
@@ -322,6 +344,40 @@ fn a_throw_away_diff_that_a_reboot_left_is_found_again() {
         assert!(left.exists());
         assert!(cleanup(&[]).contains(left.to_str().unwrap()));
         assert!(!left.exists());
+    }
+}
+
+/// Whose session's directory is not where the next one looks: another
+/// XDG_RUNTIME_DIR, or root's, whose entry was moved away.
+#[test]
+fn a_living_clone_that_is_not_seen_keeps_its_throw_away_diff() {
+    common::require_everything();
+    for sandbox in users() {
+        let newest = sandbox.fixture.newest();
+        let clone = sandbox.profile(&newest).throw_away().write();
+        let ready = clone.up();
+        let place = socket_dir(&ready).parent().unwrap().to_owned();
+        let aside = sandbox.path("aside");
+        fs::rename(&place, &aside).unwrap();
+        let before = throw_away_diffs(&sandbox);
+        assert_eq!(before.len(), 1);
+
+        let output = up_ends(&clone, &[]);
+        refused(&output, 5, &format!("pid {}", ready.pid));
+        refused(&output, 5, "session directory");
+        assert_eq!(throw_away_diffs(&sandbox), before);
+        assert!(before[0].join("meta.redb").exists());
+
+        // Nor is it in use as long as only its server lives.
+        common::sandbox::unmount_all(&clone.target);
+        up_ends(&clone, &[]);
+        assert!(before.iter().all(|diff| diff.exists()), "{before:?}");
+        kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
+        eventually("all its processes are gone", LIMIT, || {
+            !is_alive(ready.pid) && ready.server_pid.is_none_or(|pid| !is_alive(pid))
+        });
+        clone.pbkfs("down", &[]).expect_ok();
+        fs::remove_dir_all(&aside).unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use crate::diff::DiffError;
 use crate::fuse::FuseError;
 use crate::overlay::OverlayError;
 use crate::server::ServerError;
-use crate::session::SessionError;
+use crate::session::{SessionError, TargetError};
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +77,9 @@ impl Code {
             | SessionError::NoAnswer { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
-            | SessionError::TargetParentMissing { .. }
-            | SessionError::UnsafeTarget { .. }
+            | SessionError::Target(
+                TargetError::ParentMissing { .. } | TargetError::Unsafe { .. },
+            )
             | SessionError::RunDir { .. }
             | SessionError::Io { .. }
             | SessionError::BadState { .. }
@@ -88,13 +89,17 @@ impl Code {
             SessionError::Diff(e) => of_diff(e),
             SessionError::Overlay(e) => of_overlay(e),
             SessionError::RecoveredElsewhere { .. }
-            | SessionError::TargetBusy { .. }
-            | SessionError::TargetMounted { .. }
+            | SessionError::Target(
+                TargetError::Busy { .. }
+                | TargetError::Mounted { .. }
+                | TargetError::Served { .. }
+                | TargetError::Inside { .. }
+                | TargetError::NotEmpty { .. }
+                | TargetError::NotADirectory { .. },
+            )
             | SessionError::NotOurs { .. }
             | SessionError::Occupied { .. }
-            | SessionError::HasServer { .. }
-            | SessionError::TargetNotEmpty { .. }
-            | SessionError::TargetNotADirectory { .. } => Self::Busy,
+            | SessionError::HasServer { .. } => Self::Busy,
             SessionError::Fuse(FuseError::Mount { .. }) => Self::Mount,
             SessionError::Fuse(FuseError::Busy { .. } | FuseError::Unmount { .. }) => Self::Failed,
             SessionError::Server(

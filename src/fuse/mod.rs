@@ -10,6 +10,7 @@ mod convert;
 mod errno;
 mod faults;
 mod handles;
+mod point;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,15 +21,17 @@ use std::time::{Duration, Instant};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 
 use crate::overlay::{Lower, Overlay};
+use crate::untrusted::Dir;
 use adapter::Adapter;
+pub use point::MountPoint;
 
 /// How to mount.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
     /// Request threads.
     pub threads: usize,
-    /// Whether other users may enter; needed where the server runs as another
-    /// user than the one who mounts.
+    /// Whether other users may enter, as only root may let them; needed where the
+    /// server runs as another user than the one who mounts.
     pub allow_other: bool,
     /// Whether the kernel may serve files of the diff by itself. Needs root
     /// and Linux 6.9; without it the kernel gathers writes instead.
@@ -91,55 +94,53 @@ fn knows_passthrough(release: &str) -> bool {
 
 /// A mounted overlay.
 pub struct Mount {
-    target: PathBuf,
+    point: MountPoint,
     session: Option<BackgroundSession>,
     passthrough: bool,
+    detached: bool,
 }
 
 impl Mount {
-    /// Mounts the overlay on `target`, an existing directory, and serves it
-    /// by threads of its own.
+    /// Mounts the overlay on `dir`, an existing directory, which is what is at
+    /// `point`, and serves it by threads of its own.
     ///
     /// # Errors
     /// [`FuseError::Mount`], with what to do about it.
     pub fn new<L: Lower>(
         overlay: Arc<Overlay<L>>,
-        target: &Path,
+        point: MountPoint,
+        dir: &Dir,
         options: &MountOptions,
     ) -> Result<Self, FuseError> {
         let fail = |source: io::Error| FuseError::Mount {
-            target: target.to_owned(),
+            target: point.path().to_owned(),
             reason: explain(&source),
             source,
         };
-        let mut mount_options = vec![
-            MountOption::FSName(options.source.clone()),
-            MountOption::Subtype("pbkfs".to_owned()),
-            MountOption::DefaultPermissions,
-            MountOption::NoSuid,
-            MountOption::NoDev,
-        ];
-        if overlay.is_read_only() {
-            mount_options.push(MountOption::RO);
-        }
-        let mut config = Config::default();
-        config.mount_options = mount_options;
-        config.acl = if options.allow_other {
-            SessionACL::All
-        } else {
-            SessionACL::Owner
-        };
-        config.n_threads = Some(options.threads.max(1));
-        config.clone_fd = true;
+        let read_only = overlay.is_read_only();
         let passthrough = Arc::new(AtomicBool::new(options.passthrough));
         let adapter = Adapter::new(overlay, passthrough.clone(), options.ends_with_loss);
-        let session = Session::new(adapter, target, &config).map_err(fail)?;
-        let session = session.spawn().map_err(fail)?;
-        raise_read_ahead(target);
+        let mut config = Config::default();
+        config.n_threads = Some(options.threads.max(1));
+        config.clone_fd = true;
+        let session = match options.allow_other {
+            true => {
+                let mounted = point.mount(dir, &options.source, read_only).map_err(fail)?;
+                Session::from_fd(adapter, mounted, SessionACL::All, config)
+            }
+            false => {
+                config.acl = SessionACL::Owner;
+                config.mount_options = mount_options(options, read_only);
+                Session::new(adapter, point.path(), &config)
+            }
+        };
+        let session = session.and_then(Session::spawn).map_err(fail)?;
+        raise_read_ahead(&point);
         Ok(Self {
-            target: target.to_owned(),
+            point,
             session: Some(session),
             passthrough: passthrough.load(Ordering::Acquire),
+            detached: false,
         })
     }
 
@@ -168,19 +169,19 @@ impl Mount {
     pub fn unmount(&mut self, patience: Duration) -> Result<(), FuseError> {
         let deadline = Instant::now() + patience;
         while self.is_serving() {
-            match unmount_once(&self.target, false) {
+            match unmount_point(&self.point, false) {
                 Ok(()) => break,
                 Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
                     if Instant::now() >= deadline {
                         return Err(FuseError::Busy {
-                            target: self.target.clone(),
+                            target: self.point.path().to_owned(),
                         });
                     }
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(source) => {
                     return Err(FuseError::Unmount {
-                        target: self.target.clone(),
+                        target: self.point.path().to_owned(),
                         source,
                     });
                 }
@@ -195,10 +196,12 @@ impl Mount {
     /// # Errors
     /// [`FuseError::Unmount`].
     pub fn detach(&mut self) -> Result<(), FuseError> {
-        unmount_once(&self.target, true).map_err(|source| FuseError::Unmount {
-            target: self.target.clone(),
+        unmount_point(&self.point, true).map_err(|source| FuseError::Unmount {
+            target: self.point.path().to_owned(),
             source,
-        })
+        })?;
+        self.detached = true;
+        Ok(())
     }
 
     fn join(&mut self) -> Result<(), FuseError> {
@@ -206,26 +209,49 @@ impl Mount {
             return Ok(());
         };
         session.join().map_err(|source| FuseError::Unmount {
-            target: self.target.clone(),
+            target: self.point.path().to_owned(),
             source,
         })
     }
 }
 
-/// Unmounts `target` by the system call, or by fusermount3 where that takes a
-/// privilege this process does not have.
+impl Drop for Mount {
+    /// A mount that nobody serves would keep everybody waiting who looks into it.
+    fn drop(&mut self) {
+        if self.is_serving() && !self.detached {
+            // Who could be told is gone already.
+            let _ = unmount_point(&self.point, true);
+        }
+    }
+}
+
+fn mount_options(options: &MountOptions, read_only: bool) -> Vec<MountOption> {
+    let mut mount_options = vec![
+        MountOption::FSName(options.source.clone()),
+        MountOption::Subtype("pbkfs".to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+    ];
+    if read_only {
+        mount_options.push(MountOption::RO);
+    }
+    mount_options
+}
+
+/// Unmounts `target`, a path without links, by the system call, or by fusermount3
+/// where that takes a privilege this process does not have.
 ///
 /// # Errors
 /// The system's own; `EBUSY` while files are open, unless `lazily`.
 pub fn unmount_once(target: &Path, lazily: bool) -> io::Result<()> {
-    use nix::mount::{MntFlags, umount2};
-    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
-    if lazily {
-        flags |= MntFlags::MNT_DETACH;
-    }
-    match umount2(target, flags) {
-        Err(nix::errno::Errno::EPERM) => fusermount(target, lazily),
-        other => Ok(other?),
+    unmount_point(&MountPoint::find(target)?, lazily)
+}
+
+fn unmount_point(point: &MountPoint, lazily: bool) -> io::Result<()> {
+    match point.unmount(lazily) {
+        Err(nix::errno::Errno::EPERM) => fusermount(point.path(), lazily),
+        unmounted => Ok(unmounted?),
     }
 }
 
@@ -271,13 +297,13 @@ fn explain(error: &io::Error) -> String {
 /// The kernel reads ahead 128 KiB at most unless told otherwise; sequential
 /// scans gain from more. Only root may tell it, and without it everything
 /// still works, so failures are of no interest to anybody but a developer.
-fn raise_read_ahead(target: &Path) {
+fn raise_read_ahead(point: &MountPoint) {
     const READ_AHEAD_KB: &str = "1024";
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    use rustix::fs::{AtFlags, StatxFlags, statx};
     // Without asking the server, which is this process: it could never be killed
     // while it waits for itself.
     let of_kernel = AtFlags::from_bits_retain(nix::libc::AT_STATX_DONT_SYNC.cast_unsigned());
-    let Ok(stat) = statx(CWD, target, of_kernel, StatxFlags::empty()) else {
+    let Ok(stat) = statx(point.parent(), point.name(), of_kernel, StatxFlags::empty()) else {
         return;
     };
     let (major, minor) = (stat.stx_dev_major, stat.stx_dev_minor);

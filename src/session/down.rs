@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::owner::{Owner, wait_until};
 use super::place::{HeldPlace, Place, canonical};
 use super::state::{Phase, State, process_start};
-use super::{SessionError, fence, orphans, target};
+use super::{SessionError, TargetError, fence, orphans, target};
 
 /// How long a server that lost its owner has to end by itself.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ pub fn finish_dead(target: &Path, asked: Option<State>) -> Result<Down, SessionE
     let place = match place.hold(target) {
         Ok(place) => place,
         // A new session has begun since; the one that was asked has ended.
-        Err(SessionError::TargetBusy { .. }) if asked.is_some() => {
+        Err(SessionError::Target(TargetError::Busy { .. })) if asked.is_some() => {
             return Ok(asked.map_or(Down::Nothing, Down::Ended));
         }
         Err(error) => return Err(error),

@@ -1,5 +1,6 @@
 //! Everything that can end a session, or keep it from beginning.
 
+mod target;
 mod told;
 
 use std::io;
@@ -18,6 +19,7 @@ use crate::overlay::OverlayError;
 use crate::pg::control::ControlFileError;
 use crate::profile::ProfileError;
 use crate::server::ServerError;
+pub use target::TargetError;
 use told::{named, pid_of, profile_of};
 
 /// An error of a session. `cli/exit.rs` turns each into an exit code.
@@ -124,19 +126,6 @@ pub enum SessionError {
         /// The directory.
         path: PathBuf,
         /// What is the matter with it.
-        #[source]
-        source: io::Error,
-    },
-    /// Another user could lead the mount elsewhere.
-    #[error(
-        "the mount point {} is not safe from other users: {source}; choose one below \
-         directories that only root and postgres.user can write to",
-        target.display()
-    )]
-    UnsafeTarget {
-        /// The mount point.
-        target: PathBuf,
-        /// Which directory it is.
         #[source]
         source: io::Error,
     },
@@ -247,46 +236,9 @@ pub enum SessionError {
         /// The mount point.
         target: PathBuf,
     },
-    /// The target is in use by another session.
-    #[error(
-        "the target {} is in use by another pbkfs{}; end that one first (pbkfs unmount, or pbkfs down)",
-        target.display(), pid_of(*pid)
-    )]
-    TargetBusy {
-        /// The mount point.
-        target: PathBuf,
-        /// The session's owner, if that is known.
-        pid: Option<u32>,
-    },
-    /// The target is a mount of something else.
-    #[error("the target {} is a mount point already ({kind}); unmount that, or choose another target", target.display())]
-    TargetMounted {
-        /// The mount point.
-        target: PathBuf,
-        /// Its file system's type.
-        kind: String,
-    },
-    /// The target holds files, which the mount would hide.
-    #[error("the target {} is not empty; choose an empty or new directory", target.display())]
-    TargetNotEmpty {
-        /// The mount point.
-        target: PathBuf,
-    },
-    /// The target is no directory.
-    #[error("the target {} is not a directory", target.display())]
-    TargetNotADirectory {
-        /// The mount point.
-        target: PathBuf,
-    },
-    /// Nor is there the directory that the mount point would be made in.
-    #[error("cannot make the mount point {}: the directory {} does not exist; make it first",
-        target.display(), parent.display())]
-    TargetParentMissing {
-        /// The mount point.
-        target: PathBuf,
-        /// The directory above it.
-        parent: PathBuf,
-    },
+    /// The mount point cannot be used.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// A mount that is to be taken away is not of pbkfs.
     #[error("{} is a mount of something else ({kind}), not of pbkfs; it was left alone", target.display())]
     NotOurs {

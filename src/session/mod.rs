@@ -67,7 +67,7 @@ mod wal_service;
 
 pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use down::{Down, down};
-pub use error::SessionError;
+pub use error::{SessionError, TargetError};
 pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Then, WATCH};
 pub use lasting::{lasting_root, make as make_lasting, open as open_lasting};

@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use super::control::Control;
 use super::undo::Undo;
 use super::up::{Progress, Up};
-use super::{SessionError, Signals, mounts, target};
+use super::{SessionError, Signals, layers, mounts, target};
 use crate::fuse::{FuseError, Mount, MountOptions};
 use crate::image::Image;
 use crate::overlay::Overlay;
@@ -34,7 +34,8 @@ pub fn mount(
     undo: &mut Undo<'_>,
 ) -> Result<SharedMount, SessionError> {
     let target = progress.target();
-    if target::prepare(&target)? {
+    let prepared = target::prepare(&up.plan.target, &target, layers::owner(up.plan)?)?;
+    if prepared.made {
         let made = target.clone();
         undo.push("the mount point", move || target::remove(&made));
         progress.change(|state| state.made_target = true)?;
@@ -51,7 +52,7 @@ pub fn mount(
         ends_with_loss: up.plan.postgres.launch,
         source: mounts::OUR_SOURCE.to_owned(),
     };
-    let mount = Mount::new(overlay.clone(), &target, &options)?;
+    let mount = Mount::new(overlay.clone(), prepared.point, &prepared.dir, &options)?;
     let mount = Rc::new(RefCell::new(mount));
     let (mounted, signals) = (mount.clone(), up.signals.clone());
     undo.push("the mount", move || unmount(&mounted, &signals));

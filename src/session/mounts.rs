@@ -26,7 +26,7 @@ impl MountEntry {
     /// Whether a pbkfs made it.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        // The type is fuse.pbkfs only where fusermount3 made the mount.
+        // An older version's mount by root has the type fuse.
         self.kind.starts_with("fuse") && self.source == OUR_SOURCE
     }
 }
@@ -37,8 +37,26 @@ impl MountEntry {
 /// # Errors
 /// The table cannot be read.
 pub fn at(target: &Path) -> Result<Option<MountEntry>, SessionError> {
-    let table = std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))?;
-    Ok(parse(&table).filter(|mount| mount.target == target).last())
+    Ok(parse(&read()?)
+        .filter(|mount| mount.target == target)
+        .last())
+}
+
+/// The mount that `target` lies in, but for one at it.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn around(target: &Path) -> Result<Option<MountEntry>, SessionError> {
+    let table = read()?;
+    let above = |mount: &MountEntry| mount.target != target && target.starts_with(&mount.target);
+    // Of those on each other the last is the uppermost.
+    Ok(parse(&table)
+        .filter(above)
+        .max_by_key(|mount| mount.target.components().count()))
+}
+
+fn read() -> Result<Vec<u8>, SessionError> {
+    std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))
 }
 
 /// `proc(5)`: id, parent, major:minor, root, mount point, options, optional

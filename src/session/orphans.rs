@@ -79,16 +79,15 @@ pub fn all() -> Result<Vec<ThrowAway>, SessionError> {
     Ok(orphans)
 }
 
-/// Removes the orphans of sessions on a target, which the caller holds. One
-/// that cannot be removed is logged: it is nothing that a new session needs.
+/// Removes the orphans of sessions on a target, which the caller holds and where
+/// nothing is mounted. The diff of a session that lives, whose directory may be
+/// another one, is in use and stays. One that cannot be removed is logged: it is
+/// nothing that a new session needs.
 ///
 /// # Errors
 /// I/O errors of the list.
 pub fn remove_of(target: &Path) -> Result<(), SessionError> {
-    for orphan in written_down()?
-        .iter()
-        .filter(|entry| entry.target == target)
-    {
+    for orphan in of(target)? {
         match remove(&orphan.diff_dir) {
             Ok(()) => tracing::info!(
                 "removed {}, the throw-away diff of a session that died with the host",
@@ -98,6 +97,22 @@ pub fn remove_of(target: &Path) -> Result<(), SessionError> {
         }
     }
     Ok(())
+}
+
+/// Who holds the throw-away diff of a session on a target, by the list alone.
+pub fn holder_of(target: &Path) -> Option<u32> {
+    let holder = |entry: ThrowAway| DiffLock::holder(&entry.diff_dir).ok().flatten();
+    let mut holders = of(target).ok()?.into_iter().filter_map(holder);
+    holders
+        .next()
+        .map(|holder| holder.pid)
+        .filter(|pid| *pid != 0)
+}
+
+fn of(target: &Path) -> Result<Vec<ThrowAway>, SessionError> {
+    let mut entries = written_down()?;
+    entries.retain(|entry| entry.target == target);
+    Ok(entries)
 }
 
 fn written_down() -> Result<Vec<ThrowAway>, SessionError> {

@@ -28,9 +28,9 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use super::SessionError;
 use super::run_root;
 use super::state::State;
+use super::{SessionError, TargetError};
 use crate::server::OsUser;
 use crate::untrusted::{self, Dir};
 
@@ -207,7 +207,7 @@ impl Place {
     /// Makes the directory and locks it.
     ///
     /// # Errors
-    /// [`SessionError::TargetBusy`] when a session lives there; I/O errors.
+    /// [`TargetError::Busy`] when a session lives there; I/O errors.
     pub fn hold(self, target: &Path) -> Result<HeldPlace, SessionError> {
         // Whoever looks whether the session lives takes the lock for a moment.
         const TRIES: u32 = 25;
@@ -225,10 +225,11 @@ impl Place {
             std::thread::sleep(Duration::from_millis(20));
         }
         let pid = State::read(&self)?.map(|state| state.pid);
-        Err(SessionError::TargetBusy {
+        Err(TargetError::Busy {
             target: target.to_owned(),
             pid,
-        })
+        }
+        .into())
     }
 
     fn name(&self) -> &OsStr {

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
-use super::{SessionError, mounts};
-use crate::fuse;
-use crate::untrusted::{Dir, check_way};
+use super::mounts::MountEntry;
+use super::place::canonical;
+use super::{SessionError, TargetError, mounts, orphans};
+use crate::fuse::{self, MountPoint};
+use crate::untrusted::{self, Dir, Refused};
 
 /// What is where the mount is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +25,8 @@ pub enum Target {
 /// Looks at a mount point, and changes nothing.
 ///
 /// # Errors
-/// It is in use, holds files, or is no directory; the one above it is missing.
+/// It is in use, in another clone, holds files, or is no directory; the one above
+/// it is missing.
 pub fn check(target: &Path) -> Result<Target, SessionError> {
     if let Some(mount) = mounts::at(target)? {
         let answers = Dir::open(target).and_then(|dir| dir.names());
@@ -31,57 +34,104 @@ pub fn check(target: &Path) -> Result<Target, SessionError> {
             Err(e) if mount.is_ours() && e.raw_os_error() == Some(nix::libc::ENOTCONN) => {
                 Ok(Target::Dead)
             }
-            _ => Err(SessionError::TargetMounted {
+            _ if mount.is_ours() => Err(TargetError::Served {
+                target: target.to_owned(),
+                pid: orphans::holder_of(target),
+            }
+            .into()),
+            _ => Err(TargetError::Mounted {
                 target: target.to_owned(),
                 kind: mount.kind,
-            }),
+            }
+            .into()),
         };
     }
-    let names = match Dir::open(target).and_then(|dir| dir.names()) {
-        Ok(names) => names,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return missing(target),
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-            return Err(SessionError::TargetNotADirectory {
-                target: target.to_owned(),
-            });
-        }
-        Err(e) => return Err(SessionError::io("look into", target, e)),
-    };
-    match names.is_empty() {
-        true => Ok(Target::Empty),
-        false => Err(SessionError::TargetNotEmpty {
+    if let Some(mount) = mounts::around(target)?.filter(MountEntry::is_ours) {
+        return Err(TargetError::Inside {
             target: target.to_owned(),
-        }),
+            mount: mount.target,
+        }
+        .into());
+    }
+    match Dir::open(target) {
+        Ok(dir) => check_empty(&dir).map(|()| Target::Empty),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => missing(target),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(TargetError::NotADirectory {
+            target: target.to_owned(),
+        }
+        .into()),
+        Err(e) => Err(SessionError::io("look into", target, e)),
     }
 }
 
-/// Checks that no other user can lead root's mount elsewhere; `server` is whom
-/// PostgreSQL runs as, by user and group.
+fn check_empty(dir: &Dir) -> Result<(), SessionError> {
+    let names = dir.names();
+    let names = names.map_err(|e| SessionError::io("look into", dir.path(), e))?;
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(TargetError::NotEmpty {
+            target: dir.path().to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// Checks that no other user can lead root's mount elsewhere, by the path as it was
+/// given; `server` is whom PostgreSQL runs as, by user and group.
 ///
 /// # Errors
-/// [`SessionError::UnsafeTarget`].
-pub fn check_safe(target: &Path, server: (u32, u32)) -> Result<(), SessionError> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
-    match check_way(target, &[server]) {
+/// [`TargetError::Unsafe`].
+pub fn check_safe(given: &Path, server: (u32, u32)) -> Result<(), SessionError> {
+    let unsafe_target = unsafe_target(given);
+    let point = match lead(given, server) {
         // That is told by what looks for the target itself.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        checked => checked.map_err(|source| SessionError::UnsafeTarget {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        point => point.map_err(&unsafe_target)?,
+    };
+    match point.parent().dir(point.name()) {
+        Ok(dir) => check_owner(&dir, server).map_err(unsafe_target),
+        // As before; a dead mount of ours does not answer.
+        Err(_) => Ok(()),
+    }
+}
+
+fn check_owner(dir: &Dir, server: (u32, u32)) -> io::Result<()> {
+    match geteuid().is_root() {
+        true => untrusted::check_owner(dir, &[server]),
+        false => Ok(()),
+    }
+}
+
+fn unsafe_target(target: &Path) -> impl Fn(io::Error) -> SessionError {
+    move |source| {
+        TargetError::Unsafe {
             target: target.to_owned(),
             source,
-        }),
+        }
+        .into()
     }
+}
+
+/// Opens the directory that the mount point is in. Root's is where nobody else can
+/// lead the way elsewhere.
+fn lead(given: &Path, server: (u32, u32)) -> io::Result<MountPoint> {
+    if !geteuid().is_root() {
+        return MountPoint::find(&canonical(given));
+    }
+    let (parent, name) = untrusted::lead(&std::path::absolute(given)?, &[server])?;
+    let path = parent.path().join(&name);
+    Ok(MountPoint::new(path, parent, name))
 }
 
 /// Only the mount point itself is made: a path that is mistyped further up
 /// would leave directories behind.
 fn missing(target: &Path) -> Result<Target, SessionError> {
     match target.parent() {
-        Some(parent) if !parent.is_dir() => Err(SessionError::TargetParentMissing {
+        Some(parent) if !parent.is_dir() => Err(TargetError::ParentMissing {
             target: target.to_owned(),
             parent: parent.to_owned(),
-        }),
+        }
+        .into()),
         _ => Ok(Target::Missing),
     }
 }
@@ -106,27 +156,44 @@ pub fn clear(target: &Path) -> Result<bool, SessionError> {
     Ok(cleared)
 }
 
-/// Gets a mount point ready: clears a dead mount off it, makes it if it does
-/// not exist. Tells whether it was made.
+/// A mount point that is ready: it, the directory there, and whether that was made.
+pub struct Prepared {
+    /// Where the mount goes.
+    pub point: MountPoint,
+    /// What is there.
+    pub dir: Dir,
+    /// Whether it was not there before.
+    pub made: bool,
+}
+
+/// Gets a mount point ready: clears a dead mount off it, makes it if it does not
+/// exist. `given` is how the user named what is known as `target`.
 ///
 /// # Errors
-/// Those of [`check`]; it cannot be made.
-pub fn prepare(target: &Path) -> Result<bool, SessionError> {
+/// Those of [`check`] and [`check_safe`]; it cannot be made.
+pub fn prepare(given: &Path, target: &Path, server: (u32, u32)) -> Result<Prepared, SessionError> {
     if clear(target)? {
         tracing::info!(
             "cleared the mount of a pbkfs that had died off {}",
             target.display()
         );
     }
-    if check(target)? == Target::Empty {
-        return Ok(false);
+    check(target)?;
+    let point = lead(given, server).map_err(unsafe_target(given))?;
+    if point.path() != target {
+        // By a link that was changed since.
+        return Err(unsafe_target(given)(Refused::LeadsOut.into()));
     }
-    let make = || {
-        let (parent, name) = Dir::of_file(target)?;
-        parent.make_dir(name, 0o700).map(drop)
+    let make = || match point.parent().make_dir(point.name(), 0o700) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((point.parent().dir(point.name())?, false))
+        }
+        made => Ok((made?, true)),
     };
-    make().map_err(|e| SessionError::io("make the mount point", target, e))?;
-    Ok(true)
+    let (dir, made) = make().map_err(|e| SessionError::io("make the mount point", target, e))?;
+    check_owner(&dir, server).map_err(unsafe_target(given))?;
+    check_empty(&dir)?;
+    Ok(Prepared { point, dir, made })
 }
 
 /// Removes a mount point that was made. One that is not empty any more is
@@ -135,6 +202,7 @@ pub fn prepare(target: &Path) -> Result<bool, SessionError> {
 /// # Errors
 /// I/O errors.
 pub fn remove(target: &Path) -> Result<(), SessionError> {
-    let removed = Dir::of_file(target).and_then(|(parent, name)| parent.remove_dir(name));
+    let removed =
+        MountPoint::find(target).and_then(|point| point.parent().remove_dir(point.name()));
     removed.map_err(|e| SessionError::io("remove the mount point", target, e))
 }

@@ -100,7 +100,6 @@ impl Up<'_> {
         // Before this session's own state takes the place of what a dead one
         // left: if this fails, that stays known, and can be tried again.
         down::finish_left(&place, &target)?;
-        orphans::remove_of(&target)?;
         let progress = Progress {
             place,
             state: RefCell::new(self.first_state(&target)),
@@ -162,7 +161,8 @@ impl Up<'_> {
         Self: 'u,
     {
         target::check(&progress.target())?;
-        target::check_safe(&progress.target(), layers::owner(self.plan)?)?;
+        target::check_safe(&self.plan.target, layers::owner(self.plan)?)?;
+        orphans::remove_of(&progress.target())?;
         let (resolved, prepared) = match self.find_and_lock(job, undo) {
             // What was waited for was a merge, so there is another chain now.
             Err(error @ SessionError::BackupGone { .. }) => {

@@ -94,6 +94,17 @@ pub enum Refused {
         /// Its permissions.
         mode: u32,
     },
+    /// A link on the way is another user's, who could lead the path elsewhere.
+    #[error(
+        "{} is a link of user {uid}'s, who can lead the path elsewhere; name the place itself",
+        link.display()
+    )]
+    OthersLink {
+        /// The link.
+        link: PathBuf,
+        /// Who owns it.
+        uid: u32,
+    },
     /// More than is ever read of such a file.
     #[error("it has more than {} KiB, more than belongs there", limit >> 10)]
     TooLarge {

@@ -23,6 +23,7 @@
 mod create;
 mod error;
 mod remove;
+mod stat;
 mod user;
 mod way;
 
@@ -33,14 +34,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::getegid;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, statat};
 use rustix::io::Errno;
 
 pub use create::{Replacement, give, is_unfinished, random};
 pub use error::{Kind, Refused, refused};
+pub use stat::{Stat, id_of};
 pub use user::{Rights, as_user};
-pub use way::check_way;
+pub use way::{check_owner, lead};
+
+use stat::is_ours;
 
 /// The most that is read of a small file of ours, in bytes: a state, a binding,
 /// a record. The largest of them has some kilobytes.
@@ -52,44 +56,6 @@ pub struct Dir {
     fd: OwnedFd,
     /// For messages.
     path: PathBuf,
-}
-
-/// What stands at a name, links not followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
-    /// What it is.
-    pub kind: Kind,
-    /// `st_mode`'s permission bits.
-    pub mode: u32,
-    /// The owner.
-    pub uid: u32,
-    /// The owner's group.
-    pub gid: u32,
-    /// Bytes, for a regular file.
-    pub len: u64,
-    /// Bytes that it takes on disk.
-    pub disk_bytes: u64,
-    /// How many names it has.
-    pub links: u64,
-    /// Device and inode, which name it for good.
-    pub id: (u64, u64),
-}
-
-impl From<&rustix::fs::Stat> for Stat {
-    fn from(stat: &rustix::fs::Stat) -> Self {
-        Self {
-            kind: Kind::of_mode(stat.st_mode),
-            mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            len: u64::try_from(stat.st_size).unwrap_or(0),
-            disk_bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
-            // Of another type on other architectures.
-            #[allow(clippy::useless_conversion)]
-            links: u64::from(stat.st_nlink),
-            id: (stat.st_dev, stat.st_ino),
-        }
-    }
 }
 
 impl Dir {
@@ -152,6 +118,20 @@ impl Dir {
         let path = path.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = self.open_beneath(path, flags)?;
+        Ok(Self {
+            fd,
+            path: self.path.join(path),
+        })
+    }
+
+    /// Opens a directory below this one to go through it, which takes no right to
+    /// read it: its names cannot be told, and it cannot be synced.
+    ///
+    /// # Errors
+    /// As [`Dir::dir`].
+    pub fn through(&self, path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let fd = self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY)?;
         Ok(Self {
             fd,
             path: self.path.join(path),
@@ -372,19 +352,6 @@ pub fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
     }
-}
-
-/// Device and inode of an opened file, as in [`Stat::id`].
-///
-/// # Errors
-/// The system's own.
-pub fn id_of(file: &File) -> io::Result<(u64, u64)> {
-    Ok(Stat::from(&rustix::fs::fstat(file)?).id)
-}
-
-/// Whether what this user owns is in nobody's hands but ours.
-fn is_ours(uid: u32) -> bool {
-    uid == 0 || uid == geteuid().as_raw()
 }
 
 fn is_link(dir: &OwnedFd, name: &OsStr) -> bool {

@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 
 use nix::sys::stat::Mode as NixMode;
-use nix::unistd::mkfifo;
+use nix::unistd::{geteuid, mkfifo};
 use tempfile::TempDir;
 
 use super::*;
@@ -221,6 +221,14 @@ fn work_is_done_with_another_users_rights() {
     assert_eq!(as_user(None, || read(&secret, SMALL)).unwrap(), b"x");
 }
 
+fn led(path: &Path, trusted: &[(u32, u32)]) -> Option<Refused> {
+    let led = lead(path, trusted);
+    led.err()
+        .map(|error| refused(&error).unwrap_or_else(|| panic!("{error}")))
+}
+
+const NOBODY: (u32, u32) = (65534, 65534);
+
 #[test]
 fn the_way_to_a_path_is_nobody_elses() {
     let temp = tempfile::tempdir().unwrap();
@@ -230,19 +238,61 @@ fn the_way_to_a_path_is_nobody_elses() {
         fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
     });
     mode(0o755);
-    assert!(check_way(&path, &[]).is_ok());
+    assert_eq!(led(&path, &[]), None);
     mode(0o777);
-    assert!(matches!(
-        why(check_way(&path, &[])),
-        Refused::OthersWay { .. }
-    ));
+    assert!(matches!(led(&path, &[]), Some(Refused::OthersWay { .. })));
     mode(0o1777);
-    assert!(check_way(&path, &[]).is_ok());
+    assert_eq!(led(&path, &[]), None);
     mode(0o755);
-    std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).unwrap();
+    std::os::unix::fs::chown(&dir, Some(NOBODY.0), Some(NOBODY.1)).unwrap();
     assert!(matches!(
-        why(check_way(&path, &[])),
-        Refused::OthersWay { uid: 65534, .. }
+        led(&path, &[]),
+        Some(Refused::OthersWay { uid: 65534, .. })
     ));
-    assert!(check_way(&path, &[(65534, 65534)]).is_ok());
+    assert_eq!(led(&path, &[NOBODY]), None);
+    assert!(check_owner(&Dir::open(&dir).unwrap(), &[]).is_err());
+    check_owner(&Dir::open(&dir).unwrap(), &[NOBODY]).unwrap();
+}
+
+/// The mode of a link is 0777, and says nothing; whose it is does.
+#[test]
+fn a_link_on_the_way_is_ours_and_what_it_leads_over_is_looked_at() {
+    let temp = tempfile::tempdir().unwrap();
+    let temp = temp.path().canonicalize().unwrap();
+    fs::create_dir_all(temp.join("real/deep")).unwrap();
+    symlink("../hop", temp.join("real/link")).unwrap();
+    symlink(temp.join("real/deep"), temp.join("hop")).unwrap();
+    let path = temp.join("real/./link/../link/target");
+    let (dir, name) = lead(&path, &[]).unwrap();
+    assert_eq!(
+        (dir.path(), name.to_str()),
+        (&*temp.join("real/deep"), Some("target"))
+    );
+    let seen = dir.stat_self().unwrap().id;
+    let real = fs::metadata(temp.join("real/deep")).unwrap();
+    assert_eq!(seen, (real.dev(), real.ino()));
+    // The last name may be a link as well.
+    let (dir, name) = lead(&temp.join("real/link"), &[]).unwrap();
+    assert_eq!(
+        (dir.path(), name.to_str()),
+        (&*temp.join("real"), Some("deep"))
+    );
+
+    // A user who is trusted with directories could lead the way anywhere by a link.
+    std::os::unix::fs::lchown(temp.join("hop"), Some(NOBODY.0), Some(NOBODY.1)).unwrap();
+    let link = temp.join("hop");
+    for trusted in [&[][..], &[NOBODY]] {
+        let uid = NOBODY.0;
+        assert_eq!(
+            led(&path, trusted),
+            Some(Refused::OthersLink {
+                link: link.clone(),
+                uid
+            })
+        );
+    }
+    symlink("loop", temp.join("loop")).unwrap();
+    let error = lead(&temp.join("loop/target"), &[]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::ELOOP));
+    assert!(lead(Path::new("relative/target"), &[]).is_err());
 }

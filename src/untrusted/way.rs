@@ -1,38 +1,153 @@
 //! The directories that lead to a path.
 
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
 
-use super::{Refused, is_ours};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, readlinkat, statat};
+use rustix::io::Errno;
+
+use super::stat::is_ours;
+use super::{Dir, Refused, Stat};
 
 const STICKY: u32 = 0o1000;
 
-/// Checks that nobody but this process's user, root and the users `trusted`
-/// can put something else in the place of `path`, which is absolute: each
-/// directory on the way belongs to one of them, and others cannot write to it,
-/// or only add to it (the sticky bit).
+/// As many links as the kernel follows on a path.
+const LINKS: usize = 40;
+
+/// Opens the directory that `path` is in, and gives the last name, which may lead
+/// nowhere yet. Nobody but this process's user, root and the users and groups
+/// `trusted` can lead that way elsewhere, and whatever changes on it afterwards,
+/// the directory stays the one that was looked at. It is opened to go through it,
+/// as by [`Dir::through`].
+///
+/// Each directory on the way belongs to one of them, and others cannot write to
+/// it, or only add to it (the sticky bit). Each link belongs to this process's
+/// user or to root: it may lead anywhere, also to where those who are trusted
+/// here have no business.
 ///
 /// # Errors
-/// [`Refused::OthersWay`] with the first such directory; the system's own.
-pub fn check_way(path: &Path, trusted: &[(u32, u32)]) -> io::Result<()> {
-    let mut way: Vec<&Path> = path.ancestors().skip(1).collect();
-    way.reverse();
-    for dir in way {
-        let meta = std::fs::symlink_metadata(dir)?;
-        let mode = meta.mode() & 0o7777;
-        let owner = meta.uid();
-        let owner_is_ours = is_ours(owner) || trusted.iter().any(|(user, _)| *user == owner);
-        let group_is_ours = meta.gid() == 0 || trusted.iter().any(|(_, gid)| *gid == meta.gid());
-        let others = if group_is_ours { 0o002 } else { 0o022 };
-        if !owner_is_ours || (mode & others != 0 && mode & STICKY == 0) {
-            return Err(Refused::OthersWay {
-                dir: dir.to_owned(),
-                uid: owner,
-                mode,
+/// [`Refused::OthersWay`] and [`Refused::OthersLink`] with the first that does
+/// not; a relative path, and one without a name at its end; the system's own.
+pub fn lead(path: &Path, trusted: &[(u32, u32)]) -> io::Result<(Dir, OsString)> {
+    let mut dir = Dir::open(Path::new("/"))?;
+    check(&dir, trusted)?;
+    let mut steps = steps_of(path);
+    if steps.pop_front() != Some(Step::Root) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut links = 0;
+    while let Some(step) = steps.pop_front() {
+        let name = match step {
+            Step::Root => OsString::from("/"),
+            Step::Up => OsString::from(".."),
+            Step::Down(name) => name,
+        };
+        let is_last = steps.is_empty();
+        match link_in(&dir, &name, is_last)? {
+            Some(_) if links == LINKS => return Err(Errno::LOOP.into()),
+            Some(to) => {
+                links += 1;
+                steps_of(&to)
+                    .into_iter()
+                    .rev()
+                    .for_each(|step| steps.push_front(step));
             }
-            .into());
+            None if is_last => return Ok((dir, name)),
+            None => {
+                dir = enter(&dir, &name)?;
+                check(&dir, trusted)?;
+            }
         }
     }
-    Ok(())
+    Err(io::ErrorKind::InvalidInput.into())
+}
+
+/// One step on the way.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Root,
+    Up,
+    Down(OsString),
+}
+
+fn steps_of(path: &Path) -> VecDeque<Step> {
+    let steps = path.components().filter_map(|component| match component {
+        Component::RootDir => Some(Step::Root),
+        Component::ParentDir => Some(Step::Up),
+        Component::Normal(name) => Some(Step::Down(name.to_owned())),
+        Component::CurDir | Component::Prefix(_) => None,
+    });
+    steps.collect()
+}
+
+/// Where a name leads, if it is a link. At the end of the way nothing needs to
+/// be there, or a mount that does not answer: whether that is a link, the kernel
+/// knows by itself.
+fn link_in(dir: &Dir, name: &OsStr, is_last: bool) -> io::Result<Option<PathBuf>> {
+    let to = match readlinkat(dir, name, Vec::new()) {
+        Ok(to) => to,
+        Err(Errno::INVAL) => return Ok(None),
+        Err(Errno::NOENT) if is_last => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let link = Stat::from(&statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?);
+    // Its mode says nothing: nobody can write to a link.
+    match is_ours(link.uid) {
+        true => Ok(Some(PathBuf::from(OsString::from_vec(to.into_bytes())))),
+        false => Err(Refused::OthersLink {
+            link: dir.path().join(name),
+            uid: link.uid,
+        }
+        .into()),
+    }
+}
+
+fn enter(dir: &Dir, name: &OsStr) -> io::Result<Dir> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let path = match (name.to_str(), dir.path().parent()) {
+        (Some(".."), Some(above)) => above.to_owned(),
+        (Some(".."), None) => dir.path().to_owned(),
+        _ => dir.path().join(name),
+    };
+    let fd = match name == "/" {
+        true => openat(CWD, name, flags, Mode::empty()),
+        false => openat(dir, name, flags, Mode::empty()),
+    };
+    Ok(Dir { fd: fd?, path })
+}
+
+/// Checks that others cannot change what is in a directory.
+fn check(dir: &Dir, trusted: &[(u32, u32)]) -> io::Result<()> {
+    let stat = dir.stat_self()?;
+    let group_is_ours = stat.gid == 0 || trusted.iter().any(|(_, gid)| *gid == stat.gid);
+    let others = if group_is_ours { 0o002 } else { 0o022 };
+    match stat.mode & others != 0 && stat.mode & STICKY == 0 {
+        true => Err(others_way(dir, stat)),
+        false => check_owner(dir, trusted),
+    }
+}
+
+/// Checks that a directory belongs to this process's user, to root, or to one of
+/// the users `trusted`.
+///
+/// # Errors
+/// [`Refused::OthersWay`]; the system's own.
+pub fn check_owner(dir: &Dir, trusted: &[(u32, u32)]) -> io::Result<()> {
+    let stat = dir.stat_self()?;
+    match is_ours(stat.uid) || trusted.iter().any(|(uid, _)| *uid == stat.uid) {
+        true => Ok(()),
+        false => Err(others_way(dir, stat)),
+    }
+}
+
+fn others_way(dir: &Dir, stat: Stat) -> io::Error {
+    Refused::OthersWay {
+        dir: dir.path().to_owned(),
+        uid: stat.uid,
+        mode: stat.mode,
+    }
+    .into()
 }

@@ -83,8 +83,6 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::WalMissing { .. }
         | SessionError::OutOfReach { .. }
         | SessionError::WalCommand { .. }
-        | SessionError::TargetParentMissing { .. }
-        | SessionError::UnsafeTarget { .. }
         | SessionError::RunDir { .. }
         | SessionError::RecoveredElsewhere { .. }
         | SessionError::Locks { .. }
@@ -94,10 +92,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::MountGone { .. }
         | SessionError::LostWrites { .. }
         | SessionError::NoAnswer { .. }
-        | SessionError::TargetBusy { .. }
-        | SessionError::TargetMounted { .. }
-        | SessionError::TargetNotEmpty { .. }
-        | SessionError::TargetNotADirectory { .. }
+        | SessionError::Target(_)
         | SessionError::NotOurs { .. }
         | SessionError::Occupied { .. }
         | SessionError::HasServer { .. }

@@ -1,0 +1,164 @@
+//! The mount point: a name in a directory that is opened once.
+//!
+//! Who can change a directory further up may put something else at the path of a
+//! mount point at any time. So root mounts on, and unmounts from, what was opened
+//! and looked at, and not what the path leads to by then. For other users
+//! `fusermount3` does it, which takes a path, and looks at it with the user's own
+//! rights.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{getgid, getuid};
+
+use crate::untrusted::Dir;
+
+const DEVICE: &str = "/dev/fuse";
+
+/// What the kernel's table of mounts shows as the type.
+const TYPE: &str = "fuse.pbkfs";
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct MountPoint {
+    path: PathBuf,
+    parent: Dir,
+    name: OsString,
+}
+
+impl MountPoint {
+    /// The mount point `name` in `parent`, which is known as `path`.
+    #[must_use]
+    pub fn new(path: PathBuf, parent: Dir, name: OsString) -> Self {
+        Self { path, parent, name }
+    }
+
+    /// The one at `path`, which has no links in it: what is mounted there, and not
+    /// what a link that was put there since leads to.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn find(path: &Path) -> io::Result<Self> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let name = path.file_name().ok_or_else(invalid)?;
+        let root = Dir::open(Path::new("/"))?;
+        let parent = path.parent().and_then(|dir| dir.strip_prefix("/").ok());
+        let parent = match parent.ok_or_else(invalid)? {
+            top if top.as_os_str().is_empty() => root,
+            below => root.through(below)?,
+        };
+        Ok(Self::new(path.to_owned(), parent, name.to_owned()))
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory that it is in.
+    #[must_use]
+    pub fn parent(&self) -> &Dir {
+        &self.parent
+    }
+
+    /// Its name in there.
+    #[must_use]
+    pub fn name(&self) -> &OsString {
+        &self.name
+    }
+
+    /// A path to it that goes by the opened directory.
+    fn pinned(&self) -> PathBuf {
+        let fd = self.parent.as_fd().as_raw_fd();
+        Path::new(&format!("/proc/self/fd/{fd}")).join(&self.name)
+    }
+
+    /// Mounts an empty file system of FUSE on `dir`, which is what is at this name,
+    /// and gives the descriptor by which the kernel asks for what is in it.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub(super) fn mount(&self, dir: &Dir, source: &str, read_only: bool) -> io::Result<OwnedFd> {
+        let device = File::options().read(true).write(true).open(DEVICE)?;
+        let data = format!(
+            "fd={},rootmode={:o},user_id={},group_id={},default_permissions,allow_other",
+            device.as_raw_fd(),
+            nix::libc::S_IFDIR | dir.stat_self()?.mode,
+            getuid(),
+            getgid()
+        );
+        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        if read_only {
+            flags |= MsFlags::MS_RDONLY;
+        }
+        let at = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
+        mount(
+            Some(source),
+            at.as_str(),
+            Some(TYPE),
+            flags,
+            Some(data.as_str()),
+        )?;
+        Ok(device.into())
+    }
+
+    /// Unmounts it by the system call.
+    ///
+    /// # Errors
+    /// The system's own; `EBUSY` while files are open, unless `lazily`.
+    pub(super) fn unmount(&self, lazily: bool) -> Result<(), Errno> {
+        umount2(&self.pinned(), flags(lazily))
+    }
+}
+
+/// As for a path, so for what is there: no link is followed.
+fn flags(lazily: bool) -> MntFlags {
+    match lazily {
+        true => MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH,
+        false => MntFlags::UMOUNT_NOFOLLOW,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mounts_in(dir: &Path) -> Vec<PathBuf> {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let targets = targets.map(PathBuf::from);
+        targets.filter(|target| target.starts_with(dir)).collect()
+    }
+
+    /// Whoever owns the directory above can do that between any two calls.
+    #[test]
+    fn a_mount_stays_where_it_was_meant_to_be() {
+        assert!(nix::unistd::geteuid().is_root(), "run this test as root");
+        let temp = tempfile::tempdir().unwrap();
+        let temp = temp.path().canonicalize().unwrap();
+        let [above, moved, victim] = ["above", "moved", "victim"].map(|name| temp.join(name));
+        for dir in [&above, &victim] {
+            fs::create_dir_all(dir.join("target")).unwrap();
+        }
+        let point = MountPoint::find(&above.join("target")).unwrap();
+        let dir = point.parent().dir(point.name()).unwrap();
+        fs::rename(&above, &moved).unwrap();
+        symlink(&victim, &above).unwrap();
+        let mounted = point.mount(&dir, "pbkfs-test", false).unwrap();
+        assert_eq!(mounts_in(&temp), [moved.join("target")]);
+        // By the path there is nothing to unmount, and nothing is followed there.
+        assert!(MountPoint::find(&above.join("target")).is_err());
+        drop(mounted);
+        point.unmount(true).unwrap();
+        assert_eq!(mounts_in(&temp), Vec::<PathBuf>::new());
+    }
+}

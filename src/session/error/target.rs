@@ -1,0 +1,85 @@
+//! Why a mount point cannot be used.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::told::pid_of;
+
+/// What is the matter with a mount point.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// The target is in use by another session.
+    #[error(
+        "the target {} is in use by another pbkfs{}; end that one first (pbkfs unmount, or pbkfs down)",
+        target.display(), pid_of(*pid)
+    )]
+    Busy {
+        /// The mount point.
+        target: PathBuf,
+        /// The session's owner, if that is known.
+        pid: Option<u32>,
+    },
+    /// The target is a mount of something else.
+    #[error("the target {} is a mount point already ({kind}); unmount that, or choose another target", target.display())]
+    Mounted {
+        /// The mount point.
+        target: PathBuf,
+        /// Its file system's type.
+        kind: String,
+    },
+    /// The target is the mount of a pbkfs that lives, whose session's directory is
+    /// not where this one looks.
+    #[error(
+        "the target {} is mounted by another pbkfs{}, whose session directory is another one \
+         (XDG_RUNTIME_DIR, or another user); end that one first, or choose another target",
+        target.display(), pid_of(*pid)
+    )]
+    Served {
+        /// The mount point.
+        target: PathBuf,
+        /// Whose it is, if that is known.
+        pid: Option<u32>,
+    },
+    /// The target is within another clone, and would be gone with it.
+    #[error("the target {} is inside the clone on {}; choose one outside", target.display(), mount.display())]
+    Inside {
+        /// The mount point.
+        target: PathBuf,
+        /// Where the other one is mounted.
+        mount: PathBuf,
+    },
+    /// The target holds files, which the mount would hide.
+    #[error("the target {} is not empty; choose an empty or new directory", target.display())]
+    NotEmpty {
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// The target is no directory.
+    #[error("the target {} is not a directory", target.display())]
+    NotADirectory {
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// Nor is there the directory that the mount point would be made in.
+    #[error("cannot make the mount point {}: the directory {} does not exist; make it first",
+        target.display(), parent.display())]
+    ParentMissing {
+        /// The mount point.
+        target: PathBuf,
+        /// The directory above it.
+        parent: PathBuf,
+    },
+    /// Another user could lead the mount elsewhere.
+    #[error(
+        "the mount point {} is not safe from other users: {source}; choose one below \
+         directories that only root and postgres.user can write to",
+        target.display()
+    )]
+    Unsafe {
+        /// The mount point.
+        target: PathBuf,
+        /// Which directory it is.
+        #[source]
+        source: io::Error,
+    },
+}

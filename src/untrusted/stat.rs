@@ -1,0 +1,59 @@
+//! What stands at a name, and whose it is.
+
+use std::fs::File;
+use std::io;
+
+use nix::unistd::geteuid;
+
+use super::Kind;
+
+/// What stands at a name, links not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: Kind,
+    /// `st_mode`'s permission bits.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The owner's group.
+    pub gid: u32,
+    /// Bytes, for a regular file.
+    pub len: u64,
+    /// Bytes that it takes on disk.
+    pub disk_bytes: u64,
+    /// How many names it has.
+    pub links: u64,
+    /// Device and inode, which name it for good.
+    pub id: (u64, u64),
+}
+
+impl From<&rustix::fs::Stat> for Stat {
+    fn from(stat: &rustix::fs::Stat) -> Self {
+        Self {
+            kind: Kind::of_mode(stat.st_mode),
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            len: u64::try_from(stat.st_size).unwrap_or(0),
+            disk_bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+            // Of another type on other architectures.
+            #[allow(clippy::useless_conversion)]
+            links: u64::from(stat.st_nlink),
+            id: (stat.st_dev, stat.st_ino),
+        }
+    }
+}
+
+/// Device and inode of an opened file, as in [`Stat::id`].
+///
+/// # Errors
+/// The system's own.
+pub fn id_of(file: &File) -> io::Result<(u64, u64)> {
+    Ok(Stat::from(&rustix::fs::fstat(file)?).id)
+}
+
+/// Whether what this user owns is in nobody's hands but ours.
+pub(super) fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
+}
