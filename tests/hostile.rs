@@ -394,7 +394,10 @@ fn a_killed_extraction_leaves_no_file() {
     let arguments = ["-d", "shop", "-o", output.to_str().unwrap()];
     let mut command = clone.command("extract", &arguments);
     let extraction = Running::spawn(&mut command);
-    eventually("the clone is being started", LIMIT, || clone.is_mounted());
+    eventually("the clone is being started", LIMIT, || {
+        let job = clone.jobs().first().map(|job| job["server_pid"].is_u64());
+        job == Some(true)
+    });
     extraction.signal(Signal::SIGKILL);
     extraction.wait(LIMIT);
     assert_eq!(fs::read_dir(&results).unwrap().count(), 1);

@@ -414,9 +414,11 @@ fn a_killed_server_tells_nothing() {
     );
     let done = thread::scope(|scope| {
         scope.spawn(|| {
-            let running = clone.target.join("running");
-            eventually("the command runs", LIMIT, || running.exists());
-            let server = clone.status()[0]["server_pid"].as_i64().unwrap();
+            let target = || Some(PathBuf::from(clone.jobs().first()?["target"].as_str()?));
+            eventually("the command runs", LIMIT, || {
+                target().is_some_and(|target| target.join("running").exists())
+            });
+            let server = clone.jobs()[0]["server_pid"].as_i64().unwrap();
             kill(Pid::from_raw(server.try_into().unwrap()), Signal::SIGKILL).unwrap();
         });
         document(&clone, &[], 3)
@@ -456,20 +458,21 @@ fn a_timeout_tells_nothing() {
 }
 
 #[test]
-fn a_busy_target_tells_nothing() {
+fn a_clone_that_is_up_is_in_nobodys_way() {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile(NEWEST).write();
     clone.up();
-    let done = document(&clone, &[], 3);
-    assert!(done.to_string().contains("in use"), "{done:#}");
-    // Another target does not mind that the diff is in use: it has its own.
-    let other = sandbox
-        .profile_named("other", NEWEST)
-        .diff_at(clone.diff.clone().unwrap())
-        .write();
-    document(&other, &[], 0);
+    let done = document(&clone, &[], 0);
+    assert_eq!(done["verdict"], "proved");
+    assert!(clone.is_mounted());
     clone.down();
+    // Nor does it need the directory in which the clone would be mounted.
+    let nowhere = sandbox.profile_named("nowhere", NEWEST);
+    let nowhere = nowhere.target_at(sandbox.path("missing/clone")).write();
+    document(&nowhere, &["--pages"], 0);
+    document(&nowhere, &[], 0);
+    assert_nothing_stays(&sandbox);
 }
 
 #[test]
@@ -491,19 +494,177 @@ fn a_postgres_user_verifies_and_a_closed_file_tells_nothing() {
     assert_nothing_stays(&sandbox);
 }
 
+/// 0, 1, 2 and 3, and nothing else.
 #[test]
 fn missing_things_and_mistakes_have_their_own_codes() {
+    common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile(NEWEST).write();
+    for (set, code) in [
+        ("verify.backup=ZZZZZZ", 2),
+        ("instance=none", 2),
+        ("verify.pagse=true", 2),
+        ("verify.known_bad=sometimes", 2),
+        ("catalog=/nowhere", 3),
+    ] {
+        assert_eq!(verify(&clone, &["--set", set]).code(), Some(code), "{set}");
+    }
+    let done = document(&clone, &["--set", "catalog=/nowhere"], 3);
+    assert!(done["error"].to_string().contains("/nowhere"), "{done:#}");
+
+    // What pg_probackup itself calls bad is.
+    let control = sandbox.fixture.backup_dir(NEWEST).join("backup.control");
+    let text = fs::read_to_string(&control).unwrap();
+    for (status, code) in [("CORRUPT", 1), ("ERROR", 1), ("MERGING", 3)] {
+        fs::write(
+            &control,
+            text.replace("status = OK", &format!("status = {status}")),
+        )
+        .unwrap();
+        let done = document(&clone, &[], code);
+        assert!(done.to_string().contains(status), "{done:#}");
+    }
+}
+
+/// Another user's catalog: whose it is, and as whom to run.
+#[test]
+fn a_closed_catalog_tells_nothing_and_names_its_owner() {
+    common::require_everything();
+    let sandbox = Sandbox::with_catalog_of(&OsUser::root(), "pg15-chain", OsUser::postgres());
+    let backups = sandbox.fixture.catalog.join("backups");
+    fs::set_permissions(&backups, Permissions::from_mode(0o700)).unwrap();
+    let clone = sandbox.profile(NEWEST).write();
+    let output = verify(&clone, &[]);
+    assert_eq!(output.code(), Some(3), "{output}");
+    for part in ["Permission denied", "run pbkfs as its owner, root"] {
+        assert!(output.stderr.contains(part), "no word of {part}: {output}");
+    }
+}
+
+/// Each is a mistake of the profile, and no evidence.
+#[test]
+fn a_wrong_query_does_not_make_a_backup_bad() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    for (database, query, expect, code, said) in [
+        ("shop", "select 1", ">> 0", 2, ">> 0"),
+        ("shop", "select 1", "age < banana", 2, "banana"),
+        ("none", "select 1", "1", 3, "none"),
+        ("shop", "select * from none", "1", 3, "select * from none"),
+        ("shop", "select 1 +", "1", 3, "syntax error"),
+        ("shop", "select 'x'", "> 0", 3, "invalid input syntax"),
+        ("shop", "select 1", "> 5", 1, "expected"),
+    ] {
+        let clone = sandbox.profile(NEWEST).write();
+        add(
+            &clone,
+            &format!(
+                "[verify]\npages = false\n[[verify.sql]]\nname = \"wrong\"\n\
+                 database = \"{database}\"\nquery = \"{query}\"\nexpect = \"{expect}\""
+            ),
+        );
+        let output = verify(&clone, &[]);
+        assert_eq!(output.code(), Some(code), "{expect} {query}: {output}");
+        assert!(output.stderr.contains(said), "{expect} {query}: {output}");
+    }
+    assert_nothing_stays(&sandbox);
+}
+
+/// Less than the profile asks for.
+const PAGES_ONLY: &[&str] = &["--set", "verify.start=false"];
+
+const OLDEST: &[&str] = &["--set", "verify.backup=oldest-unverified"];
+
+fn metrics(clone: &Clone<'_>, arguments: &[&str], code: i32) -> String {
+    let file = clone.sandbox.path("pbkfs.prom");
+    let set = format!("verify.prometheus={}", file.display());
+    document(clone, &[arguments, &["--set", &set]].concat(), code);
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn pages_alone_prove_nothing_that_was_asked_for_besides() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    let done = document(&clone, &["--pages"], 0);
+    let report = &done["backups"][0];
     assert_eq!(
-        verify(&clone, &["--set", "verify.backup=ZZZZZZ"]).code(),
-        Some(4)
+        (&done["verdict"], &report["verdict"]),
+        (&"pages-right".into(), &"pages-right".into())
     );
-    assert_eq!(verify(&clone, &["--set", "instance=none"]).code(), Some(4));
+    assert_eq!(report["recovered_time"], Value::Null);
     assert_eq!(
-        verify(&clone, &["--set", "verify.pagse=true"]).code(),
-        Some(2)
+        (&done["standing"]["proved"], &done["standing"]["unproved"]),
+        (&0.into(), &7.into())
     );
+    let text = metrics(&clone, &["--pages"], 0);
+    assert!(text.contains("pbkfs_verify_success{"), "{text}");
+    assert!(!text.contains("last_success"), "{text}");
+    assert!(!text.contains("recovered_timestamp"), "{text}");
+    let said = verify(&clone, &["--pages", "-v"]).expect_ok();
+    assert!(
+        said.contains("pages right") && !said.contains("proved"),
+        "{said}"
+    );
+    assert!(!said.contains("recovered to"), "{said}");
+    // A profile that asks for no more has its proof.
+    let done = document(&clone, &[&["--pages"], PAGES_ONLY].concat(), 0);
+    assert_eq!(done["verdict"], "proved");
+    assert_eq!(done["standing"]["proved"], 1);
+}
+
+/// One damaged backup among all, and a night for each: the alert does not resolve
+/// itself by looking at the next one.
+#[test]
+fn a_bad_backup_is_bad_every_night_until_it_is_proved() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(NEWEST).write();
+    let night = |more: &[&str], code| document(&clone, &[PAGES_ONLY, OLDEST, more].concat(), code);
+    let oldest = sandbox.fixture.backups()[0].id.clone();
+    let file = sandbox.fixture.largest_data_file(&oldest);
+    let whole = fs::read(&file.path).unwrap();
+    flip_byte(&file.path, fs::metadata(&file.path).unwrap().len() / 2);
+
+    let done = night(&[], 1);
+    assert_eq!(done["backups"][0]["backup"], *oldest);
+    let mut looked_at = Vec::new();
+    for _ in 2..=7 {
+        let done = night(&[], 1);
+        let report = &done["backups"][0];
+        if report["verdict"] == "proved" {
+            looked_at.push(report["backup"].clone());
+            assert_eq!(done["verdict"], "proved");
+        }
+        assert_eq!(done["standing"]["bad"][0]["backup"], *oldest);
+    }
+    assert!(!looked_at.is_empty());
+    let output = verify(&clone, PAGES_ONLY);
+    let line = format!("backup {oldest}: BAD since");
+    assert!(output.stderr.contains(&line), "{output}");
+    assert!(
+        output.stderr.contains("backup TOW7KQ (DELTA): proved"),
+        "{output}"
+    );
+    let text = metrics(&clone, PAGES_ONLY, 1);
+    let sample = format!("backup=\"{oldest}\"}} 1");
+    assert!(text.contains(&sample), "{text}");
+    assert!(text.contains("state=\"bad\""), "{text}");
+    let done = document(
+        &clone,
+        &[PAGES_ONLY, &["--set", "verify.known_bad=report"]].concat(),
+        0,
+    );
+    assert_eq!(done["standing"]["bad"][0]["backup"], *oldest);
+
+    // Less than a proof takes nothing away, and a proof does.
+    fs::write(&file.path, whole).unwrap();
+    let this = format!("verify.backup={oldest}");
+    document(&clone, &["--pages", "--set", &this], 1);
+    document(&clone, &[PAGES_ONLY, &["--set", &this]].concat(), 0);
+    let text = metrics(&clone, PAGES_ONLY, 0);
+    assert!(text.contains(&format!("backup=\"{oldest}\"}} 0")), "{text}");
 }
 
 #[test]
@@ -551,7 +712,7 @@ fn cron_gets_no_mail_and_its_files() {
     ] {
         assert!(prom.contains(line), "{prom}");
     }
-    assert!(prom.ends_with('\n') && !prom.contains(NEWEST));
+    assert!(prom.ends_with('\n'));
     let html = fs::read_to_string(html).unwrap();
     assert!(html.contains("<svg") && html.contains(NEWEST) && html.ends_with("</html>\n"));
     assert!(
@@ -570,7 +731,7 @@ fn cron_gets_no_mail_and_its_files() {
     assert_eq!(fs::read_dir(&dumps).unwrap().count(), 1);
     // Who asks is told.
     let told = verify(&clone, &["--pages", "-v"]);
-    assert!(told.stdout.contains("proved"), "{told}");
+    assert!(told.stdout.contains("pages right"), "{told}");
 
     add(
         &clone,
@@ -591,11 +752,7 @@ fn the_oldest_unverified_walks_the_catalog() {
         .map(|b| b.id)
         .collect();
     let next = || {
-        let done = document(
-            &clone,
-            &["--pages", "--set", "verify.backup=oldest-unverified"],
-            0,
-        );
+        let done = document(&clone, &[PAGES_ONLY, OLDEST].concat(), 0);
         done["backups"][0]["backup"].as_str().unwrap().to_owned()
     };
     let walked: Vec<String> = (0..ids.len() + 1).map(|_| next()).collect();
@@ -656,10 +813,10 @@ fn a_url_is_told_and_changes_nothing() {
     let clone = sandbox.profile(RAW_FULL).write();
     let (url, asked) = serve("200 OK");
     let set = format!("verify.ping={url}");
-    document(&clone, &["--pages", "--set", &set], 0);
+    document(&clone, &[PAGES_ONLY, &["--set", &set]].concat(), 0);
     let file = sandbox.fixture.largest_data_file(RAW_FULL);
     flip_byte(&file.path, 5000);
-    document(&clone, &["--pages", "--set", &set], 1);
+    document(&clone, &[PAGES_ONLY, &["--set", &set]].concat(), 1);
     let asked = asked.lock().unwrap().clone();
     let lines: Vec<_> = asked.iter().map(|(line, _)| line.as_str()).collect();
     assert_eq!(

@@ -2,9 +2,10 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::BackupId;
+use super::lock::{owner_of, user_name};
 
 /// A catalog, an instance or a backup's metadata that cannot be used.
 ///
@@ -24,7 +25,7 @@ pub enum CatalogError {
     },
 
     /// A file or directory of the catalog could not be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}{}", path.display(), closed(path, source))]
     Read {
         /// What was to be read.
         path: PathBuf,
@@ -71,11 +72,22 @@ pub enum CatalogError {
     Control(#[from] ControlError),
 }
 
+/// Whose a path is that this user may not read, and so who can.
+fn closed(path: &Path, source: &io::Error) -> String {
+    if source.kind() != io::ErrorKind::PermissionDenied {
+        return String::new();
+    }
+    match owner_of(path) {
+        Some(uid) => format!(" (run pbkfs as its owner, {}, or as root)", user_name(uid)),
+        None => String::new(),
+    }
+}
+
 /// A file of `key = value` lines that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The file could not be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}{}", path.display(), closed(path, source))]
     Read {
         /// The file.
         path: PathBuf,

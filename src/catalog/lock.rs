@@ -40,7 +40,7 @@ use error::{file_error, is_read_only};
 pub use exclusive::Waiting;
 use exclusive::{EXCLUSIVE_FILE, ExclusiveLock, Patience};
 use process::Holder;
-pub use process::Process;
+pub use process::{Process, owner_of, user_name};
 
 /// The most that is read of a lock file, in bytes: thousands of readers.
 const LIMIT: u64 = 64 << 10;

@@ -22,8 +22,9 @@ use crate::verify::{self, Document, History, Verdict, Verify};
 /// Reads every page of the backup, starts PostgreSQL on a throw-away clone of
 /// it, and does what else the section [verify] of the profile asks for. Says
 /// nothing if all is right and standard output is no terminal. Exits with 0 if
-/// the backup is proved, with 1 if it is bad, and with 3 if that could not be
-/// told.
+/// all that was asked for is right, with 1 if a backup is bad, with 2 if it was asked
+/// for wrongly, and with 3 if it could not be told. A backup that was found bad
+/// counts, night after night, until it is proved or gone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -34,7 +35,8 @@ Examples:
 pub struct VerifyArgs {
     #[command(flatten)]
     profile: ProfileArgs,
-    /// Read the pages only: no mount, no server
+    /// Read the pages only: no mount, no server; proves nothing where the profile asks
+    /// for more
     #[arg(long)]
     pages: bool,
     /// Print the result as one JSON document
@@ -44,7 +46,7 @@ pub struct VerifyArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
-    let plan = plan(args)?;
+    let (plan, partial) = plan(args)?;
     let verbose = verbosity.is_verbose();
     log::init(verbosity.for_job(), Some(&plan.log));
     let _span = log::span("verify", Some(&plan.target));
@@ -61,6 +63,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
     let verify = Verify {
         plan: &plan,
         profile: args.profile.profile.as_deref(),
+        partial,
         signals: &signals,
         progress: &|what, done, total| progress.show(what, done, total),
     };
@@ -68,12 +71,9 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
     progress.clear();
     let (document, history) = match result {
         Ok(done) => done,
+        // It was asked for wrongly.
         Err(error) => {
-            let code = match Code::of(&error) {
-                // The numbers 2 and 4 stay; all others told nothing.
-                code @ (Code::Usage | Code::Backup) => code,
-                _ => Code::Failed,
-            };
+            let code = Code::Usage;
             ping(&(code as u8).to_string(), &sentence(&error));
             super::common::report(&error);
             return Ok(code);
@@ -82,24 +82,26 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
     let text = verify::human(&document, true);
     tell(&document, args.json, verbose);
     write(&plan, &document, history.as_ref());
-    ping(&document.verdict.exit_code().to_string(), &text);
-    Ok(match document.verdict {
-        Verdict::Proved => Code::Done,
-        Verdict::Bad => Code::Bad,
-        Verdict::CouldNotTell => Code::Failed,
+    ping(&document.exit_code.to_string(), &text);
+    Ok(match document.exit_code {
+        0 => Code::Done,
+        1 => Code::Bad,
+        _ => Code::Failed,
     })
 }
 
-fn plan(args: &VerifyArgs) -> Result<Plan, SessionError> {
+/// The plan, and whether the profile asks for more than that.
+fn plan(args: &VerifyArgs) -> Result<(Plan, bool), SessionError> {
     let mut plan = args.profile.plan()?;
+    let verify = &mut plan.verify;
+    let partial = args.pages && verify.start;
     if args.pages {
-        let verify = &mut plan.verify;
         (verify.pages, verify.start) = (true, false);
         (verify.amcheck, verify.dump) = (Databases::Every(false), Databases::Every(false));
         verify.sql.clear();
         verify.command.clear();
     }
-    Ok(plan)
+    Ok((plan, partial))
 }
 
 /// A failure is always told; success only to people, or if it was asked for.
@@ -110,10 +112,10 @@ fn tell(document: &Document, json: bool, verbose: bool) {
     }
     let verbose = verbose || output::is_terminal();
     let text = verify::human(document, verbose);
-    match document.verdict {
-        Verdict::Proved if verbose => output::lines(&text),
-        Verdict::Proved => {}
-        Verdict::Bad | Verdict::CouldNotTell => output::complain_lines(&text),
+    match document.exit_code {
+        0 if verbose => output::lines(&text),
+        0 => {}
+        _ => output::complain_lines(&text),
     }
 }
 

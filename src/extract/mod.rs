@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::profile::{Action, Plan};
 use crate::server::{Output, Server, Tool, query};
-use crate::session::{Account, Job, Live, SessionError, Signals, Up, WATCH};
+use crate::session::{Account, Job, Live, SessionError, Signals, Up, WATCH, mount_point};
 use crate::untrusted::Kind;
 use output::Place;
 
@@ -95,7 +95,7 @@ impl Extract<'_> {
     pub fn run(&self) -> Result<Extracted, SessionError> {
         let place = self.open_output()?;
         let mut plan = self.plan.clone();
-        plan.throw_away();
+        plan.throw_away(mount_point(&plan.target, "extract")?);
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = true;
         let mut job = ExtractJob {

@@ -451,6 +451,15 @@ pub const KEYS: &[Key] = &[
         example: "false",
     },
     Key {
+        path: "verify.known_bad",
+        kind: Kind::Text,
+        values: "\"fail\" or \"report\"",
+        default: Default::Value("fail"),
+        help: "What a backup does that an earlier run found bad, and none has proved since: it \
+               makes each run exit with 1, or is reported only",
+        example: "\"report\"",
+    },
+    Key {
         path: "verify.amcheck",
         kind: Kind::List,
         values: "true, false or a list of databases",

@@ -12,6 +12,7 @@
 //! [`keys::KEYS`] is the one list of keys, with their defaults and help.
 
 pub mod error;
+mod expectation;
 pub mod fence;
 pub mod keys;
 mod layers;
@@ -23,6 +24,7 @@ pub mod values;
 pub mod verify;
 
 pub use error::ProfileError;
+pub use expectation::{Comparison, Expectation};
 pub use fence::{FencePlan, FenceProfile, IoNice, Level, Network, Require};
 pub use layers::{load, load_given, parse};
 pub use logging::{LogDestination, LogFormat, LogLevel};
@@ -33,6 +35,5 @@ pub use values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };
 pub use verify::{
-    CommandCheck, Comparison, Databases, Expectation, SqlCheck, VerifyChoice, VerifyPlan,
-    VerifyProfile,
+    CommandCheck, Databases, KnownBadPolicy, SqlCheck, VerifyChoice, VerifyPlan, VerifyProfile,
 };

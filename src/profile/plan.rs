@@ -149,10 +149,11 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Keeps none of the clone's writes. They go to the same disk as if they
-    /// were kept.
-    pub fn throw_away(&mut self) {
-        self.beside = self.diff_dir.take();
+    /// Mounts elsewhere, and keeps none of the clone's writes. They go to the same
+    /// disk as if they were kept.
+    pub fn throw_away(&mut self, target: PathBuf) {
+        let target = std::mem::replace(&mut self.target, target);
+        self.beside = self.diff_dir.take().or(Some(target));
     }
 
     /// Who asks for TCP wants to be reached by it.

@@ -167,7 +167,7 @@ impl Profile {
 pub(super) mod tests {
     use super::*;
     use crate::profile::fence::{Cpus, IoNice, Level, Network, Nice, Processes, Require};
-    use crate::profile::verify::{CommandCheck, Databases, SqlCheck, VerifyChoice};
+    use crate::profile::verify::{CommandCheck, Databases, KnownBadPolicy, SqlCheck, VerifyChoice};
 
     /// A profile that sets every key. Written without `..`, so that a new
     /// field does not compile until it stands here too.
@@ -229,6 +229,7 @@ pub(super) mod tests {
                 ionice: Some(IoNice::Idle),
             },
             verify: VerifyProfile {
+                known_bad: Some(KnownBadPolicy::Report),
                 backup: Some(VerifyChoice::All),
                 pages: Some(true),
                 start: Some(true),

@@ -9,6 +9,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::ProfileError;
+use super::expectation::Expectation;
 use super::plan::{need, optional_absolute};
 use super::values::{BackupChoice, Node, Seconds, read};
 
@@ -117,112 +118,15 @@ impl<'de> Deserialize<'de> for Databases {
     }
 }
 
-/// How two values compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
-    /// `=`
-    Equal,
-    /// `<>` or `!=`
-    Unequal,
-    /// `<`
-    Less,
-    /// `<=`
-    AtMost,
-    /// `>`
-    Greater,
-    /// `>=`
-    AtLeast,
-}
-
-impl Comparison {
-    /// As SQL has it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Equal => "=",
-            Self::Unequal => "<>",
-            Self::Less => "<",
-            Self::AtMost => "<=",
-            Self::Greater => ">",
-            Self::AtLeast => ">=",
-        }
-    }
-
-    /// The comparison that a text begins with, and what follows it.
-    fn split(text: &str) -> Option<(Self, &str)> {
-        // The longer ones first.
-        const ALL: [(&str, Comparison); 7] = [
-            ("<=", Comparison::AtMost),
-            (">=", Comparison::AtLeast),
-            ("<>", Comparison::Unequal),
-            ("!=", Comparison::Unequal),
-            ("=", Comparison::Equal),
-            ("<", Comparison::Less),
-            (">", Comparison::Greater),
-        ];
-        let found = |(sign, comparison): &(&str, Self)| {
-            let rest = text.strip_prefix(sign)?.trim();
-            (!rest.is_empty()).then_some((*comparison, rest))
-        };
-        ALL.iter().find_map(found)
-    }
-}
-
-/// What a query has to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expectation {
-    /// This text, as `psql -At` prints it.
-    Text(String),
-    /// A number that compares so with this one.
-    Number(Comparison, String),
-    /// A time; how long it is ago compares so with this interval.
-    Age(Comparison, String),
-}
-
-impl FromStr for Expectation {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let age = text.trim().strip_prefix("age ");
-        if let Some((comparison, interval)) = age.map(str::trim).and_then(Comparison::split) {
-            return Ok(Self::Age(comparison, interval.to_owned()));
-        }
-        Ok(match Comparison::split(text.trim()) {
-            Some((comparison, number)) if number.parse::<f64>().is_ok() => {
-                Self::Number(comparison, number.to_owned())
-            }
-            _ => Self::Text(text.to_owned()),
-        })
-    }
-}
-
-impl fmt::Display for Expectation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Number(comparison, number) => write!(f, "{} {number}", comparison.as_str()),
-            Self::Age(comparison, interval) => write!(f, "age {} {interval}", comparison.as_str()),
-        }
-    }
-}
-
-impl Serialize for Expectation {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Expectation {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read(deserializer, "text, a number or a condition", |node| {
-            let text = match node {
-                Node::Text(text) => text.clone(),
-                Node::Table(_) => return None,
-                number => number.to_string(),
-            };
-            text.parse().ok()
-        })
-    }
+/// What a backup that is known to be bad does to the exit code of a run that did
+/// not look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KnownBadPolicy {
+    /// It is 1, until the backup is proved or gone.
+    Fail,
+    /// Nothing; the reports name the backup.
+    Report,
 }
 
 /// One `[[verify.sql]]`.
@@ -271,6 +175,8 @@ pub struct VerifyProfile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_bad: Option<KnownBadPolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub amcheck: Option<Databases>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dump: Option<Databases>,
@@ -303,6 +209,8 @@ pub struct VerifyPlan {
     pub pages: bool,
     /// Whether a server is started.
     pub start: bool,
+    /// Whether bad backups that a run does not look at make it fail.
+    pub known_bad: KnownBadPolicy,
     /// The databases that pg_amcheck looks through.
     pub amcheck: Databases,
     /// The databases that pg_dump reads.
@@ -333,6 +241,7 @@ impl VerifyPlan {
             backup: profile.backup.clone(),
             pages: need("verify.pages", &profile.pages)?,
             start: need("verify.start", &profile.start)?,
+            known_bad: need("verify.known_bad", &profile.known_bad)?,
             amcheck: need("verify.amcheck", &profile.amcheck)?,
             dump: need("verify.dump", &profile.dump)?,
             dump_dir: optional_absolute("verify.dump_dir", &profile.dump_dir)?,
@@ -376,23 +285,6 @@ impl VerifyPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn expectations_are_conditions_or_text() {
-        let read = |text: &str| text.parse::<Expectation>().unwrap();
-        let number = |c, text: &str| Expectation::Number(c, text.to_owned());
-        assert_eq!(read("> 0"), number(Comparison::Greater, "0"));
-        assert_eq!(read(">=-1.5"), number(Comparison::AtLeast, "-1.5"));
-        assert_eq!(read("<> 3"), number(Comparison::Unequal, "3"));
-        let age = Expectation::Age(Comparison::Less, "1 day".into());
-        assert_eq!(read("age < 1 day"), age);
-        for text in ["", "5", "age", "ages < 1", "> many", "a|b\nc|d"] {
-            assert_eq!(read(text), Expectation::Text(text.to_owned()), "{text}");
-        }
-        for text in ["> 0", "age < 1 day", "x", "<> 7"] {
-            assert_eq!(read(text).to_string(), text);
-        }
-    }
 
     #[test]
     fn databases_are_a_flag_or_a_list() {

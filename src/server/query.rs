@@ -30,6 +30,8 @@ pub enum QueryError {
 pub enum About {
     /// The database, schema or table is not there.
     Missing,
+    /// Data or files that PostgreSQL finds broken, or cannot read.
+    Broken,
     /// Anything else; its text tells.
     Other,
 }
@@ -50,9 +52,15 @@ impl QueryError {
         ];
         match code {
             Some(code) if missing.contains(code) => About::Missing,
+            Some(code) if is_of_class(code, "XX") || is_of_class(code, "58") => About::Broken,
             _ => About::Other,
         }
     }
+}
+
+/// Class XX is of internal errors, broken data among them, class 58 of files.
+fn is_of_class(code: &SqlState, class: &str) -> bool {
+    code.code().starts_with(class)
 }
 
 /// A query on its way.

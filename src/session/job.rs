@@ -28,8 +28,22 @@ pub enum Then {
     End,
 }
 
+/// What a job cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// The backup's chain, locked.
+    Chain,
+    /// A mount of it, with a server or without.
+    Mount,
+}
+
 /// What a session does.
 pub trait Job {
+    /// What it needs.
+    fn needs(&self) -> Needs {
+        Needs::Mount
+    }
+
     /// Whether it looks at the backup itself once that is locked: what would
     /// keep a server from being started is told only after that, then.
     fn checks_backup(&self) -> bool {

@@ -69,7 +69,7 @@ pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_t
 pub use down::{Down, down};
 pub use error::{SessionError, TargetError};
 pub use fence::{FenceLevel, Hazard};
-pub use job::{Account, Job, Live, Then, WATCH};
+pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use lasting::{lasting_root, make as make_lasting, open as open_lasting};
 pub use locks::{hold_locks, own_program};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
@@ -79,6 +79,7 @@ pub use place::Place;
 pub use preview::{ServerPreview, preview_server};
 pub use ready::Ready;
 pub use resolve::{Resolved, all_backups, resolve};
+pub use run_root::mount_point;
 pub use signals::Signals;
 pub use state::{Phase, State};
 pub use status::{Status, all as all_sessions, count as count_sessions, of_target as session_of};

@@ -9,11 +9,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
 use super::SessionError;
+use super::place::Place;
 use crate::untrusted::{Dir, found};
 
 /// Where sessions of this user keep their directories.
@@ -64,4 +65,28 @@ pub fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
     };
     let path = root.path().join(name);
     make().map_err(|e| SessionError::io("make the directory", &path, e))
+}
+
+/// A mount point for a one-shot job on the clone that a profile has at `target`: its
+/// own, so that the clone may be up meanwhile, and in the run directory, so that it
+/// needs no other. The first that is free, as several may run at once; what a killed
+/// one has left there is cleared up by the next.
+///
+/// # Errors
+/// [`SessionError::RunDir`]; I/O errors.
+pub fn mount_point(target: &Path, job: &str) -> Result<PathBuf, SessionError> {
+    let of_profile = Place::of(target);
+    let name = of_profile
+        .dir()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let mut number = 1_u32;
+    loop {
+        let path = path().join(format!("{job}-{name}-{number}"));
+        if !Place::of(&path).is_held()? {
+            return Ok(path);
+        }
+        number += 1;
+    }
 }

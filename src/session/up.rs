@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::clone::{Clone, Settled};
 use super::fence::{self, FenceLevel};
-use super::job::{Account, Job, Live, Then, check_writes};
+use super::job::{Account, Job, Live, Needs, Then, check_writes};
 use super::locks::{Holder, Locking};
 use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
@@ -160,9 +160,11 @@ impl Up<'_> {
     where
         Self: 'u,
     {
-        target::check(&progress.target())?;
-        target::check_safe(&self.plan.target, layers::owner(self.plan)?)?;
-        orphans::remove_of(&progress.target())?;
+        if job.needs() == Needs::Mount {
+            target::check(&progress.target())?;
+            target::check_safe(&self.plan.target, layers::owner(self.plan)?)?;
+            orphans::remove_of(&progress.target())?;
+        }
         let (resolved, prepared) = match self.find_and_lock(job, undo) {
             // What was waited for was a merge, so there is another chain now.
             Err(error @ SessionError::BackupGone { .. }) => {

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use super::report::{BackupReport, Check, Place};
-use super::verdict::{Verdict, of_text};
+use super::verdict::{Verdict, of_broken, of_faults, of_text};
 use crate::profile::{Databases, Expectation, SqlCheck, VerifyPlan};
 use crate::server::{About, Ended, Output, QueryError, ServerError, Tool, query};
 use crate::session::{Live, SessionError, WATCH};
@@ -184,7 +184,10 @@ impl Checks<'_> {
         let (text, fits) =
             match self.text(&check.database, check.query.clone(), condition, until)? {
                 Ok(answer) => answer,
-                Err(error) => return Ok((self.of_query(&error), Some(error.to_string()))),
+                Err(error) => {
+                    let said = format!("{error}\nwhile running: {}", check.query);
+                    return Ok((self.of_query(&error), Some(said)));
+                }
             };
         let is_right = match &check.expect {
             None => true,
@@ -199,10 +202,12 @@ impl Checks<'_> {
         Ok((Verdict::Bad, Some(error)))
     }
 
+    /// Only what PostgreSQL says of broken data is evidence: a query may be wrong, and
+    /// a table that it names may never have been there.
     fn of_query(&self, error: &QueryError) -> Verdict {
         match error.about() {
-            About::Missing => Verdict::Bad,
-            About::Other => of_text(&error.to_string(), &self.live.counts()),
+            About::Broken => of_broken(&error.to_string(), &self.live.counts()),
+            About::Missing | About::Other => of_faults(&self.live.counts()),
         }
     }
 

@@ -10,7 +10,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
-use super::report::Entry;
+use serde::{Deserialize, Serialize};
+
+use super::report::BackupReport;
+use super::verdict::Verdict;
 use crate::catalog::Backup;
 use crate::catalog::Instance;
 use crate::profile::Plan;
@@ -23,6 +26,65 @@ const HISTORIES: &str = "verify";
 /// The most that is read of a history, in bytes: a line for each backup that
 /// was verified, so this is many years.
 const LIMIT: u64 = 64 << 20;
+
+/// The version of a line's form: 2 has the checks.
+const VERSION: u32 = 2;
+
+/// A line of a backup's history, short enough to keep many.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// The version of this line's form.
+    pub version: u32,
+    /// The profile by which it was verified.
+    pub profile: String,
+    /// When that was begun, RFC 3339.
+    pub started: String,
+    /// The backup.
+    pub backup: String,
+    /// Its chain, joined by spaces: an id may turn FULL in place.
+    pub chain: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Seconds, all in all.
+    pub seconds: f64,
+    /// Seconds until the server had recovered; absent if it was not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_seconds: Option<f64>,
+    /// The first error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The checks that found everything right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub right: Vec<String>,
+    /// The checks that found it bad.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad: Vec<String>,
+}
+
+impl Entry {
+    /// What is kept of a backup's report.
+    #[must_use]
+    pub fn of(profile: &str, report: &BackupReport) -> Self {
+        let failed = report.checks.iter().find(|check| check.error.is_some());
+        let checks = |verdict| {
+            let of_it = report.checks.iter().filter(move |c| c.verdict == verdict);
+            of_it.map(super::report::Check::label).collect()
+        };
+        Self {
+            version: VERSION,
+            profile: profile.to_owned(),
+            started: report.started.clone(),
+            backup: report.backup.clone(),
+            chain: report.chain.join(" "),
+            verdict: report.verdict(),
+            seconds: report.seconds,
+            recovery_seconds: report.phase("start"),
+            error: failed.and_then(|check| check.error.clone()),
+            right: checks(Verdict::Proved),
+            bad: checks(Verdict::Bad),
+        }
+    }
+}
 
 /// The history of an instance.
 #[derive(Debug)]
@@ -102,16 +164,20 @@ impl History {
 
     /// Which of these backups to look at next: one that never was, the oldest
     /// of them; else the one of which that is longest ago. A backup whose
-    /// chain is another now was never looked at. What the verdict was does not
-    /// count: else a bad one would keep all others waiting.
+    /// chain is another now was never looked at, nor was one of which less was
+    /// done than its profile asks for. What the verdict was does not count
+    /// otherwise: else a bad one would keep all others waiting.
     #[must_use]
     pub fn oldest_unverified<'a>(
         &self,
         backups: impl Iterator<Item = (&'a Backup, String)>,
     ) -> Option<&'a Backup> {
         let last = |backup: &Backup, chain: &str| {
-            let of_it = |entry: &&Entry| entry.backup == backup.id.0 && entry.chain == chain;
-            self.entries.iter().rposition(|entry| of_it(&entry))
+            let of_it = |entry: &Entry| {
+                let is_whole = entry.verdict != Verdict::PagesRight;
+                is_whole && entry.backup == backup.id.0 && entry.chain == chain
+            };
+            self.entries.iter().rposition(of_it)
         };
         backups
             .min_by_key(|(backup, chain)| (last(backup, chain), backup.start_time))

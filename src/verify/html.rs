@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::report::{BackupReport, Document, Entry};
+use super::history::Entry;
+use super::report::{BackupReport, Document};
 use super::verdict::Verdict;
 use crate::escape;
 
@@ -51,6 +52,7 @@ pub fn html(document: &Document, history: &[Entry]) -> String {
         seconds = duration(document.seconds),
         version = document.pbkfs,
     );
+    standing(&mut text, document);
     for report in &document.backups {
         backup(&mut text, report);
     }
@@ -68,11 +70,53 @@ pub fn html(document: &Document, history: &[Entry]) -> String {
     last_verified(&mut text, &of_profile);
     text.push_str(
         "<footer>A backup is <b>proved</b> when every check that the profile asks for was done \
-         and found everything right, and <b>bad</b> when there is evidence of damage. \
+         and found everything right, and <b>bad</b> when there is evidence of damage, until it is \
+         proved. <b>Pages right</b> is less than was asked for, and proves nothing. \
          <b>Could not tell</b> says nothing about the backup: the host had no time, no room or \
          no right.</footer>\n</body>\n</html>\n",
     );
     text
+}
+
+/// What is known of all backups of the instance.
+fn standing(text: &mut String, document: &Document) {
+    if let Some(error) = &document.error {
+        let _ = writeln!(text, "<p><pre>{}</pre></p>", escaped_lines(error));
+    }
+    let standing = &document.standing;
+    let oldest = standing.oldest_proof.as_deref();
+    let oldest = oldest.map(|at| format!("; the oldest proof is of {}", moment(at)));
+    let _ = writeln!(
+        text,
+        "<p>Of the instance's backups, {} proved, {} bad, {} neither{}.</p>",
+        are(standing.proved),
+        are(standing.bad.len()),
+        are(standing.unproved),
+        oldest.unwrap_or_default()
+    );
+    if standing.bad.is_empty() {
+        return;
+    }
+    text.push_str(
+        "<h2>Known to be bad</h2>\n<table>\n\
+         <tr><th>Backup</th><th>Since</th><th>Profile</th><th>First error</th></tr>\n",
+    );
+    for bad in &standing.bad {
+        row(
+            text,
+            &[
+                &escaped(&bad.backup),
+                &moment(&bad.since),
+                &escaped(&bad.profile),
+                &escaped(bad.error.as_deref().unwrap_or_default()),
+            ],
+        );
+    }
+    text.push_str("</table>\n");
+}
+
+fn are(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "is" } else { "are" })
 }
 
 fn backup(text: &mut String, report: &BackupReport) {
@@ -143,9 +187,12 @@ fn places(text: &mut String, report: &BackupReport) {
     }
     let _ = write!(
         text,
-        "<h2>Damage: {} places</h2>\n<table>\n<tr><th>What</th><th>Relation</th>\
+        "<h2>Damage: {}</h2>\n<table>\n<tr><th>What</th><th>Relation</th>\
          <th>Well in backup</th></tr>\n",
-        report.damages
+        match report.damages {
+            1 => "1 place".to_owned(),
+            more => format!("{more} places"),
+        }
     );
     for place in report.damage.iter().take(NAMED) {
         let relation = match (&place.relation, place.relfilenode) {
@@ -294,7 +341,7 @@ fn badge(verdict: Verdict) -> String {
     let class = match verdict {
         Verdict::Proved => "proved",
         Verdict::Bad => "bad",
-        Verdict::CouldNotTell => "unknown",
+        Verdict::PagesRight | Verdict::CouldNotTell => "unknown",
     };
     format!("<span class=\"v {class}\">{}</span>", verdict.as_str())
 }
@@ -303,7 +350,7 @@ fn colour(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Proved => "#3c9a5f",
         Verdict::Bad => "#c23b3b",
-        Verdict::CouldNotTell => "#d9a52b",
+        Verdict::PagesRight | Verdict::CouldNotTell => "#d9a52b",
     }
 }
 

@@ -13,7 +13,7 @@ use crate::chain::Chain;
 use crate::image::{Image, ImageError, ImageOptions};
 use crate::pg::relation::RelationFile;
 use crate::profile::Plan;
-use crate::session::{Account, Job, Live, Resolved, SessionError, Signals, Then};
+use crate::session::{Account, Job, Live, Needs, Resolved, SessionError, Signals, Then};
 
 /// Bad places for which the other backups are looked through.
 const COMPARED: usize = 20;
@@ -34,6 +34,13 @@ pub struct VerifyJob<'a> {
 }
 
 impl Job for VerifyJob<'_> {
+    fn needs(&self) -> Needs {
+        match self.plan.verify.start {
+            true => Needs::Mount,
+            false => Needs::Chain,
+        }
+    }
+
     fn checks_backup(&self) -> bool {
         true
     }
@@ -46,9 +53,6 @@ impl Job for VerifyJob<'_> {
         self.report.mode = target.mode.to_string();
         self.report.chain = ids.iter().map(ToString::to_string).collect();
         self.report.backup_end = end.map(rfc3339);
-        self.report
-            .recovered_time
-            .clone_from(&self.report.backup_end);
         if self.plan.verify.pages {
             self.pages(&resolved.chain)?;
         }
@@ -67,6 +71,9 @@ impl Job for VerifyJob<'_> {
         let seconds = self.since.elapsed().as_secs_f64();
         self.report.spend("start", seconds);
         self.check("start", Verdict::Proved, seconds, None);
+        self.report
+            .recovered_time
+            .clone_from(&self.report.backup_end);
         if let Some(replay) = live.replayed() {
             self.report.replayed_lsn = replay.lsn.map(|lsn| lsn.to_string());
             if let Some(time) = &replay.time {
@@ -106,7 +113,10 @@ impl<'a> VerifyJob<'a> {
             signals,
             all,
             report: BackupReport {
+                // Until it is known which one that is.
+                backup: plan.backup.to_string(),
                 started: now(),
+                partial: verify.partial,
                 ..BackupReport::default()
             },
             account: Account::default(),
@@ -185,20 +195,27 @@ impl<'a> VerifyJob<'a> {
         };
         self.check("pages", verdict, seconds, error);
         self.report.damage = found.damage.iter().map(place).collect();
-        let backup = chain.target();
-        for (error, place) in found
-            .damage
-            .iter()
-            .zip(&mut self.report.damage)
-            .take(COMPARED)
-        {
-            if of_image(error) == Verdict::Bad && !self.signals.end_asked() {
-                place.good_in = Some(pages::good_in(error, self.all, backup));
-            }
-        }
+        self.compare(&found.damage, chain.target());
         match self.signals.end_asked() {
             true => Err(SessionError::Interrupted),
             false => Ok(()),
+        }
+    }
+
+    /// Finds the first bad places in other backups.
+    fn compare(&mut self, damage: &[ImageError], target: &Backup) {
+        let is_bad = |(_, error): &(usize, &ImageError)| of_image(error) == Verdict::Bad;
+        let bad = damage.iter().enumerate().filter(is_bad).take(COMPARED);
+        let (places, bad): (Vec<usize>, Vec<&ImageError>) = bad.unzip();
+        let goes_on = || !self.signals.end_asked();
+        let good = pages::good_in(&bad, self.all, target, &goes_on);
+        if self.signals.end_asked() {
+            return;
+        }
+        for (place, good) in places.into_iter().zip(good) {
+            if let Some(place) = self.report.damage.get_mut(place) {
+                place.good_in = Some(good);
+            }
         }
     }
 

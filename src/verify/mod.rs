@@ -11,6 +11,7 @@
 //! prometheus  its form for node_exporter
 //! html        its form for an auditor, with the history
 //! history     what was verified when
+//! standing    what is known of each backup by that
 //! ping        a URL that is told
 //! ```
 
@@ -22,6 +23,7 @@ mod pages;
 mod ping;
 mod prometheus;
 mod report;
+mod standing;
 mod verdict;
 
 use std::path::Path;
@@ -30,18 +32,19 @@ use std::time::Instant;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub use history::History;
+pub use history::{Entry, History};
 pub use html::html;
 pub use ping::ping;
 pub use prometheus::prometheus;
-pub use report::{BackupReport, Check, Document, Entry, Place, Skipped, VERSION, human};
+pub use report::{BackupReport, Check, Document, Place, Skipped, VERSION, human};
+pub use standing::{KnownBad, Standing};
 pub use verdict::{Verdict, of_image, of_session, of_text};
 
 use crate::catalog::{Backup, Instance};
 use crate::causes::sentence;
 use crate::chain::{BackupSelector, Chain};
-use crate::profile::{Action, BackupChoice, Plan, VerifyChoice};
-use crate::session::{SessionError, Signals, Up, all_backups};
+use crate::profile::{Action, BackupChoice, KnownBadPolicy, Plan, VerifyChoice};
+use crate::session::{Counts, SessionError, Signals, Up, all_backups, mount_point};
 use job::VerifyJob;
 
 /// What a run is done with.
@@ -50,10 +53,25 @@ pub struct Verify<'a> {
     pub plan: &'a Plan,
     /// Its path.
     pub profile: Option<&'a Path>,
+    /// Whether only the pages are looked at, whatever else the profile asks for.
+    pub partial: bool,
     /// The signals that break it off.
     pub signals: &'a Signals,
     /// Told what is being done, with how many bytes of how many are read.
     pub progress: &'a dyn Fn(&str, u64, u64),
+}
+
+/// What there is of a run.
+struct Run {
+    begun: Instant,
+    started: String,
+    /// The ids of all backups of the instance.
+    backups: Vec<String>,
+    history: Option<History>,
+    reports: Vec<BackupReport>,
+    skipped: Vec<Skipped>,
+    /// What ended it.
+    error: Option<SessionError>,
 }
 
 impl Verify<'_> {
@@ -70,43 +88,86 @@ impl Verify<'_> {
     /// Verifies what the plan says, one backup after the other.
     ///
     /// # Errors
-    /// There is nothing to look at, or it was asked for wrongly. What becomes
-    /// of a backup is in the document.
+    /// It was asked for wrongly. Whatever else kept it from looking at a backup,
+    /// and what becomes of a backup, is in the document.
     pub fn run(&self) -> Result<(Document, Option<History>), SessionError> {
-        let begun = Instant::now();
-        let started = now();
+        let mut run = Run {
+            begun: Instant::now(),
+            started: now(),
+            backups: Vec::new(),
+            history: None,
+            reports: Vec::new(),
+            skipped: Vec::new(),
+            error: None,
+        };
+        match self.go(&mut run) {
+            Err(error) if of_session(&error, &Counts::new()).is_none() => return Err(error),
+            Err(error) => run.error = Some(error),
+            Ok(()) => {}
+        }
+        Ok(self.document(run))
+    }
+
+    fn go(&self, run: &mut Run) -> Result<(), SessionError> {
         let (instance, backups) = all_backups(self.plan)?;
-        let mut history = self.history(&instance);
-        let (chosen, skipped) = self.choose(&instance, &backups, history.as_ref())?;
-        let mut reports = Vec::new();
+        run.backups = backups.iter().map(|backup| backup.id.0.clone()).collect();
+        run.history = self.history(&instance);
+        let (chosen, skipped) = self.choose(&instance, &backups, run.history.as_ref())?;
+        run.skipped = skipped;
         for backup in chosen {
             let report = self.one(backup, &backups)?;
-            if let Some(history) = &mut history
+            if let Some(history) = &mut run.history
                 && let Err(error) = history.add(Entry::of(&self.name(), &report))
             {
                 let file = history.file();
                 let file = file.display();
                 tracing::error!("the history {file} cannot be written: {error}");
             }
-            reports.push(report);
+            run.reports.push(report);
             if self.signals.end_asked() {
                 break;
             }
         }
-        let worst = reports.iter().map(BackupReport::verdict).max();
+        Ok(())
+    }
+
+    fn document(&self, run: Run) -> (Document, Option<History>) {
+        let of_error = run.error.as_ref();
+        let of_error = of_error.and_then(|error| of_session(error, &Counts::new()));
+        let verdicts = run.reports.iter().map(BackupReport::verdict);
+        let verdict = verdicts.chain(of_error).max();
+        let verdict = verdict.unwrap_or(Verdict::CouldNotTell);
+        let ids = run.backups.iter().map(String::as_str);
+        let standing = match &run.history {
+            Some(history) => Standing::of(&history.entries, ids),
+            None => {
+                let reports = run.reports.iter();
+                let entries: Vec<Entry> = reports.map(|r| Entry::of(&self.name(), r)).collect();
+                Standing::of(&entries, ids)
+            }
+        };
+        let others_are_bad = self.plan.verify.known_bad == KnownBadPolicy::Fail
+            && standing.not_of(&run.reports).next().is_some();
+        let decisive = match others_are_bad {
+            true => verdict.max(Verdict::Bad),
+            false => verdict,
+        };
         let document = Document {
             version: VERSION,
             pbkfs: env!("CARGO_PKG_VERSION"),
             profile: self.name(),
             catalog: self.plan.catalog.display().to_string(),
             instance: self.plan.instance.clone(),
-            started,
-            seconds: begun.elapsed().as_secs_f64(),
-            verdict: worst.unwrap_or(Verdict::CouldNotTell),
-            backups: reports,
-            skipped,
+            started: run.started,
+            seconds: run.begun.elapsed().as_secs_f64(),
+            verdict,
+            exit_code: decisive.exit_code(),
+            error: run.error.as_ref().map(|error| sentence(error)),
+            backups: run.reports,
+            skipped: run.skipped,
+            standing,
         };
-        Ok((document, history))
+        (document, run.history)
     }
 
     /// The history; without one, everything else goes on.
@@ -166,7 +227,7 @@ impl Verify<'_> {
     fn one(&self, backup: BackupChoice, all: &[Backup]) -> Result<BackupReport, SessionError> {
         let begun = Instant::now();
         let signals = self.signals.until(begun + self.plan.verify.timeout);
-        let plan = self.plan_for(backup);
+        let plan = self.plan_for(backup)?;
         let mut job = VerifyJob::new(self, &plan, &signals, all);
         let outcome = Up {
             plan: &plan,
@@ -181,13 +242,13 @@ impl Verify<'_> {
 
     /// The plan of the clone for one backup: it has to become writable, and
     /// nothing may outlast the time that there is.
-    fn plan_for(&self, backup: BackupChoice) -> Plan {
+    fn plan_for(&self, backup: BackupChoice) -> Result<Plan, SessionError> {
         let mut plan = self.plan.clone();
-        plan.throw_away();
+        plan.throw_away(mount_point(&plan.target, "verify")?);
         plan.backup = backup;
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = plan.verify.start;
-        plan
+        Ok(plan)
     }
 }
 

@@ -91,52 +91,57 @@ pub fn check(image: &Image, threads: usize, look: &mut dyn FnMut(u64, u64) -> bo
     found
 }
 
-/// The other backups in which the block of a bad page, or a file of which
-/// nothing can be told by pages, is still good.
+/// For each of these, the other backups in which the block of a bad page, or a file
+/// of which nothing can be told by pages, is still good. Each backup is opened once.
+/// `goes_on` breaks it off between two of them.
 #[must_use]
-pub fn good_in(error: &ImageError, backups: &[Backup], target: &Backup) -> Vec<String> {
-    let Some(path) = error.path() else {
-        return Vec::new();
-    };
-    let others = backups.iter().filter(|backup| backup.id != target.id);
-    let is_good = |backup: &&Backup| {
+pub fn good_in(
+    damage: &[&ImageError],
+    backups: &[Backup],
+    target: &Backup,
+    goes_on: &dyn Fn() -> bool,
+) -> Vec<Vec<String>> {
+    let mut good = vec![Vec::new(); damage.len()];
+    for backup in backups.iter().filter(|backup| backup.id != target.id) {
+        if !goes_on() {
+            break;
+        }
         let wanted = BackupSelector::Id(backup.id.clone());
         let Ok(chain) = Chain::resolve("", backups, &wanted) else {
-            return false;
+            continue;
         };
         let Ok(image) = Image::open(&chain, &ImageOptions::default()) else {
-            return false;
+            continue;
         };
-        let Some(node) = image.find(path) else {
-            return false;
-        };
-        match error {
-            ImageError::Page(page) => {
-                let mut bytes = [0; BLOCK_SIZE];
-                let read = image.read_at(node, page.block.offset(), &mut bytes);
-                matches!(read, Ok(BLOCK_SIZE))
-            }
-            _ => {
-                let damaged = AtomicBool::new(false);
-                let items = image.check_items();
-                let item = items.iter().find(|item| image.is_item_of(item, node));
-                let mut damage = |_| damaged.store(true, Ordering::Relaxed);
-                item.map(|item| {
-                    image.check(
-                        item,
-                        &mut CheckSink {
-                            damage: &mut damage,
-                            goes_on: &|_| true,
-                        },
-                    )
-                })
-                .is_some()
-                    && !damaged.load(Ordering::Relaxed)
+        for (error, good) in damage.iter().zip(&mut good) {
+            if has_well(&image, error) {
+                good.push(backup.id.to_string());
             }
         }
+    }
+    good
+}
+
+/// Whether what an error of another image is about is well in this one.
+fn has_well(image: &Image, error: &ImageError) -> bool {
+    let Some(node) = error.path().and_then(|path| image.find(path)) else {
+        return false;
     };
-    others
-        .filter(is_good)
-        .map(|backup| backup.id.to_string())
-        .collect()
+    if let ImageError::Page(page) = error {
+        let mut bytes = [0; BLOCK_SIZE];
+        let read = image.read_at(node, page.block.offset(), &mut bytes);
+        return matches!(read, Ok(BLOCK_SIZE));
+    }
+    let items = image.check_items();
+    let Some(item) = items.iter().find(|item| image.is_item_of(item, node)) else {
+        return false;
+    };
+    let damaged = AtomicBool::new(false);
+    let mut damage = |_| damaged.store(true, Ordering::Relaxed);
+    let mut sink = CheckSink {
+        damage: &mut damage,
+        goes_on: &|_| true,
+    };
+    image.check(item, &mut sink);
+    !damaged.load(Ordering::Relaxed)
 }

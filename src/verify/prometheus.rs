@@ -1,11 +1,12 @@
 //! A verification as metrics for node_exporter's textfile collector: gauges,
-//! since the job is one-shot, and no time stamps. Backups have no label of
-//! their own: their ids would make ever new series.
+//! since the job is one-shot, and no time stamps. A backup's id is a label of one
+//! family only, which tells what is bad; a series ends when its backup is gone.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::report::{BackupReport, Document};
+use super::standing::Standing;
 use super::verdict::Verdict;
 use crate::exposition::{Kind, Text};
 
@@ -44,8 +45,8 @@ pub fn prometheus(document: &Document, last_success: Option<i64>) -> String {
     );
     gauge(
         "exit_code",
-        "0 proved, 1 bad, 3 could not tell.",
-        Some(f64::from(document.verdict.exit_code())),
+        "What the run exited with: 0 right, 1 bad, 3 could not tell.",
+        Some(f64::from(document.exit_code)),
     );
     gauge(
         "last_run_timestamp_seconds",
@@ -77,8 +78,43 @@ pub fn prometheus(document: &Document, last_success: Option<i64>) -> String {
         "Bytes that the clones wrote.",
         sum(|r| r.diff_bytes),
     );
+    gauge(
+        "oldest_proof_timestamp_seconds",
+        "When the verification began that proved a backup and is longest ago.",
+        (document.standing.oldest_proof.as_deref()).and_then(seconds),
+    );
     several(&mut text, document, &labels);
+    standing(&mut text, &document.standing, &labels);
     text.finish()
+}
+
+/// What is known of all backups of the instance, whichever profile found it.
+fn standing(text: &mut Text, standing: &Standing, labels: &[(&str, &str)]) {
+    let name = "verify_backups";
+    text.family(
+        name,
+        Kind::Gauge,
+        "Backups of the instance, by what is known of them.",
+    );
+    for (state, count) in [
+        ("proved", standing.proved),
+        ("bad", standing.bad.len()),
+        ("unproved", standing.unproved),
+    ] {
+        #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
+        text.sample(name, &[labels, &[("state", state)]].concat(), count as f64);
+    }
+    let name = "verify_backup_bad";
+    text.family(
+        name,
+        Kind::Gauge,
+        "Whether a backup was found bad, and was not proved since.",
+    );
+    for (backup, verdict) in &standing.each {
+        let labels = [labels, &[("backup", backup.as_str())]].concat();
+        let is_bad = *verdict == Verdict::Bad;
+        text.sample(name, &labels, f64::from(u8::from(is_bad)));
+    }
 }
 
 /// The families with a label for each phase and each check.

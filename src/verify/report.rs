@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::standing::Standing;
 use super::verdict::Verdict;
 use crate::escape::{line, value};
 
 /// The document's version. It grows when a field changes its meaning or goes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Places that the report for people names.
 const SHOWN: usize = 10;
@@ -32,10 +33,18 @@ pub struct Document {
     pub seconds: f64,
     /// The worst of the backups' verdicts.
     pub verdict: Verdict,
+    /// What the command exits with: that verdict's code, or 1 where another backup
+    /// is known to be bad.
+    pub exit_code: u8,
+    /// What kept the run from looking at any backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Each backup that was looked at.
     pub backups: Vec<BackupReport>,
     /// Backups that were not, as they cannot be restored.
     pub skipped: Vec<Skipped>,
+    /// What is known of all backups of the instance, after this run.
+    pub standing: Standing,
 }
 
 /// A backup that was not looked at.
@@ -70,7 +79,8 @@ pub struct BackupReport {
     /// How far the server had replayed the WAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_lsn: Option<String>,
-    /// When the last transaction replayed had ended, or else the backup.
+    /// When the last transaction replayed had ended, or else the backup; absent
+    /// where nothing was recovered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered_time: Option<String>,
     /// Stored bytes read for the pages.
@@ -89,6 +99,9 @@ pub struct BackupReport {
     pub damage: Vec<Place>,
     /// How many there are, named or not.
     pub damages: u64,
+    /// Whether less was done than the profile asks for.
+    #[serde(skip)]
+    pub partial: bool,
 }
 
 /// How long a part took.
@@ -159,11 +172,15 @@ pub struct Place {
 }
 
 impl BackupReport {
-    /// The verdict; nothing proves a backup of which nothing was checked.
+    /// The verdict; nothing proves a backup of which nothing was checked, or less
+    /// than was asked for.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let worst = self.checks.iter().map(|check| check.verdict).max();
-        worst.unwrap_or(Verdict::CouldNotTell)
+        match worst.unwrap_or(Verdict::CouldNotTell) {
+            Verdict::Proved if self.partial => Verdict::PagesRight,
+            worst => worst,
+        }
     }
 
     /// How long a part took, if it was done.
@@ -182,50 +199,6 @@ impl BackupReport {
     }
 }
 
-/// A line of a backup's history, short enough to keep many.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Entry {
-    /// The version of this line's form.
-    pub version: u32,
-    /// The profile by which it was verified.
-    pub profile: String,
-    /// When that was begun, RFC 3339.
-    pub started: String,
-    /// The backup.
-    pub backup: String,
-    /// Its chain, joined by spaces: an id may turn FULL in place.
-    pub chain: String,
-    /// The verdict.
-    pub verdict: Verdict,
-    /// Seconds, all in all.
-    pub seconds: f64,
-    /// Seconds until the server had recovered; absent if it was not started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recovery_seconds: Option<f64>,
-    /// The first error.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-impl Entry {
-    /// What is kept of a backup's report.
-    #[must_use]
-    pub fn of(profile: &str, report: &BackupReport) -> Self {
-        let failed = report.checks.iter().find(|check| check.error.is_some());
-        Self {
-            version: VERSION,
-            profile: profile.to_owned(),
-            started: report.started.clone(),
-            backup: report.backup.clone(),
-            chain: report.chain.join(" "),
-            verdict: report.verdict(),
-            seconds: report.seconds,
-            recovery_seconds: report.phase("start"),
-            error: failed.and_then(|check| check.error.clone()),
-        }
-    }
-}
-
 /// The report for people: a line for each backup, and below it what is wrong,
 /// no more than fits on a screen. What comes from outside begins no line of
 /// its own in it, but below a check what that said, indented. `verbose` shows what is right, too.
@@ -233,17 +206,40 @@ impl Entry {
 pub fn human(document: &Document, verbose: bool) -> String {
     let mut text = String::new();
     for report in &document.backups {
+        let mode = match report.mode.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", value(&report.mode)),
+        };
         let _ = writeln!(
             text,
-            "{} backup {} ({}): {} in {:.1} s",
+            "{} backup {}{mode}: {} in {:.1} s",
             value(&document.instance),
             value(&report.backup),
-            value(&report.mode),
             report.verdict().as_str(),
             report.seconds
         );
         checks(&mut text, report, verbose);
         places(&mut text, report);
+    }
+    if let Some(error) = &document.error {
+        let verdict = document.verdict.as_str();
+        let _ = writeln!(
+            text,
+            "{}: {verdict}: {}",
+            value(&document.instance),
+            line(error)
+        );
+    }
+    for known in document.standing.not_of(&document.backups) {
+        let _ = writeln!(
+            text,
+            "{} backup {}: BAD since {} (profile {}), and not proved since: {}",
+            value(&document.instance),
+            value(&known.backup),
+            line(&known.since),
+            value(&known.profile),
+            first_lines(known.error.as_deref().unwrap_or("no error was kept"))
+        );
     }
     for skipped in document.skipped.iter().filter(|_| verbose) {
         let _ = writeln!(
@@ -283,8 +279,9 @@ fn checks(text: &mut String, report: &BackupReport, verbose: bool) {
         );
     }
     if verbose && let Some(time) = &report.recovered_time {
-        let lsn = report.replayed_lsn.as_deref().unwrap_or("?");
-        let _ = writeln!(text, "  recovered to {}, {}", line(time), line(lsn));
+        let lsn = report.replayed_lsn.iter();
+        let lsn: String = lsn.map(|lsn| format!(", {}", line(lsn))).collect();
+        let _ = writeln!(text, "  recovered to {}{lsn}", line(time));
     }
 }
 
@@ -365,11 +362,14 @@ mod tests {
             started: own(),
             seconds: 1.0,
             verdict: Verdict::Bad,
+            exit_code: 1,
+            error: Some(own()),
             backups: vec![report],
             skipped: vec![Skipped {
                 backup: own(),
                 reason: own(),
             }],
+            standing: Standing::default(),
         }
     }
 

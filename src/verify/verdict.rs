@@ -8,11 +8,11 @@ use std::process::ExitStatus;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::CatalogError;
 use crate::catalog::content::ContentError;
 use crate::catalog::error::ControlError;
 use crate::catalog::page_index::PageIndexError;
 use crate::catalog::wal::WalError;
+use crate::catalog::{BackupStatus, CatalogError};
 use crate::chain::ChainError;
 use crate::image::ImageError;
 use crate::overlay::OverlayError;
@@ -26,6 +26,8 @@ use crate::untrusted::refused;
 pub enum Verdict {
     /// Everything that was asked for was done and was right.
     Proved,
+    /// Of what was asked for only the pages were looked at, and they are right.
+    PagesRight,
     /// Something else than the backup kept it from being proved.
     CouldNotTell,
     /// It is bad.
@@ -37,7 +39,7 @@ impl Verdict {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::Proved => 0,
+            Self::Proved | Self::PagesRight => 0,
             Self::Bad => 1,
             Self::CouldNotTell => 3,
         }
@@ -48,6 +50,7 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Proved => "proved",
+            Self::PagesRight => "pages right",
             Self::Bad => "BAD",
             Self::CouldNotTell => "could not tell",
         }
@@ -57,16 +60,13 @@ impl Verdict {
 use Verdict::{Bad, CouldNotTell};
 
 /// What ended a session says about its backup, given the faults that its mount
-/// counted. `None`: nothing, because there was no such backup to look at, or
-/// because it was asked for wrongly.
+/// counted. `None`: nothing, because it was asked for wrongly.
 #[must_use]
 pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
     Some(match error {
-        SessionError::Profile(_)
-        | SessionError::Usage { .. }
-        | SessionError::NoDiff { .. }
-        | SessionError::BackupGone { .. }
-        | SessionError::NoBackupBefore { .. } => return None,
+        SessionError::Profile(_) | SessionError::Usage { .. } | SessionError::NoDiff { .. } => {
+            return None;
+        }
         SessionError::Catalog(e) => return of_catalog(e),
         SessionError::Chain(e) => return of_chain(e),
         SessionError::Image(e) => of_image(e),
@@ -80,6 +80,8 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         SessionError::Server(e) => return of_server(e, faults),
         SessionError::ServerDied { status, log } => of_death(*status, &log.to_string(), faults),
         SessionError::Probackup(_)
+        | SessionError::BackupGone { .. }
+        | SessionError::NoBackupBefore { .. }
         | SessionError::WalMissing { .. }
         | SessionError::OutOfReach { .. }
         | SessionError::WalCommand { .. }
@@ -110,10 +112,11 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
 
 fn of_catalog(error: &CatalogError) -> Option<Verdict> {
     match error {
-        CatalogError::NotACatalog { .. }
-        | CatalogError::InvalidInstanceName { .. }
+        CatalogError::InvalidInstanceName { .. }
         | CatalogError::NoSuchInstance { .. }
         | CatalogError::NoSuchBackup { .. } => None,
+        // A disk that is not mounted looks like that.
+        CatalogError::NotACatalog { .. } => Some(CouldNotTell),
         CatalogError::Read { source, .. }
         | CatalogError::Control(ControlError::Read { source, .. }) => Some(of_read(source)),
         CatalogError::Control(
@@ -122,20 +125,39 @@ fn of_catalog(error: &CatalogError) -> Option<Verdict> {
     }
 }
 
-/// A chain that pg_probackup itself calls unusable is not looked at.
+/// A chain that pg_probackup itself does not restore is not looked at: its own word
+/// is the evidence.
 fn of_chain(error: &ChainError) -> Option<Verdict> {
-    match error {
-        ChainError::Changed { .. } => Some(CouldNotTell),
-        ChainError::Reread { source, .. } => of_catalog(source),
-        ChainError::Unlisted { source, .. } => Some(of_content(source.as_ref())),
-        ChainError::NoSuchBackup { .. }
-        | ChainError::NothingRestorable { .. }
-        | ChainError::MissingParent { .. }
-        | ChainError::Status { .. }
-        | ChainError::Cycle { .. }
-        | ChainError::NoFull { .. }
+    Some(match error {
+        ChainError::NoSuchBackup { .. } => return None,
+        ChainError::Reread { source, .. } => return of_catalog(source),
+        ChainError::Unlisted { source, .. } => of_content(source.as_ref()),
+        ChainError::Status { status, .. } => of_status(*status),
+        ChainError::NothingRestorable { newest, .. } => {
+            let verdicts = newest.iter().map(|(_, status)| of_status(*status));
+            verdicts.min().unwrap_or(CouldNotTell)
+        }
+        ChainError::MissingParent { .. } | ChainError::Cycle { .. } | ChainError::NoFull { .. } => {
+            Bad
+        }
+        ChainError::Changed { .. }
         | ChainError::UnsupportedMajor { .. }
-        | ChainError::UnsupportedBlockSize { .. } => None,
+        | ChainError::UnsupportedBlockSize { .. } => CouldNotTell,
+    })
+}
+
+/// One that is being made, merged or deleted may be well in a moment.
+fn of_status(status: BackupStatus) -> Verdict {
+    match status {
+        BackupStatus::Error | BackupStatus::Orphan | BackupStatus::Corrupt => Bad,
+        BackupStatus::Unknown
+        | BackupStatus::Ok
+        | BackupStatus::Done
+        | BackupStatus::Running
+        | BackupStatus::Merging
+        | BackupStatus::Merged
+        | BackupStatus::Deleting
+        | BackupStatus::Deleted => CouldNotTell,
     }
 }
 
@@ -327,22 +349,38 @@ const DAMAGE: &[&str] = &[
 /// mount counted.
 #[must_use]
 pub fn of_text(text: &str, faults: &Counts) -> Verdict {
-    let count = |key: &str| faults.get(key).copied().unwrap_or(0);
-    let says = |list: &[&str]| list.iter().any(|what| text.contains(what));
-    if count("errors_damaged_page") > 0 {
-        return Bad;
+    match says(text, DAMAGE) {
+        true => of_broken(text, faults),
+        false => of_faults(faults),
     }
-    if count("errors_no_space") + count("errors_diff") > 0 || says(HOST) {
-        return CouldNotTell;
-    }
+}
+
+/// What an error says by which PostgreSQL means broken data or files.
+#[must_use]
+pub fn of_broken(text: &str, faults: &Counts) -> Verdict {
+    let of_host = count(faults, "errors_no_space") + count(faults, "errors_diff") > 0;
     // An EIO that no damaged page explains is of a disk.
-    if text.contains("Input/output error") {
-        return CouldNotTell;
+    match of_host || says(text, HOST) || text.contains("Input/output error") {
+        true => of_faults(faults),
+        false => Bad,
     }
-    match says(DAMAGE) {
+}
+
+/// What the mount alone says: a page of the backup that it could not show.
+#[must_use]
+pub fn of_faults(faults: &Counts) -> Verdict {
+    match count(faults, "errors_damaged_page") > 0 {
         true => Bad,
         false => CouldNotTell,
     }
+}
+
+fn count(faults: &Counts, key: &str) -> u64 {
+    faults.get(key).copied().unwrap_or(0)
+}
+
+fn says(text: &str, list: &[&str]) -> bool {
+    list.iter().any(|what| text.contains(what))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pbkfs::session::Place;
 use serde::Deserialize;
 
 use super::process::{self, Output, Running, run};
@@ -142,6 +143,18 @@ impl<'a> Clone<'a> {
             .collect()
     }
 
+    /// The one-shot jobs that run by this profile.
+    #[track_caller]
+    pub fn jobs(&self) -> Vec<serde_json::Value> {
+        let mut status = self.sandbox.pbkfs();
+        let stdout = run(status.args(["status", "--json"]), LIMIT).expect_ok();
+        let mut sessions: Vec<serde_json::Value> = serde_json::from_str(&stdout).unwrap();
+        let (profile, target) = (self.profile.to_str(), self.target.to_str());
+        sessions
+            .retain(|job| job["profile"].as_str() == profile && job["target"].as_str() != target);
+        sessions
+    }
+
     /// Whether something is mounted on the target.
     pub fn is_mounted(&self) -> bool {
         process::mounts_in(&self.target).contains(&self.target)
@@ -204,6 +217,12 @@ pub fn assert_nothing_stays(sandbox: &Sandbox) {
         Vec::<PathBuf>::new(),
         "a file of the session stays in /run"
     );
+    // Those of one-shot jobs have the name of the clone's own session in theirs.
+    let clone = Place::of(&sandbox.path("clone"));
+    let clone = clone.dir().file_name().unwrap().to_str().unwrap();
+    let mut runs = entries_of(Path::new("/run/pbkfs"));
+    runs.retain(|path| path.to_str().unwrap().contains(clone));
+    assert_eq!(runs, Vec::<PathBuf>::new(), "a mount point stays in /run");
 }
 
 /// The files of root's sessions that name a path below `dir`.
@@ -219,9 +238,16 @@ pub fn session_files_in(dir: &Path) -> Vec<PathBuf> {
         let content = content.unwrap_or_default();
         String::from_utf8_lossy(&content).contains(dir.to_str().unwrap())
     };
-    let mut files = files_below(Path::new("/run/pbkfs"));
+    // No deeper: one-shot jobs have their mounts there.
+    let sessions = entries_of(Path::new("/run/pbkfs"));
+    let mut files: Vec<PathBuf> = sessions.iter().flat_map(|dir| entries_of(dir)).collect();
     files.retain(names_it);
     files
+}
+
+fn entries_of(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {
