@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::process::{self, is_alive};
 use common::recovery::{BACKUP, fails, points, sets, strs, up_to};
-use common::session::LIMIT;
+use common::session::{LIMIT, UNKNOWN_CASE};
 use common::{
     Clone, OsUser, PgTools, Ready, Running, Sandbox, assert_nothing_stays, eventually, refused, run,
 };
@@ -70,7 +70,7 @@ fn fifo(path: &Path) {
 fn up_ends(clone: &Clone<'_>, arguments: &[&str]) -> process::Output {
     let arguments = [&["--detach"], arguments].concat();
     let output = run(&mut clone.command("up", &arguments), AT_ONCE);
-    assert!(!output.stderr.contains("panicked"), "{output}");
+    assert!(!output.stderr.contains(UNKNOWN_CASE), "{output}");
     output
 }
 
