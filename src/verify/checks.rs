@@ -147,9 +147,10 @@ impl Checks<'_> {
 
     fn finish(&self, mut tool: Tool, until: Option<Instant>) -> Result<Ended, Stop> {
         self.wait(until, || Ok(tool.try_wait()?.then_some(())))?;
-        let ended = tool.finish()?;
+        let mut ended = tool.finish()?;
         if !ended.status.success() {
             self.settle()?;
+            ended.said = self.server()?.explain(ended.said);
         }
         Ok(ended)
     }
@@ -184,7 +185,10 @@ impl Checks<'_> {
         let (text, fits) =
             match self.text(&check.database, check.query.clone(), condition, until)? {
                 Ok(answer) => answer,
-                Err(error) => return Ok((self.of_query(&error), Some(error.to_string()))),
+                Err(error) => {
+                    let said = self.server()?.explain(error.to_string());
+                    return Ok((self.of_query(&error), Some(said)));
+                }
             };
         let is_right = match &check.expect {
             None => true,
