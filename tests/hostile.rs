@@ -225,6 +225,29 @@ fn what_a_clone_leaves_beside_its_data_goes_and_is_out_of_reach() {
 }
 
 #[test]
+fn only_the_servers_user_and_root_connect() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile(&sandbox.fixture.newest()).write();
+    let ready = clone.up();
+    let server = OsUser::postgres();
+    let member = OsUser {
+        gid: server.gid,
+        ..OsUser::named("nobody")
+    };
+    let connects = |user: &OsUser| {
+        let mut psql = user.command(pg.command("psql").get_program());
+        run(psql.args([ready.conninfo(), "-Atc", "select 1"]), LIMIT)
+    };
+    for user in [&OsUser::root(), &server] {
+        assert_eq!(connects(user).expect_ok().trim(), "1");
+    }
+    let refusal = connects(&member);
+    assert!(refusal.stderr.contains("Permission denied"), "{refusal}");
+    clone.down();
+}
+
+#[test]
 fn a_run_directory_of_another_user_is_not_used() {
     common::require_everything();
     let user = OsUser::named("games");
