@@ -17,9 +17,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
 use super::super::user::OsUser;
-use super::system::{Forbid, attach, detached, forbid, forbid_in};
+use super::system::{Forbid, attach, detached, forbid};
 use super::{Enclosure, Memory, Opened};
-use crate::untrusted::identity;
+use crate::untrusted::{hold, identity};
 
 /// What every server gets to read, where the host has it: programs,
 /// libraries, their configuration, and Debian's dictionaries.
@@ -70,11 +70,9 @@ const CLOSED: MsFlags = MsFlags::MS_NOSUID
 enum Kind {
     /// An empty directory of the server's.
     Cover,
-    /// The host's, to read.
-    Show(PathBuf),
-    /// A detached mount of what was opened on the host. Of what can be written,
+    /// A detached mount of something of the host's. Of what can be written,
     /// programs may run from the clone's files only: a library may be among them.
-    Opened(OwnedFd, Forbid),
+    Host(OwnedFd, Forbid),
 }
 
 /// Makes the root of this mount namespace the server's. `user` owns what is
@@ -113,8 +111,7 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> 
     devices()?;
     for (path, kind) in items {
         match kind {
-            Kind::Show(source) => bind_without(Forbid::WRITING, &source, &path)?,
-            Kind::Opened(mount, forbidden) => lay(&mount, forbidden, &path)?,
+            Kind::Host(mount, forbidden) => lay(&mount, forbidden, &path)?,
             Kind::Cover => cover(&path, user)?,
         }
     }
@@ -131,17 +128,21 @@ fn items(enclosure: &Enclosure) -> io::Result<Vec<(PathBuf, Kind)>> {
     for path in &enclosure.cover {
         items.push((path.clone(), Kind::Cover));
     }
+    let mut add = |path: &Path, file: &OwnedFd, forbidden| {
+        let mount = detached(file).map_err(in_step(path.display()))?;
+        items.push((path.to_owned(), Kind::Host(mount, forbidden)));
+        Ok::<(), io::Error>(())
+    };
     let system = SYSTEM.iter().map(Path::new).filter(|dir| dir.exists());
     for path in system.chain(enclosure.show.iter().map(PathBuf::as_path)) {
-        let source = path.canonicalize().map_err(in_step(path.display()))?;
-        items.push((path.to_owned(), Kind::Show(source)));
+        let held = hold(path).map_err(in_step(path.display()))?;
+        add(path, &held, Forbid::WRITING)?;
     }
     let read = enclosure.read.iter().map(|file| (file, Forbid::WRITING));
     let write = enclosure.write.iter().map(|dir| (dir, Forbid::PROGRAMS));
     let data = enclosure.data.iter().map(|dir| (dir, Forbid::RIGHTS));
     for (Opened { path, file }, forbidden) in read.chain(write).chain(data) {
-        let mount = detached(file).map_err(in_step(path.display()))?;
-        items.push((path.clone(), Kind::Opened(mount, forbidden)));
+        add(path, file, forbidden)?;
     }
     items.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(items)
@@ -150,17 +151,9 @@ fn items(enclosure: &Enclosure) -> io::Result<Vec<(PathBuf, Kind)>> {
 /// Lays a detached mount at a path.
 fn lay(mount: &OwnedFd, forbidden: Forbid, path: &Path) -> io::Result<()> {
     make_place(path, identity(mount)?.is_directory)?;
-    forbid_in(mount, forbidden)
+    forbid(mount, forbidden)
         .and_then(|()| attach(mount, path))
         .map_err(in_step(path.display()))
-}
-
-fn bind(source: &Path, path: &Path) -> io::Result<()> {
-    // Relative, so that it is sought below the host's root.
-    let source = Path::new(HOST).join(source.strip_prefix("/").unwrap_or(source));
-    make_place(path, source.is_dir())?;
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount(Some(&source), path, NONE, flags, NONE).map_err(in_step(path.display()))
 }
 
 /// Has a directory or a file at a path, on which one can be laid.
@@ -174,11 +167,6 @@ fn make_place(path: &Path, is_directory: bool) -> io::Result<()> {
     make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
     File::create(path).map_err(in_step(path.display()))?;
     Ok(())
-}
-
-fn bind_without(what: Forbid, source: &Path, path: &Path) -> io::Result<()> {
-    bind(source, path)?;
-    forbid(path, what).map_err(in_step(path.display()))
 }
 
 fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
@@ -208,10 +196,13 @@ fn memory(path: &Path, options: &str) -> io::Result<()> {
 
 fn devices() -> io::Result<()> {
     for name in DEVICES {
-        let path = Path::new("/dev").join(name);
+        let (path, source) = (Path::new("/dev"), Path::new(HOST).join("dev"));
+        let (path, source) = (path.join(name), source.join(name));
         // There need not be a terminal.
-        if Path::new(HOST).join("dev").join(name).exists() {
-            bind(&path, &path)?;
+        if source.exists() {
+            make_place(&path, false)?;
+            mount(Some(&source), &path, NONE, MsFlags::MS_BIND, NONE)
+                .map_err(in_step(path.display()))?;
         }
     }
     for (name, target) in [

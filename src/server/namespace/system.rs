@@ -1,9 +1,7 @@
 //! System calls, most of which neither nix nor rustix has.
 
-use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::libc;
@@ -51,19 +49,8 @@ impl Forbid {
     pub const WRITING: Self = Self(Self::RIGHTS.0 | libc::MOUNT_ATTR_RDONLY);
 }
 
-/// Forbids that in the mount at a path and all below it.
-pub fn forbid(path: &Path, what: Forbid) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    set_attributes(libc::AT_FDCWD, &path, libc::AT_RECURSIVE, what)
-}
-
-/// The same for a mount that is held by a descriptor.
-pub fn forbid_in(mount: impl AsFd, what: Forbid) -> io::Result<()> {
-    let flags = libc::AT_RECURSIVE | libc::AT_EMPTY_PATH;
-    set_attributes(mount.as_fd().as_raw_fd(), c"", flags, what)
-}
-
-fn set_attributes(dir: RawFd, path: &CStr, flags: libc::c_int, what: Forbid) -> io::Result<()> {
+/// Forbids that in a mount, held by a descriptor, and all below it.
+pub fn forbid(mount: impl AsFd, what: Forbid) -> io::Result<()> {
     // SAFETY: all-zero is a valid mount_attr, which is plain numbers.
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
     attr.attr_set = what.0;
@@ -72,9 +59,9 @@ fn set_attributes(dir: RawFd, path: &CStr, flags: libc::c_int, what: Forbid) -> 
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            dir,
-            path.as_ptr(),
-            flags,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_RECURSIVE | libc::AT_EMPTY_PATH,
             &raw mut attr,
             size_of::<libc::mount_attr>(),
         )
@@ -82,14 +69,14 @@ fn set_attributes(dir: RawFd, path: &CStr, flags: libc::c_int, what: Forbid) -> 
     check(result)
 }
 
-/// A mount of a held directory, with all that is mounted below it. It is at no
+/// A mount of what is held, with all that is mounted below it. It is at no
 /// path, and lasts as long as its descriptor, unless it is attached.
-pub fn detached(dir: impl AsFd) -> io::Result<OwnedFd> {
+pub fn detached(held: impl AsFd) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
-    Ok(open_tree(dir, "", flags)?)
+    Ok(open_tree(held, "", flags)?)
 }
 
 /// Gives a detached mount its path, at which no link is followed.
@@ -107,7 +94,7 @@ pub fn attach(mount: impl AsFd, path: &Path) -> io::Result<()> {
 pub fn read_only_view(dir: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let view = open_tree(CWD, dir, flags)?;
-    forbid_in(&view, Forbid::WRITING)?;
+    forbid(&view, Forbid::WRITING)?;
     Ok(view)
 }
 
