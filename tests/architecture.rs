@@ -364,7 +364,10 @@ const OPENERS: &[(&str, &str)] = &[
         "the server's root, in a mount namespace of its own",
     ),
     ("server/limits.rs", "control groups, below /sys/fs/cgroup"),
-    ("session/fence.rs", "the directory of a control group"),
+    (
+        "session/fence/limits.rs",
+        "the directory of a control group",
+    ),
     ("session/state.rs", "/proc"),
     ("session/mounts.rs", "/proc"),
     ("session/occupants.rs", "/proc"),

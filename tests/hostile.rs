@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::process::{self, is_alive};
 use common::recovery::{BACKUP, fails, points, sets, strs, up_to};
-use common::session::LIMIT;
+use common::session::{LIMIT, UNKNOWN_CASE};
 use common::{
     Clone, OsUser, PgTools, Ready, Running, Sandbox, assert_nothing_stays, eventually, refused, run,
 };
@@ -70,7 +70,7 @@ fn fifo(path: &Path) {
 fn up_ends(clone: &Clone<'_>, arguments: &[&str]) -> process::Output {
     let arguments = [&["--detach"], arguments].concat();
     let output = run(&mut clone.command("up", &arguments), AT_ONCE);
-    assert!(!output.stderr.contains("panicked"), "{output}");
+    assert!(!output.stderr.contains(UNKNOWN_CASE), "{output}");
     output
 }
 
@@ -222,6 +222,29 @@ fn what_a_clone_leaves_beside_its_data_goes_and_is_out_of_reach() {
         assert_nothing_stays(&sandbox);
         assert!(!sockets.exists());
     }
+}
+
+#[test]
+fn only_the_servers_user_and_root_connect() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile(&sandbox.fixture.newest()).write();
+    let ready = clone.up();
+    let server = OsUser::postgres();
+    let member = OsUser {
+        gid: server.gid,
+        ..OsUser::named("nobody")
+    };
+    let connects = |user: &OsUser| {
+        let mut psql = user.command(pg.command("psql").get_program());
+        run(psql.args([ready.conninfo(), "-Atc", "select 1"]), LIMIT)
+    };
+    for user in [&OsUser::root(), &server] {
+        assert_eq!(connects(user).expect_ok().trim(), "1");
+    }
+    let refusal = connects(&member);
+    assert!(refusal.stderr.contains("Permission denied"), "{refusal}");
+    clone.down();
 }
 
 #[test]

@@ -140,7 +140,8 @@ fn config_for(
         run_as,
     })
     .unwrap();
-    let lists = preload::filter(&conf, &binaries.pkglibdir().expect("$libdir is found"));
+    let pkglibdir = binaries.pkglibdir().expect("$libdir is found");
+    let lists = preload::filter(&conf, &pkglibdir, None).expect("the libraries are looked at");
     let port = port::choose(None, run_dir, "", &[]).unwrap();
     let settings = fence::settings(&FenceInput {
         major: binaries.major,

@@ -6,6 +6,7 @@
 //! what is odd in its values is escaped by [`fields`], what is odd in it
 //! otherwise by [`sink`].
 
+mod daily;
 mod fields;
 mod journal;
 mod redact;
@@ -23,6 +24,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::{Verbosity, output};
 use crate::profile::{LogFormat, LogPlan, LogTarget};
+use crate::server::OsUser;
+use daily::Daily;
 use fields::Fields;
 use journal::Journal;
 pub use redact::redact;
@@ -69,8 +72,7 @@ pub fn init(verbosity: Verbosity, plan: Option<&LogPlan>) {
         Some(Where::File(file)) => LogTarget::File(path::absolute(file).unwrap_or(file.clone())),
         None => plan.map_or(LogTarget::Stderr, |plan| plan.target.clone()),
     };
-    let keep = plan.map_or(KEEP, |plan| plan.keep.get());
-    let (sink, problem) = match open(&target, keep) {
+    let (sink, problem) = match open(&target, plan) {
         Ok(sink) => (sink, None),
         Err(problem) => (Sink::Stderr, Some(problem)),
     };
@@ -116,14 +118,19 @@ fn filter(verbosity: &Verbosity, plan: Option<&LogPlan>, sink: &Sink) -> EnvFilt
         .add_directive_lossily("tokio_postgres=warn")
 }
 
-fn open(target: &LogTarget, keep: usize) -> Result<Sink, String> {
+fn open(target: &LogTarget, plan: Option<&LogPlan>) -> Result<Sink, String> {
+    let keep = plan.map_or(KEEP, |plan| plan.keep.get());
     match target {
         LogTarget::Stderr => Ok(Sink::Stderr),
         LogTarget::Journald => Journal::open()
             .map(Sink::Journal)
             .map_err(|e| format!("the systemd journal is not there ({e})")),
         LogTarget::File(file) => {
-            Sink::file(file, keep).map_err(|e| format!("{} cannot be used: {e}", file.display()))
+            let server = plan.and_then(|plan| OsUser::find(&plan.server_user).ok());
+            let server = server.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+            Daily::open(file, keep, server.as_slice())
+                .map(Sink::File)
+                .map_err(|e| format!("{} cannot be used: {e}", file.display()))
         }
     }
 }

@@ -155,7 +155,13 @@ enum Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    keep_contained_panics_quiet();
+    tell_panics_plainly();
+    // PostgreSQL takes the code of a panic, from its restore_command, for the end
+    // of the archive.
+    panic::catch_unwind(run).unwrap_or_else(|_| wal_get::code_without_run(Code::Failed))
+}
+
+fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -166,7 +172,7 @@ pub fn main() -> ExitCode {
                 Code::Done
             };
             output::usage(error);
-            return wal_get::code_of_usage(code);
+            return wal_get::code_without_run(code);
         }
     };
     let result = match cli.command {
@@ -197,13 +203,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A panic that becomes an error is told as one, and not printed besides.
-fn keep_contained_panics_quiet() {
+/// A panic that becomes an error is told as one, and not printed besides. Any
+/// other is a fault of ours, and one sentence; what it is about is logged.
+fn tell_panics_plainly() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
+        tracing::debug!("{info}");
         if panic_is_contained() {
-            tracing::debug!("{info}");
-        } else {
+            return;
+        }
+        complain!(
+            "pbkfs: this is a case that pbkfs does not know; please report it, with what the \
+             same command logs with -v"
+        );
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
             print(info);
         }
     }));
@@ -230,10 +243,32 @@ fn hold_locks(dirs: &[PathBuf], verbosity: Verbosity) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+    use std::process::Command;
+
     use clap::CommandFactory;
 
     #[test]
     fn the_definitions_are_sound() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_panic_is_one_sentence() {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--ignored", "--exact", "cli::tests::panics", "--nocapture"]);
+        let ended = child.env_remove("RUST_BACKTRACE").output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.success(), "{said}");
+        assert!(said.contains("a case that pbkfs does not know"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+
+    #[test]
+    #[ignore = "it is run in a process of its own, as it changes what a panic prints"]
+    #[should_panic = "of a library"]
+    fn panics() {
+        super::tell_panics_plainly();
+        unreachable!("words of a library");
     }
 }

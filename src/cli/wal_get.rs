@@ -105,12 +105,12 @@ pub fn run(args: &WalGetArgs, verbosity: Verbosity) -> ExitCode {
     }
 }
 
-/// The code for a command line that is no good: a recovery must not take it
-/// for a missing file.
-pub fn code_of_usage(code: Code) -> ExitCode {
+/// The code for a command line that is no good, and for a fault of ours: a
+/// recovery must take neither for a missing file.
+pub fn code_without_run(code: Code) -> ExitCode {
     let is_ours = env::args_os().any(|argument| argument == NAME);
     match code {
-        Code::Usage if is_ours => FAILED.into(),
+        Code::Usage | Code::Failed if is_ours => FAILED.into(),
         other => other.into(),
     }
 }

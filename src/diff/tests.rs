@@ -257,7 +257,9 @@ fn a_damaged_store_says_what_to_do_and_stays_damaged() {
     let trap = |_: &Database| -> Result<(), redb::Error> { panic!("a trap") };
     for _ in 0..2 {
         let error = store.with("read", trap).unwrap_err();
-        assert!(error.to_string().contains("a trap"), "{error}");
+        assert!(matches!(error, DiffError::Damaged { .. }), "{error}");
+        // What the trap says is for the log.
+        assert!(!error.to_string().contains("a trap"), "{error}");
     }
     let error = store.namespace().unwrap_err();
     assert!(matches!(error, DiffError::Damaged { .. }), "{error}");

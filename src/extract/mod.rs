@@ -249,7 +249,7 @@ impl ExtractJob<'_> {
             settle(live)?;
             return Err(SessionError::Extract {
                 what: "pg_dump",
-                said: ended.said,
+                said: self::server(live)?.explain(ended.said),
             });
         }
         Ok(())
@@ -266,7 +266,7 @@ impl ExtractJob<'_> {
                 settle(live)?;
                 return Err(SessionError::Extract {
                     what: "the query",
-                    said: error.to_string(),
+                    said: server(live)?.explain(error.to_string()),
                 });
             }
             Ok(())

@@ -3,7 +3,9 @@
 //! is opened once, and nothing in it is reached by a path again.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
@@ -133,6 +135,7 @@ impl Part<'_> {
         let inner = self.dir.dir(INNER)?;
         for name in inner.names()? {
             let file = inner.file(&name)?;
+            check_alone(&file)?;
             give(&file, uid, gid)?;
             file.sync_all()?;
             inner.move_to(&name, &self.dir)?;
@@ -141,6 +144,8 @@ impl Part<'_> {
             if id_of(&file)? != id_of(&moved)? {
                 return Err(Refused::NotOurs { uid }.into());
             }
+            // Nor may he keep a name for it, made since.
+            check_alone(&moved)?;
         }
         self.dir.remove_dir(INNER)?;
         self.dir.sync()?;
@@ -149,6 +154,16 @@ impl Part<'_> {
         }
         self.name = None;
         self.place.dir.sync()
+    }
+}
+
+/// Checks that a file has one name. One with more is not what pg_dump made, or
+/// stays in the hands of who gave it the other: a link to a file of somebody
+/// else's would make that the caller's.
+fn check_alone(file: &File) -> io::Result<()> {
+    match file.metadata()?.nlink() {
+        1 => Ok(()),
+        _ => Err(Refused::Linked.into()),
     }
 }
 
@@ -166,7 +181,7 @@ impl Drop for Part<'_> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{chown, symlink};
 
     use super::*;
 
@@ -190,6 +205,22 @@ mod tests {
         part.finish().unwrap();
         assert_eq!(fs::read_to_string(output.join("toc.dat")).unwrap(), "toc");
         assert_eq!(fs::read_dir(&output).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_result_that_has_another_name_is_refused_as_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let precious = temp.path().join("precious");
+        fs::write(&precious, "x").unwrap();
+        chown(&precious, Some(65534), Some(65534)).unwrap();
+        let place = Place::open(&temp.path().join("out")).unwrap();
+        let part = place.directory().unwrap();
+        fs::create_dir(part.inner()).unwrap();
+        fs::hard_link(&precious, part.inner().join("1.dat")).unwrap();
+        let error = part.finish().unwrap_err();
+        assert!(error.to_string().contains("a further name"), "{error}");
+        assert_eq!(fs::metadata(&precious).unwrap().uid(), 65534);
+        assert!(!temp.path().join("out").exists());
     }
 
     #[test]

@@ -395,7 +395,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Integer,
         values: "bytes, or text such as \"256MB\"",
         default: Default::Value("256MB"),
-        help: "How large the clone's own /tmp is, and its /var/tmp; both are in memory",
+        help: "How large the clone's own /tmp is, and its /var/tmp; both are in memory. A server \
+               that has \"No space left on device\" for a file there needs more",
         example: "\"1GB\"",
     },
     Key {
@@ -404,7 +405,8 @@ pub const KEYS: &[Key] = &[
         values: "bytes, or text such as \"1GB\"",
         default: Default::Value("1GB"),
         help: "How large the clone's own /dev/shm is, where its parallel workers share memory: \
-               a hash join takes up to work_mem times hash_mem_multiplier for each of them",
+               a hash join takes up to work_mem times hash_mem_multiplier for each of them. A server \
+               that has \"No space left on device\" for a shared memory segment needs more",
         example: "\"4GB\"",
     },
     Key {

@@ -68,6 +68,8 @@ pub struct LogPlan {
     pub target: LogTarget,
     /// How many files of a day each are kept.
     pub keep: NonZeroUsize,
+    /// The server's user, who may own a log's directory.
+    pub server_user: String,
 }
 
 /// Where log lines go.
@@ -142,7 +144,7 @@ impl Plan {
             recovery: RecoveryPlan::check(&profile.recovery)?,
             verify: VerifyPlan::check(&profile.verify)?,
             fence: FencePlan::check(&profile.fence)?,
-            log: LogPlan::check(&profile.log)?,
+            log: LogPlan::check(&profile.log, &profile.postgres)?,
         };
         plan.check_paths()?;
         plan.check_listen_addresses()?;
@@ -206,7 +208,7 @@ impl Plan {
 }
 
 impl LogPlan {
-    fn check(profile: &LogProfile) -> Result<Self, ProfileError> {
+    fn check(profile: &LogProfile, postgres: &PostgresProfile) -> Result<Self, ProfileError> {
         let file = optional_absolute("log.file", &profile.file)?;
         let target = match (profile.destination, file) {
             (None, None) | (Some(LogDestination::Stderr), _) => LogTarget::Stderr,
@@ -225,6 +227,7 @@ impl LogPlan {
             format: need("log.format", &profile.format)?,
             target,
             keep: need("log.keep", &profile.keep)?,
+            server_user: need("postgres.user", &postgres.user)?,
         })
     }
 }

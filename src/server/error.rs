@@ -201,6 +201,17 @@ pub enum ServerError {
         reason: String,
     },
 
+    /// A path leads elsewhere than it did when that was checked.
+    #[error(
+        "{} leads elsewhere by now than when it was looked at; let no other user write to \
+             the directories above it",
+        path.display()
+    )]
+    Replaced {
+        /// The path.
+        path: PathBuf,
+    },
+
     /// The postmaster could not be started at all.
     #[error("cannot start {}: {source}", program.display())]
     Spawn {
@@ -218,6 +229,16 @@ pub enum ServerError {
         status: ExitStatus,
         /// The end of its log.
         log: LogTail,
+    },
+
+    /// The WAL makes more tablespaces than a recovery is started again for.
+    #[error(
+        "the WAL makes more than {limit} tablespaces that the backup does not know; take a \
+             backup that is newer than they are, or recover to a time before them"
+    )]
+    TooManyTablespaces {
+        /// The most that are made.
+        limit: usize,
     },
 
     /// The server did not answer a query in time.

@@ -21,6 +21,7 @@ pub mod conf;
 pub mod error;
 pub mod fence;
 pub mod files;
+mod full;
 pub mod limits;
 pub mod namespace;
 pub mod port;

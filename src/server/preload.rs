@@ -4,11 +4,12 @@
 //! from starting. The lists are filtered, not blanked: some databases do not
 //! work without a library of theirs (pgaudit's event trigger, for one).
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::conf::Conf;
-use crate::untrusted;
+use super::error::ServerError;
+use crate::untrusted::{self, Rights, as_user};
 
 /// The settings that name libraries, and where a plain name is looked for.
 const SETTINGS: [(&str, &str); 3] = [
@@ -53,34 +54,72 @@ impl Preload {
     }
 }
 
+/// The most libraries of one list, and the most directories, that are looked at:
+/// the lists are the clone's to write, and each library is looked for in each
+/// directory.
+const MOST: usize = 128;
+
+/// The longest path that the kernel takes, in bytes (`PATH_MAX`).
+const LONGEST: usize = 4096;
+
 /// The lists that have to be changed for a server whose libraries are in
-/// `pkglibdir`.
-#[must_use]
-pub fn filter(conf: &Conf, pkglibdir: &Path) -> Vec<Preload> {
-    SETTINGS
-        .iter()
-        .filter_map(|(setting, plain_dir)| {
-            let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-            for library in split(conf.get(setting)?) {
-                match locate(&library, conf, pkglibdir, plain_dir) {
-                    None => dropped.push(Dropped {
-                        library,
-                        reason: "it is not installed here",
-                    }),
-                    Some(file) if is_untamed_cron(&file) => dropped.push(Dropped {
-                        library,
-                        reason: "this version of pg_cron would run the backup's jobs",
-                    }),
-                    Some(_) => kept.push(library),
-                }
-            }
-            (!dropped.is_empty()).then_some(Preload {
-                setting,
-                kept,
-                dropped,
+/// `pkglibdir`. What the lists name is looked at with the rights of the server's
+/// user: they could name any file of the host, and what is dropped tells whether
+/// it is there.
+///
+/// # Errors
+/// [`ServerError::Read`] if these rights cannot be had.
+pub fn filter(
+    conf: &Conf,
+    pkglibdir: &Path,
+    rights: Option<&Rights>,
+) -> Result<Vec<Preload>, ServerError> {
+    let lists = || {
+        let lists = SETTINGS.iter();
+        let lists = lists.filter_map(|(setting, plain_dir)| {
+            let libraries = split(conf.get(setting)?);
+            list(setting, libraries, |library| {
+                locate(library, conf, pkglibdir, plain_dir)
             })
-        })
-        .collect()
+        });
+        Ok(lists.collect())
+    };
+    as_user(rights, lists).map_err(unreadable(pkglibdir))
+}
+
+fn list(
+    setting: &'static str,
+    libraries: Vec<String>,
+    locate: impl Fn(&str) -> Option<PathBuf>,
+) -> Option<Preload> {
+    let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+    for (at, library) in libraries.into_iter().enumerate() {
+        let located = || locate(&library);
+        let reason = match (at < MOST).then(located) {
+            None => "too many libraries are before it",
+            Some(None) => "it is not installed here",
+            Some(Some(file)) if is_untamed_cron(&file) => {
+                "this version of pg_cron would run the backup's jobs"
+            }
+            Some(Some(_)) => {
+                kept.push(library);
+                continue;
+            }
+        };
+        dropped.push(Dropped { library, reason });
+    }
+    (!dropped.is_empty()).then_some(Preload {
+        setting,
+        kept,
+        dropped,
+    })
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> ServerError {
+    move |source| ServerError::Read {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The most that is read of a library, in bytes.
@@ -89,25 +128,38 @@ const LIBRARY_LIMIT: u64 = 64 << 20;
 /// The files of the libraries that are loaded from elsewhere than `pkglibdir`.
 /// The server gets to see them, so they have to be libraries: the lists are the
 /// clone's to change, which could name any file of the host.
-#[must_use]
-pub fn elsewhere(conf: &Conf, pkglibdir: &Path) -> Vec<PathBuf> {
-    SETTINGS
-        .iter()
-        .flat_map(|(setting, plain_dir)| {
+///
+/// # Errors
+/// As [`filter`].
+pub fn elsewhere(
+    conf: &Conf,
+    pkglibdir: &Path,
+    rights: Option<&Rights>,
+) -> Result<Vec<PathBuf>, ServerError> {
+    let files = || {
+        let lists = SETTINGS.iter();
+        let files = lists.flat_map(|(setting, plain_dir)| {
             let libraries = split(conf.get(setting).unwrap_or_default());
             libraries
                 .into_iter()
+                .take(MOST)
                 .filter_map(move |library| locate(&library, conf, pkglibdir, plain_dir))
-        })
-        .filter(|file| !file.starts_with(pkglibdir) && !conf.is_inside(file))
-        .filter(|file| is_library(file))
-        .collect()
+        });
+        let elsewhere = files
+            .filter(|file| !file.starts_with(pkglibdir) && !conf.is_inside(file))
+            .filter(|file| is_library(file));
+        Ok(elsewhere.collect())
+    };
+    as_user(rights, files).map_err(unreadable(pkglibdir))
 }
 
 /// The library's file, looked for as PostgreSQL's dfmgr.c does it. One in the data
 /// directory is taken to be there: that may be a mount that this very process
 /// serves, which it must not ask.
 fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Option<PathBuf> {
+    if library.len() >= LONGEST {
+        return None;
+    }
     let expand = |path: &str| match path.strip_prefix("$libdir") {
         Some(rest) => pkglibdir.join(rest.trim_start_matches('/')),
         None => PathBuf::from(path),
@@ -116,10 +168,9 @@ fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Opti
         vec![expand(library)]
     } else if plain_dir.is_empty() {
         let search = conf.get("dynamic_library_path").unwrap_or("$libdir");
-        search
-            .split(':')
-            .map(|dir| expand(dir.trim()).join(library))
-            .collect()
+        let dirs = search.split(':').take(MOST);
+        let dirs = dirs.filter(|dir| dir.len() < LONGEST);
+        dirs.map(|dir| expand(dir.trim()).join(library)).collect()
     } else {
         vec![pkglibdir.join(plain_dir).join(library)]
     };
@@ -137,7 +188,7 @@ fn is_library(file: &Path) -> bool {
     let begins = || {
         let mut start = [0; 4];
         untrusted::open(&file.canonicalize()?)?.read_exact(&mut start)?;
-        Ok::<_, std::io::Error>(start)
+        Ok::<_, io::Error>(start)
     };
     begins().is_ok_and(|start| &start == b"\x7fELF")
 }
@@ -187,7 +238,8 @@ pub(super) fn quote(item: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
-    use std::{fs, io};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::super::conf::{Host, Source};
     use super::*;
@@ -202,7 +254,8 @@ mod tests {
         let data = dir.path().join("data");
         fs::create_dir(&data).unwrap();
         fs::write(data.join("postgresql.conf"), conf).unwrap();
-        filter(&Conf::read_from(&Host::default(), &data).unwrap(), &lib)
+        let conf = Conf::read_from(&Host::default(), &data).unwrap();
+        filter(&conf, &lib, None).unwrap()
     }
 
     #[test]
@@ -249,8 +302,9 @@ mod tests {
         let conf = "shared_preload_libraries = '/data/mine.so'";
         let conf = Conf::read_from(&OneFile(conf), Path::new("/data")).unwrap();
         let lib = Path::new("/usr/lib/none");
-        assert_eq!(filter(&conf, lib), []);
-        assert_eq!(elsewhere(&conf, lib), [""; 0].map(PathBuf::from));
+        assert_eq!(filter(&conf, lib, None).unwrap(), []);
+        let none = [""; 0].map(PathBuf::from);
+        assert_eq!(elsewhere(&conf, lib, None).unwrap(), none);
     }
 
     /// Nothing but a `postgresql.conf`.
@@ -284,7 +338,54 @@ mod tests {
         );
         fs::write(data.join("postgresql.conf"), text).unwrap();
         let conf = Conf::read_from(&Host::default(), &data).unwrap();
-        let shown = elsewhere(&conf, Path::new("/usr/lib/none"));
+        let shown = elsewhere(&conf, Path::new("/usr/lib/none"), None).unwrap();
         assert_eq!(shown, [dir.path().join("lib.so")]);
+    }
+
+    #[test]
+    fn what_the_servers_user_cannot_see_is_not_told() {
+        assert!(nix::unistd::geteuid().is_root(), "needs root");
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (data, secret) = (dir.path().join("data"), dir.path().join("secret"));
+        for made in [&data, &secret] {
+            fs::create_dir(made).unwrap();
+        }
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
+        let library = secret.join("lib.so");
+        fs::write(&library, b"\x7fELF...").unwrap();
+        let conf = format!("shared_preload_libraries = '{}'", library.display());
+        fs::write(data.join("postgresql.conf"), conf).unwrap();
+        let conf = Conf::read_from(&Host::default(), &data).unwrap();
+        let nobody = Rights {
+            uid: 65534,
+            gid: 65534,
+            groups: vec![],
+        };
+        let pkglibdir = Path::new("/usr/lib/none");
+        let seen = |rights: Option<&Rights>| {
+            let dropped = filter(&conf, pkglibdir, rights).unwrap().len();
+            (dropped, elsewhere(&conf, pkglibdir, rights).unwrap().len())
+        };
+        assert_eq!(seen(None), (0, 1));
+        assert_eq!(seen(Some(&nobody)), (1, 0));
+    }
+
+    #[test]
+    fn long_lists_end() {
+        let many = vec!["a"; MOST + 2].join(",");
+        let found = filtered(
+            &format!("shared_preload_libraries = '{many}'"),
+            &[("a.so", "")],
+        );
+        assert_eq!(found[0].kept.len(), MOST);
+        assert_eq!(found[0].dropped.len(), 2);
+        let name = "x".repeat(LONGEST);
+        let found = filtered(&format!("session_preload_libraries = '{name}'"), &[]);
+        assert_eq!(found[0].dropped[0].reason, "it is not installed here");
+        let dirs = vec!["/nowhere"; MOST].join(":");
+        let conf =
+            format!("shared_preload_libraries = 'a'\ndynamic_library_path = '{dirs}:$libdir'");
+        assert_eq!(filtered(&conf, &[("a.so", "")])[0].dropped.len(), 1);
     }
 }

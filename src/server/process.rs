@@ -148,7 +148,7 @@ impl Server {
     /// # Errors
     /// The log cannot be opened, the program cannot be started, the host does
     /// not permit the namespaces.
-    pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
+    pub fn start(mut config: ServerConfig) -> Result<Self, ServerError> {
         let log_error = |source| ServerError::Write {
             path: config.log_file.clone(),
             source,
@@ -169,6 +169,9 @@ impl Server {
                 (child, pid)
             }
         };
+        if let Some(enclosure) = &mut config.enclosure {
+            enclosure.close();
+        }
         Ok(Self {
             child,
             pid,

@@ -83,12 +83,8 @@ impl Server {
         let mut pause = FIRST_PAUSE;
         let mut last = None;
         loop {
-            if let Some(status) = self.try_wait()? {
-                if goal == Goal::ShutDown && status.success() {
-                    return Ok(Outcome::ShutDown);
-                }
-                let log = self.log_tail(TAIL_LINES);
-                return Err(ServerError::Died { status, log });
+            if let Some(outcome) = self.ended(goal)? {
+                return Ok(outcome);
             }
             if interrupted() {
                 return Err(ServerError::Interrupted);
@@ -129,6 +125,21 @@ impl Server {
                 return Err(ServerError::NotReady { timeout, last, log });
             }
             thread::sleep(POLL);
+        }
+    }
+
+    /// What the server's end says, if it has ended: that the goal is reached, or an
+    /// error.
+    fn ended(&mut self, goal: Goal) -> Result<Option<Outcome>, ServerError> {
+        match self.try_wait()? {
+            None => Ok(None),
+            Some(status) if goal == Goal::ShutDown && status.success() => {
+                Ok(Some(Outcome::ShutDown))
+            }
+            Some(status) => {
+                let log = self.log_tail(TAIL_LINES);
+                Err(ServerError::Died { status, log })
+            }
         }
     }
 

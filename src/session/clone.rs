@@ -132,19 +132,19 @@ impl<'a> Clone<'a> {
     }
 
     /// The names in the server's WAL directory, which may be out of the mount.
-    pub fn wal_names(&self, elsewhere: Option<&Path>) -> Result<Vec<OsString>, SessionError> {
+    pub fn wal_names(&self, elsewhere: Option<&Dir>) -> Result<Vec<OsString>, SessionError> {
         let names = match elsewhere {
-            Some(dir) => wal_dir(dir).and_then(|dir| dir.names()),
+            Some(dir) => dir.names(),
             None => self.files.names(Path::new("pg_wal")),
         };
         names.map_err(|e| SessionError::io("list", &self.path("pg_wal"), e))
     }
 
     /// A small file in it.
-    pub fn wal_file(&self, elsewhere: Option<&Path>, name: &str) -> Result<Vec<u8>, SessionError> {
+    pub fn wal_file(&self, elsewhere: Option<&Dir>, name: &str) -> Result<Vec<u8>, SessionError> {
         let path = Path::new("pg_wal").join(name);
         let bytes = match elsewhere {
-            Some(dir) => wal_dir(dir).and_then(|dir| dir.read(name, SMALL)),
+            Some(dir) => dir.read(name, SMALL),
             None => self.files.read(&path, SMALL),
         };
         bytes.map_err(|e| SessionError::io("read", &self.path(path), e))
@@ -154,11 +154,6 @@ impl<'a> Clone<'a> {
     pub fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
         self.target.join(inside)
     }
-}
-
-fn wal_dir(path: &Path) -> io::Result<Dir> {
-    let (diff, name) = Dir::of_file(path)?;
-    diff.dir(name)
 }
 
 /// The files of an overlay, by their paths from its root.

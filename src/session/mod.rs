@@ -58,6 +58,7 @@ mod signals;
 mod socket;
 mod state;
 mod status;
+mod tablespace;
 mod target;
 mod undo;
 mod unmount;

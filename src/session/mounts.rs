@@ -4,7 +4,12 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
+
 use super::SessionError;
+use crate::server::ServerError;
+use crate::server::namespace::Opened;
+use crate::untrusted::{hold, identity};
 
 /// The source that our mounts bear.
 pub const OUR_SOURCE: &str = "pbkfs";
@@ -14,12 +19,16 @@ const TABLE: &str = "/proc/self/mountinfo";
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
+    /// The kernel's number for it.
+    id: u64,
     /// Where.
     pub target: PathBuf,
     /// Its file system's type.
     pub kind: String,
     /// Its source.
     pub source: String,
+    /// Who mounted it, as FUSE tells of its own.
+    user: Option<u32>,
 }
 
 impl MountEntry {
@@ -31,13 +40,37 @@ impl MountEntry {
     }
 }
 
+/// Opens the mount that this user's pbkfs has made at `target`, for its server's
+/// namespaces. The mount is asked nothing.
+///
+/// # Errors
+/// [`ServerError::Replaced`] if something else is there; the system's own.
+pub fn opened(target: &Path) -> Result<Opened, SessionError> {
+    let io = |e| SessionError::io("open", target, e);
+    let dir = hold(target).map_err(io)?;
+    let found = identity(&dir).map_err(io)?;
+    let user = geteuid().as_raw();
+    let is_it =
+        |mount: &MountEntry| mount.id == found.mount && mount.is_ours() && mount.user == Some(user);
+    let table = table()?;
+    if !found.is_mount_root || !parse(&table).any(|mount| is_it(&mount)) {
+        let path = target.to_owned();
+        return Err(ServerError::Replaced { path }.into());
+    }
+    Opened::new(target, dir).map_err(io)
+}
+
+fn table() -> Result<Vec<u8>, SessionError> {
+    std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))
+}
+
 /// The uppermost mount at exactly `target`. Works where `stat` does not: on
 /// the mount of a server that died.
 ///
 /// # Errors
 /// The table cannot be read.
 pub fn at(target: &Path) -> Result<Option<MountEntry>, SessionError> {
-    Ok(parse(&read()?)
+    Ok(parse(&table()?)
         .filter(|mount| mount.target == target)
         .last())
 }
@@ -47,16 +80,12 @@ pub fn at(target: &Path) -> Result<Option<MountEntry>, SessionError> {
 /// # Errors
 /// The table cannot be read.
 pub fn around(target: &Path) -> Result<Option<MountEntry>, SessionError> {
-    let table = read()?;
+    let table = table()?;
     let above = |mount: &MountEntry| mount.target != target && target.starts_with(&mount.target);
     // Of those on each other the last is the uppermost.
     Ok(parse(&table)
         .filter(above)
         .max_by_key(|mount| mount.target.components().count()))
-}
-
-fn read() -> Result<Vec<u8>, SessionError> {
-    std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))
 }
 
 /// `proc(5)`: id, parent, major:minor, root, mount point, options, optional
@@ -65,14 +94,20 @@ fn read() -> Result<Vec<u8>, SessionError> {
 fn parse(table: &[u8]) -> impl Iterator<Item = MountEntry> {
     table.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
-        let target = unescape(fields.nth(4)?);
+        let id = String::from_utf8_lossy(fields.next()?).parse().ok()?;
+        let target = unescape(fields.nth(3)?);
         fields.find(|field| *field == b"-")?;
         let kind = String::from_utf8_lossy(fields.next()?).into_owned();
         let source = String::from_utf8_lossy(fields.next()?).into_owned();
+        let options = String::from_utf8_lossy(fields.next().unwrap_or_default());
+        let mut options = options.split(',');
+        let user = options.find_map(|option| option.strip_prefix("user_id="));
         Some(MountEntry {
+            id,
             target,
             kind,
             source,
+            user: user.and_then(|user| user.parse().ok()),
         })
     })
 }
@@ -104,23 +139,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_no_mount_of_ours_is_not_the_clones() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path(), Path::new("/proc")] {
+            let error = opened(path).unwrap_err();
+            let replaced = SessionError::Server(ServerError::Replaced {
+                path: path.to_owned(),
+            });
+            assert_eq!(error.to_string(), replaced.to_string());
+        }
+    }
+
+    #[test]
     fn lines_with_optional_fields_and_escapes_are_read() {
         let table = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - ext3 /dev/root rw\n\
-            37 35 0:50 / /srv/a\\040b\\134c rw - fuse.pbkfs pbkfs rw\n\
+            37 35 0:50 / /srv/a\\040b\\134c rw - fuse.pbkfs pbkfs rw,user_id=7,group_id=8\n\
             broken line\n";
         let mounts: Vec<MountEntry> = parse(table).collect();
         assert_eq!(
             mounts,
             vec![
                 MountEntry {
+                    id: 36,
                     target: "/mnt2".into(),
                     kind: "ext3".into(),
                     source: "/dev/root".into(),
+                    user: None,
                 },
                 MountEntry {
+                    id: 37,
                     target: "/srv/a b\\c".into(),
                     kind: "fuse.pbkfs".into(),
                     source: "pbkfs".into(),
+                    user: Some(7),
                 },
             ]
         );

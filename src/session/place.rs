@@ -13,10 +13,12 @@
 //! ```
 //! The lock proves that the owner lives: it goes with it.
 //!
-//! RUN is told in [`run_root`]. A session's directory is closed to
-//! other users, but for those of the server's group: what the clone leaves in
-//! `socket/` is the server's user's, and a set-user-ID program there would
-//! make that user of whoever could run it.
+//! RUN is told in [`run_root`]. A session's directory is closed to other users,
+//! but for those of the server's group, by which the server's user gets in. To
+//! that group, `socket/` and `wal/` are closed, too: only the server's user and
+//! root are to connect, as `pg_hba.conf` has it. The clone can open them, and what
+//! it leaves there is the server's user's: a set-user-ID program would make that
+//! user of whoever could run it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -32,6 +34,7 @@ use super::run_root;
 use super::state::State;
 use super::{SessionError, TargetError};
 use crate::server::OsUser;
+use crate::server::namespace::Opened;
 use crate::untrusted::{self, Dir};
 
 /// The state's file.
@@ -299,16 +302,17 @@ impl HeldPlace {
         admit().map_err(|e| SessionError::io("open up", &self.dir, e))
     }
 
-    /// Makes a directory in it, for the server's user if that is another one.
+    /// Makes a directory in it, for the server's user alone, and opens it.
     ///
     /// # Errors
     /// I/O errors.
-    pub fn make_for(&self, name: &OsStr, user: Option<&OsUser>) -> Result<(), SessionError> {
+    pub fn make_for(&self, name: &OsStr, user: Option<&OsUser>) -> Result<Opened, SessionError> {
         let make = || {
             let made = self.opened.make_dir(name, 0o700)?;
-            user.map_or(Ok(()), |user| {
-                made.give_to(user.uid.as_raw(), user.gid.as_raw())
-            })
+            if let Some(user) = user {
+                made.give_to(user.uid.as_raw(), user.gid.as_raw())?;
+            }
+            Opened::new(&self.dir.join(name), made)
         };
         make().map_err(|e| SessionError::io("make the directory", &self.dir.join(name), e))
     }

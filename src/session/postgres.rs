@@ -2,22 +2,25 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::clone::Settled;
-use super::fence::{self, FenceLevel, Production, View};
+use super::fence::{self, FenceLevel, Production, View, Writable};
 use super::meter::Meter;
 use super::place::{HeldPlace, PREFETCH, Place, SOCKET};
 use super::recovery::{self, Recovery};
 use super::resolve::Resolved;
-use super::{SessionError, Signals, layers, recovered, status, wal_dir};
+use super::wal_dir::WalDir;
+use super::{SessionError, Signals, layers, recovered, status, tablespace, wal_dir};
 use crate::image::Image;
 use crate::profile::{Plan, Require};
+use crate::server::namespace::Opened;
 use crate::server::{
-    Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, LogTail, OsUser,
-    Outcome, Replay, Server, ServerConfig, ServerError, Setting, fence as settings, port, preload,
+    Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, OsUser, Outcome,
+    Replay, Server, ServerConfig, ServerError, Setting, fence as settings, port, preload,
 };
+use crate::untrusted::Dir;
 
 /// What the server needs that can be found before anything is mounted.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ pub struct Preparation {
     passthrough: bool,
     /// The WAL directory, where it is not in the mount; from when the diff is
     /// opened.
-    pub wal_dir: Option<PathBuf>,
+    pub wal_dir: Option<WalDir>,
     /// What the server's side holds: the diff's lock; from when the diff is
     /// opened.
     pub hold: Option<Arc<OwnedFd>>,
@@ -114,7 +117,7 @@ impl Preparation {
             restore_command: restore_command.as_deref(),
             recovery_target: &target,
             limits: &least,
-            preload: &self.preload(conf),
+            preload: &self.preload(conf)?,
             passthrough: self.passthrough,
             throw_away: plan.diff_dir.is_none(),
             user: &plan.postgres.settings,
@@ -133,34 +136,32 @@ impl Preparation {
         let Start { plan, settled, .. } = start;
         let (clone, recovery) = (&settled.clone, settled.recovery);
         let signals = start.signals;
-        let mut config = self.config(&start)?;
-        let waited = loop {
-            let server = started(Server::start(config.clone())?)?;
+        let config = self.config(&start)?;
+        let interrupted = || signals.end_asked();
+        let run = |enclosure| {
+            let mut config = config.clone();
+            config.enclosure = enclosure;
+            let server = started(Server::start(config)?)?;
             let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
             let waited = server.borrow_mut().wait_for(
                 recovery.map_or(Goal::Answer, Recovery::goal),
                 plan.postgres.start_timeout,
-                &|| signals.end_asked(),
+                &interrupted,
                 &mut |replay| meter.show(replay),
             );
-            drop(meter);
-            let again = match (&waited, &mut config.enclosure) {
-                (Err(ServerError::Died { log, .. }), Some(enclosure)) => {
-                    cover_tablespace(enclosure, log)
-                }
-                _ => false,
-            };
-            if !again {
-                break waited;
-            }
+            Ok(waited?)
         };
+        let waited = tablespace::with_places(config.enclosure.clone(), &interrupted, run);
         match (waited, recovery) {
-            (Err(ServerError::Interrupted), _) => Err(SessionError::Interrupted),
-            (Err(error), Some(recovery)) => Err(recovery.explain(error)),
-            (Err(error), None) => Err(error.into()),
+            (Err(SessionError::Server(ServerError::Interrupted)), _) => {
+                Err(SessionError::Interrupted)
+            }
+            (Err(SessionError::Server(error)), Some(recovery)) => Err(recovery.explain(error)),
+            (Err(error), _) => Err(error),
             (Ok(Outcome::ShutDown), _) => Ok(Started::ShutDown),
             (Ok(Outcome::Ready(replay)), Some(recovery)) => {
-                recovered::check_end(clone, self.wal_dir.as_deref(), recovery)?;
+                let wal_dir = self.wal_dir.as_ref().map(|wal| &wal.dir);
+                recovered::check_end(clone, wal_dir, recovery)?;
                 recovered::reached(clone, recovery, &replay)?;
                 Ok(Started::Running(replay))
             }
@@ -179,27 +180,15 @@ impl Preparation {
             ..
         } = *start;
         let (conf, recovery) = (&settled.conf, settled.recovery);
-        let run_as = self.run_as.as_ref();
-        place.admit(run_as)?;
+        place.admit(self.run_as.as_ref())?;
         let (restore_command, target) = recovery_settings(recovery, place)?;
-        if recovery.is_some() {
-            place.make_for(OsStr::new(PREFETCH), run_as)?;
-        }
-        let socket_dir = socket_dir(plan, place);
-        if plan.postgres.socket_dir.is_none() {
-            place.make_for(OsStr::new(SOCKET), run_as)?;
-        }
+        let writable = self.writable(start)?;
+        let socket_dir = writable.socket.path.clone();
         let config_files =
             ConfigFiles::write(&self.files_input(plan, place.dir(), conf.has_main_file))?;
         let port = choose_port(plan, &socket_dir)?;
-        let preload = self.preload(conf);
-        for dropped in preload.iter().flat_map(|list| &list.dropped) {
-            tracing::warn!(
-                "the library {} is not loaded: {}",
-                dropped.library,
-                dropped.reason
-            );
-        }
+        let preload = self.preload(conf)?;
+        tell_dropped(&preload);
         let settings = settings::settings(&FenceInput {
             major: self.major,
             data_directory: &plan.target,
@@ -216,13 +205,13 @@ impl Preparation {
             user: &plan.postgres.settings,
             allow: &plan.fence.allow,
         })?;
-        let enclosure = self.enclosure(start, &config_files, &socket_dir, port)?;
+        let enclosure = self.enclosure(start, &config_files, &writable, port)?;
         Ok(ServerConfig {
             binaries: self.binaries.clone(),
             data_directory: plan.target.clone(),
             settings,
             log_file: place.server_log(),
-            wal_dir: self.wal_dir.clone(),
+            wal_dir: self.wal_dir.as_ref().map(|wal| wal.path.clone()),
             socket_dir,
             port,
             role: plan.postgres.role.clone(),
@@ -233,37 +222,65 @@ impl Preparation {
         })
     }
 
+    /// Makes what the server writes to in the session's directory, and opens the
+    /// directory that the profile names for its socket.
+    fn writable(&self, start: &Start<'_>) -> Result<Writable, SessionError> {
+        let (place, run_as) = (start.place, self.run_as.as_ref());
+        let prefetch = start.settled.recovery.is_some();
+        let prefetch = prefetch.then(|| place.make_for(OsStr::new(PREFETCH), run_as));
+        let named = start.plan.postgres.socket_dir.as_deref();
+        let named = named.map(|dir| Dir::open(dir).map_err(|e| SessionError::io("open", dir, e)));
+        let named = named.transpose()?;
+        let socket = match &named {
+            None => place.make_for(OsStr::new(SOCKET), run_as)?,
+            Some(dir) => {
+                Opened::new(dir.path(), dir).map_err(|e| SessionError::io("open", dir.path(), e))?
+            }
+        };
+        Ok(Writable {
+            socket,
+            named,
+            prefetch: prefetch.transpose()?,
+        })
+    }
+
     /// The namespaces that the server runs in, if it does in any.
     fn enclosure(
         &self,
         start: &Start<'_>,
         files: &ConfigFiles,
-        socket_dir: &Path,
+        writable: &Writable,
         port: u16,
     ) -> Result<Option<Enclosure>, SessionError> {
         let FenceLevel::Namespace { network } = self.level else {
             return Ok(None);
         };
-        check_socket_dir(start.plan, port)?;
+        if let Some(dir) = &writable.named {
+            check_socket_dir(start.plan, dir, port)?;
+        }
         let view = View {
             plan: start.plan,
             production: &self.production,
             place: start.place,
             binaries: &self.binaries,
+            run_as: self.run_as.as_ref(),
             recovery: start.settled.recovery,
             conf: &start.settled.conf,
             includes: &start.settled.includes,
             files,
-            socket_dir,
-            wal_dir: self.wal_dir.as_deref(),
+            writable,
+            wal_dir: self.wal_dir.as_ref(),
         };
         Ok(Some(view.enclosure(network)?))
     }
 
     /// The lists of libraries that have to be changed.
-    fn preload(&self, conf: &Conf) -> Vec<preload::Preload> {
-        let pkglibdir = self.binaries.pkglibdir();
-        pkglibdir.map_or_else(Vec::new, |dir| preload::filter(conf, &dir))
+    fn preload(&self, conf: &Conf) -> Result<Vec<preload::Preload>, SessionError> {
+        let Some(pkglibdir) = self.binaries.pkglibdir() else {
+            return Ok(Vec::new());
+        };
+        let rights = self.run_as.as_ref().map(OsUser::rights);
+        Ok(preload::filter(conf, &pkglibdir, rights.as_ref())?)
     }
 
     fn files_input<'a>(
@@ -283,32 +300,25 @@ impl Preparation {
     }
 }
 
-/// Gives the server an empty directory where the WAL makes a tablespace, if it
-/// has none there yet. Recovery itself would look for the directory that was
-/// there on production's host, and empty it.
-fn cover_tablespace(enclosure: &mut Enclosure, log: &LogTail) -> bool {
-    let refused = fence::refused_tablespace(log).filter(|path| !enclosure.cover.contains(path));
-    let Some(path) = refused else { return false };
-    tracing::info!(
-        "the WAL makes a tablespace at {}; recovering again, with an empty directory there",
-        path.display()
-    );
-    enclosure.cover.push(path);
-    true
+fn tell_dropped(preload: &[preload::Preload]) {
+    for dropped in preload.iter().flat_map(|list| &list.dropped) {
+        tracing::warn!(
+            "the library {} is not loaded: {}",
+            dropped.library,
+            dropped.reason
+        );
+    }
 }
 
 /// What is in the socket's directory can be reached from the clone.
-fn check_socket_dir(plan: &Plan, port: u16) -> Result<(), SessionError> {
-    let Some(dir) = &plan.postgres.socket_dir else {
-        return Ok(());
-    };
+fn check_socket_dir(plan: &Plan, dir: &Dir, port: u16) -> Result<(), SessionError> {
     let others = fence::foreign_sockets(dir, port);
     if others.is_empty() {
         return Ok(());
     }
     let reason = format!(
         "postgres.socket_dir ({}) is not the clone's alone: it has {}",
-        dir.display(),
+        dir.path().display(),
         others.join(", ")
     );
     if plan.fence.require == Require::Namespace {

@@ -21,7 +21,7 @@ use crate::pg::wal::History;
 use crate::pg::wal::segment::history_timeline;
 use crate::profile::{MomentText, RecoveryTarget};
 use crate::server::Replay;
-use crate::untrusted::SMALL;
+use crate::untrusted::{Dir, SMALL};
 
 /// The note's name in the diff.
 const NOTE: &str = "recovery";
@@ -166,7 +166,7 @@ pub fn started(clone: &Clone<'_>) -> Result<(), SessionError> {
 /// [`SessionError::EndedEarly`] if not; I/O errors.
 pub fn check_end(
     clone: &Clone<'_>,
-    wal_dir: Option<&Path>,
+    wal_dir: Option<&Dir>,
     recovery: &Recovery,
 ) -> Result<(), SessionError> {
     let Some(expected) = recovery.expected_end() else {
@@ -185,7 +185,7 @@ pub fn check_end(
 /// Where the newest timeline begins, which is where recovery ended.
 fn new_timeline_start(
     clone: &Clone<'_>,
-    wal_dir: Option<&Path>,
+    wal_dir: Option<&Dir>,
 ) -> Result<Option<Lsn>, SessionError> {
     let names = clone.wal_names(wal_dir)?;
     let timelines = names

@@ -118,7 +118,9 @@ fn lead(given: &Path, server: (u32, u32)) -> io::Result<MountPoint> {
     if !geteuid().is_root() {
         return MountPoint::find(&canonical(given));
     }
-    let (parent, name) = untrusted::lead(&std::path::absolute(given)?, &[server])?;
+    // Of its group others may be, who are trusted with nothing.
+    let trusted = (server.0, 0);
+    let (parent, name) = untrusted::lead(&std::path::absolute(given)?, &[trusted])?;
     let path = parent.path().join(&name);
     Ok(MountPoint::new(path, parent, name))
 }

@@ -15,12 +15,30 @@ use crate::diff::WAL_DIR;
 use crate::image::Image;
 use crate::overlay::{Overlay, WalPlace};
 use crate::server::OsUser;
-use crate::untrusted::{Dir, Kind};
+use crate::server::namespace::Opened;
+use crate::untrusted::{Dir, refused};
 
 /// How much WAL is copied out of a backup before the server starts. What STREAM
 /// backups bring is mostly less. More is left where it is, and the clone writes
 /// its own through the mount, too.
 const COPY_LIMIT: u64 = 256 << 20;
+
+/// The server's WAL directory in the diff.
+#[derive(Debug)]
+pub struct WalDir {
+    /// Its absolute path, to which the link leads.
+    pub path: PathBuf,
+    /// The directory itself, as it was looked at.
+    pub dir: Dir,
+}
+
+impl WalDir {
+    /// The same, for the server's namespaces.
+    pub fn opened(&self) -> Result<Opened, SessionError> {
+        let opened = Opened::new(&self.path, &self.dir);
+        opened.map_err(|e| SessionError::io("open", &self.path, e))
+    }
+}
 
 /// Whether a server most likely reaches a directory in the diff. One in
 /// namespaces gets it shown. Without them root's server, which runs as another
@@ -70,26 +88,41 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or(path.to_owned())
 }
 
-/// What keeps the server from the WAL directory that it, or an earlier one, has
-/// written; the link alone says that there is one.
-fn obstacle(server: &Preparation, root: &Dir) -> Option<&'static str> {
+/// What keeps the server from a WAL directory, if it has one in there.
+fn obstacle(server: &Preparation, root: &Dir, wal: &Dir) -> io::Result<Option<&'static str>> {
     let owner = server.run_as.as_ref().map_or(geteuid(), |user| user.uid);
-    match root.stat(WAL_DIR) {
-        Ok(Some(stat)) if stat.kind != Kind::Directory => Some("which is no directory"),
-        Ok(Some(stat)) if stat.uid != owner.as_raw() => {
-            Some("which is not its user's; copy a diff with cp -a")
-        }
-        Ok(None) => Some("which is not there; without it, what the diff holds is of no use"),
+    Ok(match wal.stat_self()?.uid {
+        uid if uid != owner.as_raw() => Some("which is not its user's; copy a diff with cp -a"),
         _ if !gets_to(server, &absolute(root.path())) => Some(
             "where it cannot get without namespaces; let its user enter the directories above, \
              or set fence.level = \"auto\"",
         ),
         _ => None,
-    }
+    })
+}
+
+/// Opens the WAL directory that the server, or an earlier one, has written; the
+/// link alone says that there is one.
+fn open(server: &Preparation, root: &Dir, path: PathBuf) -> Result<WalDir, SessionError> {
+    let io = |e| SessionError::io("open", &path, e);
+    let obstacle = match root.dir(WAL_DIR) {
+        Ok(dir) => match obstacle(server, root, &dir).map_err(io)? {
+            None => return Ok(WalDir { path, dir }),
+            Some(obstacle) => obstacle,
+        },
+        Err(e) if refused(&e).is_some() => "which is no directory",
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            "which is not there; without it, what the diff holds is of no use"
+        }
+        Err(e) => return Err(io(e)),
+    };
+    let dir = path;
+    Err(SessionError::WalUnusable { dir, obstacle })
 }
 
 /// Moves the WAL directory out of the tree for the server that is to come, if
-/// one is, or finds where it was moved to before. Gives its place.
+/// one is, or finds where it was moved to before. Gives its place, opened: from
+/// here on nobody who can change a directory above leads it elsewhere.
 ///
 /// # Errors
 /// [`SessionError::WalUnusable`] if this server cannot use a WAL directory
@@ -98,29 +131,28 @@ pub fn settle(
     overlay: &Overlay<Image>,
     server: Option<&Preparation>,
     kept: bool,
-) -> Result<Option<PathBuf>, SessionError> {
+) -> Result<Option<WalDir>, SessionError> {
     let Some((diff, root)) = overlay.layer().and_then(|diff| Some((diff, diff.dir()?))) else {
         return Ok(None);
     };
     // The link has to be true wherever it is read.
-    let dir = absolute(&diff.wal_dir());
-    let open =
+    let path = absolute(&diff.wal_dir());
+    let let_in =
         |server| let_in(server, root).map_err(|e| SessionError::io("open up", root.path(), e));
     match (overlay.wal_place(), server) {
         (Ok(WalPlace::Diff(link)), _) => {
+            let mut found = None;
             if let Some(server) = server {
-                if let Some(obstacle) = obstacle(server, root) {
-                    return Err(SessionError::WalUnusable { dir, obstacle });
-                }
-                open(server)?;
+                found = Some(open(server, root, path.clone())?);
+                let_in(server)?;
             }
-            if link != dir {
-                overlay.link_wal(&dir)?;
+            if link != path {
+                overlay.link_wal(&path)?;
             }
-            Ok(Some(dir))
+            Ok(found)
         }
         (Ok(WalPlace::Tree(bytes)), Some(server))
-            if bytes <= COPY_LIMIT && gets_to(server, dir.parent().unwrap_or(&dir)) =>
+            if bytes <= COPY_LIMIT && gets_to(server, path.parent().unwrap_or(&path)) =>
         {
             diff.remove_wal_dir()?;
             let owner = match &server.run_as {
@@ -133,9 +165,10 @@ pub fn settle(
                 diff.remove_wal_dir()?;
                 return Ok(None);
             }
-            open(server)?;
-            overlay.link_wal(&dir)?;
-            Ok(Some(dir))
+            let made = open(server, root, path)?;
+            let_in(server)?;
+            overlay.link_wal(&made.path)?;
+            Ok(Some(made))
         }
         // What cannot be copied is the server's to fail on, if it needs it.
         _ => Ok(None),

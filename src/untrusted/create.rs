@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, linkat, mkdirat, openat,
-    renameat,
+    renameat, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -144,6 +144,20 @@ impl Dir {
             give(new.file(), uid, gid)?;
         }
         Ok(new)
+    }
+
+    /// Puts a link that leads to `to` at a name, in place of what is there.
+    ///
+    /// # Errors
+    /// A directory is there; the system's own.
+    pub fn put_link(&self, name: impl AsRef<OsStr>, to: &OsStr) -> io::Result<()> {
+        let name = plain(name.as_ref())?;
+        let new = Self::new_name()?;
+        symlinkat(to, self, &new)?;
+        self.rename(&new, name).inspect_err(|_| {
+            // What made it fail is told already.
+            let _ = self.remove_file(&new);
+        })
     }
 
     /// Gives what is at a name to a user; of a link, the link itself.

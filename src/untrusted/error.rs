@@ -80,6 +80,9 @@ pub enum Refused {
         /// Who owns it.
         uid: u32,
     },
+    /// A file that is there by another name as well.
+    #[error("it has a further name elsewhere, by which others may have it")]
+    Linked,
     /// A directory on the way can be changed by another user, who could lead
     /// the path elsewhere.
     #[error(

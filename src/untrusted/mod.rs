@@ -22,6 +22,7 @@
 
 mod create;
 mod error;
+mod held;
 mod remove;
 mod stat;
 mod user;
@@ -34,12 +35,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use nix::unistd::getegid;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, statat};
 use rustix::io::Errno;
 
 pub use create::{Replacement, give, is_unfinished, random};
 pub use error::{Kind, Refused, refused};
+pub use held::{hold, identity};
 pub use stat::{Stat, id_of};
 pub use user::{Rights, as_user};
 pub use way::{check_owner, lead};
@@ -225,20 +226,6 @@ impl Dir {
             true => Ok(()),
             false => Err(Refused::NotOurs { uid: stat.uid }.into()),
         }
-    }
-
-    /// Whether other users, but for those of this process's group, can put
-    /// something into the directory.
-    ///
-    /// # Errors
-    /// The system's own.
-    pub fn is_open_to_others(&self) -> io::Result<bool> {
-        let stat = self.stat_self()?;
-        let others = match stat.gid == getegid().as_raw() {
-            true => 0o002,
-            false => 0o022,
-        };
-        Ok(!is_ours(stat.uid) || stat.mode & others != 0)
     }
 
     fn regular(&self, path: &Path, flags: OFlags) -> io::Result<File> {

@@ -147,9 +147,10 @@ impl Checks<'_> {
 
     fn finish(&self, mut tool: Tool, until: Option<Instant>) -> Result<Ended, Stop> {
         self.wait(until, || Ok(tool.try_wait()?.then_some(())))?;
-        let ended = tool.finish()?;
+        let mut ended = tool.finish()?;
         if !ended.status.success() {
             self.settle()?;
+            ended.said = self.server()?.explain(ended.said);
         }
         Ok(ended)
     }
@@ -185,7 +186,8 @@ impl Checks<'_> {
             match self.text(&check.database, check.query.clone(), condition, until)? {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let said = format!("{error}\nwhile running: {}", check.query);
+                    let said = self.server()?.explain(error.to_string());
+                    let said = format!("{said}\nwhile running: {}", check.query);
                     return Ok((self.of_query(&error), Some(said)));
                 }
             };

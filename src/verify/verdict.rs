@@ -274,6 +274,8 @@ fn of_server(error: &ServerError, faults: &Counts) -> Option<Verdict> {
         | ServerError::Interrupted
         | ServerError::NotFenced { .. }
         | ServerError::NoNamespaces { .. }
+        | ServerError::Replaced { .. }
+        | ServerError::TooManyTablespaces { .. }
         | ServerError::Control { .. }
         | ServerError::Unkillable { .. } => CouldNotTell,
     })

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::common::process::{mounts_in, processes_in};
 use super::common::sandbox::unmount_all;
-use super::common::session::session_files_in;
+use super::common::session::{UNKNOWN_CASE, session_files_in};
 use super::common::{self, Fixture, Listing, OsUser, Output, Running, run};
 use super::walk;
 
@@ -526,6 +526,7 @@ fn violations(output: &Output) -> Vec<&'static str> {
     }
     for cry in [
         "panicked",
+        UNKNOWN_CASE,
         "memory allocation of",
         "out of memory",
         "Cannot allocate memory",

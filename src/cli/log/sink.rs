@@ -2,69 +2,31 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::path::Path;
 
 use serde_json::Value;
 use tracing::{Level, Metadata};
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::daily::Daily;
 use super::journal::Journal;
 use super::redact::{is_secret_name, redact};
 use crate::escape;
-use crate::untrusted::Dir;
 
 /// A place that takes lines.
 pub enum Sink {
     /// Standard error.
     Stderr,
     /// A file of each day.
-    File(RollingFileAppender),
+    File(Daily),
     /// The systemd journal.
     Journal(Journal),
 }
 
 impl Sink {
-    /// Logs to `FILE.YYYY-MM-DD` and keeps `keep` of these; `FILE` itself
-    /// becomes a link to the newest.
-    ///
-    /// # Errors
-    /// The file cannot be made, `FILE` is there and is no link, or other users
-    /// can write to its directory.
-    pub fn file(file: &Path, keep: usize) -> Result<Self, String> {
-        let (Some(dir), Some(name)) = (file.parent(), file.file_name().and_then(|n| n.to_str()))
-        else {
-            return Err("it is no file's name".to_owned());
-        };
-        // A log of another program, or a directory, is not for the appender
-        // to count among its old files, nor to replace by a link.
-        if file.symlink_metadata().is_ok_and(|meta| !meta.is_symlink()) {
-            return Err("there is something of that name already; choose another".to_owned());
-        }
-        // The appender opens its files by their paths.
-        match Dir::open(dir).and_then(|dir| dir.is_open_to_others()) {
-            Ok(false) => {}
-            Ok(true) => {
-                return Err(
-                    "other users can write to its directory; choose one of your own".into(),
-                );
-            }
-            Err(error) => return Err(error.to_string()),
-        }
-        RollingFileAppender::builder()
-            .rotation(Rotation::DAILY)
-            .filename_prefix(name)
-            .latest_symlink(name)
-            .max_log_files(keep)
-            .build(dir)
-            .map(Self::File)
-            .map_err(|e| crate::causes::sentence(&e))
-    }
-
     fn send(&self, level: Level, line: &[u8]) -> io::Result<()> {
         match self {
             Self::Stderr => io::stderr().lock().write_all(line),
-            Self::File(appender) => appender.make_writer().write_all(line),
+            Self::File(file) => file.write(line),
             Self::Journal(journal) => journal.send(level, line),
         }
     }
@@ -220,7 +182,7 @@ mod tests {
         for old in 1..=5 {
             fs::write(dir.path().join(format!("main.log.2020-01-0{old}")), b"").unwrap();
         }
-        let lines = Lines::new(Sink::file(&file, 3).unwrap(), Look::Plain);
+        let lines = Lines::new(Sink::File(Daily::open(&file, 3, &[]).unwrap()), Look::Plain);
         lines.make_writer().write_all(b"password=secret\n").unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "password=***\n");
         let days = fs::read_dir(dir.path()).unwrap().flatten();
@@ -233,8 +195,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("main.log");
         fs::write(&file, b"precious").unwrap();
-        assert!(Sink::file(&file, 1).is_err());
-        assert!(Sink::file(dir.path(), 1).is_err());
+        assert!(Daily::open(&file, 1, &[]).is_err());
+        assert!(Daily::open(dir.path(), 1, &[]).is_err());
         assert_eq!(fs::read(&file).unwrap(), b"precious");
     }
 
@@ -243,6 +205,6 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(Sink::file(&dir.path().join("main.log"), 1).is_err());
+        assert!(Daily::open(&dir.path().join("main.log"), 1, &[]).is_err());
     }
 }

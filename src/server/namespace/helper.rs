@@ -21,8 +21,9 @@ use super::super::limits::counted_in_namespaces;
 use super::super::spawn::become_child;
 use super::super::user::OsUser;
 use super::calls::Filters;
+use super::opened::{Inherited, replaced};
 use super::root::in_step;
-use super::{Answer, Spec, root, system};
+use super::{Answer, Enclosure, Opened, Spec, root, system};
 
 /// How long a server has to end when its owner is gone, in seconds. An
 /// immediate shutdown gives its own children five.
@@ -44,18 +45,18 @@ pub fn run() -> io::Result<i32> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let spec: Spec = serde_json::from_slice(&text)?;
-    // What is held stays open until this process and process 1 inside end.
-    let closed = system::close_inherited(spec.hold).map_err(in_step("close_range"));
-    let filters = closed.and_then(|()| Filters::new().map_err(in_step("filter system calls")));
-    let enclosed = filters.and_then(|filters| Ok((filters, enclose(&spec, owner)?)));
-    let (filters, (init, user)) = match enclosed {
+    let (command, processes) = (spec.command.clone(), spec.enclosure.processes);
+    let (filters, (init, user)) = match set_up(spec, owner) {
         Ok(inside) => inside,
         Err(error) => {
-            say(&Answer::Refused(error.to_string()))?;
+            say(&match replaced(&error) {
+                Some(path) => Answer::Replaced(path.to_owned()),
+                None => Answer::Refused(error.to_string()),
+            })?;
             return Ok(0);
         }
     };
-    let Some((program, arguments)) = &spec.command else {
+    let Some((program, arguments)) = command else {
         say(&Answer::Possible)?;
         end(init);
         return Ok(0);
@@ -65,18 +66,7 @@ pub fn run() -> io::Result<i32> {
     // The log. The pipe on standard output is for the one answer.
     command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
     become_child(&mut command, user);
-    let processes = spec.enclosure.processes.filter(|_| counted_in_namespaces());
-    let last = move || -> io::Result<()> {
-        if let Some(processes) = processes.map(u64::from) {
-            setrlimit(Resource::RLIMIT_NPROC, processes, processes)?;
-        }
-        prctl::set_no_new_privs()?;
-        filters.install()
-    };
-    // SAFETY: the closure makes system calls, and neither allocates nor locks.
-    unsafe {
-        command.pre_exec(last);
-    }
+    confine(&mut command, filters, processes);
     let mut server = match command.spawn() {
         Ok(server) => server,
         Err(error) => {
@@ -89,6 +79,33 @@ pub fn run() -> io::Result<i32> {
     let status = supervise(&mut server, &watched, owner, init);
     end(init);
     follow(status?)
+}
+
+/// Closes what is not needed, and makes all but the server: the filters, and
+/// what [`enclose`] gives.
+fn set_up(spec: Spec, owner: Pid) -> io::Result<(Filters, (Pid, Option<OsUser>))> {
+    let opened = spec.read.iter().chain(&spec.write).chain(&spec.data);
+    let opened = opened.map(Inherited::number);
+    // What is held stays open until this process and process 1 inside end.
+    system::close_inherited(opened.chain(spec.hold)).map_err(in_step("close_range"))?;
+    let filters = Filters::new().map_err(in_step("filter system calls"))?;
+    Ok((filters, enclose(spec, owner)?))
+}
+
+/// What a child does last before it becomes the server.
+fn confine(command: &mut Command, filters: Filters, processes: Option<u32>) {
+    let processes = processes.filter(|_| counted_in_namespaces());
+    let last = move || -> io::Result<()> {
+        if let Some(processes) = processes.map(u64::from) {
+            setrlimit(Resource::RLIMIT_NPROC, processes, processes)?;
+        }
+        prctl::set_no_new_privs()?;
+        filters.install()
+    };
+    // SAFETY: the closure makes system calls, and neither allocates nor locks.
+    unsafe {
+        command.pre_exec(last);
+    }
 }
 
 /// The signals that are waited for: those that end a server or let it read its
@@ -113,7 +130,7 @@ fn say(answer: &Answer) -> io::Result<()> {
 
 /// Makes the namespaces, and in them the process that is 1 there, which makes
 /// the root. Gives its pid, and the user to run the server as.
-fn enclose(spec: &Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
+fn enclose(spec: Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
     // In there the users may not be found any more.
     let user = match &spec.user {
         Some(name) => Some(OsUser::find(name).map_err(io::Error::other)?),
@@ -128,6 +145,12 @@ fn enclose(spec: &Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
         true => unshare(flags).map_err(in_step("unshare"))?,
         false => unshare_as_user(flags)?,
     }
+    // From here on they are closed in this process and in the one inside, before
+    // anything of the clone's runs.
+    let mut enclosure = spec.enclosure;
+    enclosure.read = reopened(spec.read)?;
+    enclosure.write = reopened(spec.write)?;
+    enclosure.data = spec.data.map(Inherited::reopen).transpose()?;
     // Another set of rights may have cleared it.
     prctl::set_pdeathsig(Signal::SIGQUIT)?;
     if getppid() != owner {
@@ -138,7 +161,7 @@ fn enclose(spec: &Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(ours);
-            be_init(spec, user.as_ref(), &users, theirs)
+            be_init(enclosure, user.as_ref(), &users, theirs)
         }
         ForkResult::Parent { child } => {
             drop(theirs);
@@ -152,6 +175,10 @@ fn enclose(spec: &Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
             Err(io::Error::other(reason))
         }
     }
+}
+
+fn reopened(inherited: Vec<Inherited>) -> io::Result<Vec<Opened>> {
+    inherited.into_iter().map(Inherited::reopen).collect()
 }
 
 /// The same for an ordinary user, who may do it in a user namespace, and stays
@@ -175,17 +202,24 @@ fn unshare_as_user(flags: CloneFlags) -> io::Result<()> {
 
 /// Process 1 inside: makes the root, says so, and waits for whatever ends in
 /// here. When it ends, so does everything else inside.
-fn be_init(spec: &Spec, user: Option<&OsUser>, users: &[OsUser], mut outside: UnixStream) -> ! {
+fn be_init(
+    enclosure: Enclosure,
+    user: Option<&OsUser>,
+    users: &[OsUser],
+    mut outside: UnixStream,
+) -> ! {
     let made = || -> io::Result<()> {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
-        root::enter(&spec.enclosure, user, users)?;
-        if spec.enclosure.private_network {
+        root::enter(&enclosure, user, users)?;
+        if enclosure.private_network {
             system::raise_loopback().map_err(in_step("raise the loopback device"))?;
         }
         // It has rights in here that the server has not.
         Ok(prctl::set_dumpable(false)?)
     };
-    let said = match made() {
+    let made = made();
+    drop(enclosure);
+    let said = match made {
         Ok(()) => outside.write_all(MADE),
         Err(error) => outside.write_all(error.to_string().as_bytes()),
     };

@@ -20,6 +20,7 @@
 
 mod calls;
 mod helper;
+mod opened;
 mod root;
 mod system;
 
@@ -35,12 +36,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use helper::run as fence_exec;
+pub use opened::Opened;
 pub use root::shows as root_shows;
 pub use system::read_only_view;
 
 use super::error::ServerError;
 use super::limits::Limits;
 use super::spawn::{become_child, clean_environment, first_line, leave_open};
+use opened::Inherited;
 
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "fence-exec";
@@ -50,17 +53,28 @@ const SUBCOMMAND: &str = "fence-exec";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the server gets to see of the host. All paths are absolute.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// What the server may write, and what the clone itself names, is shown by its
+/// descriptor, which was checked when it was opened: whoever owns a directory
+/// above could put something else in its place in the meantime. What else it may
+/// read is named by the host, and shown by its path.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Enclosure {
     /// The pbkfs program that is started as the helper.
     pub program: PathBuf,
     /// Files and directories that it may read.
     pub show: Vec<PathBuf>,
+    /// Files that the clone names, which it may read, opened with the rights of
+    /// its user.
+    #[serde(skip)]
+    pub read: Vec<Opened>,
     /// Directories that it may write. No program runs from there.
-    pub write: Vec<PathBuf>,
+    #[serde(skip)]
+    pub write: Vec<Opened>,
     /// The clone's data directory, which it may write, too. `None` only to see
     /// whether all can be set up.
-    pub data: Option<PathBuf>,
+    #[serde(skip)]
+    pub data: Option<Opened>,
     /// Where it finds an empty directory of its own, whatever the host has
     /// there.
     pub cover: Vec<PathBuf>,
@@ -86,6 +100,10 @@ pub struct Memory {
 #[derive(Debug, Serialize, Deserialize)]
 struct Spec {
     enclosure: Enclosure,
+    /// What is open of the enclosure.
+    read: Vec<Inherited>,
+    write: Vec<Inherited>,
+    data: Option<Inherited>,
     /// Whom to run the server as, if that is not the helper's user.
     user: Option<String>,
     /// The server and its arguments. Without one, all is set up only to see
@@ -106,6 +124,8 @@ enum Answer {
     Possible,
     /// The host does not permit it.
     Refused(String),
+    /// A path leads elsewhere than to what was opened.
+    Replaced(PathBuf),
     /// All was set up, but the server's program could not be run.
     Failed(String),
 }
@@ -114,14 +134,9 @@ impl Enclosure {
     /// Whether this host permits it, tried out.
     ///
     /// # Errors
-    /// [`ServerError::NoNamespaces`] with the reason.
+    /// [`ServerError::NoNamespaces`] with the reason; [`ServerError::Replaced`].
     pub fn probe(&self) -> Result<(), ServerError> {
-        let spec = Spec {
-            enclosure: self.clone(),
-            user: None,
-            command: None,
-            hold: None,
-        };
+        let spec = self.spec(None, None, None);
         let mut command = self.helper();
         command.stderr(Stdio::null());
         let (mut helper, answer) = self.ask(command, &spec)?;
@@ -131,6 +146,14 @@ impl Enclosure {
             Answer::Possible => Ok(()),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// Closes what is open of it, once it is not needed any more: a mount is busy
+    /// as long as something of it is open.
+    pub(super) fn close(&mut self) {
+        self.read.clear();
+        self.write.clear();
+        self.data = None;
     }
 
     /// Starts `command` inside. Gives the helper and the pid of the server.
@@ -144,12 +167,7 @@ impl Enclosure {
         hold: Option<&Arc<OwnedFd>>,
     ) -> Result<(Child, u32), ServerError> {
         let program = command.0.clone();
-        let spec = Spec {
-            enclosure: self.clone(),
-            user,
-            command: Some(command),
-            hold: hold.map(AsRawFd::as_raw_fd),
-        };
+        let spec = self.spec(user, Some(command), hold);
         let mut helper = self.helper();
         helper.stderr(log);
         limits.apply(&mut helper);
@@ -171,6 +189,23 @@ impl Enclosure {
         }
     }
 
+    fn spec(
+        &self,
+        user: Option<String>,
+        command: Option<(PathBuf, Vec<String>)>,
+        hold: Option<&Arc<OwnedFd>>,
+    ) -> Spec {
+        Spec {
+            enclosure: self.clone(),
+            read: self.read.iter().map(Inherited::of).collect(),
+            write: self.write.iter().map(Inherited::of).collect(),
+            data: self.data.as_ref().map(Inherited::of),
+            user,
+            command,
+            hold: hold.map(AsRawFd::as_raw_fd),
+        }
+    }
+
     fn helper(&self) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -181,6 +216,9 @@ impl Enclosure {
             .stdout(Stdio::piped());
         clean_environment(&mut command);
         become_child(&mut command, None);
+        for opened in self.read.iter().chain(&self.write).chain(&self.data) {
+            leave_open(&mut command, &opened.file);
+        }
         command
     }
 
@@ -215,10 +253,10 @@ impl Enclosure {
 }
 
 fn unexpected(answer: Answer) -> ServerError {
-    ServerError::NoNamespaces {
-        reason: match answer {
-            Answer::Refused(reason) | Answer::Failed(reason) => reason,
-            Answer::Started(_) | Answer::Possible => "the helper gave a wrong answer".to_owned(),
-        },
-    }
+    let reason = match answer {
+        Answer::Replaced(path) => return ServerError::Replaced { path },
+        Answer::Refused(reason) | Answer::Failed(reason) => reason,
+        Answer::Started(_) | Answer::Possible => "the helper gave a wrong answer".to_owned(),
+    };
+    ServerError::NoNamespaces { reason }
 }

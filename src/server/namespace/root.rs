@@ -8,6 +8,7 @@
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
 use super::super::user::OsUser;
-use super::system::{Forbid, forbid};
-use super::{Enclosure, Memory};
+use super::system::{Forbid, attach, detached, forbid};
+use super::{Enclosure, Memory, Opened};
+use crate::untrusted::{hold, identity};
 
 /// What every server gets to read, where the host has it: programs,
 /// libraries, their configuration, and Debian's dictionaries.
@@ -64,18 +66,13 @@ const CLOSED: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
 
-/// What lies at a path of the new root. At the same path, the later wins: a
-/// clone may stand where production stood.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+/// What lies at a path of the new root.
 enum Kind {
     /// An empty directory of the server's.
     Cover,
-    /// The host's, to read.
-    Show(PathBuf),
-    /// The host's, to write.
-    Write(PathBuf),
-    /// The clone's files, to write, and to run: a library may be among them.
-    Data(PathBuf),
+    /// A detached mount of something of the host's. Of what can be written,
+    /// programs may run from the clone's files only: a library may be among them.
+    Host(OwnedFd, Forbid),
 }
 
 /// Makes the root of this mount namespace the server's. `user` owns what is
@@ -84,9 +81,9 @@ enum Kind {
 /// # Errors
 /// What the system refused, with the step.
 pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> io::Result<()> {
-    let items = items(enclosure)?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, "/", NONE, private, NONE).map_err(in_step("make the mounts private"))?;
+    let items = items(enclosure)?;
     let options = format!("mode=0755,{SMALL}");
     mount(
         Some("pbkfs"),
@@ -114,9 +111,7 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> 
     devices()?;
     for (path, kind) in items {
         match kind {
-            Kind::Show(source) => bind_without(Forbid::WRITING, &source, &path)?,
-            Kind::Write(source) => bind_without(Forbid::PROGRAMS, &source, &path)?,
-            Kind::Data(source) => bind_without(Forbid::RIGHTS, &source, &path)?,
+            Kind::Host(mount, forbidden) => lay(&mount, forbidden, &path)?,
             Kind::Cover => cover(&path, user)?,
         }
     }
@@ -126,45 +121,52 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> 
 }
 
 /// Everything that is laid into the root, a directory before what is in it,
-/// with the sources' links resolved while they can be.
+/// with what it leads to resolved while it can be. At the same path, the later
+/// wins: a clone may stand where production stood.
 fn items(enclosure: &Enclosure) -> io::Result<Vec<(PathBuf, Kind)>> {
-    let source = |path: &Path| path.canonicalize().map_err(in_step(path.display()));
     let mut items = Vec::new();
-    for dir in SYSTEM.iter().map(Path::new).filter(|dir| dir.exists()) {
-        items.push((dir.to_owned(), Kind::Show(source(dir)?)));
-    }
-    for path in &enclosure.show {
-        items.push((path.clone(), Kind::Show(source(path)?)));
-    }
-    for path in &enclosure.write {
-        items.push((path.clone(), Kind::Write(source(path)?)));
-    }
-    if let Some(path) = &enclosure.data {
-        items.push((path.clone(), Kind::Data(source(path)?)));
-    }
     for path in &enclosure.cover {
         items.push((path.clone(), Kind::Cover));
     }
-    items.sort();
+    let mut add = |path: &Path, file: &OwnedFd, forbidden| {
+        let mount = detached(file).map_err(in_step(path.display()))?;
+        items.push((path.to_owned(), Kind::Host(mount, forbidden)));
+        Ok::<(), io::Error>(())
+    };
+    let system = SYSTEM.iter().map(Path::new).filter(|dir| dir.exists());
+    for path in system.chain(enclosure.show.iter().map(PathBuf::as_path)) {
+        let held = hold(path).map_err(in_step(path.display()))?;
+        add(path, &held, Forbid::WRITING)?;
+    }
+    let read = enclosure.read.iter().map(|file| (file, Forbid::WRITING));
+    let write = enclosure.write.iter().map(|dir| (dir, Forbid::PROGRAMS));
+    let data = enclosure.data.iter().map(|dir| (dir, Forbid::RIGHTS));
+    for (Opened { path, file }, forbidden) in read.chain(write).chain(data) {
+        add(path, file, forbidden)?;
+    }
+    items.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(items)
 }
 
-fn bind(source: &Path, path: &Path) -> io::Result<()> {
-    // Relative, so that it is sought below the host's root.
-    let source = Path::new(HOST).join(source.strip_prefix("/").unwrap_or(source));
-    if source.is_dir() {
-        make_dir(path, 0o755)?;
-    } else if !path.exists() {
-        make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
-        File::create(path).map_err(in_step(path.display()))?;
-    }
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount(Some(&source), path, NONE, flags, NONE).map_err(in_step(path.display()))
+/// Lays a detached mount at a path.
+fn lay(mount: &OwnedFd, forbidden: Forbid, path: &Path) -> io::Result<()> {
+    make_place(path, identity(mount)?.is_directory)?;
+    forbid(mount, forbidden)
+        .and_then(|()| attach(mount, path))
+        .map_err(in_step(path.display()))
 }
 
-fn bind_without(what: Forbid, source: &Path, path: &Path) -> io::Result<()> {
-    bind(source, path)?;
-    forbid(path, what).map_err(in_step(path.display()))
+/// Has a directory or a file at a path, on which one can be laid.
+fn make_place(path: &Path, is_directory: bool) -> io::Result<()> {
+    if is_directory {
+        return make_dir(path, 0o755);
+    }
+    if path.exists() {
+        return Ok(());
+    }
+    make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
+    File::create(path).map_err(in_step(path.display()))?;
+    Ok(())
 }
 
 fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
@@ -194,10 +196,13 @@ fn memory(path: &Path, options: &str) -> io::Result<()> {
 
 fn devices() -> io::Result<()> {
     for name in DEVICES {
-        let path = Path::new("/dev").join(name);
+        let (path, source) = (Path::new("/dev"), Path::new(HOST).join("dev"));
+        let (path, source) = (path.join(name), source.join(name));
         // There need not be a terminal.
-        if Path::new(HOST).join("dev").join(name).exists() {
-            bind(&path, &path)?;
+        if source.exists() {
+            make_place(&path, false)?;
+            mount(Some(&source), &path, NONE, MsFlags::MS_BIND, NONE)
+                .map_err(in_step(path.display()))?;
         }
     }
     for (name, target) in [

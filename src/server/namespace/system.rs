@@ -1,35 +1,37 @@
-//! The system calls that neither nix nor rustix has.
+//! System calls, most of which neither nix nor rustix has.
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 /// Closes everything that this process was started with, but for its standard
 /// input, output and error: by the descriptor of a directory, any path of the
-/// host could be reached from within another root. `held` stays open here and
-/// in children, and is closed by exec.
-pub fn close_inherited(held: Option<RawFd>) -> io::Result<()> {
-    const FIRST: libc::c_uint = 3;
-    let close = |first, last| {
+/// host could be reached from within another root. What is `kept` stays open
+/// here and in children, and is closed by exec.
+pub fn close_inherited(kept: impl IntoIterator<Item = RawFd>) -> io::Result<()> {
+    let close = |first: libc::c_uint, last: libc::c_uint| match first <= last {
         // SAFETY: nothing in this process has opened anything that it still
-        // needs.
-        check(unsafe { libc::close_range(first, last, 0) }.into())
+        // needs, but for what is kept.
+        true => check(unsafe { libc::close_range(first, last, 0) }.into()),
+        false => Ok(()),
     };
-    let Some(held) = held else {
-        return close(FIRST, libc::c_uint::MAX);
-    };
-    // SAFETY: a system call on plain numbers.
-    check(unsafe { libc::fcntl(held, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
-    let held = libc::c_uint::try_from(held).map_err(io::Error::other)?;
-    if held > FIRST {
-        close(FIRST, held - 1)?;
+    let mut kept: Vec<RawFd> = kept.into_iter().collect();
+    kept.sort_unstable();
+    kept.dedup();
+    let mut next: libc::c_uint = 3;
+    for number in kept {
+        // SAFETY: a system call on plain numbers.
+        check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+        let number = libc::c_uint::try_from(number).map_err(io::Error::other)?;
+        close(next, number.saturating_sub(1))?;
+        next = next.max(number.saturating_add(1));
     }
-    close(FIRST.max(held + 1), libc::c_uint::MAX)
+    close(next, libc::c_uint::MAX)
 }
 
 /// What a mount, and each one below it, is not to be good for: the `MOUNT_ATTR_`
@@ -47,9 +49,8 @@ impl Forbid {
     pub const WRITING: Self = Self(Self::RIGHTS.0 | libc::MOUNT_ATTR_RDONLY);
 }
 
-/// Forbids that in a mount and all below it.
-pub fn forbid(path: &Path, what: Forbid) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
+/// Forbids that in a mount, held by a descriptor, and all below it.
+pub fn forbid(mount: impl AsFd, what: Forbid) -> io::Result<()> {
     // SAFETY: all-zero is a valid mount_attr, which is plain numbers.
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
     attr.attr_set = what.0;
@@ -58,14 +59,30 @@ pub fn forbid(path: &Path, what: Forbid) -> io::Result<()> {
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_RECURSIVE,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_RECURSIVE | libc::AT_EMPTY_PATH,
             &raw mut attr,
             size_of::<libc::mount_attr>(),
         )
     };
     check(result)
+}
+
+/// A mount of what is held, with all that is mounted below it. It is at no
+/// path, and lasts as long as its descriptor, unless it is attached.
+pub fn detached(held: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(held, "", flags)?)
+}
+
+/// Gives a detached mount its path, at which no link is followed.
+pub fn attach(mount: impl AsFd, path: &Path) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(mount, "", CWD, path, flags)?)
 }
 
 /// A directory by which nothing in it can be changed, whatever the permissions
@@ -75,11 +92,9 @@ pub fn forbid(path: &Path, what: Forbid) -> io::Result<()> {
 /// # Errors
 /// The system's own.
 pub fn read_only_view(dir: &Path) -> io::Result<OwnedFd> {
-    use rustix::mount::{OpenTreeFlags, open_tree};
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let view = open_tree(rustix::fs::CWD, dir, flags)?;
-    let path = format!("/proc/self/fd/{}", view.as_raw_fd());
-    forbid(Path::new(&path), Forbid::WRITING)?;
+    let view = open_tree(CWD, dir, flags)?;
+    forbid(&view, Forbid::WRITING)?;
     Ok(view)
 }
 

@@ -1,0 +1,104 @@
+//! How much of the host a clone may take.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::FenceLevel;
+use crate::profile::{IoNice, Plan, Require};
+use crate::server::Limits;
+use crate::server::limits::{self, Wanted};
+use crate::session::SessionError;
+use crate::session::place::Place;
+
+/// The limits that a plan sets. What can be had of its control group is taken.
+/// What it asks for and cannot be had is warned of, or an error where the plan
+/// requires more than settings; what nobody asked for is not.
+pub fn limits(plan: &Plan, level: &FenceLevel, place: &Place) -> Result<Limits, SessionError> {
+    let fence = &plan.fence;
+    let all = Wanted {
+        memory: fence.memory,
+        cpus: fence.cpus,
+        processes: Some(fence.processes()),
+        nice: fence.nice.into(),
+        idle_io: fence.ionice == IoNice::Idle,
+    };
+    let mut limits = Limits::of_process(&all);
+    let name = place.dir().file_name().unwrap_or_default();
+    let name = format!("pbkfs-{}", name.to_string_lossy());
+    let without_processes = Wanted {
+        processes: None,
+        ..all
+    };
+    let processes_alone = Wanted {
+        memory: None,
+        cpus: None,
+        ..all
+    };
+    let mut first = None;
+    let mut kept = Wanted::default();
+    for wanted in [all, without_processes, processes_alone] {
+        match limits::make_cgroup(&wanted, &name) {
+            Ok(cgroup) => {
+                limits.cgroup = cgroup;
+                kept = wanted;
+                break;
+            }
+            Err(error) => drop(first.get_or_insert(error)),
+        }
+    }
+    let Some(error) = first else {
+        return Ok(limits);
+    };
+    let in_namespaces = level.is_namespace() && limits::counted_in_namespaces();
+    let missing = missing(plan, &kept, in_namespaces).join(" and ");
+    if missing.is_empty() {
+        tracing::debug!("no control group limits the server's processes: {error}");
+    } else if fence.require == Require::Settings {
+        tracing::warn!("the server is not limited by {missing}: {error}");
+    } else {
+        limits.cgroup.as_deref().map_or(Ok(()), remove_cgroup)?;
+        let reason = format!("{missing} cannot be kept ({error})");
+        return Err(SessionError::NotEnclosed { reason });
+    }
+    Ok(limits)
+}
+
+/// The keys of what a plan asks for beyond what is kept; processes may be
+/// counted in the namespaces.
+fn missing(plan: &Plan, kept: &Wanted, in_namespaces: bool) -> Vec<&'static str> {
+    let fence = &plan.fence;
+    let processes = kept.processes.is_some() || in_namespaces;
+    let keys = [
+        (
+            "fence.memory",
+            fence.memory.is_some() && kept.memory.is_none(),
+        ),
+        ("fence.cpus", fence.cpus.is_some() && kept.cpus.is_none()),
+        (
+            "fence.processes",
+            fence.asked_processes.is_some() && !processes,
+        ),
+    ];
+    let missing = keys.into_iter().filter(|(_, is_missing)| *is_missing);
+    missing.map(|(key, _)| key).collect()
+}
+
+/// Removes a control group, whose last process may only just have ended.
+pub fn remove_cgroup(dir: &Path) -> Result<(), SessionError> {
+    const TRIES: u32 = 100;
+    let mut tries = 0..TRIES;
+    loop {
+        match fs::remove_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries.next().is_some() => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(SessionError::io("remove", dir, e));
+            }
+            _ => return Ok(()),
+        }
+    }
+}

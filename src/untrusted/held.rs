@@ -1,0 +1,55 @@
+//! A directory or file that is held, so that it can be told again whether a path
+//! still leads to it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx};
+
+use super::Kind;
+
+/// What is held, whatever path leads to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Device (major and minor number) and inode. While it is held, nothing else
+    /// has them.
+    pub id: (u32, u32, u64),
+    /// The mount that it was reached by, as `/proc/self/mountinfo` numbers them.
+    pub mount: u64,
+    /// Whether it is that mount's uppermost directory.
+    pub is_mount_root: bool,
+    /// Whether it is a directory at all.
+    pub is_directory: bool,
+}
+
+/// Holds what a path leads to, links followed. It is not opened to be read or
+/// written, so its file system is asked for nothing.
+///
+/// # Errors
+/// The system's own.
+pub fn hold(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// What is held, told by the kernel alone: a mount that this very process
+/// serves is asked nothing.
+///
+/// # Errors
+/// The system's own.
+pub fn identity(held: impl AsFd) -> io::Result<Identity> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(
+        held,
+        "",
+        flags,
+        StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID,
+    )?;
+    Ok(Identity {
+        id: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
+        mount: stat.stx_mnt_id,
+        is_directory: Kind::of_mode(stat.stx_mode.into()) == Kind::Directory,
+        is_mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+    })
+}
