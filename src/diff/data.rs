@@ -191,9 +191,15 @@ pub(super) fn inode_of_name(name: &OsStr) -> Option<u64> {
 impl Storage for DirStorage {
     fn create(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
         let name = ino.to_string();
-        // A leftover goes by its name: what it is, and leads to, stays as it is.
-        self.dir.remove_file(&name)?;
-        let file = self.dir.create(&name, FILE_MODE)?;
+        let file = match self.dir.create(&name, FILE_MODE) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A leftover goes by its name: what it is, and leads to, stays
+                // as it is.
+                self.dir.remove_file(&name)?;
+                self.dir.create(&name, FILE_MODE)?
+            }
+            created => created?,
+        };
         self.names_dirty.store(true, Ordering::Release);
         Ok(Arc::new(file))
     }

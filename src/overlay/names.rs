@@ -4,6 +4,7 @@ mod rename;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::Arc;
 
 pub use rename::RenameMode;
 
@@ -11,7 +12,7 @@ use super::attr::{Attr, now_ns};
 use super::lower::Lower;
 use super::tree::{Ino, Inode, Tree};
 use super::{HIDDEN_DIR, Overlay, OverlayError};
-use crate::diff::{InodeKind, NameEntry};
+use crate::diff::{DataFile, InodeKind, NameEntry};
 
 /// The longest name, as in every Linux file system.
 const NAME_MAX: usize = 255;
@@ -64,8 +65,10 @@ impl<L: Lower> Overlay<L> {
             gid,
         };
         let mut tree = self.tree_mut();
-        let (ino, inode) = self.add_named(&mut tree, parent, name, new, None)?;
-        self.open_new(ino);
+        let (ino, inode, data) = self.add_named(&mut tree, parent, name, new, None)?;
+        if let Some(data) = data {
+            self.open_new(ino, data);
+        }
         drop(tree);
         self.attr_of(ino, &inode)
     }
@@ -93,7 +96,7 @@ impl<L: Lower> Overlay<L> {
             uid,
             gid,
         };
-        let (ino, inode) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        let (ino, inode, _) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
         self.attr_of(ino, &inode)
     }
 
@@ -115,7 +118,7 @@ impl<L: Lower> Overlay<L> {
             uid,
             gid,
         };
-        let (ino, inode) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        let (ino, inode, _) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
         self.attr_of(ino, &inode)
     }
 
@@ -147,7 +150,7 @@ impl<L: Lower> Overlay<L> {
         } else {
             target.as_os_str().to_owned()
         };
-        let (ino, inode) = self.add_named(&mut tree, parent, name, new, Some(target))?;
+        let (ino, inode, _) = self.add_named(&mut tree, parent, name, new, Some(target))?;
         drop(tree);
         self.attr_of(ino, &inode)
     }
@@ -271,6 +274,7 @@ impl<L: Lower> Overlay<L> {
             return Err(OverlayError::NotEmpty);
         }
         self.detach(&mut tree, parent, name);
+        Self::count_dirs(&mut tree, parent, name, -1);
         tree.bury(ino, false);
         self.touch(&mut tree, parent)?;
         self.reclaim(tree);
@@ -315,7 +319,7 @@ impl<L: Lower> Overlay<L> {
         name: &OsStr,
         new: NewInode,
         link: Option<OsString>,
-    ) -> Result<(Ino, Inode), OverlayError> {
+    ) -> Result<(Ino, Inode, Option<Arc<dyn DataFile>>), OverlayError> {
         let diff = self.diff()?;
         self.vacant(tree, parent, name)?;
         let mut inode = Inode::new(new.kind, new.mode, new.uid, new.gid, now_ns());
@@ -328,19 +332,21 @@ impl<L: Lower> Overlay<L> {
         }
         inode.link = link;
         let ino = tree.add(inode.clone());
-        if new.kind == InodeKind::File
-            && let Err(e) = diff.storage().create(ino.0)
-        {
+        let data = match new.kind {
+            InodeKind::File => Some(diff.storage().create(ino.0)),
+            _ => None,
+        };
+        let data = data.transpose().inspect_err(|_| {
             tree.bury(ino, false);
             tree.take_reclaimable();
-            return Err(e.into());
-        }
+        })?;
         tree.set_entry(parent, name, Some(NameEntry::Inode(ino.0)));
         if new.kind == InodeKind::Directory {
             tree.set_parent(ino, parent);
+            Self::count_dirs(tree, parent, name, 1);
         }
         self.touch(tree, parent)?;
-        Ok((ino, inode))
+        Ok((ino, inode, data))
     }
 
     fn vacant(&self, tree: &Tree, parent: Ino, name: &OsStr) -> Result<(), OverlayError> {

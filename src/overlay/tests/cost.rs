@@ -16,6 +16,7 @@ fn image() -> MemLower {
 fn set_time(overlay: &crate::overlay::Overlay<MemLower>, ino: Ino, time: SystemTime) {
     let change = AttrChange {
         mtime: Some(TimeChange::At(time)),
+        ctime: Some(time.max(SystemTime::now())),
         ..AttrChange::default()
     };
     overlay.set_attr(ino, &change).unwrap();
