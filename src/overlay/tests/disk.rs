@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::FallocateFlags;
@@ -431,8 +430,8 @@ impl DataFile for Data {
         }
     }
 
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+    fn opened(&self) -> io::Result<Option<Arc<std::fs::File>>> {
+        Ok(None)
     }
 }
 
