@@ -166,6 +166,8 @@ struct State {
     calls_left: Option<u64>,
     /// Bytes by which files may still grow.
     room: Option<u64>,
+    /// How often a data file was opened by its name.
+    opens: u64,
 }
 
 impl State {
@@ -267,6 +269,11 @@ impl Disk {
         self.state().room = bytes;
     }
 
+    /// How often a data file was opened by its name.
+    pub fn opens(&self) -> u64 {
+        self.state().opens
+    }
+
     /// The inodes that have a data file.
     pub fn data_files(&self) -> Vec<u64> {
         self.state().names.keys().copied().collect()
@@ -302,7 +309,8 @@ impl Storage for Directory {
     }
 
     fn open(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
+        state.opens += 1;
         let object = *state.names.get(&ino).ok_or_else(|| os(ENOENT))?;
         Ok(self.file(object))
     }
