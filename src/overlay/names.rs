@@ -20,6 +20,13 @@ const NAME_MAX: usize = 255;
 /// On a directory: what is made in it belongs to its group.
 const S_ISGID: u32 = 0o2000;
 
+/// What was made: a regular file with its data file.
+struct Added {
+    ino: Ino,
+    inode: Inode,
+    data: Option<Arc<dyn DataFile>>,
+}
+
 /// Who makes a thing, and with which permissions.
 #[derive(Debug, Clone, Copy)]
 struct NewInode {
@@ -65,7 +72,7 @@ impl<L: Lower> Overlay<L> {
             gid,
         };
         let mut tree = self.tree_mut();
-        let (ino, inode, data) = self.add_named(&mut tree, parent, name, new, None)?;
+        let Added { ino, inode, data } = self.add_named(&mut tree, parent, name, new, None)?;
         if let Some(data) = data {
             self.open_new(ino, data);
         }
@@ -96,7 +103,8 @@ impl<L: Lower> Overlay<L> {
             uid,
             gid,
         };
-        let (ino, inode, _) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        let Added { ino, inode, .. } =
+            self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
         self.attr_of(ino, &inode)
     }
 
@@ -118,7 +126,8 @@ impl<L: Lower> Overlay<L> {
             uid,
             gid,
         };
-        let (ino, inode, _) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        let Added { ino, inode, .. } =
+            self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
         self.attr_of(ino, &inode)
     }
 
@@ -150,7 +159,8 @@ impl<L: Lower> Overlay<L> {
         } else {
             target.as_os_str().to_owned()
         };
-        let (ino, inode, _) = self.add_named(&mut tree, parent, name, new, Some(target))?;
+        let Added { ino, inode, .. } =
+            self.add_named(&mut tree, parent, name, new, Some(target))?;
         drop(tree);
         self.attr_of(ino, &inode)
     }
@@ -191,7 +201,7 @@ impl<L: Lower> Overlay<L> {
         for name in path.into_iter().flatten() {
             dir = match self.resolve(tree, dir, name) {
                 Some(ino) => ino,
-                None => self.add_named(tree, dir, name, new, None)?.0,
+                None => self.add_named(tree, dir, name, new, None)?.ino,
             };
         }
         let mut target = OsString::from("../.pbkfs/tblspc/");
@@ -319,7 +329,7 @@ impl<L: Lower> Overlay<L> {
         name: &OsStr,
         new: NewInode,
         link: Option<OsString>,
-    ) -> Result<(Ino, Inode, Option<Arc<dyn DataFile>>), OverlayError> {
+    ) -> Result<Added, OverlayError> {
         let diff = self.diff()?;
         self.vacant(tree, parent, name)?;
         let mut inode = Inode::new(new.kind, new.mode, new.uid, new.gid, now_ns());
@@ -346,7 +356,7 @@ impl<L: Lower> Overlay<L> {
             Self::count_dirs(tree, parent, name, 1);
         }
         self.touch(tree, parent)?;
-        Ok((ino, inode, data))
+        Ok(Added { ino, inode, data })
     }
 
     fn vacant(&self, tree: &Tree, parent: Ino, name: &OsStr) -> Result<(), OverlayError> {
