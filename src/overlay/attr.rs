@@ -63,6 +63,22 @@ pub struct AttrChange {
     pub ctime: Option<SystemTime>,
 }
 
+impl AttrChange {
+    /// Whether it changes times only.
+    fn is_of_times(&self) -> bool {
+        let Self {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: _,
+            mtime: _,
+            ctime: _,
+        } = self;
+        mode.is_none() && uid.is_none() && gid.is_none() && size.is_none()
+    }
+}
+
 /// The present, in the form of the diff's records.
 pub fn now_ns() -> i64 {
     time_ns(SystemTime::now())
@@ -150,7 +166,16 @@ impl<L: Lower> Overlay<L> {
         self.diff()?;
         // The tree is let go at once: setting a length may commit, which
         // needs it.
-        let kind = self.kind(&self.tree(), ino);
+        let (kind, is_dead) = {
+            let tree = self.tree();
+            let kind = self.kind(&tree, ino);
+            (kind, kind == Some(InodeKind::File) && tree.is_dead(ino))
+        };
+        // A kernel that gathers writes sends the times of a removed file as it
+        // lets go of it: they are nobody's any more.
+        if is_dead && change.is_of_times() && !self.is_open(ino) {
+            return Err(OverlayError::NotFound);
+        }
         if let Some(size) = change.size {
             match kind {
                 None => return Err(OverlayError::NotFound),

@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::support::*;
 use crate::diff::InodeKind;
 use crate::overlay::tree::{Inode, Tree};
-use crate::overlay::{AttrChange, Ino, Overlay, TimeChange};
+use crate::overlay::{AttrChange, Ino, Overlay, OverlayError, TimeChange};
 use crate::pg::BLOCK_SIZE;
 
 fn image() -> MemLower {
@@ -71,6 +71,29 @@ fn a_new_file_is_not_opened_again() {
     overlay.sync_file(ino).unwrap();
     overlay.attr(ino).unwrap();
     assert_eq!(disk.opens(), 0);
+}
+
+#[test]
+fn the_times_of_a_removed_file_cost_nothing() {
+    let disk = Disk::default();
+    let diff = disk.open().unwrap();
+    let overlay = Overlay::new(image(), Some(diff), options(false)).unwrap();
+    let ino = overlay.make(Ino::ROOT, "new").unwrap();
+    overlay.sync_names().unwrap();
+    overlay.unlink(Ino::ROOT, name("new")).unwrap();
+    // Who has it open still can.
+    set_time(&overlay, ino, SystemTime::UNIX_EPOCH);
+    assert_eq!(overlay.attr(ino).unwrap().mtime, SystemTime::UNIX_EPOCH);
+    overlay.release(ino);
+    let before = disk.opens();
+    let change = AttrChange {
+        mtime: Some(TimeChange::Now),
+        ctime: Some(SystemTime::now()),
+        ..AttrChange::default()
+    };
+    let answer = overlay.set_attr(ino, &change);
+    assert!(matches!(answer, Err(OverlayError::NotFound)), "{answer:?}");
+    assert_eq!(disk.opens(), before);
 }
 
 #[test]
