@@ -8,13 +8,16 @@
 //!                                    session -> server, and all below it
 //!                                    verify, extract -> session
 //!                                    cli -> verify, extract, session, profile
-//! escape, causes, exposition and untrusted, which everything may use
+//! cache, causes, descriptors, escape, exposition and untrusted, which
+//! everything may use
 //! ```
 
+mod cache;
 pub mod catalog;
 mod causes;
 pub mod chain;
 pub mod cli;
+mod descriptors;
 pub mod diff;
 mod escape;
 mod exposition;

@@ -4,6 +4,8 @@ PG_BIN=/usr/lib/postgresql/15/bin
 # Where the tests find servers of other versions: in a place that the user
 # postgres can enter.
 SERVERS=/var/cache/pbkfs-tests
+# A suite of tests of file systems, which cargo builds.
+PJDFSTEST=0.2.2
 OTHER_SERVERS="14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17"
 PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
 export PATH
@@ -99,6 +101,18 @@ install_server() {
         die "the links of PostgreSQL $1's libraries could not be made"
     as_root rm -rf "$2"
     as_root mv "$new" "$2"
+}
+
+# Puts pjdfstest where tests/fuse_posix.rs looks for it: below the directory that
+# cargo builds in.
+install_pjdfstest() {
+    built=$(cargo metadata --format-version 1 --no-deps --locked |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    place=$built/tools/pjdfstest-$PJDFSTEST
+    [ ! -x "$place/bin/pjdfstest" ] || return 0
+    say "building pjdfstest $PJDFSTEST"
+    cargo install --quiet --locked --root "$place" pjdfstest --version "$PJDFSTEST" ||
+        die "cargo could not build pjdfstest $PJDFSTEST"
 }
 
 # Makes /dev/fuse usable for everyone, as udev does where it runs.

@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
     die "the tests mount and change users: run this as root"
 install_missing
 install_servers
+install_pjdfstest
 open_fuse_device
 
 # Most tests wait for a server rather than compute, so a few more than there are

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::exit::Code;
 use super::{Verbosity, log, output};
+use crate::descriptors;
 use crate::escape;
 use crate::profile::Plan;
 use crate::session::{Job, Live, Place, Ready, SessionError, Signals, Up};
@@ -87,17 +88,17 @@ fn print(ready: &Ready, json: bool) {
     output::ready(&line);
 }
 
-/// The clone's files and the catalog's count against the same limit, and the
-/// usual soft limit of 1024 is small for a database.
+/// Lets this process open as many files as it may at most, and tells if that is
+/// few.
 pub fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "cannot raise the limit of open files");
+    match descriptors::raise() {
+        Ok(Some(limit)) if limit < descriptors::ENOUGH => tracing::warn!(
+            "at most {limit} files may be open at once, so they are opened and closed over and \
+             over; let it be {} or more (ulimit -Hn, or LimitNOFILE of a service)",
+            descriptors::ENOUGH
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "cannot raise the limit of open files"),
     }
 }
 

@@ -1,11 +1,11 @@
 //! The data files, `data/INODE`, behind traits so that a test can take their
 //! place and lose power.
 
+mod kept;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use super::DATA_DIR;
 use super::error::DiffError;
 use super::root::Root;
 use crate::untrusted::{Dir, Kind};
+use kept::{Files, KeptFile};
 
 /// What a data file says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +74,11 @@ pub trait DataFile: Send + Sync {
     /// # Errors
     /// The system's own; `ENXIO` past the end.
     fn seek(&self, offset: u64, whence: nix::unistd::Whence) -> io::Result<u64>;
-    /// The descriptor, where there is one to pass through to.
-    fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+    /// The opened file, where there is one to pass through to.
+    ///
+    /// # Errors
+    /// The system's own.
+    fn opened(&self) -> io::Result<Option<Arc<File>>>;
 }
 
 /// The set of data files.
@@ -124,7 +128,7 @@ const FILE_MODE: u32 = 0o600;
 /// file's name may have been put there by anybody.
 #[derive(Debug)]
 pub struct DirStorage {
-    dir: Dir,
+    files: Arc<Files>,
     names_dirty: AtomicBool,
 }
 
@@ -142,9 +146,13 @@ impl DirStorage {
         };
         // The directory itself may be new, so its own name counts too.
         Ok(Self {
-            dir,
+            files: Arc::new(Files::new(dir)),
             names_dirty: AtomicBool::new(true),
         })
+    }
+
+    fn dir(&self) -> &Dir {
+        self.files.dir()
     }
 
     /// Refuses what stands at the names of these inodes and is no file of this
@@ -156,7 +164,7 @@ impl DirStorage {
         let mut missing = Vec::new();
         for ino in known {
             let path = self.path_of(ino);
-            let stat = self.dir.stat(ino.to_string());
+            let stat = self.dir().stat(ino.to_string());
             match stat.map_err(|e| DiffError::io("look at", &path, e))? {
                 None => missing.push(ino),
                 Some(stat) if stat.kind != Kind::File => {
@@ -172,7 +180,7 @@ impl DirStorage {
 
     /// Where an inode's bytes are.
     pub(super) fn path_of(&self, ino: u64) -> PathBuf {
-        self.dir.path().join(ino.to_string())
+        self.dir().path().join(ino.to_string())
     }
 }
 
@@ -195,29 +203,28 @@ pub(super) fn inode_of_name(name: &OsStr) -> Option<u64> {
 
 impl Storage for DirStorage {
     fn create(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
-        let name = ino.to_string();
-        // A leftover goes by its name: what it is, and leads to, stays as it is.
-        self.dir.remove_file(&name)?;
-        let file = self.dir.create(&name, FILE_MODE)?;
+        let file = self.files.create(ino)?;
         self.names_dirty.store(true, Ordering::Release);
-        Ok(Arc::new(file))
+        Ok(Arc::new(KeptFile::new(&self.files, ino, &file)))
     }
 
     fn open(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
-        Ok(Arc::new(self.dir.file_to_write(ino.to_string())?))
+        let file = self.files.open(ino)?;
+        Ok(Arc::new(KeptFile::new(&self.files, ino, &file)))
     }
 
     fn remove(&self, ino: u64) -> io::Result<()> {
-        self.dir.remove_file(ino.to_string())
+        self.files.forget(ino);
+        self.dir().remove_file(ino.to_string())
     }
 
     fn list(&self) -> io::Result<Vec<u64>> {
-        inodes_in(&self.dir)
+        inodes_in(self.dir())
     }
 
     fn sync_names(&self) -> io::Result<()> {
         if self.names_dirty.swap(false, Ordering::AcqRel)
-            && let Err(e) = self.dir.sync()
+            && let Err(e) = self.dir().sync()
         {
             self.names_dirty.store(true, Ordering::Release);
             return Err(e);
@@ -226,77 +233,12 @@ impl Storage for DirStorage {
     }
 
     fn sync_bytes(&self) -> io::Result<()> {
-        Ok(nix::unistd::syncfs(&self.dir)?)
+        Ok(nix::unistd::syncfs(self.dir())?)
     }
 
     fn statvfs(&self) -> io::Result<nix::sys::statvfs::Statvfs> {
-        Ok(nix::sys::statvfs::fstatvfs(&self.dir)?)
+        Ok(nix::sys::statvfs::fstatvfs(self.dir())?)
     }
-}
-
-impl DataFile for File {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match FileExt::read_at(self, rest, offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(done)
-    }
-
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, buf, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
-    }
-
-    fn stat(&self) -> io::Result<DataStat> {
-        let meta = self.metadata()?;
-        Ok(DataStat {
-            len: meta.len(),
-            mtime_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
-            ctime_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
-            blocks: meta.blocks(),
-        })
-    }
-
-    fn set_mtime(&self, mtime_ns: i64) -> io::Result<()> {
-        self.set_modified(system_time(mtime_ns))
-    }
-
-    fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
-        let too_big = |_| io::Error::from_raw_os_error(nix::libc::EFBIG);
-        let offset = i64::try_from(offset).map_err(too_big)?;
-        let len = i64::try_from(len).map_err(too_big)?;
-        Ok(nix::fcntl::fallocate(self, flags, offset, len)?)
-    }
-
-    fn seek(&self, offset: u64, whence: nix::unistd::Whence) -> io::Result<u64> {
-        let offset =
-            i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(nix::libc::ENXIO))?;
-        let found = nix::unistd::lseek(self, offset, whence)?;
-        u64::try_from(found).map_err(io::Error::other)
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(AsFd::as_fd(self))
-    }
-}
-
-fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(nanoseconds)
 }
 
 /// The time that is `ns` nanoseconds after the epoch (before it, if negative).

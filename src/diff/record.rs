@@ -52,10 +52,16 @@ pub struct InodeRecord {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Names that point at it.
+    /// Names that point at it. A directory's are counted, whatever this says.
     pub nlink: u32,
+    /// Last access, nanoseconds since the epoch, as it was set; absent where it
+    /// is `mtime_ns`. Reading does not change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub atime_ns: Option<i64>,
     /// Last change of the content, nanoseconds since the epoch. For a regular
-    /// file, its content has the truth.
+    /// file, its content has the truth: as long as that says the same,
+    /// `ctime_ns` is the inode's last change; else it is the content's, if that
+    /// is later.
     pub mtime_ns: i64,
     /// Last change of the inode, nanoseconds since the epoch.
     pub ctime_ns: i64,

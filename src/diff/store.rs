@@ -343,6 +343,7 @@ mod tests {
             uid: 1,
             gid: 2,
             nlink: 1,
+            atime_ns: None,
             mtime_ns: -5,
             ctime_ns: 6,
             link: Some(vec![0xff, b'/']),

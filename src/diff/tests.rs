@@ -66,6 +66,7 @@ fn inode(kind: InodeKind) -> InodeRecord {
         uid: 26,
         gid: 26,
         nlink: 1,
+        atime_ns: None,
         mtime_ns: 1,
         ctime_ns: 2,
         link: (kind == InodeKind::Symlink).then(|| b"../somewhere".to_vec()),

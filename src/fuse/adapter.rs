@@ -223,9 +223,9 @@ impl<L: Lower> Filesystem for Adapter<L> {
         uid: Option<u32>,
         gid: Option<u32>,
         size: Option<u64>,
-        _atime: Option<TimeOrNow>,
+        atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         _fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -238,7 +238,9 @@ impl<L: Lower> Filesystem for Adapter<L> {
             uid,
             gid,
             size,
+            atime: atime.map(time_change),
             mtime: mtime.map(time_change),
+            ctime,
         };
         match self.overlay.set_attr(Ino(ino.0), &change) {
             Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,10 +63,10 @@ impl BackingTable {
             return Ok(Some(entry.id.clone()));
         }
         let Some(data) = find()? else { return Ok(None) };
-        let Some(fd) = data.as_fd() else {
+        let Some(file) = data.opened()? else {
             return Ok(None);
         };
-        match register(fd) {
+        match register(file.as_fd()) {
             Ok(id) => {
                 self.worked.store(true, Ordering::Release);
                 let id = Arc::new(id);

@@ -22,7 +22,7 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
         ino: INodeNo(attr.ino.0),
         size: attr.size,
         blocks: attr.blocks,
-        atime: attr.mtime,
+        atime: attr.atime,
         mtime: attr.mtime,
         ctime: attr.ctime,
         crtime: UNIX_EPOCH,

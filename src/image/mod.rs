@@ -24,12 +24,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::SystemTime;
 
+use crate::cache::Cache;
 use crate::catalog::content::{ContentList, FileEntry};
 use crate::catalog::store::StoreFile;
 use crate::catalog::{Backup, TablespaceMapping};
 use crate::chain::Chain;
+use crate::descriptors;
 
-mod cache;
 mod check;
 mod counters;
 mod crc;
@@ -44,12 +45,11 @@ pub use counters::{Counter, ImageCounters};
 pub use error::{BadPage, ImageError, PageFault};
 pub use tree::{NodeId, NodeKind};
 
-use cache::Cache;
 use segment::SegmentMap;
 use stored::StoredFile;
 use tree::Tree;
 
-/// Stored files that are kept open.
+/// Stored files that are kept open, where the system permits so many.
 const OPEN_FILES: usize = 512;
 
 /// A length that is not known yet.
@@ -120,7 +120,7 @@ impl Image {
             tree,
             lengths,
             segments: Cache::new(options.index_cache_bytes),
-            files: Cache::new(OPEN_FILES),
+            files: Cache::new(OPEN_FILES.min(descriptors::share() / 3)),
             verify_checksums: options.verify_checksums,
             fingerprint,
             counters: ImageCounters::default(),

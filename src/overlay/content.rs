@@ -87,13 +87,26 @@ pub enum Snapshot {
     Whole(ContentRecord),
 }
 
-/// Length and last change.
+/// Length, space and last change.
 pub struct ContentStat {
     pub len: u64,
+    /// In units of 512 bytes: what the file has of its own, or would have had
+    /// it been restored.
+    pub blocks: u64,
     pub mtime_ns: i64,
 }
 
 impl Content {
+    /// That of a file of the clone's own.
+    pub fn new_whole(data: Arc<dyn DataFile>) -> Self {
+        Self::Whole(Whole {
+            data,
+            origin: None,
+            committed: true,
+            pristine: None,
+        })
+    }
+
     /// A file's content as the store and the image have it.
     pub fn load<L: Lower>(
         ctx: &Ctx<'_, L>,
@@ -164,16 +177,19 @@ impl Content {
         Ok(match self {
             Self::Image { len, .. } => ContentStat {
                 len: *len,
+                blocks: len.div_ceil(512),
                 mtime_ns: i64::MIN,
             },
             Self::Blocks(blocks) => ContentStat {
                 len: blocks.size,
+                blocks: blocks.space(),
                 mtime_ns: blocks.mtime_ns,
             },
             Self::Whole(whole) => {
                 let stat = whole.data.stat()?;
                 ContentStat {
                     len: stat.len,
+                    blocks: stat.blocks,
                     mtime_ns: stat.mtime_ns,
                 }
             }

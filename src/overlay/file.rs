@@ -7,7 +7,7 @@ use super::content::{Content, ContentStat};
 use super::lower::Lower;
 use super::tree::{Ino, Tree};
 use super::{Overlay, OverlayError};
-use crate::diff::InodeKind;
+use crate::diff::{DataFile, InodeKind};
 
 /// A regular file that is open, or has changes that are not committed.
 pub struct File {
@@ -18,6 +18,15 @@ pub struct File {
 }
 
 impl File {
+    fn new(ino: Ino, content: Content) -> Self {
+        Self {
+            ino,
+            content: RwLock::new(content),
+            opens: AtomicUsize::new(0),
+            sync: Mutex::new(()),
+        }
+    }
+
     pub fn content(&self) -> RwLockReadGuard<'_, Content> {
         self.content.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,16 +82,12 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// Counts a file that was made a moment ago as open.
-    pub(super) fn open_new(&self, ino: Ino) {
-        // Its data file exists, so that this cannot fail but for a full table
-        // of descriptors; the file is then merely opened at its first use.
-        match self.file(ino) {
-            Ok(file) => {
-                file.opens.fetch_add(1, Ordering::AcqRel);
-            }
-            Err(error) => tracing::warn!(ino = ino.0, %error, "cannot hold a new file open"),
-        }
+    /// Counts a file that was made a moment ago as open, by the descriptor that
+    /// it was made with.
+    pub(super) fn open_new(&self, ino: Ino, data: Arc<dyn DataFile>) {
+        let file = File::new(ino, Content::new_whole(data));
+        file.opens.store(1, Ordering::Release);
+        self.files_mut().insert(ino.0, Arc::new(file));
     }
 
     /// Closes a file. Its bytes go with the last close if it has no name.
@@ -148,12 +153,7 @@ impl<L: Lower> Overlay<L> {
     fn load(&self, ino: Ino) -> Result<File, OverlayError> {
         let stored = self.stored().contains(&ino.0);
         let content = Content::load(&self.ctx(), ino.0, ino.node(), stored)?;
-        Ok(File {
-            ino,
-            content: RwLock::new(content),
-            opens: AtomicUsize::new(0),
-            sync: Mutex::new(()),
-        })
+        Ok(File::new(ino, content))
     }
 
     pub(super) fn is_open(&self, ino: Ino) -> bool {

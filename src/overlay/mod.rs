@@ -31,6 +31,7 @@ mod error;
 mod file;
 mod inode;
 mod io;
+mod links;
 mod lower;
 mod moved;
 mod names;
@@ -57,6 +58,7 @@ pub use names::RenameMode;
 pub use tree::Ino;
 
 use crate::diff::{Diff, InodeKind};
+use crate::image::NodeId;
 use content::Ctx;
 use copies::Copies;
 use file::File;
@@ -99,6 +101,8 @@ pub struct Overlay<L> {
     /// their batches were made.
     committer: Mutex<()>,
     copies: Mutex<Copies>,
+    /// The directories in each of the image's that was asked for.
+    image_dirs: Mutex<HashMap<NodeId, u32>>,
     counters: OverlayCounters,
 }
 
@@ -122,7 +126,8 @@ impl<L: Lower> Overlay<L> {
                 if removed > 0 {
                     tracing::debug!(removed, "removed data files without a record");
                 }
-                (Tree::load(namespace), stored)
+                let more_dirs = links::more_dirs(&lower, &namespace);
+                (Tree::load(namespace, more_dirs), stored)
             }
             None => (Tree::default(), HashSet::new()),
         };
@@ -135,6 +140,7 @@ impl<L: Lower> Overlay<L> {
             stored: RwLock::new(stored),
             committer: Mutex::new(()),
             copies: Mutex::default(),
+            image_dirs: Mutex::default(),
             counters: OverlayCounters::default(),
         })
     }

@@ -4,6 +4,7 @@ mod rename;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::Arc;
 
 pub use rename::RenameMode;
 
@@ -11,13 +12,20 @@ use super::attr::{Attr, now_ns};
 use super::lower::Lower;
 use super::tree::{Ino, Inode, Tree};
 use super::{HIDDEN_DIR, Overlay, OverlayError};
-use crate::diff::{InodeKind, NameEntry};
+use crate::diff::{DataFile, InodeKind, NameEntry};
 
 /// The longest name, as in every Linux file system.
 const NAME_MAX: usize = 255;
 
 /// On a directory: what is made in it belongs to its group.
 const S_ISGID: u32 = 0o2000;
+
+/// What was made: a regular file with its data file.
+struct Added {
+    ino: Ino,
+    inode: Inode,
+    data: Option<Arc<dyn DataFile>>,
+}
 
 /// Who makes a thing, and with which permissions.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +72,10 @@ impl<L: Lower> Overlay<L> {
             gid,
         };
         let mut tree = self.tree_mut();
-        let (ino, inode) = self.add_named(&mut tree, parent, name, new, None)?;
-        self.open_new(ino);
+        let Added { ino, inode, data } = self.add_named(&mut tree, parent, name, new, None)?;
+        if let Some(data) = data {
+            self.open_new(ino, data);
+        }
         drop(tree);
         self.attr_of(ino, &inode)
     }
@@ -93,7 +103,8 @@ impl<L: Lower> Overlay<L> {
             uid,
             gid,
         };
-        let (ino, inode) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        let Added { ino, inode, .. } =
+            self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
         self.attr_of(ino, &inode)
     }
 
@@ -115,7 +126,8 @@ impl<L: Lower> Overlay<L> {
             uid,
             gid,
         };
-        let (ino, inode) = self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        let Added { ino, inode, .. } =
+            self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
         self.attr_of(ino, &inode)
     }
 
@@ -147,7 +159,8 @@ impl<L: Lower> Overlay<L> {
         } else {
             target.as_os_str().to_owned()
         };
-        let (ino, inode) = self.add_named(&mut tree, parent, name, new, Some(target))?;
+        let Added { ino, inode, .. } =
+            self.add_named(&mut tree, parent, name, new, Some(target))?;
         drop(tree);
         self.attr_of(ino, &inode)
     }
@@ -188,7 +201,7 @@ impl<L: Lower> Overlay<L> {
         for name in path.into_iter().flatten() {
             dir = match self.resolve(tree, dir, name) {
                 Some(ino) => ino,
-                None => self.add_named(tree, dir, name, new, None)?.0,
+                None => self.add_named(tree, dir, name, new, None)?.ino,
             };
         }
         let mut target = OsString::from("../.pbkfs/tblspc/");
@@ -271,6 +284,7 @@ impl<L: Lower> Overlay<L> {
             return Err(OverlayError::NotEmpty);
         }
         self.detach(&mut tree, parent, name);
+        Self::count_dirs(&mut tree, parent, name, -1);
         tree.bury(ino, false);
         self.touch(&mut tree, parent)?;
         self.reclaim(tree);
@@ -315,7 +329,7 @@ impl<L: Lower> Overlay<L> {
         name: &OsStr,
         new: NewInode,
         link: Option<OsString>,
-    ) -> Result<(Ino, Inode), OverlayError> {
+    ) -> Result<Added, OverlayError> {
         let diff = self.diff()?;
         self.vacant(tree, parent, name)?;
         let mut inode = Inode::new(new.kind, new.mode, new.uid, new.gid, now_ns());
@@ -328,19 +342,21 @@ impl<L: Lower> Overlay<L> {
         }
         inode.link = link;
         let ino = tree.add(inode.clone());
-        if new.kind == InodeKind::File
-            && let Err(e) = diff.storage().create(ino.0)
-        {
+        let data = match new.kind {
+            InodeKind::File => Some(diff.storage().create(ino.0)),
+            _ => None,
+        };
+        let data = data.transpose().inspect_err(|_| {
             tree.bury(ino, false);
             tree.take_reclaimable();
-            return Err(e.into());
-        }
+        })?;
         tree.set_entry(parent, name, Some(NameEntry::Inode(ino.0)));
         if new.kind == InodeKind::Directory {
             tree.set_parent(ino, parent);
+            Self::count_dirs(tree, parent, name, 1);
         }
         self.touch(tree, parent)?;
-        Ok((ino, inode))
+        Ok(Added { ino, inode, data })
     }
 
     fn vacant(&self, tree: &Tree, parent: Ino, name: &OsStr) -> Result<(), OverlayError> {

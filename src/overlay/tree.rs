@@ -1,7 +1,7 @@
 //! The names and inodes that differ from the image, in memory, and what of
 //! them has yet to be committed. No I/O happens here.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -22,14 +22,6 @@ impl Pending {
     }
 }
 
-/// An inode without a name whose bytes are still there.
-#[derive(Debug, Clone, Copy)]
-struct Dead {
-    /// When the last name went; 0 if the store never knew the inode.
-    seq: u64,
-    closed: bool,
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct Tree {
@@ -37,7 +29,13 @@ pub struct Tree {
     entries: HashMap<Ino, BTreeMap<OsString, NameEntry>>,
     /// Directories that are elsewhere than the image has them, or new.
     parents: HashMap<Ino, Ino>,
-    dead: HashMap<Ino, Dead>,
+    /// How many directories each has more than in the image.
+    more_dirs: HashMap<Ino, i64>,
+    /// Inodes without a name whose bytes are still there, with when the last
+    /// name went; 0 if the store never knew the inode.
+    dead: HashMap<Ino, u64>,
+    /// Those of them that nobody has open, in that order.
+    closed: BTreeSet<(u64, Ino)>,
     /// The image's inodes that were dead and whose removal is committed:
     /// nothing leads to them ever again.
     gone: HashSet<Ino>,
@@ -54,7 +52,9 @@ impl Default for Tree {
             inodes: HashMap::new(),
             entries: HashMap::new(),
             parents: HashMap::new(),
+            more_dirs: HashMap::new(),
             dead: HashMap::new(),
+            closed: BTreeSet::new(),
             gone: HashSet::new(),
             next_ino: Ino::FIRST_NEW.0,
             stored_next_ino: Ino::FIRST_NEW.0,
@@ -66,9 +66,13 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// The tree as the store has it, after [`super::records::check`].
-    pub fn load(namespace: Namespace) -> Self {
-        let mut tree = Self::default();
+    /// The tree as the store has it, after [`super::records::check`], with
+    /// what [`super::links::more_dirs`] has counted.
+    pub fn load(namespace: Namespace, more_dirs: HashMap<Ino, i64>) -> Self {
+        let mut tree = Self {
+            more_dirs,
+            ..Self::default()
+        };
         if let Some(next) = namespace.next_ino {
             tree.next_ino = next.max(Ino::FIRST_NEW.0);
             tree.stored_next_ino = tree.next_ino;
@@ -118,6 +122,16 @@ impl Tree {
 
     pub fn set_parent(&mut self, dir: Ino, parent: Ino) {
         self.parents.insert(dir, parent);
+    }
+
+    /// How many directories a directory has more than in the image.
+    pub fn more_dirs(&self, dir: Ino) -> i64 {
+        self.more_dirs.get(&dir).copied().unwrap_or(0)
+    }
+
+    /// Adds to that.
+    pub fn add_dirs(&mut self, dir: Ino, by: i64) {
+        *self.more_dirs.entry(dir).or_default() += by;
     }
 
     /// Whether the inode has lost its last name.
@@ -184,27 +198,27 @@ impl Tree {
             self.pending.names.insert((ino, name));
         }
         self.parents.remove(&ino);
+        self.more_dirs.remove(&ino);
         self.pending.inodes.insert(ino);
-        self.dead.insert(ino, Dead { seq, closed: !open });
+        self.dead.insert(ino, seq);
+        if !open {
+            self.close_dead(ino);
+        }
     }
 
     /// Notes that nobody uses a dead inode's bytes any more.
     pub fn close_dead(&mut self, ino: Ino) {
-        if let Some(dead) = self.dead.get_mut(&ino) {
-            dead.closed = true;
+        if let Some(seq) = self.dead.get(&ino) {
+            self.closed.insert((*seq, ino));
         }
     }
 
     /// Takes out the dead whose bytes may be deleted now: closed, and their
     /// removal committed (or never in the store).
     pub fn take_reclaimable(&mut self) -> Vec<Ino> {
-        let durable = self.durable_seq;
-        let ready: Vec<Ino> = self
-            .dead
-            .iter()
-            .filter(|(_, dead)| dead.closed && dead.seq <= durable)
-            .map(|(ino, _)| *ino)
-            .collect();
+        let waiting = self.closed.split_off(&(self.durable_seq + 1, Ino(0)));
+        let ready = std::mem::replace(&mut self.closed, waiting);
+        let ready: Vec<Ino> = ready.into_iter().map(|(_, ino)| ino).collect();
         for ino in &ready {
             self.dead.remove(ino);
             self.inodes.remove(ino);

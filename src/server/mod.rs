@@ -44,7 +44,9 @@ pub use namespace::{Enclosure, fence_exec};
 pub use preload::{Dropped, Preload};
 pub use process::{Server, ServerConfig, StopMode, Stopped};
 pub use query::{About, Query, QueryError};
-pub use ready::Replay;
+#[cfg(test)]
+pub(crate) use ready::tests::refuse_with;
+pub use ready::{Replay, is_recovering};
 pub(crate) use spawn::become_child;
 pub use tool::{Ended, Output, Tool};
 pub use user::OsUser;

@@ -7,6 +7,7 @@
 
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Duration;
 
 use postgres::error::SqlState;
 use postgres::{Client, Config, Error, NoTls};
@@ -74,6 +75,25 @@ impl Probe {
     pub fn poll(&self) -> Option<Result<Answer, Error>> {
         self.0.try_recv().ok()
     }
+}
+
+/// Whether the server that `conninfo` leads to lets nobody in at the moment: it
+/// recovers, as it also does when one of its processes has died. `false` for one
+/// that says anything else, or nothing within `patience`.
+#[must_use]
+pub fn is_recovering(conninfo: &str, patience: Duration) -> bool {
+    let Ok(mut config) = conninfo.parse::<Config>() else {
+        return false;
+    };
+    config.connect_timeout(patience);
+    let (sender, receiver) = mpsc::channel();
+    // A server that accepts and says nothing holds the thread, and not us.
+    thread::spawn(move || {
+        let refused = config.connect(NoTls).err();
+        let _ = sender.send(refused.and_then(|error| error.code().cloned()));
+    });
+    let code = receiver.recv_timeout(patience).ok().flatten();
+    code == Some(SqlState::CANNOT_CONNECT_NOW)
 }
 
 fn ask(mut config: Config, options: &[String]) -> Result<Answer, Error> {
@@ -147,4 +167,47 @@ fn ask_replay(client: &mut Client) -> Result<Replay, Error> {
         lsn: lsn.and_then(|lsn| lsn.parse().ok()),
         time: row.try_get(2)?,
     })
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A server that refuses one connection with this code, at a socket in
+    /// `dir`. Gives the way to it.
+    pub fn refuse_with(code: &'static str, dir: &Path) -> String {
+        let listener = UnixListener::bind(dir.join(".s.PGSQL.5432")).unwrap();
+        thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut length = [0; 4];
+            client.read_exact(&mut length).unwrap();
+            let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+            client.read_exact(&mut rest).unwrap();
+            let fields = format!("SFATAL\0VFATAL\0C{code}\0Mno\0\0");
+            let length = u32::try_from(fields.len() + 4).unwrap();
+            client.write_all(b"E").unwrap();
+            client.write_all(&length.to_be_bytes()).unwrap();
+            client.write_all(fields.as_bytes()).unwrap();
+        });
+        format!("host={} port=5432 user=u dbname=d", dir.display())
+    }
+
+    #[test]
+    fn who_recovers_lets_nobody_in() {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        for (code, recovers) in [("57P03", true), ("53300", false), ("28000", false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let conninfo = refuse_with(code, dir.path());
+            assert_eq!(is_recovering(&conninfo, PATIENCE), recovers, "{code}");
+        }
+        assert!(!is_recovering("host=/nowhere user=u", PATIENCE));
+        let dir = tempfile::tempdir().unwrap();
+        let _silent = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).unwrap();
+        let conninfo = format!("host={} user=u", dir.path().display());
+        assert!(!is_recovering(&conninfo, Duration::from_millis(50)));
+    }
 }

@@ -16,6 +16,7 @@ use nix::unistd::{getpid, getppid, setgid, setgroups, setsid, setuid};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::user::OsUser;
+use crate::descriptors;
 
 /// Takes from the environment what would change the server's behaviour: all of
 /// PostgreSQL's variables, and systemd's sockets, through which the clone
@@ -39,11 +40,14 @@ pub fn clean_environment(command: &mut Command) {
 }
 
 /// Makes the child a session of its own (a terminal's Ctrl-C is for us alone),
-/// the wanted user, and mortal: it gets SIGQUIT when we are gone.
+/// the wanted user, and mortal: it gets SIGQUIT when we are gone. It may open as
+/// many files as we were told that we may.
 pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
     let owner = getpid();
+    let give_back_limit = descriptors::give_back();
     let prepare = move || -> io::Result<()> {
         setsid()?;
+        give_back_limit()?;
         umask(Mode::from_bits_truncate(0o077));
         if let Some(user) = &run_as {
             setgroups(&user.groups)?;

@@ -13,14 +13,16 @@ use super::orphans::{self, ThrowAway};
 use super::place::{Place, canonical};
 use super::state::{Phase, State};
 use crate::diff::Diff;
+use crate::server::is_recovering;
 
-/// How long an owner has to tell its counters.
+/// How long an owner has to tell its counters, and a server whether it recovers.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A session as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// "starting", "ready", "stopping", "failed"; "dead": the owner was killed,
+    /// "starting", "ready", "stopping", "failed"; "recovering", once it was asked:
+    /// it was ready, and PostgreSQL recovers again; "dead": the owner was killed,
     /// and `down` has to finish its work; "orphaned": the host ended with its
     /// owner, and only the throw-away diff is left.
     #[serde(rename = "state")]
@@ -84,7 +86,8 @@ pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
 }
 
 /// Asks the owners of the sessions for their counters, all at once, and lets
-/// them count from anew if `reset`. One that does not answer is logged.
+/// them count from anew if `reset`. One that does not answer is logged. Their
+/// servers are asked, too, whether they recover.
 pub fn count(sessions: &mut [Status], reset: bool) {
     let request = match reset {
         true => Request::StatsReset,
@@ -93,10 +96,22 @@ pub fn count(sessions: &mut [Status], reset: bool) {
     thread::scope(|scope| {
         for session in sessions {
             if matches!(session.word, "ready" | "stopping") {
-                scope.spawn(move || session.counters = counted(session, request));
+                scope.spawn(move || {
+                    session.counters = counted(session, request);
+                    if session.word == "ready" && recovers(&session.state) {
+                        session.word = "recovering";
+                    }
+                });
             }
         }
     });
+}
+
+/// A process of the server that dies, as on a full disk, has all of it start
+/// anew, and recover, while the postmaster lives on.
+fn recovers(state: &State) -> bool {
+    let conninfo = state.conninfo.as_deref();
+    conninfo.is_some_and(|conninfo| is_recovering(conninfo, PATIENCE))
 }
 
 fn counted(session: &Status, request: Request) -> Option<Counts> {
@@ -140,4 +155,28 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
         run_dir: place.dir().to_owned(),
         counters: None,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::refuse_with;
+
+    #[test]
+    fn a_server_that_recovers_again_is_not_ready() {
+        for (code, word) in [("57P03", "recovering"), ("53300", "ready")] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut state = State::begin(&dir.path().join("clone"));
+            state.conninfo = Some(refuse_with(code, dir.path()));
+            let mut sessions = [Status {
+                word: "ready",
+                state,
+                diff_bytes: None,
+                run_dir: dir.path().to_owned(),
+                counters: None,
+            }];
+            count(&mut sessions, false);
+            assert_eq!(sessions[0].word, word);
+        }
+    }
 }

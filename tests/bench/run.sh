@@ -9,7 +9,7 @@
 # in a chain of FULL + 4 DELTA, zlib, made by examples/make-catalog; one more
 # DELTA was taken after a scan, which has set all hint bits. --quick is a small
 # run that shows that everything works. Sections: start, scan, pgbench, write,
-# files, lists, codecs. --data keeps the data for the next run, or takes what
+# files, names, lists, codecs. --data keeps the data for the next run, or takes what
 # the last one left; --set gives a setting to every clone. Needs root: the clone
 # of an ordinary user is run as postgres. Space: some ten times the data, below
 # TMPDIR.
@@ -85,6 +85,7 @@ pgbench -S, postgres:ratio:at least:0.90
 pgbench TPC-B, root:ratio:at least:0.95
 pgbench TPC-B, postgres:ratio:at least:0.85
 cat of every file, .*:value:at least:1000
+make 20000 empty files, .*:ratio:at most:4
 decode of zlib pages .*:ratio:at least:0.9
 mount to the first ls, 1000000 lines .*:value:at most:1.5
 most memory until then, 1000000 lines .*:value:at most:400
@@ -388,6 +389,40 @@ section_files() {
     done
 }
 
+make_files() {
+    mkdir "$1" && perl -MFcntl -e 'for (1 .. 20000) {
+        sysopen F, "$ARGV[0]/$_", O_CREAT | O_EXCL | O_RDWR, 0600 or die "$_: $!";
+        close F }' "$1"
+}
+list_files() { ls -l "$1"; }
+delete_files() { perl -e 'unlink "$ARGV[0]/$_" or die "$_: $!" for 1 .. 20000' "$1" && rmdir "$1"; }
+# both_files WHAT FUNCTION USER ROUND: one figure of a directory in both.
+both_files() {
+    in_dir() { as postgres bash -c "$(declare -f timed "$1"); timed $1 $2"; }
+    figure "$1, $3" s "$(in_dir "$2" "$work/plain/many$4")" "$(in_dir "$2" "$work/$3/clone/many$4")"
+}
+section_names() {
+    for user in $users; do
+        both_up "$user"
+        for round in $(seq "$rounds"); do
+            both_files "make 20000 empty files" make_files "$user" "$round"
+            both_files "list them with their attributes" list_files "$user" "$round"
+            tables="do \$\$ begin for i in 1 .. 1000 loop
+                execute format('create table many_%s_%s (id int primary key, t text)', $round, i);
+                end loop; end \$\$"
+            settle
+            figure "make 1000 tables, $user" s "$(timed plain_sql "$tables")" "$(timed clone_sql "$tables")"
+        done
+        # After all were made: ext4 takes long to make files where some were
+        # deleted moments ago.
+        for round in $(seq "$rounds"); do
+            both_files "delete 20000 files" delete_files "$user" "$round"
+        done
+        both_down "$user"
+        plain_copy
+    done
+}
+
 # A catalog whose content lists have so many lines in all, in so many layers.
 synthetic() {
     local lines=$1 layers=$2 dir=$work/synthetic
@@ -476,7 +511,7 @@ case $only in codecs) ;; *)
     fi
     ;;
 esac
-for section in start scan pgbench write files lists codecs; do
+for section in start scan pgbench write files names lists codecs; do
     [ -z "$only" ] || [ "$only" = $section ] || continue
     say "$section"
     [ $section = codecs ] || { choose changed && plain_copy; }

@@ -44,6 +44,7 @@ fn inode(kind: InodeKind) -> InodeRecord {
         uid: 0,
         gid: 0,
         nlink: 1,
+        atime_ns: None,
         mtime_ns: 0,
         ctime_ns: 0,
         link: None,

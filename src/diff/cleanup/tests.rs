@@ -33,6 +33,7 @@ fn file() -> InodeRecord {
         uid: 26,
         gid: 26,
         nlink: 1,
+        atime_ns: None,
         mtime_ns: 0,
         ctime_ns: 0,
         link: None,

@@ -21,6 +21,22 @@ impl Blocks {
         self.stale_tail && self.tail().is_some()
     }
 
+    /// The space that the file would take by itself, in units of 512 bytes:
+    /// all that shows through of the image, and the blocks behind it.
+    pub fn space(&self) -> u64 {
+        let image = self.base_len.div_ceil(BS);
+        let behind = match u32::try_from(image) {
+            Ok(image) => self.present.range_cardinality(image..),
+            Err(_) => 0,
+        };
+        let blocks = image + behind;
+        match blocks == self.size.div_ceil(BS) {
+            // No hole anywhere.
+            true => self.size.div_ceil(512),
+            false => blocks * (BS / 512),
+        }
+    }
+
     /// The rest of the present block that the file's end cuts.
     fn tail(&self) -> Option<std::ops::Range<u64>> {
         let rest = self.size % BS;

@@ -59,14 +59,17 @@ impl<L: Lower> Overlay<L> {
             (RenameMode::NoReplace, Some(_)) => return Err(OverlayError::Exists),
             (RenameMode::Exchange, None) => return Err(OverlayError::NotFound),
             (RenameMode::Exchange, Some(other)) => {
+                self.leave(&mut tree, other, new_parent, new_name);
                 self.place(&mut tree, other, parent, name)?;
             }
             (RenameMode::Replace, Some(old)) => {
                 self.replace(&mut tree, ino, old)?;
+                self.leave(&mut tree, old, new_parent, new_name);
                 self.detach(&mut tree, parent, name);
             }
             (_, None) => self.detach(&mut tree, parent, name),
         }
+        self.leave(&mut tree, ino, parent, name);
         self.place(&mut tree, ino, new_parent, new_name)?;
         self.touch(&mut tree, parent)?;
         self.touch(&mut tree, new_parent)?;
@@ -101,6 +104,13 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
+    /// Notes that an inode no longer is where it was.
+    fn leave(&self, tree: &mut Tree, ino: Ino, parent: Ino, name: &OsStr) {
+        if self.kind(tree, ino) == Some(InodeKind::Directory) {
+            Self::count_dirs(tree, parent, name, -1);
+        }
+    }
+
     /// Lets a name lead to an inode, whatever it led to before.
     fn place(
         &self,
@@ -113,6 +123,7 @@ impl<L: Lower> Overlay<L> {
         let mut inode = self.inode(tree, ino)?;
         if inode.kind == InodeKind::Directory {
             tree.set_parent(ino, parent);
+            Self::count_dirs(tree, parent, name, 1);
         }
         inode.ctime_ns = now_ns();
         tree.put(ino, inode);

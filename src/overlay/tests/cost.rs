@@ -1,9 +1,12 @@
 //! What requests that come often may cost: commits, and copies.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::disk::Disk;
 use super::support::*;
-use crate::overlay::{AttrChange, Ino, TimeChange};
+use crate::diff::InodeKind;
+use crate::overlay::tree::{Inode, Tree};
+use crate::overlay::{AttrChange, Ino, Overlay, OverlayError, TimeChange};
 use crate::pg::BLOCK_SIZE;
 
 fn image() -> MemLower {
@@ -13,9 +16,10 @@ fn image() -> MemLower {
         .file("base/5/1259", pattern(1, 0, 3 * BLOCK_SIZE))
 }
 
-fn set_time(overlay: &crate::overlay::Overlay<MemLower>, ino: Ino, time: SystemTime) {
+fn set_time(overlay: &Overlay<MemLower>, ino: Ino, time: SystemTime) {
     let change = AttrChange {
         mtime: Some(TimeChange::At(time)),
+        ctime: Some(time.max(SystemTime::now())),
         ..AttrChange::default()
     };
     overlay.set_attr(ino, &change).unwrap();
@@ -55,6 +59,71 @@ fn an_fsync_commits_only_what_is_new() {
     for ino in [changed, own] {
         assert_eq!(overlay.attr(ino).unwrap().mtime, past);
     }
+}
+
+#[test]
+fn a_new_file_is_not_opened_again() {
+    let disk = Disk::default();
+    let diff = disk.open().unwrap();
+    let overlay = Overlay::new(image(), Some(diff), options(false)).unwrap();
+    let ino = overlay.make(Ino::ROOT, "new").unwrap();
+    overlay.write(ino, 0, b"bytes").unwrap();
+    overlay.sync_file(ino).unwrap();
+    overlay.attr(ino).unwrap();
+    assert_eq!(disk.opens(), 0);
+}
+
+#[test]
+fn the_times_of_a_removed_file_cost_nothing() {
+    let disk = Disk::default();
+    let diff = disk.open().unwrap();
+    let overlay = Overlay::new(image(), Some(diff), options(false)).unwrap();
+    let ino = overlay.make(Ino::ROOT, "new").unwrap();
+    overlay.sync_names().unwrap();
+    overlay.unlink(Ino::ROOT, name("new")).unwrap();
+    // Who has it open still can.
+    set_time(&overlay, ino, SystemTime::UNIX_EPOCH);
+    assert_eq!(overlay.attr(ino).unwrap().mtime, SystemTime::UNIX_EPOCH);
+    overlay.release(ino);
+    let before = disk.opens();
+    let change = AttrChange {
+        mtime: Some(TimeChange::Now),
+        ctime: Some(SystemTime::now()),
+        ..AttrChange::default()
+    };
+    let answer = overlay.set_attr(ino, &change);
+    assert!(matches!(answer, Err(OverlayError::NotFound)), "{answer:?}");
+    assert_eq!(disk.opens(), before);
+}
+
+#[test]
+fn removing_a_file_takes_as_long_whatever_waits_for_a_commit() {
+    const BATCH: usize = 1_000;
+    let mut tree = Tree::default();
+    let inos: Vec<Ino> = (0..50 * BATCH)
+        .map(|_| tree.add(Inode::new(InodeKind::File, 0o600, 0, 0, 0)))
+        .collect();
+    let (_, in_flight) = tree.take_pending();
+    tree.commit_done(&in_flight);
+    let took: Vec<Duration> = inos
+        .chunks(BATCH)
+        .map(|batch| {
+            let begin = Instant::now();
+            for ino in batch {
+                tree.bury(*ino, false);
+                assert_eq!(tree.take_reclaimable(), Vec::new());
+            }
+            begin.elapsed()
+        })
+        .collect();
+    let first = took[..5].iter().min().unwrap();
+    let last = took[took.len() - 5..].iter().min().unwrap();
+    // Going through all that wait, it would be a hundred times as long.
+    assert!(*last < 15 * *first, "{first:?}, then {last:?}");
+
+    let (_, in_flight) = tree.take_pending();
+    tree.commit_done(&in_flight);
+    assert_eq!(tree.take_reclaimable().len(), 50 * BATCH);
 }
 
 #[test]
@@ -100,7 +169,7 @@ fn a_few_changed_bytes_of_each_block_cost_few() {
     let mut expected = image.file_bytes("table").to_vec();
     let overlay = open_in(image.clone(), dir.path(), false);
     let ino = overlay.at("table").unwrap();
-    let write = |overlay: &crate::overlay::Overlay<MemLower>, block: usize, page: &[u8]| {
+    let write = |overlay: &Overlay<MemLower>, block: usize, page: &[u8]| {
         let at = (block * BLOCK_SIZE) as u64;
         overlay.write(ino, at, page).unwrap();
     };

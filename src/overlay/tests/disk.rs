@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::FallocateFlags;
@@ -167,6 +166,8 @@ struct State {
     calls_left: Option<u64>,
     /// Bytes by which files may still grow.
     room: Option<u64>,
+    /// How often a data file was opened by its name.
+    opens: u64,
 }
 
 impl State {
@@ -268,6 +269,11 @@ impl Disk {
         self.state().room = bytes;
     }
 
+    /// How often a data file was opened by its name.
+    pub fn opens(&self) -> u64 {
+        self.state().opens
+    }
+
     /// The inodes that have a data file.
     pub fn data_files(&self) -> Vec<u64> {
         self.state().names.keys().copied().collect()
@@ -303,7 +309,8 @@ impl Storage for Directory {
     }
 
     fn open(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
+        state.opens += 1;
         let object = *state.names.get(&ino).ok_or_else(|| os(ENOENT))?;
         Ok(self.file(object))
     }
@@ -431,8 +438,8 @@ impl DataFile for Data {
         }
     }
 
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+    fn opened(&self) -> io::Result<Option<Arc<std::fs::File>>> {
+        Ok(None)
     }
 }
 

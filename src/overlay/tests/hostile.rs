@@ -29,6 +29,7 @@ fn inode(kind: InodeKind) -> InodeRecord {
         uid: 26,
         gid: 26,
         nlink: 1,
+        atime_ns: None,
         mtime_ns: i64::MIN,
         ctime_ns: i64::MAX,
         link: None,

@@ -509,6 +509,7 @@ impl Both {
             match entry.kind {
                 InodeKind::Directory => {
                     assert!(meta.is_dir(), "{path:?}");
+                    assert_eq!(u64::from(attr.nlink), meta.nlink(), "{path:?}");
                     self.compare_dir(entry.ino, path);
                 }
                 InodeKind::Symlink => assert_eq!(

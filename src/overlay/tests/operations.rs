@@ -1,9 +1,8 @@
 //! Each operation by itself, its answers and its errors.
 
-use std::ffi::OsStr;
 use std::path::Path;
 
-use super::support::{BS, IMAGE_TIME_NS, MemLower, memory_dir, open_in, options, pattern};
+use super::support::{BS, IMAGE_TIME_NS, MemLower, memory_dir, name, open_in, options, pattern};
 use crate::diff::system_time;
 use crate::overlay::{
     AttrChange, FallocateMode, HIDDEN_DIR, Ino, Overlay, OverlayError, RenameMode, SeekKind,
@@ -66,10 +65,6 @@ impl Fixture {
         let name = |path: &Path| path.file_name().unwrap().to_owned();
         self.rename(dir(from), &name(from), dir(to), &name(to), mode)
     }
-}
-
-fn name(name: &str) -> &OsStr {
-    OsStr::new(name)
 }
 
 #[test]
@@ -303,8 +298,8 @@ fn attributes_change_and_survive() {
         mode: Some(0o100_640),
         uid: Some(1),
         gid: Some(2),
-        size: None,
         mtime: Some(TimeChange::At(then)),
+        ..AttrChange::default()
     };
     f.set_attr(ino, &change).unwrap();
     f.remount();

@@ -156,6 +156,10 @@ impl Lower for MemLower {
     }
 }
 
+pub fn name(name: &str) -> &OsStr {
+    OsStr::new(name)
+}
+
 /// Bytes of which each 8 say who wrote them and where: none of them is zero.
 pub fn pattern(stamp: u32, offset: u64, len: usize) -> Vec<u8> {
     let byte = |at: u64| {

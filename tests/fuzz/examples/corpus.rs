@@ -180,6 +180,7 @@ fn of_diff(corpus: &mut Corpus) {
         uid: 0,
         gid: 0,
         nlink: 1,
+        atime_ns: None,
         mtime_ns: 1,
         ctime_ns: -1,
         link: Some(b"pg_wal".to_vec()),

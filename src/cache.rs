@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// add up to more than the capacity. The newest value is always kept, however
 /// heavy: dropping it would only make the next call build it again.
 #[derive(Debug)]
-pub(super) struct Cache<K, V: ?Sized> {
+pub struct Cache<K, V: ?Sized> {
     capacity: usize,
     inner: Mutex<Inner<K, V>>,
 }
@@ -30,7 +30,7 @@ struct Slot<V: ?Sized> {
 }
 
 impl<K: Copy + Eq + Hash, V: ?Sized> Cache<K, V> {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         let inner = Inner {
             slots: HashMap::new(),
             order: BTreeMap::new(),
@@ -43,7 +43,7 @@ impl<K: Copy + Eq + Hash, V: ?Sized> Cache<K, V> {
         }
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<Arc<V>> {
+    pub fn get(&self, key: &K) -> Option<Arc<V>> {
         let inner = &mut *self.lock();
         let slot = inner.slots.get_mut(key)?;
         inner.clock += 1;
@@ -53,7 +53,7 @@ impl<K: Copy + Eq + Hash, V: ?Sized> Cache<K, V> {
         Some(Arc::clone(&slot.value))
     }
 
-    pub(super) fn insert(&self, key: K, value: Arc<V>, weight: usize) {
+    pub fn insert(&self, key: K, value: Arc<V>, weight: usize) {
         let inner = &mut *self.lock();
         inner.clock += 1;
         let slot = Slot {
@@ -73,6 +73,23 @@ impl<K: Copy + Eq + Hash, V: ?Sized> Cache<K, V> {
                 inner.weight -= slot.weight;
             }
         }
+    }
+
+    /// Drops a value, if it is there.
+    pub fn remove(&self, key: &K) {
+        let inner = &mut *self.lock();
+        if let Some(slot) = inner.slots.remove(key) {
+            inner.order.remove(&slot.used);
+            inner.weight -= slot.weight;
+        }
+    }
+
+    /// Drops all values.
+    pub fn clear(&self) {
+        let inner = &mut *self.lock();
+        inner.slots.clear();
+        inner.order.clear();
+        inner.weight = 0;
     }
 
     /// Nothing in here can panic half-way, so a poisoned lock means nothing.
@@ -124,5 +141,21 @@ mod tests {
         cache.insert(2, Arc::new(3), 10);
         assert_eq!(cache.get(&1).as_deref(), Some(&2));
         assert_eq!(held(&cache, 1..=2), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_dropped_weighs_nothing() {
+        let cache = Cache::new(30);
+        for key in [1, 2] {
+            cache.insert(key, Arc::new(key), 15);
+        }
+        cache.remove(&1);
+        cache.remove(&7);
+        cache.insert(3, Arc::new(3), 15);
+        assert_eq!(held(&cache, 1..=3), [2, 3]);
+        cache.clear();
+        assert_eq!(held(&cache, 1..=3), Vec::<u32>::new());
+        cache.insert(4, Arc::new(4), 30);
+        assert_eq!(cache.get(&4).as_deref(), Some(&4));
     }
 }
