@@ -7,6 +7,7 @@
 //! job         what is done about one backup, and when
 //! checks      queries, pg_amcheck, pg_dump and commands against the clone
 //! verdict     what each failure says: bad, or could not tell
+//! findings    the same as a table for people
 //! report      the one document, and its form for people
 //! prometheus  its form for node_exporter
 //! html        its form for an auditor, with the history
@@ -16,6 +17,7 @@
 //! ```
 
 mod checks;
+mod findings;
 mod history;
 mod html;
 mod job;
@@ -32,6 +34,7 @@ use std::time::Instant;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use findings::{FINDINGS, Finding, consequence};
 pub use history::{Entry, History};
 pub use html::html;
 pub use ping::ping;

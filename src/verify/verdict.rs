@@ -464,6 +464,84 @@ mod tests {
         assert_eq!(of_complaint(&told), Bad);
     }
 
+    fn stored(source: io::Error) -> SessionError {
+        let error = ImageError::Stored {
+            path: "x".into(),
+            backup: crate::catalog::BackupId("A".into()),
+            file: "/x".into(),
+            source,
+        };
+        error.into()
+    }
+
+    fn status(status: BackupStatus) -> SessionError {
+        let id = || crate::catalog::BackupId("A".into());
+        let error = ChainError::Status {
+            instance: "main".into(),
+            target: id(),
+            member: id(),
+            status,
+            dir: "/c".into(),
+        };
+        error.into()
+    }
+
+    /// Each row of the table that people read, but for those of the checks and of a
+    /// whole report, which have tests of their own.
+    #[test]
+    fn the_table_for_people_is_true() {
+        use crate::verify::FINDINGS;
+        let broken = PageIndexError::MapLength {
+            offset: 0,
+            expected: 1,
+            found: 2,
+        };
+        let index = ImageError::Index {
+            path: "x".into(),
+            backup: crate::catalog::BackupId("A".into()),
+            source: broken,
+        };
+        let record = WalError::NotTheSegment {
+            path: "/w".into(),
+            problem: crate::pg::wal::PageProblem::TooShort,
+        };
+        let gap = SessionError::Interrupted;
+        let page = "FATAL: invalid page in block 3 of relation base/1/2";
+        let examples: Vec<(&str, SessionError)> = vec![
+            (
+                "a file or the catalog may not be read",
+                stored(io::ErrorKind::PermissionDenied.into()),
+            ),
+            ("the backup is being made", status(BackupStatus::Merging)),
+            ("the disk or the memory is full", died(9, "")),
+            (
+                "the disk or the memory is full",
+                died(1 << 8, "PANIC: No space left on device"),
+            ),
+            ("the disk or the memory is full", gap),
+            ("a page, a list or a header map", index.into()),
+            (
+                "a file of the backup is missing",
+                stored(io::ErrorKind::NotFound.into()),
+            ),
+            (
+                "a file of the backup is missing",
+                stored(Refused::Is(Kind::Fifo).into()),
+            ),
+            ("a segment of WAL that is read", record.into()),
+            ("pg_probackup calls it ERROR", status(BackupStatus::Corrupt)),
+            ("PostgreSQL says that its files", died(1 << 8, page)),
+        ];
+        for (row, error) in examples {
+            let mut rows = FINDINGS
+                .iter()
+                .filter(|finding| finding.what.starts_with(row));
+            let finding = rows.next().unwrap_or_else(|| panic!("no row {row:?}"));
+            let verdict = of_session(&error, &Counts::new());
+            assert_eq!(verdict, Some(finding.verdict), "{row}: {error}");
+        }
+    }
+
     #[test]
     fn the_worse_counts_more() {
         assert!(Bad > CouldNotTell && CouldNotTell > Verdict::Proved);

@@ -8,6 +8,7 @@ use clap::Command;
 use super::page::{Page, sentence};
 use crate::cli::EXIT_CODES;
 use crate::cli::common::SYSTEM_CONFIG;
+use crate::verify::{FINDINGS, Verdict, consequence};
 
 const FILES: &[(&str, &str)] = &[
     (
@@ -184,8 +185,17 @@ fn command_page(command: &Command, root: &Command) -> Page {
         }
     }
     after_help(&mut page, command);
+    if command.get_name() == "verify" {
+        verdicts(&mut page);
+    }
     page.heading("EXIT STATUS");
-    page.paragraph("0 when done; every other code is described in pbkfs(1).");
+    page.paragraph(match command.get_name() {
+        "verify" => {
+            "As the verdict, see above; 1 also where another backup is known to be bad; 2 where it \
+             was asked for wrongly. There are no others."
+        }
+        _ => "0 when done; every other code is described in pbkfs(1).",
+    });
     let siblings: Vec<String> = visible(root)
         .filter(|sibling| sibling.get_name() != command.get_name())
         .map(|sibling| format!("{}(1)", page_name(sibling)))
@@ -194,6 +204,23 @@ fn command_page(command: &Command, root: &Command) -> Page {
     others.extend(["pbkfs(1)", "pbkfs.toml(5)"]);
     page.see_also(&others);
     page
+}
+
+/// What each kind of finding says. The metrics have the prefix `pbkfs_`.
+fn verdicts(page: &mut Page) {
+    page.heading("VERDICTS");
+    for verdict in [
+        Verdict::Proved,
+        Verdict::PagesRight,
+        Verdict::CouldNotTell,
+        Verdict::Bad,
+    ] {
+        page.subheading(verdict.as_str());
+        page.paragraph(&sentence(consequence(verdict)));
+        for finding in FINDINGS.iter().filter(|finding| finding.verdict == verdict) {
+            page.term(&sentence(finding.what), [sentence(finding.why).as_str()]);
+        }
+    }
 }
 
 /// NAME, SYNOPSIS and DESCRIPTION.
