@@ -36,6 +36,11 @@ pub(crate) fn unpack_wal(name: &str) -> TempDir {
     unpack(name, &["--exclude=*/backups/*/*/*"])
 }
 
+/// A fixture's metadata, its WAL archive, and the WAL in its backups.
+pub(crate) fn unpack_all_wal(name: &str) -> TempDir {
+    unpack(name, &["--exclude=*/database/base/*"])
+}
+
 fn unpack(name: &str, filter: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let packed = fs::File::open(folder(name).join("catalog.tar.zst")).unwrap();
