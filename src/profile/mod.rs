@@ -33,6 +33,6 @@ pub use values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };
 pub use verify::{
-    CommandCheck, Comparison, Databases, Expectation, SqlCheck, VerifyChoice, VerifyPlan,
-    VerifyProfile,
+    CommandCheck, Comparison, Databases, Expectation, RestoreBy, SqlCheck, VerifyChoice,
+    VerifyPlan, VerifyProfile,
 };

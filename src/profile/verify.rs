@@ -117,6 +117,16 @@ impl<'de> Deserialize<'de> for Databases {
     }
 }
 
+/// By whose restore a backup has to come back whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreBy {
+    /// By pbkfs, which shows all that the backup has.
+    Pbkfs,
+    /// By pg_probackup's own restore as well.
+    PgProbackup,
+}
+
 /// How two values compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
@@ -271,6 +281,8 @@ pub struct VerifyProfile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreBy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub amcheck: Option<Databases>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dump: Option<Databases>,
@@ -303,6 +315,8 @@ pub struct VerifyPlan {
     pub pages: bool,
     /// Whether a server is started.
     pub start: bool,
+    /// By whose restore it has to come back whole.
+    pub restore: RestoreBy,
     /// The databases that pg_amcheck looks through.
     pub amcheck: Databases,
     /// The databases that pg_dump reads.
@@ -333,6 +347,7 @@ impl VerifyPlan {
             backup: profile.backup.clone(),
             pages: need("verify.pages", &profile.pages)?,
             start: need("verify.start", &profile.start)?,
+            restore: need("verify.restore", &profile.restore)?,
             amcheck: need("verify.amcheck", &profile.amcheck)?,
             dump: need("verify.dump", &profile.dump)?,
             dump_dir: optional_absolute("verify.dump_dir", &profile.dump_dir)?,

@@ -6,6 +6,7 @@
 //! pages       every page and stored file, in parallel, without a mount
 //! job         what is done about one backup, and when
 //! checks      queries, pg_amcheck, pg_dump and commands against the clone
+//! restore     what pg_probackup's own restore would lose
 //! verdict     what each failure says: bad, or could not tell
 //! report      the one document, and its form for people
 //! prometheus  its form for node_exporter
@@ -22,6 +23,7 @@ mod pages;
 mod ping;
 mod prometheus;
 mod report;
+mod restore;
 mod verdict;
 
 use std::path::Path;
@@ -35,6 +37,7 @@ pub use html::html;
 pub use ping::ping;
 pub use prometheus::prometheus;
 pub use report::{BackupReport, Check, Document, Entry, Place, Skipped, VERSION, human};
+pub use restore::{LossReport, restore_losses};
 pub use verdict::{Verdict, of_image, of_session, of_text};
 
 use crate::catalog::{Backup, Instance};

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::restore::{LossReport, losses};
 use super::verdict::Verdict;
 use crate::escape::{line, value};
 
@@ -89,6 +90,8 @@ pub struct BackupReport {
     pub damage: Vec<Place>,
     /// How many there are, named or not.
     pub damages: u64,
+    /// What pg_probackup's own restore would lose, though the backup has it.
+    pub restore_losses: Vec<LossReport>,
 }
 
 /// How long a part took.
@@ -244,6 +247,7 @@ pub fn human(document: &Document, verbose: bool) -> String {
         );
         checks(&mut text, report, verbose);
         places(&mut text, report);
+        losses(&mut text, report);
     }
     for skipped in document.skipped.iter().filter(|_| verbose) {
         let _ = writeln!(
@@ -354,6 +358,13 @@ mod tests {
             checks: vec![check, right],
             damage: vec![place],
             damages: 1,
+            restore_losses: vec![LossReport {
+                path: own(),
+                first_block: 1,
+                blocks: 1,
+                marked_in: own(),
+                message: own(),
+            }],
             ..BackupReport::default()
         };
         Document {

@@ -169,9 +169,7 @@ pub fn of_image(error: &ImageError) -> Verdict {
         | ImageError::Control { .. }
         | ImageError::Page(_) => Bad,
         // What this program cannot do, another may.
-        ImageError::Cfs { .. }
-        | ImageError::NotAFile { .. }
-        | ImageError::TruncationMarker { .. } => CouldNotTell,
+        ImageError::Cfs { .. } | ImageError::NotAFile { .. } => CouldNotTell,
     }
 }
 
