@@ -6,6 +6,7 @@
 //! pg_probackup's own restore judges (`src/restore.c`, `do_restore_or_validate`).
 
 mod error;
+mod risk;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use crate::causes::sentence;
 use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
 
 pub use error::ChainError;
+pub use risk::RestoreRisk;
 
 /// How many backups an error message names.
 const NAMED_IN_ERRORS: usize = 5;

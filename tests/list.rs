@@ -201,3 +201,52 @@ fn an_answer_that_is_lost_is_an_error() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("cannot write to standard output"), "{said}");
 }
+
+/// pg_probackup's own status says nothing of it until somebody validates.
+#[test]
+fn wal_that_a_backup_lacks_is_named() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-chain");
+    let all = sandbox.fixture.backups();
+    let archived = all.iter().rfind(|backup| !backup.stream).unwrap();
+    let listed = |id: &str| {
+        let lines = backups(&sandbox);
+        lines.into_iter().find(|line| line["id"] == id).unwrap()
+    };
+    assert_eq!(listed(&archived.id)["own_wal"]["state"], "complete");
+    fs::remove_dir_all(sandbox.fixture.catalog.join("wal/main")).unwrap();
+    fs::create_dir(sandbox.fixture.catalog.join("wal/main")).unwrap();
+    for backup in &all {
+        let line = listed(&backup.id);
+        if backup.stream {
+            assert_eq!(line["own_wal"]["state"], "complete", "{line}");
+            continue;
+        }
+        assert_eq!(line["own_wal"]["state"], "missing", "{line}");
+        assert_eq!(line["own_wal"]["timeline"], 1);
+        let segment = line["own_wal"]["segment"].as_str().unwrap();
+        let clone = sandbox.profile(&backup.id).mount_only().write();
+        let plan = clone.pbkfs("plan", &[]).expect_ok();
+        let told = format!("WAL       the WAL segment {segment} of timeline 1");
+        assert!(plan.contains(&told), "{plan}");
+    }
+}
+
+/// By the versions alone where that is all that is read, file by file in a plan.
+#[test]
+fn a_chain_that_restore_may_lose_data_of_is_told() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-old");
+    for line in backups(&sandbox) {
+        let is_newer = ["TP44EL", "TP44EW", "TP44F7"].contains(&line["id"].as_str().unwrap());
+        let marked: &[&str] = if is_newer { &["TP44E8"] } else { &[] };
+        assert_eq!(line["restore_may_lose"], serde_json::json!(marked));
+        assert_eq!(line["restore_warning"].is_string(), is_newer);
+    }
+    for (backup, loses) in [("TP44F7", true), ("TP44E8", false)] {
+        let clone = sandbox.profile(backup).mount_only().write();
+        let plan = clone.pbkfs("plan", &[]).expect_ok();
+        let told = format!("own restore of backup {backup} loses base/");
+        assert_eq!(plan.contains(&told), loses, "{plan}");
+    }
+}

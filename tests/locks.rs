@@ -178,3 +178,46 @@ fn the_chain_is_found_again_when_it_was_merged() {
     }
     assert_nothing_stays(&sandbox);
 }
+
+/// As pg_probackup 2.5.16 does it: with both locked, the files go into the FULL,
+/// the increment's directory is deleted, and the FULL's gets its id.
+#[test]
+fn a_merge_that_is_waited_for_leaves_another_chain() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
+    let (from, to) = (
+        sandbox.fixture.backup_dir(&full.id),
+        sandbox.fixture.backup_dir(&delta.id),
+    );
+    let merge = Sleeper::start();
+    for dir in [&from, &to] {
+        fs::write(dir.join("backup.pid"), format!("{}\n", merge.0.id())).unwrap();
+    }
+    let clone = sandbox.profile(&delta.id).mount_only().write();
+    let up = waiting(&clone);
+    let control = |dir: &std::path::Path| fs::read_to_string(dir.join("backup.control")).unwrap();
+    let start = control(&to)
+        .lines()
+        .find(|line| line.starts_with("start-time"))
+        .unwrap()
+        .to_owned();
+    let merged: Vec<String> = control(&from)
+        .lines()
+        .map(|line| match line.starts_with("start-time") {
+            true => start.clone(),
+            false => line.to_owned(),
+        })
+        .collect();
+    fs::write(from.join("backup.control"), merged.join("\n") + "\n").unwrap();
+    fs::remove_dir_all(&to).unwrap();
+    fs::rename(&from, &to).unwrap();
+    fs::remove_file(to.join("backup.pid")).unwrap();
+    eventually("the clone is ready", LIMIT, || up.stdout().ends_with('\n'));
+    assert!(up.stdout().contains(&delta.id), "{}", up.stdout());
+    assert_eq!(clone.status()[0]["chain"], serde_json::json!([delta.id]));
+    let output = ends_ready(&clone, up);
+    assert!(output.stderr.contains("was merged or deleted"), "{output}");
+    assert!(!to.join("backup.pid").exists());
+    assert_nothing_stays(&sandbox);
+}

@@ -105,7 +105,9 @@ fn the_stand_in_refuses_what_was_not_recorded() {
 #[test]
 fn both_sources_of_metadata_give_the_same_plan() {
     common::require_everything();
-    for fixture in FIXTURES {
+    // The stand-in knows a catalog by its configuration, and that of pg15-old was
+    // not recorded; `show` of it is compared in src/catalog.
+    for fixture in FIXTURES.into_iter().filter(|&name| name != "pg15-old") {
         let sandbox = Sandbox::root(fixture);
         for backup in sandbox.fixture.backups() {
             let asked = through_stand_in(&sandbox, &backup.id);

@@ -96,6 +96,21 @@ fn pg17_chain_answers() {
 }
 
 #[test]
+fn pg15_old_answers_with_what_restore_loses() {
+    answers("pg15-old", OsUser::root());
+}
+
+#[test]
+fn pg15_ptrack_answers() {
+    answers("pg15-ptrack", OsUser::root());
+}
+
+#[test]
+fn pg18_chain_answers() {
+    answers("pg18-chain", OsUser::root());
+}
+
+#[test]
 fn pg15_debian_answers_to_an_ordinary_user() {
     answers("pg15-debian", OsUser::postgres());
 }

@@ -129,6 +129,46 @@ fn every_backup_of_another_major_version_is_proved() {
 }
 
 #[test]
+fn every_ptrack_backup_is_proved() {
+    proves_all("pg15-ptrack", None);
+}
+
+#[test]
+fn every_backup_of_the_newest_major_version_is_proved() {
+    proves_all("pg18-chain", Some(common::require_server("18")));
+}
+
+/// The newest backup of pg15-old, of which the real restore brings 2 030 of
+/// 30 000 rows back, though it is all there.
+#[test]
+fn what_restore_loses_is_told_and_bad_only_for_who_restores_so() {
+    proves_all("pg15-old", None);
+    let sandbox = Sandbox::root("pg15-old");
+    let clone = sandbox.profile("TP44F7").write();
+    let done = document(&clone, &["--pages"], 0);
+    let lost = done["backups"][0]["restore_losses"].as_array().unwrap();
+    assert_eq!(lost.len(), 1, "{done:#}");
+    assert_eq!(lost[0]["marked_in"], "TP44E8");
+    let block = lost[0]["first_block"].as_u64().unwrap();
+    let message = lost[0]["message"].as_str().unwrap();
+    assert!(block > 0 && message.contains(&format!("from block {block} on")));
+    assert!(message.contains("take a new FULL backup"), "{message}");
+
+    let asked = ["--pages", "--set", "verify.restore=pg_probackup"];
+    let done = document(&clone, &asked, 1);
+    assert_eq!(check(&done, "pages").0, "proved");
+    let (verdict, error) = check(&done, "restore");
+    assert_eq!((&*verdict, &*error), ("bad", message));
+
+    // The backup that has the marker restores as it is.
+    let clone = sandbox.profile("TP44E8").write();
+    let done = document(&clone, &asked, 0);
+    assert_eq!(check(&done, "restore").0, "proved");
+    assert_eq!(done["backups"][0]["restore_losses"], serde_json::json!([]));
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
 fn an_archive_backup_without_its_archive_is_not_started() {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");

@@ -1,10 +1,14 @@
 //! The `key = value` form of `backup.control` and `pg_probackup.conf`.
 //!
-//! One pair a line. A key is compared without regard to case, `-` and `_` are
-//! the same. A value is bare, and then ends at a `#`, or single-quoted, with
-//! `''` for a quote and C's backslash escapes. `#` begins a comment. A key given
-//! twice keeps its last value. Source: pg_probackup's
-//! `src/utils/configuration.c` (`parse_pair`, `get_next_token`, `key_equals`).
+//! One pair a line, without the blanks at the line's end. A key is compared
+//! without regard to case, `-` and `_` are the same. A value is bare or
+//! single-quoted. A bare one ends at a `#` or a tab, and keeps the spaces before
+//! it: `status = OK # so` has the value `OK `, which is no status. In a quoted
+//! one `''` stands for a quote, and every other byte for itself, a backslash
+//! too; without a closing quote it ends with the line. `#` begins a comment. A
+//! key given twice keeps its last value. Source: pg_probackup's
+//! `src/utils/configuration.c` (`config_read_opt`, `parse_pair`,
+//! `get_next_token`, `key_equals`).
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -201,63 +205,75 @@ pub fn parse_time(text: &str) -> Result<OffsetDateTime, NotAMoment> {
 
 type Pair = Option<(String, Vec<u8>)>;
 
+/// What C's `isspace` counts as a blank.
+const BLANKS: &[u8] = b" \t\n\x0B\x0C\r";
+
+/// Where a bare value ends.
+const BARE_ENDS: &[u8] = b"#\n\r\t\x0B";
+
+fn is_blank(byte: &u8) -> bool {
+    BLANKS.contains(byte)
+}
+
+fn without_blanks_before(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !is_blank(byte));
+    text.get(start.unwrap_or(text.len())..).unwrap_or_default()
+}
+
+fn without_blanks_after(text: &[u8]) -> &[u8] {
+    let last = text.iter().rposition(|byte| !is_blank(byte));
+    let end = last.map_or(0, |last| last + 1);
+    text.get(..end).unwrap_or_default()
+}
+
 fn split_pair(line: &[u8]) -> Result<Pair, &'static str> {
-    let line = line.trim_ascii();
+    let line = without_blanks_after(without_blanks_before(line));
     if line.is_empty() || line.starts_with(b"#") {
         return Ok(None);
     }
-    let end = line
-        .iter()
-        .position(|b| b"=# \t".contains(b))
-        .ok_or("there is no \"=\" after the key")?;
-    let (key, rest) = line.split_at(end);
+    let end = line.iter().position(|b| b"=# \t\r\x0B".contains(b));
+    let (key, rest) = line.split_at(end.ok_or("there is no \"=\" after the key")?);
     if key.is_empty() {
         return Err("there is no key before the \"=\"");
     }
-    let value = rest
-        .trim_ascii_start()
+    let value = without_blanks_before(rest)
         .strip_prefix(b"=")
-        .ok_or("there is no \"=\" after the key")?
-        .trim_ascii_start();
-    let value = match value.strip_prefix(b"'") {
-        Some(quoted) => unquote(quoted)?,
+        .ok_or("there is no \"=\" after the key")?;
+    let value = without_blanks_before(value);
+    let (value, after) = match value.strip_prefix(b"'") {
+        Some(quoted) => unquote(quoted),
         None => {
-            let bare = value.split(|&b| b == b'#').next().unwrap_or_default();
-            bare.trim_ascii_end().to_vec()
+            let end = value.iter().position(|b| BARE_ENDS.contains(b));
+            let (bare, after) = value.split_at(end.unwrap_or(value.len()));
+            (bare.to_vec(), after)
         }
     };
+    let after = without_blanks_before(after);
+    if !after.is_empty() && !after.starts_with(b"#") {
+        return Err(
+            "there is more text after the value (a quote inside a quoted value has to be \
+             doubled, or pg_probackup cannot read it either)",
+        );
+    }
     let key = String::from_utf8_lossy(key)
         .to_ascii_lowercase()
         .replace('_', "-");
     Ok(Some((key, value)))
 }
 
-/// The value that `text`, all after an opening quote, holds.
-fn unquote(text: &[u8]) -> Result<Vec<u8>, &'static str> {
-    const OPEN: &str = "the quoted value has no closing quote";
+/// The value that `text`, all after an opening quote, holds, and what stands
+/// behind its closing quote.
+fn unquote(text: &[u8]) -> (Vec<u8>, &[u8]) {
     let mut value = Vec::with_capacity(text.len());
     let mut rest = text;
     loop {
         match rest {
-            [] => return Err(OPEN),
+            [] => return (value, rest),
             [b'\'', b'\'', tail @ ..] => {
                 value.push(b'\'');
                 rest = tail;
             }
-            [b'\'', tail @ ..] => {
-                let after = tail.trim_ascii_start();
-                return if after.is_empty() || after.starts_with(b"#") {
-                    Ok(value)
-                } else {
-                    Err("there is more text after the closing quote \
-                         (pg_probackup cannot read a quote inside a value that is not doubled)")
-                };
-            }
-            [b'\\', tail @ ..] => {
-                let (byte, used) = unescape(tail).ok_or(OPEN)?;
-                value.push(byte);
-                rest = tail.get(used..).unwrap_or_default();
-            }
+            [b'\'', tail @ ..] => return (value, tail),
             [byte, tail @ ..] => {
                 value.push(*byte);
                 rest = tail;
@@ -266,28 +282,12 @@ fn unquote(text: &[u8]) -> Result<Vec<u8>, &'static str> {
     }
 }
 
-/// The byte that stands for what follows a backslash, and how many bytes that
-/// took: `b f n r t`, one to three octal digits, or the byte itself.
-fn unescape(text: &[u8]) -> Option<(u8, usize)> {
-    let first = *text.first()?;
-    Some(match first {
-        b'b' => (0x08, 1),
-        b'f' => (0x0C, 1),
-        b'n' => (b'\n', 1),
-        b'r' => (b'\r', 1),
-        b't' => (b'\t', 1),
-        b'0'..=b'7' => {
-            let digits = text
-                .iter()
-                .take(3)
-                .take_while(|b| (b'0'..=b'7').contains(b));
-            let used = digits.clone().count();
-            // As in C, a value above 0377 keeps its low eight bits.
-            let byte = digits.fold(0_u8, |sum, d| sum.wrapping_mul(8).wrapping_add(d - b'0'));
-            (byte, used)
-        }
-        other => (other, 1),
-    })
+/// A value, which may be any text of one line, as a quoted one that
+/// [`ControlFile::parse`] and pg_probackup read back. pg_probackup itself
+/// doubles no quote when it writes, so not every value that it took can be read.
+#[must_use]
+pub fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
 }
 
 #[cfg(test)]
@@ -307,12 +307,23 @@ mod tests {
 
     #[test]
     fn values_are_bare_or_quoted() {
-        assert_eq!(value("note = plain # said so"), "plain");
+        // As C's strcspn leaves it.
+        assert_eq!(value("note = plain # said so"), "plain ");
+        assert_eq!(value("note = plain# said so"), "plain");
+        assert_eq!(value("note = plain\t# said so"), "plain");
+        assert_eq!(value("note = two words \x0B"), "two words");
         assert_eq!(value("note=plain"), "plain");
         assert_eq!(value("  note\t= 'a # b'  # c"), "a # b");
         assert_eq!(value("note = 'it''s'"), "it's");
         assert_eq!(value("note = ''"), "");
-        assert_eq!(value(r"note = 'a\'b\\c\n\101\7z'"), "a'b\\c\nA\u{7}z");
+        assert_eq!(value(r"note = 'a\\c\n\101\t'"), r"a\\c\n\101\t");
+        assert_eq!(
+            value(r"note = 'ends with a backslash\'"),
+            r"ends with a backslash\"
+        );
+        // As pg_probackup writes a note that ends with a quote, and reads it.
+        assert_eq!(value("note = 'so called ''"), "so called '");
+        assert_eq!(value("note = 'open"), "open");
         assert_eq!(value("NOTE = one\nNote = two\n"), "two");
     }
 
@@ -329,9 +340,8 @@ mod tests {
             ("a = 1\nsecret", "no \"=\""),
             ("a = 1\n= secret", "no key"),
             ("a = 1\na secret", "no \"=\""),
-            ("a = 1\na = 'secret", "no closing quote"),
-            ("a = 1\na = 'secret\\", "no closing quote"),
             ("a = 1\nnote = 'it's secret'", "more text after"),
+            ("a = 1\nnote = it\tsecret", "more text after"),
         ] {
             let message = parse(text).unwrap_err().to_string();
             assert!(
@@ -384,9 +394,55 @@ mod tests {
         }
 
         #[test]
-        fn doubling_quotes_and_escaping_backslashes_round_trips(note in "[^\n\r\0]*") {
-            let quoted = note.replace('\\', r"\\").replace('\'', "''");
-            prop_assert_eq!(value(&format!("note = '{quoted}'")), note);
+        fn what_is_written_is_read_back(note in "[^\n\0]*") {
+            let line = format!("note = {}", quoted(&note));
+            prop_assert_eq!(value(&line), note);
         }
+
+        /// Every byte that a value can have, between the quotes that
+        /// pg_probackup puts around it, is read as pg_probackup's own reader
+        /// reads it.
+        #[test]
+        fn what_pg_probackup_writes_is_read_as_it_reads_it(
+            note in proptest::collection::vec(
+                prop_oneof![any::<u8>(), Just(b'\''), Just(b'\\'), Just(b'#'), Just(b' ')],
+                1..40,
+            )
+        ) {
+            let note: Vec<u8> = note.into_iter().filter(|b| !b"\n\0".contains(b)).collect();
+            let line = [b"note = '", &note[..], b"'\n"].concat();
+            let read = ControlFile::parse(Path::new("x"), &line);
+            let read = read.ok().map(|file| file.entries[0].value.clone());
+            prop_assert_eq!(read, as_pg_probackup_reads(&line));
+        }
+    }
+
+    /// `config_read_opt` on one line whose value is quoted, by indices into a
+    /// string that ends with a zero as C has it; `None` for its syntax error.
+    fn as_pg_probackup_reads(line: &[u8]) -> Option<Vec<u8>> {
+        let mut line = line.to_vec();
+        while line
+            .last()
+            .is_some_and(|b| b.is_ascii_whitespace() || *b == 0x0B)
+        {
+            line.pop();
+        }
+        let at = |index: usize| line.get(index).copied().unwrap_or(0);
+        let mut value = Vec::new();
+        let mut index = b"note = '".len();
+        while at(index) != 0 {
+            if at(index) == b'\'' {
+                index += 1;
+                if at(index) != b'\'' {
+                    break;
+                }
+            }
+            value.push(at(index));
+            index += 1;
+        }
+        while at(index).is_ascii_whitespace() || at(index) == 0x0B {
+            index += 1;
+        }
+        matches!(at(index), 0 | b'#').then_some(value)
     }
 }

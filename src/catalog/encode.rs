@@ -15,6 +15,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::backup::{Backup, CompressAlg, ProgramVersion};
 use super::content::FileEntry;
+use super::control::quoted;
 use super::page_index::{HEADER_MAP_SINCE, MAP_ENTRY};
 use super::pglz;
 use crate::pg::page::{self, Page, PageHeader};
@@ -279,7 +280,8 @@ pub fn write_content_line(out: &mut impl Write, entry: &FileEntry<'_>) -> io::Re
 /// catalog.c), without the keys that a [`Backup`] does not hold.
 ///
 /// # Errors
-/// Those of the writer underneath.
+/// Those of the writer underneath; a note of several lines, or a time, that
+/// pg_probackup's form does not have.
 pub fn write_control(out: &mut impl Write, backup: &Backup) -> io::Result<()> {
     writeln!(out, "#Configuration")?;
     writeln!(out, "backup-mode = {}", backup.mode)?;
@@ -316,7 +318,10 @@ pub fn write_control(out: &mut impl Write, backup: &Backup) -> io::Result<()> {
         writeln!(out, "parent-backup-id = '{parent}'")?;
     }
     if let Some(note) = &backup.note {
-        writeln!(out, "note = '{note}'")?;
+        if note.contains('\n') {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        writeln!(out, "note = {}", quoted(note))?;
     }
     if let Some(crc) = backup.content_crc {
         writeln!(out, "content-crc = {crc}")?;

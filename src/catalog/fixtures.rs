@@ -13,7 +13,15 @@ use super::store::{LocalStore, Place};
 use super::{Catalog, Instance};
 
 /// Every recorded catalog; each has the one instance `main`.
-pub(crate) const ALL: [&str; 4] = ["pg15-chain", "pg15-debian", "pg15-hazards", "pg17-chain"];
+pub(crate) const ALL: [&str; 7] = [
+    "pg15-chain",
+    "pg15-debian",
+    "pg15-hazards",
+    "pg15-old",
+    "pg15-ptrack",
+    "pg17-chain",
+    "pg18-chain",
+];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -34,6 +42,11 @@ pub(crate) fn unpack_metadata(name: &str) -> TempDir {
 /// A fixture's WAL archive, and its instance without any backup.
 pub(crate) fn unpack_wal(name: &str) -> TempDir {
     unpack(name, &["--exclude=*/backups/*/*/*"])
+}
+
+/// A fixture's metadata, its WAL archive, and the WAL in its backups.
+pub(crate) fn unpack_all_wal(name: &str) -> TempDir {
+    unpack(name, &["--exclude=*/database/base/*"])
 }
 
 fn unpack(name: &str, filter: &[&str]) -> TempDir {

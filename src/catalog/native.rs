@@ -339,6 +339,25 @@ mod tests {
     }
 
     #[test]
+    fn a_status_has_the_spaces_before_a_comment() {
+        let unpacked = fixtures::unpack_metadata("pg15-hazards");
+        let instance = fixtures::main_instance(&unpacked);
+        let control = instance.dir.join("TOW7GA/backup.control");
+        let text = fs::read_to_string(&control).unwrap();
+        for (line, status) in [
+            ("status = OK # said so", BackupStatus::Unknown),
+            ("status = OK# said so", BackupStatus::Ok),
+            ("status = OK \t", BackupStatus::Ok),
+            ("status = 'OK' # said so", BackupStatus::Ok),
+            ("status = ok", BackupStatus::Unknown),
+        ] {
+            fs::write(&control, text.replace("status = OK", line)).unwrap();
+            let newest = read_backups(&instance).unwrap().remove(0);
+            assert_eq!(newest.status, status, "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_no_control_file_spoils_one_backup_only() {
         use nix::sys::stat::Mode;
         let unpacked = fixtures::unpack_metadata("pg15-hazards");

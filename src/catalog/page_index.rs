@@ -247,6 +247,20 @@ impl PageIndex {
         Ok(builder.finish(truncate_to, padded))
     }
 
+    /// Whether an open data file ends with what a truncation marker is. It may
+    /// be the end of a page as well, so only the records tell for sure.
+    ///
+    /// # Errors
+    /// If its end cannot be read.
+    pub fn ends_like_a_marker(data: &dyn StoreFile) -> io::Result<bool> {
+        let Some(last) = data.length()?.checked_sub(RECORD_HEADER as u64) else {
+            return Ok(false);
+        };
+        let mut header = [0; RECORD_HEADER];
+        data.fill_at(&mut header, last)?;
+        Ok(split_header(header).1 == TRUNCATION_MARKER)
+    }
+
     /// How many pages are stored.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -264,6 +264,54 @@ mod tests {
         assert_eq!(parse(&instance, &local).unwrap(), plain);
     }
 
+    /// As pg_probackup's `json_add_escaped` puts a text into its JSON.
+    fn as_json(text: &[u8]) -> Vec<u8> {
+        let mut json = vec![b'"'];
+        for &byte in text {
+            match byte {
+                b'"' | b'\\' => json.extend([b'\\', byte]),
+                0..b' ' => json.extend(format!("\\u{byte:04x}").as_bytes()),
+                _ => json.push(byte),
+            }
+        }
+        json.push(b'"');
+        json
+    }
+
+    #[test]
+    fn a_note_of_any_bytes_is_the_same_both_ways() {
+        let unpacked = fixtures::unpack_metadata("pg15-debian");
+        let instance = fixtures::main_instance(&unpacked);
+        let json = fixtures::recorded("pg15-debian", "show.json");
+        let control = instance.dir.join("TOW7P0/backup.control");
+        let metadata = std::fs::read(&control).unwrap();
+        let every: Vec<u8> = (1..=255).filter(|byte| !b"\n'".contains(byte)).collect();
+        let notes = [
+            &b"ends with a backslash\\"[..],
+            br"a\nb\101\\c",
+            b"so called '",
+            b"# no comment ",
+            &every,
+        ];
+        for note in notes {
+            let line = [b"note = '", note, b"'\n"].concat();
+            std::fs::write(&control, [&metadata[..], &line].concat()).unwrap();
+            let id = b"\"id\": \"TOW7P0\",";
+            let at = json
+                .as_bytes()
+                .windows(id.len())
+                .position(|part| part == id);
+            let (before, after) = json.as_bytes().split_at(at.unwrap());
+            let shown = [before, b"\"note\": ", &as_json(note), b",", after].concat();
+            let shown = parse(&instance, &String::from_utf8_lossy(&shown)).unwrap();
+            assert_eq!(
+                shown[0].note.as_deref(),
+                Some(&*String::from_utf8_lossy(note))
+            );
+            assert_eq!(shown, native::read_backups(&instance).unwrap());
+        }
+    }
+
     #[test]
     fn a_backup_without_metadata_is_unknown_both_ways() {
         let unpacked = fixtures::unpack_metadata("pg15-debian");

@@ -9,8 +9,10 @@ use time::format_description::well_known::Rfc3339;
 
 use super::common::{human_bytes, report, sentence, value};
 use super::exit::Code;
+use super::own_wal::WalReport;
 use super::{Verbosity, log, output};
-use crate::catalog::{Backup, Catalog, native};
+use crate::catalog::wal::OwnWalFinder;
+use crate::catalog::{Backup, Catalog, Instance, native};
 use crate::chain::{BackupSelector, Chain};
 use crate::session::SessionError;
 
@@ -18,6 +20,14 @@ use crate::session::SessionError;
 ///
 /// Reads pg_probackup's own files; pg_probackup need not be installed. The
 /// incrementals stand below the FULL backup that they are based on.
+///
+/// Below a backup is said if WAL that it needs itself is missing or has a wrong
+/// size, by which pg_probackup validate finds it CORRUPT, and if pg_probackup's
+/// own restore of it may lose data: PAGE and PTRACK backups of pg_probackup
+/// 2.2.7 and older note a truncation in a way that a restore by 2.4.0 and newer
+/// takes for one of the newer backups on them. pbkfs shows all of such a backup;
+/// plan and verify tell what restore would lose. Take a new FULL backup then,
+/// and do not merge the chain.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -71,16 +81,27 @@ struct Line {
     mountable: bool,
     /// Why it is not mountable.
     reason: Option<String>,
+    /// The WAL that it needs itself, by names and sizes; absent where it is no
+    /// backup that can be restored.
+    own_wal: Option<WalReport>,
+    /// The members of its chain because of which pg_probackup's own restore may
+    /// lose data.
+    restore_may_lose: Vec<String>,
+    /// The same in words.
+    restore_warning: Option<String>,
 }
 
 impl Line {
-    fn of(instance: &str, backup: &Backup, all: &[Backup]) -> Self {
+    fn of(instance: &Instance, backup: &Backup, all: &[Backup], wal: &OwnWalFinder<'_>) -> Self {
         let time = |time: OffsetDateTime| time.format(&Rfc3339).ok();
         let selector = BackupSelector::Id(backup.id.clone());
-        let (chain, reason) = match Chain::resolve(instance, all, &selector) {
-            Ok(chain) => (chain.ids(), None),
-            Err(error) => (Vec::new(), Some(sentence(&error))),
+        let (chain, reason) = match Chain::resolve(&instance.name, all, &selector) {
+            Ok(chain) => (Some(chain), None),
+            Err(error) => (None, Some(sentence(&error))),
         };
+        let risk = chain.as_ref().and_then(Chain::restore_risk);
+        let chain = chain.map_or_else(Vec::new, |chain| chain.ids());
+        let is_restorable = backup.status.is_restorable();
         Self {
             id: backup.id.to_string(),
             parent: backup.parent.as_ref().map(ToString::to_string),
@@ -99,6 +120,11 @@ impl Line {
             chain: chain.iter().map(ToString::to_string).collect(),
             mountable: reason.is_none(),
             reason,
+            own_wal: is_restorable.then(|| WalReport::of(wal.look(backup))),
+            restore_warning: risk.as_ref().map(ToString::to_string),
+            restore_may_lose: risk.map_or_else(Vec::new, |risk| {
+                risk.marked.iter().map(ToString::to_string).collect()
+            }),
         }
     }
 }
@@ -141,7 +167,8 @@ fn list(catalog: &Catalog, name: &str) -> Result<Listed, SessionError> {
     let instance = catalog.instance(name)?;
     let mut backups = native::read_backups(&instance)?;
     backups.sort_by(|a, b| (a.start_time, &a.id).cmp(&(b.start_time, &b.id)));
-    let line = |backup| Line::of(name, backup, &backups);
+    let wal = OwnWalFinder::new(&instance);
+    let line = |backup| Line::of(&instance, backup, &backups, &wal);
     Ok(Listed {
         name: name.to_owned(),
         system_identifier: instance.config.system_identifier,
@@ -185,6 +212,12 @@ fn print_line(depth: usize, line: &Line) {
     );
     if let Some(reason) = &line.reason {
         say!("      not mountable: {reason}");
+    }
+    if let Some(problem) = line.own_wal.as_ref().and_then(WalReport::problem) {
+        say!("      WAL: {problem}");
+    }
+    if let Some(warning) = &line.restore_warning {
+        say!("      restore: {warning}");
     }
 }
 

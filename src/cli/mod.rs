@@ -23,6 +23,7 @@ mod list;
 mod log;
 mod mount;
 mod output;
+mod own_wal;
 mod plan;
 mod progress;
 mod status;

@@ -7,16 +7,21 @@ use serde::Serialize;
 
 use super::common::{ProfileArgs, human_bytes, sentence, value};
 use super::exit::Code;
+use super::own_wal::WalReport;
 use super::{Verbosity, log, output};
 use crate::catalog::Backup;
+use crate::catalog::wal::OwnWalFinder;
 use crate::profile::{MomentText, Plan};
 use crate::server::Setting;
 use crate::session::{self, Hazard, SessionError};
+use crate::verify::{LossReport, restore_losses};
 
 /// Show what up would do, and touch nothing
 ///
 /// Reads the catalog as up does and shows the chain, the paths, and every
-/// setting that PostgreSQL would be started with, with the reason for it.
+/// setting that PostgreSQL would be started with, with the reason for it; and
+/// whether WAL that the backup needs itself is missing, and which files, from
+/// which block on, pg_probackup's own restore of it would lose.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -55,6 +60,10 @@ struct Report {
     recovery_target: Option<String>,
     /// What recovery could reach.
     recoverable: Option<String>,
+    /// The WAL that the backup needs itself, by names and sizes.
+    own_wal: WalReport,
+    /// What pg_probackup's own restore of the backup would lose, file by file.
+    restore_losses: Vec<LossReport>,
     problems: Vec<String>,
 }
 
@@ -120,7 +129,13 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
             Err(error) => problems.push(error),
         }
     }
+    let own_wal = OwnWalFinder::new(&resolved.instance).look(resolved.chain.target());
+    let (restore_losses, untold) = restore_losses(&resolved.chain)?;
+    let untold = untold.into_iter().map(SessionError::Image);
+    problems.extend(untold);
     let report = Report {
+        own_wal: WalReport::of(own_wal),
+        restore_losses,
         catalog: plan.catalog.clone(),
         instance: plan.instance.clone(),
         backup: resolved.chain.target().id.to_string(),
@@ -208,6 +223,12 @@ fn print(report: &Report) {
             Some(by) => say!("    {}: {by}", hazard.hazard),
             None => say!("    OPEN: {}", hazard.hazard),
         }
+    }
+    if let Some(problem) = report.own_wal.problem() {
+        say!("WAL       {problem}");
+    }
+    for loss in &report.restore_losses {
+        say!("restore   {}", loss.message);
     }
     for problem in &report.problems {
         say!("PROBLEM   {problem}");

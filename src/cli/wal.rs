@@ -31,7 +31,10 @@ enum What {
 
 /// List timelines, their segments, and what is missing between them
 ///
-/// With --json, names and values are those of pg_probackup's show --archive.
+/// With --json, names and values are those of pg_probackup's show --archive: a
+/// segment that is there plain and compressed counts twice, and a timeline of
+/// which only the history is there is left out. Besides, there are the segments
+/// of which only the beginning is there, and timelines that have no others.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -64,6 +67,7 @@ struct TimelineReport {
     switchpoint: String,
     min_segno: String,
     max_segno: String,
+    /// The files of its segments.
     n_segments: usize,
     /// In bytes, as stored.
     size: u64,
@@ -98,7 +102,7 @@ impl TimelineReport {
             switchpoint: parent.map_or(Lsn(0), |parent| parent.end).to_string(),
             min_segno: range.map_or(String::new(), |(first, _)| archive.name(first)),
             max_segno: range.map_or(String::new(), |(_, last)| archive.name(last)),
-            n_segments: timeline.segments.len(),
+            n_segments: timeline.files(),
             size: timeline.stored(),
             status: if lost_segments.is_empty() {
                 "OK"
@@ -130,6 +134,7 @@ pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
             timelines: timelines
                 .iter()
                 .rev()
+                .filter(|timeline| timeline.has_wal())
                 .map(|timeline| TimelineReport::new(&archive, timeline))
                 .collect(),
         });
@@ -152,11 +157,13 @@ fn print(report: &InstanceReport) {
             0 => String::new(),
             parent => format!(", from {parent} at {}", timeline.switchpoint),
         };
+        let range = match timeline.n_segments {
+            0 => "no whole segment".to_owned(),
+            _ => format!("{} to {}", timeline.min_segno, timeline.max_segno),
+        };
         say!(
-            "    timeline {}{parent}: {} to {}, {} segments, {}, {}",
+            "    timeline {}{parent}: {range}, {} segments, {}, {}",
             timeline.tli,
-            timeline.min_segno,
-            timeline.max_segno,
             timeline.n_segments,
             human_bytes(timeline.size),
             timeline.status,

@@ -129,18 +129,6 @@ pub enum ImageError {
         #[source]
         source: PageIndexError,
     },
-    /// A truncation of pg_probackup 2.2.7 or older below a newer backup.
-    #[error(
-        "{path} in backup {backup} ends with a truncation marker of pg_probackup 2.2.7 or older, \
-         which cannot be combined with a backup taken by 2.4.0 or newer; use a backup of a newer \
-         chain"
-    )]
-    TruncationMarker {
-        /// The file.
-        path: PathBuf,
-        /// The backup.
-        backup: BackupId,
-    },
     /// A stored file has more bytes than recorded. Reading does not mind;
     /// verification does.
     #[error(
@@ -204,7 +192,6 @@ impl ImageError {
             | Self::Short { path, .. }
             | Self::Long { path, .. }
             | Self::Index { path, .. }
-            | Self::TruncationMarker { path, .. }
             | Self::Checksum { path, .. }
             | Self::Control { path, .. } => Some(path),
             Self::Page(page) => Some(&page.path),
@@ -226,7 +213,6 @@ impl ImageError {
             | Self::Short { backup, .. }
             | Self::Long { backup, .. }
             | Self::Index { backup, .. }
-            | Self::TruncationMarker { backup, .. }
             | Self::Checksum { backup, .. }
             | Self::Control { backup, .. } => Some(backup),
             Self::Page(page) => Some(&page.backup),

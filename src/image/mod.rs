@@ -9,6 +9,7 @@
 //! tree      the target's content list -> directories, files, symbolic links
 //! segment   a data file's pages: which layer has which block
 //! read      blocks -> stored records -> decoded and checked pages
+//! loss      what pg_probackup's own restore would lose of it
 //! check     everything that can be checked of a file, for verification
 //! crc       the checksum of a stored file
 //! stored    the files of the catalog, by its store, and files that are stored whole
@@ -27,7 +28,7 @@ use std::time::SystemTime;
 use crate::cache::Cache;
 use crate::catalog::content::{ContentList, FileEntry};
 use crate::catalog::store::StoreFile;
-use crate::catalog::{Backup, TablespaceMapping};
+use crate::catalog::{Backup, BackupId, TablespaceMapping};
 use crate::chain::Chain;
 use crate::descriptors;
 
@@ -35,6 +36,7 @@ mod check;
 mod counters;
 mod crc;
 mod error;
+mod loss;
 mod read;
 mod segment;
 mod stored;
@@ -43,6 +45,7 @@ mod tree;
 pub use check::{CheckItem, CheckSink, Checked};
 pub use counters::{Counter, ImageCounters};
 pub use error::{BadPage, ImageError, PageFault};
+pub use loss::{RestoreLoss, RestoreLosses};
 pub use tree::{NodeId, NodeKind};
 
 use segment::SegmentMap;
@@ -89,6 +92,8 @@ pub struct Image {
     /// Oldest first, never empty.
     layers: Vec<Layer>,
     tree: Tree,
+    /// The layers by whose truncation markers restore may cut newer blocks.
+    marked: Vec<BackupId>,
     /// The lengths found so far, by node.
     lengths: Vec<AtomicU64>,
     segments: Cache<NodeId, SegmentMap>,
@@ -113,11 +118,13 @@ impl Image {
             return Err(ImageError::EmptyChain);
         };
         let tree = Tree::build(target)?;
+        let risk = chain.restore_risk();
         let fingerprint = fingerprint(&layers, &tree);
         let lengths = (0..tree.len()).map(|_| AtomicU64::new(UNKNOWN)).collect();
         Ok(Self {
             layers,
             tree,
+            marked: risk.map_or_else(Vec::new, |risk| risk.marked),
             lengths,
             segments: Cache::new(options.index_cache_bytes),
             files: Cache::new(OPEN_FILES.min(descriptors::share() / 3)),

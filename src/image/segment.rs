@@ -2,23 +2,20 @@
 //!
 //! The newest layer that stores a block gives it. The file is as long as the
 //! highest block so found; blocks below that no layer stores are zeros. The
-//! target's `n_blocks` cuts what the layers may give, and never extends it.
+//! target's `n_blocks` cuts what the layers may give, and never extends it. A
+//! truncation marker cuts the layer that has it and all older ones, and nothing
+//! that is newer. There pg_probackup's own restore differs, and loses data
+//! (`chain/risk.rs`).
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::stored::display_path;
 use super::{Image, ImageError, NodeId};
-use crate::catalog::ProgramVersion;
 use crate::catalog::codec::PageCodec;
 use crate::catalog::page_index::{PageIndex, Records};
 use crate::pg::relation::RelationFile;
-use crate::pg::{BLOCK_SIZE, SEGMENT_BLOCKS};
-
-/// Up to here restore goes from the oldest backup to the newest, so that a
-/// truncation marker cuts what is older than itself; from here on it goes the
-/// other way, and a marker cuts what is newer.
-const NEWEST_FIRST_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
+use crate::pg::{BLOCK_SIZE, BlockNumber, SEGMENT_BLOCKS};
 
 /// What one layer gives to a segment.
 #[derive(Debug)]
@@ -60,6 +57,15 @@ pub(super) enum Source<'a> {
     Stored { part: &'a Part, first: u32 },
 }
 
+/// A marker behind which newer layers, or the file's length, go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// The layer that has the marker.
+    pub(super) layer: usize,
+    /// The first block that it cuts off.
+    pub(super) block: u32,
+}
+
 /// Where every block of a data file comes from.
 #[derive(Debug)]
 pub(super) struct SegmentMap {
@@ -67,11 +73,18 @@ pub(super) struct SegmentMap {
     /// All blocks, from 0 on.
     runs: Vec<Run>,
     blocks: u32,
+    /// Where pg_probackup's own restore would cut it.
+    pub(super) cut_by_restore: Option<Cut>,
     /// The file's number within its fork; checksums depend on it.
     pub(super) segno: u32,
 }
 
 impl SegmentMap {
+    /// The file's length in blocks.
+    pub(super) fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
     /// The file's length in bytes.
     pub(super) fn length(&self) -> u64 {
         u64::from(self.blocks) * BLOCK_SIZE as u64
@@ -148,6 +161,7 @@ impl Image {
         let segno = RelationFile::parse(display_path(&wanted)).map_or(wanted.segno, |r| r.segno);
         let mut merger = Merger::new(wanted.n_blocks);
         let mut parts = Vec::new();
+        let mut cuts = Vec::new();
         // An empty file in the target is empty, whatever its parents have.
         let layers = match wanted.size {
             0 => &[][..],
@@ -163,6 +177,13 @@ impl Image {
                 continue;
             }
             let index = self.read_index(number, found)?;
+            let is_marked = self.marked.contains(&layer.backup.id);
+            if let Some(BlockNumber(block)) = index.truncate_to().filter(|_| is_marked) {
+                cuts.push(Cut {
+                    layer: number,
+                    block,
+                });
+            }
             // A segment has fewer parts than a chain has backups.
             if merger.claim(parts.len() as u32, &index) {
                 parts.push(Part {
@@ -174,10 +195,13 @@ impl Image {
             }
         }
         let (runs, blocks) = merger.finish();
+        // What a marker cuts off, restore has from newer layers already.
+        let cuts = cuts.into_iter().filter(|cut| cut.block < blocks);
         Ok(SegmentMap {
             parts,
             runs,
             blocks,
+            cut_by_restore: cuts.min_by_key(|cut| cut.block),
             segno,
         })
     }
@@ -192,19 +216,11 @@ impl Image {
                 PageIndex::from_records(&*file, backup.program_version)
             }
         };
-        let index = index.map_err(|source| ImageError::Index {
+        index.map_err(|source| ImageError::Index {
             path: display_path(&entry),
             backup: backup.id.clone(),
             source,
-        })?;
-        let cuts_newer = self.target().backup.program_version >= NEWEST_FIRST_SINCE;
-        if index.truncate_to().is_some() && cuts_newer {
-            return Err(ImageError::TruncationMarker {
-                path: display_path(&entry),
-                backup: backup.id.clone(),
-            });
-        }
-        Ok(index)
+        })
     }
 }
 
@@ -291,7 +307,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::catalog::CompressAlg;
+    use crate::catalog::{CompressAlg, ProgramVersion};
 
     const OLD: ProgramVersion = ProgramVersion::new(2, 2, 0);
 
@@ -329,6 +345,7 @@ mod tests {
             parts: newest_first.into_iter().map(part).collect(),
             runs,
             blocks,
+            cut_by_restore: None,
             segno: 0,
         };
         let mut text = Vec::new();
@@ -398,6 +415,7 @@ mod tests {
             parts: layers.into_iter().map(part).collect(),
             runs,
             blocks,
+            cut_by_restore: None,
             segno: 0,
         };
         let ranges = |range| map.sources(range).map(|(r, _)| r).collect::<Vec<_>>();
@@ -431,6 +449,7 @@ mod tests {
                 parts,
                 runs,
                 blocks,
+                cut_by_restore: None,
                 segno: 0,
             };
             map.memory_bytes() as f64 / f64::from(blocks)

@@ -37,7 +37,8 @@ pub enum NodeKind {
     Symlink,
 }
 
-/// PGDATA has no entry of its own; so too for directories that we add.
+/// PGDATA has no entry of its own; so too for directories that we add. Of a
+/// cluster with group access the group may read them besides.
 const DIRECTORY_MODE: u16 = 0o700;
 
 /// A node that no line of the content list stands for.
@@ -69,12 +70,13 @@ type Misplaced = (PathBuf, &'static str);
 impl Tree {
     /// Lays out what the target of a chain holds.
     pub(super) fn build(target: &Layer) -> Result<Self, ImageError> {
-        let directories = Directories::listed(target)?;
+        let directories = Directories::listed(target)?.into_all();
+        let root = directories.first();
         let mut tree = Self {
             nodes: vec![Node {
                 name_offset: 0,
                 name_length: 0,
-                permissions: DIRECTORY_MODE,
+                permissions: root.map_or(DIRECTORY_MODE, |root| root.permissions),
                 kind: NodeKind::Directory,
                 parent: NodeId(0),
                 first_child: 0,
@@ -84,7 +86,7 @@ impl Tree {
             names: Vec::new(),
             links: Vec::new(),
         };
-        tree.place(directories.into_all())
+        tree.place(directories)
             .map_err(|(path, why)| ImageError::Misplaced {
                 path,
                 backup: target.backup.id.clone(),

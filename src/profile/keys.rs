@@ -462,6 +462,17 @@ pub const KEYS: &[Key] = &[
         example: "\"report\"",
     },
     Key {
+        path: "verify.restore",
+        kind: Kind::Text,
+        values: "\"pbkfs\" or \"pg_probackup\"",
+        default: Default::Value("pbkfs"),
+        help: "By whose restore the backup has to come back whole. Of a newer backup on a PAGE or \
+               PTRACK backup of pg_probackup 2.2.7 or older, pg_probackup's own restore may lose \
+               what came after a truncation, without a word. pbkfs shows all of it, and reports \
+               what restore would lose; with \"pg_probackup\" such a backup is bad",
+        example: "\"pg_probackup\"",
+    },
+    Key {
         path: "verify.amcheck",
         kind: Kind::List,
         values: "true, false or a list of databases",

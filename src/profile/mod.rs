@@ -35,5 +35,6 @@ pub use values::{
     BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
 };
 pub use verify::{
-    CommandCheck, Databases, KnownBadPolicy, SqlCheck, VerifyChoice, VerifyPlan, VerifyProfile,
+    CommandCheck, Databases, KnownBadPolicy, RestoreBy, SqlCheck, VerifyChoice, VerifyPlan,
+    VerifyProfile,
 };

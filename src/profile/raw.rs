@@ -167,7 +167,9 @@ impl Profile {
 pub(super) mod tests {
     use super::*;
     use crate::profile::fence::{Cpus, IoNice, Level, Network, Nice, Processes, Require};
-    use crate::profile::verify::{CommandCheck, Databases, KnownBadPolicy, SqlCheck, VerifyChoice};
+    use crate::profile::verify::{
+        CommandCheck, Databases, KnownBadPolicy, RestoreBy, SqlCheck, VerifyChoice,
+    };
 
     /// A profile that sets every key. Written without `..`, so that a new
     /// field does not compile until it stands here too.
@@ -233,6 +235,7 @@ pub(super) mod tests {
                 backup: Some(VerifyChoice::All),
                 pages: Some(true),
                 start: Some(true),
+                restore: Some(RestoreBy::PgProbackup),
                 amcheck: Some(Databases::Every(true)),
                 dump: Some(Databases::Named(vec!["shop".into()])),
                 dump_dir: path(),

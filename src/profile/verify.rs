@@ -118,6 +118,16 @@ impl<'de> Deserialize<'de> for Databases {
     }
 }
 
+/// By whose restore a backup has to come back whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreBy {
+    /// By pbkfs, which shows all that the backup has.
+    Pbkfs,
+    /// By pg_probackup's own restore as well.
+    PgProbackup,
+}
+
 /// What a backup that is known to be bad does to the exit code of a run that did
 /// not look at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +187,8 @@ pub struct VerifyProfile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known_bad: Option<KnownBadPolicy>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreBy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub amcheck: Option<Databases>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dump: Option<Databases>,
@@ -211,6 +223,8 @@ pub struct VerifyPlan {
     pub start: bool,
     /// Whether bad backups that a run does not look at make it fail.
     pub known_bad: KnownBadPolicy,
+    /// By whose restore it has to come back whole.
+    pub restore: RestoreBy,
     /// The databases that pg_amcheck looks through.
     pub amcheck: Databases,
     /// The databases that pg_dump reads.
@@ -242,6 +256,7 @@ impl VerifyPlan {
             pages: need("verify.pages", &profile.pages)?,
             start: need("verify.start", &profile.start)?,
             known_bad: need("verify.known_bad", &profile.known_bad)?,
+            restore: need("verify.restore", &profile.restore)?,
             amcheck: need("verify.amcheck", &profile.amcheck)?,
             dump: need("verify.dump", &profile.dump)?,
             dump_dir: optional_absolute("verify.dump_dir", &profile.dump_dir)?,

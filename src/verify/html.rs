@@ -179,6 +179,26 @@ fn backup(text: &mut String, report: &BackupReport) {
     }
     text.push_str("</table>\n");
     places(text, report);
+    losses(text, report);
+}
+
+/// What the backup has, and pg_probackup's own restore would lose.
+fn losses(text: &mut String, report: &BackupReport) {
+    if report.restore_losses.is_empty() {
+        return;
+    }
+    let _ = write!(
+        text,
+        "<h2>Lost by pg_probackup's own restore: {} files</h2>\n<table>\n\
+         <tr><th>File</th><th>From block on</th><th>What</th></tr>\n",
+        report.restore_losses.len()
+    );
+    for loss in report.restore_losses.iter().take(NAMED) {
+        let block = loss.first_block.to_string();
+        let cells = [&*escaped(&loss.path), &block, &*escaped(&loss.message)];
+        row(text, &cells);
+    }
+    text.push_str("</table>\n");
 }
 
 fn places(text: &mut String, report: &BackupReport) {

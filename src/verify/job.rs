@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::checks::Checks;
 use super::report::{BackupReport, Check, Place};
 use super::verdict::{Verdict, of_image, of_session};
-use super::{Verify, now, pages, rfc3339};
+use super::{Verify, now, pages, restore, rfc3339};
 use crate::catalog::Backup;
 use crate::causes::sentence;
 use crate::chain::Chain;
@@ -56,6 +56,7 @@ impl Job for VerifyJob<'_> {
         if self.plan.verify.pages {
             self.pages(&resolved.chain)?;
         }
+        self.restore(&resolved.chain);
         self.since = Instant::now();
         match self.plan.verify.start {
             true => {
@@ -217,6 +218,16 @@ impl<'a> VerifyJob<'a> {
                 place.good_in = Some(good);
             }
         }
+    }
+
+    /// What pg_probackup's own restore would lose.
+    fn restore(&mut self, chain: &Chain) {
+        let begun = Instant::now();
+        let (losses, check) = restore::look(chain, self.plan.verify.restore);
+        if let Some((verdict, error)) = check {
+            self.check("restore", verdict, begun.elapsed().as_secs_f64(), error);
+        }
+        self.report.restore_losses = losses;
     }
 
     /// Writes down what ended the session. What says nothing about a backup,

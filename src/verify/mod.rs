@@ -6,6 +6,7 @@
 //! pages       every page and stored file, in parallel, without a mount
 //! job         what is done about one backup, and when
 //! checks      queries, pg_amcheck, pg_dump and commands against the clone
+//! restore     what pg_probackup's own restore would lose
 //! verdict     what each failure says: bad, or could not tell
 //! findings    the same as a table for people
 //! report      the one document, and its form for people
@@ -25,6 +26,7 @@ mod pages;
 mod ping;
 mod prometheus;
 mod report;
+mod restore;
 mod standing;
 mod verdict;
 
@@ -40,6 +42,7 @@ pub use html::html;
 pub use ping::ping;
 pub use prometheus::prometheus;
 pub use report::{BackupReport, Check, Document, Place, Skipped, VERSION, human};
+pub use restore::{LossReport, restore_losses};
 pub use standing::{KnownBad, Standing};
 pub use verdict::{Verdict, of_image, of_session, of_text};
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::restore::{LossReport, losses};
 use super::standing::Standing;
 use super::verdict::Verdict;
 use crate::escape::{line, value};
@@ -99,6 +100,8 @@ pub struct BackupReport {
     pub damage: Vec<Place>,
     /// How many there are, named or not.
     pub damages: u64,
+    /// What pg_probackup's own restore would lose, though the backup has it.
+    pub restore_losses: Vec<LossReport>,
     /// Whether less was done than the profile asks for.
     #[serde(skip)]
     pub partial: bool,
@@ -220,6 +223,7 @@ pub fn human(document: &Document, verbose: bool) -> String {
         );
         checks(&mut text, report, verbose);
         places(&mut text, report);
+        losses(&mut text, report);
     }
     if let Some(error) = &document.error {
         let verdict = document.verdict.as_str();
@@ -351,6 +355,13 @@ mod tests {
             checks: vec![check, right],
             damage: vec![place],
             damages: 1,
+            restore_losses: vec![LossReport {
+                path: own(),
+                first_block: 1,
+                blocks: 1,
+                marked_in: own(),
+                message: own(),
+            }],
             ..BackupReport::default()
         };
         Document {

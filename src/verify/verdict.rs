@@ -186,9 +186,7 @@ pub fn of_image(error: &ImageError) -> Verdict {
         | ImageError::Control { .. }
         | ImageError::Page(_) => Bad,
         // What this program cannot do, another may.
-        ImageError::Cfs { .. }
-        | ImageError::NotAFile { .. }
-        | ImageError::TruncationMarker { .. } => CouldNotTell,
+        ImageError::Cfs { .. } | ImageError::NotAFile { .. } => CouldNotTell,
     }
 }
 
@@ -503,7 +501,7 @@ mod tests {
         };
         let record = WalError::NotTheSegment {
             path: "/w".into(),
-            problem: crate::pg::wal::PageProblem::TooShort,
+            problem: crate::pg::wal::page::PageProblem::TooShort,
         };
         let gap = SessionError::Interrupted;
         let page = "FATAL: invalid page in block 3 of relation base/1/2";

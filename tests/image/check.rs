@@ -48,7 +48,15 @@ fn flip(path: &Path, offset: u64) {
 
 #[test]
 fn nothing_is_wrong_with_any_backup() {
-    for name in ["pg15-chain", "pg15-debian", "pg15-hazards", "pg17-chain"] {
+    for name in [
+        "pg15-chain",
+        "pg15-debian",
+        "pg15-hazards",
+        "pg15-old",
+        "pg15-ptrack",
+        "pg17-chain",
+        "pg18-chain",
+    ] {
         let fixture = Fixture::unpack(name);
         for (id, _) in fixture.backups() {
             let image = fixture.image(&id);

@@ -20,7 +20,14 @@ const HEADER: usize = 24;
 
 #[test]
 fn content_lists_and_control_files_come_out_the_same() {
-    for name in ["pg15-chain", "pg15-debian", "pg15-hazards", "pg17-chain"] {
+    for name in [
+        "pg15-chain",
+        "pg15-debian",
+        "pg15-hazards",
+        "pg15-ptrack",
+        "pg17-chain",
+        "pg18-chain",
+    ] {
         let fixture = Fixture::unpack_without_relations(name);
         for backup in fixture.metadata() {
             let listed = fs::read_to_string(backup.content_path()).unwrap();

@@ -10,6 +10,7 @@ mod check;
 mod damage;
 mod encoded;
 mod fixture;
+mod old;
 mod oracle;
 mod reads;
 mod recoded;

@@ -234,3 +234,24 @@ fn relation_files_are_known_by_their_names() {
         }
     }
 }
+
+/// A cluster made by `initdb -g`, whose directories and files the group reads.
+#[test]
+fn the_root_has_the_clusters_group_access() {
+    let fixture = Fixture::unpack_without_relations("pg15-hazards");
+    let id = "TOW7FV";
+    let image = fixture.image(id);
+    assert_eq!(image.mode(Image::ROOT), 0o700);
+    let others = ["16832", "33152"].map(|mode| format!("\"mode\":\"{mode}\""));
+    let groups = ["16872", "33184"].map(|mode| format!("\"mode\":\"{mode}\""));
+    fixture.edit_list(id, |line| {
+        let line = line.replace(&others[0], &groups[0]);
+        Some(line.replace(&others[1], &groups[1]))
+    });
+    let image = fixture.image(id);
+    assert_eq!(image.mode(Image::ROOT), 0o750);
+    for path in ["base", "pg_tblspc", ".pbkfs", ".pbkfs/tblspc/16384"] {
+        assert_eq!(image.mode(node(&image, path)), 0o750, "{path}");
+    }
+    assert_eq!(image.mode(node(&image, "PG_VERSION")), 0o640);
+}

@@ -91,15 +91,15 @@ const KEYS: &[(&str, &[&str])] = &[
             "'/'",
             "''",
             "'TOW7ZZ'",
-            "'\\033[31m'",
+            "'\x1b[31m'",
         ],
     ),
     (
         "note",
         &[
-            "'\\033[31mred\\007'",
-            "'two\\nlines'",
-            "'\\000'",
+            "'\x1b[31mred\x07'",
+            "'two\rlines\x0b'",
+            "'\0'",
             "'open",
             "'\u{202e}turned'",
         ],
@@ -136,7 +136,7 @@ pub fn all() -> Vec<Mutation> {
         ("xlog-seg-size", "1"),
         ("xlog-seg-size", "18446744073709551615"),
         ("xlog-seg-size", "16777217"),
-        ("pgdata", "'\\033[31m'"),
+        ("pgdata", "'\x1b[31m'"),
     ] {
         mutations.push(Mutation::new(
             format!("{key} of the instance is {value}"),

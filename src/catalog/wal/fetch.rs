@@ -55,6 +55,11 @@ impl Form {
         matches!(self, Self::Gzip | Self::PartialGzip)
     }
 
+    /// The name of a segment's file in this form.
+    pub(super) fn name_of(self, segment: &str) -> String {
+        format!("{segment}{}", self.suffix())
+    }
+
     /// The segment and the form of a file, by its name.
     pub(super) fn of(name: &str, size: SegmentSize) -> Option<(SegmentId, Self)> {
         Self::ALL.into_iter().find_map(|form| {
@@ -137,7 +142,7 @@ impl WalArchive {
     /// The stored file of a segment, the first that there is.
     pub(super) fn open_segment(&self, id: SegmentId) -> Result<Option<StoredSegment>, WalError> {
         for form in Form::ALL {
-            let name = format!("{}{}", self.name(id), form.suffix());
+            let name = form.name_of(&self.name(id));
             let path = self.dir.join(&name);
             match self.files.open(&name) {
                 Ok(file) => {

@@ -32,6 +32,8 @@ pub struct Timeline {
 pub struct Segment {
     /// How; of two files, the one that is fetched.
     pub form: Form,
+    /// Its files: a plain and a compressed one may stand side by side.
+    pub files: usize,
     /// Bytes that it takes in the archive, all its files together.
     pub stored: u64,
 }
@@ -76,6 +78,19 @@ impl Timeline {
             .keys()
             .filter(alone)
             .map(|number| self.id(*number))
+    }
+
+    /// Whether the archive has any WAL of it. Its history may have been archived
+    /// alone, or have outlived the WAL.
+    #[must_use]
+    pub fn has_wal(&self) -> bool {
+        !self.segments.is_empty() || !self.partial.is_empty()
+    }
+
+    /// The files of its whole segments, which pg_probackup counts.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.segments.values().map(|segment| segment.files).sum()
     }
 
     /// Bytes that its whole segments take in the archive.
@@ -132,9 +147,12 @@ impl WalArchive {
                 true => &mut timeline.partial,
                 false => &mut timeline.segments,
             };
-            let segment = segments
-                .entry(id.number)
-                .or_insert(Segment { form, stored: 0 });
+            let segment = segments.entry(id.number).or_insert(Segment {
+                form,
+                files: 0,
+                stored: 0,
+            });
+            segment.files += 1;
             segment.form = segment.form.min(form);
             segment.stored = segment.stored.saturating_add(length);
         }

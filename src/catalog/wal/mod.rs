@@ -13,6 +13,7 @@ mod error;
 mod fetch;
 mod files;
 mod listing;
+mod own;
 mod prefetch;
 mod reach;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use error::WalError;
 pub use fetch::{Fetched, Form};
 pub use files::ArchiveFiles;
 pub use listing::{Gap, Listing, Segment, Timeline};
+pub use own::{OwnWal, OwnWalFinder};
 pub use prefetch::Prefetch;
 pub use reach::{Reach, WalEnd};
 

@@ -132,7 +132,14 @@ fn every_segment_of_real_archives_is_fetched_and_whole() {
 /// The same numbers as `pg_probackup show --archive` printed.
 #[test]
 fn the_listing_agrees_with_pg_probackup() {
-    for fixture in ["pg15-chain", "pg17-chain", "pg15-debian", "pg15-hazards"] {
+    for fixture in [
+        "pg15-chain",
+        "pg15-debian",
+        "pg15-hazards",
+        "pg15-ptrack",
+        "pg17-chain",
+        "pg18-chain",
+    ] {
         let sample = Sample::new(fixture);
         let shown: serde_json::Value =
             serde_json::from_str(&fixtures::recorded(fixture, "show-archive.json")).unwrap();
@@ -144,11 +151,31 @@ fn the_listing_agrees_with_pg_probackup() {
             let (first, last) = listed.range().unwrap();
             assert_eq!(shown["min-segno"], sample.archive.name(first));
             assert_eq!(shown["max-segno"], sample.archive.name(last));
-            assert_eq!(shown["n-segments"], listed.segments.len());
+            assert_eq!(shown["n-segments"], listed.files());
             assert_eq!(shown["size"], listed.stored());
             assert!(listed.gaps().is_empty());
         }
     }
+}
+
+/// `show --archive` walks over the files, and lists the timelines of which
+/// there are any.
+#[test]
+fn files_are_counted_as_pg_probackup_counts_them() {
+    let sample = Sample::new("pg15-chain");
+    let before = sample.archive.list().unwrap().timelines.remove(0);
+    let content = sample.content(MIDDLE);
+    fs::write(sample.path(MIDDLE), &content).unwrap();
+    fs::write(sample.path("00000003.history"), "1\t0/5D00000\tby hand\n").unwrap();
+    let branched = "00000004.history";
+    fs::write(sample.path(branched), "1\t0/5D00000\tby hand\n").unwrap();
+    fs::write(sample.path("00000004000000000000005D.partial"), "").unwrap();
+    let listed = sample.archive.list().unwrap().timelines;
+    let has_wal: Vec<_> = listed.iter().map(|t| (t.number, t.has_wal())).collect();
+    assert_eq!(has_wal, [(1, true), (3, false), (4, true)]);
+    assert_eq!(listed[0].files(), before.files() + 1);
+    assert_eq!(listed[0].segments.len(), before.segments.len());
+    assert_eq!(listed[0].stored(), before.stored() + content.len() as u64);
 }
 
 #[test]

@@ -19,6 +19,9 @@ const TABLESPACES: &[u8] = b".pbkfs/tblspc";
 const CONTROL_FILE: &[u8] = b"global/pg_control";
 const CONTROL_FILE_MODE: u16 = 0o644;
 
+/// What a directory of a cluster with group access permits besides.
+const GROUP_ACCESS: u16 = 0o050;
+
 /// Files that restore uses and does not write.
 const HIDDEN: [&[u8]; 2] = [b"tablespace_map", b"database_map"];
 
@@ -140,7 +143,22 @@ impl<'a> Directories<'a> {
             backup: target.backup.id.clone(),
             why: "there are too many tablespaces",
         })?;
+        directories.give_undescribed_a_mode();
         Ok(directories)
+    }
+
+    /// No line describes PGDATA itself. The server gives each directory that it
+    /// makes PGDATA's permissions, so `global`, which it made first, tells
+    /// whether the cluster has group access (`initdb -g`).
+    fn give_undescribed_a_mode(&mut self) {
+        let root = self.all.first();
+        let global = root.and_then(|root| self.all.get(*root.inner.get(&b"global"[..])?));
+        let has_group_access =
+            global.is_some_and(|global| global.permissions & GROUP_ACCESS == GROUP_ACCESS);
+        if has_group_access {
+            let undescribed = self.all.iter_mut().filter(|each| each.entry == NO_ENTRY);
+            undescribed.for_each(|each| each.permissions |= GROUP_ACCESS);
+        }
     }
 
     /// All of them, by their numbers.

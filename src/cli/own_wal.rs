@@ -1,0 +1,47 @@
+//! What `list` and `plan` show of the WAL that a backup needs itself.
+
+use serde::Serialize;
+
+use super::common::sentence;
+use crate::catalog::wal::{OwnWal, WalError};
+
+/// What became of it.
+#[derive(Debug, Serialize)]
+pub struct WalReport {
+    /// complete, missing, damaged, unrecorded, or unknown where it could not be
+    /// looked for.
+    state: &'static str,
+    /// The first segment at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment: Option<String>,
+    /// Its timeline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<u32>,
+    /// What is wrong, as a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+impl WalReport {
+    pub fn of(looked: Result<OwnWal, WalError>) -> Self {
+        match looked {
+            Ok(own) => Self {
+                state: own.word(),
+                segment: own.segment().map(|(_, name)| name.to_owned()),
+                timeline: own.segment().map(|(id, _)| id.timeline),
+                problem: own.is_bad().then(|| own.to_string()),
+            },
+            Err(error) => Self {
+                state: "unknown",
+                segment: None,
+                timeline: None,
+                problem: Some(sentence(&error)),
+            },
+        }
+    }
+
+    /// What there is to be told to people.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+}
