@@ -1,10 +1,12 @@
 //! What can go wrong with a diff.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::cleanup::Changes;
 use super::lock::LockHolder;
+use crate::escape::value;
 use crate::untrusted::{Kind, Refused, refused};
 
 /// An error of the diff directory.
@@ -140,8 +142,8 @@ pub enum DiffError {
     /// The metadata store is not what the store's program writes.
     #[error(
         "the diff's metadata {} is damaged: {reason}; the diff cannot be used \
-         (`pbkfs cleanup --force` empties it), the backup is unharmed",
-        path.display()
+         (`pbkfs cleanup --force -d {}` empties it), the backup is unharmed",
+        path.display(), directory(path)
     )]
     Damaged {
         /// The store's file.
@@ -152,7 +154,7 @@ pub enum DiffError {
     /// A record in the store is not one that pbkfs writes.
     #[error(
         "the diff's metadata has a damaged record for {what}: {reason}; the diff cannot be used \
-         (`pbkfs cleanup --force` empties it), the backup is unharmed"
+         (`pbkfs cleanup --force -d DIFF` empties it), the backup is unharmed"
     )]
     BadRecord {
         /// Which record.
@@ -160,6 +162,11 @@ pub enum DiffError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// The diff that a file is in, fit for a message.
+fn directory(path: &Path) -> Cow<'_, str> {
+    value(path.parent().unwrap_or(path))
 }
 
 impl DiffError {

@@ -249,7 +249,7 @@ fn a_damaged_store_says_what_to_do_and_stays_damaged() {
     let error = open(dir.path()).map(|_| ()).unwrap_err();
     assert!(matches!(error, DiffError::Damaged { .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("meta.redb is damaged") && text.contains("cleanup --force"));
+    assert!(text.contains("meta.redb is damaged") && text.contains("cleanup --force -d "));
 
     // One that panics while it is used.
     let dir = memory_dir();

@@ -100,7 +100,7 @@ impl Up<'_> {
         // Before this session's own state takes the place of what a dead one
         // left: if this fails, that stays known, and can be tried again.
         down::finish_left(&place, &target)?;
-        orphans::remove_of(&target)?;
+        orphans::remove_of(&target);
         let progress = Progress {
             place,
             state: RefCell::new(self.first_state(&target)),
