@@ -6,9 +6,10 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::common::{ProfileArgs, value};
+use super::common::value;
 use super::exit::Code;
 use super::progress::Progress;
+use super::source::BackupArgs;
 use super::stay::raise_file_limit;
 use super::{Verbosity, log, output};
 use crate::causes::sentence;
@@ -29,11 +30,12 @@ use crate::verify::{self, Document, History, Verdict, Verify};
 Examples:
   pbkfs verify profile.toml
   pbkfs verify profile.toml --pages
+  pbkfs verify -B /srv/backup --instance main -i SBOL8S
   pbkfs verify profile.toml --json --set verify.backup=all
   15 3 * * *  pbkfs verify /etc/pbkfs/main.toml")]
 pub struct VerifyArgs {
     #[command(flatten)]
-    profile: ProfileArgs,
+    backup: BackupArgs,
     /// Read the pages only: no mount, no server
     #[arg(long)]
     pages: bool,
@@ -60,7 +62,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
     let progress = Progress::new(!args.json);
     let verify = Verify {
         plan: &plan,
-        profile: args.profile.profile.as_deref(),
+        profile: args.backup.profile(),
         signals: &signals,
         progress: &|what, done, total| progress.show(what, done, total),
     };
@@ -91,7 +93,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
 }
 
 fn plan(args: &VerifyArgs) -> Result<Plan, SessionError> {
-    let mut plan = args.profile.plan()?;
+    let mut plan = Plan::check(&args.backup.job("verify")?)?;
     if args.pages {
         let verify = &mut plan.verify;
         (verify.pages, verify.start) = (true, false);
