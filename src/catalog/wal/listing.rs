@@ -34,6 +34,9 @@ pub struct Segment {
     pub form: Form,
     /// Bytes that it takes in the archive, all its files together.
     pub stored: u64,
+    /// Whether the file that is fetched has a length that a segment can have:
+    /// the segments' own or, compressed, more than nothing.
+    pub fits: bool,
 }
 
 /// Missing segments, though there are earlier and later ones.
@@ -76,6 +79,12 @@ impl Timeline {
             .keys()
             .filter(alone)
             .map(|number| self.id(*number))
+    }
+
+    /// The whole segments whose files cannot be what their names say.
+    pub fn broken_ids(&self) -> impl Iterator<Item = SegmentId> {
+        let broken = self.segments.iter().filter(|(_, segment)| !segment.fits);
+        broken.map(|(number, _)| self.id(*number))
     }
 
     /// Bytes that its whole segments take in the archive.
@@ -132,10 +141,18 @@ impl WalArchive {
                 true => &mut timeline.partial,
                 false => &mut timeline.segments,
             };
-            let segment = segments
-                .entry(id.number)
-                .or_insert(Segment { form, stored: 0 });
-            segment.form = segment.form.min(form);
+            let fits = match form {
+                Form::Plain => length == self.size.bytes(),
+                _ => length > 0,
+            };
+            let segment = segments.entry(id.number).or_insert(Segment {
+                form,
+                stored: 0,
+                fits,
+            });
+            if form < segment.form {
+                (segment.form, segment.fits) = (form, fits);
+            }
             segment.stored = segment.stored.saturating_add(length);
         }
         Ok(Listing {
