@@ -13,7 +13,7 @@ use super::recovery::{self, Recovery};
 use super::resolve::Resolved;
 use super::{SessionError, Signals, layers, recovered, status, wal_dir};
 use crate::image::Image;
-use crate::profile::{Plan, Require};
+use crate::profile::{Plan, ProfileError, Require};
 use crate::server::{
     Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, LogTail, OsUser,
     Outcome, Replay, Server, ServerConfig, ServerError, Setting, fence as settings, port, preload,
@@ -67,7 +67,9 @@ impl Preparation {
         let target = resolved.chain.target();
         // `Chain::resolve` refuses a version that is no number.
         let major = target.server_major().unwrap_or_default();
+        check_bin_dir(plan)?;
         let binaries = Binaries::find(major, plan.postgres.bin_dir.as_deref())?;
+        binaries.check_settings(&plan.postgres.settings)?;
         let run_as = OsUser::for_server(&plan.postgres.user)?;
         let recovery = Recovery::plan(plan, resolved)?;
         if let Some(recovery) = &recovery {
@@ -280,6 +282,20 @@ impl Preparation {
             listens: !listen_addresses(plan).is_empty(),
             run_as: self.run_as.as_ref(),
         }
+    }
+}
+
+/// A directory that is none is a mistake in the profile, and not one without the
+/// programs.
+fn check_bin_dir(plan: &Plan) -> Result<(), SessionError> {
+    match &plan.postgres.bin_dir {
+        Some(dir) if !dir.is_dir() => Err(ProfileError::Value {
+            place: "profile".to_owned(),
+            key: "postgres.bin_dir".to_owned(),
+            reason: format!("{} is not a directory", dir.display()),
+        }
+        .into()),
+        _ => Ok(()),
     }
 }
 

@@ -235,7 +235,8 @@ fn of_server(error: &ServerError, faults: &Counts) -> Option<Verdict> {
         ServerError::ForcedSetting { .. }
         | ServerError::FencedSetting { .. }
         | ServerError::NothingToAllow { .. }
-        | ServerError::BadSetting { .. } => return None,
+        | ServerError::BadSetting { .. }
+        | ServerError::RefusedSettings { .. } => return None,
         ServerError::Died { status, log } => of_death(*status, &log.to_string(), faults),
         ServerError::Refused { log, source, .. } => of_text(&format!("{log}\n{source}"), faults),
         ServerError::NotReady { .. }
