@@ -220,7 +220,7 @@ fn unsupported_versions_and_block_sizes_are_refused_by_name() {
     );
     backups[2].block_size = 8192;
     backups[1].xlog_block_size = 4096;
-    let message = resolve(&backups, "latest").unwrap_err().to_string();
+    let message = resolve(&backups, "TOW7GA").unwrap_err().to_string();
     assert!(message.contains("xlog-block-size of 4096"), "{message}");
 }
 
