@@ -119,8 +119,10 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     let signals = Signals::install()
         .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;
     raise_file_limit();
-    let output = match args.output.as_os_str() == "-" {
-        true => Destination::StandardOutput,
+    let destination = match args.output.as_os_str() == "-" {
+        true => Destination::Opened(
+            output::standard().map_err(|e| SessionError::io("write", &args.output, e))?,
+        ),
         false => Destination::Path(absolute(&args.output)?),
     };
     let progress = Progress::new(true);
@@ -130,7 +132,7 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
         signals: &signals,
         database: args.database.clone(),
         what: what(args),
-        output,
+        output: destination,
         replace: args.force,
         progress: &|what, bytes| progress.show(what, bytes, 0),
     };

@@ -6,7 +6,6 @@ mod output;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,12 +65,12 @@ impl What {
 }
 
 /// Where a result goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Destination {
     /// A file or a directory that is there whole or not at all; absolute.
     Path(PathBuf),
-    /// Standard output, as it comes.
-    StandardOutput,
+    /// Standard output, or what else is open already, as it comes.
+    Opened(File),
 }
 
 /// One extraction.
@@ -144,14 +143,14 @@ impl Extract<'_> {
         let is_directory = self.what.is_directory();
         let output = match &self.output {
             Destination::Path(output) => output,
-            Destination::StandardOutput if is_directory => {
+            Destination::Opened(_) if is_directory => {
                 return Err(SessionError::Usage {
                     message: "a directory cannot be written to standard output; name one with -o, \
                               or choose another format"
                         .to_owned(),
                 });
             }
-            Destination::StandardOutput => return Ok(None),
+            Destination::Opened(_) => return Ok(None),
         };
         let usage = |why: &str| SessionError::Usage {
             message: format!("{} is there already; {why}", output.display()),
@@ -178,7 +177,7 @@ impl Extract<'_> {
     fn write_error(&self, error: io::Error) -> SessionError {
         let output = match &self.output {
             Destination::Path(output) => output,
-            Destination::StandardOutput => Path::new("/dev/stdout"),
+            Destination::Opened(_) => Path::new("-"),
         };
         SessionError::io("write", output, error)
     }
@@ -234,9 +233,11 @@ impl ExtractJob<'_> {
     ) -> Result<(), SessionError> {
         let extract = self.extract;
         let io = |error| extract.write_error(error);
+        if let Destination::Opened(output) = &extract.output {
+            return write(self, output.try_clone().map_err(io)?, &|| 0);
+        }
         let Some(place) = self.place else {
-            let output = io::stdout().as_fd().try_clone_to_owned().map_err(io)?;
-            return write(self, output.into(), &|| 0);
+            return Err(io(io::ErrorKind::NotFound.into()));
         };
         let mut new = place.file().map_err(io)?;
         let output = new.file().try_clone().map_err(io)?;
