@@ -29,8 +29,8 @@ const NAMED_IN_ERRORS: usize = 5;
 /// Which backup is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupSelector {
-    /// The newest that can be restored and whose lists of files can be read,
-    /// with all its parents.
+    /// The newest that can be restored, is supported, and whose lists of files
+    /// can be read, with all its parents.
     Latest,
     /// The one with this id.
     Id(BackupId),
@@ -92,9 +92,7 @@ impl Chain {
             BackupSelector::Latest => catalog.latest()?,
             BackupSelector::Id(id) => catalog.members(catalog.find(id)?)?,
         };
-        for layer in &layers {
-            check_supported(layer)?;
-        }
+        layers.iter().try_for_each(|layer| check_supported(layer))?;
         let Some(target) = layers.last() else {
             return Err(catalog.nothing_restorable());
         };
@@ -213,7 +211,12 @@ impl<'a> Listed<'a> {
         let mut lists = Lists::default();
         for &backup in &self.newest_first {
             let members = self.members(backup);
-            match members.and_then(|layers| lists.check(backup, layers)) {
+            let supported = |layers: Vec<&'a Backup>| {
+                layers.iter().try_for_each(|layer| check_supported(layer))?;
+                Ok(layers)
+            };
+            let supported = members.and_then(supported);
+            match supported.and_then(|layers| lists.check(backup, layers)) {
                 Ok(layers) => {
                     self.tell_passed_over(&passed_over);
                     return Ok(layers);
@@ -224,8 +227,15 @@ impl<'a> Listed<'a> {
         self.tell_passed_over(&passed_over);
         // What pg_probackup calls good, and is not, is the cause to be told.
         let reasons = passed_over.into_iter().map(|(_, reason)| reason);
-        let unlisted = |reason: &ChainError| matches!(reason, ChainError::Unlisted { .. });
-        let first = reasons.into_iter().find(unlisted);
+        let is_cause = |reason: &ChainError| {
+            matches!(
+                reason,
+                ChainError::Unlisted { .. }
+                    | ChainError::UnsupportedMajor { .. }
+                    | ChainError::UnsupportedBlockSize { .. }
+            )
+        };
+        let first = reasons.into_iter().find(is_cause);
         Err(first.unwrap_or_else(|| self.nothing_restorable()))
     }
 

@@ -197,6 +197,107 @@ fn every_format_and_a_query() {
     assert_nothing_stays(&sandbox);
 }
 
+/// `extract PROFILE -o - ARGUMENTS`.
+fn print(clone: &Clone<'_>, arguments: &[&str]) -> Output {
+    let mut command = clone.command("extract", &["-o", "-"]);
+    run(command.args(arguments), LIMIT)
+}
+
+#[test]
+fn a_result_goes_to_standard_output_from_the_database_that_has_it() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile("TOW7KQ").write();
+    let dumped = print(&clone, &["-t", "pgbench_branches"]);
+    assert_eq!(dumped.stderr, "", "{dumped}");
+    let sql = dumped.expect_ok();
+    assert!(sql.contains("COPY public.pgbench_branches"), "{sql}");
+    assert!(
+        !sql.contains("tablespace"),
+        "another server may lack it: {sql}"
+    );
+    assert!(!sandbox.path("-").exists());
+
+    let kept = print(
+        &clone,
+        &["-t", "pgbench_branches", "--tablespaces", "--", "--inserts"],
+    );
+    let sql = kept.expect_ok();
+    assert!(sql.contains("SET default_tablespace"), "{sql}");
+    assert!(sql.contains("INSERT INTO public.pgbench_branches"), "{sql}");
+
+    let query = "select bid, 'a,b' as text from pgbench_branches";
+    let aligned = print(&clone, &["-d", "shop", "--query", query]).expect_ok();
+    assert_eq!(
+        aligned,
+        " bid | text \n-----+------\n   1 | a,b\n(1 row)\n\n"
+    );
+    let csv = print(&clone, &["-d", "shop", "--query", query, "--csv"]).expect_ok();
+    assert_eq!(csv, "bid,text\n1,\"a,b\"\n");
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_database_is_found_or_named() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile("TOW7KQ").write();
+    for (arguments, code, said) in [
+        (&["-d", "nosuch", "-t", "pgbench_branches"][..], 2, "shop"),
+        (
+            &["-d", "nosuch", "--query", "select 1"],
+            2,
+            "no database nosuch",
+        ),
+        (
+            &["-t", "pg_catalog.pg_class"],
+            2,
+            "choose one with --database",
+        ),
+        (&["-t", "nosuch"], 3, "no database has all of nosuch"),
+        (&["-t", "x", "--format", "directory"], 2, "standard output"),
+        (&["-t", "x", "--", "--file=/tmp/x"], 2, "--output"),
+    ] {
+        common::refused(&print(&clone, arguments), code, said);
+    }
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_catalog_can_be_named_without_a_profile() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-chain", OsUser::postgres());
+    let job = |arguments: &[&str]| {
+        let mut command = sandbox.pbkfs();
+        command.env("BACKUP_PATH", &sandbox.fixture.catalog);
+        // As Kubernetes names a service that is called so.
+        command.env("PBKFS_SERVICE_HOST", "10.0.0.1");
+        run(command.args(arguments), LIMIT)
+    };
+    let arguments = ["extract", "--instance", "main", "-i", "tow7kq", "-t"];
+    let table = [&arguments[..], &["pgbench_branches", "-o", "-"]].concat();
+    let sql = job(&table).expect_ok();
+    assert!(sql.contains("COPY public.pgbench_branches"), "{sql}");
+    let verify = [
+        "verify",
+        "--instance",
+        "main",
+        "-i",
+        "TOW7KQ",
+        "--json",
+        "--pages",
+    ];
+    let verified = job(&verify).expect_ok();
+    assert!(verified.contains("\"backup\": \"TOW7KQ\""), "{verified}");
+    // The catalog that somebody names counts more.
+    let elsewhere = [&arguments[..], &["x", "-o", "-", "-B", "/nowhere"]].concat();
+    common::refused(&job(&elsewhere), 4, "/nowhere");
+    common::refused(&job(&["verify"]), 2, "--instance NAME");
+    assert!(job(&["list"]).expect_ok().contains("TOW7KQ"));
+    assert!(job(&["wal", "list"]).expect_ok().contains("timeline 1"));
+    assert_nothing_stays(&sandbox);
+}
+
 #[test]
 fn nothing_partial_is_left_and_nothing_replaced() {
     common::require_everything();

@@ -78,14 +78,14 @@ fn a_server_that_does_not_start_undoes_everything() {
     let catalog = Listing::of(&sandbox.fixture.catalog);
     let clone = sandbox
         .profile("latest")
-        .setting("shared_buffers", "plenty")
+        .setting("superuser_reserved_connections", "5000")
         .write();
     for arguments in [&[][..], &["--detach"]] {
         // The last lines of the server's log are in the message.
         refused(
             &clone.pbkfs("up", arguments),
             7,
-            "invalid value for parameter \"shared_buffers\"",
+            "superuser_reserved_connections (5000)",
         );
         assert!(
             !clone.target.exists(),

@@ -122,6 +122,45 @@ fn what_cannot_be_mounted_says_why() {
     assert!(listed[0]["reason"].as_str().unwrap().contains(&full.id));
 }
 
+/// Nothing is told of a backup that nobody can know, and why stands beside it.
+#[test]
+fn what_cannot_be_read_is_not_guessed() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-debian");
+    let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
+    let control = sandbox.fixture.backup_dir(&delta.id).join("backup.control");
+    let text = fs::read_to_string(&control).unwrap();
+    fs::write(&control, text.replace("status = OK", "status = FINE")).unwrap();
+    let listed = backups(&sandbox);
+    let line = listed.iter().find(|line| line["id"] == *delta.id).unwrap();
+    for unknown in ["mode", "wal", "compress_alg", "server_version", "parent"] {
+        assert_eq!(line[unknown], Value::Null, "{unknown}");
+    }
+    let reason = line["reason"].as_str().unwrap();
+    assert!(reason.contains("status cannot be \"FINE\""), "{reason}");
+    let human = list(&sandbox, &[]).expect_ok();
+    let line = human.lines().find(|line| line.contains(&delta.id)).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[..4], [&*delta.id, "?", "UNKNOWN", "?"], "{line}");
+
+    // Whatever is wrong with the newest, "latest" is the one before it.
+    let version = text
+        .lines()
+        .find(|line| line.starts_with("server-version"))
+        .unwrap();
+    for broken in ["server-version = fifteen", "server-version = 9.6"] {
+        fs::write(&control, text.replace(version, broken)).unwrap();
+        let clone = sandbox.profile("latest").mount_only().write();
+        let plan = clone.pbkfs("plan", &["--json"]);
+        assert!(
+            plan.stdout
+                .contains(&format!("\"backup\": \"{}\"", full.id)),
+            "{plan}"
+        );
+        assert!(plan.stderr.contains(&delta.id), "{plan}");
+    }
+}
+
 #[test]
 fn no_catalog_no_instance() {
     common::require_root();
@@ -136,7 +175,7 @@ fn no_catalog_no_instance() {
     let no_catalog = sandbox.path("tmp");
     let output = run(sandbox.pbkfs().args(["list", "-B"]).arg(&no_catalog), LIMIT);
     refused(&output, 4, no_catalog.to_str().unwrap());
-    refused(&run(sandbox.pbkfs().arg("list"), LIMIT), 2, "--catalog");
+    refused(&run(sandbox.pbkfs().arg("list"), LIMIT), 2, "-B CATALOG");
 }
 
 #[test]
@@ -249,4 +288,35 @@ fn a_chain_that_restore_may_lose_data_of_is_told() {
         let told = format!("own restore of backup {backup} loses base/");
         assert_eq!(plan.contains(&told), loses, "{plan}");
     }
+}
+
+/// The archive's list tells what is no segment, whatever it is called.
+#[test]
+fn an_empty_file_is_no_segment_of_the_archive() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-chain");
+    let archive = sandbox.fixture.catalog.join("wal/main");
+    let list = || {
+        let mut command = sandbox.pbkfs();
+        command.args(["wal", "list", "--catalog"]);
+        run(command.arg(&sandbox.fixture.catalog), LIMIT).expect_ok()
+    };
+    let names = fs::read_dir(&archive).unwrap().flatten();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(|name| {
+            let segment = name.strip_suffix(".gz").unwrap_or(name);
+            segment.len() == 24 && segment.starts_with("00000001")
+        })
+        .collect();
+    names.sort();
+    let (file, segment) = (&names[1], &names[1][..24]);
+    fs::remove_file(archive.join(file)).unwrap();
+    let text = list();
+    assert!(text.contains(&format!("missing {segment}\n")), "{text}");
+    fs::write(archive.join(format!("{segment}.gz")), "").unwrap();
+    let text = list();
+    assert!(text.contains("DEGRADED"), "{text}");
+    let broken = format!("{segment} is not as long as a segment");
+    assert!(text.contains(&broken), "{text}");
 }

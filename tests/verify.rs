@@ -174,11 +174,58 @@ fn an_archive_backup_without_its_archive_is_not_started() {
     let sandbox = Sandbox::root("pg15-chain");
     fs::remove_dir_all(sandbox.fixture.catalog.join("wal/main")).unwrap();
     let clone = sandbox.profile(ARCHIVE).write();
-    let done = document(&clone, &[], 3);
+    let done = document(&clone, &[], 1);
     assert_eq!(check(&done, "pages").0, "proved");
+    assert_eq!(check(&done, "wal").0, "bad");
     let (verdict, error) = check(&done, "start");
     assert_eq!(verdict, "could-not-tell");
     assert!(error.starts_with("not started: "), "{error}");
+    assert_nothing_stays(&sandbox);
+}
+
+/// What the backup needs itself is evidence; what lies behind is not, though
+/// PostgreSQL 15 looks into it while it replays.
+#[test]
+fn wal_behind_a_backup_says_nothing_of_it_and_its_own_does() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let archive = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/postgres/fixtures/cases/wal-around-the-end.tar.zst"
+    );
+    let mut tar = Command::new("tar");
+    tar.args(["--zstd", "-xf", archive, "-C"])
+        .arg(sandbox.dir());
+    run(&mut tar, LIMIT).expect_ok();
+    let catalog = sandbox.path("catalog");
+    OsUser::postgres().own(&catalog);
+    let segment = |last: &str| catalog.join(format!("wal/main/0000000100000000000000{last}"));
+    let clone = sandbox.profile("latest").catalog_at(&catalog).write();
+    let shortened = || {
+        let file = File::options().write(true).open(segment("0D")).unwrap();
+        file.set_len(500_000).unwrap();
+    };
+    let steps: [(&str, &dyn Fn()); 3] = [
+        ("all is there", &|| {}),
+        ("it is cut off behind the stop", &shortened),
+        ("it is missing behind the stop", &|| {
+            fs::remove_file(segment("0D")).unwrap()
+        }),
+    ];
+    for (what, step) in steps {
+        step();
+        let done = document(&clone, &[], 0);
+        assert_eq!(check(&done, "wal").0, "proved", "{what}");
+        clone.up();
+        clone.down();
+        let extracted = ["-d", "postgres", "--query", "select 1", "-o", "-"];
+        clone.pbkfs("extract", &extracted).expect_ok();
+    }
+    fs::remove_file(segment("0B")).unwrap();
+    let done = document(&clone, &[], 1);
+    let (verdict, error) = check(&done, "wal");
+    assert_eq!(verdict, "bad");
+    assert!(error.contains("0000000B"), "{error}");
     assert_nothing_stays(&sandbox);
 }
 

@@ -385,6 +385,14 @@ impl Backup {
     pub fn server_major(&self) -> Option<u32> {
         self.server_version.split('.').next()?.parse().ok()
     }
+
+    /// Whether its `backup.control` could be read. If not, nothing is known of it
+    /// but its id, and what the id says of its time.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        // Its reader wants a version, whatever the status is.
+        self.status != BackupStatus::Unknown || !self.server_version.is_empty()
+    }
 }
 
 #[cfg(test)]

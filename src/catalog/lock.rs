@@ -172,6 +172,19 @@ impl Drop for ReadLock {
     }
 }
 
+/// Finds who keeps a chain from being locked, and locks nothing.
+///
+/// # Errors
+/// [`LockError::Busy`] for the first member that is being changed; those of
+/// [`open`] and of reading the lock files.
+pub fn look(dirs: &[PathBuf]) -> Result<(), LockError> {
+    for dir in open(dirs)? {
+        let own = Holder::alive(dir.path(), std::process::id())?;
+        ExclusiveLock::look(&dir, own)?;
+    }
+    Ok(())
+}
+
 /// Opens the directories of backups that are to be locked.
 ///
 /// # Errors

@@ -1,10 +1,12 @@
 //! Why a chain cannot be read, in the words that the DBA sees.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalog::content::ContentError;
 use crate::catalog::{BackupId, BackupMode, BackupStatus, CatalogError};
+use crate::escape::value;
 use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
 
 /// A backup cannot be read as a whole, or no longer.
@@ -91,8 +93,9 @@ pub enum ChainError {
 
     /// A PostgreSQL version that is not supported.
     #[error(
-        "backup {member} is of PostgreSQL \"{version}\"; \
-         only {OLDEST_MAJOR} to {NEWEST_MAJOR} are supported"
+        "backup {member} is of PostgreSQL {}; \
+         only {OLDEST_MAJOR} to {NEWEST_MAJOR} are supported",
+        shown(version)
     )]
     UnsupportedMajor {
         /// The member.
@@ -190,6 +193,14 @@ fn status_sentence(
         format!("backup {member} is {status}: {meaning}")
     } else {
         format!("backup {target} needs backup {member}, which is {status}: {meaning}")
+    }
+}
+
+/// A version that may be anything, or nothing.
+fn shown(version: &str) -> Cow<'_, str> {
+    match version {
+        "" => "of no version".into(),
+        version => value(version),
     }
 }
 

@@ -200,10 +200,15 @@ fn unsupported_versions_and_block_sizes_are_refused_by_name() {
     for version in ["13", "19", "9.6", ""] {
         let mut backups = three();
         backups[0].server_version = version.to_owned();
-        let message = resolve(&backups, "latest").unwrap_err().to_string();
+        let message = resolve(&backups, "TOW7GA").unwrap_err().to_string();
         assert!(
-            message.contains(&format!("PostgreSQL \"{version}\"")),
+            message.contains(&format!("PostgreSQL {version}")),
             "{message}"
+        );
+        // As one whose metadata cannot be read, it is passed over.
+        assert_eq!(
+            resolve(&backups, "latest").unwrap().target().id,
+            id("TOW7G5")
         );
     }
     let mut backups = three();
@@ -215,7 +220,7 @@ fn unsupported_versions_and_block_sizes_are_refused_by_name() {
     );
     backups[2].block_size = 8192;
     backups[1].xlog_block_size = 4096;
-    let message = resolve(&backups, "latest").unwrap_err().to_string();
+    let message = resolve(&backups, "TOW7GA").unwrap_err().to_string();
     assert!(message.contains("xlog-block-size of 4096"), "{message}");
 }
 

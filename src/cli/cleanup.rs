@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::common::{report, sentence, value};
 use super::exit::Code;
 use super::{Verbosity, log};
-use crate::diff::{Changes, Cleanup, DiffError};
+use crate::diff::{Changes, Cleanup, DiffError, counted};
 use crate::session::{self, SessionError};
 
 /// Empty a diff directory, so that it can be used for any backup again
@@ -19,22 +19,17 @@ use crate::session::{self, SessionError};
 /// With --orphans, removes the throw-away diffs whose sessions ended with the
 /// host, as by a power failure; "pbkfs status" shows them.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(group = ArgGroup::new("what").required(true).args(["diff_dir", "orphans"]), after_help = "\
 Examples:
   pbkfs cleanup -d /srv/clone.diff --dry-run
   pbkfs cleanup -d /srv/clone.diff --force
   pbkfs cleanup --orphans")]
 pub struct CleanupArgs {
     /// The diff directory
-    #[arg(
-        short = 'd',
-        long,
-        value_name = "DIFF",
-        required_unless_present = "orphans"
-    )]
+    #[arg(short = 'd', long, value_name = "DIFF")]
     diff_dir: Option<PathBuf>,
     /// Remove the throw-away diffs that a power failure has left
-    #[arg(long, conflicts_with_all = ["diff_dir", "force"])]
+    #[arg(long, conflicts_with = "force")]
     orphans: bool,
     /// Throw the changes in it away
     #[arg(long)]
@@ -67,7 +62,7 @@ fn remove_orphans(dry_run: bool) -> Result<Code, SessionError> {
             say!("would remove {shown}");
             continue;
         }
-        match session::remove_orphan(&orphan.diff_dir) {
+        match orphan.remove() {
             Ok(()) => say!("removed {shown}"),
             Err(error) => {
                 report(&error);
@@ -87,8 +82,9 @@ fn empty(args: &CleanupArgs, dir: &Path) -> Result<Code, SessionError> {
         Err(error) => format!("a diff whose binding cannot be read ({})", sentence(error)),
     };
     let changes = cleanup.changes();
-    for stranger in cleanup.strangers()? {
-        complain!("pbkfs: {} is not of pbkfs, and stays", value(&stranger));
+    let strangers = cleanup.strangers()?;
+    for stranger in &strangers {
+        complain!("pbkfs: {} is not of pbkfs, and stays", value(stranger));
     }
     if args.dry_run {
         dry_run(&cleanup, &owner, &changes)?;
@@ -98,7 +94,14 @@ fn empty(args: &CleanupArgs, dir: &Path) -> Result<Code, SessionError> {
         refuse_changes(dir, &cleanup, changes)?;
     }
     cleanup.run()?;
-    say!("{shown} is empty; it was {owner}");
+    match strangers.len() {
+        0 => say!("{shown} is empty; it was {owner}"),
+        // What is not empty cannot become a new diff.
+        left => say!(
+            "{shown} holds nothing of pbkfs any more, but {} that pbkfs did not make; it was {owner}",
+            counted(left, "name")
+        ),
+    }
     Ok(Code::Done)
 }
 

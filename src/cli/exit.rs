@@ -1,6 +1,7 @@
 //! The one table of exit codes. They are stable; scripts and cron rely on
 //! them.
 
+use std::io;
 use std::process::ExitCode;
 
 use crate::catalog::probackup::ProbackupError;
@@ -81,11 +82,11 @@ impl Code {
                 TargetError::ParentMissing { .. } | TargetError::Unsafe { .. },
             )
             | SessionError::RunDir { .. }
-            | SessionError::Io { .. }
             | SessionError::BadState { .. }
             | SessionError::MountGone { .. }
             | SessionError::LostWrites { .. }
             | SessionError::Extract { .. } => Self::Failed,
+            SessionError::Io { source, .. } => of_io(source),
             SessionError::Diff(e) => of_diff(e),
             SessionError::Overlay(e) => of_overlay(e),
             SessionError::RecoveredElsewhere { .. }
@@ -106,7 +107,9 @@ impl Code {
                 ServerError::ForcedSetting { .. }
                 | ServerError::FencedSetting { .. }
                 | ServerError::NothingToAllow { .. }
-                | ServerError::BadSetting { .. },
+                | ServerError::BadSetting { .. }
+                | ServerError::RefusedSettings { .. }
+                | ServerError::NoUser { .. },
             ) => Self::Usage,
             SessionError::Server(_)
             | SessionError::NotEnclosed { .. }
@@ -132,6 +135,13 @@ fn of_probackup(error: &ProbackupError) -> Code {
         | ProbackupError::TooMuchOutput { .. }
         | ProbackupError::BadJson { .. } => Code::Failed,
     }
+}
+
+/// What the overlay could not give is known by its own error: a file that is
+/// missing in the backup is the backup's fault.
+fn of_io(error: &io::Error) -> Code {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    inner.map_or(Code::Failed, of_overlay)
 }
 
 fn of_diff(error: &DiffError) -> Code {

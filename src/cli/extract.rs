@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::common::{ProfileArgs, human_bytes, value};
+use super::common::{human_bytes, value};
 use super::exit::Code;
 use super::progress::Progress;
+use super::source::{BackupArgs, absolute};
 use super::stay::raise_file_limit;
 use super::{Verbosity, log, output};
-use crate::extract::{Extract, Format, What};
-use crate::profile::MomentText;
+use crate::extract::{Destination, Extract, Format, What};
+use crate::profile::{MomentText, Plan};
 use crate::session::{SessionError, Signals};
 
 /// Get a table, or the answer to a query, out of a backup
@@ -21,16 +22,19 @@ use crate::session::{SessionError, Signals};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pbkfs extract profile.toml --database shop --table public.orders -o orders.sql
-  pbkfs extract profile.toml --database shop --table public.orders --at \"2026-11-22 14:32:00+00\" -o orders.sql
-  pbkfs extract profile.toml --database shop --table 'sales.*' --format custom -o sales.dump
-  pbkfs extract profile.toml --database shop --query \"select * from orders where id < 9\" --csv -o orders.csv")]
+  pbkfs extract profile.toml --table public.orders -o orders.sql
+  pbkfs extract profile.toml -t orders --at \"2026-11-22 14:32:00+00\" -o - | psql shop
+  pbkfs extract profile.toml -d shop -t 'sales.*' --format custom -o sales.dump
+  pbkfs extract profile.toml -d shop --query \"select * from orders\" -o -
+  pbkfs extract profile.toml -d shop --query \"table orders\" --csv -o orders.csv
+  pbkfs extract -B /srv/backup --instance main -t orders -o - -- --inserts")]
 pub struct ExtractArgs {
     #[command(flatten)]
-    profile: ProfileArgs,
-    /// The database to get it from
-    #[arg(short, long, default_value = "postgres")]
-    database: String,
+    backup: BackupArgs,
+    /// The database to get it from; else the one that has the tables, and
+    /// without tables "postgres"
+    #[arg(short, long)]
+    database: Option<String>,
     /// A table, or a pattern of tables as pg_dump takes it; may be repeated.
     /// Without it, the whole database
     #[arg(short, long, value_name = "SCHEMA.NAME")]
@@ -49,18 +53,25 @@ pub struct ExtractArgs {
     #[arg(long, value_enum, default_value_t = FormatArg::Plain)]
     format: FormatArg,
     /// The answer to this query, instead of tables
-    #[arg(long, value_name = "SQL", requires = "csv",
-          conflicts_with_all = ["table", "schema_only", "data_only", "format"])]
+    #[arg(long, value_name = "SQL",
+          conflicts_with_all = ["table", "schema_only", "data_only", "format", "pg_dump"])]
     query: Option<String>,
-    /// Write the answer to the query as CSV with a header
+    /// Write the answer to the query as CSV with a header, not as psql shows it
     #[arg(long, requires = "query")]
     csv: bool,
-    /// Where the result goes: a file, or the directory of the directory format
+    /// Keep the names of tablespaces, which another server may lack
+    #[arg(long, conflicts_with = "query")]
+    tablespaces: bool,
+    /// Where the result goes: a file, or the directory of the directory format;
+    /// "-" is standard output, where it comes as it is made
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Replace the file if it is there
     #[arg(long)]
     force: bool,
+    /// Options of pg_dump itself, behind "--"
+    #[arg(last = true, value_name = "PG_DUMP_OPTION")]
+    pg_dump: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,25 +84,55 @@ enum FormatArg {
     Directory,
 }
 
+impl ExtractArgs {
+    fn plan(&self) -> Result<Plan, SessionError> {
+        let mut profile = self.backup.job("extract")?;
+        if let Some(time) = self.at {
+            profile.recovery.set_time(time);
+        }
+        Ok(Plan::check(&profile)?)
+    }
+}
+
+/// Where the result goes, and how it is written, is for our own options to say.
+fn check_options(options: &[String]) -> Result<(), SessionError> {
+    let ours = ["-f", "--fi", "-F", "--fo"];
+    let is_ours = |option: &&String| ours.iter().any(|ours| option.starts_with(ours));
+    match options.iter().find(is_ours) {
+        Some(option) => Err(SessionError::Usage {
+            message: format!(
+                "{} cannot be passed on to pg_dump; use --output and --format of pbkfs",
+                value(option)
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Runs the subcommand.
 pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
-    let plan = args.profile.plan_at(args.at)?;
+    check_options(&args.pg_dump)?;
+    let plan = args.plan()?;
     let verbose = verbosity.is_verbose();
     log::init(verbosity.for_job(), Some(&plan.log));
     let _span = log::span("extract", Some(&plan.target));
     let signals = Signals::install()
         .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;
     raise_file_limit();
-    let file =
-        std::path::absolute(&args.output).map_err(|e| SessionError::io("find", &args.output, e))?;
+    let destination = match args.output.as_os_str() == "-" {
+        true => Destination::Opened(
+            output::standard().map_err(|e| SessionError::io("write", &args.output, e))?,
+        ),
+        false => Destination::Path(absolute(&args.output)?),
+    };
     let progress = Progress::new(true);
     let extract = Extract {
         plan: &plan,
-        profile: args.profile.profile.as_deref(),
+        profile: args.backup.profile(),
         signals: &signals,
         database: args.database.clone(),
         what: what(args),
-        output: file,
+        output: destination,
         replace: args.force,
         progress: &|what, bytes| progress.show(what, bytes, 0),
     };
@@ -102,10 +143,13 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
         let until = done
             .recovered
             .map_or(String::new(), |time| format!(", at {time}"));
+        let result = match args.output.as_os_str() == "-" {
+            // What went there is the reader's to count.
+            true => "standard output".to_owned(),
+            false => format!("{}: {}", value(&args.output), human_bytes(done.bytes)),
+        };
         complain!(
-            "{}: {} of backup {}{until}; {} were read from the backup, {} written meanwhile",
-            value(&args.output),
-            human_bytes(done.bytes),
+            "{result} of backup {}{until}; {} were read from the backup, {} written meanwhile",
             done.backup,
             human_bytes(done.read_bytes),
             human_bytes(done.diff_bytes)
@@ -116,15 +160,19 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
 
 fn what(args: &ExtractArgs) -> What {
     if let Some(query) = &args.query {
-        return What::Query(query.clone());
+        return What::Query {
+            sql: query.clone(),
+            csv: args.csv,
+        };
     }
-    let mut options = Vec::new();
-    if args.schema_only {
-        options.push("--schema-only");
-    }
-    if args.data_only {
-        options.push("--data-only");
-    }
+    let flags = [
+        (args.schema_only, "--schema-only"),
+        (args.data_only, "--data-only"),
+        (!args.tablespaces, "--no-tablespaces"),
+    ];
+    let flags = flags.iter().filter(|(is_set, _)| *is_set);
+    let mut options: Vec<String> = flags.map(|(_, option)| (*option).to_owned()).collect();
+    options.extend(args.pg_dump.iter().cloned());
     What::Dump {
         tables: args.table.clone(),
         options,

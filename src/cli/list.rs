@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use super::common::{human_bytes, report, sentence, value};
 use super::exit::Code;
 use super::own_wal::WalReport;
+use super::source::CatalogArgs;
 use super::{Verbosity, log, output};
 use crate::catalog::wal::OwnWalFinder;
 use crate::catalog::{Backup, Catalog, Instance, native};
@@ -34,12 +35,8 @@ Examples:
   pbkfs list -B /srv/backup
   pbkfs list -B /srv/backup --instance main --json | jq '.instances[].backups[] | .id'")]
 pub struct ListArgs {
-    /// The pg_probackup catalog
-    #[arg(short = 'B', long, alias = "backup-path")]
-    catalog: PathBuf,
-    /// Only this instance
-    #[arg(long, value_name = "NAME")]
-    instance: Option<String>,
+    #[command(flatten)]
+    source: CatalogArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -64,11 +61,12 @@ struct Listed {
 struct Line {
     id: String,
     parent: Option<String>,
-    mode: String,
+    /// Absent, as the next, where the backup's control file cannot be read.
+    mode: Option<String>,
     status: String,
-    wal: &'static str,
-    compress_alg: String,
-    server_version: String,
+    wal: Option<&'static str>,
+    compress_alg: Option<String>,
+    server_version: Option<String>,
     start_time: Option<String>,
     end_time: Option<String>,
     recovery_time: Option<String>,
@@ -102,14 +100,20 @@ impl Line {
         let risk = chain.as_ref().and_then(Chain::restore_risk);
         let chain = chain.map_or_else(Vec::new, |chain| chain.ids());
         let is_restorable = backup.status.is_restorable();
+        let is_readable = backup.is_readable();
+        let known = |text: String| is_readable.then_some(text);
+        let unreadable = (!is_readable)
+            .then(|| native::read_backup(instance, &backup.id).err())
+            .flatten();
+        let reason = unreadable.map(|error| sentence(&error)).or(reason);
         Self {
             id: backup.id.to_string(),
             parent: backup.parent.as_ref().map(ToString::to_string),
-            mode: backup.mode.to_string(),
+            mode: known(backup.mode.to_string()),
             status: backup.status.to_string(),
-            wal: if backup.stream { "STREAM" } else { "ARCHIVE" },
-            compress_alg: backup.compress_alg.to_string(),
-            server_version: backup.server_version.clone(),
+            wal: is_readable.then_some(if backup.stream { "STREAM" } else { "ARCHIVE" }),
+            compress_alg: known(backup.compress_alg.to_string()),
+            server_version: known(backup.server_version.clone()),
             start_time: time(backup.start_time),
             end_time: backup.end_time.and_then(time),
             recovery_time: backup.recovery_time.and_then(time),
@@ -134,9 +138,10 @@ impl Line {
 pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
     let _span = log::span("list", None);
-    let catalog = Catalog::open(&args.catalog)?;
-    let names = match &args.instance {
-        Some(name) => vec![name.clone()],
+    let (catalog, instance) = args.source.catalog()?;
+    let catalog = Catalog::open(&catalog)?;
+    let names = match instance {
+        Some(name) => vec![name],
         None => catalog.instances()?,
     };
     let mut code = Code::Done;
@@ -194,18 +199,22 @@ fn print(report: &Report) {
 
 fn print_line(depth: usize, line: &Line) {
     let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
+    let text = |text: &Option<String>| {
+        text.as_deref()
+            .map_or_else(|| "?".to_owned(), |text| value(text).into_owned())
+    };
     let started = line.start_time.as_deref().unwrap_or("?");
     let indent = if depth == 0 { "  " } else { "  └ " };
     say!(
         "{:<12} {:<6} {:<8} {:<7}  {:<20}  {:>10} stored, {:>10} cluster  PostgreSQL {}{}",
         format!("{indent}{}", value(&line.id)),
-        value(&line.mode),
+        text(&line.mode),
         value(&line.status),
-        line.wal,
+        line.wal.unwrap_or("?"),
         started,
         size(line.data_bytes),
         size(line.pgdata_bytes),
-        value(&line.server_version),
+        text(&line.server_version),
         line.parent
             .as_ref()
             .map_or_else(String::new, |parent| format!("  on {}", value(parent))),

@@ -85,6 +85,12 @@ pub fn init(verbosity: Verbosity, plan: Option<&LogPlan>) {
     if let Some(problem) = problem {
         tracing::warn!("logging to standard error, as {problem}");
     }
+    if plan.is_some() {
+        // What reads a profile reads the environment with it.
+        for variable in crate::profile::unknown_variables() {
+            tracing::warn!("{variable}");
+        }
+    }
 }
 
 /// The span that all of a command's log lines are in. What it is about is
@@ -104,8 +110,13 @@ pub fn span(command: &'static str, target: Option<&Path>) -> EnteredSpan {
 
 fn filter(verbosity: &Verbosity, plan: Option<&LogPlan>, sink: &Sink) -> EnvFilter {
     let is_quiet = verbosity.quiet || verbosity.is_job && matches!(sink, Sink::Stderr);
+    // Who watches a job wants to know what it waits for.
+    let least = match !verbosity.quiet && output::has_spectators() {
+        true => "warn",
+        false => "error",
+    };
     let level = match (is_quiet && verbosity.verbose == 0, verbosity.verbose, plan) {
-        (true, _, _) => "error",
+        (true, _, _) => least,
         (_, 0, plan) => plan.map_or("info", |plan| plan.level.as_str()),
         (_, 1, _) => "debug",
         _ => "trace",

@@ -26,6 +26,7 @@ mod output;
 mod own_wal;
 mod plan;
 mod progress;
+mod source;
 mod status;
 mod stay;
 mod unmount;
@@ -49,8 +50,9 @@ use exit::Code;
 ///
 /// pbkfs makes a backup, FULL or the end of an incremental chain, appear as a
 /// writable data directory, starts PostgreSQL on it, fenced off from
-/// production, and keeps every write in a directory of its own. The catalog
-/// is never changed.
+/// production, and keeps every write in a directory of its own. In the catalog
+/// it writes the lock files with which pg_probackup's own restore keeps a backup
+/// from being deleted or merged, and nothing else.
 #[derive(Debug, Parser)]
 #[command(name = "pbkfs", bin_name = "pbkfs", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::common::ProfileArgs;
 use super::exit::Code;
+use super::source::{BackupArgs, absolute, catalog_of_environment, missing, require_backup};
 use super::stay::{Stay, stay};
 use super::{Verbosity, background};
 use crate::diff::{Binding, DiffError};
@@ -30,16 +30,7 @@ Examples:
   pbkfs mount profile.toml --timeout 30")]
 pub struct MountArgs {
     #[command(flatten)]
-    profile: ProfileArgs,
-    /// The pg_probackup catalog
-    #[arg(short = 'B', long, alias = "backup-path")]
-    catalog: Option<PathBuf>,
-    /// The instance within the catalog
-    #[arg(long, value_name = "NAME")]
-    instance: Option<String>,
-    /// Which backup: an id, or "latest"
-    #[arg(short = 'i', long, alias = "backup-id", value_name = "ID", value_parser = backup_choice)]
-    backup: Option<BackupChoice>,
+    backup: BackupArgs,
     /// The mount point; made if it does not exist, in a directory that does
     #[arg(short = 'D', long)]
     target: Option<PathBuf>,
@@ -64,14 +55,6 @@ pub struct MountArgs {
     json: bool,
 }
 
-/// Ids may be given in lower case, as pg_probackup takes them.
-fn backup_choice(text: &str) -> Result<BackupChoice, String> {
-    match text {
-        "latest" => Ok(BackupChoice::Latest),
-        id => id.to_ascii_uppercase().parse(),
-    }
-}
-
 /// Runs the subcommand; `is_background` in the process that stays.
 pub fn run(
     args: &MountArgs,
@@ -87,7 +70,7 @@ pub fn run(
         verbosity,
         plan: &plan,
         read_only: args.read_only,
-        profile: args.profile.profile.as_deref(),
+        profile: args.backup.profile(),
         json: args.json,
         background: is_background,
     })
@@ -96,7 +79,7 @@ pub fn run(
 impl MountArgs {
     /// Flags over the profile, and under both what a bound diff says.
     fn plan(&self) -> Result<Plan, SessionError> {
-        let mut given = self.profile.given()?;
+        let mut given = self.backup.given()?;
         self.apply(&mut given)?;
         if self.read_only {
             given.diff_dir = None;
@@ -107,27 +90,23 @@ impl MountArgs {
                 "say where the writes are to be kept, with -d DIFF, or give --read-only",
             ));
         }
-        require(&given)?;
+        catalog_of_environment(&mut given)?;
+        require_backup(&given)?;
+        if given.target.is_none() {
+            return Err(missing("the mount point, with -D TARGET"));
+        }
         given.postgres.launch = Some(false);
         Ok(Plan::check(&given.over_defaults()?)?)
     }
 
     fn apply(&self, given: &mut Profile) -> Result<(), SessionError> {
         for (flag, value) in [
-            (&self.catalog, &mut given.catalog),
             (&self.target, &mut given.target),
             (&self.diff_dir, &mut given.diff_dir),
         ] {
             if let Some(path) = flag {
-                let absolute = std::path::absolute(path);
-                *value = Some(absolute.map_err(|e| SessionError::io("find", path, e))?);
+                *value = Some(absolute(path)?);
             }
-        }
-        if let Some(instance) = &self.instance {
-            given.instance = Some(instance.clone());
-        }
-        if let Some(backup) = &self.backup {
-            given.backup = Some(backup.clone());
         }
         Ok(())
     }
@@ -158,21 +137,6 @@ fn complete(given: &mut Profile, diff_dir: &Path) -> Result<(), SessionError> {
     }
     given.catalog.get_or_insert(bound.catalog);
     Ok(())
-}
-
-fn require(given: &Profile) -> Result<(), SessionError> {
-    let missing = [
-        (given.catalog.is_none(), "the catalog, with -B CATALOG"),
-        (
-            given.instance.is_none(),
-            "the instance, with --instance NAME",
-        ),
-        (given.target.is_none(), "the mount point, with -D TARGET"),
-    ];
-    match missing.into_iter().find(|(is_missing, _)| *is_missing) {
-        Some((_, what)) => Err(usage(&format!("give {what}, or a profile that sets it"))),
-        None => Ok(()),
-    }
 }
 
 fn usage(message: &str) -> SessionError {

@@ -8,7 +8,9 @@
 //! people are told; where that cannot be written, nobody can be told.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use clap::error::ContextValue;
 use serde::Serialize;
@@ -45,6 +47,12 @@ pub fn ready(line: &str) {
 /// Prints a text of ours as it is.
 pub fn verbatim(bytes: &[u8]) {
     end_if_lost(write_out(bytes));
+}
+
+/// Standard output for a result that another program writes: its bytes are what was
+/// asked for, and not ours to escape.
+pub fn standard() -> io::Result<File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 /// Prints one line to standard error.

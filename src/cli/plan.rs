@@ -1,5 +1,6 @@
 //! `pbkfs plan`: what `up` would do.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -16,8 +17,9 @@ use crate::server::Setting;
 use crate::session::{self, Hazard, SessionError};
 use crate::verify::{LossReport, restore_losses};
 
-/// Show what up would do, and touch nothing
+/// Show what up would do, and what would keep it from that
 ///
+/// Makes and changes nothing; a diff that was used is locked while it is read.
 /// Reads the catalog as up does and shows the chain, the paths, and every
 /// setting that PostgreSQL would be started with, with the reason for it; and
 /// whether WAL that the backup needs itself is missing, and which files, from
@@ -52,6 +54,8 @@ struct Report {
     launch: bool,
     bin_dir: Option<PathBuf>,
     settings: Vec<Setting>,
+    /// What the backup's own configuration has for them, by name.
+    backed_up: BTreeMap<String, String>,
     /// What the fence would be made of.
     fence: Option<String>,
     /// What it has to stop.
@@ -114,18 +118,20 @@ pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
 /// The report, and the first thing that `up` would fail with.
 fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
     let resolved = session::resolve(plan)?;
-    let mut problems = Vec::new();
+    let mut problems = session::obstacles(plan, &resolved);
     let target_state = match session::check_target(&plan.target) {
         Ok(state) => format!("{state:?}").to_lowercase(),
-        Err(error) => {
-            problems.push(error);
-            "unusable".to_owned()
-        }
+        Err(_) => "unusable".to_owned(),
     };
     let mut server = None;
     if plan.postgres.launch {
         match session::preview_server(plan, &resolved) {
             Ok(preview) => server = Some(preview),
+            // What both look at is told once.
+            Err(error)
+                if problems
+                    .iter()
+                    .any(|told| sentence(told) == sentence(&error)) => {}
             Err(error) => problems.push(error),
         }
     }
@@ -155,10 +161,55 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
             .as_ref()
             .map(|s| s.hazards.clone())
             .unwrap_or_default(),
+        backed_up: server
+            .as_ref()
+            .map(|s| s.backed_up.clone())
+            .unwrap_or_default(),
         settings: server.map(|s| s.settings).unwrap_or_default(),
         problems: problems.iter().map(|error| sentence(error)).collect(),
     };
     Ok((report, problems.into_iter().next()))
+}
+
+/// A setting in three columns of 80 characters: its name, the backup's value and
+/// the clone's; the reason stands below. What does not fit has a line of its own.
+fn print_setting(setting: &Setting, backed_up: Option<&str>) {
+    const NAME: usize = 33;
+    const VALUE: usize = 20;
+    let name = &setting.name;
+    let old = backed_up.map_or_else(|| "-".to_owned(), |value| format!("'{value}'"));
+    let new = format!("'{}'", setting.value);
+    let fits = |text: &str, width: usize| text.chars().count() < width;
+    match fits(name, NAME) && fits(&old, VALUE) && fits(&new, 80 - 4 - NAME - VALUE + 1) {
+        true => say!("    {name:<NAME$}{old:<VALUE$}{new}"),
+        false => {
+            say!("    {name}");
+            say!("        backup: {old}");
+            say!("        clone:  {new}");
+        }
+    }
+    print_indented("        ", setting.reason);
+}
+
+fn print_indented(indent: &str, text: &str) {
+    for line in wrapped(text, 80 - indent.len()) {
+        say!("{indent}{line}");
+    }
+}
+
+/// A text in lines of so many characters at most, where its words permit that.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn print(report: &Report) {
@@ -207,21 +258,24 @@ fn print(report: &Report) {
         None if report.launch => {}
         None => say!("server    none, only the mount"),
     }
+    if !report.settings.is_empty() {
+        say!("    {:<33}{:<20}the clone's", "setting", "the backup's");
+    }
     for setting in &report.settings {
-        say!(
-            "    {:<34} {:<28} {}",
-            setting.name,
-            format!("'{}'", setting.value),
-            setting.reason
-        );
+        let backed_up = report.backed_up.get(&setting.name);
+        print_setting(setting, backed_up.map(String::as_str));
     }
     if let Some(fence) = &report.fence {
         say!("fence     {fence}");
     }
     for hazard in &report.hazards {
-        match &hazard.stopped_by {
-            Some(by) => say!("    {}: {by}", hazard.hazard),
-            None => say!("    OPEN: {}", hazard.hazard),
+        let open = match hazard.stopped_by {
+            Some(_) => "",
+            None => "OPEN: ",
+        };
+        print_indented("    ", &format!("{open}{}", hazard.hazard));
+        if let Some(by) = &hazard.stopped_by {
+            print_indented("        ", &format!("stopped by {by}"));
         }
     }
     if let Some(problem) = report.own_wal.problem() {

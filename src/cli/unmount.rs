@@ -1,12 +1,13 @@
 //! `pbkfs unmount`: ends what `mount` began.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::common::value;
+use super::common::{ProfileArgs, value};
 use super::down::kept;
 use super::exit::Code;
+use super::source::{absolute, missing};
 use super::{Verbosity, log};
 use crate::session::{self, Down, SessionError};
 
@@ -18,22 +19,52 @@ use crate::session::{self, Down, SessionError};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pbkfs unmount -D /srv/clone
+  pbkfs unmount /srv/clone
+  pbkfs unmount profile.toml
   pbkfs unmount -D /srv/clone --force")]
 pub struct UnmountArgs {
+    /// The mount point, or the profile that names it
+    #[arg(value_name = "TARGET|PROFILE", required_unless_present = "target")]
+    what: Option<PathBuf>,
+    /// Set a key of the profile, as in --set target=/srv/clone
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "what")]
+    sets: Vec<String>,
     /// The mount point
-    #[arg(short = 'D', long)]
-    target: PathBuf,
+    #[arg(short = 'D', long, conflicts_with = "what")]
+    target: Option<PathBuf>,
     /// Take it away from those who are in it
     #[arg(long)]
     force: bool,
 }
 
+impl UnmountArgs {
+    fn target(&self) -> Result<PathBuf, SessionError> {
+        let Some(path) = self.what.as_ref().or(self.target.as_ref()) else {
+            return Err(missing("the mount point"));
+        };
+        if self.target.is_some() || !is_profile(path) {
+            return absolute(path);
+        }
+        let profile = ProfileArgs {
+            profile: Some(path.clone()),
+            sets: self.sets.clone(),
+        };
+        Ok(profile.plan()?.target)
+    }
+}
+
+/// A file, and one that is missing by its name. A mount is not asked: it may hang.
+fn is_profile(path: &Path) -> bool {
+    if session::is_mounted(path) {
+        return false;
+    }
+    path.is_file() || !path.exists() && path.extension().is_some_and(|end| end == "toml")
+}
+
 /// Runs the subcommand.
 pub fn run(args: &UnmountArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
-    let path = &args.target;
-    let target = std::path::absolute(path).map_err(|e| SessionError::io("find", path, e))?;
+    let target = args.target()?;
     // Or this process itself might be in it.
     std::env::set_current_dir("/").map_err(|e| SessionError::io("leave for", "/".as_ref(), e))?;
     let _span = log::span("unmount", Some(&target));

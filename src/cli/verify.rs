@@ -6,9 +6,10 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::common::{ProfileArgs, value};
+use super::common::value;
 use super::exit::Code;
 use super::progress::Progress;
+use super::source::BackupArgs;
 use super::stay::raise_file_limit;
 use super::{Verbosity, log, output};
 use crate::causes::sentence;
@@ -30,11 +31,12 @@ use crate::verify::{self, Document, History, Verdict, Verify};
 Examples:
   pbkfs verify profile.toml
   pbkfs verify profile.toml --pages
+  pbkfs verify -B /srv/backup --instance main -i SBOL8S
   pbkfs verify profile.toml --json --set verify.backup=all
   15 3 * * *  pbkfs verify /etc/pbkfs/main.toml")]
 pub struct VerifyArgs {
     #[command(flatten)]
-    profile: ProfileArgs,
+    backup: BackupArgs,
     /// Read the pages only: no mount, no server; proves nothing where the profile asks
     /// for more
     #[arg(long)]
@@ -62,7 +64,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
     let progress = Progress::new(!args.json);
     let verify = Verify {
         plan: &plan,
-        profile: args.profile.profile.as_deref(),
+        profile: args.backup.profile(),
         partial,
         signals: &signals,
         progress: &|what, done, total| progress.show(what, done, total),
@@ -92,7 +94,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
 
 /// The plan, and whether the profile asks for more than that.
 fn plan(args: &VerifyArgs) -> Result<(Plan, bool), SessionError> {
-    let mut plan = args.profile.plan()?;
+    let mut plan = Plan::check(&args.backup.job("verify")?)?;
     let verify = &mut plan.verify;
     let partial = args.pages && verify.start;
     if args.pages {

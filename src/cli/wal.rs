@@ -1,12 +1,11 @@
 //! `pbkfs wal list`: what the WAL archives of a catalog hold.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::common::{human_bytes, value};
 use super::exit::Code;
+use super::source::CatalogArgs;
 use super::{Verbosity, log, output};
 use crate::catalog::Catalog;
 use crate::catalog::wal::{Timeline, WalArchive};
@@ -41,12 +40,8 @@ Examples:
   pbkfs wal list -B /srv/backup
   pbkfs wal list -B /srv/backup --instance main --json | jq '.[].timelines[].\"lost-segments\"'")]
 pub struct ListArgs {
-    /// The pg_probackup catalog
-    #[arg(short = 'B', long = "backup-path", value_name = "CATALOG")]
-    catalog: PathBuf,
-    /// Only this instance
-    #[arg(long, value_name = "NAME")]
-    instance: Option<String>,
+    #[command(flatten)]
+    source: CatalogArgs,
     /// Print one JSON array
     #[arg(long)]
     json: bool,
@@ -73,6 +68,8 @@ struct TimelineReport {
     size: u64,
     status: &'static str,
     lost_segments: Vec<LostReport>,
+    /// Segments whose file is empty, or has another length than a segment.
+    broken_segments: Vec<String>,
     /// Segments of which only the beginning is there.
     partial_segments: Vec<String>,
 }
@@ -96,6 +93,8 @@ impl TimelineReport {
                 end_segno: archive.name(gap.last),
             })
             .collect();
+        let broken_segments: Vec<String> =
+            timeline.broken_ids().map(|id| archive.name(id)).collect();
         Self {
             tli: timeline.number,
             parent_tli: parent.map_or(0, |parent| parent.timeline),
@@ -104,12 +103,12 @@ impl TimelineReport {
             max_segno: range.map_or(String::new(), |(_, last)| archive.name(last)),
             n_segments: timeline.files(),
             size: timeline.stored(),
-            status: if lost_segments.is_empty() {
-                "OK"
-            } else {
-                "DEGRADED"
+            status: match lost_segments.is_empty() && broken_segments.is_empty() {
+                true => "OK",
+                false => "DEGRADED",
             },
             lost_segments,
+            broken_segments,
             partial_segments: timeline.partial_ids().map(|id| archive.name(id)).collect(),
         }
     }
@@ -119,9 +118,10 @@ impl TimelineReport {
 pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let What::List(args) = &args.what;
     log::init(verbosity, None);
-    let catalog = Catalog::open(&args.catalog)?;
-    let names = match &args.instance {
-        Some(name) => vec![name.clone()],
+    let (catalog, instance) = args.source.catalog()?;
+    let catalog = Catalog::open(&catalog)?;
+    let names = match instance {
+        Some(name) => vec![name],
         None => catalog.instances()?,
     };
     let mut reports = Vec::new();
@@ -169,7 +169,13 @@ fn print(report: &InstanceReport) {
             timeline.status,
         );
         for gap in &timeline.lost_segments {
-            say!("        missing {} to {}", gap.begin_segno, gap.end_segno);
+            match gap.begin_segno == gap.end_segno {
+                true => say!("        missing {}", gap.begin_segno),
+                false => say!("        missing {} to {}", gap.begin_segno, gap.end_segno),
+            }
+        }
+        for name in &timeline.broken_segments {
+            say!("        {name} is not as long as a segment");
         }
         for name in &timeline.partial_segments {
             say!("        only the beginning of {name}");

@@ -1,10 +1,12 @@
 //! What can go wrong with a diff.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::cleanup::Changes;
 use super::lock::LockHolder;
+use crate::escape::value;
 use crate::untrusted::{Kind, Refused, refused};
 
 /// An error of the diff directory.
@@ -141,8 +143,8 @@ pub enum DiffError {
     /// writes.
     #[error(
         "the diff is damaged at {}: {reason}; the diff cannot be used \
-         (`pbkfs cleanup --force -d DIFF` empties it), the backup is unharmed",
-        path.display()
+         (`pbkfs cleanup --force -d {}` empties it), the backup is unharmed",
+        path.display(), directory(path)
     )]
     Damaged {
         /// The part.
@@ -161,6 +163,11 @@ pub enum DiffError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// The diff that a file is in, fit for a message.
+fn directory(path: &Path) -> Cow<'_, str> {
+    value(path.parent().unwrap_or(path))
 }
 
 impl DiffError {

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::binding::{BINDING_FILE, Binding};
+use super::lock::refuse_foreign_content;
 use super::record::{ContentRecord, InodeRecord, NameEntry};
 use super::root::Root;
 use super::store::{Store, StoreBackend};
-use super::{DATA_DIR, DiffError, DiffLock, LockHolder, Namespace};
+use super::{DATA_DIR, Diff, DiffError, DiffLock, LockHolder, Namespace};
 use crate::untrusted::{Dir, Kind};
 
 /// One regular file's content in a diff.
@@ -69,6 +70,33 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
         records.contents.insert(ino, held);
     }
     Ok((binding, records))
+}
+
+/// Finds what would keep a diff from being used for `wanted`, and makes or binds
+/// nothing. One that was used is locked meanwhile.
+///
+/// # Errors
+/// Those of [`DiffLock::acquire`](super::DiffLock::acquire) and
+/// [`Diff::open`](super::Diff::open).
+pub fn check(path: &Path, wanted: &Binding, reader: &LockHolder) -> Result<(), DiffError> {
+    let Some(root) = Root::find(path)? else {
+        let above = path.parent().unwrap_or(path);
+        return match Root::find(above)? {
+            Some(_) => Ok(()),
+            None => Err(DiffError::io(
+                "make the directory",
+                path,
+                std::io::Error::from_raw_os_error(nix::libc::ENOENT),
+            )),
+        };
+    };
+    refuse_foreign_content(&root)?;
+    let root = Arc::new(root);
+    if root.stat(BINDING_FILE)?.is_none() {
+        return Ok(());
+    }
+    let lock = DiffLock::acquire_in(root, reader)?;
+    Diff::open(lock, wanted).map(drop)
 }
 
 impl Records {

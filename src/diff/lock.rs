@@ -239,7 +239,7 @@ fn lock(file: &mut File, root: &Root, patience: Duration) -> Result<(), DiffErro
     }
 }
 
-fn refuse_foreign_content(root: &Root) -> Result<(), DiffError> {
+pub(super) fn refuse_foreign_content(root: &Root) -> Result<(), DiffError> {
     match root.is_diff()? || root.is_empty()? {
         true => Ok(()),
         false => Err(DiffError::NotADiff {

@@ -179,8 +179,16 @@ impl Root {
         let mode = self.mode()?;
         match mode & GROUP_AND_OTHERS {
             0 => Ok(()),
-            _ => (self.dir.set_mode(mode & !GROUP_AND_OTHERS))
-                .map_err(|e| DiffError::io("change the permissions of", self.path(), e)),
+            _ => {
+                let changed = self.dir.set_mode(mode & !GROUP_AND_OTHERS);
+                changed.map_err(|e| DiffError::io("change the permissions of", self.path(), e))?;
+                tracing::info!(
+                    "{} had mode {mode:04o}; the right to write to it was taken from all but \
+                     its owner",
+                    self.path().display()
+                );
+                Ok(())
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Gets data out of a backup: a throw-away clone at a moment, one pg_dump or
 //! query against it, and gone. The result is there whole or not at all.
 
+mod database;
 mod output;
 
 use std::fs::File;
@@ -43,12 +44,33 @@ pub enum What {
         /// Its patterns of tables; none is all of the database.
         tables: Vec<String>,
         /// Besides.
-        options: Vec<&'static str>,
+        options: Vec<String>,
         /// How it is written.
         format: Format,
     },
-    /// The answer to a query, as CSV.
-    Query(String),
+    /// The answer to a query.
+    Query {
+        /// The query.
+        sql: String,
+        /// Whether it is written as CSV; else as psql shows it.
+        csv: bool,
+    },
+}
+
+impl What {
+    fn is_directory(&self) -> bool {
+        let directory = Format::Directory;
+        matches!(self, Self::Dump { format, .. } if *format == directory)
+    }
+}
+
+/// Where a result goes.
+#[derive(Debug)]
+pub enum Destination {
+    /// A file or a directory that is there whole or not at all; absolute.
+    Path(PathBuf),
+    /// Standard output, or what else is open already, as it comes.
+    Opened(File),
 }
 
 /// One extraction.
@@ -59,12 +81,12 @@ pub struct Extract<'a> {
     pub profile: Option<&'a Path>,
     /// The signals that break it off.
     pub signals: &'a Signals,
-    /// The database.
-    pub database: String,
+    /// The database; `None` is the one that has the tables.
+    pub database: Option<String>,
     /// What is got from it.
     pub what: What,
-    /// Where it goes; absolute.
-    pub output: PathBuf,
+    /// Where it goes.
+    pub output: Destination,
     /// Whether something that is there may be replaced.
     pub replace: bool,
     /// Told what is being done, and how many bytes there are so far.
@@ -100,7 +122,8 @@ impl Extract<'_> {
         plan.postgres.launch = true;
         let mut job = ExtractJob {
             extract: self,
-            place: &place,
+            place: place.as_ref(),
+            database: String::new(),
             done: Extracted::default(),
         };
         (self.progress)("starting PostgreSQL", 0);
@@ -116,20 +139,24 @@ impl Extract<'_> {
     }
 
     /// Before anything is mounted: whether the result could be put there.
-    fn open_output(&self) -> Result<Place, SessionError> {
-        let output = &self.output;
+    fn open_output(&self) -> Result<Option<Place>, SessionError> {
+        let is_directory = self.what.is_directory();
+        let output = match &self.output {
+            Destination::Path(output) => output,
+            Destination::Opened(_) if is_directory => {
+                return Err(SessionError::Usage {
+                    message: "a directory cannot be written to standard output; name one with -o, \
+                              or choose another format"
+                        .to_owned(),
+                });
+            }
+            Destination::Opened(_) => return Ok(None),
+        };
         let usage = |why: &str| SessionError::Usage {
             message: format!("{} is there already; {why}", output.display()),
         };
         let io = |action| move |error| SessionError::io(action, output, error);
         let place = Place::open(output).map_err(io("write"))?;
-        let is_directory = matches!(
-            self.what,
-            What::Dump {
-                format: Format::Directory,
-                ..
-            }
-        );
         match place.occupant().map_err(io("look at"))? {
             None => {}
             Some(kind) if kind == Kind::Directory || is_directory => {
@@ -144,17 +171,24 @@ impl Extract<'_> {
             false => place.file().map(drop),
         }
         .map_err(io("write"))?;
-        Ok(place)
+        Ok(Some(place))
     }
 
     fn write_error(&self, error: io::Error) -> SessionError {
-        SessionError::io("write", &self.output, error)
+        let output = match &self.output {
+            Destination::Path(output) => output,
+            Destination::Opened(_) => Path::new("-"),
+        };
+        SessionError::io("write", output, error)
     }
 }
 
 struct ExtractJob<'a> {
     extract: &'a Extract<'a>,
-    place: &'a Place,
+    /// `None` is standard output.
+    place: Option<&'a Place>,
+    /// The database, once it is known.
+    database: String,
     done: Extracted,
 }
 
@@ -163,16 +197,18 @@ impl Job for ExtractJob<'_> {
         let extract = self.extract;
         self.done.backup = live.told().backup;
         self.done.recovered = live.replayed().and_then(|replay| replay.time.clone());
+        self.database = database::find(live, extract)?;
         match &extract.what {
-            What::Query(sql) => self.query(live, sql)?,
+            What::Query { sql, csv: true } => self.csv(live, sql)?,
+            What::Query { sql, csv: false } => self.table(live, sql)?,
             What::Dump {
                 tables,
                 options,
                 format,
             } => {
-                let mut arguments = vec![format.option().to_owned()];
-                arguments.extend(options.iter().map(|option| (*option).to_owned()));
+                let mut arguments = options.clone();
                 arguments.extend(tables.iter().map(|table| format!("--table={table}")));
+                arguments.push(format.option().to_owned());
                 match format {
                     Format::Directory => self.dump_directory(live, arguments)?,
                     Format::Plain | Format::Custom => self.dump_file(live, arguments)?,
@@ -197,7 +233,13 @@ impl ExtractJob<'_> {
     ) -> Result<(), SessionError> {
         let extract = self.extract;
         let io = |error| extract.write_error(error);
-        let mut new = self.place.file().map_err(io)?;
+        if let Destination::Opened(output) = &extract.output {
+            return write(self, output.try_clone().map_err(io)?, &|| 0);
+        }
+        let Some(place) = self.place else {
+            return Err(io(io::ErrorKind::NotFound.into()));
+        };
+        let mut new = place.file().map_err(io)?;
         let output = new.file().try_clone().map_err(io)?;
         let written = new.file().try_clone().map_err(io)?;
         let bytes = || written.metadata().map_or(0, |meta| meta.len());
@@ -223,7 +265,10 @@ impl ExtractJob<'_> {
     ) -> Result<(), SessionError> {
         let extract = self.extract;
         let io = |error| extract.write_error(error);
-        let part = self.place.directory().map_err(io)?;
+        let Some(place) = self.place else {
+            return Err(io(io::ErrorKind::NotADirectory.into()));
+        };
+        let part = place.directory().map_err(io)?;
         arguments.push(format!("--file={}", part.inner().display()));
         part.admit(server(live)?.config().run_as.as_ref())
             .map_err(io)?;
@@ -239,30 +284,53 @@ impl ExtractJob<'_> {
         output: Output,
         bytes: &dyn Fn() -> u64,
     ) -> Result<(), SessionError> {
-        let extract = self.extract;
+        self.run_tool(live, "pg_dump", &arguments, output, bytes)
+    }
+
+    fn run_tool(
+        &self,
+        live: &Live<'_>,
+        name: &'static str,
+        arguments: &[String],
+        output: Output,
+        bytes: &dyn Fn() -> u64,
+    ) -> Result<(), SessionError> {
         let server = server(live)?;
-        let mut tool = Tool::postgres(&server, "pg_dump", &extract.database, &arguments, output)?;
+        let mut tool = Tool::postgres(&server, name, &self.database, arguments, output)?;
         drop(server);
-        wait(live, extract, bytes, || Ok(tool.try_wait()?.then_some(())))?;
+        wait(live, self.extract, bytes, || {
+            Ok(tool.try_wait()?.then_some(()))
+        })?;
         let ended = tool.finish()?;
         if !ended.status.success() {
             settle(live)?;
             return Err(SessionError::Extract {
-                what: "pg_dump",
+                what: name,
                 said: self::server(live)?.explain(ended.said),
             });
         }
         Ok(())
     }
 
-    fn query(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
+    /// The answer as people read it, by psql.
+    fn table(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
+        let arguments = [
+            "--no-psqlrc".to_owned(),
+            "--pset=pager=off".to_owned(),
+            format!("--command={sql}"),
+        ];
         self.write_file(|job, output, bytes| {
-            let extract = job.extract;
+            job.run_tool(live, "psql", &arguments, Output::To(output), bytes)
+        })
+    }
+
+    fn csv(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
+        self.write_file(|job, output, bytes| {
             let query = {
                 let server = server(live)?;
-                query::csv(&server, &extract.database, sql, io::BufWriter::new(output))
+                query::csv(&server, &job.database, sql, io::BufWriter::new(output))
             };
-            if let Err(error) = wait(live, extract, bytes, || Ok(query.poll()))? {
+            if let Err(error) = wait(live, job.extract, bytes, || Ok(query.poll()))? {
                 settle(live)?;
                 return Err(SessionError::Extract {
                     what: "the query",

@@ -63,7 +63,11 @@ impl Place {
                 self.dir.remove_tree(&name)?;
             }
             Some(stat) if stat.kind == Kind::Directory => {
-                return Err(Refused::NotOurs { uid: stat.uid }.into());
+                return Err(Refused::NotOurs {
+                    uid: stat.uid,
+                    mode: stat.mode,
+                }
+                .into());
             }
             Some(stat) => return Err(Refused::Is(stat.kind).into()),
             None => {}
@@ -142,7 +146,8 @@ impl Part<'_> {
             // Who was in there before may have put something else in its place.
             let moved = self.dir.file(&name)?;
             if id_of(&file)? != id_of(&moved)? {
-                return Err(Refused::NotOurs { uid }.into());
+                let mode = moved.metadata()?.mode() & 0o7777;
+                return Err(Refused::NotOurs { uid, mode }.into());
             }
             // Nor may he keep a name for it, made since.
             check_alone(&moved)?;

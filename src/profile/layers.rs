@@ -236,7 +236,7 @@ struct Assignment {
 
 impl Assignment {
     fn into_profile(self) -> Result<Profile, ProfileError> {
-        if keys::find(&self.key).is_none() || self.key == SETTINGS {
+        if !may_be_set(&self.key) {
             return Err(unknown(self.place, self.key));
         }
         let mut profile =
@@ -299,7 +299,37 @@ fn names(text: &str) -> toml::Value {
     )
 }
 
-/// `PBKFS_POSTGRES__PORT=5433` sets `postgres.port`.
+/// What is to be said of the environment's variables that look like ours and set
+/// no key. They are somebody else's more often than mistyped: Kubernetes gives a
+/// service called pbkfs a `PBKFS_SERVICE_HOST`.
+#[must_use]
+pub fn unknown_variables() -> Vec<String> {
+    unknown_variables_in(env::vars_os().map(|(name, _)| name))
+}
+
+fn unknown_variables_in(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let mut found: Vec<String> = names
+        .filter_map(|name| {
+            let name = name.to_string_lossy().into_owned();
+            let key = key_of_variable(name.strip_prefix(ENV_PREFIX)?);
+            let place = format!("environment variable {name}");
+            (!may_be_set(&key)).then(|| format!("{}; it is ignored", unknown(place, key)))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn key_of_variable(rest: &str) -> String {
+    rest.to_ascii_lowercase().replace("__", ".")
+}
+
+/// Whether text can set the key.
+fn may_be_set(key: &str) -> bool {
+    keys::find(key).is_some() && key != SETTINGS
+}
+
+/// `PBKFS_POSTGRES__PORT=5433` sets `postgres.port`. What sets no key is left out.
 fn from_environment(
     environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<Assignment>, ProfileError> {
@@ -309,7 +339,10 @@ fn from_environment(
         let Some(rest) = lossy.strip_prefix(ENV_PREFIX) else {
             continue;
         };
-        let key = rest.to_ascii_lowercase().replace("__", ".");
+        let key = key_of_variable(rest);
+        if !may_be_set(&key) {
+            continue;
+        }
         match (name.to_str(), value.into_string()) {
             (Some(_), Ok(text)) => assignments.push(Assignment {
                 place: format!("environment variable {lossy}"),
@@ -428,10 +461,22 @@ mod tests {
             refused("\n[postgers]\nport = 1\n", &[], &[]),
             "DIR/profile.toml:2: unknown key \"postgers\"; did you mean \"postgres\"?"
         );
+        // The environment is not the user's alone.
+        let names = [
+            "PBKFS_SERVICE_HOST",
+            "PBKFS_DIFFDIR",
+            "PBKFS_CATALOG",
+            "HOME",
+        ];
+        assert!(load_text("", &names.map(|name| (name, "/x")), &[]).is_ok());
         assert_eq!(
-            refused("", &[("PBKFS_DIFFDIR", "/x")], &[]),
-            "environment variable PBKFS_DIFFDIR: unknown key \"diffdir\"; \
-             did you mean \"diff_dir\"?"
+            unknown_variables_in(names.into_iter().map(OsString::from)),
+            [
+                "environment variable PBKFS_DIFFDIR: unknown key \"diffdir\"; \
+                 did you mean \"diff_dir\"?; it is ignored",
+                "environment variable PBKFS_SERVICE_HOST: unknown key \"service_host\"; \
+                 it is ignored",
+            ]
         );
         assert_eq!(
             refused("", &[], &["bakup=latest"]),

@@ -26,7 +26,7 @@ pub mod verify;
 pub use error::ProfileError;
 pub use expectation::{Comparison, Expectation};
 pub use fence::{FencePlan, FenceProfile, IoNice, Level, Network, Require};
-pub use layers::{load, load_given, parse};
+pub use layers::{load, load_given, parse, unknown_variables};
 pub use logging::{LogDestination, LogFormat, LogLevel};
 pub use plan::{FusePlan, LogPlan, LogTarget, Plan, PostgresPlan};
 pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile, RecoveryProfile};

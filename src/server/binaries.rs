@@ -1,5 +1,6 @@
 //! Finding the `postgres` program of the backup's major version.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -68,6 +69,44 @@ impl Binaries {
             version,
             major,
         }))
+    }
+
+    /// Has the server read settings, and start nothing: those of extensions, which
+    /// are not loaded, it takes as they are.
+    ///
+    /// # Errors
+    /// [`ServerError::RefusedSettings`].
+    pub fn check_settings(&self, settings: &BTreeMap<String, String>) -> Result<(), ServerError> {
+        let is_name = |name: &str| {
+            let mut bytes = name.bytes();
+            bytes.all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b))
+        };
+        let given = settings.iter().filter(|(name, _)| is_name(name));
+        let given: Vec<String> = given
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let dir = self.dir.to_string_lossy();
+        let ask = |settings: &[String]| {
+            let mut args = vec!["-C", "server_version_num", "-D", &*dir];
+            args.extend(["-c", "config_file=/dev/null"]);
+            args.extend(settings.iter().flat_map(|setting| ["-c", setting]));
+            run(&self.postgres, &args, TIMEOUT)
+        };
+        if given.is_empty() {
+            return Ok(());
+        }
+        match ask(&given) {
+            // Nor would it without them; the start tells why.
+            Err(ServerError::RunFailed { .. }) if ask(&[]).is_err() => Ok(()),
+            Err(ServerError::RunFailed { stderr, .. }) => {
+                let last = stderr.lines().last().unwrap_or_default();
+                let said = last.rsplit_once("FATAL:").map_or(last, |(_, said)| said);
+                Err(ServerError::RefusedSettings {
+                    said: said.trim().to_owned(),
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The directory of the server's loadable libraries, `$libdir` in its

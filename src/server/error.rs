@@ -112,6 +112,13 @@ pub enum ServerError {
         name: String,
     },
 
+    /// The server does not take what `[postgres.settings]` holds.
+    #[error("PostgreSQL does not take what postgres.settings holds: {said}")]
+    RefusedSettings {
+        /// What the server said.
+        said: String,
+    },
+
     /// `[postgres.settings]` holds something that is no setting.
     #[error("postgres.settings: {name:?} is not the name and value of a PostgreSQL setting")]
     BadSetting {

@@ -277,6 +277,7 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
     for (name, value) in input.recovery_target {
         settings.push(own(name, value, "the wanted recovery target", Owner::Fence));
     }
+    settings.extend(read_ahead(input));
     settings.extend(limits(input));
     let when = |holds, table: &'static [Fixed]| if holds { table } else { &[] };
     let mut clone: Vec<Setting> = known(CLONE, input.major)
@@ -298,6 +299,20 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
             .map(|(name, value)| own(name, value, "the profile sets it", Owner::User)),
     );
     Ok(settings)
+}
+
+/// PostgreSQL 15 and newer look into WAL behind the one that they replay. Where the
+/// backup alone is wanted, what is missing or damaged there is of no interest.
+fn read_ahead(input: &FenceInput<'_>) -> Option<Setting> {
+    let is_immediate =
+        |(name, value): &(String, String)| name == "recovery_target" && value == "immediate";
+    let stops_early = input.major >= 15 && input.recovery_target.iter().any(is_immediate);
+    stops_early.then(|| Setting {
+        name: "recovery_prefetch".to_owned(),
+        value: "off".to_owned(),
+        reason: "it would read WAL behind the target",
+        owner: Owner::Fence,
+    })
 }
 
 /// The user's value where it is high enough, else the least that will do.

@@ -276,6 +276,8 @@ impl Server {
             .user(&self.config.role)
             .dbname("postgres")
             .application_name("pbkfs")
+            // A busy host would not answer within what the backup may ask for.
+            .options("-c statement_timeout=0 -c lock_timeout=0")
             .connect_timeout(Duration::from_secs(5));
         client
     }

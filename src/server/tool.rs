@@ -54,6 +54,13 @@ pub struct Ended {
     pub said: String,
 }
 
+/// What programs against the clone rely on, whatever the backup says for its
+/// database or role. Event triggers of production would keep extensions from being
+/// made, and run its code.
+const TOOL_OPTIONS: &str = "-c session_replication_role=replica \
+                            -c default_transaction_read_only=off -c statement_timeout=0 \
+                            -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+
 impl Tool {
     /// Starts one of the programs beside the server's.
     ///
@@ -97,9 +104,7 @@ impl Tool {
             .env("PGUSER", &config.role)
             .env("PGDATABASE", database)
             .env("PGDATA", &config.data_directory)
-            // Event triggers of production would keep extensions from being
-            // made, and run its code.
-            .env("PGOPTIONS", "-c session_replication_role=replica")
+            .env("PGOPTIONS", TOOL_OPTIONS)
             .current_dir("/")
             .stdin(Stdio::null())
             .stderr(Stdio::piped());

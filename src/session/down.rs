@@ -120,8 +120,8 @@ pub fn finish_left(place: &HeldPlace, target: &Path) -> Result<Option<State>, Se
         }
         Err(error @ SessionError::BadState { .. }) => {
             tracing::warn!(
-                "{error}; the mount is cleared away, but a throw-away diff of that session \
-                 would stay beside {}",
+                "{error}; the mount on {} is cleared away, and a throw-away diff of that session \
+                 is an orphan from now on (`pbkfs status` shows it)",
                 target.display()
             );
             target::clear(target)?;

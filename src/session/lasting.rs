@@ -3,12 +3,16 @@
 //! `~/.local/state/pbkfs`, or `/var/tmp/pbkfs-UID` for who has no home.
 
 use std::fs::{DirBuilder, metadata};
+use std::hash::Hasher;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use super::SessionError;
+use super::place::Fnv;
 use crate::untrusted::{Dir, found};
 
 /// Where it is, whether or not it exists.
@@ -31,6 +35,22 @@ pub fn lasting_root() -> PathBuf {
             || format!("/var/tmp/pbkfs-{uid}").into(),
             |dir| dir.join("pbkfs"),
         )
+}
+
+/// The mount point of a one-shot job that was given none: always the same for an
+/// instance, so that the next one finds what a killed one has left.
+///
+/// # Errors
+/// Its directory cannot be made.
+pub fn job_target(command: &str, catalog: &Path, instance: &str) -> Result<PathBuf, SessionError> {
+    const JOBS: &str = "jobs";
+    let dir = lasting_root().join(JOBS);
+    make(JOBS).map_err(|e| SessionError::io("make the directory for mount points", &dir, e))?;
+    let mut hash = Fnv::default();
+    hash.write(catalog.as_os_str().as_bytes());
+    hash.write(b"\0");
+    hash.write(instance.as_bytes());
+    Ok(dir.join(format!("{command}-{:016x}", hash.finish())))
 }
 
 /// A directory of that name in it; `None` if there is none.

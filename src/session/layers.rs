@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use nix::unistd::geteuid;
 
+use super::orphans::{self, ThrowAway};
 use super::postgres::Preparation;
 use super::resolve::Resolved;
 use super::undo::Undo;
 use super::up::{Progress, Up};
-use super::{SessionError, orphans, wal_dir};
+use super::{SessionError, wal_dir};
 use crate::chain::Chain;
-use crate::diff::{Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
+use crate::diff::{self, Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
 use crate::fuse::may_pass_through;
 use crate::image::{Image, ImageOptions};
 use crate::overlay::{Overlay, OverlayOptions};
@@ -89,8 +90,26 @@ fn open_diff(
         Some(_) => DiffLock::acquire(&dir, &holder)?,
         None => DiffLock::acquire_new(&dir, &holder)?,
     };
+    Ok(Diff::open(lock, &binding(plan, image, resolved))?)
+}
+
+/// Finds what would keep the profile's diff from being opened over the image, and
+/// makes or binds nothing.
+///
+/// # Errors
+/// Those of the diff, and of its records where they are not of this image.
+pub fn check_diff(plan: &Plan, image: &Image, resolved: &Resolved) -> Result<(), SessionError> {
+    let Some(dir) = &plan.diff_dir else {
+        return Ok(());
+    };
+    let holder = LockHolder::this_process(&plan.target);
+    let wanted = binding(plan, image, resolved);
+    Ok(diff::check(dir, &wanted, &holder)?)
+}
+
+fn binding(plan: &Plan, image: &Image, resolved: &Resolved) -> Binding {
     let chain = &resolved.chain;
-    let binding = Binding {
+    Binding {
         version: FORMAT_VERSION,
         catalog: plan.catalog.clone(),
         instance: plan.instance.clone(),
@@ -98,8 +117,7 @@ fn open_diff(
         backup: chain.target().id.to_string(),
         chain: chain.ids().iter().map(ToString::to_string).collect(),
         image: format!("{:016x}", image.fingerprint()),
-    };
-    Ok(Diff::open(lock, &binding)?)
+    }
 }
 
 /// Who owns the files of the image: whom PostgreSQL runs as.
@@ -134,6 +152,20 @@ pub fn control_file(image: &Image) -> Result<ControlFile, SessionError> {
     Ok(ControlFile::parse(&bytes)?)
 }
 
+/// Reads what a server's start reads of the backup. Where a diff was used, the
+/// clone's `backup_label` counts.
+///
+/// # Errors
+/// One of the files cannot be read.
+pub fn check_files(plan: &Plan, image: &Image) -> Result<(), SessionError> {
+    control_file(image)?;
+    let bound = plan.diff_dir.as_deref().map(Binding::read).transpose()?;
+    if let (None, Some(label)) = (bound.flatten(), image.find(Path::new("backup_label"))) {
+        image.read_at(label, 0, &mut [0; 512])?;
+    }
+    Ok(())
+}
+
 /// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
 fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
     let control = control_file(image)?;
@@ -150,7 +182,7 @@ fn begin_throw_away(
 ) -> Result<PathBuf, SessionError> {
     let dir = throw_away_dir(plan.beside.as_deref().unwrap_or(&plan.target))?;
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
-    if let Err(error) = orphans::write_down(&dir, &progress.target()) {
+    if let Err(error) = ThrowAway::begin(&dir, &progress.target()).write_down() {
         tracing::warn!(
             "if the host ends before this session, {} is left over and not found again: {error}",
             dir.display()

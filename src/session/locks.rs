@@ -203,6 +203,21 @@ fn listen(stdout: ChildStdout) -> Receiver<Answer> {
     receiver
 }
 
+/// Finds who keeps the backups from being locked, and locks nothing. Who may not
+/// look would not be let in either, and that is told when it is tried.
+///
+/// # Errors
+/// [`SessionError::Locks`].
+pub fn look(dirs: &[PathBuf]) -> Result<(), SessionError> {
+    match lock::look(dirs) {
+        Ok(()) | Err(LockError::NoPermission { .. }) => Ok(()),
+        Err(LockError::Gone { dir }) => Err(SessionError::BackupGone { dir }),
+        Err(error) => Err(SessionError::Locks {
+            message: sentence(&error),
+        }),
+    }
+}
+
 /// The program that this process runs, by its name where it still has one.
 #[must_use]
 pub fn own_program() -> PathBuf {

@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use super::control::Control;
 use super::undo::Undo;
 use super::up::{Progress, Up};
-use super::{SessionError, Signals, layers, mounts, target};
+use super::{SessionError, Signals, layers, mounts, orphans, target};
 use crate::fuse::{FuseError, Mount, MountOptions};
 use crate::image::Image;
 use crate::overlay::Overlay;
@@ -39,6 +39,7 @@ pub fn mount(
         let made = target.clone();
         undo.push("the mount point", move || target::remove(&made));
         progress.change(|state| state.made_target = true)?;
+        orphans::target_made(&progress.state());
     }
     // Nobody reads a throw-away diff again.
     if up.plan.diff_dir.is_some() {

@@ -5,22 +5,24 @@
 //! where it outlasts that, before it is made:
 //!
 //! ```text
-//! LASTING/throw-away/NUMBER.json    {"diff_dir": .., "target": .., "since": ..}
+//! LASTING/throw-away/NUMBER.json    {"diff_dir": .., "target": .., "since": .., "made_target": ..}
 //! ```
-//! NUMBER is a hash of the diff's path. One whose session does not live is an
-//! orphan: `status` shows it, the next session on its target removes it, and so
-//! does `pbkfs cleanup --orphans`.
+//! NUMBER is a hash of the diff's path. One whose session does not live, and is
+//! not known by its state either, is an orphan: `status` shows it, the next
+//! session on its target removes it, and so does `pbkfs cleanup --orphans`. What
+//! a dead session's state names is for `down` to remove.
 
 use std::hash::Hasher;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::place::{Fnv, Place};
-use super::state::now;
-use super::{SessionError, lasting};
+use super::state::{State, now};
+use super::{SessionError, lasting, target};
 use crate::diff::{Diff, DiffLock};
 use crate::untrusted::{self, Dir};
 
@@ -35,29 +37,83 @@ pub struct ThrowAway {
     pub target: PathBuf,
     /// When it began, in RFC 3339.
     pub since: String,
+    /// Whether the session made its mount point.
+    #[serde(default)]
+    pub made_target: bool,
+    /// The inode of the directory that the diff is in: with another one there, the
+    /// disk of the diff is not mounted.
+    #[serde(default)]
+    parent: Option<u64>,
 }
 
-/// Writes down that a diff is going to be made and thrown away again.
-///
-/// # Errors
-/// I/O errors of the list.
-pub fn write_down(diff_dir: &Path, target: &Path) -> Result<(), SessionError> {
-    let entry = ThrowAway {
-        diff_dir: diff_dir.to_owned(),
-        target: target.to_owned(),
-        since: now(),
-    };
-    let write = || {
-        let text = serde_json::to_vec(&entry)?;
-        lasting::make(LIST)?.replace(name_of(diff_dir), &text, 0o600, None)
-    };
-    write().map_err(list_error("write down the throw-away diff in"))
+impl ThrowAway {
+    /// What a session that begins now is going to throw away again.
+    #[must_use]
+    pub fn begin(diff_dir: &Path, target: &Path) -> Self {
+        Self {
+            diff_dir: diff_dir.to_owned(),
+            target: target.to_owned(),
+            since: now(),
+            made_target: false,
+            parent: parent_inode(diff_dir),
+        }
+    }
+
+    /// Whether the diff is gone, and not only its disk.
+    fn is_gone(&self) -> bool {
+        let diff = self.diff_dir.symlink_metadata();
+        let is_missing = diff.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        is_missing && self.parent.is_some() && self.parent == parent_inode(&self.diff_dir)
+    }
+
+    /// Writes it down, in the place of what was written of the same diff.
+    ///
+    /// # Errors
+    /// I/O errors of the list.
+    pub fn write_down(&self) -> Result<(), SessionError> {
+        let write = || {
+            let text = serde_json::to_vec(self)?;
+            lasting::make(LIST)?.replace(name_of(&self.diff_dir), &text, 0o600, None)
+        };
+        write().map_err(list_error("write down the throw-away diff in"))
+    }
+
+    /// Removes what its session has left: the diff, the mount point if the
+    /// session made it and nobody uses it, and the line in the list.
+    ///
+    /// # Errors
+    /// Those of the diff.
+    pub fn remove(&self) -> Result<(), SessionError> {
+        remove(&self.diff_dir)?;
+        if self.made_target
+            && let Err(error) = target::remove(&self.target)
+        {
+            // It is gone, or somebody else's by now.
+            tracing::debug!("{error}");
+        }
+        Ok(())
+    }
 }
 
-/// Removes a throw-away diff, if it was made at all, and its line in the list.
+/// Writes down that a session has made its mount point, where it has a throw-away
+/// diff: an end of the host would leave both.
+pub fn target_made(state: &State) {
+    let Some(diff_dir) = state.diff_dir.as_ref().filter(|_| state.throw_away) else {
+        return;
+    };
+    let mut entry = ThrowAway::begin(diff_dir, &state.target);
+    entry.made_target = true;
+    if let Err(error) = entry.write_down() {
+        // That the list is of no use was told when the diff was written down.
+        tracing::debug!("{error}");
+    }
+}
+
+/// Removes a throw-away diff, if it was made at all, and its line in the list. A
+/// line that stays is logged: who reads the list removes it, as the diff is gone.
 ///
 /// # Errors
-/// Those of the diff; I/O errors of the list.
+/// Those of the diff.
 pub fn remove(diff_dir: &Path) -> Result<(), SessionError> {
     if diff_dir.symlink_metadata().is_ok() {
         Diff::remove(diff_dir)?;
@@ -66,29 +122,39 @@ pub fn remove(diff_dir: &Path) -> Result<(), SessionError> {
         Some(list) => list.remove_file(name_of(diff_dir)),
         None => Ok(()),
     };
-    forget().map_err(list_error("change"))
+    if let Err(error) = forget().map_err(list_error("change")) {
+        tracing::warn!("a throw-away diff that is gone is still written down: {error}");
+    }
+    Ok(())
 }
 
-/// All orphans of this user. A line that cannot be read is logged and left out.
+/// All orphans of this user. A line that cannot be read is logged and left out;
+/// one whose diff is gone is removed.
 ///
 /// # Errors
 /// I/O errors of the list.
 pub fn all() -> Result<Vec<ThrowAway>, SessionError> {
     let mut orphans = written_down()?;
     orphans.retain(|entry| !has_owner(entry));
+    for gone in orphans.iter().filter(|entry| entry.is_gone()) {
+        // The next one who looks tries again.
+        if let Err(error) = remove(&gone.diff_dir) {
+            tracing::debug!("{error}");
+        }
+    }
+    orphans.retain(|entry| entry.diff_dir.symlink_metadata().is_ok());
     Ok(orphans)
 }
 
 /// Removes the orphans of sessions on a target, which the caller holds and where
 /// nothing is mounted. The diff of a session that lives, whose directory may be
-/// another one, is in use and stays. One that cannot be removed is logged: it is
-/// nothing that a new session needs.
-///
-/// # Errors
-/// I/O errors of the list.
-pub fn remove_of(target: &Path) -> Result<(), SessionError> {
-    for orphan in of(target)? {
-        match remove(&orphan.diff_dir) {
+/// another one, is in use and stays. One that cannot be removed is logged, and so is
+/// a list that cannot be used: it is nothing that a new session needs.
+pub fn remove_of(target: &Path) {
+    let mut orphans = all_if_usable(of(target));
+    orphans.retain(|entry| entry.diff_dir.symlink_metadata().is_ok());
+    for orphan in orphans {
+        match orphan.remove() {
             Ok(()) => tracing::info!(
                 "removed {}, the throw-away diff of a session that died with the host",
                 orphan.diff_dir.display()
@@ -96,7 +162,16 @@ pub fn remove_of(target: &Path) -> Result<(), SessionError> {
             Err(error) => tracing::warn!("a throw-away diff is left over: {error}"),
         }
     }
-    Ok(())
+}
+
+/// The entries of the list; none, and a warning, where it cannot be used.
+pub fn all_if_usable(entries: Result<Vec<ThrowAway>, SessionError>) -> Vec<ThrowAway> {
+    entries.unwrap_or_else(|error| {
+        tracing::warn!(
+            "throw-away diffs that a power failure has left are not looked for: {error}"
+        );
+        Vec::new()
+    })
 }
 
 /// Who holds the throw-away diff of a session on a target, by the list alone.
@@ -137,20 +212,33 @@ fn written_down() -> Result<Vec<ThrowAway>, SessionError> {
     Ok(found)
 }
 
-/// `None` if its session has ended meanwhile, or its diff is gone.
+/// `None` if its session has ended meanwhile.
 fn read(list: &Dir, name: &Path) -> io::Result<Option<ThrowAway>> {
     let Some(text) = untrusted::found(list.read(name, untrusted::SMALL))? else {
         return Ok(None);
     };
-    let entry: ThrowAway = serde_json::from_slice(&text)?;
-    Ok(entry.diff_dir.symlink_metadata().is_ok().then_some(entry))
+    Ok(Some(serde_json::from_slice(&text)?))
 }
 
-/// Whether the diff's session lives, or its server still does. What cannot be
-/// told counts as living.
+/// Whether the diff's session lives, or its server still does, or its state says
+/// that the session is to be finished by `down`. What cannot be told counts as
+/// living. The session is looked at first: it makes the diff after the line.
 fn has_owner(entry: &ThrowAway) -> bool {
-    let is_held = Place::of(&entry.target).is_held().unwrap_or(true);
-    is_held || DiffLock::holder(&entry.diff_dir).map_or(true, |holder| holder.is_some())
+    let place = Place::of(&entry.target);
+    let is_held = place.is_held().unwrap_or(true);
+    is_held
+        || is_named_by(&place, &entry.diff_dir)
+        || DiffLock::holder(&entry.diff_dir).map_or(true, |holder| holder.is_some())
+}
+
+/// A state that cannot be read names nothing: `down` could not do its work.
+fn is_named_by(place: &Place, diff_dir: &Path) -> bool {
+    let state = State::read(place).ok().flatten();
+    state.is_some_and(|state| state.throw_away && state.diff_dir.as_deref() == Some(diff_dir))
+}
+
+fn parent_inode(diff_dir: &Path) -> Option<u64> {
+    Some(diff_dir.parent()?.metadata().ok()?.ino())
 }
 
 fn name_of(diff_dir: &Path) -> String {

@@ -14,7 +14,7 @@ use super::resolve::Resolved;
 use super::wal_dir::WalDir;
 use super::{SessionError, Signals, layers, recovered, status, tablespace, wal_dir};
 use crate::image::Image;
-use crate::profile::{Plan, Require};
+use crate::profile::{Plan, ProfileError, Require};
 use crate::server::namespace::Opened;
 use crate::server::{
     Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, OsUser, Outcome,
@@ -70,7 +70,9 @@ impl Preparation {
         let target = resolved.chain.target();
         // `Chain::resolve` refuses a version that is no number.
         let major = target.server_major().unwrap_or_default();
+        check_bin_dir(plan)?;
         let binaries = Binaries::find(major, plan.postgres.bin_dir.as_deref())?;
+        binaries.check_settings(&plan.postgres.settings)?;
         let run_as = OsUser::for_server(&plan.postgres.user)?;
         let recovery = Recovery::plan(plan, resolved)?;
         if let Some(recovery) = &recovery {
@@ -307,6 +309,20 @@ fn tell_dropped(preload: &[preload::Preload]) {
             dropped.library,
             dropped.reason
         );
+    }
+}
+
+/// A directory that is none is a mistake in the profile, and not one without the
+/// programs.
+fn check_bin_dir(plan: &Plan) -> Result<(), SessionError> {
+    match &plan.postgres.bin_dir {
+        Some(dir) if !dir.is_dir() => Err(ProfileError::Value {
+            place: "profile".to_owned(),
+            key: "postgres.bin_dir".to_owned(),
+            reason: format!("{} is not a directory", dir.display()),
+        }
+        .into()),
+        _ => Ok(()),
     }
 }
 

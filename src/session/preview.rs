@@ -1,13 +1,14 @@
 //! What `up` would start, told before anything is: for `plan`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::fence::{FenceLevel, Hazard};
-use super::place::Place;
+use super::place::{Place, canonical};
 use super::postgres::Preparation;
 use super::resolve::Resolved;
-use super::{SessionError, hazards, layers};
-use crate::profile::Plan;
+use super::{SessionError, hazards, layers, locks, target};
+use crate::profile::{LockBackups, Plan};
 use crate::server::Setting;
 
 /// What can be said of a server before it is started.
@@ -21,10 +22,32 @@ pub struct ServerPreview {
     pub recovery_target: Option<String>,
     /// What recovery could reach.
     pub recoverable: Option<String>,
+    /// What the backup's own configuration has for them, by name.
+    pub backed_up: BTreeMap<String, String>,
     /// What the fence would be made of.
     pub level: FenceLevel,
     /// What it has to stop.
     pub hazards: Vec<Hazard>,
+}
+
+/// What would keep `up` from mounting, as far as it can be seen before: the same
+/// looks in the same order, but nothing is made, and only a used diff is locked
+/// for the moment in which it is read.
+#[must_use]
+pub fn obstacles(plan: &Plan, resolved: &Resolved) -> Vec<SessionError> {
+    let target = canonical(&plan.target);
+    let owner = layers::owner(plan);
+    let safe = owner.and_then(|owner| target::check_safe(&plan.target, owner));
+    let unlocked = match plan.lock_backups {
+        LockBackups::Never => Ok(()),
+        _ => locks::look(&resolved.chain.dirs()),
+    };
+    let layers = layers::open_image(plan, &resolved.chain).and_then(|image| {
+        layers::check_diff(plan, &image, resolved)?;
+        layers::check_files(plan, &image)
+    });
+    let found = [target::check(&target).map(drop), safe, unlocked, layers];
+    found.into_iter().filter_map(Result::err).collect()
 }
 
 /// What `up` would start.
@@ -38,7 +61,12 @@ pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview,
     let settings = preparation.preview(plan, &Place::of(&plan.target), &image, &conf)?;
     let hazards = hazards::find(&image, &conf, &preparation, plan, &settings)?;
     let recovery = preparation.recovery.as_ref();
+    let of_backup = |setting: &Setting| {
+        let value = conf.get(&setting.name)?;
+        Some((setting.name.clone(), value.to_owned()))
+    };
     Ok(ServerPreview {
+        backed_up: settings.iter().filter_map(of_backup).collect(),
         settings,
         recovery_target: recovery.map(|recovery| recovery.target.to_string()),
         recoverable: recovery.map(|recovery| recovery.holds().to_string()),

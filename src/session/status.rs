@@ -52,7 +52,8 @@ pub fn all() -> Result<Vec<Status>, SessionError> {
             Err(error) => tracing::warn!("{error}"),
         }
     }
-    found.extend(orphans::all()?.into_iter().map(orphaned));
+    let orphans = orphans::all_if_usable(orphans::all());
+    found.extend(orphans.into_iter().map(orphaned));
     Ok(found)
 }
 
@@ -81,7 +82,7 @@ pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
     if let Some(status) = read(&Place::of(&target))? {
         return Ok(Some(status));
     }
-    let mut orphans = orphans::all()?.into_iter();
+    let mut orphans = orphans::all_if_usable(orphans::all()).into_iter();
     Ok(orphans.find(|left| left.target == target).map(orphaned))
 }
 

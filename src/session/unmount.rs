@@ -30,6 +30,12 @@ const PASSING: Duration = Duration::from_secs(1);
 /// nobody had fsynced are lost then.
 const FORCED_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Whether something is mounted there. The mount itself is not asked.
+#[must_use]
+pub fn is_mounted(target: &Path) -> bool {
+    mounts::at(&canonical(target)).is_ok_and(|mount| mount.is_some())
+}
+
 /// Takes the mount on `target` away and ends its session. With `force`, even
 /// if somebody is in it.
 ///

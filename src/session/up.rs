@@ -163,7 +163,7 @@ impl Up<'_> {
         if job.needs() == Needs::Mount {
             target::check(&progress.target())?;
             target::check_safe(&self.plan.target, layers::owner(self.plan)?)?;
-            orphans::remove_of(&progress.target())?;
+            orphans::remove_of(&progress.target());
         }
         let (resolved, prepared) = match self.find_and_lock(job, undo) {
             // What was waited for was a merge, so there is another chain now.

@@ -75,10 +75,12 @@ pub enum Refused {
     #[error("it is no directory")]
     NoDirectory,
     /// A directory of another user's, or one that others may write to.
-    #[error("it is not this user's alone (user {uid} owns it)")]
+    #[error("it is not this user's alone (user {uid} owns it, with mode {mode:04o})")]
     NotOurs {
         /// Who owns it.
         uid: u32,
+        /// Its permissions.
+        mode: u32,
     },
     /// A file that is there by another name as well.
     #[error("it has a further name elsewhere, by which others may have it")]

@@ -224,7 +224,11 @@ impl Dir {
         let stat = self.stat_self()?;
         match is_ours(stat.uid) && stat.mode & 0o022 == 0 {
             true => Ok(()),
-            false => Err(Refused::NotOurs { uid: stat.uid }.into()),
+            false => Err(Refused::NotOurs {
+                uid: stat.uid,
+                mode: stat.mode,
+            }
+            .into()),
         }
     }
 

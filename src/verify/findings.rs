@@ -37,7 +37,7 @@ pub const FINDINGS: &[Finding] = &[
         verdict: CouldNotTell,
     },
     Finding {
-        what: "the archive lacks WAL on the way to the target",
+        what: "the archive lacks WAL behind the backup, on the way to the target",
         why: "it may be elsewhere",
         verdict: CouldNotTell,
     },
@@ -64,6 +64,11 @@ pub const FINDINGS: &[Finding] = &[
     Finding {
         what: "a file of the backup is missing, cut off, or something else than a file",
         why: "what it held is lost",
+        verdict: Bad,
+    },
+    Finding {
+        what: "WAL that the backup itself needs, from its start to its stop, is missing",
+        why: "pg_probackup validate says the same",
         verdict: Bad,
     },
     Finding {

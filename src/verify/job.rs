@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::checks::Checks;
 use super::report::{BackupReport, Check, Place};
-use super::verdict::{Verdict, of_image, of_session};
+use super::verdict::{Verdict, of_image, of_session, of_wal};
 use super::{Verify, now, pages, restore, rfc3339};
 use crate::catalog::Backup;
+use crate::catalog::wal::{OwnWal, OwnWalFinder};
 use crate::causes::sentence;
 use crate::chain::Chain;
 use crate::image::{Image, ImageError, ImageOptions};
@@ -56,6 +57,7 @@ impl Job for VerifyJob<'_> {
         if self.plan.verify.pages {
             self.pages(&resolved.chain)?;
         }
+        self.wal(resolved);
         self.restore(&resolved.chain);
         self.since = Instant::now();
         match self.plan.verify.start {
@@ -218,6 +220,20 @@ impl<'a> VerifyJob<'a> {
                 place.good_in = Some(good);
             }
         }
+    }
+
+    /// The WAL that the backup itself needs, from its start to its stop.
+    fn wal(&mut self, resolved: &Resolved) {
+        let begun = Instant::now();
+        let found = OwnWalFinder::new(&resolved.instance).read(resolved.chain.target());
+        let (verdict, error) = match found {
+            Ok(own) if own.is_bad() => (Verdict::Bad, Some(own.to_string())),
+            // Without its end nobody can say what it needs; the server will.
+            Ok(OwnWal::Unrecorded) => return,
+            Ok(_) => (Verdict::Proved, None),
+            Err(error) => (of_wal(&error), Some(sentence(&error))),
+        };
+        self.check("wal", verdict, begun.elapsed().as_secs_f64(), error);
     }
 
     /// What pg_probackup's own restore would lose.

@@ -119,7 +119,7 @@ pub struct Phase {
 /// One check.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// pages, start, amcheck, dump, sql or command.
+    /// pages, wal, restore, start, amcheck, dump, sql or command.
     pub kind: &'static str,
     /// What was checked: a database, or the name in the profile.
     pub name: String,

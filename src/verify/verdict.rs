@@ -214,7 +214,9 @@ fn of_read(source: &io::Error) -> Verdict {
     }
 }
 
-fn of_wal(error: &WalError) -> Verdict {
+/// What an error of WAL says that is read.
+#[must_use]
+pub fn of_wal(error: &WalError) -> Verdict {
     match error {
         WalError::Gzip { .. }
         | WalError::Length { .. }
@@ -250,7 +252,8 @@ fn of_server(error: &ServerError, faults: &Counts) -> Option<Verdict> {
         ServerError::ForcedSetting { .. }
         | ServerError::FencedSetting { .. }
         | ServerError::NothingToAllow { .. }
-        | ServerError::BadSetting { .. } => return None,
+        | ServerError::BadSetting { .. }
+        | ServerError::RefusedSettings { .. } => return None,
         ServerError::Died { status, log } => of_death(*status, &log.to_string(), faults),
         ServerError::Refused { log, source, .. } => of_text(&format!("{log}\n{source}"), faults),
         ServerError::NotReady { .. }

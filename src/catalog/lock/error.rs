@@ -1,5 +1,6 @@
 //! Why a backup cannot be locked.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,13 +14,12 @@ use crate::untrusted::{Refused, refused};
 pub enum LockError {
     /// Another process holds the exclusive lock and keeps it.
     #[error(
-        "backup {} is in use by {}, which holds {}; waited {} s for it; if it is pg_probackup at \
-         a change (delete, merge or backup), try again when that has ended; if it is not, make \
-         sure that no pg_probackup works on this backup, and remove the file",
-        value(dir),
+        "backup {} is in use by {}{}: try again when that has ended, or remove {} if it is no \
+         pg_probackup",
+        named(dir),
         holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string),
-        value(file),
-        waited.as_secs()
+        waited_for(*waited),
+        value(file)
     )]
     Busy {
         /// The backup's directory.
@@ -89,6 +89,18 @@ pub enum LockError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The backup by its id, as the file's path has the rest.
+fn named(dir: &Path) -> Cow<'_, str> {
+    dir.file_name().map_or_else(|| value(dir), value)
+}
+
+fn waited_for(time: Duration) -> String {
+    match time.as_secs() {
+        0 => String::new(),
+        seconds => format!(" (waited {seconds} s)"),
+    }
 }
 
 /// Tells what a caller may want to treat in its own way from the rest. Where

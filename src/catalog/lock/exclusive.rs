@@ -138,6 +138,25 @@ impl ExclusiveLock {
         }
     }
 
+    /// Who holds the lock, looked at only: what is stale, or has just been made,
+    /// keeps nobody from taking it.
+    pub(super) fn look(dir: &Arc<Dir>, own: Holder) -> Result<(), LockError> {
+        match dir.stat(EXCLUSIVE_FILE) {
+            Ok(None) => return Ok(()),
+            Ok(Some(_)) => {}
+            Err(error) => return Err(failed(dir, error)),
+        }
+        match Self::occupant(dir, own)? {
+            Occupant::Busy(Some(other)) => Err(LockError::Busy {
+                dir: dir.path().to_owned(),
+                file: dir.path().join(EXCLUSIVE_FILE),
+                holder: Some(other.process()),
+                waited: Duration::ZERO,
+            }),
+            Occupant::Busy(None) | Occupant::Empty | Occupant::Stale(_) => Ok(()),
+        }
+    }
+
     /// `None` if the file exists.
     fn try_create(dir: &Arc<Dir>, holder: Holder) -> Result<Option<Self>, LockError> {
         let mut file = match dir.create(EXCLUSIVE_FILE, 0o600) {

@@ -36,6 +36,9 @@ pub struct Segment {
     pub files: usize,
     /// Bytes that it takes in the archive, all its files together.
     pub stored: u64,
+    /// Whether the file that is fetched has a length that a segment can have:
+    /// the segments' own or, compressed, more than nothing.
+    pub fits: bool,
 }
 
 /// Missing segments, though there are earlier and later ones.
@@ -93,6 +96,12 @@ impl Timeline {
         self.segments.values().map(|segment| segment.files).sum()
     }
 
+    /// The whole segments whose files cannot be what their names say.
+    pub fn broken_ids(&self) -> impl Iterator<Item = SegmentId> {
+        let broken = self.segments.iter().filter(|(_, segment)| !segment.fits);
+        broken.map(|(number, _)| self.id(*number))
+    }
+
     /// Bytes that its whole segments take in the archive.
     #[must_use]
     pub fn stored(&self) -> u64 {
@@ -147,13 +156,20 @@ impl WalArchive {
                 true => &mut timeline.partial,
                 false => &mut timeline.segments,
             };
+            let fits = match form {
+                Form::Plain => length == self.size.bytes(),
+                _ => length > 0,
+            };
             let segment = segments.entry(id.number).or_insert(Segment {
                 form,
                 files: 0,
                 stored: 0,
+                fits,
             });
             segment.files += 1;
-            segment.form = segment.form.min(form);
+            if form < segment.form {
+                (segment.form, segment.fits) = (form, fits);
+            }
             segment.stored = segment.stored.saturating_add(length);
         }
         Ok(Listing {

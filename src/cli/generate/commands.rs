@@ -54,6 +54,12 @@ const FILES: &[(&str, &str)] = &[
          chain, so that delete and merge wait. It is the only thing that pbkfs ever writes into \
          a catalog.",
     ),
+    (
+        "/var/lib/pbkfs, or ~/.local/state/pbkfs",
+        "What outlasts a reboot: the list of throw-away diffs, the history of verify, and the \
+         mount points of jobs that were given none. The former is root's; others have \
+         $XDG_STATE_HOME/pbkfs, if that is set.",
+    ),
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -61,7 +67,11 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "PBKFS_KEY",
         "Sets a key of the profile: the key in upper case, a dot written as two underscores, so \
          that PBKFS_POSTGRES__PORT=5433 sets postgres.port. It counts more than the profile and \
-         less than --set. A name that is no key is refused.",
+         less than --set. A name that is no key is ignored, with a warning.",
+    ),
+    (
+        "BACKUP_PATH",
+        "The catalog, as for pg_probackup, where neither a profile nor -B names one.",
     ),
     (
         "PATH",

@@ -14,7 +14,12 @@ const LAYERS: &[(&str, &str)] = &[
         "PBKFS_* in the environment",
         "The key in upper case, a dot written as two underscores: PBKFS_POSTGRES__PORT=5433.",
     ),
-    ("--set KEY=VALUE", "As in --set postgres.port=5433."),
+    (
+        "--set KEY=VALUE",
+        "As in --set postgres.port=5433. The value is taken as it stands, without quotes of \
+         TOML; a shell needs its own around blanks, as in --set 'recovery.time=2026-11-22 \
+         14:32:00+00'. Names of a list are separated by commas.",
+    ),
 ];
 
 /// The page.

@@ -100,7 +100,11 @@ fn begin(dir: &Dir, name: &OsStr, date: Date, keep: usize) -> io::Result<File> {
     let meta = file.metadata()?;
     let is_ours = meta.uid() == 0 || meta.uid() == geteuid().as_raw();
     if !is_ours || meta.nlink() > 1 {
-        return Err(Refused::NotOurs { uid: meta.uid() }.into());
+        return Err(Refused::NotOurs {
+            uid: meta.uid(),
+            mode: meta.mode() & 0o7777,
+        }
+        .into());
     }
     // Both are for people; a log without them is one all the same.
     let _ = dir.put_link(name, &dated);

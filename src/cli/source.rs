@@ -1,0 +1,150 @@
+//! Which catalog, instance and backup a subcommand is about, where flags may say
+//! so instead of a profile.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::common::ProfileArgs;
+use crate::profile::{BackupChoice, Profile, VerifyChoice};
+use crate::session::{self, SessionError};
+
+/// The variable that pg_probackup itself takes the catalog from.
+const BACKUP_PATH: &str = "BACKUP_PATH";
+
+/// A catalog, and perhaps one instance of it.
+#[derive(Debug, Args)]
+pub struct CatalogArgs {
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// The pg_probackup catalog; else the profile's, else that of the
+    /// environment variable BACKUP_PATH
+    #[arg(short = 'B', long, alias = "backup-path")]
+    pub catalog: Option<PathBuf>,
+    /// The instance within the catalog
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+}
+
+impl CatalogArgs {
+    /// Flags over the profile.
+    pub fn given(&self) -> Result<Profile, SessionError> {
+        let mut given = self.profile.given()?;
+        self.apply(&mut given)?;
+        Ok(given)
+    }
+
+    /// The catalog and, if one is wanted, the instance.
+    pub fn catalog(&self) -> Result<(PathBuf, Option<String>), SessionError> {
+        // Who names a catalog need not have a sound profile on this host.
+        let given = match (&self.catalog, &self.profile.profile) {
+            (Some(_), None) if self.profile.sets.is_empty() => {
+                let mut given = Profile::default();
+                self.apply(&mut given)?;
+                given
+            }
+            _ => {
+                let mut given = self.given()?;
+                catalog_of_environment(&mut given)?;
+                given
+            }
+        };
+        match given.catalog {
+            Some(catalog) => Ok((catalog, given.instance)),
+            None => Err(missing("the catalog, with -B CATALOG")),
+        }
+    }
+
+    fn apply(&self, given: &mut Profile) -> Result<(), SessionError> {
+        if let Some(path) = &self.catalog {
+            given.catalog = Some(absolute(path)?);
+        }
+        if let Some(instance) = &self.instance {
+            given.instance = Some(instance.clone());
+        }
+        Ok(())
+    }
+}
+
+/// A backup of a catalog.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
+    /// Which backup: an id, or "latest"
+    #[arg(short = 'i', long, alias = "backup-id", value_name = "ID", value_parser = backup_choice)]
+    pub backup: Option<BackupChoice>,
+}
+
+impl BackupArgs {
+    /// The profile's path, if there is one.
+    pub fn profile(&self) -> Option<&Path> {
+        self.catalog.profile.profile.as_deref()
+    }
+
+    /// Flags over the profile.
+    pub fn given(&self) -> Result<Profile, SessionError> {
+        let mut given = self.catalog.given()?;
+        if let Some(backup) = &self.backup {
+            given.backup = Some(backup.clone());
+        }
+        Ok(given)
+    }
+
+    /// The plan of a one-shot job. Without a profile it has a mount point of its
+    /// own, where nobody looks.
+    pub fn job(&self, command: &str) -> Result<Profile, SessionError> {
+        let mut given = self.given()?;
+        catalog_of_environment(&mut given)?;
+        require_backup(&given)?;
+        if let Some(backup) = &self.backup {
+            given.verify.backup = Some(VerifyChoice::One(backup.clone()));
+        }
+        if let (None, Some(catalog), Some(instance)) =
+            (&given.target, &given.catalog, &given.instance)
+        {
+            given.target = Some(session::job_target(command, catalog, instance)?);
+        }
+        Ok(given.over_defaults()?)
+    }
+}
+
+/// Takes the catalog from pg_probackup's own variable, if nobody gave one.
+pub fn catalog_of_environment(given: &mut Profile) -> Result<(), SessionError> {
+    let variable = std::env::var_os(BACKUP_PATH).filter(|path| !path.is_empty());
+    if let (None, Some(path)) = (&given.catalog, variable) {
+        given.catalog = Some(absolute(Path::new(&path))?);
+    }
+    Ok(())
+}
+
+/// Refuses what names no backup.
+pub fn require_backup(given: &Profile) -> Result<(), SessionError> {
+    if given.catalog.is_none() {
+        return Err(missing("the catalog, with -B CATALOG"));
+    }
+    match given.instance {
+        None => Err(missing("the instance, with --instance NAME")),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What nobody gave.
+pub fn missing(what: &str) -> SessionError {
+    SessionError::Usage {
+        message: format!("give {what}, or a profile that sets it"),
+    }
+}
+
+/// A path that the user gave, as it is from any directory.
+pub fn absolute(path: &Path) -> Result<PathBuf, SessionError> {
+    std::path::absolute(path).map_err(|e| SessionError::io("find", path, e))
+}
+
+/// Ids may be given in lower case, as pg_probackup takes them.
+fn backup_choice(text: &str) -> Result<BackupChoice, String> {
+    match text {
+        "latest" => Ok(BackupChoice::Latest),
+        id => id.to_ascii_uppercase().parse(),
+    }
+}

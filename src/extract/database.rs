@@ -1,0 +1,112 @@
+//! Which database of the clone has what is wanted.
+
+use super::{Extract, What, server, settle, wait};
+use crate::escape::value;
+use crate::server::{Output, Tool, query};
+use crate::session::{Live, SessionError};
+
+/// The database that every cluster has, unless somebody removed it.
+const DEFAULT: &str = "postgres";
+
+/// The database to extract from: the one that was named, or the only one with the
+/// tables.
+///
+/// # Errors
+/// [`SessionError::Usage`] if there is none of that name, or several have the
+/// tables; [`SessionError::Extract`] if none has them.
+pub fn find(live: &Live<'_>, extract: &Extract<'_>) -> Result<String, SessionError> {
+    let tables = match &extract.what {
+        What::Dump { tables, .. } => &tables[..],
+        What::Query { .. } => &[],
+    };
+    if let (None, []) = (&extract.database, tables) {
+        return Ok(DEFAULT.to_owned());
+    }
+    let there = all(live, extract)?;
+    match &extract.database {
+        Some(name) if there.contains(name) => Ok(name.clone()),
+        Some(name) => Err(SessionError::Usage {
+            message: format!(
+                "the backup has no database {} that takes connections; it has {}",
+                value(name),
+                listed(&there)
+            ),
+        }),
+        None => with_tables(live, extract, there, tables),
+    }
+}
+
+fn with_tables(
+    live: &Live<'_>,
+    extract: &Extract<'_>,
+    there: Vec<String>,
+    tables: &[String],
+) -> Result<String, SessionError> {
+    let mut with = Vec::new();
+    for name in &there {
+        if has_tables(live, extract, name, tables)? {
+            with.push(name.clone());
+        }
+    }
+    match with.len() {
+        0 => Err(SessionError::Extract {
+            what: "looking for the tables",
+            said: format!(
+                "no database has all of {}; there are {}",
+                listed(tables),
+                listed(&there)
+            ),
+        }),
+        1 => Ok(with.remove(0)),
+        _ => Err(SessionError::Usage {
+            message: format!(
+                "several databases have {}: {}; choose one with --database",
+                listed(tables),
+                listed(&with)
+            ),
+        }),
+    }
+}
+
+/// Asked of pg_dump itself, whose patterns they are.
+fn has_tables(
+    live: &Live<'_>,
+    extract: &Extract<'_>,
+    name: &str,
+    tables: &[String],
+) -> Result<bool, SessionError> {
+    let mut arguments = vec!["--schema-only".to_owned(), "--strict-names".to_owned()];
+    arguments.extend(tables.iter().map(|table| format!("--table={table}")));
+    let server = server(live)?;
+    let mut tool = Tool::postgres(&server, "pg_dump", name, &arguments, Output::Nowhere)?;
+    drop(server);
+    wait(live, extract, &|| 0, || Ok(tool.try_wait()?.then_some(())))?;
+    let ended = tool.finish()?;
+    if !ended.status.success() {
+        tracing::debug!(database = name, "pg_dump said: {}", ended.said);
+    }
+    Ok(ended.status.success())
+}
+
+/// Those that take connections.
+fn all(live: &Live<'_>, extract: &Extract<'_>) -> Result<Vec<String>, SessionError> {
+    // JSON, as a name may hold anything.
+    let sql = "select json_agg(datname order by datname) from pg_database where datallowconn";
+    let query = query::text(&*server(live)?, DEFAULT, sql.to_owned(), None);
+    let failed = |said: String| SessionError::Extract {
+        what: "asking for the databases",
+        said,
+    };
+    match wait(live, extract, &|| 0, || Ok(query.poll()))? {
+        Ok((text, _)) => serde_json::from_str(&text).map_err(|e| failed(e.to_string())),
+        Err(error) => {
+            settle(live)?;
+            Err(failed(error.to_string()))
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    let names: Vec<_> = names.iter().map(value).collect();
+    names.join(", ")
+}

@@ -1,0 +1,184 @@
+//! Throw-away diffs that a kill or a power failure leaves: who is told of them, who
+//! removes them, and that a list of them that is of no use keeps nobody from working.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::{Clone, OsUser, Output, Sandbox, eventually, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A clone whose diff goes with it, of a user whose state directory is in the
+/// sandbox.
+fn throw_away(sandbox: &Sandbox) -> Clone<'_> {
+    let profile = sandbox.profile("latest").mount_only().throw_away();
+    profile.write()
+}
+
+fn kill_owner(clone: &Clone<'_>) {
+    let ready = clone.up();
+    kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
+    eventually("its session is dead", LIMIT, || {
+        clone
+            .status()
+            .iter()
+            .any(|session| session["state"] == "dead")
+    });
+}
+
+/// A power failure: nothing of the run directory is left.
+fn lose_power(clone: &Clone<'_>) {
+    kill_owner(clone);
+    common::sandbox::unmount_all(&clone.target);
+    fs::remove_dir_all(clone.sandbox.path("run/pbkfs")).unwrap();
+}
+
+fn cleanup(sandbox: &Sandbox, arguments: &[&str]) -> Output {
+    let mut command = sandbox.pbkfs();
+    run(
+        command.args(["cleanup", "--orphans"]).args(arguments),
+        LIMIT,
+    )
+}
+
+fn diffs(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let entries = fs::read_dir(sandbox.dir()).unwrap().flatten();
+    let is_diff = |path: &PathBuf| path.to_str().unwrap().contains(".clone.pbkfs-");
+    entries.map(|entry| entry.path()).filter(is_diff).collect()
+}
+
+fn list(sandbox: &Sandbox) -> PathBuf {
+    sandbox.path("state/pbkfs/throw-away")
+}
+
+fn lines(sandbox: &Sandbox) -> usize {
+    fs::read_dir(list(sandbox)).unwrap().count()
+}
+
+#[test]
+fn what_a_dead_session_names_is_no_orphan() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", OsUser::postgres());
+    let clone = throw_away(&sandbox);
+    kill_owner(&clone);
+    let all = run(sandbox.pbkfs().arg("status"), LIMIT).expect_ok();
+    assert_eq!(all.matches("\n  diff ").count(), 1, "{all}");
+    assert!(!all.contains("orphaned"), "{all}");
+    let said = cleanup(&sandbox, &[]).expect_ok();
+    assert!(said.contains("no throw-away diff was left"), "{said}");
+    assert_eq!(diffs(&sandbox).len(), 1, "that is for down to remove");
+    clone.down();
+    assert_eq!((diffs(&sandbox).len(), lines(&sandbox)), (0, 0));
+}
+
+#[test]
+fn the_mount_point_that_a_lost_session_made_goes_with_its_diff() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", OsUser::postgres());
+    let clone = throw_away(&sandbox);
+    lose_power(&clone);
+    assert!(clone.target.is_dir());
+    cleanup(&sandbox, &["--dry-run"]).expect_ok();
+    assert!(clone.target.is_dir());
+    cleanup(&sandbox, &[]).expect_ok();
+    assert!(!clone.target.exists(), "nobody else had made it");
+    // The next session on the target does the same, and then makes it itself.
+    lose_power(&clone);
+    clone.up();
+    clone.down();
+    assert!(!clone.target.exists());
+    // One that was there before stays, whoever clears up.
+    fs::create_dir(&clone.target).unwrap();
+    sandbox.user.own(&clone.target);
+    lose_power(&clone);
+    cleanup(&sandbox, &[]).expect_ok();
+    assert!(clone.target.is_dir());
+    assert_eq!((diffs(&sandbox).len(), lines(&sandbox)), (0, 0));
+}
+
+#[test]
+fn a_line_whose_diff_is_gone_goes_unless_the_disk_is_away() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", OsUser::postgres());
+    let clone = throw_away(&sandbox);
+    lose_power(&clone);
+    let [diff] = &diffs(&sandbox)[..] else {
+        panic!("no diff is left")
+    };
+    fs::remove_dir_all(diff).unwrap();
+    assert_eq!(lines(&sandbox), 1);
+    clone.pbkfs("status", &[]).expect_ok();
+    assert_eq!(lines(&sandbox), 0);
+
+    // As if the disk with the diff were not mounted yet.
+    lose_power(&clone);
+    let line = fs::read_dir(list(&sandbox))
+        .unwrap()
+        .flatten()
+        .next()
+        .unwrap();
+    let text = fs::read_to_string(line.path()).unwrap();
+    let here = sandbox.dir().to_str().unwrap();
+    let elsewhere = sandbox.path("disk");
+    fs::create_dir(&elsewhere).unwrap();
+    let text = text.replace(
+        &format!("{here}/.clone"),
+        &format!("{}/.clone", elsewhere.to_str().unwrap()),
+    );
+    fs::write(line.path(), text).unwrap();
+    clone.pbkfs("status", &[]).expect_ok();
+    assert_eq!(lines(&sandbox), 1, "it is needed when the disk is back");
+}
+
+#[test]
+fn a_list_that_is_of_no_use_is_a_warning() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", OsUser::postgres());
+    let clone = throw_away(&sandbox);
+    clone.up();
+    clone.down();
+    let root = sandbox.path("state/pbkfs");
+    fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
+    let owner = format!("user {} owns it, with mode 0777", sandbox.user.uid);
+    let status = clone.pbkfs("status", &[]);
+    assert!(status.stderr.contains(&owner), "{status}");
+    assert_eq!(status.expect_ok(), "nothing runs\n");
+    let up = clone.pbkfs("up", &["--detach"]);
+    assert!(up.stderr.contains(&owner), "{up}");
+    up.expect_ok();
+    clone.down();
+    assert_eq!(diffs(&sandbox).len(), 0);
+    // Who asks for orphans, and for nothing else, is not told that there are none.
+    common::refused(&cleanup(&sandbox, &[]), 3, &owner);
+}
+
+#[test]
+fn cleanup_says_what_it_can_be_given_and_what_it_has_left() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", OsUser::postgres());
+    let usage = run(sandbox.pbkfs().arg("cleanup"), LIMIT);
+    common::refused(&usage, 2, "--orphans");
+    assert!(usage.stderr.contains("--diff-dir <DIFF>"), "{usage}");
+
+    let clone = sandbox.profile("latest").mount_only().write();
+    clone.up();
+    clone.down();
+    let diff = clone.diff.clone().unwrap();
+    fs::write(diff.join("notes.txt"), "mine").unwrap();
+    let mut command = sandbox.pbkfs();
+    command.args(["cleanup", "--force", "-d"]).arg(&diff);
+    let said = run(&mut command, LIMIT).expect_ok();
+    assert!(!said.contains("is empty"), "{said}");
+    assert!(said.contains("1 name that pbkfs did not make"), "{said}");
+    fs::remove_file(diff.join("notes.txt")).unwrap();
+    let said = run(&mut command, LIMIT).expect_ok();
+    assert!(said.contains("is empty"), "{said}");
+}

@@ -1,0 +1,231 @@
+//! `pbkfs plan` finds what `up` would fail with, and says it in the same words and
+//! by the same exit code.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use common::sandbox::Profile;
+use common::{Clone, Sandbox};
+
+/// What stands in `up`'s way.
+struct Obstacle {
+    /// What `up` says of it.
+    said: &'static str,
+    code: i32,
+    profile: for<'a> fn(&'a Sandbox, Profile<'a>) -> Profile<'a>,
+    /// After the profile was written.
+    put: fn(&Clone<'_>),
+}
+
+fn as_it_is<'a>(_: &'a Sandbox, profile: Profile<'a>) -> Profile<'a> {
+    profile
+}
+
+fn nothing(_: &Clone<'_>) {}
+
+fn diff_of(clone: &Clone<'_>) -> PathBuf {
+    clone.diff.clone().unwrap()
+}
+
+/// Where a file of the newest backup is stored.
+fn stored(clone: &Clone<'_>, name: &str) -> PathBuf {
+    let fixture = &clone.sandbox.fixture;
+    fixture.backup_dir(&fixture.newest()).join(name)
+}
+
+fn use_once(clone: &Clone<'_>) {
+    clone.up_with(&["--set", "postgres.launch=false"]);
+    clone.down();
+}
+
+fn open_to_all(path: &Path) {
+    fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+}
+
+const OBSTACLES: [Obstacle; 12] = [
+    Obstacle {
+        said: "open",
+        code: 3,
+        profile: |sandbox, profile| {
+            let open = sandbox.path("open");
+            fs::create_dir(&open).unwrap();
+            open_to_all(&open);
+            profile.target_at(open.join("clone"))
+        },
+        put: nothing,
+    },
+    Obstacle {
+        said: "not empty",
+        code: 5,
+        profile: as_it_is,
+        put: |clone| {
+            fs::create_dir(&clone.target).unwrap();
+            fs::write(clone.target.join("mine"), "x").unwrap();
+        },
+    },
+    Obstacle {
+        said: "others than its owner can write",
+        code: 5,
+        profile: as_it_is,
+        put: |clone| {
+            use_once(clone);
+            open_to_all(&diff_of(clone));
+        },
+    },
+    Obstacle {
+        said: "meta.redb is damaged",
+        code: 3,
+        profile: as_it_is,
+        put: |clone| {
+            use_once(clone);
+            fs::write(diff_of(clone).join("meta.redb"), vec![0x5A; 100_000]).unwrap();
+        },
+    },
+    Obstacle {
+        said: "is not a pbkfs diff",
+        code: 5,
+        profile: as_it_is,
+        put: |clone| {
+            fs::create_dir(diff_of(clone)).unwrap();
+            fs::write(diff_of(clone).join("mine"), "x").unwrap();
+        },
+    },
+    Obstacle {
+        said: "no/such/diff",
+        code: 3,
+        profile: |sandbox, profile| profile.diff_at(sandbox.path("no/such/diff")),
+        put: nothing,
+    },
+    Obstacle {
+        said: "postgres.bin_dir",
+        code: 2,
+        profile: |_, profile| profile.postgres("bin_dir", "\"/no/such/bin\""),
+        put: nothing,
+    },
+    Obstacle {
+        said: "unrecognized configuration parameter \"nosuch\"",
+        code: 2,
+        profile: |_, profile| profile.setting("nosuch", "1"),
+        put: nothing,
+    },
+    Obstacle {
+        said: "invalid value for parameter \"work_mem\"",
+        code: 2,
+        profile: |_, profile| profile.setting("work_mem", "lots"),
+        put: nothing,
+    },
+    Obstacle {
+        said: "backup_label",
+        code: 4,
+        profile: as_it_is,
+        put: |clone| fs::remove_file(stored(clone, "database/backup_label")).unwrap(),
+    },
+    Obstacle {
+        said: "a symbolic link",
+        code: 4,
+        profile: as_it_is,
+        put: |clone| {
+            let label = stored(clone, "database/backup_label");
+            let elsewhere = clone.sandbox.path("elsewhere");
+            fs::rename(&label, &elsewhere).unwrap();
+            symlink(&elsewhere, &label).unwrap();
+        },
+    },
+    Obstacle {
+        said: "content list",
+        code: 4,
+        profile: as_it_is,
+        put: |clone| fs::remove_file(stored(clone, "backup_content.control")).unwrap(),
+    },
+];
+
+#[test]
+fn plan_finds_what_up_fails_with() {
+    common::require_everything();
+    for obstacle in OBSTACLES {
+        let sandbox = Sandbox::root("pg15-debian");
+        let profile = sandbox.profile(&sandbox.fixture.newest());
+        let clone = (obstacle.profile)(&sandbox, profile).write();
+        (obstacle.put)(&clone);
+        let plan = clone.pbkfs("plan", &[]);
+        let up = clone.pbkfs("up", &["--detach"]);
+        let said = obstacle.said;
+        assert_eq!(up.code(), Some(obstacle.code), "{said}: {up}");
+        assert!(up.stderr.contains(said), "{said}: {up}");
+        assert_eq!(plan.code(), up.code(), "{said}: {plan}");
+        let problems = || {
+            plan.stdout
+                .lines()
+                .filter_map(|line| line.strip_prefix("PROBLEM   "))
+        };
+        let told = problems().any(|problem| problem.contains(said) && up.stderr.contains(problem));
+        // Without an image there is nothing else to tell of.
+        let refused = plan.stderr.contains(said) && up.stderr.contains(plan.stderr.trim());
+        assert!(told || refused, "{said}: {plan}{up}");
+    }
+}
+
+#[test]
+fn plan_names_who_changes_a_backup() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let newest = sandbox.fixture.newest();
+    let clone = sandbox.profile(&newest).write();
+    let pid = std::process::id();
+    let lock = sandbox.fixture.backup_dir(&newest).join("backup.pid");
+    fs::write(&lock, format!("{pid}\n")).unwrap();
+    let plan = clone.pbkfs("plan", &[]);
+    assert_eq!(plan.code(), Some(3), "{plan}");
+    let named = format!("backup {newest} is in use by process {pid}");
+    assert!(plan.stdout.contains(&named), "{plan}");
+    assert!(lock.exists(), "it was only looked at");
+    fs::remove_file(&lock).unwrap();
+    clone.pbkfs("plan", &[]).expect_ok();
+    assert!(!diff_of(&clone).exists() && !clone.target.exists());
+}
+
+#[test]
+fn a_profiles_mistakes_have_the_exit_code_of_mistakes() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    for (set, said) in [
+        ("postgres.user=nosuchuser", "nosuchuser"),
+        ("postgres.bin_dir=/etc/passwd", "not a directory"),
+        ("postgres.settings.nosuch=1", "nosuch"),
+        ("backup=x y", "backup"),
+    ] {
+        let up = clone.pbkfs("up", &["--detach", "--set", set]);
+        common::refused(&up, 2, said);
+    }
+}
+
+#[test]
+fn settings_fit_a_terminal() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-hazards");
+    let clone = sandbox.profile("latest").write();
+    let text = clone.pbkfs("plan", &[]).expect_ok();
+    let from = text
+        .lines()
+        .skip_while(|line| !line.contains("the backup's"));
+    let settings = from.take_while(|line| line.starts_with("    "));
+    let wide: Vec<&str> = settings.filter(|line| line.chars().count() > 80).collect();
+    // A path has the length that it has.
+    assert!(
+        wide.iter()
+            .all(|line| line.contains("clone:  '/") || line.contains("backup: '")),
+        "{wide:?}"
+    );
+    let buffers = text
+        .lines()
+        .find(|line| line.contains("archive_mode"))
+        .unwrap();
+    let columns: Vec<&str> = buffers.split_whitespace().collect();
+    assert_eq!(columns, ["archive_mode", "'on'", "'off'"]);
+}
