@@ -78,7 +78,7 @@ const OBSTACLES: [Obstacle; 12] = [
         },
     },
     Obstacle {
-        said: "meta.redb is damaged",
+        said: "meta.redb: I/O error",
         code: 3,
         profile: as_it_is,
         put: |clone| {

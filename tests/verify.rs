@@ -96,7 +96,7 @@ fn proves_all(fixture: &str, bin_dir: Option<PathBuf>) {
             .iter()
             .map(|c| &c["kind"])
             .collect();
-        assert_eq!(kinds, ["pages", "start"]);
+        assert_eq!(kinds, ["pages", "wal", "start"]);
         assert!(backup["pages"].as_u64().unwrap() > 1000);
         assert!(backup["replayed_lsn"].is_string() && backup["recovered_time"].is_string());
     }
@@ -160,9 +160,11 @@ fn what_restore_loses_is_told_and_bad_only_for_who_restores_so() {
     let (verdict, error) = check(&done, "restore");
     assert_eq!((&*verdict, &*error), ("bad", message));
 
-    // The backup that has the marker restores as it is.
+    // The backup that has the marker restores as it is; the other one is bad still.
     let clone = sandbox.profile("TP44E8").write();
-    let done = document(&clone, &asked, 0);
+    let reported = ["--set", "verify.known_bad=report"];
+    let done = document(&clone, &[&asked[..], &reported].concat(), 0);
+    assert_eq!(done["standing"]["bad"][0]["backup"], "TP44F7");
     assert_eq!(check(&done, "restore").0, "proved");
     assert_eq!(done["backups"][0]["restore_losses"], serde_json::json!([]));
     assert_nothing_stays(&sandbox);
@@ -602,7 +604,7 @@ fn missing_things_and_mistakes_have_their_own_codes() {
     // What pg_probackup itself calls bad is.
     let control = sandbox.fixture.backup_dir(NEWEST).join("backup.control");
     let text = fs::read_to_string(&control).unwrap();
-    for (status, code) in [("CORRUPT", 1), ("ERROR", 1), ("MERGING", 3)] {
+    for (status, code) in [("MERGING", 3), ("CORRUPT", 1), ("ERROR", 1)] {
         fs::write(
             &control,
             text.replace("status = OK", &format!("status = {status}")),
@@ -744,6 +746,15 @@ fn a_bad_backup_is_bad_every_night_until_it_is_proved() {
         0,
     );
     assert_eq!(done["standing"]["bad"][0]["backup"], *oldest);
+
+    // A copy of the catalog elsewhere has to be looked at by itself.
+    let copy = sandbox.path("copy");
+    let mut cp = Command::new("cp");
+    run(cp.arg("-a").arg(&sandbox.fixture.catalog).arg(&copy), LIMIT).expect_ok();
+    let elsewhere = format!("catalog={}", copy.display());
+    let done = document(&clone, &[PAGES_ONLY, &["--set", &elsewhere]].concat(), 0);
+    assert_eq!(done["standing"]["bad"], Value::Array(Vec::new()));
+    assert_eq!(done["standing"]["proved"], 1);
 
     // Less than a proof takes nothing away, and a proof does.
     fs::write(&file.path, whole).unwrap();

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
+use clap::builder::StyledStr;
 use clap::error::ContextValue;
 use serde::Serialize;
 
@@ -76,11 +77,17 @@ pub fn usage(mut error: clap::Error) {
         return;
     }
     let shown = |text: &String| escape::value(text).into_owned();
+    let one_line = |tip: &StyledStr| StyledStr::from(escape::line(&tip.to_string()).into_owned());
     let escaped = error.context().filter_map(|(kind, value)| {
         let value = match value {
             ContextValue::String(text) => ContextValue::String(shown(text)),
             ContextValue::Strings(texts) => {
                 ContextValue::Strings(texts.iter().map(shown).collect())
+            }
+            // Tips, which have the words of the command line in them as they are.
+            ContextValue::StyledStr(tip) => ContextValue::StyledStr(one_line(tip)),
+            ContextValue::StyledStrs(tips) => {
+                ContextValue::StyledStrs(tips.iter().map(one_line).collect())
             }
             _ => return None,
         };

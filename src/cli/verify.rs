@@ -81,7 +81,14 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
             return Ok(code);
         }
     };
-    let text = verify::human(&document, true);
+    let error = document
+        .error
+        .as_deref()
+        .map(|error| format!("pbkfs: {error}\n"));
+    if let Some(error) = &error {
+        output::complain_lines(error);
+    }
+    let text = error.unwrap_or_default() + &verify::human(&document, true);
     tell(&document, args.json, verbose);
     write(&plan, &document, history.as_ref());
     ping(&document.exit_code.to_string(), &text);
@@ -115,6 +122,7 @@ fn tell(document: &Document, json: bool, verbose: bool) {
     let verbose = verbose || output::is_terminal();
     let text = verify::human(document, verbose);
     match document.exit_code {
+        _ if text.is_empty() => {}
         0 if verbose => output::lines(&text),
         0 => {}
         _ => output::complain_lines(&text),

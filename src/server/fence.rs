@@ -7,6 +7,8 @@
 //! `COPY TO PROGRAM`) is for [`namespace`](super::namespace). Event triggers
 //! stay on.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -277,8 +279,8 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
     for (name, value) in input.recovery_target {
         settings.push(own(name, value, "the wanted recovery target", Owner::Fence));
     }
-    settings.extend(read_ahead(input));
-    settings.extend(limits(input));
+    settings.extend(recovery::read_ahead(input));
+    settings.extend(recovery::limits(input));
     let when = |holds, table: &'static [Fixed]| if holds { table } else { &[] };
     let mut clone: Vec<Setting> = known(CLONE, input.major)
         .chain(when(input.passthrough, PASSTHROUGH))
@@ -299,35 +301,6 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
             .map(|(name, value)| own(name, value, "the profile sets it", Owner::User)),
     );
     Ok(settings)
-}
-
-/// PostgreSQL 15 and newer look into WAL behind the one that they replay. Where the
-/// backup alone is wanted, what is missing or damaged there is of no interest.
-fn read_ahead(input: &FenceInput<'_>) -> Option<Setting> {
-    let is_immediate =
-        |(name, value): &(String, String)| name == "recovery_target" && value == "immediate";
-    let stops_early = input.major >= 15 && input.recovery_target.iter().any(is_immediate);
-    stops_early.then(|| Setting {
-        name: "recovery_prefetch".to_owned(),
-        value: "off".to_owned(),
-        reason: "it would read WAL behind the target",
-        owner: Owner::Fence,
-    })
-}
-
-/// The user's value where it is high enough, else the least that will do.
-fn limits<'a>(input: &'a FenceInput<'_>) -> impl Iterator<Item = Setting> + 'a {
-    input.limits.iter().map(|(name, least)| {
-        let wanted = input.user.get(*name).and_then(|value| value.parse().ok());
-        Setting {
-            name: (*name).to_owned(),
-            value: wanted
-                .map_or(*least, |wanted: i32| wanted.max(*least))
-                .to_string(),
-            reason: "recovery needs it to be as high as the primary's",
-            owner: Owner::Fence,
-        }
-    })
 }
 
 /// Where the clone's own things are.

@@ -107,11 +107,13 @@ pub const FINDINGS: &[Finding] = &[
 #[must_use]
 pub fn consequence(verdict: Verdict) -> &'static str {
     match verdict {
-        Proved => "exit code 0; verify_success 1, verify_last_success_timestamp_seconds is set",
-        PagesRight => "exit code 0; verify_success 0, and no proof in the history",
-        CouldNotTell => "exit code 3; verify_exit_code 3",
+        Proved => {
+            "exit code 0; pbkfs_verify_success 1, pbkfs_verify_last_success_timestamp_seconds is set"
+        }
+        PagesRight => "exit code 0; pbkfs_verify_success 0, and no proof in the history",
+        CouldNotTell => "exit code 3; pbkfs_verify_exit_code 3",
         Bad => {
-            "exit code 1; verify_exit_code 1, and verify_backup_bad 1 for the backup until it is \
+            "exit code 1; pbkfs_verify_exit_code 1, and pbkfs_verify_backup_bad 1 for the backup until it is \
              proved or gone"
         }
     }

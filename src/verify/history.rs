@@ -3,7 +3,8 @@
 //! ```text
 //! STATE/verify/INSTANCE-SYSTEM.jsonl    a line of JSON for each backup verified
 //! ```
-//! SYSTEM is the cluster's system identifier. Lines are only ever added.
+//! SYSTEM is the cluster's system identifier. Lines are only ever added. Those of
+//! another catalog, which may have copies of the same backups, are left out.
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -35,6 +36,10 @@ const VERSION: u32 = 2;
 pub struct Entry {
     /// The version of this line's form.
     pub version: u32,
+    /// The catalog's path: another one may have a copy of the same backup. Absent in
+    /// lines of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<PathBuf>,
     /// The profile by which it was verified.
     pub profile: String,
     /// When that was begun, RFC 3339.
@@ -72,6 +77,7 @@ impl Entry {
         };
         Self {
             version: VERSION,
+            catalog: None,
             profile: profile.to_owned(),
             started: report.started.clone(),
             backup: report.backup.clone(),
@@ -93,6 +99,8 @@ pub struct History {
     state_dir: Option<PathBuf>,
     /// Its file, in the directory of histories.
     name: String,
+    /// The catalog, however it is named.
+    catalog: PathBuf,
     /// All that was verified, the oldest first.
     pub entries: Vec<Entry>,
 }
@@ -108,6 +116,7 @@ impl History {
         let mut history = Self {
             state_dir: plan.verify.state_dir.clone(),
             name: format!("{}-{system}.jsonl", instance.name),
+            catalog: (plan.catalog.canonicalize()).unwrap_or_else(|_| plan.catalog.clone()),
             entries: Vec::new(),
         };
         let text = match history
@@ -120,7 +129,11 @@ impl History {
         };
         let lines = text.split(|byte| *byte == b'\n');
         let entries = lines.filter_map(|line| serde_json::from_slice(line).ok());
-        history.entries = entries.collect();
+        let is_of_it = |entry: &Entry| match &entry.catalog {
+            Some(catalog) => *catalog == history.catalog,
+            None => true,
+        };
+        history.entries = entries.filter(is_of_it).collect();
         Ok(history)
     }
 
@@ -152,7 +165,8 @@ impl History {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn add(&mut self, entry: Entry) -> io::Result<()> {
+    pub fn add(&mut self, mut entry: Entry) -> io::Result<()> {
+        entry.catalog = Some(self.catalog.clone());
         let mut file = self.make()?.append(&self.name, 0o644)?;
         file.lock()?;
         // After a line that was cut off, a new one begins.

@@ -225,15 +225,6 @@ pub fn human(document: &Document, verbose: bool) -> String {
         places(&mut text, report);
         losses(&mut text, report);
     }
-    if let Some(error) = &document.error {
-        let verdict = document.verdict.as_str();
-        let _ = writeln!(
-            text,
-            "{}: {verdict}: {}",
-            value(&document.instance),
-            line(error)
-        );
-    }
     for known in document.standing.not_of(&document.backups) {
         let _ = writeln!(
             text,

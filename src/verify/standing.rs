@@ -148,6 +148,7 @@ mod tests {
         };
         Entry {
             version: 2,
+            catalog: None,
             profile: profile.to_owned(),
             started: format!("2026-11-{day:02}T03:00:00Z"),
             backup: backup.to_owned(),

@@ -216,7 +216,7 @@ fn command_page(command: &Command, root: &Command) -> Page {
     page
 }
 
-/// What each kind of finding says. The metrics have the prefix `pbkfs_`.
+/// What each kind of finding says.
 fn verdicts(page: &mut Page) {
     page.heading("VERDICTS");
     for verdict in [
