@@ -270,6 +270,42 @@ fn a_run_directory_of_another_user_is_not_used() {
     refused(&output, 3, "XDG_RUNTIME_DIR");
 }
 
+/// A one-shot job mounts below the run directory, and in a mount everything is its
+/// clone's word: a state there is none of ours, nor is one of another target.
+#[test]
+fn a_state_that_a_clone_wrote_is_no_session() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", OsUser::postgres());
+    let clone = sandbox.profile("latest").mount_only().throw_away().write();
+    let ready = clone.up();
+    let run_root = sandbox.path("run/pbkfs");
+    let own = fs::read_dir(&run_root).unwrap().flatten();
+    let own = own.map(|entry| entry.path().join("session.json"));
+    let state = own.into_iter().find(|path| path.exists()).unwrap();
+    let target = clone.target.to_str().unwrap();
+    let forged = fs::read_to_string(state).unwrap().replace(target, "/etc");
+    assert!(forged.contains("\"/etc\""), "{forged}");
+    for name in [
+        "verify-x-0123456789abcdef-1",
+        "x-0123456789abcdef",
+        "mounts",
+        "mounts/verify-x-0123456789abcdef-1",
+    ] {
+        let place = run_root.join(name);
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("session.json"), &forged).unwrap();
+        sandbox.user.own(&place);
+    }
+    let mut status = sandbox.pbkfs();
+    let status = run(status.arg("status"), LIMIT).expect_ok();
+    assert!(
+        status.contains(target) && !status.contains("/etc"),
+        "{status}"
+    );
+    assert!(ready.pid > 0);
+    clone.down();
+}
+
 #[test]
 fn a_mount_point_that_others_can_move_is_not_for_root() {
     common::require_everything();

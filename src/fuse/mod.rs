@@ -126,7 +126,11 @@ impl Mount {
         let session = match options.allow_other {
             true => {
                 let mounted = point.mount(dir, &options.source, read_only).map_err(fail)?;
-                Session::from_fd(adapter, mounted, SessionACL::All, config)
+                let session = Session::from_fd(adapter, mounted, SessionACL::All, config);
+                session.inspect_err(|_| {
+                    // What failed first is told.
+                    let _ = point.unmount(true);
+                })
             }
             false => {
                 config.acl = SessionACL::Owner;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 
 use super::SessionError;
-use super::place::Fnv;
+use super::fnv::Fnv;
 use crate::untrusted::{Dir, found};
 
 /// Where it is, whether or not it exists.
@@ -37,8 +37,9 @@ pub fn lasting_root() -> PathBuf {
         )
 }
 
-/// The mount point of a one-shot job that was given none: always the same for an
-/// instance, so that the next one finds what a killed one has left.
+/// By what a one-shot job is known that was given no target: always the same for an
+/// instance, so that the next one finds what a killed one has left. Its diff goes
+/// beside it; it mounts in the run directory, as all of them.
 ///
 /// # Errors
 /// Its directory cannot be made.

@@ -33,6 +33,7 @@ mod control;
 mod down;
 mod error;
 mod fence;
+mod fnv;
 mod hazards;
 mod job;
 mod lasting;

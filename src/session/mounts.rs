@@ -50,8 +50,13 @@ pub fn opened(target: &Path) -> Result<Opened, SessionError> {
     let dir = hold(target).map_err(io)?;
     let found = identity(&dir).map_err(io)?;
     let user = geteuid().as_raw();
-    let is_it =
-        |mount: &MountEntry| mount.id == found.mount && mount.is_ours() && mount.user == Some(user);
+    // Of another clone it would be that one's data directory.
+    let is_it = |mount: &MountEntry| {
+        mount.id == found.mount
+            && mount.target == target
+            && mount.is_ours()
+            && mount.user == Some(user)
+    };
     let table = table()?;
     if !found.is_mount_root || !parse(&table).any(|mount| is_it(&mount)) {
         let path = target.to_owned();

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{Fnv, Place};
+use super::fnv::Fnv;
+use super::place::Place;
 use super::state::{State, now};
 use super::{SessionError, lasting, target};
 use crate::diff::{Diff, DiffLock};

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
+use super::fnv::Fnv;
 use super::run_root;
 use super::state::State;
 use super::{SessionError, TargetError};
@@ -77,6 +78,16 @@ pub fn canonical(target: &Path) -> PathBuf {
         (Some(Ok(parent)), Some(name)) => parent.join(name),
         _ => target.to_owned(),
     }
+}
+
+/// Whether a session's directory can have that name.
+fn is_place(name: &OsStr) -> bool {
+    let parts = name.to_str().and_then(|name| name.split_once('-'));
+    parts.is_some_and(|(target, hash)| {
+        target.bytes().all(|b| b.is_ascii_alphanumeric())
+            && hash.len() == 16
+            && hash.bytes().all(|b| b.is_ascii_hexdigit())
+    })
 }
 
 /// A session's directory.
@@ -133,6 +144,7 @@ impl Place {
             .map_err(|e| SessionError::io("list", root.path(), e))?;
         let mut places: Vec<Self> = names
             .iter()
+            .filter(|name| is_place(name))
             .map(|name| Self {
                 dir: root.path().join(name),
             })
@@ -369,26 +381,5 @@ impl HeldPlace {
         self.remove_file(OsStr::new(LOCK))?;
         let removed = self.root.remove_dir(self.name());
         removed.map_err(|e| SessionError::io("remove", &self.dir, e))
-    }
-}
-
-/// FNV-1a: the same in every version, unlike the standard library's hasher,
-/// so that a newer pbkfs finds the sessions of an older one.
-pub struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xCBF2_9CE4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
-        }
     }
 }

@@ -67,23 +67,27 @@ pub fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
     make().map_err(|e| SessionError::io("make the directory", &path, e))
 }
 
+/// The directory of the mount points of one-shot jobs. No session's directory has
+/// such a name: what is in a mount is its clone's word, and no state of ours.
+const MOUNTS: &str = "mounts";
+
 /// A mount point for a one-shot job on the clone that a profile has at `target`: its
 /// own, so that the clone may be up meanwhile, and in the run directory, so that it
 /// needs no other. The first that is free, as several may run at once; what a killed
-/// one has left there is cleared up by the next.
+/// one has left there is cleared up by the next that takes it.
 ///
 /// # Errors
 /// [`SessionError::RunDir`]; I/O errors.
 pub fn mount_point(target: &Path, job: &str) -> Result<PathBuf, SessionError> {
+    let dir = path().join(MOUNTS);
+    let made = make()?.dir_or_new(OsStr::new(MOUNTS), 0o755);
+    made.map_err(|e| SessionError::io("make the directory", &dir, e))?;
     let of_profile = Place::of(target);
-    let name = of_profile
-        .dir()
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
+    let name = of_profile.dir().file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
     let mut number = 1_u32;
     loop {
-        let path = path().join(format!("{job}-{name}-{number}"));
+        let path = dir.join(format!("{job}-{name}-{number}"));
         if !Place::of(&path).is_held()? {
             return Ok(path);
         }

@@ -142,6 +142,10 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
     let Some(state) = State::read(place)? else {
         return Ok(None);
     };
+    // Of another target it is not of this place, whoever wrote it.
+    if Place::of(&state.target).dir() != place.dir() {
+        return Ok(None);
+    }
     let word = match (place.is_held()?, state.phase) {
         (_, Phase::Failed) => "failed",
         (false, _) => "dead",

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, readlinkat, statat};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
 use super::stat::is_ours;
@@ -87,13 +87,19 @@ fn steps_of(path: &Path) -> VecDeque<Step> {
 /// be there, or a mount that does not answer: whether that is a link, the kernel
 /// knows by itself.
 fn link_in(dir: &Dir, name: &OsStr, is_last: bool) -> io::Result<Option<PathBuf>> {
-    let to = match readlinkat(dir, name, Vec::new()) {
-        Ok(to) => to,
-        Err(Errno::INVAL) => return Ok(None),
+    // One look-up for both questions: another link may be at the name by then.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = match openat(dir, name, flags, Mode::empty()) {
         Err(Errno::NOENT) if is_last => return Ok(None),
+        held => held?,
+    };
+    let to = match readlinkat(&held, "", Vec::new()) {
+        Ok(to) => to,
+        // So Linux answers of what is no link, older and newer.
+        Err(Errno::NOENT | Errno::INVAL) => return Ok(None),
         Err(errno) => return Err(errno.into()),
     };
-    let link = Stat::from(&statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?);
+    let link = Stat::from(&fstat(&held)?);
     // Its mode says nothing: nobody can write to a link.
     match is_ours(link.uid) {
         true => Ok(Some(PathBuf::from(OsString::from_vec(to.into_bytes())))),

@@ -27,7 +27,7 @@ pub const FINDINGS: &[Finding] = &[
         verdict: PagesRight,
     },
     Finding {
-        what: "a file or the catalog may not be read, is not there at all, or its disk fails",
+        what: "a file may not be read, the catalog is not there at all, or a disk fails",
         why: "it may be well: another user, or another day, can tell",
         verdict: CouldNotTell,
     },

@@ -48,7 +48,7 @@ pub use verdict::{Verdict, of_image, of_session, of_text};
 
 use crate::catalog::{Backup, Instance};
 use crate::causes::sentence;
-use crate::chain::{BackupSelector, Chain};
+use crate::chain::{BackupSelector, Chain, ChainError};
 use crate::profile::{Action, BackupChoice, KnownBadPolicy, Plan, VerifyChoice};
 use crate::session::{Counts, SessionError, Signals, Up, all_backups, mount_point};
 use job::VerifyJob;
@@ -71,8 +71,8 @@ pub struct Verify<'a> {
 struct Run {
     begun: Instant,
     started: String,
-    /// The ids of all backups of the instance.
-    backups: Vec<String>,
+    /// All backups of the instance, each with its chain if it has one.
+    backups: Vec<(String, Option<String>)>,
     history: Option<History>,
     reports: Vec<BackupReport>,
     skipped: Vec<Skipped>,
@@ -116,12 +116,33 @@ impl Verify<'_> {
 
     fn go(&self, run: &mut Run) -> Result<(), SessionError> {
         let (instance, backups) = all_backups(self.plan)?;
-        run.backups = backups.iter().map(|backup| backup.id.0.clone()).collect();
+        let with_chain = |backup: &Backup| {
+            let id = BackupSelector::Id(backup.id.clone());
+            let chain = Chain::resolve(&instance.name, &backups, &id).ok();
+            (backup.id.0.clone(), chain.as_ref().map(joined))
+        };
+        run.backups = backups.iter().map(with_chain).collect();
         run.history = self.history(&instance);
         let (chosen, skipped) = self.choose(&instance, &backups, run.history.as_ref())?;
         run.skipped = skipped;
-        for backup in chosen {
-            let report = self.one(backup, &backups)?;
+        let is_choice = matches!(
+            self.plan.verify.backup,
+            Some(VerifyChoice::All | VerifyChoice::OldestUnverified)
+        );
+        let mut chosen = chosen.into_iter().peekable();
+        while let Some(backup) = chosen.next() {
+            let id = backup.to_string();
+            let report = match self.one(backup, &backups) {
+                // Nobody has named it.
+                Err(error @ SessionError::Chain(ChainError::NoSuchBackup { .. })) if is_choice => {
+                    run.skipped.push(Skipped {
+                        backup: id,
+                        reason: sentence(&error),
+                    });
+                    continue;
+                }
+                report => report?,
+            };
             if let Some(history) = &mut run.history
                 && let Err(error) = history.add(Entry::of(&self.name(), &report))
             {
@@ -130,8 +151,8 @@ impl Verify<'_> {
                 tracing::error!("the history {file} cannot be written: {error}");
             }
             run.reports.push(report);
-            if self.signals.end_asked() {
-                break;
+            if self.signals.end_asked() && chosen.peek().is_some() {
+                return Err(SessionError::Interrupted);
             }
         }
         Ok(())
@@ -143,13 +164,12 @@ impl Verify<'_> {
         let verdicts = run.reports.iter().map(BackupReport::verdict);
         let verdict = verdicts.chain(of_error).max();
         let verdict = verdict.unwrap_or(Verdict::CouldNotTell);
-        let ids = run.backups.iter().map(String::as_str);
         let standing = match &run.history {
-            Some(history) => Standing::of(&history.entries, ids),
+            Some(history) => Standing::of(&history.entries, &run.backups),
             None => {
                 let reports = run.reports.iter();
                 let entries: Vec<Entry> = reports.map(|r| Entry::of(&self.name(), r)).collect();
-                Standing::of(&entries, ids)
+                Standing::of(&entries, &run.backups)
             }
         };
         let others_are_bad = self.plan.verify.known_bad == KnownBadPolicy::Fail

@@ -42,9 +42,9 @@ pub struct KnownBad {
     /// The first error of the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The checks that found it so.
+    /// By profile, the checks that found it so.
     #[serde(skip)]
-    checks: Vec<String>,
+    evidence: BTreeMap<String, Vec<String>>,
 }
 
 /// What is known of one backup.
@@ -55,19 +55,22 @@ enum Known<'a> {
 }
 
 impl Standing {
-    /// What the history says, oldest line first, of the backups that are there, by
-    /// their ids.
+    /// What the history says, oldest line first, of the backups that are there: each
+    /// with its id and its chain, or no chain where it cannot be restored. A proof is
+    /// of a chain, as an id may turn FULL in place; bad stays bad.
     #[must_use]
-    pub fn of<'a>(history: &'a [Entry], backups: impl Iterator<Item = &'a str>) -> Self {
-        let mut known: BTreeMap<&str, Option<Known<'_>>> = BTreeMap::new();
-        known.extend(backups.map(|id| (id, None)));
+    pub fn of<'a>(history: &'a [Entry], backups: &'a [(String, Option<String>)]) -> Self {
+        let mut known: BTreeMap<&str, (Option<&str>, Option<Known<'_>>)> = BTreeMap::new();
+        for (id, chain) in backups {
+            known.insert(id, (chain.as_deref(), None));
+        }
         for entry in history {
-            if let Some(state) = known.get_mut(entry.backup.as_str()) {
-                learn(state, entry);
+            if let Some((chain, state)) = known.get_mut(entry.backup.as_str()) {
+                learn(state, entry, *chain == Some(&*entry.chain));
             }
         }
         let mut standing = Self::default();
-        for (id, state) in known {
+        for (id, (_, state)) in known {
             let verdict = match state {
                 None => {
                     standing.unproved += 1;
@@ -105,34 +108,52 @@ impl Standing {
     }
 }
 
-fn learn<'a>(state: &mut Option<Known<'a>>, entry: &'a Entry) {
+fn learn<'a>(state: &mut Option<Known<'a>>, entry: &'a Entry, is_of_chain: bool) {
     match (&mut *state, entry.verdict) {
-        (Some(Known::Bad(bad)), Verdict::Bad) => {
-            bad.error.clone_from(&entry.error);
-            bad.profile.clone_from(&entry.profile);
-            bad.checks.clone_from(&entry.bad);
-        }
+        (Some(Known::Bad(bad)), Verdict::Bad) => bad.add(entry),
         (_, Verdict::Bad) => {
-            *state = Some(Known::Bad(KnownBad {
+            let mut bad = KnownBad {
                 backup: entry.backup.clone(),
                 since: entry.started.clone(),
-                profile: entry.profile.clone(),
-                error: entry.error.clone(),
-                checks: entry.bad.clone(),
-            }));
+                profile: String::new(),
+                error: None,
+                evidence: BTreeMap::new(),
+            };
+            bad.add(entry);
+            *state = Some(Known::Bad(bad));
         }
-        (Some(Known::Bad(bad)), Verdict::Proved) if !bad.is_refuted_by(entry) => {}
-        (_, Verdict::Proved) => *state = Some(Known::Proved(&entry.started)),
+        (_, Verdict::Proved) if !is_of_chain => {}
+        (known, Verdict::Proved) => {
+            let is_refuted = match known {
+                Some(Known::Bad(bad)) => bad.is_refuted_by(entry),
+                _ => true,
+            };
+            if is_refuted {
+                *state = Some(Known::Proved(&entry.started));
+            }
+        }
         (_, Verdict::PagesRight | Verdict::CouldNotTell) => {}
     }
 }
 
 impl KnownBad {
-    /// A proof by the same profile counts, also when it asks for less by now. One
-    /// by another profile counts if it had a look at what was found bad.
-    fn is_refuted_by(&self, proof: &Entry) -> bool {
-        let is_right = |check: &String| proof.right.contains(check);
-        self.profile == proof.profile || self.checks.iter().all(is_right)
+    fn add(&mut self, entry: &Entry) {
+        self.error.clone_from(&entry.error);
+        self.profile.clone_from(&entry.profile);
+        self.evidence
+            .insert(entry.profile.clone(), entry.bad.clone());
+    }
+
+    /// Takes away what a proof refutes, and tells whether nothing is left. A proof by
+    /// the same profile counts, also when it asks for less by now. One by another
+    /// profile counts if it had a look at what was found bad.
+    fn is_refuted_by(&mut self, proof: &Entry) -> bool {
+        self.evidence.retain(|profile, checks| {
+            let is_right = |check: &String| proof.right.contains(check);
+            let has_looked = !checks.is_empty() && checks.iter().all(is_right);
+            *profile != proof.profile && !has_looked
+        });
+        self.evidence.is_empty()
     }
 }
 
@@ -162,8 +183,35 @@ mod tests {
         }
     }
 
-    fn standing(history: &[Entry], backups: &[&'static str]) -> Standing {
-        Standing::of(history, backups.iter().copied())
+    fn standing(history: &[Entry], backups: &[&str]) -> Standing {
+        let with_chain = |id: &&str| ((*id).to_owned(), Some((*id).to_owned()));
+        let backups: Vec<_> = backups.iter().map(with_chain).collect();
+        Standing::of(history, &backups)
+    }
+
+    /// A proof of one chain says nothing of another under the same id, and each
+    /// profile's evidence is its own.
+    #[test]
+    fn a_proof_is_of_what_it_looked_at() {
+        use Verdict::{Bad, Proved};
+        let history = [
+            entry(1, "A", "sql", Bad, &["sql:orders"]),
+            entry(2, "A", "pages", Bad, &["pages"]),
+            entry(3, "A", "pages", Proved, &["pages"]),
+            entry(4, "B", "pages", Proved, &["pages"]),
+        ];
+        let known = standing(&history, &["A", "B"]);
+        assert_eq!((known.bad.len(), known.proved), (1, 1));
+        // Lines of version 1 do not say what was found bad.
+        let old = [
+            entry(1, "A", "sql", Bad, &[]),
+            entry(2, "A", "pages", Proved, &["pages"]),
+        ];
+        assert_eq!(standing(&old, &["A"]).bad.len(), 1);
+        for chain in [Some("A B".to_owned()), None] {
+            let known = Standing::of(&history, &[("B".to_owned(), chain)]);
+            assert_eq!((known.proved, known.unproved), (0, 1));
+        }
     }
 
     #[test]

@@ -510,7 +510,7 @@ mod tests {
         let page = "FATAL: invalid page in block 3 of relation base/1/2";
         let examples: Vec<(&str, SessionError)> = vec![
             (
-                "a file or the catalog may not be read",
+                "a file may not be read",
                 stored(io::ErrorKind::PermissionDenied.into()),
             ),
             ("the backup is being made", status(BackupStatus::Merging)),

@@ -220,7 +220,7 @@ pub fn assert_nothing_stays(sandbox: &Sandbox) {
     // Those of one-shot jobs have the name of the clone's own session in theirs.
     let clone = Place::of(&sandbox.path("clone"));
     let clone = clone.dir().file_name().unwrap().to_str().unwrap();
-    let mut runs = entries_of(Path::new("/run/pbkfs"));
+    let mut runs = entries_of(Path::new("/run/pbkfs/mounts"));
     runs.retain(|path| path.to_str().unwrap().contains(clone));
     assert_eq!(runs, Vec::<PathBuf>::new(), "a mount point stays in /run");
 }

@@ -52,7 +52,12 @@ impl Daily {
         let mut trusted = trusted.to_vec();
         trusted.push((geteuid().as_raw(), getegid().as_raw()));
         trusted.extend(logs_group());
-        lead(&dir.path().canonicalize()?.join(name), &trusted)?;
+        // By the path as it was given, links and all; and what was opened is what
+        // that leads to.
+        let (led, _) = lead(&std::path::absolute(dir.path())?.join(name), &trusted)?;
+        if led.stat_self()?.id != dir.stat_self()?.id {
+            return Err(Refused::LeadsOut.into());
+        }
         let (name, date) = (name.to_owned(), today());
         let today = Mutex::new((date, begin(&dir, &name, date, keep)?));
         Ok(Self {
