@@ -398,10 +398,6 @@ const OPENERS: &[(&str, &str)] = &[
     ),
     ("fuse/mod.rs", "/sys"),
     ("fuse/point.rs", "/dev/fuse"),
-    (
-        "diff/root.rs",
-        "makes the directory that the profile names, and checks it then",
-    ),
     ("cli/generate.rs", "makes the directory that the user names"),
     ("cli/stay.rs", "/dev/null"),
 ];

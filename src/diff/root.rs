@@ -6,9 +6,9 @@
 //! path that leads to the directory is the user's own, and may be a link.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::binding::BINDING_FILE;
@@ -82,9 +82,12 @@ impl Root {
     /// # Errors
     /// Something is there; I/O errors.
     pub fn make(path: &Path) -> Result<Self, DiffError> {
-        let made = fs::DirBuilder::new().mode(0o700).create(path);
-        made.map_err(|e| DiffError::io("make the directory", path, e))?;
-        Self::open(path)
+        let make = || {
+            let (parent, name) = Dir::of_file(path)?;
+            parent.make_dir(name, 0o700)
+        };
+        let dir = make().map_err(|e| DiffError::io("make the directory", path, e))?;
+        Ok(Self { dir })
     }
 
     /// The directory's path, as the user gave it.
