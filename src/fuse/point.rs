@@ -9,14 +9,14 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{getgid, getuid};
 
-use crate::untrusted::Dir;
+use crate::untrusted::{Dir, path_of};
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -75,8 +75,7 @@ impl MountPoint {
 
     /// A path to it that goes by the opened directory.
     fn pinned(&self) -> PathBuf {
-        let fd = self.parent.as_fd().as_raw_fd();
-        Path::new(&format!("/proc/self/fd/{fd}")).join(&self.name)
+        path_of(&self.parent).join(&self.name)
     }
 
     /// Mounts an empty file system of FUSE on `dir`, which is what is at this name,
@@ -97,10 +96,9 @@ impl MountPoint {
         if read_only {
             flags |= MsFlags::MS_RDONLY;
         }
-        let at = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
         mount(
             Some(source),
-            at.as_str(),
+            &path_of(dir),
             Some(TYPE),
             flags,
             Some(data.as_str()),

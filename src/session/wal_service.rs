@@ -18,7 +18,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ use crate::catalog::store::StoreFile;
 use crate::catalog::wal::{ArchiveFiles, Description, WalArchive};
 use crate::server::OsUser;
 use crate::server::namespace::read_only_view;
-use crate::untrusted::Dir;
+use crate::untrusted::{Dir, path_of};
 
 /// What a client has for its request, and for taking the answer. Recovery ends
 /// with one that gets none, so this is much, whatever else the host does.
@@ -136,10 +136,7 @@ pub fn serve(
     let attend = move |client: &UnixStream| {
         check_peer(client, &[asker])?;
         match &view {
-            Some(view) => {
-                let dir = format!("/proc/self/fd/{}", view.as_raw_fd());
-                attend(client, &archive, Some(Path::new(&dir)))
-            }
+            Some(view) => attend(client, &archive, Some(&path_of(view))),
             None => attend(client, &archive, None),
         }
     };

@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use rustix::fs::{
@@ -12,7 +11,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Dir, Refused};
+use super::{Dir, Refused, path_of};
 
 /// What begins the name of a file that is not whole yet. A killed process
 /// leaves one behind.
@@ -291,7 +290,7 @@ impl<'d> Replacement<'d> {
             None => {
                 let unfinished = Dir::new_name()?;
                 // A name of its own first: a link cannot replace what is there.
-                let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                let path = path_of(&self.file);
                 linkat(CWD, path, self.dir, &unfinished, AtFlags::SYMLINK_FOLLOW)?;
                 self.unfinished.insert(unfinished).clone()
             }

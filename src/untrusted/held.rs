@@ -2,8 +2,8 @@
 //! still leads to it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx};
 
@@ -31,6 +31,13 @@ pub struct Identity {
 pub fn hold(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// A path to what is held, for calls that take no descriptor: it leads there as
+/// long as it is held, whatever its own path leads to by then.
+#[must_use]
+pub fn path_of(held: impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", held.as_fd().as_raw_fd()))
 }
 
 /// What is held, told by the kernel alone: a mount that this very process

@@ -2,14 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::create::plain;
-use super::{Dir, Kind};
+use super::{Dir, Kind, path_of};
 
 impl Dir {
     /// Removes whatever is at a name, unless it is a directory; nothing is
@@ -95,9 +94,8 @@ impl Dir {
         let found = openat(self, name, flags, Mode::empty())?;
         // A descriptor of this kind takes no fchmod, but has a path that no
         // link can change.
-        let path = format!("/proc/self/fd/{}", found.as_raw_fd());
         // Where that is not permitted, the removal itself says so.
-        let _ = std::fs::set_permissions(path, PermissionsExt::from_mode(0o700));
+        let _ = std::fs::set_permissions(path_of(&found), PermissionsExt::from_mode(0o700));
         self.dir(name)
     }
 }
