@@ -40,12 +40,13 @@ impl MountEntry {
     }
 }
 
-/// Opens the mount that this user's pbkfs has made at `target`, for its server's
-/// namespaces. The mount is asked nothing.
+/// Opens the mount that this user's pbkfs has made at `mounted`, for its server's
+/// namespaces, by the path `target`, on which there may be links. The mount is asked
+/// nothing.
 ///
 /// # Errors
 /// [`ServerError::Replaced`] if something else is there; the system's own.
-pub fn opened(target: &Path) -> Result<Opened, SessionError> {
+pub fn opened(target: &Path, mounted: &Path) -> Result<Opened, SessionError> {
     let io = |e| SessionError::io("open", target, e);
     let dir = hold(target).map_err(io)?;
     let found = identity(&dir).map_err(io)?;
@@ -53,7 +54,7 @@ pub fn opened(target: &Path) -> Result<Opened, SessionError> {
     // Of another clone it would be that one's data directory.
     let is_it = |mount: &MountEntry| {
         mount.id == found.mount
-            && mount.target == target
+            && mount.target == mounted
             && mount.is_ours()
             && mount.user == Some(user)
     };
@@ -147,7 +148,7 @@ mod tests {
     fn what_is_no_mount_of_ours_is_not_the_clones() {
         let dir = tempfile::tempdir().unwrap();
         for path in [dir.path(), Path::new("/proc")] {
-            let error = opened(path).unwrap_err();
+            let error = opened(path, path).unwrap_err();
             let replaced = SessionError::Server(ServerError::Replaced {
                 path: path.to_owned(),
             });

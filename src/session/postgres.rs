@@ -47,6 +47,8 @@ pub struct Preparation {
 /// A start of the server.
 pub struct Start<'a> {
     pub plan: &'a Plan,
+    /// Where the clone is mounted, as the kernel knows it.
+    pub mounted: &'a Path,
     pub place: &'a HeldPlace,
     pub settled: &'a Settled<'a>,
     /// Whether the mount passes through.
@@ -262,6 +264,7 @@ impl Preparation {
         }
         let view = View {
             plan: start.plan,
+            mounted: start.mounted,
             production: &self.production,
             place: start.place,
             binaries: &self.binaries,

@@ -285,8 +285,10 @@ impl Up<'_> {
             Ok(server)
         };
         let mount = running.mount.as_ref();
+        let target = progress.target();
         let start = Start {
             plan: self.plan,
+            mounted: &target,
             place: progress.place(),
             settled,
             passthrough: mount.is_some_and(|mount| mount.borrow().passes_through()),

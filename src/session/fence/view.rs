@@ -21,6 +21,8 @@ use crate::untrusted::{Dir, as_user, hold};
 /// What the server's view of the host is made from.
 pub struct View<'a> {
     pub plan: &'a Plan,
+    /// Where the clone is mounted, as the kernel knows it.
+    pub mounted: &'a Path,
     pub production: &'a Production,
     pub place: &'a Place,
     pub binaries: &'a Binaries,
@@ -85,7 +87,7 @@ impl View<'_> {
             show,
             read,
             write,
-            data: Some(mounts::opened(&plan.target)?),
+            data: Some(mounts::opened(&plan.target, self.mounted)?),
             cover,
             memory: memory(plan),
             processes: Some(plan.fence.processes()),
