@@ -2,6 +2,7 @@
 //! place and lose power.
 
 mod kept;
+mod unmade;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -83,7 +84,8 @@ pub trait DataFile: Send + Sync {
 
 /// The set of data files.
 pub trait Storage: Send + Sync {
-    /// Makes an empty file for `ino`, replacing an uncommitted leftover.
+    /// Begins an empty file for `ino`, replacing an uncommitted leftover. It may be
+    /// made as late as [`Storage::sync_names`].
     ///
     /// # Errors
     /// The system's own.
@@ -103,7 +105,7 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// The system's own.
     fn list(&self) -> io::Result<Vec<u64>>;
-    /// Makes the names of created files durable.
+    /// Makes the created files that are still to be made, and all their names durable.
     ///
     /// # Errors
     /// The system's own.
@@ -203,19 +205,18 @@ pub(super) fn inode_of_name(name: &OsStr) -> Option<u64> {
 
 impl Storage for DirStorage {
     fn create(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
-        let file = self.files.create(ino)?;
+        self.files.create(ino)?;
         self.names_dirty.store(true, Ordering::Release);
-        Ok(Arc::new(KeptFile::new(&self.files, ino, &file)))
+        Ok(Arc::new(KeptFile::new(&self.files, ino)))
     }
 
     fn open(&self, ino: u64) -> io::Result<Arc<dyn DataFile>> {
-        let file = self.files.open(ino)?;
-        Ok(Arc::new(KeptFile::new(&self.files, ino, &file)))
+        self.files.check(ino)?;
+        Ok(Arc::new(KeptFile::new(&self.files, ino)))
     }
 
     fn remove(&self, ino: u64) -> io::Result<()> {
-        self.files.forget(ino);
-        self.dir().remove_file(ino.to_string())
+        self.files.remove(ino)
     }
 
     fn list(&self) -> io::Result<Vec<u64>> {
@@ -223,13 +224,11 @@ impl Storage for DirStorage {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        if self.names_dirty.swap(false, Ordering::AcqRel)
-            && let Err(e) = self.dir().sync()
-        {
-            self.names_dirty.store(true, Ordering::Release);
-            return Err(e);
+        if !self.names_dirty.swap(false, Ordering::AcqRel) {
+            return Ok(());
         }
-        Ok(())
+        let synced = self.files.make_all().and_then(|()| self.dir().sync());
+        synced.inspect_err(|_| self.names_dirty.store(true, Ordering::Release))
     }
 
     fn sync_bytes(&self) -> io::Result<()> {

@@ -11,16 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
 
+use super::unmade::Unmade;
 use super::{DataFile, DataStat, FILE_MODE, system_time};
 use crate::cache::Cache;
 use crate::descriptors;
 use crate::untrusted::Dir;
 
-/// The directory of the data files, and those of them that are open.
+/// The directory of the data files, those of them that are open, and those that are
+/// still to be made.
 #[derive(Debug)]
 pub struct Files {
     dir: Dir,
     open: Cache<u64, File>,
+    unmade: Unmade,
 }
 
 impl Files {
@@ -34,6 +37,7 @@ impl Files {
         Self {
             dir,
             open: Cache::new(capacity),
+            unmade: Unmade::default(),
         }
     }
 
@@ -41,21 +45,46 @@ impl Files {
         &self.dir
     }
 
-    /// Makes the file of `ino` anew.
-    pub fn create(&self, ino: u64) -> io::Result<Arc<File>> {
+    /// Begins the file of `ino` anew, empty.
+    pub fn create(&self, ino: u64) -> io::Result<()> {
+        self.forget(ino);
+        if !self.unmade.put_off(ino, &self.dir)? {
+            let file = self.make(ino)?;
+            self.keep(ino, file);
+        }
+        Ok(())
+    }
+
+    fn make(&self, ino: u64) -> io::Result<File> {
         let name = ino.to_string();
         let created = self.with_descriptors(|| self.dir.create(&name, FILE_MODE));
-        let file = match created {
+        match created {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.forget(ino);
                 // A leftover goes by its name: what it is, and leads to, stays
                 // as it is.
                 self.dir.remove_file(&name)?;
-                self.with_descriptors(|| self.dir.create(&name, FILE_MODE))?
+                self.with_descriptors(|| self.dir.create(&name, FILE_MODE))
             }
-            created => created?,
-        };
-        Ok(self.keep(ino, file))
+            created => created,
+        }
+    }
+
+    /// Makes the file of `ino` if it was put off.
+    fn make_now(&self, ino: u64) -> io::Result<Option<File>> {
+        self.unmade.made(ino, |time| {
+            let file = self.make(ino)?;
+            file.set_modified(system_time(time))?;
+            Ok(file)
+        })
+    }
+
+    /// Makes all files that were put off, and keeps none of them open.
+    pub fn make_all(&self) -> io::Result<()> {
+        let unmade = self.unmade.all();
+        unmade
+            .into_iter()
+            .try_for_each(|ino| self.make_now(ino).map(drop))
     }
 
     /// The opened file of `ino`.
@@ -63,8 +92,26 @@ impl Files {
         if let Some(file) = self.open.get(&ino) {
             return Ok(file);
         }
-        let file = self.with_descriptors(|| self.dir.file_to_write(ino.to_string()))?;
+        let file = match self.make_now(ino)? {
+            Some(file) => file,
+            None => self.with_descriptors(|| self.dir.file_to_write(ino.to_string()))?,
+        };
         Ok(self.keep(ino, file))
+    }
+
+    /// Whether `ino` has a file, put off or not.
+    pub fn check(&self, ino: u64) -> io::Result<()> {
+        match self.unmade.stat(ino) {
+            Some(_) => Ok(()),
+            None => self.open(ino).map(drop),
+        }
+    }
+
+    /// Removes the file of `ino`; it is not an error if there is none.
+    pub fn remove(&self, ino: u64) -> io::Result<()> {
+        self.unmade.forget(ino);
+        self.forget(ino);
+        self.dir.remove_file(ino.to_string())
     }
 
     /// Closes the file of `ino`, once nobody is using it.
@@ -96,6 +143,13 @@ fn is_short_of_descriptors(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE))
 }
 
+/// What there is of a data file.
+enum Found {
+    File(Arc<File>),
+    /// No bytes, and no file yet.
+    Unmade(DataStat),
+}
+
 /// A data file in use, whether its descriptor is kept or not.
 #[derive(Debug)]
 pub struct KeptFile {
@@ -106,14 +160,15 @@ pub struct KeptFile {
 }
 
 impl KeptFile {
-    pub fn new(files: &Arc<Files>, ino: u64, file: &Arc<File>) -> Self {
+    pub fn new(files: &Arc<Files>, ino: u64) -> Self {
         Self {
             files: Arc::clone(files),
             ino,
-            last: Mutex::new(Arc::downgrade(file)),
+            last: Mutex::new(Weak::new()),
         }
     }
 
+    /// The file, made if it was put off.
     fn file(&self) -> io::Result<Arc<File>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = last.upgrade() {
@@ -122,6 +177,19 @@ impl KeptFile {
         let file = self.files.open(self.ino)?;
         *last = Arc::downgrade(&file);
         Ok(file)
+    }
+
+    /// The file, or what one that was put off says of itself.
+    fn found(&self) -> io::Result<Found> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = last.upgrade() {
+            return Ok(Found::File(file));
+        }
+        drop(last);
+        match self.files.unmade.stat(self.ino) {
+            Some(stat) => Ok(Found::Unmade(stat)),
+            None => self.file().map(Found::File),
+        }
     }
 }
 
@@ -133,7 +201,9 @@ impl Drop for KeptFile {
 
 impl DataFile for KeptFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let file = self.file()?;
+        let Found::File(file) = self.found()? else {
+            return Ok(0);
+        };
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             match FileExt::read_at(&*file, rest, offset + done as u64) {
@@ -151,7 +221,10 @@ impl DataFile for KeptFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(&*self.file()?)
+        match self.found()? {
+            Found::File(file) => File::sync_data(&file),
+            Found::Unmade(_) => Ok(()),
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -159,7 +232,10 @@ impl DataFile for KeptFile {
     }
 
     fn stat(&self) -> io::Result<DataStat> {
-        let meta = self.file()?.metadata()?;
+        let meta = match self.found()? {
+            Found::File(file) => file.metadata()?,
+            Found::Unmade(stat) => return Ok(stat),
+        };
         Ok(DataStat {
             len: meta.len(),
             mtime_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
@@ -169,7 +245,10 @@ impl DataFile for KeptFile {
     }
 
     fn set_mtime(&self, mtime_ns: i64) -> io::Result<()> {
-        self.file()?.set_modified(system_time(mtime_ns))
+        match self.files.unmade.set_mtime(self.ino, mtime_ns) {
+            true => Ok(()),
+            false => self.file()?.set_modified(system_time(mtime_ns)),
+        }
     }
 
     fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
@@ -210,7 +289,8 @@ mod tests {
     }
 
     fn make(files: &Arc<Files>, ino: u64) -> KeptFile {
-        KeptFile::new(files, ino, &files.create(ino).unwrap())
+        files.create(ino).unwrap();
+        KeptFile::new(files, ino)
     }
 
     /// How many descriptors this process has of files in `dir`.
@@ -257,11 +337,69 @@ mod tests {
         assert_eq!(old.metadata().unwrap().len(), 3);
     }
 
+    /// The files in `dir`, by name.
+    fn names_in(dir: &Path) -> Vec<String> {
+        let all = fs::read_dir(dir).unwrap();
+        let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_empty_file_is_made_when_it_must_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path(), 3);
+        let [empty, written, cut, timed, gone] = [1, 2, 3, 4, 5].map(|ino| make(&files, ino));
+        for file in [&empty, &written, &cut, &timed, &gone] {
+            assert_eq!(file.stat().unwrap().len, 0);
+            assert_eq!(file.read_at(&mut [0], 0).unwrap(), 0);
+            file.sync_data().unwrap();
+        }
+        assert_eq!(names_in(dir.path()), [""; 0]);
+        written.write_all_at(b"bytes", 0).unwrap();
+        cut.set_len(7).unwrap();
+        timed.set_mtime(1_000_000_007).unwrap();
+        files.remove(5).unwrap();
+        assert_eq!(names_in(dir.path()), ["2", "3"]);
+
+        let before = empty.stat().unwrap();
+        // Another look at it, after the first was closed.
+        drop(empty);
+        files.check(1).unwrap();
+        let empty = KeptFile::new(&files, 1);
+        files.make_all().unwrap();
+        assert_eq!(names_in(dir.path()), ["1", "2", "3", "4"]);
+        assert_eq!(empty.stat().unwrap().mtime_ns, before.mtime_ns);
+        assert_eq!(timed.stat().unwrap().mtime_ns, 1_000_000_007);
+        assert_eq!(written.stat().unwrap().len, 5);
+        assert_eq!(cut.stat().unwrap().len, 7);
+        assert_eq!(files.check(6).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_stays_to_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path(), 3);
+        let file = make(&files, 1);
+        // Neither a file nor removed as one.
+        fs::create_dir(dir.path().join("1")).unwrap();
+        assert!(file.write_all_at(b"bytes", 0).is_err());
+        assert!(files.make_all().is_err());
+        assert_eq!(file.stat().unwrap().len, 0);
+        fs::remove_dir(dir.path().join("1")).unwrap();
+        file.write_all_at(b"bytes", 0).unwrap();
+        assert_eq!(fs::read(dir.path().join("1")).unwrap(), b"bytes");
+    }
+
     #[test]
     fn a_file_that_went_while_it_was_closed_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path(), 1);
-        let [one, _two] = [1, 2].map(|ino| make(&files, ino));
+        let [one, two] = [1, 2].map(|ino| make(&files, ino));
+        for file in [&one, &two] {
+            file.write_all_at(b"bytes", 0).unwrap();
+        }
         fs::remove_file(dir.path().join("1")).unwrap();
         let error = one.stat().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
