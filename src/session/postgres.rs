@@ -378,10 +378,8 @@ fn choose_port(plan: &Plan, socket_dir: &Path) -> Result<u16, SessionError> {
 pub type SharedServer = std::rc::Rc<std::cell::RefCell<Server>>;
 
 fn socket_dir(plan: &Plan, place: &Place) -> std::path::PathBuf {
-    plan.postgres
-        .socket_dir
-        .clone()
-        .unwrap_or_else(|| place.socket_dir())
+    let named = plan.postgres.socket_dir.clone();
+    named.unwrap_or_else(|| place.socket_dir())
 }
 
 fn listen_addresses(plan: &Plan) -> &str {
