@@ -214,20 +214,26 @@ fn wal_behind_a_backup_says_nothing_of_it_and_its_own_does() {
             fs::remove_file(segment("0D")).unwrap()
         }),
     ];
+    let query = ["-d", "postgres", "--query", "select 1", "-o", "-"];
     for (what, step) in steps {
         step();
         let done = document(&clone, &[], 0);
         assert_eq!(check(&done, "wal").0, "proved", "{what}");
         clone.up();
         clone.down();
-        let extracted = ["-d", "postgres", "--query", "select 1", "-o", "-"];
-        clone.pbkfs("extract", &extracted).expect_ok();
+        clone.pbkfs("extract", &query).expect_ok();
     }
     fs::remove_file(segment("0B")).unwrap();
     let done = document(&clone, &[], 1);
     let (verdict, error) = check(&done, "wal");
     assert_eq!(verdict, "bad");
     assert!(error.contains("0000000B"), "{error}");
+    for (command, arguments) in [("up", &["--detach"][..]), ("extract", &query)] {
+        let refused = clone.pbkfs(command, arguments);
+        assert_eq!(refused.code(), Some(4), "{refused}");
+        let needed = "needs the WAL segment 00000001000000000000000B";
+        assert!(refused.stderr.contains(needed), "{refused}");
+    }
     assert_nothing_stays(&sandbox);
 }
 
