@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+use common::run;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -36,15 +41,15 @@ fn systemd_takes_the_units() {
     assert!(!said.contains("pbkfs-verify@"), "{said}");
 }
 
-#[test]
-fn alerts_are_on_metrics_that_exist() {
-    let rules = read("monitoring/pbkfs.rules.yml");
+/// Checks that verify makes each metric that is named.
+#[track_caller]
+fn metrics_exist(named: &str) {
     let source = fs::read_to_string(Path::new(ROOT).join("src/verify/prometheus.rs")).unwrap();
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-    let names: Vec<&str> = rules
+    let names: Vec<&str> = named
         .match_indices("pbkfs_verify_")
         .map(|(at, prefix)| {
-            rules[at + prefix.len()..]
+            named[at + prefix.len()..]
                 .split(|c| !is_name(c))
                 .next()
                 .unwrap()
@@ -57,6 +62,61 @@ fn alerts_are_on_metrics_that_exist() {
         let whole = format!("verify_{name}");
         assert!(is_made(name) || is_made(&whole), "no metric {name}");
     }
+}
+
+/// Runs Prometheus' own tool in a directory; it has to be content.
+#[track_caller]
+fn promtool(dir: &Path, arguments: &[&str]) {
+    let mut command = Command::new(common::require_promtool());
+    command.args(arguments).current_dir(dir);
+    run(&mut command, Duration::from_secs(60)).expect_ok();
+}
+
+#[test]
+fn alerts_are_on_metrics_that_exist() {
+    metrics_exist(&read("monitoring/pbkfs.rules.yml"));
+    let dir = Path::new(ROOT).join("examples/monitoring");
+    promtool(&dir, &["check", "rules", "pbkfs.rules.yml"]);
+}
+
+/// Among them: a backup that was found bad, over seven nights.
+#[test]
+fn alerts_are_raised_when_they_should_be() {
+    let dir = Path::new(ROOT).join("examples/monitoring");
+    promtool(&dir, &["test", "rules", "pbkfs.rules.test.yml"]);
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_exist() {
+    let text = read("monitoring/pbkfs.dashboard.json");
+    metrics_exist(&text);
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    // Each question as a rule, since promtool reads those.
+    let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
+    let mut cells = std::collections::BTreeSet::new();
+    for panel in panels {
+        let title = panel["title"].as_str().unwrap();
+        let at = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+        for (x, y) in (at("x")..at("x") + at("w"))
+            .flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y)))
+        {
+            assert!(x < 24 && cells.insert((x, y)), "{title} lies on another");
+        }
+        for target in panel["targets"].as_array().unwrap() {
+            let expr = serde_json::to_string(&target["expr"]).unwrap();
+            rules.push_str(&format!("  - {{record: a, expr: {expr}}}\n"));
+        }
+    }
+    let ids: std::collections::BTreeSet<u64> =
+        panels.iter().map(|p| p["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("dashboard.yml"), rules).unwrap();
+    promtool(
+        dir.path(),
+        &["check", "rules", "--lint=none", "dashboard.yml"],
+    );
 }
 
 #[test]

@@ -103,6 +103,27 @@ install_server() {
     as_root mv "$new" "$2"
 }
 
+# Puts promtool into $SERVERS, which reads the rules of examples/monitoring. Its
+# package would start a server, so it is unpacked and not installed.
+install_promtool() {
+    ! command -v promtool >/dev/null || return 0
+    [ ! -x "$SERVERS/prometheus/usr/bin/promtool" ] || return 0
+    command -v apt-get >/dev/null ||
+        die "promtool is missing, and there is no apt-get to fetch it: install Prometheus"
+    say "fetching promtool with apt into $SERVERS"
+    as_root mkdir -p "$SERVERS"
+    new=$(as_root mktemp -d "$SERVERS/new.XXXXXX")
+    as_root chmod 755 "$SERVERS" "$new"
+    as_root apt-get update -q </dev/null >&2
+    (cd "$new" &&
+        as_root apt-get download -q prometheus </dev/null >&2 &&
+        as_root dpkg-deb -x prometheus_*.deb . &&
+        as_root rm prometheus_*.deb) ||
+        die "apt-get could not fetch prometheus"
+    as_root rm -rf "$SERVERS/prometheus"
+    as_root mv "$new" "$SERVERS/prometheus"
+}
+
 # Puts pjdfstest where tests/fuse_posix.rs looks for it: below the directory that
 # cargo builds in.
 install_pjdfstest() {

@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 install_missing
 install_servers
 install_pjdfstest
+install_promtool
 open_fuse_device
 
 # Most tests wait for a server rather than compute, so a few more than there are

@@ -674,6 +674,10 @@ fn metrics(clone: &Clone<'_>, arguments: &[&str], code: i32) -> String {
     let file = clone.sandbox.path("pbkfs.prom");
     let set = format!("verify.prometheus={}", file.display());
     document(clone, &[arguments, &["--set", &set]].concat(), code);
+    let mut check = Command::new("sh");
+    check.args(["-c", r#""$0" check metrics <"$1""#]);
+    check.arg(common::require_promtool()).arg(&file);
+    run(&mut check, LIMIT).expect_ok();
     fs::read_to_string(file).unwrap()
 }
 

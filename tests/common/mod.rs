@@ -29,6 +29,7 @@ pub use tree::{Listing, Manifest};
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// Fails unless the tests run as root, who can mount and change users.
 pub fn require_root() {
@@ -55,6 +56,14 @@ pub fn require_fuse() {
         which::which("fusermount3").is_ok(),
         "this test needs fusermount3: install the package fuse3"
     );
+}
+
+/// Prometheus' own tool, which tests/run.sh fetches; fails if it is not there.
+pub fn require_promtool() -> PathBuf {
+    let fetched = Path::new("/var/cache/pbkfs-tests/prometheus/usr/bin/promtool");
+    let found = which::which("promtool").ok();
+    let found = found.or_else(|| Some(fetched.to_owned()).filter(|path| path.exists()));
+    found.expect("this test needs promtool: tests/run.sh fetches it")
 }
 
 /// Fails unless PostgreSQL 15's programs and the user `postgres` are there.
