@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Clone, OsUser, Output, PgTools, Sandbox, assert_nothing_stays, run};
+use common::{Clone, OsUser, Output, PgTools, PlainServer, Sandbox, assert_nothing_stays, run};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -20,51 +20,15 @@ fn extract(clone: &Clone<'_>, output: &Path, arguments: &[&str]) -> Output {
     run(&mut command, LIMIT)
 }
 
-/// A server of its own, with nothing in it; stopped when dropped.
-struct Fresh<'a> {
-    pg: &'a PgTools,
-    data: std::path::PathBuf,
-    conninfo: String,
-}
-
-impl<'a> Fresh<'a> {
-    fn start(pg: &'a PgTools, sandbox: &Sandbox) -> Self {
-        let dir = sandbox.path("fresh");
-        fs::create_dir(&dir).unwrap();
-        pg.user.own(&dir);
-        let data = dir.join("data");
-        pg.run(
-            "initdb",
-            &["-N", "-A", "trust", "-D", data.to_str().unwrap()],
-        )
-        .expect_ok();
-        let options = format!("-k {} -c listen_addresses= -F", dir.display());
-        let log = dir.join("log");
-        pg.run(
-            "pg_ctl",
-            &[
-                "-w",
-                "-D",
-                data.to_str().unwrap(),
-                "-o",
-                &options,
-                "-l",
-                log.to_str().unwrap(),
-                "start",
-            ],
-        )
-        .expect_ok();
-        let conninfo = format!("host={} user=postgres", dir.display());
-        Self { pg, data, conninfo }
-    }
-}
-
-impl Drop for Fresh<'_> {
-    fn drop(&mut self) {
-        let data = self.data.to_str().unwrap();
-        self.pg
-            .run("pg_ctl", &["-w", "-m", "immediate", "-D", data, "stop"]);
-    }
+/// A server of its own, with nothing in it.
+fn fresh<'a>(pg: &'a PgTools, sandbox: &Sandbox) -> PlainServer<'a> {
+    let dir = sandbox.path("fresh");
+    fs::create_dir(&dir).unwrap();
+    pg.user.own(&dir);
+    let data = dir.join("data");
+    let init = ["-N", "-A", "trust", "-D", data.to_str().unwrap()];
+    pg.run("initdb", &init).expect_ok();
+    pg.start_on(&data, &dir)
 }
 
 fn brings_the_table_back(user: OsUser) {
@@ -90,8 +54,8 @@ fn brings_the_table_back(user: OsUser) {
     assert_eq!(fs::metadata(&output).unwrap().uid(), sandbox.user.uid);
     assert_nothing_stays(&sandbox);
 
-    let fresh = Fresh::start(&pg, &sandbox);
-    pg.run("createdb", &["--maintenance-db", &fresh.conninfo, "shop"])
+    let server = fresh(&pg, &sandbox);
+    pg.run("createdb", &["--maintenance-db", &server.conninfo, "shop"])
         .expect_ok();
     let copy = sandbox.path("fresh/pitr.sql");
     // The fixture's server was a build that gives columns an option of its own,
@@ -104,7 +68,7 @@ fn brings_the_table_back(user: OsUser) {
     )
     .unwrap();
     pg.user.own(&copy);
-    let shop = format!("{} dbname=shop", fresh.conninfo);
+    let shop = format!("{} dbname=shop", server.conninfo);
     pg.run(
         "psql",
         &[
@@ -118,7 +82,7 @@ fn brings_the_table_back(user: OsUser) {
         ],
     )
     .expect_ok();
-    assert_eq!(pg.psql(&fresh.conninfo, "shop", &point.sql), point.answer);
+    assert_eq!(pg.psql(&server.conninfo, "shop", &point.sql), point.answer);
 }
 
 #[test]

@@ -277,3 +277,53 @@ fn a_diff_belongs_to_one_backup() {
     again.up();
     again.down();
 }
+
+/// The clone's own user takes a base backup, and a server on that answers as the
+/// live cluster did, with the tables in a tablespace.
+fn base_backup(user: OsUser) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::new("pg15-chain", user);
+    let backup = "TOW7KQ";
+    let clone = sandbox.profile(backup).throw_away().write();
+    let ready = clone.up();
+    let conninfo = ready.conninfo();
+    let copy = sandbox.path("copy");
+    std::fs::create_dir(&copy).unwrap();
+    pg.user.own(&copy);
+    let list = "select oid, pg_tablespace_location(oid) from pg_tablespace where oid > 16383";
+    let data = copy.join("data");
+    let mut take = pg.command("pg_basebackup");
+    take.args(["-d", conninfo, "-c", "fast", "-X", "stream", "-D"])
+        .arg(&data);
+    for line in pg.psql(conninfo, "postgres", list).lines() {
+        let (oid, location) = line.split_once('|').unwrap();
+        assert!(Path::new(location).starts_with(&clone.target), "{line}");
+        let moved = copy.join(oid);
+        take.arg(format!(
+            "--tablespace-mapping={location}={}",
+            moved.display()
+        ));
+    }
+    run(&mut take, LIMIT).expect_ok();
+    let expectations = sandbox.fixture.expectations(backup);
+    clone.down();
+
+    let server = pg.start_on(&data, &copy);
+    for expectation in expectations {
+        let answer = pg.psql(&server.conninfo, &expectation.db, &expectation.sql);
+        assert_eq!(answer, expectation.answer, "{expectation:?}");
+    }
+    assert!(read_tablespace_tables(&pg, &server.conninfo) > 0);
+    drop(server);
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_base_backup_of_roots_clone_is_a_cluster() {
+    base_backup(OsUser::root());
+}
+
+#[test]
+fn a_base_backup_of_a_postgres_users_clone_is_a_cluster() {
+    base_backup(OsUser::postgres());
+}

@@ -119,7 +119,7 @@ impl<L: Lower> Overlay<L> {
             }
             InodeKind::Directory => attr.size = 4096,
             InodeKind::Symlink => {
-                attr.size = inode.link.as_ref().map_or(0, |link| link.len() as u64);
+                attr.size = self.shown_link(inode).map_or(0, |link| link.len() as u64);
             }
             InodeKind::Fifo | InodeKind::Socket => {}
         }

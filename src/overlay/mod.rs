@@ -42,6 +42,7 @@ mod tree;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use attr::{Attr, AttrChange, TimeChange};
@@ -82,6 +83,10 @@ pub struct OverlayOptions {
     /// `PG_15_202209061`: the directory that PostgreSQL keeps its files in
     /// below a tablespace, needed for tablespaces that the clone makes.
     pub tablespace_version_dir: Option<String>,
+    /// The path at which a server has this tree as its data directory. A
+    /// tablespace's link is absolute there: a server that sends a base backup reads
+    /// the text of a link as a path from its data directory.
+    pub data_dir: Option<PathBuf>,
     /// Whether files may be opened by a descriptor of the diff's own file
     /// system, past the overlay.
     pub passthrough: bool,

@@ -41,6 +41,7 @@ pub fn open(
         uid,
         gid,
         tablespace_version_dir: Some(tablespace_version_dir(&image, chain)?),
+        data_dir: server.is_some().then(|| plan.target.clone()),
         passthrough: false,
     };
     let mut overlay = Overlay::new(image, diff, options)?;

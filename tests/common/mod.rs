@@ -21,7 +21,7 @@ pub mod tmpfs;
 pub mod tree;
 
 pub use fixture::{FIXTURES, Fixture};
-pub use postgres::PgTools;
+pub use postgres::{PgTools, PlainServer};
 pub use process::{OsUser, Output, Running, eventually, run};
 pub use sandbox::Sandbox;
 pub use session::{Clone, Ready, assert_nothing_stays, refused};

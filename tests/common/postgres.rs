@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::process::{OsUser, Output, run};
+use super::process::{OsUser, Output, eventually, processes_in, run};
 
 /// How long one program may take.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -66,6 +66,20 @@ impl PgTools {
             .to_owned()
     }
 
+    /// Starts a server on a data directory, with its socket in `dir`.
+    pub fn start_on<'a>(&'a self, data: &Path, dir: &Path) -> PlainServer<'a> {
+        let options = format!("-k {} -p 5432 -c listen_addresses= -F", dir.display());
+        let mut command = self.command("pg_ctl");
+        command.arg("-w").arg("-D").arg(data);
+        command.args(["-o", &options, "-l"]).arg(dir.join("log"));
+        run(command.arg("start"), LIMIT).expect_ok();
+        PlainServer {
+            pg: self,
+            data: data.to_owned(),
+            conninfo: format!("host={} user=postgres", dir.display()),
+        }
+    }
+
     /// pgbench's standard transactions for some seconds, as a command.
     pub fn pgbench(&self, conninfo: &str, db: &str, seconds: u32) -> Command {
         let mut command = self.command("pgbench");
@@ -96,5 +110,26 @@ impl PgTools {
     pub fn checksums(&self, data: &Path) {
         let output = run(self.command("pg_checksums").arg("--check").arg(data), LIMIT).expect_ok();
         assert!(output.contains("Bad checksums:  0"), "{output}");
+    }
+}
+
+/// A server that pbkfs knows nothing of; stopped when dropped.
+pub struct PlainServer<'a> {
+    pg: &'a PgTools,
+    data: PathBuf,
+    pub conninfo: String,
+}
+
+impl Drop for PlainServer<'_> {
+    fn drop(&mut self) {
+        let data = self.data.to_str().unwrap();
+        self.pg
+            .run("pg_ctl", &["-w", "-m", "immediate", "-D", data, "stop"]);
+        if std::thread::panicking() {
+            return;
+        }
+        // pg_ctl is content once the postmaster's file is gone.
+        let is_gone = || processes_in(&self.data).is_empty();
+        eventually("the server is gone", LIMIT, is_gone);
     }
 }

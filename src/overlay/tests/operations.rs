@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use super::support::{BS, IMAGE_TIME_NS, MemLower, memory_dir, name, open_in, options, pattern};
+use super::support::{
+    BS, IMAGE_TIME_NS, MemLower, memory_dir, name, open_in, open_with, options, pattern,
+};
 use crate::diff::system_time;
 use crate::overlay::{
-    AttrChange, FallocateMode, HIDDEN_DIR, Ino, Overlay, OverlayError, RenameMode, SeekKind,
-    TimeChange,
+    AttrChange, FallocateMode, HIDDEN_DIR, Ino, Overlay, OverlayError, OverlayOptions, RenameMode,
+    SeekKind, TimeChange,
 };
 
 const LEN: usize = 4 * BS + 100;
@@ -287,6 +289,21 @@ fn a_tablespace_made_by_the_clone_stays_in_the_mount() {
     let other = f.symlink(Ino::ROOT, name("24576"), live, 0, 0).unwrap();
     assert_eq!(f.read_link(other.ino).unwrap(), "/srv/fast_disk");
     assert!(!f.names("").contains(&HIDDEN_DIR.to_owned()));
+
+    // A server that sends a base backup takes a link's text for a path.
+    f.sync_all().unwrap();
+    f.overlay = None;
+    let options = OverlayOptions {
+        data_dir: Some("/srv/clone".into()),
+        ..options(false)
+    };
+    f.overlay = Some(open_with(image(), f.dir.path(), options));
+    for oid in ["16384", "24576"] {
+        let link = f.lookup(f.at("pg_tblspc").unwrap(), name(oid)).unwrap();
+        let shown = format!("/srv/clone/.pbkfs/tblspc/{oid}");
+        assert_eq!(link.size, shown.len() as u64);
+        assert_eq!(f.read_link(link.ino).unwrap(), shown.as_str());
+    }
 }
 
 #[test]

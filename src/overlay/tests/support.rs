@@ -187,6 +187,7 @@ pub fn options(passthrough: bool) -> OverlayOptions {
         uid: 26,
         gid: 26,
         tablespace_version_dir: Some("PG_15_202209061".into()),
+        data_dir: None,
         passthrough,
     }
 }
@@ -200,10 +201,14 @@ pub fn memory_dir() -> tempfile::TempDir {
 
 /// An overlay whose diff is in `dir`.
 pub fn open_in(lower: MemLower, dir: &Path, passthrough: bool) -> Overlay<MemLower> {
+    open_with(lower, dir, options(passthrough))
+}
+
+pub fn open_with(lower: MemLower, dir: &Path, options: OverlayOptions) -> Overlay<MemLower> {
     let root = dir.join("diff");
     let lock = DiffLock::acquire(&root, &LockHolder::default()).unwrap();
     let diff = Diff::open(lock, &binding()).unwrap();
-    Overlay::new(lower, Some(diff), options(passthrough)).unwrap()
+    Overlay::new(lower, Some(diff), options).unwrap()
 }
 
 impl Overlay<MemLower> {
