@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::common::{ProfileArgs, human_bytes, value};
@@ -39,13 +40,19 @@ pub struct DiffArgs {
 }
 
 /// Counts over some changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 struct Totals {
+    /// Files of the backup with other content.
     changed: u64,
+    /// Files that the clone made.
     new: u64,
+    /// Files of the backup that the clone has no longer.
     deleted: u64,
+    /// Files of the backup that have another name.
     renamed: u64,
+    /// 8 KiB blocks that the diff has.
     blocks: u64,
+    /// Bytes that the diff has.
     bytes: u64,
 }
 
@@ -64,39 +71,54 @@ impl Totals {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
+/// The version of what `--json` prints.
+const VERSION: u32 = 1;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report<'a> {
+    /// The version of this document's form; it grows when a field goes or changes its
+    /// meaning.
+    version: u32,
     #[serde(flatten)]
     of: &'a Changes,
-    /// Relation files by database, and what is in no database.
+    /// Relation files, by database.
     databases: Vec<Database<'a>>,
+    /// What is in no database.
     other: Vec<&'a Change>,
+    /// Counts over all of it.
     totals: Totals,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Database<'a> {
     /// The database's oid; 0 holds the shared catalogs.
     oid: u32,
+    /// Counts over its files.
     totals: Totals,
+    /// What changed in it.
     files: Vec<File<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct File<'a> {
     #[serde(flatten)]
     change: &'a Change,
+    /// What its name says, if it is a relation's.
     #[serde(skip_serializing_if = "Option::is_none")]
     relation: Option<Relation>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Relation {
     /// The tablespace's oid; absent for the default one and the shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     tablespace: Option<u32>,
+    /// Its file node.
     relfilenode: u32,
+    /// main, fsm, vm or init.
     fork: &'static str,
+    /// Which of its files of 1 GB, from 0.
     segment: u32,
 }
 
@@ -142,6 +164,7 @@ impl<'a> Report<'a> {
             database.files.push(File { change, relation });
         }
         Self {
+            version: VERSION,
             of,
             databases: databases.into_values().collect(),
             other,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 
+use super::document::DOCUMENTS;
 use super::exit::Code;
 use super::{Cli, Verbosity, log, output};
 use crate::session::SessionError;
@@ -18,16 +19,17 @@ use crate::untrusted::Dir;
 
 const PROGRAM: &str = "pbkfs";
 
-/// Write the manual pages, or completions for a shell
+/// Write the manual pages, the schemas of --json, or completions for a shell
 ///
-/// Both are made from the program's own definitions: its commands, its table
-/// of exit codes, and its table of the profile's keys.
+/// All are made from the program's own definitions: its commands, its table
+/// of exit codes, its table of the profile's keys, and the types that it prints.
 #[derive(Debug, Args)]
 #[command(
     subcommand_value_name = "WHAT",
     after_help = "\
 Examples:
   pbkfs generate man man
+  pbkfs generate schema schemas
   pbkfs generate completions bash >/etc/bash_completion.d/pbkfs"
 )]
 pub struct GenerateArgs {
@@ -39,6 +41,11 @@ pub struct GenerateArgs {
 enum What {
     /// Write every manual page into a directory
     Man {
+        /// The directory; it is made if it does not exist
+        dir: PathBuf,
+    },
+    /// Write a JSON schema of every document that --json prints into a directory
+    Schema {
         /// The directory; it is made if it does not exist
         dir: PathBuf,
     },
@@ -54,19 +61,37 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<Code, SessionErr
     log::init(verbosity, None);
     match &args.what {
         What::Man { dir } => write_pages(dir)?,
+        What::Schema { dir } => write_schemas(dir)?,
         What::Completions { shell } => print_completions(*shell),
     }
     Ok(Code::Done)
 }
 
 fn write_pages(dir: &Path) -> Result<(), SessionError> {
-    fs::create_dir_all(dir).map_err(|e| SessionError::io("make the directory", dir, e))?;
-    let opened = Dir::open(dir).map_err(|e| SessionError::io("open", dir, e))?;
     let mut pages = commands::pages(Cli::command());
     pages.push(profile::page());
-    for page in pages {
-        let name = page.file_name();
-        let written = opened.replace(&name, page.as_roff().as_bytes(), 0o644, None);
+    let texts = pages.iter().map(|page| (page.file_name(), page.as_roff()));
+    write_all(dir, texts)
+}
+
+fn write_schemas(dir: &Path) -> Result<(), SessionError> {
+    let texts = DOCUMENTS.iter().map(|document| {
+        let name = format!("{}.schema.json", document.name);
+        // A document of text, numbers and lists can always be written.
+        let text = serde_json::to_string_pretty(&document.schema()).unwrap_or_default();
+        (name, text + "\n")
+    });
+    write_all(dir, texts)
+}
+
+fn write_all(
+    dir: &Path,
+    texts: impl Iterator<Item = (String, impl AsRef<str>)>,
+) -> Result<(), SessionError> {
+    fs::create_dir_all(dir).map_err(|e| SessionError::io("make the directory", dir, e))?;
+    let opened = Dir::open(dir).map_err(|e| SessionError::io("open", dir, e))?;
+    for (name, text) in texts {
+        let written = opened.replace(&name, text.as_ref().as_bytes(), 0o644, None);
         written.map_err(|e| SessionError::io("write", &dir.join(&name), e))?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -12,6 +13,7 @@ use super::exit::Code;
 use super::own_wal::WalReport;
 use super::source::CatalogArgs;
 use super::{Verbosity, log, output};
+use super::document::as_text;
 use crate::catalog::wal::OwnWalFinder;
 use crate::catalog::{Backup, Catalog, Instance, native};
 use crate::chain::{BackupSelector, Chain};
@@ -42,44 +44,75 @@ pub struct ListArgs {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
+/// The version of what `--json` prints.
+const VERSION: u32 = 1;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// The version of this document's form; it grows when a field goes or changes its
+    /// meaning.
+    version: u32,
+    /// The catalog's path.
     catalog: PathBuf,
+    /// Its instances, or the one that was asked for.
     instances: Vec<Listed>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Listed {
+    /// The instance's name.
     name: String,
+    /// The cluster's identifier, as decimal digits: it has more than a number of
+    /// JSON may hold.
+    #[serde(serialize_with = "as_text")]
+    #[schemars(with = "Option<String>")]
     system_identifier: Option<u64>,
+    /// Where the cluster is, as pg_probackup was told.
     pgdata: Option<PathBuf>,
+    /// Its backups, in the order of their ids.
     backups: Vec<Line>,
 }
 
 /// One backup. Sizes are bytes, times RFC 3339.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Line {
+    /// The backup's id.
     id: String,
+    /// The backup that it is based on; null for a FULL one.
     parent: Option<String>,
-    /// Absent, as the next, where the backup's control file cannot be read.
+    /// FULL, DELTA, PAGE or PTRACK; null, as the next, where the backup's control file
+    /// cannot be read.
     mode: Option<String>,
+    /// OK, DONE, CORRUPT and so on, as pg_probackup calls it.
     status: String,
+    /// STREAM or ARCHIVE: where the WAL is that it needs.
     wal: Option<&'static str>,
+    /// How its pages are compressed.
     compress_alg: Option<String>,
+    /// PostgreSQL's major version.
     server_version: Option<String>,
+    /// When it was begun, RFC 3339.
     start_time: Option<String>,
+    /// When it had ended, RFC 3339.
     end_time: Option<String>,
+    /// The moment that it recovers to at least, RFC 3339.
     recovery_time: Option<String>,
+    /// Bytes that it takes in the catalog, without WAL.
     data_bytes: Option<u64>,
+    /// Bytes of WAL that it holds itself.
     wal_bytes: Option<u64>,
+    /// Bytes of the data directory that it was taken of.
     pgdata_bytes: Option<u64>,
+    /// The note that was put on it.
     note: Option<String>,
     /// The chain's ids, FULL first; empty if there is no whole chain.
     chain: Vec<String>,
+    /// Whether pbkfs can mount it.
     mountable: bool,
     /// Why it is not mountable.
     reason: Option<String>,
-    /// The WAL that it needs itself, by names and sizes; absent where it is no
+    /// The WAL that it needs itself, by names and sizes; null where it is no
     /// backup that can be restored.
     own_wal: Option<WalReport>,
     /// The members of its chain because of which pg_probackup's own restore may
@@ -157,6 +190,7 @@ pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         }
     }
     let listed = Report {
+        version: VERSION,
         catalog: catalog.root().to_owned(),
         instances,
     };

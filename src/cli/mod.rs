@@ -15,6 +15,7 @@ mod background;
 mod cleanup;
 mod common;
 mod diff;
+mod document;
 mod down;
 mod exit;
 mod extract;

@@ -1,12 +1,13 @@
 //! What `list` and `plan` show of the WAL that a backup needs itself.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::common::sentence;
 use crate::catalog::wal::{OwnWal, WalError};
 
 /// What became of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct WalReport {
     /// complete, missing, damaged, unrecorded, or unknown where it could not be
     /// looked for.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::common::{ProfileArgs, human_bytes, sentence, value};
@@ -41,18 +42,36 @@ pub struct PlanArgs {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
+/// The version of what `--json` prints.
+const VERSION: u32 = 1;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// The version of this document's form; it grows when a field goes or changes its
+    /// meaning.
+    version: u32,
+    /// The catalog's path.
     catalog: PathBuf,
+    /// The instance.
     instance: String,
+    /// The backup's id.
     backup: String,
+    /// Where what is known of the backups is from.
     metadata: String,
+    /// The backups that it needs, FULL first.
     chain: Vec<Member>,
+    /// The mount point.
     target: PathBuf,
+    /// What is there now.
     target_state: String,
+    /// Where the writes would be kept; null if they are thrown away.
     diff_dir: Option<PathBuf>,
+    /// Whether PostgreSQL would be started.
     launch: bool,
+    /// Where its programs are.
     bin_dir: Option<PathBuf>,
+    /// What it would be started with.
     settings: Vec<Setting>,
     /// What the backup's own configuration has for them, by name.
     backed_up: BTreeMap<String, String>,
@@ -60,7 +79,7 @@ struct Report {
     fence: Option<String>,
     /// What it has to stop.
     hazards: Vec<Hazard>,
-    /// Where recovery would end; absent without one.
+    /// Where recovery would end; null without one.
     recovery_target: Option<String>,
     /// What recovery could reach.
     recoverable: Option<String>,
@@ -68,19 +87,29 @@ struct Report {
     own_wal: WalReport,
     /// What pg_probackup's own restore of the backup would lose, file by file.
     restore_losses: Vec<LossReport>,
+    /// What would keep it from starting.
     problems: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Member {
+    /// The backup's id.
     id: String,
+    /// FULL, DELTA, PAGE or PTRACK.
     mode: String,
+    /// OK or DONE, as pg_probackup calls it.
     status: String,
+    /// STREAM or ARCHIVE: where the WAL is that it needs.
     wal: &'static str,
+    /// How its pages are compressed.
     compress_alg: String,
+    /// PostgreSQL's major version.
     server_version: String,
+    /// When it was begun, RFC 3339.
     start_time: String,
+    /// Bytes that it takes in the catalog, without WAL.
     data_bytes: Option<u64>,
+    /// Bytes of the data directory that it was taken of.
     pgdata_bytes: Option<u64>,
 }
 
@@ -140,6 +169,7 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
     let untold = untold.into_iter().map(SessionError::Image);
     problems.extend(untold);
     let report = Report {
+        version: VERSION,
         own_wal: WalReport::of(own_wal),
         restore_losses,
         catalog: plan.catalog.clone(),

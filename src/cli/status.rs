@@ -3,6 +3,8 @@
 mod prometheus;
 
 use clap::Args;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::common::{ProfileArgs, human_bytes, value};
 use super::exit::Code;
@@ -20,12 +22,12 @@ use crate::session::{self, Counts, METRICS, SessionError, State, Status};
 Examples:
   pbkfs status
   pbkfs status profile.toml --counters
-  pbkfs status profile.toml --json | jq '.[].counters'
+  pbkfs status profile.toml --json | jq '.sessions[].counters'
   pbkfs status --prometheus > pbkfs.prom.$$ && mv pbkfs.prom.$$ pbkfs.prom")]
 pub struct StatusArgs {
     #[command(flatten)]
     profile: ProfileArgs,
-    /// Print a JSON array of sessions
+    /// Print a JSON object of sessions
     #[arg(long, conflicts_with_all = ["prometheus", "counters"])]
     json: bool,
     /// Print metrics in Prometheus' text format
@@ -37,6 +39,19 @@ pub struct StatusArgs {
     /// Let the sessions shown count from anew after this
     #[arg(long)]
     reset: bool,
+}
+
+/// The version of what `--json` prints.
+const VERSION: u32 = 1;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// The version of this document's form; it grows when a field goes or changes its
+    /// meaning.
+    version: u32,
+    /// The clones that are known, or that of the profile.
+    sessions: Vec<Status>,
 }
 
 /// Runs the subcommand.
@@ -51,7 +66,10 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
     };
     session::count_sessions(&mut sessions, args.reset);
     if args.json {
-        output::json(&sessions);
+        output::json(&Report {
+            version: VERSION,
+            sessions,
+        });
     } else if args.prometheus {
         output::lines(&prometheus::text(&sessions));
     } else {

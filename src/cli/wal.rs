@@ -1,6 +1,7 @@
 //! `pbkfs wal list`: what the WAL archives of a catalog hold.
 
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::common::{human_bytes, value};
@@ -38,35 +39,57 @@ enum What {
 #[command(after_help = "\
 Examples:
   pbkfs wal list -B /srv/backup
-  pbkfs wal list -B /srv/backup --instance main --json | jq '.[].timelines[].\"lost-segments\"'")]
+  pbkfs wal list -B /srv/backup --instance main --json | jq '.instances[].timelines[].\"lost-segments\"'")]
 pub struct ListArgs {
     #[command(flatten)]
     source: CatalogArgs,
-    /// Print one JSON array
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
+/// The version of what `--json` prints.
+const VERSION: u32 = 1;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// The version of this document's form; it grows when a field goes or changes its
+    /// meaning.
+    version: u32,
+    /// The instances that were asked for.
+    instances: Vec<InstanceReport>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct InstanceReport {
+    /// The instance's name.
     instance: String,
+    /// The timelines of which it has WAL, the newest first.
     timelines: Vec<TimelineReport>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct TimelineReport {
+    /// The timeline's number.
     tli: u32,
+    /// The timeline that it branched from; 0 for the first.
     parent_tli: u32,
+    /// The LSN at which it did.
     switchpoint: String,
+    /// Its first segment; empty if it has none.
     min_segno: String,
+    /// Its last segment; empty if it has none.
     max_segno: String,
     /// The files of its segments.
     n_segments: usize,
     /// In bytes, as stored.
     size: u64,
+    /// OK, or DEGRADED where segments are lost or broken.
     status: &'static str,
+    /// The gaps.
     lost_segments: Vec<LostReport>,
     /// Segments whose file is empty, or has another length than a segment.
     broken_segments: Vec<String>,
@@ -74,10 +97,12 @@ struct TimelineReport {
     partial_segments: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct LostReport {
+    /// The first segment that is not there.
     begin_segno: String,
+    /// The last one.
     end_segno: String,
 }
 
@@ -140,7 +165,10 @@ pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
         });
     }
     if args.json {
-        output::json(&reports);
+        output::json(&Report {
+            version: VERSION,
+            instances: reports,
+        });
     } else {
         reports.iter().for_each(print);
     }

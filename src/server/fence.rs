@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::error::ServerError;
@@ -20,7 +21,7 @@ use super::files::ConfigFiles;
 use super::preload::{Preload, quote};
 
 /// Who decides about a setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
     /// pbkfs, unless the profile allows it to be changed: production or the
@@ -33,7 +34,7 @@ pub enum Owner {
 }
 
 /// One `-c name=value`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Setting {
     /// The setting's name, in lower case.
     pub name: String,

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::SessionError;
@@ -20,7 +21,7 @@ use crate::overlay::{Change, changes};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a clone changed, and of which backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Changes {
     /// The diff.
     pub diff_dir: PathBuf,

@@ -6,6 +6,7 @@ mod view;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::SessionError;
@@ -123,10 +124,10 @@ pub fn foreign_sockets(dir: &Dir, port: u16) -> Vec<String> {
 
 /// Something in the backup, or that SQL can do, by which a clone could reach
 /// production.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Hazard {
     /// What it is.
     pub hazard: String,
-    /// What stops it; `None` if nothing does.
+    /// What stops it; nothing does where it is null.
     pub stopped_by: Option<String>,
 }

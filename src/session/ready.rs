@@ -3,14 +3,21 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::state::State;
 use crate::escape;
 
+/// The version of the document.
+const VERSION: u32 = 1;
+
 /// What is told when the clone is ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Ready {
+    /// The version of this document's form; it grows when a field goes or changes its
+    /// meaning.
+    pub version: u32,
     /// Always "ready".
     pub event: &'static str,
     /// A libpq connection string; absent if no server was to be started.
@@ -38,6 +45,7 @@ impl Ready {
     #[must_use]
     pub fn of(state: &State) -> Self {
         Self {
+            version: VERSION,
             event: "ready",
             conninfo: state.conninfo.clone(),
             target: state.target.clone(),

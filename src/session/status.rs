@@ -4,6 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::SessionError;
@@ -19,7 +20,7 @@ use crate::server::is_recovering;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A session as `status` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Status {
     /// "starting", "ready", "stopping", "failed"; "recovering", once it was asked:
     /// it was ready, and PostgreSQL recovers again; "dead": the owner was killed,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::restore::{LossReport, losses};
@@ -16,9 +17,10 @@ pub const VERSION: u32 = 2;
 const SHOWN: usize = 10;
 
 /// The result of one run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Document {
-    /// [`VERSION`].
+    /// The version of this document's form; it grows when a field goes or changes its
+    /// meaning.
     pub version: u32,
     /// This program's version.
     pub pbkfs: &'static str,
@@ -49,16 +51,16 @@ pub struct Document {
 }
 
 /// A backup that was not looked at.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Skipped {
     /// Its id.
     pub backup: String,
-    /// Why.
+    /// Why it was not.
     pub reason: String,
 }
 
 /// The result for one backup.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct BackupReport {
     /// Its id.
     pub backup: String,
@@ -108,7 +110,7 @@ pub struct BackupReport {
 }
 
 /// How long a part took.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Phase {
     /// pages, start, amcheck, dump, sql, command or stop.
     pub name: &'static str,
@@ -117,7 +119,7 @@ pub struct Phase {
 }
 
 /// One check.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Check {
     /// pages, wal, restore, start, amcheck, dump, sql or command.
     pub kind: &'static str,
@@ -144,7 +146,7 @@ impl Check {
 }
 
 /// A bad place.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Place {
     /// The file inside the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,7 +171,7 @@ pub struct Place {
     pub backup: Option<String>,
     /// What is wrong, as a sentence.
     pub message: String,
-    /// The other backups that have it well; `None` if that was not looked at.
+    /// The other backups that have it well; absent where that was not looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub good_in: Option<Vec<String>>,
 }

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::report::BackupReport;
@@ -18,7 +19,7 @@ use crate::profile::RestoreBy;
 const SHOWN: usize = 10;
 
 /// A file that restore would cut.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LossReport {
     /// The file inside the data directory.
     pub path: String,

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::history::Entry;
@@ -14,7 +15,7 @@ use super::report::BackupReport;
 use super::verdict::Verdict;
 
 /// What is known of an instance's backups.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Standing {
     /// Backups that are proved.
     pub proved: usize,
@@ -31,7 +32,7 @@ pub struct Standing {
 }
 
 /// A backup that was found bad, and was not proved since.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KnownBad {
     /// Its id.
     pub backup: String,

@@ -8,6 +8,7 @@ use clap::Command;
 use super::page::{Page, sentence};
 use crate::cli::EXIT_CODES;
 use crate::cli::common::SYSTEM_CONFIG;
+use crate::cli::document::{DOCUMENTS, DocumentKind};
 use crate::verify::{FINDINGS, Verdict, consequence};
 
 const FILES: &[(&str, &str)] = &[
@@ -198,6 +199,7 @@ fn command_page(command: &Command, root: &Command) -> Page {
     if command.get_name() == "verify" {
         verdicts(&mut page);
     }
+    document(&mut page, command.get_name());
     page.heading("EXIT STATUS");
     page.paragraph(match command.get_name() {
         "verify" => {
@@ -214,6 +216,25 @@ fn command_page(command: &Command, root: &Command) -> Page {
     others.extend(["pbkfs(1)", "pbkfs.toml(5)"]);
     page.see_also(&others);
     page
+}
+
+/// What is in the document that --json prints.
+fn document(page: &mut Page, command: &str) {
+    let prints = |document: &&DocumentKind| document.commands.contains(&command);
+    let Some(document) = DOCUMENTS.iter().find(prints) else {
+        return;
+    };
+    page.heading("JSON");
+    page.paragraph(&format!(
+        "What --json prints, as in {}.schema.json, which \"pbkfs generate schema\" writes. \
+         Fields may be added; one that goes or changes its meaning raises the version. [] stands \
+         for each item of a list.",
+        document.name
+    ));
+    for field in document.fields() {
+        let term = format!("{} ({})", field.path, field.kind);
+        page.term(&term, [sentence(&field.text).as_str()]);
+    }
 }
 
 /// What each kind of finding says.

@@ -1,0 +1,177 @@
+//! The documents that `--json` prints: which there are, and what is in them. The
+//! schemas come from the very types that are printed, and from their doc comments.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serializer;
+use serde_json::{Map, Value};
+
+use super::{diff, list, plan, status, wal};
+use crate::session::Ready;
+use crate::verify::Document;
+
+/// A document.
+pub struct DocumentKind {
+    /// Its name, which is that of its schema's file, too.
+    pub name: &'static str,
+    /// The subcommands whose `--json` prints it.
+    pub commands: &'static [&'static str],
+    of: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// Every document.
+pub const DOCUMENTS: &[DocumentKind] = &[
+    DocumentKind::new::<list::Report>("list", &["list"]),
+    DocumentKind::new::<wal::Report>("wal-list", &["wal"]),
+    DocumentKind::new::<plan::Report>("plan", &["plan"]),
+    DocumentKind::new::<Ready>("ready", &["up", "mount"]),
+    DocumentKind::new::<status::Report>("status", &["status"]),
+    DocumentKind::new::<diff::Report<'static>>("diff", &["diff"]),
+    DocumentKind::new::<Document>("verify", &["verify"]),
+];
+
+/// A field of a document.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Field {
+    /// `backups[].chain[]`: where it is; `[]` stands for each item of a list.
+    pub path: String,
+    /// What it is: a number, text, one of several words.
+    pub kind: String,
+    /// What it says.
+    pub text: String,
+}
+
+impl DocumentKind {
+    const fn new<T: JsonSchema>(name: &'static str, commands: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            commands,
+            of: SchemaGenerator::root_schema_for::<T>,
+        }
+    }
+
+    /// What `--json` prints, as a JSON schema (draft 2020-12). What it does not
+    /// describe is not there.
+    pub fn schema(&self) -> Value {
+        let settings = SchemaSettings::draft2020_12()
+            .for_serialize()
+            .with(|settings| settings.inline_subschemas = true);
+        let mut schema = (self.of)(&mut settings.into_generator()).to_value();
+        tidy(&mut schema);
+        if let Value::Object(schema) = &mut schema {
+            schema.insert("title".to_owned(), format!("pbkfs {}", self.name).into());
+        }
+        schema
+    }
+
+    /// Its fields, each after the one that it is in.
+    pub fn fields(&self) -> Vec<Field> {
+        let mut fields = Vec::new();
+        below("", &self.schema(), &mut fields);
+        fields
+    }
+}
+
+/// A number that a reader of JSON may not be able to hold: text, so that no digit
+/// is lost.
+#[expect(clippy::ref_option, reason = "serde passes a field by reference")]
+pub fn as_text<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => serializer.collect_str(number),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Closes each object to what it does not describe, and leaves out how Rust stores
+/// its numbers and how rustdoc marks its words.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.contains_key("properties") {
+                let closed = object.entry("additionalProperties");
+                closed.or_insert(Value::Bool(false));
+            }
+            if let Some(Value::String(text)) = object.get_mut("description") {
+                *text = text.replace('\n', " ").replace('`', "");
+            }
+            if object.get("type").is_some_and(|kind| !kind.is_object()) {
+                object.remove("format");
+            }
+            object.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+fn below(path: &str, schema: &Value, fields: &mut Vec<Field>) {
+    for schema in forms(schema) {
+        if let Some(items) = schema.get("items") {
+            below(&format!("{path}[]"), items, fields);
+        }
+        let empty = Map::new();
+        let properties = schema.get("properties").and_then(Value::as_object);
+        for (name, property) in properties.unwrap_or(&empty) {
+            let path = match path {
+                "" => name.clone(),
+                path => format!("{path}.{name}"),
+            };
+            let text = property.get("description").and_then(Value::as_str);
+            fields.push(Field {
+                path: path.clone(),
+                kind: kind(property),
+                text: text.unwrap_or_default().to_owned(),
+            });
+            below(&path, property, fields);
+        }
+    }
+}
+
+/// A schema, or those that it is one of.
+fn forms(schema: &Value) -> Vec<&Value> {
+    let several = schema.get("anyOf").or_else(|| schema.get("oneOf"));
+    let several = several.and_then(Value::as_array);
+    several.map_or_else(|| vec![schema], |several| several.iter().collect())
+}
+
+fn kind(schema: &Value) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for form in forms(schema) {
+        let is_list = |value: &Value| value.is_array();
+        if let Some(word) = form.get("const") {
+            words.push(word.to_string());
+        } else if let Some(all) = form.get("enum").and_then(Value::as_array) {
+            words.extend(all.iter().map(Value::to_string));
+        } else if let Some(all) = form.get("type").filter(|kind| is_list(kind)) {
+            let all = all.as_array().into_iter().flatten();
+            words.extend(all.filter_map(|kind| kind.as_str().map(str::to_owned)));
+        } else if let Some(kind) = form.get("type").and_then(Value::as_str) {
+            words.push(kind.to_owned());
+        }
+    }
+    words.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_says_what_it_is() {
+        for document in DOCUMENTS {
+            let fields = document.fields();
+            assert_eq!(
+                fields.iter().filter(|f| f.path == "version").count(),
+                1,
+                "{}",
+                document.name
+            );
+            for field in fields {
+                let what = format!("{} {field:?}", document.name);
+                assert!(field.text.len() > 5, "{what}");
+                assert!(!field.text.contains(['`', '[']), "{what}");
+                assert!(!field.kind.is_empty(), "{what}");
+            }
+        }
+    }
+}
