@@ -10,10 +10,12 @@
 //! mounting  the mount itself, and saving its changes
 //! recovery  the recovery that is wanted, and whether the WAL archive gets there
 //! clone     a mounted clone's own files, read without being led astray
+//! limits    settings that recovery needs to be as high as the primary's
 //! recovered what a diff knows of its recovery
 //! fence     what keeps the server from production besides its settings
 //! hazards   what of a backup could reach production, and what stops it
 //! up        the order of set-up; the undo of each step as it succeeds
+//! start     starting the server until its recovery ends where it was told to
 //! preview   what `up` would start
 //! job       what is done in between: waiting for a signal, or a one-shot job
 //! down      ends a session from outside, and finishes the work of a dead owner
@@ -38,6 +40,7 @@ mod hazards;
 mod job;
 mod lasting;
 mod layers;
+mod limits;
 mod locks;
 mod meter;
 mod metrics;
@@ -57,6 +60,7 @@ mod restore_command;
 mod run_root;
 mod signals;
 mod socket;
+mod start;
 mod state;
 mod status;
 mod tablespace;

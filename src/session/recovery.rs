@@ -15,7 +15,6 @@ use super::restore_command::{program, quote, text};
 use crate::catalog::Backup;
 use crate::catalog::wal::{Reach, WalArchive, WalEnd};
 use crate::pg::Lsn;
-use crate::pg::control::ControlFile;
 use crate::pg::wal::SegmentId;
 use crate::profile::{Action, MomentText, Plan, RecoveryTarget, TimelineChoice};
 use crate::server::{Goal, LogTail, OsUser, ServerError, become_child};
@@ -366,19 +365,6 @@ impl fmt::Display for Holds {
         }
         Ok(())
     }
-}
-
-/// The settings that recovery needs to be at least the primary's, with their
-/// values there. Without them PostgreSQL would pause or refuse.
-#[must_use]
-pub fn limits(control: &ControlFile) -> [(&'static str, i32); 5] {
-    [
-        ("max_connections", control.max_connections),
-        ("max_worker_processes", control.max_worker_processes),
-        ("max_wal_senders", control.max_wal_senders),
-        ("max_prepared_transactions", control.max_prepared_xacts),
-        ("max_locks_per_transaction", control.max_locks_per_xact),
-    ]
 }
 
 #[cfg(test)]
