@@ -254,7 +254,7 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         values: "date, time and offset from UTC",
         default: Default::Derived("none"),
-        help: "Replay the archive up to that time",
+        help: "Replay the archive up to that time; text, or a date and time as TOML has them",
         example: "\"2026-11-22 14:32:00+00\"",
     },
     Key {
