@@ -6,14 +6,18 @@
 mod common;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use common::recovery::{BACKUP, assert_at, points, sandbox, sets, strs, up_to};
+use common::recovery::{
+    BACKUP, assert_as_before, assert_at, fails, points, sandbox, sets, strs, up_to,
+};
 use common::session::LIMIT;
 use common::{
     Listing, OsUser, PgTools, Running, Sandbox, assert_nothing_stays, eventually, refused,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pbkfs::profile::MomentText;
 use pbkfs::session::Place;
 
 /// When table `t` of the case `limits` had 1100 rows, behind the raised limits.
@@ -212,5 +216,151 @@ fn the_log_tells_of_the_target_whatever_the_backup_logs() {
     let ready = up_to(&clone, &[("name", &point.name), ("action", "pause")]);
     assert_at(&pg, ready.conninfo(), &point);
     clone.down();
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn the_newest_backup_before_any_target_is_taken() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, point, _] = points(&sandbox);
+    for (key, value) in [
+        ("name", &point.name),
+        ("lsn", &point.lsn),
+        ("xid", &point.xid),
+        ("time", &point.time),
+    ] {
+        let clone = sandbox.profile("latest").throw_away().write();
+        let ready = up_to(&clone, &[(key, value)]);
+        assert_eq!(ready.backup, BACKUP, "{key}");
+        assert_at(&pg, ready.conninfo(), &point);
+        clone.down();
+        assert_nothing_stays(&sandbox);
+    }
+}
+
+#[test]
+fn every_command_takes_the_backup_that_its_target_asks_for() {
+    common::require_everything();
+    let sandbox = sandbox();
+    let [_, point, _] = points(&sandbox);
+    let state = format!("verify.state_dir={}", sandbox.path("state").display());
+    let name = format!("recovery.name={}", point.name);
+    for target in [["--at", &*point.time], ["--set", &*name]] {
+        let clone = sandbox.profile("latest").throw_away().write();
+        let json = |command: &str, arguments: &[&str]| -> serde_json::Value {
+            let arguments = [arguments, &["--json"], &target].concat();
+            let output = clone.pbkfs(command, &arguments).expect_ok();
+            serde_json::from_str(&output).unwrap()
+        };
+        assert_eq!(json("plan", &[])["backup"], BACKUP);
+        let done = json("verify", &["--set", &state]);
+        assert_eq!(done["backups"][0]["backup"], BACKUP, "{done:#}");
+        assert_eq!(done["verdict"], "proved", "{done:#}");
+        let mounted = json("mount", &["--read-only"]);
+        assert_eq!(mounted["backup"], BACKUP);
+        clone.pbkfs("unmount", &[]).expect_ok();
+        let query = ["-d", "shop", "--query", &*point.sql, "--csv", "-o", "-"];
+        let said = clone.pbkfs("extract", &[&query[..], &target].concat());
+        let last = said.expect_ok().lines().last().unwrap().to_owned();
+        assert_eq!(last, point.answer);
+        assert_nothing_stays(&sandbox);
+    }
+}
+
+#[test]
+fn a_restore_point_that_was_never_made_is_answered_with_those_that_were() {
+    common::require_everything();
+    let sandbox = sandbox();
+    let known = "\"before_mistake\" (2026-11-22 07:31:19";
+    let clone = sandbox.profile("latest").throw_away().write();
+    let output = fails(&clone, &[("name", "never_made")]);
+    refused(
+        &output,
+        4,
+        "no restore point \"never_made\" is in the WAL archive of instance main",
+    );
+    refused(&output, 4, &format!("; there are {known}"));
+    refused(&output, 4, "\"after_mistake\"");
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let output = fails(&clone, &[("name", "never_made")]);
+    let reason = "name \"never_made\", is not in the WAL that was replayed: from backup TOW7K6 on";
+    refused(&output, 4, reason);
+    refused(&output, 4, &format!("; there are {known}"));
+    assert_nothing_stays(&sandbox);
+}
+
+/// The last transaction's end, as a message tells it.
+#[track_caller]
+fn last_transaction(output: &common::Output) -> String {
+    let (_, rest) = output
+        .stderr
+        .split_once("(the last transaction ended at ")
+        .unwrap();
+    rest.split_once(')').unwrap().0.to_owned()
+}
+
+/// The archive of pg15-chain ends with a checkpoint, some time behind its last commit.
+#[test]
+fn a_time_in_an_idle_period_is_answered_with_what_gives_the_same_data() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let newest = sandbox.fixture.newest();
+    let clone = sandbox.profile(BACKUP).throw_away().write();
+    let after_all = fails(&clone, &[("time", "2026-11-22 09:00:00Z")]);
+    refused(&after_all, 4, "only if no transaction ended after that");
+    let last = last_transaction(&after_all);
+    let parsed: MomentText = last.parse().unwrap();
+    let behind = MomentText(parsed.0 + Duration::from_micros(1)).to_string();
+    let idle = fails(&clone, &[("time", &behind)]);
+    refused(
+        &idle,
+        4,
+        "no transaction ended between that one and the time",
+    );
+    let ways = format!("recovery.target = \"latest\", or --at \"{last}\", gives the same data");
+    refused(&idle, 4, &ways);
+
+    // And it does.
+    for values in [
+        &[("target", "latest")][..],
+        &[("time", &last)],
+        &[("time", &last), ("action", "pause")],
+    ] {
+        let clone = sandbox.profile(BACKUP).throw_away().write();
+        let ready = up_to(&clone, values);
+        assert_as_before(&pg, ready.conninfo(), &sandbox, &newest);
+        clone.down();
+    }
+
+    // Where another command fetches the WAL, only PostgreSQL knows what is in it.
+    let archive = sandbox.fixture.wal("");
+    let command = format!("gzip -dc {}%f.gz > %p", archive.display());
+    let foreign = fails(&clone, &[("time", &behind), ("restore_command", &command)]);
+    refused(&foreign, 4, "not in the WAL that was replayed");
+    let told = format!("ended at {last}, and recovery.target = \"latest\" gives the data");
+    refused(&foreign, 4, &told);
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_profile_takes_tomls_own_time() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let [_, point, _] = points(&sandbox);
+    let time = point.time.replace(' ', "T").replace("+00", "Z");
+    let profile = sandbox.profile("latest").throw_away();
+    let clone = profile.with("recovery.time", &time).write();
+    let ready = clone.up();
+    assert_eq!(ready.backup, BACKUP);
+    assert_at(&pg, ready.conninfo(), &point);
+    clone.down();
+    let local = time.trim_end_matches('Z');
+    let clone = sandbox
+        .profile("latest")
+        .with("recovery.time", local)
+        .write();
+    let output = clone.pbkfs("up", &["--detach"]);
+    refused(&output, 2, "its offset from UTC");
     assert_nothing_stays(&sandbox);
 }

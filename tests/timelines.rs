@@ -151,6 +151,34 @@ fn recovery_follows_the_timeline_that_is_chosen() {
     );
 }
 
+/// The newer backups were taken on the first timeline after it was left.
+#[test]
+fn latest_is_the_newest_backup_on_the_timeline_that_is_chosen() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let second = branch_off(&pg, &sandbox);
+    for timeline in ["latest", "2"] {
+        for (target, rows) in [
+            (("name", "on_two"), "2"),
+            (("lsn", second.lsn.as_str()), "2"),
+            (("xid", second.xid.as_str()), "2"),
+            (("target", "latest"), "3"),
+        ] {
+            let clone = sandbox.profile("latest").throw_away().write();
+            let ready = up_to(&clone, &[("timeline", timeline), target]);
+            assert_eq!(ready.backup, BACKUP, "{target:?}");
+            assert_eq!(pg.psql(ready.conninfo(), "shop", ON_TWO), rows);
+            clone.down();
+        }
+    }
+    // On the first, the name is not known, and those of the second are not told.
+    let clone = sandbox.profile("latest").throw_away().write();
+    let other = fails(&clone, &[("name", "on_two")]);
+    refused(&other, 4, "no restore point \"on_two\"");
+    refused(&other, 4, "\"after_mistake\"");
+    assert_nothing_stays(&sandbox);
+}
+
 #[test]
 fn a_gap_before_the_switch_is_found_on_the_new_timeline() {
     let pg = common::require_everything();

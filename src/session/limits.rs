@@ -18,8 +18,11 @@ use crate::server::{Conf, ServerError, Setting};
 /// one by one in it, time after time.
 const MOST: usize = 64;
 
-/// The five settings, and where a control file has the primary's value.
-const LIMITS: [(&str, fn(&ControlFile) -> i32); 5] = [
+/// Where a control file has a value of the primary's.
+type OfPrimary = fn(&ControlFile) -> i32;
+
+/// The five settings.
+const LIMITS: [(&str, OfPrimary); 5] = [
     ("max_connections", |control| control.max_connections),
     ("max_worker_processes", |control| {
         control.max_worker_processes
@@ -45,7 +48,7 @@ pub fn least(
         true => None,
         false => conf.get(name)?.trim().parse().ok(),
     };
-    let least = |(name, of): (&'static str, fn(&ControlFile) -> i32)| {
+    let least = |(name, of): (&'static str, OfPrimary)| {
         let primary = of(control);
         (name, primary.max(configured(name).unwrap_or(primary)))
     };

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! resolve   plan -> instance and chain, by pg_probackup or natively
+//! choice    which backups lead to the recovery target
 //! run_root  the directory of all sessions' directories
 //! place     a session's directory: lock, state, socket, logs
 //! locks     the read locks on the chain, held by a process of the catalog's owner
@@ -30,6 +31,7 @@
 //! ```
 
 mod changes;
+mod choice;
 mod clone;
 mod control;
 mod down;
@@ -73,7 +75,7 @@ mod wal_service;
 
 pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use down::{Down, down};
-pub use error::{SessionError, TargetError};
+pub use error::{SessionError, Side, TargetError};
 pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use lasting::{job_target, lasting_root, make as make_lasting, open as open_lasting};

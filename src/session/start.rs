@@ -23,7 +23,9 @@ impl Preparation {
             (Err(SessionError::Server(ServerError::Interrupted)), _) => {
                 Err(SessionError::Interrupted)
             }
-            (Err(SessionError::Server(error)), Some(recovery)) => Err(recovery.explain(error)),
+            (Err(SessionError::Server(error)), Some(recovery)) => {
+                Err(recovery.explain(error, &|| !start.signals.end_asked()))
+            }
             (Err(error), _) => Err(error),
             (Ok(Outcome::ShutDown), _) => Ok(Started::ShutDown),
             (Ok(Outcome::Ready(replay)), Some(recovery)) => {
