@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::recovery::{
-    BACKUP, assert_as_before, assert_at, fails, points, sandbox, sets, strs, up_to,
+    BACKUP, archive_second_timeline, assert_as_before, assert_at, fails, points, sandbox, sets,
+    strs, up_to,
 };
 use common::session::LIMIT;
 use common::{
@@ -125,6 +126,72 @@ fn a_limit_of_the_profiles_that_is_too_low_is_raised_and_told() {
         assert_eq!(shown, value);
     }
     clone.down();
+}
+
+/// A clone that is promoted with higher limits writes them into the WAL of its timeline.
+fn takes_raised_limits(fixture: &str, backup: &str, bin_dir: Option<PathBuf>) {
+    const RAISED: [(&str, &str); 5] = [
+        ("max_connections", "170"),
+        ("max_worker_processes", "17"),
+        ("max_wal_senders", "19"),
+        ("max_prepared_transactions", "7"),
+        ("max_locks_per_transaction", "99"),
+    ];
+    let pg = common::require_everything();
+    let sandbox = Sandbox::with_catalog_of(&OsUser::postgres(), fixture, OsUser::root());
+    let profile = |name: &str| {
+        let profile = sandbox.profile_named(name, backup).throw_away();
+        match &bin_dir {
+            Some(dir) => profile.postgres("bin_dir", &format!("{dir:?}")),
+            None => profile,
+        }
+    };
+    let raiser = RAISED
+        .iter()
+        .fold(profile("raiser"), |raiser, (name, value)| {
+            raiser.setting(name, value)
+        });
+    let raiser = raiser.write();
+    let ready = up_to(&raiser, &[("target", "latest")]);
+    let ask = |sql: &str| pg.psql(ready.conninfo(), "postgres", sql);
+    ask("create table raised as select 1 as n");
+    ask("select pg_create_restore_point('raised')");
+    ask("insert into raised values (2)");
+    ask("select pg_switch_wal()");
+    archive_second_timeline(&pg, &raiser, &ready);
+    raiser.down();
+
+    for action in ["promote", "pause"] {
+        let clone = profile("clone").write();
+        let values = [
+            ("timeline", "latest"),
+            ("name", "raised"),
+            ("action", action),
+        ];
+        let ready = up_to(&clone, &values);
+        let ask = |sql: &str| pg.psql(ready.conninfo(), "postgres", sql);
+        assert_eq!(ask("select n from raised"), "1", "{action}");
+        for (name, value) in RAISED {
+            assert_eq!(ask(&format!("show {name}")), value, "{name}");
+        }
+        clone.down();
+    }
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn version_15_takes_limits_that_its_own_clone_raised() {
+    takes_raised_limits("pg15-chain", BACKUP, None);
+}
+
+#[test]
+fn version_17_takes_limits_that_its_own_clone_raised() {
+    takes_raised_limits("pg17-chain", "TOW7O4", Some(common::require_server("17")));
+}
+
+#[test]
+fn version_18_takes_limits_that_its_own_clone_raised() {
+    takes_raised_limits("pg18-chain", "TP41BM", Some(common::require_server("18")));
 }
 
 /// A restore_command that takes its time, so that there is a middle.

@@ -7,11 +7,11 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 
 use super::SessionError;
-use crate::catalog::wal::{Search, WalArchive, Wanted};
+use crate::catalog::wal::{Search, WalArchive};
 use crate::catalog::{Backup, Instance};
 use crate::pg::Lsn;
 use crate::pg::wal::History;
-use crate::pg::wal::told::RestorePoint;
+use crate::pg::wal::told::{RestorePoint, Wanted};
 use crate::profile::{MomentText, Plan, RecoveryTarget, TimelineChoice};
 
 /// How many restore points a message names.
@@ -40,7 +40,7 @@ pub fn before_target(
         RecoveryTarget::Immediate | RecoveryTarget::Latest => Ok(backups),
         RecoveryTarget::Time(_) | RecoveryTarget::Lsn(_) => ended_before(backups, plan, target),
         RecoveryTarget::Name(name) => {
-            let wanted = Wanted::Name(name);
+            let wanted = Wanted::Name(name.clone());
             let found = before_record(plan, instance, backups, wanted, go_on)?;
             found.map_err(|known| SessionError::NoRestorePoint {
                 instance: instance.name.clone(),
@@ -161,7 +161,7 @@ fn before_record(
     plan: &Plan,
     instance: &Instance,
     mut backups: Vec<Backup>,
-    wanted: Wanted<'_>,
+    wanted: Wanted,
     go_on: GoOn<'_>,
 ) -> Result<Result<Vec<Backup>, String>, SessionError> {
     let restorable = backups
@@ -175,7 +175,7 @@ fn before_record(
         return Ok(Ok(backups));
     }
     let archive = WalArchive::open(instance)?;
-    let what = match wanted {
+    let what = match &wanted {
         Wanted::Name(name) => format!("the restore point \"{name}\""),
         Wanted::Xid(xid) => format!("the end of transaction {xid}"),
     };
@@ -241,7 +241,7 @@ pub fn known_points(
     name: &str,
     go_on: GoOn<'_>,
 ) -> Result<String, SessionError> {
-    let mut search = Search::new(archive, Wanted::Name(name), go_on)?;
+    let mut search = Search::new(archive, Wanted::Name(name.to_owned()), go_on)?;
     search.newest(history, from);
     let on_way = search.seen().filter(|point| point.lsn >= from);
     Ok(Points::of(on_way).to_string())

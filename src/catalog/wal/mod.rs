@@ -31,7 +31,7 @@ pub use listing::{Gap, Listing, Segment, Timeline};
 pub use own::{OwnWal, OwnWalFinder};
 pub use prefetch::Prefetch;
 pub use reach::{Reach, WalEnd};
-pub use search::{Search, Wanted};
+pub use search::Search;
 
 use serde::{Deserialize, Serialize};
 

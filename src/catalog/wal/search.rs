@@ -5,6 +5,7 @@
 //! may be compressed, incomplete, or for other users closed, so `pg_waldump`, which
 //! is not everywhere, could not read them as they are.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,33 +16,52 @@ use crate::causes::sentence;
 use crate::pg::Lsn;
 use crate::pg::wal::page::PAGE_SIZE;
 use crate::pg::wal::scan::Scanner;
-use crate::pg::wal::told::{RestorePoint, Told};
+use crate::pg::wal::told::{RestorePoint, Told, Wanted};
 use crate::pg::wal::{History, SegmentId};
 
-/// How many restore points are kept to be told of, the newest.
+/// How much of a kind is kept, the newest.
 const KEPT: usize = 1000;
-
-/// What is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted<'a> {
-    /// A restore point of that name.
-    Name(&'a str),
-    /// The end of that transaction. One that was prepared is not found.
-    Xid(u32),
-}
 
 /// A search through an archive's WAL.
 pub struct Search<'a> {
     archive: &'a WalArchive,
-    wanted: Wanted<'a>,
+    wanted: Wanted,
     /// Whether the search may go on.
     go_on: &'a (dyn Fn() -> bool + Sync),
     there: BTreeSet<SegmentId>,
+    known: Mutex<Known>,
+}
+
+/// What a search has come to know.
+#[derive(Default)]
+struct Known {
     read: BTreeSet<SegmentId>,
     /// Where what is looked for was found, with the timeline of its segment.
     found: BTreeSet<(Lsn, u32)>,
     /// The restore points that were seen.
     seen: BTreeMap<Lsn, RestorePoint>,
+}
+
+impl Known {
+    fn take(&mut self, id: SegmentId, told: Told) {
+        self.read.insert(id);
+        let found = told.found.into_iter().map(|lsn| (lsn, id.timeline));
+        self.found.extend(found);
+        let seen = told.restore_points.into_iter();
+        self.seen.extend(seen.map(|point| (point.lsn, point)));
+        while self.found.len() > KEPT {
+            self.found.pop_first();
+        }
+        while self.seen.len() > KEPT {
+            self.seen.pop_first();
+        }
+    }
+
+    fn newest(&self, history: &History, from: Lsn) -> Option<Lsn> {
+        let mut newest_first = self.found.iter().rev();
+        let fits = |(lsn, timeline): &&(Lsn, u32)| *lsn >= from && is_on(history, *timeline, *lsn);
+        newest_first.find(fits).map(|(lsn, _)| *lsn)
+    }
 }
 
 impl<'a> Search<'a> {
@@ -51,7 +71,7 @@ impl<'a> Search<'a> {
     /// The archive cannot be listed.
     pub fn new(
         archive: &'a WalArchive,
-        wanted: Wanted<'a>,
+        wanted: Wanted,
         go_on: &'a (dyn Fn() -> bool + Sync),
     ) -> Result<Self, WalError> {
         let names = archive.names()?;
@@ -61,75 +81,49 @@ impl<'a> Search<'a> {
             wanted,
             go_on,
             there: segments.map(|(id, _)| id).collect(),
-            read: BTreeSet::new(),
-            found: BTreeSet::new(),
-            seen: BTreeMap::new(),
+            known: Mutex::default(),
         })
     }
 
     /// Where the newest on a history is, from `from` on: where its record begins. A
     /// segment that cannot be read is passed over, as recovery would not get past it.
     pub fn newest(&mut self, history: &History, from: Lsn) -> Option<Lsn> {
-        if let Some(known) = self.known(history, from) {
-            return Some(known);
-        }
         let size = self.archive.size;
         let first = SegmentId::containing(from, history.timeline, size).number;
-        let mut segments: Vec<SegmentId> = self.there.iter().copied().collect();
-        segments.retain(|id| {
-            id.number >= first
-                && !self.read.contains(id)
-                && is_on(history, id.timeline, id.start(size))
-        });
-        segments.sort_by_key(|id| (id.number, id.timeline));
-        segments.reverse();
-        for (id, told) in self.read_until_found(history, from, &segments) {
-            self.read.insert(id);
-            let found = self.places(&told).map(|lsn| (lsn, id.timeline));
-            self.found.extend(found.collect::<Vec<_>>());
-            let seen = told.restore_points.into_iter();
-            self.seen.extend(seen.map(|point| (point.lsn, point)));
+        let known = known_of(&mut self.known);
+        if let Some(known) = known.newest(history, from) {
+            return Some(known);
         }
-        while self.seen.len() > KEPT {
-            self.seen.pop_first();
-        }
-        self.known(history, from)
+        let mut segments: Vec<SegmentId> = self.there.difference(&known.read).copied().collect();
+        segments.retain(|id| id.number >= first && is_on(history, id.timeline, id.start(size)));
+        segments.sort_by_key(|id| Reverse((id.number, id.timeline)));
+        self.read_until_found(history, from, &segments);
+        known_of(&mut self.known).newest(history, from)
     }
 
-    /// The restore points that were seen on the way, oldest first.
-    pub fn seen(&self) -> impl DoubleEndedIterator<Item = &RestorePoint> {
-        self.seen.values()
-    }
-
-    fn known(&self, history: &History, from: Lsn) -> Option<Lsn> {
-        let mut newest_first = self.found.iter().rev();
-        let fits = |(lsn, timeline): &&(Lsn, u32)| *lsn >= from && is_on(history, *timeline, *lsn);
-        newest_first.find(fits).map(|(lsn, _)| *lsn)
+    /// The restore points that were seen on the way, oldest first; of very many, the
+    /// newest.
+    pub fn seen(&mut self) -> impl Iterator<Item = &RestorePoint> {
+        known_of(&mut self.known).seen.values()
     }
 
     /// Reads the segments in their order, by as many threads as there are processors,
     /// until one has what is looked for. Whatever stands before that one is read, too.
-    fn read_until_found(
-        &self,
-        history: &History,
-        from: Lsn,
-        segments: &[SegmentId],
-    ) -> Vec<(SegmentId, Told)> {
+    fn read_until_found(&self, history: &History, from: Lsn, segments: &[SegmentId]) {
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let results = Mutex::new(Vec::new());
         let work = || {
             while !is_over.load(Ordering::Acquire) && (self.go_on)() {
                 let Some(id) = segments.get(next.fetch_add(1, Ordering::Relaxed)) else {
                     return;
                 };
                 let told = self.read(*id);
-                let fits = |lsn| lsn >= from && is_on(history, id.timeline, lsn);
-                if self.places(&told).any(fits) {
+                let fits = |lsn: &Lsn| *lsn >= from && is_on(history, id.timeline, *lsn);
+                if told.found.iter().any(fits) {
                     is_over.store(true, Ordering::Release);
                 }
-                // A thread that panicked has left whole entries.
-                let mut results = results.lock().unwrap_or_else(|e| e.into_inner());
-                results.push((*id, told));
+                // Who panicked has left it whole.
+                let known = self.known.lock();
+                known.unwrap_or_else(|e| e.into_inner()).take(*id, told);
             }
         };
         let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -138,15 +132,10 @@ impl<'a> Search<'a> {
                 scope.spawn(work);
             }
         });
-        results.into_inner().unwrap_or_else(|e| e.into_inner())
     }
 
     fn read(&self, id: SegmentId) -> Told {
-        let start = id.start(self.archive.size);
-        let scanner = match self.wanted {
-            Wanted::Name(_) => Scanner::new(start),
-            Wanted::Xid(xid) => Scanner::new(start).looking_for(xid),
-        };
+        let scanner = Scanner::new(id.start(self.archive.size)).looking_for(self.wanted.clone());
         self.archive
             .records_of(id, scanner)
             .unwrap_or_else(|error| {
@@ -154,19 +143,10 @@ impl<'a> Search<'a> {
                 Told::default()
             })
     }
+}
 
-    /// Where in a segment that is which is looked for.
-    fn places<'t>(&self, told: &'t Told) -> impl Iterator<Item = Lsn> {
-        let (name, xid_ended) = match self.wanted {
-            Wanted::Name(name) => (Some(name), None),
-            Wanted::Xid(_) => (None, told.xid_ended),
-        };
-        let points: &'t [RestorePoint] = &told.restore_points;
-        let named = points
-            .iter()
-            .filter(move |point| Some(&*point.name) == name);
-        named.map(|point| point.lsn).chain(xid_ended)
-    }
+fn known_of(known: &mut Mutex<Known>) -> &mut Known {
+    known.get_mut().unwrap_or_else(|e| e.into_inner())
 }
 
 /// Whether what a timeline's segment has at `lsn` is part of a history.
@@ -225,7 +205,7 @@ mod tests {
             }
         }
 
-        fn newest(&self, wanted: Wanted<'_>, timeline: u32, from: &str) -> Option<String> {
+        fn newest(&self, wanted: Wanted, timeline: u32, from: &str) -> Option<String> {
             let history = self.archive.history(timeline).unwrap();
             let mut search = Search::new(&self.archive, wanted, &|| true).unwrap();
             let found = search.newest(&history, from.parse().unwrap());
@@ -354,10 +334,10 @@ mod tests {
                 let found: Lsn = found.unwrap().parse().unwrap();
                 assert!(found < end && end.0 - found.0 < 1000, "{name}: {found}");
             };
-            near(sample.newest(Wanted::Name(name), 1, from));
+            near(sample.newest(Wanted::Name(name.into()), 1, from));
             near(sample.newest(Wanted::Xid(xid), 1, from));
             let behind = end.to_string();
-            assert_eq!(sample.newest(Wanted::Name(name), 1, &behind), None);
+            assert_eq!(sample.newest(Wanted::Name(name.into()), 1, &behind), None);
         }
     }
 
@@ -365,13 +345,15 @@ mod tests {
     fn what_is_not_there_is_answered_with_what_is() {
         let sample = Sample::new();
         let history = sample.archive.history(1).unwrap();
-        let mut search = Search::new(&sample.archive, Wanted::Name("never"), &|| true).unwrap();
+        let mut search =
+            Search::new(&sample.archive, Wanted::Name("never".into()), &|| true).unwrap();
         assert_eq!(search.newest(&history, Lsn(0)), None);
         let seen: Vec<&str> = search.seen().map(|point| &*point.name).collect();
         let all = ["before_mistake", "also_good", "after_mistake"];
         assert!(seen.windows(3).any(|three| three == all), "{seen:?}");
         // A signal ends it.
-        let mut search = Search::new(&sample.archive, Wanted::Name("never"), &|| false).unwrap();
+        let mut search =
+            Search::new(&sample.archive, Wanted::Name("never".into()), &|| false).unwrap();
         assert_eq!(search.newest(&history, Lsn(0)), None);
         assert_eq!(search.seen().count(), 0);
     }
@@ -381,12 +363,34 @@ mod tests {
         let sample = Sample::new();
         let switch = "1\t0/4C037D0\tbefore a mistake\n";
         fs::write(sample.archive.dir.join("00000002.history"), switch).unwrap();
-        let newest = |name, timeline| sample.newest(Wanted::Name(name), timeline, "0/4B000B8");
+        let newest =
+            |name: &str, timeline| sample.newest(Wanted::Name(name.into()), timeline, "0/4B000B8");
         assert!(newest("before_mistake", 2).is_some());
         for name in ["also_good", "after_mistake"] {
             assert!(newest(name, 1).is_some());
             assert_eq!(newest(name, 2), None, "{name}");
         }
+    }
+
+    #[test]
+    fn wal_full_of_restore_points_is_searched_within_bounds() {
+        let sample = Sample::new();
+        let mut wal = Wal::new(&sample);
+        let one = wal.restore_point("one");
+        for _ in 0..KEPT + 500 {
+            wal.restore_point("many");
+        }
+        sample.extend(&wal);
+        let history = sample.archive.history(1).unwrap();
+        let wanted = Wanted::Name("one".into());
+        let mut search = Search::new(&sample.archive, wanted, &|| true).unwrap();
+        assert_eq!(search.newest(&history, Lsn(0)), Some(one));
+        let told = sample.archive.records_of(
+            SegmentId::containing(one, 1, sample.archive.size),
+            Scanner::new(Lsn(FIRST * Wal::SEGMENT as u64)),
+        );
+        assert_eq!(told.unwrap().restore_points.len(), KEPT);
+        assert!(search.seen().count() <= KEPT);
     }
 
     #[test]
@@ -403,7 +407,7 @@ mod tests {
         let end_of_segment = (FIRST + 1) * Wal::SEGMENT as u64;
         assert!(across.0 < end_of_segment && across.0 + 101 > end_of_segment);
         sample.extend(&wal);
-        let newest = |name| sample.newest(Wanted::Name(name), 1, "0/4B000B8");
+        let newest = |name: &str| sample.newest(Wanted::Name(name.into()), 1, "0/4B000B8");
         assert_eq!(newest("twice"), Some(second.to_string()));
         assert!(first < second);
         assert_eq!(newest("across"), Some(across.to_string()));

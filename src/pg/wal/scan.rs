@@ -15,7 +15,7 @@
 use super::page::{
     FIRST_IS_CONTRECORD, FIRST_IS_OVERWRITE_CONTRECORD, PAGE_SIZE, PageHeader, PageProblem,
 };
-use super::told::{RECORD_HEADER, Told, u32_at, u64_at};
+use super::told::{RECORD_HEADER, Told, Wanted, u32_at, u64_at};
 use crate::pg::Lsn;
 
 /// How much of a record is kept to be looked at: its header, what may stand before
@@ -127,10 +127,10 @@ impl Scanner {
         }
     }
 
-    /// The same, which looks where that transaction ends.
+    /// The same, which looks where that is.
     #[must_use]
-    pub fn looking_for(mut self, xid: u32) -> Self {
-        self.told.xid = Some(xid);
+    pub fn looking_for(mut self, wanted: Wanted) -> Self {
+        self.told.wanted = Some(wanted);
         self
     }
 

@@ -1,5 +1,7 @@
 //! What records of the WAL tell: when transactions ended, and which points have names.
 
+use std::collections::VecDeque;
+
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
@@ -73,12 +75,25 @@ pub struct Told {
     /// The latest moment of all: that of a transaction's end, a checkpoint or a restore
     /// point.
     pub clock: Option<Timestamp>,
-    /// The restore points, in their order.
-    pub restore_points: Vec<RestorePoint>,
-    /// The transaction that is looked for.
-    pub(super) xid: Option<u32>,
-    /// Where the record begins that ends it.
-    pub xid_ended: Option<Lsn>,
+    /// The restore points, in their order; of more than [`KEPT`] the last.
+    pub restore_points: VecDeque<RestorePoint>,
+    /// What is looked for.
+    pub(super) wanted: Option<Wanted>,
+    /// Where records of that begin, in their order; of more than [`KEPT`] the last.
+    pub found: VecDeque<Lsn>,
+}
+
+/// How much of a kind is kept. Who wrote the WAL can have filled it with that.
+const KEPT: usize = 1000;
+
+/// What can be looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// A restore point of that name.
+    Name(String),
+    /// The end of that transaction. The record that ends a prepared one does not bear
+    /// its number.
+    Xid(u32),
 }
 
 impl Told {
@@ -107,8 +122,8 @@ impl Told {
         self.times = Some((first.min(time), last.max(time)));
         self.last_ended = Some(Ended { lsn, time });
         self.clock = self.clock.max(Some(time));
-        if self.xid.is_some() && xid == self.xid {
-            self.xid_ended = self.xid_ended.or(Some(lsn));
+        if self.wanted == xid.map(Wanted::Xid) && xid.is_some() {
+            keep(&mut self.found, lsn);
         }
     }
 
@@ -126,9 +141,19 @@ impl Told {
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         if let (XLOG_RESTORE_POINT, Some(time)) = (info, time) {
             let name = String::from_utf8_lossy(name).into_owned();
-            self.restore_points.push(RestorePoint { name, lsn, time });
+            if matches!(&self.wanted, Some(Wanted::Name(wanted)) if *wanted == name) {
+                keep(&mut self.found, lsn);
+            }
+            keep(&mut self.restore_points, RestorePoint { name, lsn, time });
         }
     }
+}
+
+fn keep<T>(list: &mut VecDeque<T>, item: T) {
+    if list.len() == KEPT {
+        list.pop_front();
+    }
+    list.push_back(item);
 }
 
 /// The data of a record that refers to no block: what follows the headers.
