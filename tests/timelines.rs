@@ -7,12 +7,12 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 
 use common::recovery::{
-    BACKUP, assert_as_before, assert_at, fails, points, sandbox, sets, strs, up_to,
+    BACKUP, archive_second_timeline, assert_as_before, assert_at, fails, points, sandbox, sets,
+    strs, up_to,
 };
-use common::{OsUser, PgTools, Sandbox, assert_nothing_stays, refused};
+use common::{PgTools, Sandbox, assert_nothing_stays, refused};
 
 /// Where the second timeline was marked.
 struct Second {
@@ -46,8 +46,7 @@ fn branch_off(pg: &PgTools, sandbox: &Sandbox) -> Second {
     ask("create table filler as select repeat('x', 1000) from generate_series(1, 3000)");
     ask("select pg_switch_wal()");
     ask("insert into two values (4)");
-    let unfinished = ask("select pg_walfile_name(pg_current_wal_insert_lsn())");
-    archive(&clone.target.join("pg_wal"), &unfinished, sandbox);
+    archive_second_timeline(pg, &clone, &ready);
     let second = Second {
         lsn,
         xid: xid.to_owned(),
@@ -55,26 +54,6 @@ fn branch_off(pg: &PgTools, sandbox: &Sandbox) -> Second {
     clone.down();
     assert_nothing_stays(sandbox);
     second
-}
-
-/// Copies the history of timeline 2 and its finished segments.
-fn archive(pg_wal: &Path, unfinished: &str, sandbox: &Sandbox) {
-    let mut copied = 0;
-    for entry in fs::read_dir(pg_wal).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let is_segment = name.len() == 24 && name < unfinished;
-        if name.starts_with("00000002") && (is_segment || name.ends_with(".history")) {
-            let stored = sandbox.fixture.wal(name);
-            fs::copy(&path, &stored).unwrap();
-            OsUser::postgres().own(&stored);
-            copied += 1;
-        }
-    }
-    assert!(
-        copied > 3,
-        "a history and several segments, not {copied} files"
-    );
 }
 
 #[test]
@@ -149,6 +128,34 @@ fn recovery_follows_the_timeline_that_is_chosen() {
         recoverable.contains("timeline 2 can be recovered"),
         "{plan}"
     );
+}
+
+/// The newer backups were taken on the first timeline after it was left.
+#[test]
+fn latest_is_the_newest_backup_on_the_timeline_that_is_chosen() {
+    let pg = common::require_everything();
+    let sandbox = sandbox();
+    let second = branch_off(&pg, &sandbox);
+    for timeline in ["latest", "2"] {
+        for (target, rows) in [
+            (("name", "on_two"), "2"),
+            (("lsn", second.lsn.as_str()), "2"),
+            (("xid", second.xid.as_str()), "2"),
+            (("target", "latest"), "3"),
+        ] {
+            let clone = sandbox.profile("latest").throw_away().write();
+            let ready = up_to(&clone, &[("timeline", timeline), target]);
+            assert_eq!(ready.backup, BACKUP, "{target:?}");
+            assert_eq!(pg.psql(ready.conninfo(), "shop", ON_TWO), rows);
+            clone.down();
+        }
+    }
+    // On the first, the name is not known, and those of the second are not told.
+    let clone = sandbox.profile("latest").throw_away().write();
+    let other = fails(&clone, &[("name", "on_two")]);
+    refused(&other, 4, "no restore point \"on_two\"");
+    refused(&other, 4, "\"after_mistake\"");
+    assert_nothing_stays(&sandbox);
 }
 
 #[test]

@@ -23,6 +23,24 @@ pub struct ProfileArgs {
     pub sets: Vec<String>,
 }
 
+/// The time that a clone is recovered to, instead of the profile's target.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct At {
+    /// Recover to that time, as in --at "2026-11-22 14:32:00+00"; where the
+    /// backup is "latest", the newest that ended before it is taken
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<MomentText>,
+}
+
+impl At {
+    /// Over the profile.
+    pub fn apply(self, profile: &mut Profile) {
+        if let Some(time) = self.at {
+            profile.recovery.set_time(time);
+        }
+    }
+}
+
 impl ProfileArgs {
     /// What somebody set, without the defaults.
     pub fn given(&self) -> Result<Profile, SessionError> {
@@ -50,11 +68,9 @@ impl ProfileArgs {
     }
 
     /// The same, but recovering to a time, if one is given.
-    pub fn plan_at(&self, at: Option<MomentText>) -> Result<Plan, SessionError> {
+    pub fn plan_at(&self, at: At) -> Result<Plan, SessionError> {
         let mut profile = self.load()?;
-        if let Some(time) = at {
-            profile.recovery.set_time(time);
-        }
+        at.apply(&mut profile);
         Ok(Plan::check(&profile)?)
     }
 }

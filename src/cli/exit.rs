@@ -70,6 +70,7 @@ impl Code {
             | SessionError::BackupGone { .. }
             | SessionError::WalMissing { .. }
             | SessionError::OutOfReach { .. }
+            | SessionError::NoRestorePoint { .. }
             | SessionError::NoBackupBefore { .. } => Self::Backup,
             SessionError::Probackup(e) => of_probackup(e),
             SessionError::Locks { .. }

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::common::{human_bytes, value};
+use super::common::{At, human_bytes, value};
 use super::exit::Code;
 use super::progress::Progress;
 use super::source::{BackupArgs, absolute};
 use super::stay::raise_file_limit;
 use super::{Verbosity, log, output};
 use crate::extract::{Destination, Extract, Format, What};
-use crate::profile::{MomentText, Plan};
+use crate::profile::Plan;
 use crate::session::{SessionError, Signals};
 
 /// Get a table, or the answer to a query, out of a backup
@@ -45,10 +45,8 @@ pub struct ExtractArgs {
     /// Only rows
     #[arg(long)]
     data_only: bool,
-    /// Recover to that time, as in --at "2026-11-22 14:32:00+00"; where the
-    /// backup is "latest", the newest that ended before it is taken
-    #[arg(long, value_name = "TIME")]
-    at: Option<MomentText>,
+    #[command(flatten)]
+    at: At,
     /// How the result is written
     #[arg(long, value_enum, default_value_t = FormatArg::Plain)]
     format: FormatArg,
@@ -87,9 +85,7 @@ enum FormatArg {
 impl ExtractArgs {
     fn plan(&self) -> Result<Plan, SessionError> {
         let mut profile = self.backup.job("extract")?;
-        if let Some(time) = self.at {
-            profile.recovery.set_time(time);
-        }
+        self.at.apply(&mut profile);
         Ok(Plan::check(&profile)?)
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::common::At;
 use super::exit::Code;
 use super::source::{BackupArgs, absolute, catalog_of_environment, missing, require_backup};
 use super::stay::{Stay, stay};
 use super::{Verbosity, background};
 use crate::diff::{Binding, DiffError};
-use crate::profile::{BackupChoice, Plan, Profile};
+use crate::profile::{BackupChoice, MomentText, Plan, Profile};
 use crate::session::SessionError;
 
 /// Mount the backup, and start no server
@@ -37,6 +38,10 @@ pub struct MountArgs {
     /// Where everything is kept that is written to the mount
     #[arg(short = 'd', long, value_name = "DIFF")]
     diff_dir: Option<PathBuf>,
+    /// Take, where the backup is "latest", the newest that ended before that time, as in
+    /// --at "2026-11-22 14:32:00+00"; only a server would recover it up to then
+    #[arg(long, value_name = "TIME")]
+    at: Option<MomentText>,
     /// Take no writes; needs no diff directory
     #[arg(long, conflicts_with = "diff_dir")]
     read_only: bool,
@@ -81,6 +86,7 @@ impl MountArgs {
     fn plan(&self) -> Result<Plan, SessionError> {
         let mut given = self.backup.given()?;
         self.apply(&mut given)?;
+        At { at: self.at }.apply(&mut given);
         if self.read_only {
             given.diff_dir = None;
         } else if let Some(dir) = given.diff_dir.clone() {

@@ -7,13 +7,13 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::{ProfileArgs, human_bytes, sentence, value};
+use super::common::{At, ProfileArgs, human_bytes, sentence, value};
 use super::exit::Code;
 use super::own_wal::WalReport;
 use super::{Verbosity, log, output};
 use crate::catalog::Backup;
 use crate::catalog::wal::OwnWalFinder;
-use crate::profile::{MomentText, Plan};
+use crate::profile::Plan;
 use crate::server::Setting;
 use crate::session::{self, Hazard, SessionError};
 use crate::verify::{LossReport, restore_losses};
@@ -33,10 +33,8 @@ Examples:
 pub struct PlanArgs {
     #[command(flatten)]
     profile: ProfileArgs,
-    /// Recover to that time, as in --at "2026-11-22 14:32:00+00"; where the
-    /// backup is "latest", the newest that ended before it is taken
-    #[arg(long, value_name = "TIME")]
-    at: Option<MomentText>,
+    #[command(flatten)]
+    at: At,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -146,7 +144,7 @@ pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
 
 /// The report, and the first thing that `up` would fail with.
 fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
-    let resolved = session::resolve(plan)?;
+    let resolved = session::resolve(plan, &|| true)?;
     let mut problems = session::obstacles(plan, &resolved);
     let target_state = match session::check_target(&plan.target) {
         Ok(state) => format!("{state:?}").to_lowercase(),

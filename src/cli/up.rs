@@ -2,11 +2,10 @@
 
 use clap::Args;
 
-use super::common::ProfileArgs;
+use super::common::{At, ProfileArgs};
 use super::exit::Code;
 use super::stay::{Stay, stay};
 use super::{Verbosity, background};
-use crate::profile::MomentText;
 use crate::session::SessionError;
 
 /// Mount the backup and run PostgreSQL on it
@@ -25,10 +24,8 @@ Examples:
 pub struct UpArgs {
     #[command(flatten)]
     profile: ProfileArgs,
-    /// Recover to that time, as in --at "2026-11-22 14:32:00+00"; where the
-    /// backup is "latest", the newest that ended before it is taken
-    #[arg(long, value_name = "TIME")]
-    at: Option<MomentText>,
+    #[command(flatten)]
+    at: At,
     /// Return when the clone is ready, and leave it running
     #[arg(short, long)]
     detach: bool,

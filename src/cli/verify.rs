@@ -6,7 +6,7 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::common::value;
+use super::common::{At, value};
 use super::exit::Code;
 use super::progress::Progress;
 use super::source::BackupArgs;
@@ -31,12 +31,15 @@ use crate::verify::{self, Document, History, Verdict, Verify};
 Examples:
   pbkfs verify profile.toml
   pbkfs verify profile.toml --pages
+  pbkfs verify profile.toml --at \"2026-11-22 14:32:00+00\"
   pbkfs verify -B /srv/backup --instance main -i SBOL8S
   pbkfs verify profile.toml --json --set verify.backup=all
   15 3 * * *  pbkfs verify /etc/pbkfs/main.toml")]
 pub struct VerifyArgs {
     #[command(flatten)]
     backup: BackupArgs,
+    #[command(flatten)]
+    at: At,
     /// Read the pages only: no mount, no server; proves nothing where the profile asks
     /// for more
     #[arg(long)]
@@ -101,7 +104,9 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
 
 /// The plan, and whether the profile asks for more than that.
 fn plan(args: &VerifyArgs) -> Result<(Plan, bool), SessionError> {
-    let mut plan = Plan::check(&args.backup.job("verify")?)?;
+    let mut profile = args.backup.job("verify")?;
+    args.at.apply(&mut profile);
+    let mut plan = Plan::check(&profile)?;
     let verify = &mut plan.verify;
     let partial = args.pages && verify.start;
     if args.pages {

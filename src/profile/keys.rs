@@ -80,7 +80,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         values: "\"latest\" or a backup id",
         default: Default::Value("latest"),
-        help: "Which backup to show; \"latest\" is the newest that can be restored",
+        help: "Which backup to show; \"latest\" is the newest that can be restored, and with a \
+               recovery target the newest before that",
         example: "\"SBOL8S\"",
     },
     Key {
@@ -254,7 +255,7 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         values: "date, time and offset from UTC",
         default: Default::Derived("none"),
-        help: "Replay the archive up to that time",
+        help: "Replay the archive up to that time; text, or a date and time as TOML has them",
         example: "\"2026-11-22 14:32:00+00\"",
     },
     Key {
@@ -278,7 +279,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         values: "name of a restore point",
         default: Default::Derived("none"),
-        help: "Replay the archive up to that restore point (pg_create_restore_point)",
+        help: "Replay the archive up to that restore point (pg_create_restore_point), the first \
+               of that name behind the backup",
         example: "\"before_migration\"",
     },
     Key {

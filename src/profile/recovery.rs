@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{self, Deserializer};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
+use toml::value::Datetime;
 
 use super::error::ProfileError;
 use super::plan::need;
@@ -169,9 +171,25 @@ impl Serialize for MomentText {
 }
 
 impl<'de> Deserialize<'de> for MomentText {
+    /// Text, or a date and time as TOML itself has them. One without an offset is
+    /// refused in either form.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+        struct MomentVisitor;
+        impl<'de> Visitor<'de> for MomentVisitor {
+            type Value = MomentText;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a date, a time and its offset from UTC")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<MomentText, E> {
+                text.parse().map_err(E::custom)
+            }
+            // How the toml crate hands its dates on.
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MomentText, A::Error> {
+                let moment = Datetime::deserialize(MapAccessDeserializer::new(map))?;
+                self.visit_str(&moment.to_string())
+            }
+        }
+        deserializer.deserialize_any(MomentVisitor)
     }
 }
 
@@ -410,6 +428,40 @@ mod tests {
             "2026-11-22 14:32+1:2:3",
         ] {
             assert!(text.parse::<MomentText>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_may_be_tomls_own() {
+        let read = |value: &str| {
+            let text = format!("recovery.time = {value}");
+            let profile = crate::profile::parse(&text, "/p/x.toml".as_ref());
+            let profile = profile.and_then(Profile::over_defaults);
+            profile.map_err(|error| error.to_string())
+        };
+        for (value, utc) in [
+            ("2026-11-22T07:31:20Z", "2026-11-22 07:31:20.000000+00"),
+            ("2026-11-22 07:31:20.75z", "2026-11-22 07:31:20.750000+00"),
+            ("2026-11-22T07:31:20-03:30", "2026-11-22 11:01:20.000000+00"),
+            ("'2026-11-22 07:31+02'", "2026-11-22 05:31:00.000000+00"),
+        ] {
+            let time = read(value).unwrap().recovery.time.unwrap();
+            assert_eq!(time.to_string(), utc, "{value}");
+        }
+        for value in [
+            "2026-11-22T07:31:20",
+            "'2026-11-22 07:31:20'",
+            "2026-11-22",
+            "07:31:20",
+            "5",
+            "true",
+            "{ a = 1 }",
+        ] {
+            let error = read(value).unwrap_err();
+            let wanted = "a date, a time and its offset from UTC";
+            let is_table = value.starts_with('{');
+            assert!(is_table || error.contains(wanted), "{value}: {error}");
+            assert!(error.contains("line 1"), "{value}: {error}");
         }
     }
 

@@ -259,8 +259,8 @@ pub enum ServerError {
         log: LogTail,
     },
 
-    /// Recovery waits though it was not told to: PostgreSQL does that when a
-    /// setting is lower than the primary's was.
+    /// Recovery waits and is not at its target: PostgreSQL does that when a setting
+    /// is lower than the primary's was, or when a user says so.
     #[error("PostgreSQL paused its recovery before the target; its log says why")]
     Paused {
         /// The end of its log.

@@ -194,6 +194,11 @@ const CLONE: &[Fixed] = &[
         "2000000000",
         "its writes would only make the diff grow",
     ),
+    fixed(
+        "log_min_messages",
+        "warning",
+        "the log has to tell where recovery ended",
+    ),
 ];
 
 /// A commit's fsync is a request to pbkfs, while its write of the WAL is none:

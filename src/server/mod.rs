@@ -16,6 +16,7 @@
 //!
 //! Nothing in here knows of backups or mounts; a data directory is enough.
 
+mod at_target;
 pub mod binaries;
 pub mod conf;
 pub mod error;

@@ -249,6 +249,11 @@ impl Server {
         self.pid
     }
 
+    /// Where in the log file this run begins, in bytes.
+    pub(super) fn log_start(&self) -> u64 {
+        self.log_start
+    }
+
     /// What it was started from.
     #[must_use]
     pub fn config(&self) -> &ServerConfig {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::at_target::{PAUSED, SHUT_DOWN};
 use super::error::ServerError;
 use super::process::{POLL, Server, StopMode, TAIL_LINES};
 use super::ready::{self, Answer, Probe, Replay};
@@ -133,7 +134,10 @@ impl Server {
     fn ended(&mut self, goal: Goal) -> Result<Option<Outcome>, ServerError> {
         match self.try_wait()? {
             None => Ok(None),
-            Some(status) if goal == Goal::ShutDown && status.success() => {
+            // A signal ends it with success, too.
+            Some(status)
+                if goal == Goal::ShutDown && status.success() && self.has_said(SHUT_DOWN) =>
+            {
                 Ok(Some(Outcome::ShutDown))
             }
             Some(status) => {
@@ -148,14 +152,22 @@ impl Server {
         settings.map(|setting| setting.name.clone()).collect()
     }
 
+    /// Whether the goal is reached; the one place that decides it of a server that
+    /// answers.
     fn is_reached(&self, goal: Goal, replay: &Replay) -> Result<bool, ServerError> {
+        let is_at_target = || goal == Goal::Paused && self.has_said(PAUSED);
         match goal {
             Goal::Answer => Ok(true),
-            Goal::Paused => Ok(replay.paused || !replay.in_recovery),
-            Goal::Promoted | Goal::ShutDown if replay.paused => Err(ServerError::Paused {
-                log: self.log_tail(TAIL_LINES),
-            }),
-            Goal::Promoted => Ok(!replay.in_recovery),
+            Goal::Promoted | Goal::Paused | Goal::ShutDown if replay.paused => {
+                match is_at_target() {
+                    true => Ok(true),
+                    false => Err(ServerError::Paused {
+                        log: self.log_tail(TAIL_LINES),
+                    }),
+                }
+            }
+            // At a target where nobody could connect yet, PostgreSQL promotes.
+            Goal::Promoted | Goal::Paused => Ok(!replay.in_recovery),
             Goal::ShutDown => Ok(false),
         }
     }

@@ -11,8 +11,8 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::recovery::{self, Recovery};
-use super::{SessionError, hazards, recovered};
+use super::recovery::Recovery;
+use super::{SessionError, hazards, limits, recovered};
 use crate::diff::{Diff, InodeKind};
 use crate::image::Image;
 use crate::overlay::{Attr, Ino, Overlay, OverlayError};
@@ -36,7 +36,11 @@ pub struct Settled<'a> {
 impl<'a> Settled<'a> {
     /// Reads what the clone itself says of its server, and prepares it for the
     /// recovery that is wanted.
-    pub fn new(clone: Clone<'a>, wanted: Option<&'a Recovery>) -> Result<Self, SessionError> {
+    pub fn new(
+        plan: &Plan,
+        clone: Clone<'a>,
+        wanted: Option<&'a Recovery>,
+    ) -> Result<Self, SessionError> {
         let conf = clone.conf()?;
         for missing in &conf.missing_includes {
             tracing::warn!(
@@ -49,7 +53,8 @@ impl<'a> Settled<'a> {
         let recovery = recovered::begin(&clone, wanted)?;
         let mut least = Vec::new();
         if recovery.is_some() {
-            least.extend(recovery::limits(&clone.control_file()?));
+            let user = &plan.postgres.settings;
+            least.extend(limits::least(&clone.control_file()?, &conf, user));
         }
         Ok(Self {
             clone,

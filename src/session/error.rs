@@ -20,7 +20,8 @@ use crate::pg::control::ControlFileError;
 use crate::profile::ProfileError;
 use crate::server::ServerError;
 pub use target::TargetError;
-use told::{named, pid_of, profile_of};
+pub use told::Side;
+use told::{and, named, pid_of, profile_of};
 
 /// An error of a session. `cli/exit.rs` turns each into an exit code.
 #[derive(Debug, thiserror::Error)]
@@ -62,14 +63,29 @@ pub enum SessionError {
         holds: String,
     },
     /// The recovery target is not in the archive.
-    #[error("the recovery target, {target}, is {side} what can be reached: {holds}")]
+    #[error("the recovery target, {target}, is {side}: {holds}{}", and(advice))]
     OutOfReach {
         /// The recovery target.
         target: String,
         /// Where it is, as far as is known.
-        side: &'static str,
+        side: Side,
         /// What can be reached.
         holds: String,
+        /// What to take instead, if there is something.
+        advice: Option<String>,
+    },
+    /// No backup has the restore point behind it.
+    #[error(
+        "no restore point \"{name}\" is in the WAL archive of instance {instance} behind a backup \
+         that can be restored; {known}"
+    )]
+    NoRestorePoint {
+        /// The instance.
+        instance: String,
+        /// The wanted name.
+        name: String,
+        /// The restore points that there are, in words.
+        known: String,
     },
     /// No backup ended early enough for the target.
     #[error(

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! resolve   plan -> instance and chain, by pg_probackup or natively
+//! choice    which backups lead to the recovery target
 //! run_root  the directory of all sessions' directories
 //! place     a session's directory: lock, state, socket, logs
 //! locks     the read locks on the chain, held by a process of the catalog's owner
@@ -10,10 +11,12 @@
 //! mounting  the mount itself, and saving its changes
 //! recovery  the recovery that is wanted, and whether the WAL archive gets there
 //! clone     a mounted clone's own files, read without being led astray
+//! limits    settings that recovery needs to be as high as the primary's
 //! recovered what a diff knows of its recovery
 //! fence     what keeps the server from production besides its settings
 //! hazards   what of a backup could reach production, and what stops it
 //! up        the order of set-up; the undo of each step as it succeeds
+//! start     starting the server until its recovery ends where it was told to
 //! preview   what `up` would start
 //! job       what is done in between: waiting for a signal, or a one-shot job
 //! down      ends a session from outside, and finishes the work of a dead owner
@@ -28,6 +31,7 @@
 //! ```
 
 mod changes;
+mod choice;
 mod clone;
 mod control;
 mod down;
@@ -38,6 +42,7 @@ mod hazards;
 mod job;
 mod lasting;
 mod layers;
+mod limits;
 mod locks;
 mod meter;
 mod metrics;
@@ -57,6 +62,7 @@ mod restore_command;
 mod run_root;
 mod signals;
 mod socket;
+mod start;
 mod state;
 mod status;
 mod tablespace;
@@ -69,7 +75,7 @@ mod wal_service;
 
 pub use changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use down::{Down, down};
-pub use error::{SessionError, TargetError};
+pub use error::{SessionError, Side, TargetError};
 pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use lasting::{job_target, lasting_root, make as make_lasting, open as open_lasting};

@@ -7,18 +7,17 @@ use std::sync::Arc;
 
 use super::clone::Settled;
 use super::fence::{self, FenceLevel, Production, View, Writable};
-use super::meter::Meter;
 use super::place::{HeldPlace, PREFETCH, Place, SOCKET};
-use super::recovery::{self, Recovery};
+use super::recovery::Recovery;
 use super::resolve::Resolved;
 use super::wal_dir::WalDir;
-use super::{SessionError, Signals, layers, recovered, status, tablespace, wal_dir};
+use super::{SessionError, Signals, layers, limits, status, wal_dir};
 use crate::image::Image;
 use crate::profile::{Plan, ProfileError, Require};
 use crate::server::namespace::Opened;
 use crate::server::{
-    Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Goal, Limits, OsUser, Outcome,
-    Replay, Server, ServerConfig, ServerError, Setting, fence as settings, port, preload,
+    Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Limits, OsUser, Replay, Server,
+    ServerConfig, Setting, fence as settings, port, preload,
 };
 use crate::untrusted::Dir;
 
@@ -108,7 +107,8 @@ impl Preparation {
         let (restore_command, target) = recovery_settings(self.recovery.as_ref(), place)?;
         let mut least = Vec::new();
         if self.recovery.is_some() {
-            least.extend(recovery::limits(&layers::control_file(image)?));
+            let control = layers::control_file(image)?;
+            least.extend(limits::least(&control, conf, &plan.postgres.settings));
         }
         let files = ConfigFiles::paths(&self.files_input(plan, place.dir(), conf.has_main_file));
         Ok(settings::settings(&FenceInput {
@@ -129,54 +129,7 @@ impl Preparation {
         })?)
     }
 
-    /// Starts the server on the mounted target and waits until it answers, or
-    /// has done in recovery what it was to do. The calling thread must live as
-    /// long as the process.
-    pub fn start(
-        &self,
-        start: Start<'_>,
-        started: &mut dyn FnMut(Server) -> Result<SharedServer, SessionError>,
-    ) -> Result<Started, SessionError> {
-        let Start { plan, settled, .. } = start;
-        let (clone, recovery) = (&settled.clone, settled.recovery);
-        let signals = start.signals;
-        let config = self.config(&start)?;
-        let interrupted = || signals.end_asked();
-        let run = |enclosure| {
-            let mut config = config.clone();
-            config.enclosure = enclosure;
-            let server = started(Server::start(config)?)?;
-            let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
-            let waited = server.borrow_mut().wait_for(
-                recovery.map_or(Goal::Answer, Recovery::goal),
-                plan.postgres.start_timeout,
-                &interrupted,
-                &mut |replay| meter.show(replay),
-            );
-            Ok(waited?)
-        };
-        let waited = tablespace::with_places(config.enclosure.clone(), &interrupted, run);
-        match (waited, recovery) {
-            (Err(SessionError::Server(ServerError::Interrupted)), _) => {
-                Err(SessionError::Interrupted)
-            }
-            (Err(SessionError::Server(error)), Some(recovery)) => Err(recovery.explain(error)),
-            (Err(error), _) => Err(error),
-            (Ok(Outcome::ShutDown), _) => Ok(Started::ShutDown),
-            (Ok(Outcome::Ready(replay)), Some(recovery)) => {
-                let wal_dir = self.wal_dir.as_ref().map(|wal| &wal.dir);
-                recovered::check_end(clone, wal_dir, recovery)?;
-                recovered::reached(clone, recovery, &replay)?;
-                Ok(Started::Running(replay))
-            }
-            (Ok(Outcome::Ready(replay)), None) => {
-                recovered::started(clone)?;
-                Ok(Started::Running(replay))
-            }
-        }
-    }
-
-    fn config(&self, start: &Start<'_>) -> Result<ServerConfig, SessionError> {
+    pub(super) fn config(&self, start: &Start<'_>) -> Result<ServerConfig, SessionError> {
         let Start {
             plan,
             place,

@@ -1,27 +1,26 @@
 //! What replaying the catalog's WAL archive takes: where it is to end, whether
 //! the archive gets there, and PostgreSQL's settings for it.
 
-use std::fmt;
+mod explain;
+mod holds;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
-use time::OffsetDateTime;
 
-use super::SessionError;
+use super::choice::timeline_of;
 use super::place::Place;
 use super::resolve::Resolved;
 use super::restore_command::{program, quote, text};
+use super::{SessionError, Side};
 use crate::catalog::Backup;
-use crate::catalog::wal::{Reach, WalArchive, WalEnd};
+use crate::catalog::wal::{Reach, WalArchive};
 use crate::pg::Lsn;
-use crate::pg::control::ControlFile;
 use crate::pg::wal::SegmentId;
 use crate::profile::{Action, MomentText, Plan, RecoveryTarget, TimelineChoice};
-use crate::server::{Goal, LogTail, OsUser, ServerError, become_child};
-
-/// What our restore_command's complaints begin with, in the server's log.
-const COMPLAINT: &str = "pbkfs wal-get: ";
+use crate::server::{Goal, OsUser, become_child};
+use holds::Holds;
 
 /// A recovery that was asked for, or that the backup cannot do without.
 #[derive(Debug)]
@@ -39,6 +38,9 @@ pub struct Recovery {
     archive: WalArchive,
     backup: Backup,
     reach: Reach,
+    /// The record to stop behind, where PostgreSQL has no later transaction by which it
+    /// would know that the time is over.
+    last_ended: Option<Lsn>,
 }
 
 impl Recovery {
@@ -55,12 +57,8 @@ impl Recovery {
             return Ok(None);
         }
         let archive = WalArchive::open(&resolved.instance)?;
-        let timeline = match plan.recovery.timeline {
-            TimelineChoice::Current => backup.timeline,
-            TimelineChoice::Latest => archive.newest_timeline(backup.timeline)?,
-            TimelineChoice::Number(number) => number,
-        };
-        let recovery = Self {
+        let timeline = timeline_of(plan, &archive, backup)?;
+        let mut recovery = Self {
             is_explicit: wanted.is_some(),
             target: wanted.unwrap_or(RecoveryTarget::Immediate),
             inclusive: plan.recovery.inclusive,
@@ -72,16 +70,18 @@ impl Recovery {
             reach: reach_from(&archive, backup, timeline)?,
             archive,
             backup: backup.clone(),
+            last_ended: None,
         };
         // Another command may fetch from another archive.
         if recovery.command.is_none() {
-            recovery.check_reach()?;
+            recovery.check_segments()?;
+            recovery.last_ended = recovery.check_target()?;
         }
         Ok(Some(recovery))
     }
 
-    /// Refuses what is known not to work before anything is started.
-    fn check_reach(&self) -> Result<(), SessionError> {
+    /// Refuses an archive that is known to lack what is needed.
+    fn check_segments(&self) -> Result<(), SessionError> {
         let size = self.archive.segment_size();
         let stop = SegmentId::containing(self.backup.stop_lsn, self.backup.timeline, size);
         let last = self.reach.segments.map(|(_, last)| last.number);
@@ -97,28 +97,38 @@ impl Recovery {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Refuses a target that is known not to be within reach. Gives the record to stop
+    /// behind, where that is the archive's last transaction.
+    fn check_target(&self) -> Result<Option<Lsn>, SessionError> {
         let consistent = self.backup.recovery_time.or(self.backup.end_time);
         match &self.target {
             RecoveryTarget::Time(time) if consistent.is_some_and(|c| *time < c) => {
-                Err(self.out_of_reach("before"))
+                Err(self.out_of_reach(Side::Before))
             }
             RecoveryTarget::Lsn(lsn) if *lsn < self.backup.stop_lsn => {
-                Err(self.out_of_reach("before"))
+                Err(self.out_of_reach(Side::Before))
             }
             RecoveryTarget::Time(time) => {
                 // PostgreSQL stops at the first transaction behind that time,
                 // so one has to be there.
                 let end = self.archive.end_of(&self.reach)?;
                 match end.time.and_then(|last| last.to_offset()) {
-                    Some(last) if *time < last || !self.inclusive && *time == last => Ok(()),
-                    _ => Err(self.out_of_reach("after")),
+                    Some(last) if *time < last || !self.inclusive && *time == last => Ok(None),
+                    Some(last) if *time == last => {
+                        let ended = end.last_ended.map(|ended| ended.lsn);
+                        Ok(ended.filter(|ended| Some(*ended) < end.lsn))
+                    }
+                    _ => Err(self.out_of_reach(Side::After)),
                 }
             }
             RecoveryTarget::Lsn(lsn) => match self.archive.end_of(&self.reach)?.lsn {
-                Some(end) if *lsn < end => Ok(()),
-                _ => Err(self.out_of_reach("after")),
+                Some(end) if *lsn < end => Ok(None),
+                _ => Err(self.out_of_reach(Side::After)),
             },
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
@@ -131,11 +141,17 @@ impl Recovery {
         }
     }
 
-    fn out_of_reach(&self, side: &'static str) -> SessionError {
+    fn out_of_reach(&self, side: Side) -> SessionError {
+        let holds = self.holds();
+        let advice = match (&self.target, side) {
+            (RecoveryTarget::Time(time), Side::After | Side::Nowhere) => holds.instead(*time),
+            _ => None,
+        };
         SessionError::OutOfReach {
             target: self.target.to_string(),
             side,
-            holds: self.holds().to_string(),
+            holds: holds.to_string(),
+            advice,
         }
     }
 
@@ -195,7 +211,10 @@ impl Recovery {
             RecoveryTarget::Immediate => ("recovery_target", "immediate".to_owned()),
             // To recover without a target is to recover everything.
             RecoveryTarget::Latest => ("recovery_target", String::new()),
-            RecoveryTarget::Time(time) => ("recovery_target_time", MomentText(*time).to_string()),
+            RecoveryTarget::Time(time) => match self.last_ended {
+                Some(lsn) => ("recovery_target_lsn", lsn.to_string()),
+                None => ("recovery_target_time", MomentText(*time).to_string()),
+            },
             RecoveryTarget::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
             RecoveryTarget::Xid(xid) => ("recovery_target_xid", xid.to_string()),
             RecoveryTarget::Name(name) => ("recovery_target_name", name.clone()),
@@ -285,36 +304,6 @@ impl Recovery {
             reason,
         })
     }
-
-    /// What a server that failed in recovery died of, where that can be told
-    /// better than that it died.
-    #[must_use]
-    pub fn explain(&self, error: ServerError) -> SessionError {
-        let ServerError::Died { status, log } = error else {
-            return error.into();
-        };
-        let says = |what: &str| log.lines.iter().any(|line| line.contains(what));
-        if let Some(reason) = complaint(&log) {
-            return SessionError::RecoveryStopped { reason, log };
-        }
-        if says("recovery ended before configured recovery target was reached") {
-            return SessionError::OutOfReach {
-                target: self.target.to_string(),
-                side: "not in the WAL that was replayed",
-                holds: self.holds().to_string(),
-            };
-        }
-        if says("requested recovery stop point is before consistent recovery point") {
-            return self.out_of_reach("before");
-        }
-        ServerError::Died { status, log }.into()
-    }
-}
-
-/// What our restore_command said when it failed last.
-fn complaint(log: &LogTail) -> Option<String> {
-    let mut complaints = log.lines.iter().rev();
-    complaints.find_map(|line| line.split_once(COMPLAINT).map(|(_, said)| said.to_owned()))
 }
 
 /// How far the archive gets from a backup on. A STREAM backup brings its WAL
@@ -330,73 +319,4 @@ fn reach_from(archive: &WalArchive, backup: &Backup, timeline: u32) -> Result<Re
     let size = archive.segment_size();
     let last = SegmentId::containing(backup.stop_lsn, timeline, size);
     Ok(archive.reach(last.end(size), timeline)?)
-}
-
-/// What recovery can reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holds {
-    backup: String,
-    first_lsn: Lsn,
-    first_time: Option<OffsetDateTime>,
-    timeline: u32,
-    end: WalEnd,
-    missing: Option<String>,
-}
-
-impl fmt::Display for Holds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = |time: Option<OffsetDateTime>| {
-            time.map_or("an unknown time".to_owned(), |t| MomentText(t).to_string())
-        };
-        let last_lsn = self.end.lsn.unwrap_or(self.first_lsn).max(self.first_lsn);
-        let last_time = self.end.time.and_then(|t| t.to_offset());
-        write!(
-            f,
-            "from backup {} on, timeline {} can be recovered from {} ({}) to {last_lsn}",
-            self.backup,
-            self.timeline,
-            self.first_lsn,
-            time(self.first_time),
-        )?;
-        if let Some(last) = last_time {
-            write!(f, " (the last transaction ended at {})", MomentText(last))?;
-        }
-        if let Some(missing) = &self.missing {
-            write!(f, "; the archive goes on behind that, but lacks {missing}")?;
-        }
-        Ok(())
-    }
-}
-
-/// The settings that recovery needs to be at least the primary's, with their
-/// values there. Without them PostgreSQL would pause or refuse.
-#[must_use]
-pub fn limits(control: &ControlFile) -> [(&'static str, i32); 5] {
-    [
-        ("max_connections", control.max_connections),
-        ("max_worker_processes", control.max_worker_processes),
-        ("max_wal_senders", control.max_wal_senders),
-        ("max_prepared_transactions", control.max_prepared_xacts),
-        ("max_locks_per_transaction", control.max_locks_per_xact),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_complaint_in_the_log_is_the_reason() {
-        let log = |lines: &[&str]| LogTail {
-            path: PathBuf::new(),
-            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
-        };
-        let lines = [
-            "LOG:  restored",
-            "pbkfs wal-get: A: bad",
-            "FATAL:  could not restore",
-        ];
-        assert_eq!(complaint(&log(&lines)).as_deref(), Some("A: bad"));
-        assert_eq!(complaint(&log(&["FATAL:  other"])), None);
-    }
 }

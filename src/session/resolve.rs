@@ -3,9 +3,10 @@
 use crate::catalog::probackup::Probackup;
 use crate::catalog::{Backup, BackupId, Catalog, Instance, native};
 use crate::chain::{BackupSelector, Chain};
-use crate::profile::{BackupChoice, MetadataSource, MomentText, Plan, RecoveryTarget};
+use crate::profile::{BackupChoice, MetadataSource, Plan};
 
 use super::SessionError;
+use super::choice::{GoOn, before_target};
 use crate::pg::{NEWEST_MAJOR, OLDEST_MAJOR};
 
 /// What a plan's catalog, instance and backup turned out to be.
@@ -29,16 +30,18 @@ pub fn all_backups(plan: &Plan) -> Result<(Instance, Vec<Backup>), SessionError>
     Ok((instance, backups))
 }
 
-/// Finds the backup that a plan means. Reads only.
+/// Finds the backup that a plan means. Reads only. What has to be looked for in the
+/// archive's WAL is, while `go_on` says so.
 ///
 /// # Errors
-/// Those of the catalog, of asking pg_probackup, and of resolving the chain.
-pub fn resolve(plan: &Plan) -> Result<Resolved, SessionError> {
+/// Those of the catalog and its archive, of asking pg_probackup, and of resolving the
+/// chain; no backup leads to the target.
+pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
     let catalog = Catalog::open(&plan.catalog)?;
     let instance = catalog.instance(&plan.instance)?;
     let (backups, probackup) = read_metadata(plan, &instance)?;
     let backups = match &plan.backup {
-        BackupChoice::Latest => ended_before(backups, plan)?,
+        BackupChoice::Latest => before_target(plan, &instance, backups, go_on)?,
         BackupChoice::Id(_) => backups,
     };
     let selector = match &plan.backup {
@@ -51,29 +54,6 @@ pub fn resolve(plan: &Plan) -> Result<Resolved, SessionError> {
         chain,
         probackup,
     })
-}
-
-/// The backups from which the recovery target can be reached: those that ended
-/// before it. A backup's parents are older than itself, so chains stay whole.
-fn ended_before(backups: Vec<Backup>, plan: &Plan) -> Result<Vec<Backup>, SessionError> {
-    let end = |backup: &Backup| backup.end_time.or(backup.recovery_time);
-    let fits = |backup: &Backup| match &plan.recovery.target {
-        Some(RecoveryTarget::Time(time)) => end(backup).is_some_and(|end| end <= *time),
-        Some(RecoveryTarget::Lsn(lsn)) => backup.stop_lsn <= *lsn,
-        _ => true,
-    };
-    let (fitting, others): (Vec<_>, Vec<_>) = backups.into_iter().partition(fits);
-    match &plan.recovery.target {
-        Some(target) if fitting.is_empty() && !others.is_empty() => {
-            let oldest = others.iter().filter_map(end).min();
-            Err(SessionError::NoBackupBefore {
-                instance: plan.instance.clone(),
-                target: target.to_string(),
-                oldest: oldest.map_or("?".to_owned(), |end| MomentText(end).to_string()),
-            })
-        }
-        _ => Ok(fitting),
-    }
 }
 
 fn read_metadata(

@@ -193,7 +193,7 @@ impl Up<'_> {
         let settled = match &preparation {
             Some(prepared) => {
                 let clone = Clone::new(self.plan, &overlay, prepared.run_as.as_ref());
-                Some(Settled::new(clone, prepared.recovery.as_ref())?)
+                Some(Settled::new(self.plan, clone, prepared.recovery.as_ref())?)
             }
             None => None,
         };
@@ -222,7 +222,7 @@ impl Up<'_> {
         job: &dyn Job,
         undo: &mut Undo<'_>,
     ) -> Result<(Resolved, Result<Option<Preparation>, SessionError>), SessionError> {
-        let resolved = resolve(self.plan)?;
+        let resolved = resolve(self.plan, &|| !self.signals.end_asked())?;
         let prepare = || Preparation::new(self.plan, &resolved);
         let prepared = self.plan.postgres.launch.then(prepare).transpose();
         let prepared = match prepared {

@@ -83,6 +83,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         SessionError::Probackup(_)
         | SessionError::BackupGone { .. }
         | SessionError::NoBackupBefore { .. }
+        | SessionError::NoRestorePoint { .. }
         | SessionError::WalMissing { .. }
         | SessionError::OutOfReach { .. }
         | SessionError::WalCommand { .. }

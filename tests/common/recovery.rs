@@ -1,5 +1,7 @@
 //! Recovery of the clones of pg15-chain, whose archive has restore points.
 
+use std::fs;
+
 use super::PgTools;
 use super::fixture::RestorePoint;
 use super::process::{OsUser, Output};
@@ -55,4 +57,24 @@ pub fn up_to(clone: &Clone<'_>, values: &[(&str, &str)]) -> Ready {
 pub fn fails(clone: &Clone<'_>, values: &[(&str, &str)]) -> Output {
     let arguments = [vec!["--detach".to_owned()], sets(values)].concat();
     clone.pbkfs("up", &strs(&arguments))
+}
+
+/// Puts what a promoted clone has finished of timeline 2 into its catalog's archive, as
+/// an archive_command would: the history, and its segments.
+pub fn archive_second_timeline(pg: &PgTools, clone: &Clone<'_>, ready: &Ready) {
+    let ask = "select pg_walfile_name(pg_current_wal_insert_lsn())";
+    let unfinished = pg.psql(ready.conninfo(), "postgres", ask);
+    let mut copied = 0;
+    for entry in fs::read_dir(clone.target.join("pg_wal")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let is_segment = name.len() == 24 && *name < *unfinished;
+        if name.starts_with("00000002") && (is_segment || name.ends_with(".history")) {
+            let stored = clone.sandbox.fixture.wal(name);
+            fs::copy(&path, &stored).unwrap();
+            OsUser::postgres().own(&stored);
+            copied += 1;
+        }
+    }
+    assert!(copied > 1, "a history and segments, not {copied} files");
 }

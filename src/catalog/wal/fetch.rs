@@ -248,7 +248,7 @@ pub(super) struct StoredSegment {
 
 impl StoredSegment {
     /// Reads until `buffer` is full or the content ends.
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, WalError> {
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, WalError> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.reader.read(rest) {

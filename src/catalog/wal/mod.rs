@@ -16,6 +16,7 @@ mod listing;
 mod own;
 mod prefetch;
 mod reach;
+mod search;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub use listing::{Gap, Listing, Segment, Timeline};
 pub use own::{OwnWal, OwnWalFinder};
 pub use prefetch::Prefetch;
 pub use reach::{Reach, WalEnd};
+pub use search::Search;
 
 use serde::{Deserialize, Serialize};
 

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::{Form, WalArchive, WalError};
 use crate::pg::Lsn;
 use crate::pg::wal::page::PAGE_SIZE;
-use crate::pg::wal::scan::{End, Scanner, Timestamp};
+use crate::pg::wal::scan::{End, Scanner};
 use crate::pg::wal::segment::history_timeline;
+use crate::pg::wal::told::{Ended, Timestamp};
 use crate::pg::wal::{History, SegmentId};
 
 /// How many of the last segments are read in search of a transaction's end.
@@ -31,6 +32,10 @@ pub struct WalEnd {
     pub lsn: Option<Lsn>,
     /// When the last transaction ended.
     pub time: Option<Timestamp>,
+    /// The end of a transaction that stands last.
+    pub last_ended: Option<Ended>,
+    /// The latest moment that the WAL which was read tells of.
+    pub clock: Option<Timestamp>,
 }
 
 impl WalArchive {
@@ -134,7 +139,9 @@ impl WalArchive {
             let timelines = [last.timeline, reach.history.timeline_at(start)];
             let scanner = self.scan_first(timelines, number)?;
             end.lsn = end.lsn.or(scanner.last_end().map(|lsn| lsn.min(left)));
-            if let Some((_, last)) = scanner.times() {
+            end.clock = end.clock.max(scanner.told().clock);
+            end.last_ended = scanner.told().last_ended;
+            if let Some((_, last)) = scanner.told().times {
                 end.time = Some(last);
                 break;
             }
@@ -153,7 +160,15 @@ impl WalArchive {
     }
 
     fn scan(&self, id: SegmentId) -> Result<Scanner, WalError> {
-        let mut scanner = Scanner::new(id.start(self.size));
+        self.scan_with(id, Scanner::new(id.start(self.size)))
+    }
+
+    /// Has a new scanner read a segment.
+    pub(super) fn scan_with(
+        &self,
+        id: SegmentId,
+        mut scanner: Scanner,
+    ) -> Result<Scanner, WalError> {
         let Some(mut source) = self.open_segment(id)? else {
             return Ok(scanner);
         };

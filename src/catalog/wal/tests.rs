@@ -428,6 +428,10 @@ fn reach_ends_at_the_last_record_and_at_the_last_transaction() {
     // (07:31:25), before the last backup's end (07:31:48).
     let text = wal_end.time.unwrap().to_offset().unwrap().to_string();
     assert!(text.starts_with("2026-11-22 7:31:"), "{text}");
+    // That is its record, and a checkpoint of that backup came behind it.
+    let ended = wal_end.last_ended.unwrap();
+    assert!(Some(ended.time) == wal_end.time && ended.lsn < end);
+    assert!(wal_end.clock > wal_end.time, "{wal_end:?}");
 
     fs::remove_file(sample.path(&format!("{MIDDLE}.gz"))).unwrap();
     let reach = sample.archive.reach(start, 1).unwrap();

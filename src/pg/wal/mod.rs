@@ -5,6 +5,7 @@ pub mod history;
 pub mod page;
 pub mod scan;
 pub mod segment;
+pub mod told;
 
 pub use history::{History, HistoryEntry};
 pub use segment::{SegmentId, SegmentSize};

@@ -1,5 +1,5 @@
-//! Reading the records of a segment: are they whole, and when did its
-//! transactions end.
+//! Reading the records of a segment: are they whole, and what do they tell
+//! ([`Told`]).
 //!
 //! A record (`XLogRecord`, src/include/access/xlogrecord.h) begins at a
 //! multiple of 8 and goes on over as many pages as it needs, each with its
@@ -12,39 +12,18 @@
 //!
 //! `xl_crc` is the CRC-32C of bytes 24.. followed by bytes 0..20.
 
-use time::macros::datetime;
-use time::{Duration, OffsetDateTime};
-
 use super::page::{
     FIRST_IS_CONTRECORD, FIRST_IS_OVERWRITE_CONTRECORD, PAGE_SIZE, PageHeader, PageProblem,
 };
+use super::told::{RECORD_HEADER, Told, Wanted, u32_at, u64_at};
 use crate::pg::Lsn;
 
-/// Bytes of a record's header.
-const RECORD_HEADER: usize = 24;
-
-/// How much of a record is kept to be looked at: its header, and what may stand
-/// before the time in the data of a transaction's end. A record may have a
-/// gigabyte.
-const HEAD: usize = RECORD_HEADER + 64;
+/// How much of a record is kept to be looked at: its header, what may stand before
+/// its data, and a checkpoint or a restore point, of 72 bytes up to what matters. A
+/// record may have a gigabyte.
+const HEAD: usize = RECORD_HEADER + 96;
 /// The longest record that PostgreSQL reads (`XLogRecordMaxSize`), in bytes.
 const MAX_RECORD: u32 = 1020 << 20;
-
-const RM_XLOG: u8 = 0;
-const RM_XACT: u8 = 1;
-
-/// Microseconds since 2000-01-01 00:00 UTC, PostgreSQL's `TimestampTz`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(pub i64);
-
-impl Timestamp {
-    /// The same moment; `None` for one outside the calendar.
-    #[must_use]
-    pub fn to_offset(self) -> Option<OffsetDateTime> {
-        let since = Duration::microseconds(self.0);
-        datetime!(2000-01-01 00:00 UTC).checked_add(since)
-    }
-}
 
 /// Where reading the records stopped before the pages did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +67,7 @@ pub struct Scanner {
     next_page: Lsn,
     state: State,
     previous: Option<Lsn>,
-    /// The earliest and the latest end of a transaction so far.
-    times: Option<(Timestamp, Timestamp)>,
+    told: Told,
     /// Where the last whole record ends.
     last_end: Option<Lsn>,
 }
@@ -144,9 +122,16 @@ impl Scanner {
             next_page: start,
             state: State::Fresh,
             previous: None,
-            times: None,
+            told: Told::default(),
             last_end: None,
         }
+    }
+
+    /// The same, which looks where that is.
+    #[must_use]
+    pub fn looking_for(mut self, wanted: Wanted) -> Self {
+        self.told.wanted = Some(wanted);
+        self
     }
 
     /// Where reading stopped, if it did. Without an answer, every record that
@@ -159,11 +144,22 @@ impl Scanner {
         }
     }
 
-    /// When the earliest and the latest transaction of the pages so far was
-    /// committed or rolled back.
+    /// What the records of the pages so far tell.
     #[must_use]
-    pub fn times(&self) -> Option<(Timestamp, Timestamp)> {
-        self.times
+    pub fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// The same, when nothing more is to be read.
+    #[must_use]
+    pub fn into_told(self) -> Told {
+        self.told
+    }
+
+    /// Whether the pages so far end in the middle of a record that began in them.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        matches!(self.state, State::Inside(_))
     }
 
     /// Where the last whole record ends.
@@ -309,46 +305,9 @@ impl Scanner {
             return Err(damaged(RecordProblem::Order));
         }
         self.previous = Some(start);
-        let (info, manager) = (header.get(16).copied(), header.get(17).copied());
-        match (manager.zip(info), main_data(data)) {
-            (Some((RM_XLOG, info)), _) if info & 0xF0 == 0x40 => Err(End::Switched),
-            // Commit, abort, and both of prepared transactions.
-            (Some((RM_XACT, info)), Some(main)) if matches!(info & 0x70, 0 | 0x20..=0x40) => {
-                if let Some(time) = u64_at(main, 0).map(|t| Timestamp(t.cast_signed())) {
-                    let (first, last) = self.times.unwrap_or((time, time));
-                    self.times = Some((first.min(time), last.max(time)));
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+        match self.told.take(header, data, start) {
+            true => Err(End::Switched),
+            false => Ok(()),
         }
     }
-}
-
-/// The data of a record that refers to no block: what follows the headers.
-fn main_data(mut headers: &[u8]) -> Option<&[u8]> {
-    const DATA_SHORT: u8 = 255;
-    const DATA_LONG: u8 = 254;
-    const ORIGIN: u8 = 253;
-    const TOPLEVEL_XID: u8 = 252;
-    loop {
-        let (kind, rest) = headers.split_first()?;
-        match *kind {
-            DATA_SHORT => return rest.get(1..),
-            DATA_LONG => return rest.get(4..),
-            ORIGIN => headers = rest.get(2..)?,
-            TOPLEVEL_XID => headers = rest.get(4..)?,
-            _ => return None,
-        }
-    }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let field = bytes.get(at..)?.first_chunk()?;
-    Some(u32::from_le_bytes(*field))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let field = bytes.get(at..)?.first_chunk()?;
-    Some(u64::from_le_bytes(*field))
 }

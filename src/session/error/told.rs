@@ -2,6 +2,7 @@
 //! sentences.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -45,6 +46,33 @@ impl SessionError {
             _ => None,
         }
     }
+}
+
+/// Where a recovery target is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Before the backup was consistent.
+    Before,
+    /// Behind the end of the archive, or of its transactions.
+    After,
+    /// Not found.
+    Nowhere,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Before => "before what can be reached",
+            Self::After => "after what can be reached",
+            Self::Nowhere => "not in the WAL that was replayed",
+        })
+    }
+}
+
+/// The rest of a sentence, if there is one.
+pub(super) fn and(more: &Option<String>) -> String {
+    more.as_ref()
+        .map_or(String::new(), |more| format!("; {more}"))
 }
 
 pub(super) fn named(by: &[Occupant]) -> String {

@@ -30,7 +30,9 @@ fuzz_target!(|bytes: &[u8]| {
         scanner.page(page);
     }
     let _ = scanner
-        .times()
+        .told()
+        .times
         .map(|(from, to)| (from.to_offset(), to.to_offset()));
     let _ = format!("{:?} {:?}", scanner.end(), scanner.last_end());
+    let _ = format!("{:?}", scanner.told());
 });

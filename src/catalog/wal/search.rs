@@ -1,0 +1,423 @@
+//! Where in an archive a restore point is, or the end of a transaction.
+//!
+//! PostgreSQL finds them by replaying; no list has them. The segments are read from
+//! the newest back, on all cores, each once, until one has what is looked for. They
+//! may be compressed, incomplete, or for other users closed, so `pg_waldump`, which
+//! is not everywhere, could not read them as they are.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use super::{Form, WalArchive, WalError};
+use crate::causes::sentence;
+use crate::pg::Lsn;
+use crate::pg::wal::page::PAGE_SIZE;
+use crate::pg::wal::scan::Scanner;
+use crate::pg::wal::told::{RestorePoint, Told, Wanted};
+use crate::pg::wal::{History, SegmentId};
+
+/// How much of a kind is kept, the newest.
+const KEPT: usize = 1000;
+
+/// A search through an archive's WAL.
+pub struct Search<'a> {
+    archive: &'a WalArchive,
+    wanted: Wanted,
+    /// Whether the search may go on.
+    go_on: &'a (dyn Fn() -> bool + Sync),
+    there: BTreeSet<SegmentId>,
+    known: Mutex<Known>,
+}
+
+/// What a search has come to know.
+#[derive(Default)]
+struct Known {
+    read: BTreeSet<SegmentId>,
+    /// Where what is looked for was found, with the timeline of its segment.
+    found: BTreeSet<(Lsn, u32)>,
+    /// The restore points that were seen.
+    seen: BTreeMap<Lsn, RestorePoint>,
+}
+
+impl Known {
+    fn take(&mut self, id: SegmentId, told: Told) {
+        self.read.insert(id);
+        let found = told.found.into_iter().map(|lsn| (lsn, id.timeline));
+        self.found.extend(found);
+        let seen = told.restore_points.into_iter();
+        self.seen.extend(seen.map(|point| (point.lsn, point)));
+        while self.found.len() > KEPT {
+            self.found.pop_first();
+        }
+        while self.seen.len() > KEPT {
+            self.seen.pop_first();
+        }
+    }
+
+    fn newest(&self, history: &History, from: Lsn) -> Option<Lsn> {
+        let mut newest_first = self.found.iter().rev();
+        let fits = |(lsn, timeline): &&(Lsn, u32)| *lsn >= from && is_on(history, *timeline, *lsn);
+        newest_first.find(fits).map(|(lsn, _)| *lsn)
+    }
+}
+
+impl<'a> Search<'a> {
+    /// Nothing is read yet but the archive's list.
+    ///
+    /// # Errors
+    /// The archive cannot be listed.
+    pub fn new(
+        archive: &'a WalArchive,
+        wanted: Wanted,
+        go_on: &'a (dyn Fn() -> bool + Sync),
+    ) -> Result<Self, WalError> {
+        let names = archive.names()?;
+        let segments = names.iter().filter_map(|name| Form::of(name, archive.size));
+        Ok(Self {
+            archive,
+            wanted,
+            go_on,
+            there: segments.map(|(id, _)| id).collect(),
+            known: Mutex::default(),
+        })
+    }
+
+    /// Where the newest on a history is, from `from` on: where its record begins. A
+    /// segment that cannot be read is passed over, as recovery would not get past it.
+    pub fn newest(&mut self, history: &History, from: Lsn) -> Option<Lsn> {
+        let size = self.archive.size;
+        let first = SegmentId::containing(from, history.timeline, size).number;
+        let known = known_of(&mut self.known);
+        if let Some(known) = known.newest(history, from) {
+            return Some(known);
+        }
+        let mut segments: Vec<SegmentId> = self.there.difference(&known.read).copied().collect();
+        segments.retain(|id| id.number >= first && is_on(history, id.timeline, id.start(size)));
+        segments.sort_by_key(|id| Reverse((id.number, id.timeline)));
+        self.read_until_found(history, from, &segments);
+        known_of(&mut self.known).newest(history, from)
+    }
+
+    /// The restore points that were seen on the way, oldest first; of very many, the
+    /// newest.
+    pub fn seen(&mut self) -> impl Iterator<Item = &RestorePoint> {
+        known_of(&mut self.known).seen.values()
+    }
+
+    /// Reads the segments in their order, by as many threads as there are processors,
+    /// until one has what is looked for. Whatever stands before that one is read, too.
+    fn read_until_found(&self, history: &History, from: Lsn, segments: &[SegmentId]) {
+        let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            while !is_over.load(Ordering::Acquire) && (self.go_on)() {
+                let Some(id) = segments.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                    return;
+                };
+                let told = self.read(*id);
+                let fits = |lsn: &Lsn| *lsn >= from && is_on(history, id.timeline, *lsn);
+                if told.found.iter().any(fits) {
+                    is_over.store(true, Ordering::Release);
+                }
+                // Who panicked has left it whole.
+                let known = self.known.lock();
+                known.unwrap_or_else(|e| e.into_inner()).take(*id, told);
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..threads.min(segments.len()) {
+                scope.spawn(work);
+            }
+        });
+    }
+
+    fn read(&self, id: SegmentId) -> Told {
+        let scanner = Scanner::new(id.start(self.archive.size)).looking_for(self.wanted.clone());
+        self.archive
+            .records_of(id, scanner)
+            .unwrap_or_else(|error| {
+                tracing::warn!("the search passes a segment over: {}", sentence(&error));
+                Told::default()
+            })
+    }
+}
+
+fn known_of(known: &mut Mutex<Known>) -> &mut Known {
+    known.get_mut().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Whether what a timeline's segment has at `lsn` is part of a history.
+fn is_on(history: &History, timeline: u32, lsn: Lsn) -> bool {
+    let mut ancestors = history.ancestors.iter();
+    let left = ancestors.find(|ancestor| ancestor.timeline == timeline);
+    timeline == history.timeline || left.is_some_and(|left| lsn < left.end)
+}
+
+impl WalArchive {
+    /// What the records tell that begin in a segment, the last one read to its end,
+    /// which may be in the next one.
+    fn records_of(&self, id: SegmentId, scanner: Scanner) -> Result<Told, WalError> {
+        let mut scanner = self.scan_with(id, scanner)?;
+        let mut next = id.next();
+        let mut page = vec![0; PAGE_SIZE];
+        while scanner.is_inside() {
+            let Some(mut source) = self.open_segment(next)? else {
+                break;
+            };
+            loop {
+                let filled = source.fill(&mut page)?;
+                scanner.page(page.get(..filled).unwrap_or_default());
+                if filled < PAGE_SIZE || !scanner.is_inside() {
+                    break;
+                }
+            }
+            next = next.next();
+        }
+        Ok(scanner.into_told())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::catalog::fixtures;
+    use crate::pg::wal::page::PageHeader;
+
+    struct Sample {
+        _unpacked: TempDir,
+        archive: WalArchive,
+    }
+
+    impl Sample {
+        fn new() -> Self {
+            let unpacked = fixtures::unpack_wal("pg15-chain");
+            let archive = WalArchive::open(&fixtures::main_instance(&unpacked)).unwrap();
+            Self {
+                _unpacked: unpacked,
+                archive,
+            }
+        }
+
+        fn newest(&self, wanted: Wanted, timeline: u32, from: &str) -> Option<String> {
+            let history = self.archive.history(timeline).unwrap();
+            let mut search = Search::new(&self.archive, wanted, &|| true).unwrap();
+            let found = search.newest(&history, from.parse().unwrap());
+            found.map(|lsn| lsn.to_string())
+        }
+
+        /// Puts WAL into the archive behind all that is there.
+        fn extend(&self, wal: &Wal) {
+            let size = usize::try_from(self.archive.size.bytes()).unwrap();
+            for (segment, number) in wal.bytes.chunks(size).zip(FIRST..) {
+                let timeline = 1;
+                let name = self.archive.name(SegmentId { timeline, number });
+                let mut whole = segment.to_vec();
+                whole.resize(size, 0);
+                fs::write(self.archive.dir.join(name), whole).unwrap();
+            }
+        }
+    }
+
+    /// The number of the segment behind the last.
+    const FIRST: u64 = 0x62;
+
+    /// WAL in the making, from the segment [`FIRST`] on.
+    struct Wal {
+        bytes: Vec<u8>,
+        system_identifier: u64,
+        previous: u64,
+    }
+
+    impl Wal {
+        const SEGMENT: usize = 1 << 20;
+
+        fn new(sample: &Sample) -> Self {
+            let last = system_identifier_of(&sample.archive);
+            Self {
+                bytes: Vec::new(),
+                system_identifier: last,
+                previous: 0,
+            }
+        }
+
+        fn here(&self) -> u64 {
+            FIRST * Self::SEGMENT as u64 + self.bytes.len() as u64
+        }
+
+        /// Begins a page with `remaining` bytes of the record before.
+        fn page(&mut self, remaining: usize) {
+            let is_first = self.bytes.len().is_multiple_of(Self::SEGMENT);
+            let flags = u16::from(remaining > 0) | if is_first { 2 } else { 0 };
+            let here = self.here();
+            self.bytes.extend(0xD110_u16.to_le_bytes());
+            self.bytes.extend(flags.to_le_bytes());
+            self.bytes.extend(1_u32.to_le_bytes());
+            self.bytes.extend(here.to_le_bytes());
+            self.bytes.extend((remaining as u32).to_le_bytes());
+            self.bytes.extend([0; 4]);
+            if is_first {
+                self.bytes.extend(self.system_identifier.to_le_bytes());
+                self.bytes.extend((Self::SEGMENT as u32).to_le_bytes());
+                self.bytes.extend((PAGE_SIZE as u32).to_le_bytes());
+            }
+        }
+
+        /// Adds a record of the WAL itself, and gives where it begins.
+        fn record(&mut self, info: u8, data: &[u8]) -> Lsn {
+            let mut body = vec![254];
+            body.extend((data.len() as u32).to_le_bytes());
+            body.extend(data);
+            self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+            if self.bytes.len().is_multiple_of(PAGE_SIZE) {
+                self.page(0);
+            }
+            let start = self.here();
+            let mut header = Vec::new();
+            header.extend(((24 + body.len()) as u32).to_le_bytes());
+            header.extend(0_u32.to_le_bytes());
+            header.extend(self.previous.to_le_bytes());
+            header.extend([info, 0, 0, 0]);
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&body), &header);
+            header.extend(crc.to_le_bytes());
+            self.previous = start;
+            let record = [header, body].concat();
+            let mut rest = &record[..];
+            while !rest.is_empty() {
+                if self.bytes.len().is_multiple_of(PAGE_SIZE) {
+                    self.page(rest.len());
+                }
+                let room = PAGE_SIZE - self.bytes.len() % PAGE_SIZE;
+                let (part, more) = rest.split_at(room.min(rest.len()));
+                self.bytes.extend(part);
+                rest = more;
+            }
+            Lsn(start)
+        }
+
+        fn restore_point(&mut self, name: &str) -> Lsn {
+            let mut data = vec![0; 72];
+            data[8..8 + name.len()].copy_from_slice(name.as_bytes());
+            self.record(0x70, &data)
+        }
+    }
+
+    fn system_identifier_of(archive: &WalArchive) -> u64 {
+        let id = SegmentId {
+            timeline: 1,
+            number: FIRST - 1,
+        };
+        let mut page = vec![0; PAGE_SIZE];
+        let mut source = archive.open_segment(id).unwrap().unwrap();
+        source.fill(&mut page).unwrap();
+        let long = PageHeader::parse(&page).unwrap().long.unwrap();
+        long.system_identifier
+    }
+
+    #[test]
+    fn points_and_transactions_are_found_where_the_live_cluster_made_them() {
+        let sample = Sample::new();
+        // The positions that pg_create_restore_point gave are the records' ends.
+        for (name, xid, from, end) in [
+            ("before_mistake", 1271, "0/4B000B8", "0/4C037C8"),
+            ("also_good", 1272, "0/4B000B8", "0/4C038D8"),
+            ("after_mistake", 1275, "0/4C037C8", "0/4E6F490"),
+        ] {
+            let end: Lsn = end.parse().unwrap();
+            let near = |found: Option<String>| {
+                let found: Lsn = found.unwrap().parse().unwrap();
+                assert!(found < end && end.0 - found.0 < 1000, "{name}: {found}");
+            };
+            near(sample.newest(Wanted::Name(name.into()), 1, from));
+            near(sample.newest(Wanted::Xid(xid), 1, from));
+            let behind = end.to_string();
+            assert_eq!(sample.newest(Wanted::Name(name.into()), 1, &behind), None);
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_answered_with_what_is() {
+        let sample = Sample::new();
+        let history = sample.archive.history(1).unwrap();
+        let mut search =
+            Search::new(&sample.archive, Wanted::Name("never".into()), &|| true).unwrap();
+        assert_eq!(search.newest(&history, Lsn(0)), None);
+        let seen: Vec<&str> = search.seen().map(|point| &*point.name).collect();
+        let all = ["before_mistake", "also_good", "after_mistake"];
+        assert!(seen.windows(3).any(|three| three == all), "{seen:?}");
+        // A signal ends it.
+        let mut search =
+            Search::new(&sample.archive, Wanted::Name("never".into()), &|| false).unwrap();
+        assert_eq!(search.newest(&history, Lsn(0)), None);
+        assert_eq!(search.seen().count(), 0);
+    }
+
+    #[test]
+    fn what_an_older_timeline_went_on_with_does_not_count() {
+        let sample = Sample::new();
+        let switch = "1\t0/4C037D0\tbefore a mistake\n";
+        fs::write(sample.archive.dir.join("00000002.history"), switch).unwrap();
+        let newest =
+            |name: &str, timeline| sample.newest(Wanted::Name(name.into()), timeline, "0/4B000B8");
+        assert!(newest("before_mistake", 2).is_some());
+        for name in ["also_good", "after_mistake"] {
+            assert!(newest(name, 1).is_some());
+            assert_eq!(newest(name, 2), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn wal_full_of_restore_points_is_searched_within_bounds() {
+        let sample = Sample::new();
+        let mut wal = Wal::new(&sample);
+        let one = wal.restore_point("one");
+        for _ in 0..KEPT + 500 {
+            wal.restore_point("many");
+        }
+        sample.extend(&wal);
+        let history = sample.archive.history(1).unwrap();
+        let wanted = Wanted::Name("one".into());
+        let mut search = Search::new(&sample.archive, wanted, &|| true).unwrap();
+        assert_eq!(search.newest(&history, Lsn(0)), Some(one));
+        let told = sample.archive.records_of(
+            SegmentId::containing(one, 1, sample.archive.size),
+            Scanner::new(Lsn(FIRST * Wal::SEGMENT as u64)),
+        );
+        assert_eq!(told.unwrap().restore_points.len(), KEPT);
+        assert!(search.seen().count() <= KEPT);
+    }
+
+    #[test]
+    fn the_newest_of_a_name_counts_and_one_across_two_segments_is_found() {
+        let sample = Sample::new();
+        let mut wal = Wal::new(&sample);
+        let first = wal.restore_point("twice");
+        let second = wal.restore_point("twice");
+        // Fills the segment but for a part of the next record.
+        let room = Wal::SEGMENT - wal.bytes.len();
+        let headers = (room / PAGE_SIZE) * 24;
+        wal.record(0x20, &vec![0; room - headers - 29 - 48]);
+        let across = wal.restore_point("across");
+        let end_of_segment = (FIRST + 1) * Wal::SEGMENT as u64;
+        assert!(across.0 < end_of_segment && across.0 + 101 > end_of_segment);
+        sample.extend(&wal);
+        let newest = |name: &str| sample.newest(Wanted::Name(name.into()), 1, "0/4B000B8");
+        assert_eq!(newest("twice"), Some(second.to_string()));
+        assert!(first < second);
+        assert_eq!(newest("across"), Some(across.to_string()));
+        // One that cannot be read is passed over.
+        let name = sample.archive.name(SegmentId {
+            timeline: 1,
+            number: FIRST,
+        });
+        fs::write(sample.archive.dir.join(name), b"no WAL").unwrap();
+        assert_eq!(newest("twice"), None);
+        assert!(newest("after_mistake").is_some());
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a recovery failed, and what to ask for instead.
+
+use time::OffsetDateTime;
+
+use super::Recovery;
+use crate::profile::{MomentText, RecoveryTarget};
+use crate::server::{LogTail, ServerError};
+use crate::session::choice::{GoOn, known_points};
+use crate::session::{SessionError, Side};
+
+/// What our restore_command's complaints begin with, in the server's log.
+const COMPLAINT: &str = "pbkfs wal-get: ";
+
+impl Recovery {
+    /// What a server that failed in recovery died of, where that can be told
+    /// better than that it died. The archive may be searched for that, while `go_on`
+    /// says so.
+    #[must_use]
+    pub fn explain(&self, error: ServerError, go_on: GoOn<'_>) -> SessionError {
+        let ServerError::Died { status, log } = error else {
+            return error.into();
+        };
+        let says = |what: &str| log.lines.iter().any(|line| line.contains(what));
+        if let Some(reason) = complaint(&log) {
+            return SessionError::RecoveryStopped { reason, log };
+        }
+        if says("recovery ended before configured recovery target was reached") {
+            return self.not_found(&log, go_on);
+        }
+        if says("requested recovery stop point is before consistent recovery point") {
+            return self.out_of_reach(Side::Before);
+        }
+        ServerError::Died { status, log }.into()
+    }
+
+    /// The target was not in the WAL that was replayed.
+    fn not_found(&self, log: &LogTail, go_on: GoOn<'_>) -> SessionError {
+        let mut error = self.out_of_reach(Side::Nowhere);
+        let SessionError::OutOfReach { advice, .. } = &mut error else {
+            return error;
+        };
+        match &self.target {
+            RecoveryTarget::Name(name) if self.command.is_none() => {
+                let (history, from) = (&self.reach.history, self.backup.stop_lsn);
+                // The names are only a help.
+                *advice = known_points(&self.archive, history, from, name, go_on).ok();
+            }
+            RecoveryTarget::Time(_) if self.command.is_some() => {
+                *advice = last_transaction(log).map(|last| {
+                    format!(
+                        "the last transaction in it ended at {}, and recovery.target = \"latest\" \
+                         gives the data as of then",
+                        MomentText(last)
+                    )
+                });
+            }
+            _ => {}
+        }
+        error
+    }
+}
+
+/// When the last transaction had ended that a server replayed, by its log.
+fn last_transaction(log: &LogTail) -> Option<OffsetDateTime> {
+    const SAID: &str = "last completed transaction was at log time ";
+    let mut said = log.lines.iter().rev();
+    let said = said.find_map(|line| line.split_once(SAID))?.1;
+    let moment: MomentText = said.trim().parse().ok()?;
+    Some(moment.0)
+}
+
+/// What our restore_command said when it failed last.
+fn complaint(log: &LogTail) -> Option<String> {
+    let mut complaints = log.lines.iter().rev();
+    complaints.find_map(|line| line.split_once(COMPLAINT).map(|(_, said)| said.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn the_last_complaint_in_the_log_is_the_reason() {
+        let log = |lines: &[&str]| LogTail {
+            path: PathBuf::new(),
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        let lines = [
+            "LOG:  restored",
+            "pbkfs wal-get: A: bad",
+            "FATAL:  could not restore",
+        ];
+        assert_eq!(complaint(&log(&lines)).as_deref(), Some("A: bad"));
+        assert_eq!(complaint(&log(&["FATAL:  other"])), None);
+    }
+}
