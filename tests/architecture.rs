@@ -377,6 +377,7 @@ const OPENERS: &[(&str, &str)] = &[
         "session/fence/limits.rs",
         "the directory of a control group",
     ),
+    ("server/tool/keeper.rs", "/proc"),
     ("session/state.rs", "/proc"),
     ("session/mounts.rs", "/proc"),
     ("session/occupants.rs", "/proc"),

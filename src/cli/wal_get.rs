@@ -20,7 +20,8 @@ use super::{Verbosity, log};
 use crate::catalog::Catalog;
 use crate::catalog::wal::{Fetched, Prefetch, WalArchive};
 use crate::pg::wal::SegmentId;
-use crate::session::{self, SessionError, own_program};
+use crate::server::own_program;
+use crate::session::{self, SessionError};
 
 /// The subcommand's name.
 const NAME: &str = "wal-get";

@@ -73,7 +73,7 @@ pub use error::{SessionError, TargetError};
 pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use lasting::{job_target, lasting_root, make as make_lasting, open as open_lasting};
-pub use locks::{hold_locks, own_program};
+pub use locks::hold_locks;
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;
 pub use orphans::{ThrowAway, all as all_orphans};
