@@ -13,7 +13,7 @@ use super::place::Place;
 use super::resolve::Resolved;
 use super::restore_command::{program, quote, text};
 use crate::catalog::Backup;
-use crate::catalog::wal::{Reach, WalArchive, WalEnd};
+use crate::catalog::wal::{Reach, WalArchive, WalEnd, WalFault};
 use crate::pg::Lsn;
 use crate::pg::control::ControlFile;
 use crate::pg::wal::SegmentId;
@@ -294,8 +294,8 @@ impl Recovery {
             return error.into();
         };
         let says = |what: &str| log.lines.iter().any(|line| line.contains(what));
-        if let Some(reason) = complaint(&log) {
-            return SessionError::RecoveryStopped { reason, log };
+        if let Some((fault, reason)) = complaint(&log) {
+            return SessionError::RecoveryStopped { fault, reason, log };
         }
         if says("recovery ended before configured recovery target was reached") {
             return SessionError::OutOfReach {
@@ -311,10 +311,12 @@ impl Recovery {
     }
 }
 
-/// What our restore_command said when it failed last.
-fn complaint(log: &LogTail) -> Option<String> {
-    let mut complaints = log.lines.iter().rev();
-    complaints.find_map(|line| line.split_once(COMPLAINT).map(|(_, said)| said.to_owned()))
+/// What our restore_command said when it failed last: the fault, and its sentence.
+fn complaint(log: &LogTail) -> Option<(WalFault, String)> {
+    log.lines.iter().rev().find_map(|line| {
+        let (fault, said) = line.split_once(COMPLAINT)?.1.split_once(": ")?;
+        Some((fault.parse().ok()?, said.to_owned()))
+    })
 }
 
 /// How far the archive gets from a backup on. A STREAM backup brings its WAL
@@ -393,10 +395,14 @@ mod tests {
         };
         let lines = [
             "LOG:  restored",
-            "pbkfs wal-get: A: bad",
+            "pbkfs wal-get: missing: A: gone",
+            "pbkfs wal-get: damaged: B: bad: worse",
             "FATAL:  could not restore",
         ];
-        assert_eq!(complaint(&log(&lines)).as_deref(), Some("A: bad"));
-        assert_eq!(complaint(&log(&["FATAL:  other"])), None);
+        let expected = (WalFault::Damaged, "B: bad: worse".to_owned());
+        assert_eq!(complaint(&log(&lines)), Some(expected));
+        // Words alone are no fault.
+        let lines = ["FATAL:  other", "pbkfs wal-get: B: the WAL is damaged"];
+        assert_eq!(complaint(&log(&lines)), None);
     }
 }

@@ -227,11 +227,9 @@ impl Checks<'_> {
         if ended.status.success() {
             return Ok(PROVED);
         }
-        let judged = of_text(&ended.said, &self.live.counts());
-        let is_fault = ended.said.contains("No space left") || ended.said.contains("out of memory");
         let verdict = match ended.status.code() {
-            Some(2) if !is_fault => Verdict::Bad,
-            _ => judged,
+            Some(2) => of_broken(&ended.said, &self.live.counts()),
+            _ => of_text(&ended.said, &self.live.counts()),
         };
         Ok((verdict, Some(ended.said)))
     }
