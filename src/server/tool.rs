@@ -88,7 +88,9 @@ impl Tool {
     ) -> Result<Self, ServerError> {
         let program = server.config().binaries.dir.join(name);
         let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
-        Self::start(server.config(), &program, &arguments, database, output)
+        let mut command = keeper(server.config(), &program, &arguments);
+        speak_english(&mut command);
+        Self::start(server.config(), command, &program, database, output)
     }
 
     /// Starts a command of the shell.
@@ -98,19 +100,14 @@ impl Tool {
     pub fn shell(server: &Server, line: &str) -> Result<Self, ServerError> {
         let program = Path::new("/bin/sh");
         let arguments = ["-c", line].map(OsStr::new);
-        Self::start(
-            server.config(),
-            program,
-            &arguments,
-            "postgres",
-            Output::Kept,
-        )
+        let command = keeper(server.config(), program, &arguments);
+        Self::start(server.config(), command, program, "postgres", Output::Kept)
     }
 
     fn start(
         config: &ServerConfig,
+        mut command: Command,
         program: &Path,
-        arguments: &[&OsStr],
         database: &str,
         output: Output,
     ) -> Result<Self, ServerError> {
@@ -119,7 +116,6 @@ impl Tool {
             source,
         };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let mut command = keeper(config, program, arguments);
         command
             .env("PGHOST", &config.socket_dir)
             .env("PGPORT", config.port.to_string())
@@ -239,6 +235,15 @@ fn keeper(config: &ServerConfig, program: &Path, arguments: &[&OsStr]) -> Comman
     clean_environment(&mut command);
     become_child(&mut command, None);
     command
+}
+
+/// Has a program's messages untranslated, as its words may be judged by. All else
+/// stays as the user has it.
+fn speak_english(command: &mut Command) {
+    if let Some(all) = std::env::var_os("LC_ALL") {
+        command.env_remove("LC_ALL").env("LC_CTYPE", all);
+    }
+    command.env_remove("LANGUAGE").env("LC_MESSAGES", "C");
 }
 
 /// Waits until the keeper has started its program.

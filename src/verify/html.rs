@@ -179,6 +179,32 @@ fn backup(text: &mut String, report: &BackupReport) {
     text.push_str("</table>\n");
     places(text, report);
     losses(text, report);
+    collations(text, report);
+}
+
+/// The collations that have another version here.
+fn collations(text: &mut String, report: &BackupReport) {
+    if report.collations.is_empty() {
+        return;
+    }
+    text.push_str(
+        "<h2>Collations of another version than this host's</h2>\n<table>\n<tr><th>Database</th>\
+         <th>Collation</th><th>Version</th><th>Here</th><th>Indexes</th></tr>\n",
+    );
+    for collation in &report.collations {
+        let indexes = collation.indexes.to_string();
+        let here = collation.here.as_deref().unwrap_or("none");
+        let cells = [
+            &*collation.database,
+            &collation.collation,
+            &collation.recorded,
+            here,
+        ];
+        let cells = cells.map(escaped);
+        let [database, name, recorded, here] = cells.each_ref().map(String::as_str);
+        row(text, &[database, name, recorded, here, &indexes]);
+    }
+    text.push_str("</table>\n");
 }
 
 /// What the backup has, and pg_probackup's own restore would lose.

@@ -8,7 +8,6 @@
 //! checks      queries, pg_amcheck, pg_dump and commands against the clone
 //! restore     what pg_probackup's own restore would lose
 //! verdict     what each failure says: bad, or could not tell
-//! words       PostgreSQL's own words that it goes by
 //! findings    the same as a table for people
 //! report      the one document, and its form for people
 //! prometheus  its form for node_exporter
@@ -30,7 +29,6 @@ mod report;
 mod restore;
 mod standing;
 mod verdict;
-mod words;
 
 use std::path::Path;
 use std::time::Instant;
@@ -38,6 +36,7 @@ use std::time::Instant;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use checks::CollationReport;
 pub use findings::{FINDINGS, Finding, consequence};
 pub use history::{Entry, History};
 pub use html::html;

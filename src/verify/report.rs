@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::checks::CollationReport;
 use super::restore::{LossReport, losses};
 use super::standing::Standing;
 use super::verdict::Verdict;
@@ -102,6 +103,8 @@ pub struct BackupReport {
     pub damages: u64,
     /// What pg_probackup's own restore would lose, though the backup has it.
     pub restore_losses: Vec<LossReport>,
+    /// Collations that have another version on this host.
+    pub collations: Vec<CollationReport>,
     /// Whether less was done than the profile asks for.
     #[serde(skip)]
     pub partial: bool,
@@ -224,6 +227,9 @@ pub fn human(document: &Document, verbose: bool) -> String {
         checks(&mut text, report, verbose);
         places(&mut text, report);
         losses(&mut text, report);
+        for collation in &report.collations {
+            let _ = writeln!(text, "  {}", line(&collation.sentence()));
+        }
     }
     for known in document.standing.not_of(&document.backups) {
         let _ = writeln!(
@@ -352,6 +358,13 @@ mod tests {
                 blocks: 1,
                 marked_in: own(),
                 message: own(),
+            }],
+            collations: vec![CollationReport {
+                database: own(),
+                collation: own(),
+                recorded: own(),
+                here: Some(own()),
+                indexes: 1,
             }],
             ..BackupReport::default()
         };

@@ -2,13 +2,14 @@
 //! only where there is evidence that it is; a fault of this host, a lack of
 //! time or room, and whatever is not known here, is "could not tell".
 
+pub mod words;
+
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use serde::{Deserialize, Serialize};
 
-use super::words;
 use crate::catalog::content::ContentError;
 use crate::catalog::error::ControlError;
 use crate::catalog::page_index::PageIndexError;
