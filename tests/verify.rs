@@ -615,6 +615,44 @@ fn missing_things_and_mistakes_have_their_own_codes() {
     }
 }
 
+/// By the word of pg_probackup, whichever backup is looked at.
+#[test]
+fn a_corrupt_backup_is_bad_among_all_and_beside_another() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(RAW_FULL).write();
+    let control = sandbox.fixture.backup_dir(NEWEST).join("backup.control");
+    let text = fs::read_to_string(&control).unwrap();
+    fs::write(&control, text.replace("status = OK", "status = CORRUPT")).unwrap();
+    // One that is looked at.
+    let done = document(&clone, &[PAGES_ONLY, ALL].concat(), 1);
+    let reports = done["backups"].as_array().unwrap();
+    let bad = |report: &&Value| report["verdict"] == "bad";
+    let bad: Vec<_> = reports.iter().filter(bad).collect();
+    assert_eq!(bad.len(), 1, "{done:#}");
+    assert_eq!(bad[0]["backup"], NEWEST);
+    assert_eq!(done["skipped"], serde_json::json!([]));
+
+    // And one that is not, without any history.
+    fs::remove_dir_all(sandbox.path("state/verify")).unwrap();
+    let others = [PAGES_ONLY, OLDEST].concat();
+    let done = document(&clone, &others, 1);
+    assert_eq!(done["verdict"], "proved");
+    assert_eq!(done["standing"]["bad"][0]["backup"], NEWEST);
+    assert!(
+        done["standing"]["bad"][0]["error"]
+            .to_string()
+            .contains("CORRUPT")
+    );
+    let output = verify(&clone, &others);
+    let line = format!("backup {NEWEST}: BAD by pg_probackup's own word");
+    assert!(output.stderr.contains(&line), "{output}");
+    let text = metrics(&clone, &others, 1);
+    assert!(text.contains(&format!("backup=\"{NEWEST}\"}} 1")), "{text}");
+    let report = [&others[..], &["--set", "verify.known_bad=report"]].concat();
+    document(&clone, &report, 0);
+}
+
 /// Another user's catalog: whose it is, and as whom to run.
 #[test]
 fn a_closed_catalog_tells_nothing_and_names_its_owner() {
@@ -663,6 +701,8 @@ fn a_wrong_query_does_not_make_a_backup_bad() {
 const PAGES_ONLY: &[&str] = &["--set", "verify.start=false"];
 
 const OLDEST: &[&str] = &["--set", "verify.backup=oldest-unverified"];
+
+const ALL: &[&str] = &["--set", "verify.backup=all"];
 
 fn metrics(clone: &Clone<'_>, arguments: &[&str], code: i32) -> String {
     let file = clone.sandbox.path("pbkfs.prom");

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::checks::CollationReport;
+use super::history::ProfileId;
 use super::restore::{LossReport, losses};
 use super::standing::Standing;
 use super::verdict::Verdict;
@@ -25,6 +26,9 @@ pub struct Document {
     pub pbkfs: &'static str,
     /// The profile.
     pub profile: String,
+    /// The same, as the history knows it.
+    #[serde(skip)]
+    pub by: ProfileId,
     /// The catalog.
     pub catalog: String,
     /// The instance.
@@ -232,13 +236,19 @@ pub fn human(document: &Document, verbose: bool) -> String {
         }
     }
     for known in document.standing.not_of(&document.backups) {
+        let found = match known.profile.is_empty() {
+            true => "BAD by pg_probackup's own word".to_owned(),
+            false => format!(
+                "BAD since {} (profile {}), and not proved since",
+                line(&known.since),
+                value(&known.profile)
+            ),
+        };
         let _ = writeln!(
             text,
-            "{} backup {}: BAD since {} (profile {}), and not proved since: {}",
+            "{} backup {}: {found}: {}",
             value(&document.instance),
             value(&known.backup),
-            line(&known.since),
-            value(&known.profile),
             first_lines(known.error.as_deref().unwrap_or("no error was kept"))
         );
     }
@@ -321,11 +331,11 @@ fn first_lines(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     /// A document in which every text is this one.
-    fn filled_with(text: &str) -> Document {
+    pub fn filled_with(text: &str) -> Document {
         let own = || text.to_owned();
         let check = Check {
             kind: "sql",
@@ -372,6 +382,10 @@ mod tests {
             version: VERSION,
             pbkfs: "0",
             profile: own(),
+            by: ProfileId {
+                name: own(),
+                path: None,
+            },
             catalog: own(),
             instance: own(),
             started: own(),

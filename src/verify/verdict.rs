@@ -125,7 +125,8 @@ fn of_catalog(error: &CatalogError) -> Option<Verdict> {
 
 /// A chain that pg_probackup itself does not restore is not looked at: its own word
 /// is the evidence.
-fn of_chain(error: &ChainError) -> Option<Verdict> {
+#[must_use]
+pub fn of_chain(error: &ChainError) -> Option<Verdict> {
     Some(match error {
         ChainError::NoSuchBackup { .. } => return None,
         ChainError::Reread { source, .. } => return of_catalog(source),
