@@ -1014,3 +1014,35 @@ fn after_a_kill_in_any_phase_the_next_run_clears_up() {
     document(&clone, &[], 0);
     assert_nothing_stays(&sandbox);
 }
+
+/// Each has a number of its own, and any later one clears all of them away.
+#[test]
+fn jobs_that_were_killed_together_are_cleared_up_by_one() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    fs::set_permissions(sandbox.dir(), Permissions::from_mode(0o1777)).unwrap();
+    let clone = sandbox.profile(NEWEST).write();
+    let seen = sandbox.path("seen");
+    let run = format!(
+        "[[verify.command]]\nname = \"wait\"\nrun = \"touch {}.$PPID; sleep 600\"",
+        seen.display()
+    );
+    add(&clone, &run);
+    let start = |_| Running::spawn(&mut command(&clone, &["--set", "verify.pages=false"]));
+    let jobs: Vec<_> = (0..3).map(start).collect();
+    let count = || {
+        let entries = fs::read_dir(sandbox.dir()).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("seen.")).count()
+    };
+    eventually("all of them run", LIMIT, || count() == 3);
+    for job in &jobs {
+        job.signal(Signal::SIGKILL);
+    }
+    for job in jobs {
+        let _ = job.wait_or_kill(LIMIT);
+    }
+    // One that needs no mount, and has a place for itself alone.
+    document(&clone, &["--pages"], 0);
+    assert_nothing_stays(&sandbox);
+}

@@ -81,7 +81,7 @@ pub use place::Place;
 pub use preview::{ServerPreview, obstacles, preview_server};
 pub use ready::Ready;
 pub use resolve::{Resolved, all_backups, resolve};
-pub use run_root::mount_point;
+pub use run_root::job_place;
 pub use signals::Signals;
 pub use state::{Phase, State};
 pub use status::{Status, all as all_sessions, count as count_sessions, of_target as session_of};

@@ -30,7 +30,7 @@ mod restore;
 mod standing;
 mod verdict;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use time::OffsetDateTime;
@@ -51,7 +51,7 @@ use crate::catalog::{Backup, Instance};
 use crate::causes::sentence;
 use crate::chain::{BackupSelector, Chain, ChainError};
 use crate::profile::{Action, BackupChoice, KnownBadPolicy, Plan, VerifyChoice};
-use crate::session::{Counts, SessionError, Signals, Up, all_backups, mount_point};
+use crate::session::{Counts, SessionError, Signals, Up, all_backups, job_place};
 use job::VerifyJob;
 use verdict::of_chain;
 
@@ -269,7 +269,8 @@ impl Verify<'_> {
     fn one(&self, backup: BackupChoice, all: &[Backup]) -> Result<BackupReport, SessionError> {
         let begun = Instant::now();
         let signals = self.signals.until(begun + self.plan.verify.timeout);
-        let plan = self.plan_for(backup)?;
+        let (point, held) = job_place(&self.plan.target, "verify")?;
+        let plan = self.plan_for(backup, point);
         let mut job = VerifyJob::new(self, &plan, &signals, all);
         let outcome = Up {
             plan: &plan,
@@ -278,19 +279,19 @@ impl Verify<'_> {
             signals: &signals,
             detached: false,
         }
-        .run(&mut job);
+        .run(Some(held), &mut job);
         job.finish(outcome)
     }
 
     /// The plan of the clone for one backup: it has to become writable, and
     /// nothing may outlast the time that there is.
-    fn plan_for(&self, backup: BackupChoice) -> Result<Plan, SessionError> {
+    fn plan_for(&self, backup: BackupChoice, point: PathBuf) -> Plan {
         let mut plan = self.plan.clone();
-        plan.throw_away(mount_point(&plan.target, "verify")?);
+        plan.throw_away(point);
         plan.backup = backup;
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = plan.verify.start;
-        Ok(plan)
+        plan
     }
 }
 
