@@ -87,7 +87,8 @@ impl Code {
             | SessionError::LostWrites { .. }
             | SessionError::Extract { .. } => Self::Failed,
             SessionError::Diff(e) => of_diff(e),
-            SessionError::Overlay(e) | SessionError::Tree { source: e, .. } => of_overlay(e),
+            SessionError::Overlay(e) => of_overlay(e),
+            SessionError::Tree { source, .. } => of_overlay(source),
             SessionError::RecoveredElsewhere { .. }
             | SessionError::Target(
                 TargetError::Busy { .. }

@@ -115,7 +115,7 @@ impl MountPoint {
     /// The system's own.
     pub fn mounted(&self) -> io::Result<HeldMount> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let held = openat(CWD, &self.pinned(), flags, Mode::empty())?;
+        let held = openat(CWD, self.pinned(), flags, Mode::empty())?;
         Ok(HeldMount {
             number: mount_of(&held)?,
             held,
@@ -223,7 +223,7 @@ mod tests {
         let refused = super::super::unmount_once(&target, judged.number, true);
         assert!(refused.unwrap_err().to_string().contains("something else"));
         assert!(judged.detach().is_err());
-        assert_eq!(mounts_in(&target), [target.clone()]);
+        assert_eq!(mounts_in(&target), std::slice::from_ref(&target));
         super::super::unmount_once(&target, other.number, true).unwrap();
         assert_eq!(mounts_in(&target), Vec::<PathBuf>::new());
     }

@@ -341,7 +341,7 @@ pub enum SessionError {
         path: PathBuf,
         /// The overlay's answer.
         #[source]
-        source: OverlayError,
+        source: Box<OverlayError>,
     },
     /// A session's state file that makes no sense.
     #[error("the session state {} is damaged: {source}", path.display())]

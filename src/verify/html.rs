@@ -356,7 +356,7 @@ fn marked_up(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::report::tests::filled_with;
+    use crate::verify::report::filled_with;
     use crate::verify::{KnownBad, Standing};
 
     /// The tags of a page, in their order, without attributes.

@@ -11,6 +11,9 @@ use super::standing::Standing;
 use super::verdict::Verdict;
 use crate::escape::{line, value};
 
+#[cfg(test)]
+pub use tests::filled_with;
+
 /// The document's version. It grows when a field changes its meaning or goes.
 pub const VERSION: u32 = 2;
 
@@ -331,7 +334,7 @@ fn first_lines(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
 
     /// A document in which every text is this one.

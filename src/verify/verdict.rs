@@ -75,7 +75,8 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         SessionError::ControlFile(_) | SessionError::EndedEarly { .. } => Bad,
         SessionError::Wal(e) => of_wal(e),
         SessionError::RecoveryStopped { fault, .. } => of_fault(*fault),
-        SessionError::Overlay(e) | SessionError::Tree { source: e, .. } => of_overlay(e),
+        SessionError::Overlay(e) => of_overlay(e),
+        SessionError::Tree { source, .. } => of_overlay(source),
         SessionError::Server(e) => return of_server(e, faults),
         SessionError::ServerDied { status, log } => of_death(*status, &log.to_string(), faults),
         SessionError::Probackup(_)

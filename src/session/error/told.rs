@@ -20,7 +20,7 @@ impl SessionError {
             Ok(source) => Self::Tree {
                 action,
                 path,
-                source,
+                source: Box::new(source),
             },
             Err(source) => Self::Io {
                 action,
@@ -37,7 +37,7 @@ impl SessionError {
                 Ok(source) => Self::Tree {
                     action: "read",
                     path,
-                    source,
+                    source: Box::new(source),
                 },
                 Err(source) => ServerError::Read { path, source }.into(),
             },
