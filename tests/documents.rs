@@ -32,7 +32,11 @@ fn holds(name: &str, text: &str) -> Value {
         .map(|error| format!("{}: {error}", error.instance_path()))
         .collect();
     assert!(errors.is_empty(), "{name}: {errors:#?}\n{document:#}");
-    assert!(document["version"].as_u64().is_some_and(|version| version > 0));
+    assert!(
+        document["version"]
+            .as_u64()
+            .is_some_and(|version| version > 0)
+    );
     no_number_is_too_large(&document);
     document
 }
@@ -120,7 +124,10 @@ fn what_verify_prints() {
         let arguments = ["--json", "--pages", "--set", "verify.backup=all"];
         let output = clone.pbkfs("verify", &arguments);
         let document = holds("verify", &output.stdout);
-        assert!(document["backups"].as_array().unwrap().len() > 1, "{output}");
+        assert!(
+            document["backups"].as_array().unwrap().len() > 1,
+            "{output}"
+        );
     }
 }
 

@@ -12,80 +12,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
+use common::cluster::Cluster;
 use common::postgres::LIMIT;
-use common::{Manifest, OsUser, PgTools, Sandbox, assert_nothing_stays, run};
+use common::{Manifest, OsUser, Sandbox, assert_nothing_stays, run};
 use pbkfs::pg::control::ControlFile;
 use pbkfs::pg::wal::segment::{SegmentId, SegmentSize};
 
-/// A cluster of our own, with checksums and a tablespace.
-struct Cluster<'a> {
-    pg: &'a PgTools,
-    sandbox: &'a Sandbox,
-    data: PathBuf,
-}
-
-impl<'a> Cluster<'a> {
-    fn new(pg: &'a PgTools, sandbox: &'a Sandbox) -> Self {
-        let home = sandbox.path("cluster");
-        for dir in [home.clone(), home.join("space"), home.join("socket")] {
-            fs::create_dir(&dir).unwrap();
-            pg.user.own(&dir);
-        }
-        let data = home.join("data");
-        let dir = data.to_str().unwrap();
-        pg.run(
-            "initdb",
-            &["--data-checksums", "--no-sync", "--auth=trust", "-D", dir],
-        )
-        .expect_ok();
-        Self { pg, sandbox, data }
-    }
-
-    fn conninfo(&self) -> String {
-        format!(
-            "host={} port=5432",
-            self.sandbox.path("cluster/socket").display()
-        )
-    }
-
-    /// Runs `work` on the started server, and stops it again.
-    fn while_up(&self, work: impl FnOnce(&str)) {
-        let data = self.data.to_str().unwrap();
-        let socket = self.sandbox.path("cluster/socket");
-        let options = format!("-c fsync=off -h '' -k {}", socket.display());
-        let log = self.sandbox.path("cluster/log");
-        let log = log.to_str().unwrap();
-        self.pg
-            .run(
-                "pg_ctl",
-                &["start", "-w", "-D", data, "-l", log, "-o", &options],
-            )
-            .expect_ok();
-        work(&self.conninfo());
-        self.pg
-            .run("pg_ctl", &["stop", "-w", "-m", "fast", "-D", data])
-            .expect_ok();
-    }
-
-    /// A copy of what a backup of this moment has to show.
-    fn copy(&self, number: usize) -> PathBuf {
-        let copy = self.sandbox.path(&format!("copy{number}"));
-        let mut cp = OsUser::root().command("cp");
-        run(cp.arg("-aL").arg(&self.data).arg(&copy), LIMIT).expect_ok();
-        let control = fs::read(copy.join("global/pg_control")).unwrap();
-        let control = ControlFile::parse(&control).unwrap();
-        let size = SegmentSize::new(control.wal_segment_size.into()).unwrap();
-        let last = SegmentId::containing(control.checkpoint, 1, size);
-        let segment = format!("pg_wal/{}", last.name(size));
-        // What pg_probackup leaves out.
-        let script = format!(
-            r"find . \( -name postmaster.opts -o -name pg_internal.init \) -delete
-            find pg_wal pg_notify pg_subtrans pg_stat_tmp -mindepth 1 ! -path {segment} -delete"
-        );
-        let mut shell = OsUser::root().command("sh");
-        run(shell.current_dir(&copy).args(["-ec", &script]), LIMIT).expect_ok();
-        copy
-    }
+/// A copy of what a backup of this moment has to show.
+fn copy(cluster: &Cluster<'_>, sandbox: &Sandbox, number: usize) -> PathBuf {
+    let copy = sandbox.path(&format!("copy{number}"));
+    let mut cp = OsUser::root().command("cp");
+    run(cp.arg("-aL").arg(&cluster.data).arg(&copy), LIMIT).expect_ok();
+    let control = fs::read(copy.join("global/pg_control")).unwrap();
+    let control = ControlFile::parse(&control).unwrap();
+    let size = SegmentSize::new(control.wal_segment_size.into()).unwrap();
+    let last = SegmentId::containing(control.checkpoint, 1, size);
+    let segment = format!("pg_wal/{}", last.name(size));
+    // What pg_probackup leaves out.
+    let script = format!(
+        r"find . \( -name postmaster.opts -o -name pg_internal.init \) -delete
+        find pg_wal pg_notify pg_subtrans pg_stat_tmp -mindepth 1 ! -path {segment} -delete"
+    );
+    let mut shell = OsUser::root().command("sh");
+    run(shell.current_dir(&copy).args(["-ec", &script]), LIMIT).expect_ok();
+    copy
 }
 
 /// Makes the next backup of the cluster, by the arguments that a user would give.
@@ -110,7 +60,7 @@ fn back_up(cluster: &Cluster<'_>, catalog: &Path, mode: &str, codec: &str) {
 fn every_backup_is_the_cluster_as_it_was() {
     let pg = common::require_everything();
     let sandbox = Sandbox::root("pg15-debian");
-    let cluster = Cluster::new(&pg, &sandbox);
+    let cluster = Cluster::new(&pg, &sandbox, &[]);
     let catalog = sandbox.path("made");
     let space = sandbox.path("cluster/space");
     let steps = [
@@ -133,7 +83,7 @@ fn every_backup_is_the_cluster_as_it_was() {
             }
         });
         back_up(&cluster, &catalog, mode, codec);
-        copies.push(cluster.copy(number));
+        copies.push(copy(&cluster, &sandbox, number));
     }
     let opened = pbkfs::catalog::Catalog::open(&catalog).unwrap();
     let instance = opened.instance("main").unwrap();

@@ -621,6 +621,44 @@ fn missing_things_and_mistakes_have_their_own_codes() {
     }
 }
 
+/// By the word of pg_probackup, whichever backup is looked at.
+#[test]
+fn a_corrupt_backup_is_bad_among_all_and_beside_another() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile(RAW_FULL).write();
+    let control = sandbox.fixture.backup_dir(NEWEST).join("backup.control");
+    let text = fs::read_to_string(&control).unwrap();
+    fs::write(&control, text.replace("status = OK", "status = CORRUPT")).unwrap();
+    // One that is looked at.
+    let done = document(&clone, &[PAGES_ONLY, ALL].concat(), 1);
+    let reports = done["backups"].as_array().unwrap();
+    let bad = |report: &&Value| report["verdict"] == "bad";
+    let bad: Vec<_> = reports.iter().filter(bad).collect();
+    assert_eq!(bad.len(), 1, "{done:#}");
+    assert_eq!(bad[0]["backup"], NEWEST);
+    assert_eq!(done["skipped"], serde_json::json!([]));
+
+    // And one that is not, without any history.
+    fs::remove_dir_all(sandbox.path("state/verify")).unwrap();
+    let others = [PAGES_ONLY, OLDEST].concat();
+    let done = document(&clone, &others, 1);
+    assert_eq!(done["verdict"], "proved");
+    assert_eq!(done["standing"]["bad"][0]["backup"], NEWEST);
+    assert!(
+        done["standing"]["bad"][0]["error"]
+            .to_string()
+            .contains("CORRUPT")
+    );
+    let output = verify(&clone, &others);
+    let line = format!("backup {NEWEST}: BAD by pg_probackup's own word");
+    assert!(output.stderr.contains(&line), "{output}");
+    let text = metrics(&clone, &others, 1);
+    assert!(text.contains(&format!("backup=\"{NEWEST}\"}} 1")), "{text}");
+    let report = [&others[..], &["--set", "verify.known_bad=report"]].concat();
+    document(&clone, &report, 0);
+}
+
 /// Another user's catalog: whose it is, and as whom to run.
 #[test]
 fn a_closed_catalog_tells_nothing_and_names_its_owner() {
@@ -669,6 +707,8 @@ fn a_wrong_query_does_not_make_a_backup_bad() {
 const PAGES_ONLY: &[&str] = &["--set", "verify.start=false"];
 
 const OLDEST: &[&str] = &["--set", "verify.backup=oldest-unverified"];
+
+const ALL: &[&str] = &["--set", "verify.backup=all"];
 
 fn metrics(clone: &Clone<'_>, arguments: &[&str], code: i32) -> String {
     let file = clone.sandbox.path("pbkfs.prom");
@@ -982,5 +1022,37 @@ fn after_a_kill_in_any_phase_the_next_run_clears_up() {
     let _ = running.wait_or_kill(LIMIT);
     fs::remove_file(sandbox.path("wait")).unwrap();
     document(&clone, &[], 0);
+    assert_nothing_stays(&sandbox);
+}
+
+/// Each has a number of its own, and any later one clears all of them away.
+#[test]
+fn jobs_that_were_killed_together_are_cleared_up_by_one() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    fs::set_permissions(sandbox.dir(), Permissions::from_mode(0o1777)).unwrap();
+    let clone = sandbox.profile(NEWEST).write();
+    let seen = sandbox.path("seen");
+    let run = format!(
+        "[[verify.command]]\nname = \"wait\"\nrun = \"touch {}.$PPID; sleep 600\"",
+        seen.display()
+    );
+    add(&clone, &run);
+    let start = |_| Running::spawn(&mut command(&clone, &["--set", "verify.pages=false"]));
+    let jobs: Vec<_> = (0..3).map(start).collect();
+    let count = || {
+        let entries = fs::read_dir(sandbox.dir()).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("seen.")).count()
+    };
+    eventually("all of them run", LIMIT, || count() == 3);
+    for job in &jobs {
+        job.signal(Signal::SIGKILL);
+    }
+    for job in jobs {
+        let _ = job.wait_or_kill(LIMIT);
+    }
+    // One that needs no mount, and has a place for itself alone.
+    document(&clone, &["--pages"], 0);
     assert_nothing_stays(&sandbox);
 }

@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 
 use super::exit::Code;
 use super::output;
-use crate::session::{SessionError, Signals, own_program};
+use crate::server::own_program;
+use crate::session::{SessionError, Signals};
 
 /// The hidden flag by which the process that stays knows itself.
 pub const FLAG: &str = "--background";

@@ -1,7 +1,6 @@
 //! The one table of exit codes. They are stable; scripts and cron rely on
 //! them.
 
-use std::io;
 use std::process::ExitCode;
 
 use crate::catalog::probackup::ProbackupError;
@@ -84,12 +83,13 @@ impl Code {
             )
             | SessionError::RunDir { .. }
             | SessionError::BadState { .. }
+            | SessionError::Io { .. }
             | SessionError::MountGone { .. }
             | SessionError::LostWrites { .. }
             | SessionError::Extract { .. } => Self::Failed,
-            SessionError::Io { source, .. } => of_io(source),
             SessionError::Diff(e) => of_diff(e),
             SessionError::Overlay(e) => of_overlay(e),
+            SessionError::Tree { source, .. } => of_overlay(source),
             SessionError::RecoveredElsewhere { .. }
             | SessionError::Target(
                 TargetError::Busy { .. }
@@ -136,13 +136,6 @@ fn of_probackup(error: &ProbackupError) -> Code {
         | ProbackupError::TooMuchOutput { .. }
         | ProbackupError::BadJson { .. } => Code::Failed,
     }
-}
-
-/// What the overlay could not give is known by its own error: a file that is
-/// missing in the backup is the backup's fault.
-fn of_io(error: &io::Error) -> Code {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    inner.map_or(Code::Failed, of_overlay)
 }
 
 fn of_diff(error: &DiffError) -> Code {

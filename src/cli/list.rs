@@ -9,11 +9,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::common::{human_bytes, report, sentence, value};
+use super::document::as_text;
 use super::exit::Code;
 use super::own_wal::WalReport;
 use super::source::CatalogArgs;
 use super::{Verbosity, log, output};
-use super::document::as_text;
 use crate::catalog::wal::OwnWalFinder;
 use crate::catalog::{Backup, Catalog, Instance, native};
 use crate::chain::{BackupSelector, Chain};

@@ -36,9 +36,10 @@ mod verify;
 mod wal;
 mod wal_get;
 
-use std::panic;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::{io, panic};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
@@ -148,6 +149,16 @@ enum Command {
     /// Run a server in namespaces, as standard input says
     #[command(hide = true)]
     FenceExec,
+    /// Run a program, and leave nothing of what it has started
+    #[command(hide = true)]
+    Keep {
+        /// Whom to run it as
+        #[arg(long)]
+        user: Option<String>,
+        /// The program and its arguments
+        #[arg(required = true, last = true)]
+        command: Vec<OsString>,
+    },
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
@@ -195,7 +206,10 @@ fn run() -> ExitCode {
         Command::Wal(args) => wal::run(&args, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
         Command::WalPrefetch(args) => return wal_get::prefetch(&args),
-        Command::FenceExec => return fence_exec(),
+        Command::FenceExec => return helped("fence-exec", server::fence_exec()),
+        Command::Keep { user, command } => {
+            return helped("keep", server::keep(user.as_deref(), &command));
+        }
         Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {
@@ -226,12 +240,13 @@ fn tell_panics_plainly() {
     }));
 }
 
-/// One thread only, so no log: its standard error is the server's.
-fn fence_exec() -> ExitCode {
-    match server::fence_exec() {
+/// How a helper has ended that runs another program. It has one thread only, so no
+/// log: its standard error is the program's.
+fn helped(name: &str, ended: io::Result<i32>) -> ExitCode {
+    match ended {
         Ok(code) => u8::try_from(code).map_or_else(|_| Code::Failed.into(), ExitCode::from),
         Err(error) => {
-            complain!("pbkfs fence-exec: {}", common::sentence(&error));
+            complain!("pbkfs {name}: {}", common::sentence(&error));
             Code::Failed.into()
         }
     }

@@ -55,10 +55,11 @@ pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
         signals: &signals,
         detached: stay.background,
     };
-    up.run(&mut Watch {
+    let mut watch = Watch {
         json: stay.json,
         background: stay.background,
-    })?;
+    };
+    up.run(None, &mut watch)?;
     Ok(Code::Done)
 }
 

@@ -154,7 +154,7 @@ fn write(plan: &Plan, document: &Document, history: Option<&History>) {
     let last = entries
         .iter()
         .rev()
-        .find(|entry| entry.profile == document.profile && entry.verdict == Verdict::Proved);
+        .find(|entry| entry.by().is(&document.by) && entry.verdict == Verdict::Proved);
     let last = last.and_then(|entry| OffsetDateTime::parse(&entry.started, &Rfc3339).ok());
     let last = last.map(OffsetDateTime::unix_timestamp);
     put(&plan.verify.prometheus, &|| {

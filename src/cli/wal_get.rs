@@ -18,9 +18,10 @@ use super::common::{sentence, value};
 use super::exit::Code;
 use super::{Verbosity, log};
 use crate::catalog::Catalog;
-use crate::catalog::wal::{Fetched, Prefetch, WalArchive};
+use crate::catalog::wal::{Fetched, Prefetch, WalArchive, WalFault};
 use crate::pg::wal::SegmentId;
-use crate::session::{self, SessionError, own_program};
+use crate::server::own_program;
+use crate::session::{self, SessionError};
 
 /// The subcommand's name.
 const NAME: &str = "wal-get";
@@ -97,7 +98,9 @@ pub fn run(args: &WalGetArgs, verbosity: Verbosity) -> ExitCode {
         Ok(Ok(Fetched::Delivered)) => Code::Done.into(),
         Ok(Ok(Fetched::Missing)) => MISSING.into(),
         Ok(Err(error)) => {
-            complain!("pbkfs {NAME}: {}: {}", value(&args.file), sentence(&error));
+            // The session reads it in the server's log.
+            let (fault, file) = (fault(&error), value(&args.file));
+            complain!("pbkfs {NAME}: {fault}: {file}: {}", sentence(&error));
             FAILED.into()
         }
         // The panic has said what it had to say.
@@ -112,6 +115,14 @@ pub fn code_without_run(code: Code) -> ExitCode {
     match code {
         Code::Usage | Code::Failed if is_ours => FAILED.into(),
         other => other.into(),
+    }
+}
+
+/// What an error says of the WAL that was asked for.
+fn fault(error: &SessionError) -> WalFault {
+    match error {
+        SessionError::Wal(error) => error.fault(),
+        _ => WalFault::Unavailable,
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::profile::{Action, Plan};
 use crate::server::{Output, Server, Tool, query};
-use crate::session::{Account, Job, Live, SessionError, Signals, Up, WATCH, mount_point};
+use crate::session::{Account, Job, Live, SessionError, Signals, Up, WATCH, job_place};
 use crate::untrusted::Kind;
 use output::Place;
 
@@ -117,7 +117,8 @@ impl Extract<'_> {
     pub fn run(&self) -> Result<Extracted, SessionError> {
         let place = self.open_output()?;
         let mut plan = self.plan.clone();
-        plan.throw_away(mount_point(&plan.target, "extract")?);
+        let (point, held) = job_place(&plan.target, "extract")?;
+        plan.throw_away(point);
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = true;
         let mut job = ExtractJob {
@@ -134,7 +135,7 @@ impl Extract<'_> {
             signals: self.signals,
             detached: false,
         }
-        .run(&mut job)?;
+        .run(Some(held), &mut job)?;
         Ok(job.done)
     }
 

@@ -244,12 +244,27 @@ fn mount_options(options: &MountOptions, read_only: bool) -> Vec<MountOption> {
 }
 
 /// Unmounts `target`, a path without links, by the system call, or by fusermount3
-/// where that takes a privilege this process does not have.
+/// where that takes a privilege this process does not have. `judged` is the kernel's
+/// number for the mount that is meant.
 ///
 /// # Errors
-/// The system's own; `EBUSY` while files are open, unless `lazily`.
-pub fn unmount_once(target: &Path, lazily: bool) -> io::Result<()> {
-    unmount_point(&MountPoint::find(target)?, lazily)
+/// Another mount is there by now; the system's own; `EBUSY` while files are open, unless
+/// `lazily`.
+pub fn unmount_once(target: &Path, judged: u64, lazily: bool) -> io::Result<()> {
+    let point = MountPoint::find(target)?;
+    let mount = point.mounted()?;
+    if mount.number != judged {
+        return Err(io::Error::other("something else is mounted there by now"));
+    }
+    if lazily {
+        return match mount.detach() {
+            Err(nix::errno::Errno::EPERM) => fusermount(target, true),
+            detached => Ok(detached?),
+        };
+    }
+    // As long as it is held it is in use.
+    drop(mount);
+    unmount_point(&point, false)
 }
 
 fn unmount_point(point: &MountPoint, lazily: bool) -> io::Result<()> {

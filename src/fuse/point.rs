@@ -16,7 +16,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{getgid, getuid};
 
-use crate::untrusted::{Dir, path_of};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::untrusted::{Dir, mount_of, path_of};
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -106,12 +108,51 @@ impl MountPoint {
         Ok(device.into())
     }
 
+    /// Holds what is mounted there at this moment. A mount whose server died can be
+    /// held, too.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn mounted(&self) -> io::Result<HeldMount> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let held = openat(CWD, self.pinned(), flags, Mode::empty())?;
+        Ok(HeldMount {
+            number: mount_of(&held)?,
+            held,
+        })
+    }
+
     /// Unmounts it by the system call.
     ///
     /// # Errors
     /// The system's own; `EBUSY` while files are open, unless `lazily`.
     pub(super) fn unmount(&self, lazily: bool) -> Result<(), Errno> {
         umount2(&self.pinned(), flags(lazily))
+    }
+}
+
+/// A mount that is held, whatever is mounted at its path by now.
+#[derive(Debug)]
+pub struct HeldMount {
+    held: OwnedFd,
+    /// The kernel's number for it.
+    pub number: u64,
+}
+
+impl HeldMount {
+    /// A path to its uppermost directory, as long as it is held.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        path_of(&self.held)
+    }
+
+    /// Takes it out of the tree by the system call.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub(super) fn detach(&self) -> Result<(), Errno> {
+        // The path is a link by which the kernel leads to what is held.
+        umount2(&self.path(), MntFlags::MNT_DETACH)
     }
 }
 
@@ -158,5 +199,32 @@ mod tests {
         drop(mounted);
         point.unmount(true).unwrap();
         assert_eq!(mounts_in(&temp), Vec::<PathBuf>::new());
+    }
+
+    /// What was judged is what is unmounted, and not what lies on it or in its place.
+    #[test]
+    fn another_mount_at_the_path_is_not_the_one_that_is_held() {
+        assert!(nix::unistd::geteuid().is_root(), "run this test as root");
+        let temp = tempfile::tempdir().unwrap();
+        let target = temp.path().canonicalize().unwrap().join("target");
+        fs::create_dir(&target).unwrap();
+        let point = MountPoint::find(&target).unwrap();
+        let mount = || {
+            let dir = point.parent().dir(point.name()).unwrap();
+            // Nobody serves it from the end of this line on.
+            drop(point.mount(&dir, "pbkfs-test", false).unwrap());
+        };
+        mount();
+        let judged = point.mounted().unwrap();
+        point.unmount(true).unwrap();
+        mount();
+        let other = point.mounted().unwrap();
+        assert_ne!(other.number, judged.number);
+        let refused = super::super::unmount_once(&target, judged.number, true);
+        assert!(refused.unwrap_err().to_string().contains("something else"));
+        assert!(judged.detach().is_err());
+        assert_eq!(mounts_in(&target), std::slice::from_ref(&target));
+        super::super::unmount_once(&target, other.number, true).unwrap();
+        assert_eq!(mounts_in(&target), Vec::<PathBuf>::new());
     }
 }

@@ -59,8 +59,8 @@ impl ErrorCounters {
             _ => &self.diff,
         };
         match error {
-            OverlayError::Lower(e) => match e.downcast_ref::<ImageError>() {
-                Some(ImageError::Page(_)) => &self.damaged_page,
+            OverlayError::Lower(e) => match **e {
+                ImageError::Page(_) => &self.damaged_page,
                 _ => &self.catalog,
             },
             OverlayError::Io(e) => by_errno(e.raw_os_error()),
@@ -84,10 +84,7 @@ mod tests {
             (OverlayError::Io(full()), &counters.no_space),
             (OverlayError::Io(io::Error::other("x")), &counters.diff),
             (damaged, &counters.diff),
-            (
-                OverlayError::lower(ImageError::EmptyChain),
-                &counters.catalog,
-            ),
+            (ImageError::EmptyChain.into(), &counters.catalog),
         ];
         for (error, expected) in cases {
             assert!(std::ptr::eq(counters.of(&error), expected), "{error}");

@@ -1,9 +1,9 @@
 //! What an operation on the overlay can answer besides success.
 
-use std::error::Error;
 use std::io;
 
 use crate::diff::DiffError;
+use crate::image::ImageError;
 
 /// An operation's failure. `fuse/errno.rs` turns each into an errno.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +45,8 @@ pub enum OverlayError {
     #[error("no data or hole there")]
     NoSuchOffset,
     /// The backup cannot be read there.
-    #[error("{0}")]
-    Lower(#[source] Box<dyn Error + Send + Sync>),
+    #[error(transparent)]
+    Lower(Box<ImageError>),
     /// The diff failed.
     #[error(transparent)]
     Diff(#[from] DiffError),
@@ -69,9 +69,8 @@ pub enum OverlayError {
     Mismatch(String),
 }
 
-impl OverlayError {
-    /// A failure of the lower layer.
-    pub fn lower(error: impl Error + Send + Sync + 'static) -> Self {
+impl From<ImageError> for OverlayError {
+    fn from(error: ImageError) -> Self {
         Self::Lower(Box::new(error))
     }
 }

@@ -75,10 +75,10 @@ impl Lower for Image {
         Self::symlink_target(self, node)
     }
     fn len(&self, node: NodeId) -> Result<u64, OverlayError> {
-        Self::len(self, node).map_err(OverlayError::lower)
+        Ok(Self::len(self, node)?)
     }
     fn read_at(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, OverlayError> {
-        Self::read_at(self, node, offset, buf).map_err(OverlayError::lower)
+        Ok(Self::read_at(self, node, offset, buf)?)
     }
     fn timestamp_ns(&self) -> i64 {
         time_ns(self.timestamp())

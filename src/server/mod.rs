@@ -48,7 +48,8 @@ pub use query::{About, Query, QueryError};
 #[cfg(test)]
 pub(crate) use ready::tests::refuse_with;
 pub use ready::{Replay, is_recovering};
-pub(crate) use spawn::become_child;
+pub(crate) use spawn::{become_child, own_program};
+pub use tool::keeper::run as keep;
 pub use tool::{Ended, Output, Tool};
 pub use user::OsUser;
 pub use wait::{Goal, Outcome};

@@ -1,16 +1,19 @@
-//! What is done to a child between its fork and its exec, and its first words.
+//! What is done to a child between its fork and its exec, its first words, and
+//! how a helper ends as its child did.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{ChildStdout, Command};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getpid, getppid, setgid, setgroups, setsid, setuid};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -85,14 +88,14 @@ pub fn leave_open(command: &mut Command, held: &Arc<OwnedFd>) {
 /// The first line that a child prints; `TimedOut` if it has not within
 /// `patience`, `Interrupted` if `interrupted` said so.
 pub fn first_line(
-    stdout: ChildStdout,
+    said: impl Read + Send + 'static,
     patience: Duration,
     interrupted: &dyn Fn() -> bool,
 ) -> io::Result<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut line = String::new();
-        let read = BufReader::new(stdout).read_line(&mut line);
+        let read = BufReader::new(said).read_line(&mut line);
         // The receiver is gone only if nobody wants to know any more.
         let _ = sender.send(read.map(|_| line));
     });
@@ -107,4 +110,31 @@ pub fn first_line(
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+/// The program that this process runs, by its name where it still has one.
+#[must_use]
+pub fn own_program() -> PathBuf {
+    match std::env::current_exe() {
+        Ok(path) if path.exists() => path,
+        _ => PathBuf::from("/proc/self/exe"),
+    }
+}
+
+/// Ends as a child did: gives its exit code, or is ended by the same signal.
+///
+/// # Errors
+/// The system's own.
+pub fn follow(status: ExitStatus) -> io::Result<i32> {
+    if let Some(code) = status.code() {
+        return Ok(code);
+    }
+    let number = status.signal().unwrap_or_default();
+    let cause = Signal::try_from(number)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // SAFETY: the default action runs no code of ours.
+    let _ = unsafe { signal(cause, SigHandler::SigDfl) };
+    SigSet::from(cause).thread_unblock()?;
+    raise(cause)?;
+    Ok(128 + number)
 }

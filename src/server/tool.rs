@@ -1,28 +1,40 @@
 //! Programs that are run against a clone: PostgreSQL's own, and the user's.
-//! Each runs as the server's user, in a process group of its own, so that it
-//! can be ended with everything that it started.
+//! Each runs as the server's user, below a process that ends it with everything
+//! that it has started ([`keeper`]).
+
+pub mod keeper;
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::error::ServerError;
 use super::process::{Server, ServerConfig};
-use super::spawn::{become_child, clean_environment};
+use super::spawn::{become_child, clean_environment, first_line, own_program};
 
 /// How much of a program's errors is kept, in bytes: of the beginning, where
 /// the first one is.
 const KEPT: usize = 64 << 10;
 
-/// How long a program has to end when it is asked to.
+/// How long a program has to end when it is asked to, or what cannot be ended is
+/// waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the keeper has to start a program. It needs some milliseconds, unless
+/// a file system hangs.
+const START: Duration = Duration::from_secs(30);
 
 /// What becomes of a program's standard output.
 #[derive(Debug)]
@@ -40,8 +52,9 @@ pub enum Output {
 /// A running program.
 #[derive(Debug)]
 pub struct Tool {
+    /// Its keeper, which ends as it does, once nothing of it is left.
     child: Child,
-    said: Vec<JoinHandle<String>>,
+    said: Vec<Said>,
     ended: Option<ExitStatus>,
 }
 
@@ -74,8 +87,9 @@ impl Tool {
         output: Output,
     ) -> Result<Self, ServerError> {
         let program = server.config().binaries.dir.join(name);
-        let mut command = Command::new(&program);
-        command.args(arguments);
+        let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        let mut command = keeper(server.config(), &program, &arguments);
+        speak_english(&mut command);
         Self::start(server.config(), command, &program, database, output)
     }
 
@@ -85,8 +99,8 @@ impl Tool {
     /// The shell cannot be started.
     pub fn shell(server: &Server, line: &str) -> Result<Self, ServerError> {
         let program = Path::new("/bin/sh");
-        let mut command = Command::new(program);
-        command.arg("-c").arg(line);
+        let arguments = ["-c", line].map(OsStr::new);
+        let command = keeper(server.config(), program, &arguments);
         Self::start(server.config(), command, program, "postgres", Output::Kept)
     }
 
@@ -97,7 +111,11 @@ impl Tool {
         database: &str,
         output: Output,
     ) -> Result<Self, ServerError> {
-        clean_environment(&mut command);
+        let failed = |source| ServerError::Spawn {
+            program: program.to_owned(),
+            source,
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         command
             .env("PGHOST", &config.socket_dir)
             .env("PGPORT", config.port.to_string())
@@ -106,7 +124,7 @@ impl Tool {
             .env("PGDATA", &config.data_directory)
             .env("PGOPTIONS", TOOL_OPTIONS)
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(OwnedFd::from(theirs))
             .stderr(Stdio::piped());
         let is_kept = matches!(output, Output::Kept);
         command.stdout(match output {
@@ -114,21 +132,20 @@ impl Tool {
             Output::To(file) => file.into(),
             Output::Nowhere => Stdio::null(),
         });
-        // That makes it the leader of its own session, and so of its group.
-        become_child(&mut command, config.run_as.clone());
-        let mut child = command.spawn().map_err(|source| ServerError::Spawn {
-            program: program.to_owned(),
-            source,
-        })?;
-        let mut said: Vec<_> = child.stderr.take().map(keep).into_iter().collect();
+        let mut child = command.spawn().map_err(failed)?;
+        // With it goes the keeper's end of the socket, so that its death ends the wait.
+        drop(command);
+        let mut said: Vec<_> = child.stderr.take().map(Said::listen).into_iter().collect();
         if is_kept {
-            said.extend(child.stdout.take().map(keep));
+            said.extend(child.stdout.take().map(Said::listen));
         }
-        Ok(Self {
+        let tool = Self {
             child,
             said,
             ended: None,
-        })
+        };
+        started(ours).map_err(failed)?;
+        Ok(tool)
     }
 
     /// Its standard output, once, if that is piped.
@@ -161,12 +178,7 @@ impl Tool {
                 .map_err(|source| ServerError::Control { pid, source })?,
         };
         self.ended = Some(status);
-        // What it has left behind would keep its output open.
-        self.signal(Signal::SIGKILL);
-        let said = self
-            .said
-            .drain(..)
-            .map(|kept| kept.join().unwrap_or_default());
+        let said = self.said.drain(..).map(Said::text);
         let said = said
             .filter(|text| !text.is_empty())
             .collect::<Vec<_>>()
@@ -175,10 +187,22 @@ impl Tool {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Ok(group) = i32::try_from(self.child.id()) {
-            // Nothing of it may be left, and that is as good.
-            let _ = killpg(Pid::from_raw(group), signal);
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // It may have ended, and that is as good: it is not waited for yet.
+            let _ = kill(Pid::from_raw(pid), signal);
         }
+    }
+
+    /// Whether it has ended by then.
+    fn ends_within(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        true
     }
 }
 
@@ -188,25 +212,84 @@ impl Drop for Tool {
         if self.ended.is_some() {
             return;
         }
-        self.signal(Signal::SIGTERM);
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                break;
+        // The keeper itself waits that long for what it may not end.
+        for (signal, patience) in [(Signal::SIGTERM, PATIENCE), (Signal::SIGQUIT, PATIENCE * 2)] {
+            self.signal(signal);
+            if self.ends_within(patience) {
+                return;
             }
-            thread::sleep(Duration::from_millis(20));
         }
         self.signal(Signal::SIGKILL);
         let _ = self.child.wait();
     }
 }
 
-/// Reads a stream to its end, and keeps its beginning.
-fn keep(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut kept = Vec::new();
-        let _ = stream.by_ref().take(KEPT as u64).read_to_end(&mut kept);
-        let _ = io::copy(&mut stream, &mut io::sink());
+/// The keeper of a program.
+fn keeper(config: &ServerConfig, program: &Path, arguments: &[&OsStr]) -> Command {
+    let mut command = Command::new(own_program());
+    command.arg0("pbkfs").arg(keeper::SUBCOMMAND);
+    if let Some(user) = &config.run_as {
+        command.arg("--user").arg(&user.name);
+    }
+    command.arg("--").arg(program).args(arguments);
+    clean_environment(&mut command);
+    become_child(&mut command, None);
+    command
+}
+
+/// Has a program's messages untranslated, as its words may be judged by. All else
+/// stays as the user has it.
+fn speak_english(command: &mut Command) {
+    if let Some(all) = std::env::var_os("LC_ALL") {
+        command.env_remove("LC_ALL").env("LC_CTYPE", all);
+    }
+    command.env_remove("LANGUAGE").env("LC_MESSAGES", "C");
+}
+
+/// Waits until the keeper has started its program.
+fn started(answer: UnixStream) -> io::Result<()> {
+    let line = first_line(answer, START, &|| false)?;
+    match serde_json::from_str(&line)? {
+        Some(number) => Err(io::Error::from_raw_os_error(number)),
+        None => Ok(()),
+    }
+}
+
+/// What a program says, of which the beginning is kept.
+#[derive(Debug)]
+struct Said {
+    kept: Arc<Mutex<Vec<u8>>>,
+    end: Receiver<()>,
+}
+
+impl Said {
+    /// Reads a stream to its end, in a thread of its own.
+    fn listen(mut stream: impl Read + Send + 'static) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (ended, end) = mpsc::channel();
+        let keep = kept.clone();
+        thread::spawn(move || {
+            let mut part = vec![0; 8 << 10];
+            loop {
+                let read = match stream.read(&mut part) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Ok(0) | Err(_) => break,
+                    Ok(read) => read,
+                };
+                let mut kept = keep.lock().unwrap_or_else(PoisonError::into_inner);
+                let read = read.min(KEPT.saturating_sub(kept.len()));
+                kept.extend_from_slice(part.get(..read).unwrap_or_default());
+            }
+            drop(ended);
+        });
+        Self { kept, end }
+    }
+
+    /// What was kept, once the program has ended. Something that it has left behind
+    /// and that cannot be ended would keep its output open.
+    fn text(self) -> String {
+        let _ = self.end.recv_timeout(PATIENCE);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&kept).trim_end().to_owned()
-    })
+    }
 }

@@ -98,7 +98,7 @@ impl<'a> Clone<'a> {
                 rights: self.user.map(OsUser::rights),
             },
         };
-        Ok(Conf::read_from(&source, self.target)?)
+        Conf::read_from(&source, self.target).map_err(SessionError::conf)
     }
 
     /// The files outside the data directory that the configuration includes:
@@ -248,6 +248,7 @@ impl conf::Source for Files<'_> {
     }
 }
 
+/// [`SessionError::io`] takes it out again.
 fn to_io(error: OverlayError) -> io::Error {
     match error {
         OverlayError::NotFound => io::ErrorKind::NotFound.into(),

@@ -10,7 +10,7 @@ use std::process::ExitStatus;
 use super::occupants::Occupant;
 use crate::catalog::CatalogError;
 use crate::catalog::probackup::ProbackupError;
-use crate::catalog::wal::WalError;
+use crate::catalog::wal::{WalError, WalFault};
 use crate::chain::ChainError;
 use crate::diff::DiffError;
 use crate::fuse::FuseError;
@@ -156,7 +156,9 @@ pub enum SessionError {
     /// The restore_command failed, and recovery with it.
     #[error("recovery stopped: {reason}")]
     RecoveryStopped {
-        /// What the restore_command said.
+        /// What our restore_command said of the WAL.
+        fault: WalFault,
+        /// What it said for people.
         reason: String,
         /// The last lines of the server's log.
         log: crate::server::LogTail,
@@ -345,6 +347,17 @@ pub enum SessionError {
         /// The system's answer.
         #[source]
         source: io::Error,
+    },
+    /// A file of the clone, which is of the backup or of the diff.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Tree {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The overlay's answer.
+        #[source]
+        source: Box<OverlayError>,
     },
     /// A session's state file that makes no sense.
     #[error("the session state {} is damaged: {source}", path.display())]

@@ -10,10 +10,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::SessionError;
-use super::locks::own_program;
 use crate::profile::{Level, Network, Plan, Require};
 use crate::server::namespace::Memory;
-use crate::server::{Enclosure, ServerError};
+use crate::server::{Enclosure, ServerError, own_program};
 use crate::untrusted::Dir;
 
 pub use limits::{limits, remove_cgroup};

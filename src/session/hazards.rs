@@ -8,7 +8,8 @@ use std::path::Path;
 use super::SessionError;
 use super::fence::{FenceLevel, Hazard};
 use super::postgres::Preparation;
-use crate::image::{Image, NodeKind};
+use crate::image::{Image, ImageError, NodeKind};
+use crate::overlay::OverlayError;
 use crate::profile::Plan;
 use crate::server::conf::{Host, LIMIT, Source, normal};
 use crate::server::{Conf, OsUser, Owner, Setting};
@@ -139,7 +140,7 @@ pub fn configuration(image: &Image, user: Option<&OsUser>) -> Result<Conf, Sessi
         rights: user.map(OsUser::rights),
     };
     let source = InImage { image, host };
-    Ok(Conf::read_from(&source, Path::new(""))?)
+    Conf::read_from(&source, Path::new("")).map_err(SessionError::conf)
 }
 
 /// An image's files by relative paths; what is included by an absolute path is
@@ -149,6 +150,11 @@ struct InImage<'a> {
     host: Host,
 }
 
+/// As the overlay has it, so that both are taken out again in one way.
+fn unread(error: ImageError) -> io::Error {
+    io::Error::other(OverlayError::from(error))
+}
+
 impl Source for InImage<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         if path.is_absolute() {
@@ -156,13 +162,13 @@ impl Source for InImage<'_> {
         }
         let image = self.image;
         let node = image.find(&normal(path)).ok_or(io::ErrorKind::NotFound)?;
-        let length = image.len(node).map_err(io::Error::other)?;
+        let length = image.len(node).map_err(unread)?;
         if length > LIMIT {
             return Err(Refused::TooLarge { limit: LIMIT }.into());
         }
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         let read = image.read_at(node, 0, &mut bytes);
-        bytes.truncate(read.map_err(io::Error::other)?);
+        bytes.truncate(read.map_err(unread)?);
         Ok(bytes)
     }
 

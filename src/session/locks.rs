@@ -27,6 +27,7 @@ use super::SessionError;
 use crate::catalog::lock::{self, LockError, LockOutcome, Waiting};
 use crate::causes::sentence;
 use crate::escape::value;
+use crate::server::own_program;
 use crate::untrusted::Dir;
 
 /// How long pg_probackup's restore waits for a backup that is being changed.
@@ -215,15 +216,6 @@ pub fn look(dirs: &[PathBuf]) -> Result<(), SessionError> {
         Err(error) => Err(SessionError::Locks {
             message: sentence(&error),
         }),
-    }
-}
-
-/// The program that this process runs, by its name where it still has one.
-#[must_use]
-pub fn own_program() -> PathBuf {
-    match std::env::current_exe() {
-        Ok(path) if path.exists() => path,
-        _ => PathBuf::from("/proc/self/exe"),
     }
 }
 

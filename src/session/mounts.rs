@@ -20,7 +20,7 @@ const TABLE: &str = "/proc/self/mountinfo";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
     /// The kernel's number for it.
-    id: u64,
+    pub id: u64,
     /// Where.
     pub target: PathBuf,
     /// Its file system's type.

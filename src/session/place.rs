@@ -91,7 +91,7 @@ fn is_place(name: &OsStr) -> bool {
 }
 
 /// A session's directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Place {
     dir: PathBuf,
 }
@@ -227,15 +227,8 @@ impl Place {
         // Whoever looks whether the session lives takes the lock for a moment.
         const TRIES: u32 = 25;
         for _ in 0..TRIES {
-            let root = run_root::make()?;
-            let opened = run_root::make_dir(&root, self.name())?;
-            if let Some(lock) = self.try_lock(&opened)? {
-                return Ok(HeldPlace {
-                    place: self,
-                    root,
-                    opened,
-                    _lock: lock,
-                });
+            if let Some(held) = self.try_hold()? {
+                return Ok(held);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -245,6 +238,22 @@ impl Place {
             pid,
         }
         .into())
+    }
+
+    /// The same at once, unless somebody has it at this moment.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn try_hold(&self) -> Result<Option<HeldPlace>, SessionError> {
+        let root = run_root::make()?;
+        let opened = run_root::make_dir(&root, self.name())?;
+        let lock = self.try_lock(&opened)?;
+        Ok(lock.map(|lock| HeldPlace {
+            place: self.clone(),
+            root,
+            opened,
+            _lock: lock,
+        }))
     }
 
     fn name(&self) -> &OsStr {

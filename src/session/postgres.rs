@@ -34,8 +34,7 @@ pub struct Preparation {
     pub production: Production,
     /// Whether the mount will most likely pass through.
     passthrough: bool,
-    /// The WAL directory, where it is not in the mount; from when the diff is
-    /// opened.
+    /// The WAL directory, if not in the mount; from when the diff is opened.
     pub wal_dir: Option<WalDir>,
     /// What the server's side holds: the diff's lock; from when the diff is
     /// opened.

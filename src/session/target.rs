@@ -29,22 +29,7 @@ pub enum Target {
 /// it is missing.
 pub fn check(target: &Path) -> Result<Target, SessionError> {
     if let Some(mount) = mounts::at(target)? {
-        let answers = Dir::open(target).and_then(|dir| dir.names());
-        return match answers {
-            Err(e) if mount.is_ours() && e.raw_os_error() == Some(nix::libc::ENOTCONN) => {
-                Ok(Target::Dead)
-            }
-            _ if mount.is_ours() => Err(TargetError::Served {
-                target: target.to_owned(),
-                pid: orphans::holder_of(target),
-            }
-            .into()),
-            _ => Err(TargetError::Mounted {
-                target: target.to_owned(),
-                kind: mount.kind,
-            }
-            .into()),
-        };
+        return judge(target, &mount);
     }
     if let Some(mount) = mounts::around(target)?.filter(MountEntry::is_ours) {
         return Err(TargetError::Inside {
@@ -61,6 +46,29 @@ pub fn check(target: &Path) -> Result<Target, SessionError> {
         }
         .into()),
         Err(e) => Err(SessionError::io("look into", target, e)),
+    }
+}
+
+/// Looks at what is mounted there.
+fn judge(target: &Path, mount: &MountEntry) -> Result<Target, SessionError> {
+    let target = target.to_owned();
+    if !mount.is_ours() {
+        let kind = mount.kind.clone();
+        return Err(TargetError::Mounted { target, kind }.into());
+    }
+    let answers = MountPoint::find(&target)
+        .and_then(|point| point.mounted())
+        .map(|held| match held.number == mount.id {
+            true => Dir::open(&held.path()).and_then(|dir| dir.names()),
+            // Another one is there by now, and that is not known to be dead.
+            false => Ok(Vec::new()),
+        });
+    match answers {
+        Ok(Err(e)) if e.raw_os_error() == Some(nix::libc::ENOTCONN) => Ok(Target::Dead),
+        _ => {
+            let pid = orphans::holder_of(&target);
+            Err(TargetError::Served { target, pid }.into())
+        }
     }
 }
 
@@ -145,11 +153,12 @@ fn missing(target: &Path) -> Result<Target, SessionError> {
 /// Those of [`check`] and of unmounting.
 pub fn clear(target: &Path) -> Result<bool, SessionError> {
     let mut cleared = false;
-    while mounts::at(target)?.is_some() {
-        if check(target)? != Target::Dead {
+    while let Some(mount) = mounts::at(target)? {
+        if judge(target, &mount)? != Target::Dead {
             break;
         }
-        fuse::unmount_once(target, true).map_err(|source| fuse::FuseError::Unmount {
+        // What was judged, and nothing that is there by now.
+        fuse::unmount_once(target, mount.id, true).map_err(|source| fuse::FuseError::Unmount {
             target: target.to_owned(),
             source,
         })?;

@@ -65,7 +65,7 @@ pub fn unmount(target: &Path, force: bool) -> Result<Down, SessionError> {
     }
     let ended = match force {
         true => end_by_force(&place, &state)?,
-        false => end(&place, &state)?,
+        false => end(&place, &state, mount.as_ref())?,
     };
     if !ended {
         return Err(did_not_end(&place, &target, Some(state.pid), PATIENCE));
@@ -73,12 +73,16 @@ pub fn unmount(target: &Path, force: bool) -> Result<Down, SessionError> {
     finish_dead(&target, Some(state))
 }
 
-fn end(place: &Place, state: &State) -> Result<bool, SessionError> {
+fn end(place: &Place, state: &State, mount: Option<&MountEntry>) -> Result<bool, SessionError> {
     let Some(owner) = Owner::find(place, state)? else {
         return Ok(true);
     };
     match state.phase {
-        Phase::Ready => take_away(&state.target, false)?,
+        Phase::Ready => match mount {
+            Some(mount) => take_away(mount, false)?,
+            // It is gone already, or was not there yet when that was looked at.
+            None => owner.signal(Signal::TERM)?,
+        },
         Phase::Starting => owner.signal(Signal::TERM)?,
         Phase::Stopping | Phase::Failed => {}
     }
@@ -108,19 +112,22 @@ fn without_owner(
     mount: Option<&MountEntry>,
     force: bool,
 ) -> Result<Down, SessionError> {
-    if mount.is_none() || matches!(target::check(target), Ok(Target::Dead)) {
-        return finish_dead(target, None);
+    match mount {
+        Some(mount) if !matches!(target::check(target), Ok(Target::Dead)) => {
+            take_away(mount, force)?;
+            Ok(Down::Unmounted)
+        }
+        _ => finish_dead(target, None),
     }
-    take_away(target, force)?;
-    Ok(Down::Unmounted)
 }
 
 /// Asks the kernel to unmount, and if somebody is in it, for a moment again:
 /// who only looks in passing is gone by then.
-fn take_away(target: &Path, lazily: bool) -> Result<(), SessionError> {
+fn take_away(mount: &MountEntry, lazily: bool) -> Result<(), SessionError> {
+    let target = &mount.target;
     let mut failure = None;
     let done = wait_until(PASSING, || {
-        failure = fuse::unmount_once(target, lazily).err();
+        failure = fuse::unmount_once(target, mount.id, lazily).err();
         let is_busy = |e: &io::Error| e.raw_os_error() == Some(nix::libc::EBUSY);
         Ok(!failure.as_ref().is_some_and(is_busy))
     })?;

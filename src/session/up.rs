@@ -88,15 +88,15 @@ pub struct Running {
 
 impl Up<'_> {
     /// Sets everything up, lets the job do its work, and undoes everything;
-    /// whatever fails, what was set up is undone. To be called from the main
-    /// thread: the server is tied to the thread that starts it.
+    /// whatever fails, what was set up is undone. `place` is the target's, if it is
+    /// held already. To be called from the main thread: the server is tied to the
+    /// thread that starts it.
     ///
     /// # Errors
-    /// What kept the session from being set up, what ended it, or the first
-    /// thing that could not be undone.
-    pub fn run(&self, job: &mut dyn Job) -> Result<(), SessionError> {
+    /// What kept the session from being set up or ended it, or could not be undone.
+    pub fn run(&self, place: Option<HeldPlace>, job: &mut dyn Job) -> Result<(), SessionError> {
         let target = canonical(&self.plan.target);
-        let place = Place::of(&target).hold(&target)?;
+        let place = place.map_or_else(|| Place::of(&target).hold(&target), Ok)?;
         // Before this session's own state takes the place of what a dead one
         // left: if this fails, that stays known, and can be tried again.
         down::finish_left(&place, &target)?;

@@ -10,7 +10,8 @@
 //! > "describe"        the archive's directory, segment size and cluster
 //! > "names"           the names of its files
 //! > {"open": NAME}    the file itself, as a descriptor for reading only
-//! < {"ok": ...}   or   {"error": {"errno": N or null, "reason": "..."}}
+//! < {"ok": ...}   or   {"error": {"errno": N or null, "refused": what is not
+//!                      opened, or null, "reason": "..."}}
 //! ```
 //! Whoever asks reads, decompresses and checks for himself: the owner has no
 //! more to do than to open files, and delivers no path but an archive's.
@@ -44,7 +45,7 @@ use crate::catalog::store::StoreFile;
 use crate::catalog::wal::{ArchiveFiles, Description, WalArchive};
 use crate::server::OsUser;
 use crate::server::namespace::read_only_view;
-use crate::untrusted::{Dir, path_of};
+use crate::untrusted::{Dir, Refused, path_of, refused};
 
 /// What a client has for its request, and for taking the answer. Recovery ends
 /// with one that gets none, so this is much, whatever else the host does.
@@ -68,6 +69,8 @@ enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 struct Failure {
     errno: Option<i32>,
+    /// What is there and is not opened.
+    refused: Option<Refused>,
     reason: String,
 }
 
@@ -75,6 +78,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self {
             errno: error.raw_os_error(),
+            refused: refused(&error),
             reason: error.to_string(),
         }
     }
@@ -82,9 +86,10 @@ impl From<io::Error> for Failure {
 
 impl From<Failure> for io::Error {
     fn from(failure: Failure) -> Self {
-        match failure.errno {
-            Some(errno) => Self::from_raw_os_error(errno),
-            None => Self::other(failure.reason),
+        match (failure.errno, failure.refused) {
+            (Some(errno), _) => Self::from_raw_os_error(errno),
+            (None, Some(refused)) => refused.into(),
+            (None, None) => Self::other(failure.reason),
         }
     }
 }
@@ -401,6 +406,9 @@ mod tests {
         ] {
             let error = owner.open(name).unwrap_err();
             assert_ne!(error.kind(), io::ErrorKind::NotFound, "{name}: {error}");
+            if name.ends_with(".history") {
+                assert!(refused(&error).is_some(), "{name}: {error}");
+            }
         }
         // What was given can be read and no more.
         let file = owner.open(&format!("{SEGMENT}.gz")).unwrap();

@@ -40,6 +40,19 @@ pub fn path_of(held: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", held.as_fd().as_raw_fd()))
 }
 
+/// The mount that what is held was reached by, as `/proc/self/mountinfo` numbers them.
+/// Its file system is not even asked whether this process may look at it.
+///
+/// # Errors
+/// The system's own.
+pub fn mount_of(held: impl AsFd) -> io::Result<u64> {
+    let info = format!("/proc/self/fdinfo/{}", held.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(info)?;
+    let number = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let number = number.and_then(|number| number.trim().parse().ok());
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// What is held, told by the kernel alone: a mount that this very process
 /// serves is asked nothing.
 ///

@@ -40,7 +40,7 @@ use rustix::io::Errno;
 
 pub use create::{Replacement, give, is_unfinished, random};
 pub use error::{Kind, Refused, refused};
-pub use held::{hold, identity, path_of};
+pub use held::{hold, identity, mount_of, path_of};
 pub use stat::{Stat, id_of};
 pub use user::{Rights, as_user};
 pub use way::{check_owner, lead};

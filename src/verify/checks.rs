@@ -1,5 +1,8 @@
 //! The checks that need the running clone.
 
+mod amcheck;
+
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
@@ -32,11 +35,34 @@ impl From<ServerError> for Stop {
 
 /// Does the checks of a plan, one after the other.
 pub struct Checks<'a> {
-    pub plan: &'a VerifyPlan,
-    pub live: &'a Live<'a>,
-    pub report: &'a mut BackupReport,
+    plan: &'a VerifyPlan,
+    live: &'a Live<'a>,
+    report: &'a mut BackupReport,
     /// Told what is being done.
-    pub tell: &'a dyn Fn(&str),
+    tell: &'a dyn Fn(&str),
+    /// By database, schema and name of the indexes that are sorted by a collation of
+    /// another version than this host's.
+    otherwise_sorted: BTreeMap<String, Vec<(String, String)>>,
+}
+
+pub use amcheck::CollationReport;
+
+impl<'a> Checks<'a> {
+    /// None is done yet.
+    pub fn new(
+        plan: &'a VerifyPlan,
+        live: &'a Live<'a>,
+        report: &'a mut BackupReport,
+        tell: &'a dyn Fn(&str),
+    ) -> Self {
+        Self {
+            plan,
+            live,
+            report,
+            tell,
+            otherwise_sorted: BTreeMap::new(),
+        }
+    }
 }
 
 impl Checks<'_> {
@@ -46,6 +72,7 @@ impl Checks<'_> {
     /// The session ended under them.
     pub fn run(&mut self) -> Result<(), SessionError> {
         self.name_places()?;
+        self.collations()?;
         let plan = self.plan;
         for check in &plan.sql {
             let limit = check.timeout.map(Into::into).or(plan.check_timeout);
@@ -213,29 +240,6 @@ impl Checks<'_> {
         }
     }
 
-    /// pg_amcheck exits with 2 where it has found something.
-    fn amcheck(&self, database: &str, until: Option<Instant>) -> Result<Outcome, Stop> {
-        let arguments = ["--install-missing", "--heapallindexed", "--no-strict-names"];
-        let tool = Tool::postgres(
-            &*self.server()?,
-            "pg_amcheck",
-            database,
-            &arguments,
-            Output::Kept,
-        )?;
-        let ended = self.finish(tool, until)?;
-        if ended.status.success() {
-            return Ok(PROVED);
-        }
-        let judged = of_text(&ended.said, &self.live.counts());
-        let is_fault = ended.said.contains("No space left") || ended.said.contains("out of memory");
-        let verdict = match ended.status.code() {
-            Some(2) if !is_fault => Verdict::Bad,
-            _ => judged,
-        };
-        Ok((verdict, Some(ended.said)))
-    }
-
     fn dump(&self, database: &str, until: Option<Instant>) -> Result<Outcome, Stop> {
         let Some(dir) = &self.plan.dump_dir else {
             let output = Output::Nowhere;
@@ -276,16 +280,8 @@ impl Checks<'_> {
             Databases::Every(false) => return Ok(Vec::new()),
             Databases::Every(true) => {}
         }
-        let sql = "select datname from pg_database where datallowconn and datname <> 'template0' \
-                   order by 1";
-        let listed = self.text(
-            "template1",
-            sql.to_owned(),
-            None,
-            Some(Instant::now() + OWN),
-        );
-        let error = match listed {
-            Ok(Ok((names, _))) => return Ok(names.lines().map(str::to_owned).collect()),
+        let error = match self.every_database() {
+            Ok(Ok(names)) => return Ok(names),
             Ok(Err(error)) => error,
             Err(Stop::TimedOut) => QueryError::Lost,
             Err(Stop::Session(error)) => return Err(error),
@@ -295,6 +291,14 @@ impl Checks<'_> {
             Ok((verdict, Some(error.to_string())))
         })?;
         Ok(Vec::new())
+    }
+
+    fn every_database(&self) -> Result<Result<Vec<String>, QueryError>, Stop> {
+        let sql = "select datname from pg_database where datallowconn and datname <> 'template0' \
+                   order by 1";
+        let until = Some(Instant::now() + OWN);
+        let answer = self.text("template1", sql.to_owned(), None, until)?;
+        Ok(answer.map(|(names, _)| names.lines().map(str::to_owned).collect()))
     }
 
     /// Finds the names of the relations that bad places belong to.

@@ -52,6 +52,12 @@ pub const FINDINGS: &[Finding] = &[
         verdict: CouldNotTell,
     },
     Finding {
+        what: "pg_amcheck finds the order of an index wrong that has a collation of another \
+               version on this host",
+        why: "another version may sort in another way; the report names the collations",
+        verdict: CouldNotTell,
+    },
+    Finding {
         what: "a command exits with 3, 126 or 127, or a signal ends it",
         why: "it says so itself, or did not run",
         verdict: CouldNotTell,

@@ -31,6 +31,27 @@ const LIMIT: u64 = 64 << 20;
 /// The version of a line's form: 2 has the checks.
 const VERSION: u32 = 2;
 
+/// A profile, as the history knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileId {
+    /// The name by which reports call it.
+    pub name: String,
+    /// Its file, however that was named; there is none for a run without a profile.
+    pub path: Option<PathBuf>,
+}
+
+impl ProfileId {
+    /// Whether that is the same profile. Lines of older versions have no path, and are
+    /// known by the name.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        match (&self.path, &other.path) {
+            (Some(path), Some(other)) => path == other,
+            _ => self.name == other.name,
+        }
+    }
+}
+
 /// A line of a backup's history, short enough to keep many.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
@@ -40,8 +61,11 @@ pub struct Entry {
     /// lines of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<PathBuf>,
-    /// The profile by which it was verified.
+    /// The name of the profile by which it was verified.
     pub profile: String,
+    /// That profile's file; absent in lines of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile_path: Option<PathBuf>,
     /// When that was begun, RFC 3339.
     pub started: String,
     /// The backup.
@@ -69,7 +93,7 @@ pub struct Entry {
 impl Entry {
     /// What is kept of a backup's report.
     #[must_use]
-    pub fn of(profile: &str, report: &BackupReport) -> Self {
+    pub fn of(profile: &ProfileId, report: &BackupReport) -> Self {
         let failed = report.checks.iter().find(|check| check.error.is_some());
         let checks = |verdict| {
             let of_it = report.checks.iter().filter(move |c| c.verdict == verdict);
@@ -78,7 +102,8 @@ impl Entry {
         Self {
             version: VERSION,
             catalog: None,
-            profile: profile.to_owned(),
+            profile: profile.name.clone(),
+            profile_path: profile.path.clone(),
             started: report.started.clone(),
             backup: report.backup.clone(),
             chain: report.chain.join(" "),
@@ -88,6 +113,15 @@ impl Entry {
             error: failed.and_then(|check| check.error.clone()),
             right: checks(Verdict::Proved),
             bad: checks(Verdict::Bad),
+        }
+    }
+
+    /// The profile by which it was verified.
+    #[must_use]
+    pub fn by(&self) -> ProfileId {
+        ProfileId {
+            name: self.profile.clone(),
+            path: self.profile_path.clone(),
         }
     }
 }

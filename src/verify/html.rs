@@ -34,7 +34,7 @@ svg{width:100%;height:auto}footer{margin-top:3em;color:#5b6675;font-size:.85em}\
 pub fn html(document: &Document, history: &[Entry]) -> String {
     let of_profile: Vec<&Entry> = history
         .iter()
-        .filter(|entry| entry.profile == document.profile)
+        .filter(|entry| entry.by().is(&document.by))
         .collect();
     let mut text = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -80,7 +80,7 @@ pub fn html(document: &Document, history: &[Entry]) -> String {
 /// What is known of all backups of the instance.
 fn standing(text: &mut String, document: &Document) {
     if let Some(error) = &document.error {
-        let _ = writeln!(text, "<p><pre>{}</pre></p>", escaped_lines(error));
+        let _ = writeln!(text, "<pre>{}</pre>", escaped_lines(error));
     }
     let standing = &document.standing;
     let oldest = standing.oldest_proof.as_deref();
@@ -106,7 +106,10 @@ fn standing(text: &mut String, document: &Document) {
             &[
                 &escaped(&bad.backup),
                 &moment(&bad.since),
-                &escaped(&bad.profile),
+                &match bad.profile.is_empty() {
+                    true => "none: pg_probackup's own status".to_owned(),
+                    false => escaped(&bad.profile),
+                },
                 &escaped(bad.error.as_deref().unwrap_or_default()),
             ],
         );
@@ -179,6 +182,32 @@ fn backup(text: &mut String, report: &BackupReport) {
     text.push_str("</table>\n");
     places(text, report);
     losses(text, report);
+    collations(text, report);
+}
+
+/// The collations that have another version here.
+fn collations(text: &mut String, report: &BackupReport) {
+    if report.collations.is_empty() {
+        return;
+    }
+    text.push_str(
+        "<h2>Collations of another version than this host's</h2>\n<table>\n<tr><th>Database</th>\
+         <th>Collation</th><th>Version</th><th>Here</th><th>Indexes</th></tr>\n",
+    );
+    for collation in &report.collations {
+        let indexes = collation.indexes.to_string();
+        let here = collation.here.as_deref().unwrap_or("none");
+        let cells = [
+            &*collation.database,
+            &collation.collation,
+            &collation.recorded,
+            here,
+        ];
+        let cells = cells.map(escaped);
+        let [database, name, recorded, here] = cells.each_ref().map(String::as_str);
+        row(text, &[database, name, recorded, here, &indexes]);
+    }
+    text.push_str("</table>\n");
 }
 
 /// What the backup has, and pg_probackup's own restore would lose.
@@ -327,6 +356,69 @@ fn marked_up(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::report::filled_with;
+    use crate::verify::{KnownBad, Standing};
+
+    /// The tags of a page, in their order, without attributes.
+    fn tags(page: &str) -> Vec<String> {
+        let tags = page.split('<').skip(1).map(|rest| {
+            let (tag, _) = rest.split_once('>').unwrap();
+            let is_alone = tag.ends_with('/');
+            let name = tag.split([' ', '/']).find(|part| !part.is_empty()).unwrap();
+            match (tag.starts_with('/'), is_alone) {
+                (true, _) => format!("/{name}"),
+                (false, true) => format!("{name}/"),
+                (false, false) => name.to_owned(),
+            }
+        });
+        tags.collect()
+    }
+
+    /// Each element ends where it should, and none is where HTML has none.
+    fn check(page: &str) {
+        const ALONE: [&str; 2] = ["!DOCTYPE", "meta"];
+        const NOT_IN_A_PARAGRAPH: [&str; 6] = ["p", "pre", "h1", "h2", "table", "svg"];
+        let mut open: Vec<String> = Vec::new();
+        for tag in tags(page) {
+            match tag.strip_prefix('/') {
+                Some(ended) => assert_eq!(open.pop().as_deref(), Some(ended), "{page}"),
+                None if tag.ends_with('/') || ALONE.contains(&&*tag) => {}
+                None => {
+                    let in_paragraph = open.iter().any(|open| open == "p");
+                    let may_be = !in_paragraph || !NOT_IN_A_PARAGRAPH.contains(&&*tag);
+                    assert!(may_be, "{tag} in a paragraph: {page}");
+                    open.push(tag);
+                }
+            }
+        }
+        assert_eq!(open, Vec::<String>::new(), "{page}");
+    }
+
+    #[test]
+    fn the_page_is_html_whatever_stands_in_it() {
+        for text in ["text", "</p><pre>", "a\n<b", "&\"'"] {
+            let mut document = filled_with(text);
+            let bad = KnownBad {
+                backup: text.to_owned(),
+                since: text.to_owned(),
+                profile: text.to_owned(),
+                error: Some(text.to_owned()),
+                ..KnownBad::default()
+            };
+            document.standing = Standing {
+                bad: vec![bad, KnownBad::default()],
+                ..Standing::default()
+            };
+            let mut entry = Entry::of(&document.by, &document.backups[0]);
+            entry.recovery_seconds = Some(2.5);
+            let page = html(&document, &[entry]);
+            check(&page);
+            assert!(
+                page.contains("Known to be bad") && page.contains("<svg"),
+                "{page}"
+            );
+        }
+    }
 
     #[test]
     fn what_comes_from_outside_is_escaped() {

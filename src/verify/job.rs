@@ -84,13 +84,8 @@ impl Job for VerifyJob<'_> {
             }
         }
         let progress = self.verify.progress;
-        let done = Checks {
-            plan: &self.plan.verify,
-            live,
-            report: &mut self.report,
-            tell: &|what| progress(what, 0, 0),
-        }
-        .run();
+        let tell = |what: &str| progress(what, 0, 0);
+        let done = Checks::new(&self.plan.verify, live, &mut self.report, &tell).run();
         self.since = Instant::now();
         done
     }

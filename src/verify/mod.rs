@@ -30,28 +30,30 @@ mod restore;
 mod standing;
 mod verdict;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use checks::CollationReport;
 pub use findings::{FINDINGS, Finding, consequence};
-pub use history::{Entry, History};
+pub use history::{Entry, History, ProfileId};
 pub use html::html;
 pub use ping::ping;
 pub use prometheus::prometheus;
 pub use report::{BackupReport, Check, Document, Place, Skipped, VERSION, human};
 pub use restore::{LossReport, restore_losses};
-pub use standing::{KnownBad, Standing};
+pub use standing::{KnownBad, Listed, Standing};
 pub use verdict::{Verdict, of_image, of_session, of_text};
 
 use crate::catalog::{Backup, Instance};
 use crate::causes::sentence;
 use crate::chain::{BackupSelector, Chain, ChainError};
 use crate::profile::{Action, BackupChoice, KnownBadPolicy, Plan, VerifyChoice};
-use crate::session::{Counts, SessionError, Signals, Up, all_backups, mount_point};
+use crate::session::{Counts, SessionError, Signals, Up, all_backups, job_place};
 use job::VerifyJob;
+use verdict::of_chain;
 
 /// What a run is done with.
 pub struct Verify<'a> {
@@ -71,8 +73,8 @@ pub struct Verify<'a> {
 struct Run {
     begun: Instant,
     started: String,
-    /// All backups of the instance, each with its chain if it has one.
-    backups: Vec<(String, Option<String>)>,
+    /// All backups of the instance.
+    backups: Vec<Listed>,
     history: Option<History>,
     reports: Vec<BackupReport>,
     skipped: Vec<Skipped>,
@@ -89,6 +91,16 @@ impl Verify<'_> {
             || self.plan.instance.clone(),
             |stem| stem.to_string_lossy().into_owned(),
         )
+    }
+
+    /// The profile, as the history knows it. What is no file, as a pipe is, has another
+    /// path each time.
+    fn id(&self) -> ProfileId {
+        let path = self.profile.and_then(|path| path.canonicalize().ok());
+        ProfileId {
+            name: self.name(),
+            path: path.filter(|path| path.is_file()),
+        }
     }
 
     /// Verifies what the plan says, one backup after the other.
@@ -116,14 +128,15 @@ impl Verify<'_> {
 
     fn go(&self, run: &mut Run) -> Result<(), SessionError> {
         let (instance, backups) = all_backups(self.plan)?;
-        let with_chain = |backup: &Backup| {
+        let resolve = |backup: &Backup| {
             let id = BackupSelector::Id(backup.id.clone());
-            let chain = Chain::resolve(&instance.name, &backups, &id).ok();
-            (backup.id.0.clone(), chain.as_ref().map(joined))
+            let chain = Chain::resolve(&instance.name, &backups, &id);
+            chain.map(|chain| joined(&chain))
         };
-        run.backups = backups.iter().map(with_chain).collect();
+        let chains: Vec<_> = backups.iter().map(|b| (b, resolve(b))).collect();
+        run.backups = chains.iter().map(listed).collect();
         run.history = self.history(&instance);
-        let (chosen, skipped) = self.choose(&instance, &backups, run.history.as_ref())?;
+        let (chosen, skipped) = self.choose(&instance, chains, run.history.as_ref())?;
         run.skipped = skipped;
         let is_choice = matches!(
             self.plan.verify.backup,
@@ -144,7 +157,7 @@ impl Verify<'_> {
                 report => report?,
             };
             if let Some(history) = &mut run.history
-                && let Err(error) = history.add(Entry::of(&self.name(), &report))
+                && let Err(error) = history.add(Entry::of(&self.id(), &report))
             {
                 let file = history.file();
                 let file = file.display();
@@ -168,7 +181,7 @@ impl Verify<'_> {
             Some(history) => Standing::of(&history.entries, &run.backups),
             None => {
                 let reports = run.reports.iter();
-                let entries: Vec<Entry> = reports.map(|r| Entry::of(&self.name(), r)).collect();
+                let entries: Vec<Entry> = reports.map(|r| Entry::of(&self.id(), r)).collect();
                 Standing::of(&entries, &run.backups)
             }
         };
@@ -182,6 +195,7 @@ impl Verify<'_> {
             version: VERSION,
             pbkfs: env!("CARGO_PKG_VERSION"),
             profile: self.name(),
+            by: self.id(),
             catalog: self.plan.catalog.display().to_string(),
             instance: self.plan.instance.clone(),
             started: run.started,
@@ -210,7 +224,7 @@ impl Verify<'_> {
     fn choose(
         &self,
         instance: &Instance,
-        backups: &[Backup],
+        chains: Vec<(&Backup, Result<String, ChainError>)>,
         history: Option<&History>,
     ) -> Result<(Vec<BackupChoice>, Vec<Skipped>), SessionError> {
         let one = |choice: &BackupChoice| Ok((vec![choice.clone()], Vec::new()));
@@ -219,29 +233,31 @@ impl Verify<'_> {
             Some(VerifyChoice::One(choice)) => return one(choice),
             Some(wanted) => wanted,
         };
+        if chains.iter().all(|(_, chain)| chain.is_err()) {
+            // Says what there is, and why none of it can be restored.
+            let backups: Vec<Backup> = chains.iter().map(|(backup, _)| (*backup).clone()).collect();
+            Chain::resolve(&instance.name, &backups, &BackupSelector::Latest)?;
+        }
         let mut usable = Vec::new();
+        let mut broken = Vec::new();
         let mut skipped = Vec::new();
-        for backup in backups {
-            let id = BackupSelector::Id(backup.id.clone());
-            match Chain::resolve(&instance.name, backups, &id) {
-                Ok(chain) => usable.push((backup, joined(&chain))),
+        for (backup, chain) in chains {
+            match chain {
+                Ok(chain) => usable.push((backup, chain)),
+                Err(error) if of_chain(&error) == Some(Verdict::Bad) => broken.push(backup),
                 Err(error) => skipped.push(Skipped {
                     backup: backup.id.to_string(),
                     reason: sentence(&error),
                 }),
             }
         }
-        if usable.is_empty() {
-            // Says what there is, and why none of it can be restored.
-            Chain::resolve(&instance.name, backups, &BackupSelector::Latest)?;
-        }
         usable.sort_by_key(|(backup, _)| backup.start_time);
         let id = |backup: &Backup| BackupChoice::Id(backup.id.to_string());
         if *wanted == VerifyChoice::All {
-            return Ok((
-                usable.iter().map(|(backup, _)| id(backup)).collect(),
-                skipped,
-            ));
+            let mut all: Vec<&Backup> = usable.iter().map(|(backup, _)| *backup).collect();
+            all.extend(broken);
+            all.sort_by_key(|backup| backup.start_time);
+            return Ok((all.into_iter().map(id).collect(), skipped));
         }
         let oldest = match history {
             Some(history) => history.oldest_unverified(usable.into_iter()),
@@ -253,7 +269,8 @@ impl Verify<'_> {
     fn one(&self, backup: BackupChoice, all: &[Backup]) -> Result<BackupReport, SessionError> {
         let begun = Instant::now();
         let signals = self.signals.until(begun + self.plan.verify.timeout);
-        let plan = self.plan_for(backup)?;
+        let (point, held) = job_place(&self.plan.target, "verify")?;
+        let plan = self.plan_for(backup, point);
         let mut job = VerifyJob::new(self, &plan, &signals, all);
         let outcome = Up {
             plan: &plan,
@@ -262,19 +279,31 @@ impl Verify<'_> {
             signals: &signals,
             detached: false,
         }
-        .run(&mut job);
+        .run(Some(held), &mut job);
         job.finish(outcome)
     }
 
     /// The plan of the clone for one backup: it has to become writable, and
     /// nothing may outlast the time that there is.
-    fn plan_for(&self, backup: BackupChoice) -> Result<Plan, SessionError> {
+    fn plan_for(&self, backup: BackupChoice, point: PathBuf) -> Plan {
         let mut plan = self.plan.clone();
-        plan.throw_away(mount_point(&plan.target, "verify")?);
+        plan.throw_away(point);
         plan.backup = backup;
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = plan.verify.start;
-        Ok(plan)
+        plan
+    }
+}
+
+/// What is known of a backup by the catalog alone.
+fn listed((backup, chain): &(&Backup, Result<String, ChainError>)) -> Listed {
+    let of_evidence = |error: &&ChainError| of_chain(error) == Some(Verdict::Bad);
+    let broken = chain.as_ref().err().filter(of_evidence);
+    Listed {
+        id: backup.id.to_string(),
+        begun: rfc3339(backup.start_time),
+        chain: chain.as_ref().ok().cloned(),
+        broken: broken.map(|error| sentence(error)),
     }
 }
 

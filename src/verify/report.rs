@@ -5,10 +5,15 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::checks::CollationReport;
+use super::history::ProfileId;
 use super::restore::{LossReport, losses};
 use super::standing::Standing;
 use super::verdict::Verdict;
 use crate::escape::{line, value};
+
+#[cfg(test)]
+pub use tests::filled_with;
 
 /// The document's version. It grows when a field changes its meaning or goes.
 pub const VERSION: u32 = 2;
@@ -26,6 +31,9 @@ pub struct Document {
     pub pbkfs: &'static str,
     /// The profile.
     pub profile: String,
+    /// The same, as the history knows it.
+    #[serde(skip)]
+    pub by: ProfileId,
     /// The catalog.
     pub catalog: String,
     /// The instance.
@@ -104,6 +112,8 @@ pub struct BackupReport {
     pub damages: u64,
     /// What pg_probackup's own restore would lose, though the backup has it.
     pub restore_losses: Vec<LossReport>,
+    /// Collations that have another version on this host.
+    pub collations: Vec<CollationReport>,
     /// Whether less was done than the profile asks for.
     #[serde(skip)]
     pub partial: bool,
@@ -226,15 +236,24 @@ pub fn human(document: &Document, verbose: bool) -> String {
         checks(&mut text, report, verbose);
         places(&mut text, report);
         losses(&mut text, report);
+        for collation in &report.collations {
+            let _ = writeln!(text, "  {}", line(&collation.sentence()));
+        }
     }
     for known in document.standing.not_of(&document.backups) {
+        let found = match known.profile.is_empty() {
+            true => "BAD by pg_probackup's own word".to_owned(),
+            false => format!(
+                "BAD since {} (profile {}), and not proved since",
+                line(&known.since),
+                value(&known.profile)
+            ),
+        };
         let _ = writeln!(
             text,
-            "{} backup {}: BAD since {} (profile {}), and not proved since: {}",
+            "{} backup {}: {found}: {}",
             value(&document.instance),
             value(&known.backup),
-            line(&known.since),
-            value(&known.profile),
             first_lines(known.error.as_deref().unwrap_or("no error was kept"))
         );
     }
@@ -321,7 +340,7 @@ mod tests {
     use super::*;
 
     /// A document in which every text is this one.
-    fn filled_with(text: &str) -> Document {
+    pub fn filled_with(text: &str) -> Document {
         let own = || text.to_owned();
         let check = Check {
             kind: "sql",
@@ -355,12 +374,23 @@ mod tests {
                 marked_in: own(),
                 message: own(),
             }],
+            collations: vec![CollationReport {
+                database: own(),
+                collation: own(),
+                recorded: own(),
+                here: Some(own()),
+                indexes: 1,
+            }],
             ..BackupReport::default()
         };
         Document {
             version: VERSION,
             pbkfs: "0",
             profile: own(),
+            by: ProfileId {
+                name: own(),
+                path: None,
+            },
             catalog: own(),
             instance: own(),
             started: own(),

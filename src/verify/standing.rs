@@ -3,14 +3,15 @@
 //!
 //! A backup that was found bad stays so until it is proved. That another one is
 //! well, that nothing could be told, or that less was looked at, takes nothing of
-//! the evidence away.
+//! the evidence away. One that pg_probackup itself does not restore is bad by its
+//! word, looked at or not, and as long as that says so.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::history::Entry;
+use super::history::{Entry, ProfileId};
 use super::report::BackupReport;
 use super::verdict::Verdict;
 
@@ -32,20 +33,47 @@ pub struct Standing {
 }
 
 /// A backup that was found bad, and was not proved since.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KnownBad {
     /// Its id.
     pub backup: String,
     /// When the verification was begun that found it so first, RFC 3339.
     pub since: String,
-    /// The profile by which it was.
+    /// The profile by which it was; empty where only pg_probackup's own status says so.
     pub profile: String,
     /// The first error of the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// By profile, the checks that found it so.
+    /// Each profile by which it was found so, and the checks that did.
     #[serde(skip)]
-    evidence: BTreeMap<String, Vec<String>>,
+    pub(super) evidence: Vec<(ProfileId, Vec<String>)>,
+}
+
+/// A backup that is there, as it is listed.
+#[derive(Debug, Clone, Default)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// When it was begun, RFC 3339.
+    pub begun: String,
+    /// Its chain, joined by spaces, unless that cannot be restored.
+    pub chain: Option<String>,
+    /// Why pg_probackup itself does not restore it, where that is evidence.
+    pub broken: Option<String>,
+}
+
+impl Listed {
+    /// Bad, by pg_probackup's word alone.
+    fn bad_by_status<'a>(&self) -> Option<Known<'a>> {
+        let error = self.broken.clone()?;
+        Some(Known::Bad(KnownBad {
+            backup: self.id.clone(),
+            since: self.begun.clone(),
+            profile: String::new(),
+            error: Some(error),
+            evidence: Vec::new(),
+        }))
+    }
 }
 
 /// What is known of one backup.
@@ -56,23 +84,22 @@ enum Known<'a> {
 }
 
 impl Standing {
-    /// What the history says, oldest line first, of the backups that are there: each
-    /// with its id and its chain, or no chain where it cannot be restored. A proof is
-    /// of a chain, as an id may turn FULL in place; bad stays bad.
+    /// What the history says, oldest line first, of the backups that are there. A proof
+    /// is of a chain, as an id may turn FULL in place; bad stays bad.
     #[must_use]
-    pub fn of<'a>(history: &'a [Entry], backups: &'a [(String, Option<String>)]) -> Self {
-        let mut known: BTreeMap<&str, (Option<&str>, Option<Known<'_>>)> = BTreeMap::new();
-        for (id, chain) in backups {
-            known.insert(id, (chain.as_deref(), None));
+    pub fn of<'a>(history: &'a [Entry], backups: &'a [Listed]) -> Self {
+        let mut known: BTreeMap<&str, (&Listed, Option<Known<'_>>)> = BTreeMap::new();
+        for backup in backups {
+            known.insert(&backup.id, (backup, None));
         }
         for entry in history {
-            if let Some((chain, state)) = known.get_mut(entry.backup.as_str()) {
-                learn(state, entry, *chain == Some(&*entry.chain));
+            if let Some((backup, state)) = known.get_mut(entry.backup.as_str()) {
+                learn(state, entry, backup.chain.as_ref() == Some(&entry.chain));
             }
         }
         let mut standing = Self::default();
-        for (id, (_, state)) in known {
-            let verdict = match state {
+        for (id, (backup, state)) in known {
+            let verdict = match state.or_else(|| backup.bad_by_status()) {
                 None => {
                     standing.unproved += 1;
                     Verdict::CouldNotTell
@@ -118,7 +145,7 @@ fn learn<'a>(state: &mut Option<Known<'a>>, entry: &'a Entry, is_of_chain: bool)
                 since: entry.started.clone(),
                 profile: String::new(),
                 error: None,
-                evidence: BTreeMap::new(),
+                evidence: Vec::new(),
             };
             bad.add(entry);
             *state = Some(Known::Bad(bad));
@@ -141,18 +168,20 @@ impl KnownBad {
     fn add(&mut self, entry: &Entry) {
         self.error.clone_from(&entry.error);
         self.profile.clone_from(&entry.profile);
-        self.evidence
-            .insert(entry.profile.clone(), entry.bad.clone());
+        let by = entry.by();
+        self.evidence.retain(|(profile, _)| !profile.is(&by));
+        self.evidence.push((by, entry.bad.clone()));
     }
 
     /// Takes away what a proof refutes, and tells whether nothing is left. A proof by
     /// the same profile counts, also when it asks for less by now. One by another
     /// profile counts if it had a look at what was found bad.
     fn is_refuted_by(&mut self, proof: &Entry) -> bool {
-        self.evidence.retain(|profile, checks| {
+        let by = proof.by();
+        self.evidence.retain(|(profile, checks)| {
             let is_right = |check: &String| proof.right.contains(check);
             let has_looked = !checks.is_empty() && checks.iter().all(is_right);
-            *profile != proof.profile && !has_looked
+            !profile.is(&by) && !has_looked
         });
         self.evidence.is_empty()
     }
@@ -172,6 +201,7 @@ mod tests {
             version: 2,
             catalog: None,
             profile: profile.to_owned(),
+            profile_path: None,
             started: format!("2026-11-{day:02}T03:00:00Z"),
             backup: backup.to_owned(),
             chain: backup.to_owned(),
@@ -185,9 +215,59 @@ mod tests {
     }
 
     fn standing(history: &[Entry], backups: &[&str]) -> Standing {
-        let with_chain = |id: &&str| ((*id).to_owned(), Some((*id).to_owned()));
-        let backups: Vec<_> = backups.iter().map(with_chain).collect();
+        let backups: Vec<_> = backups.iter().map(|id| listed(id, Some(id))).collect();
         Standing::of(history, &backups)
+    }
+
+    fn listed(id: &str, chain: Option<&str>) -> Listed {
+        Listed {
+            id: id.to_owned(),
+            begun: "2026-10-31T03:00:00Z".to_owned(),
+            chain: chain.map(str::to_owned),
+            broken: None,
+        }
+    }
+
+    fn in_dir(dir: &str, entry: Entry) -> Entry {
+        let path = format!("/{dir}/{}.toml", entry.profile);
+        Entry {
+            profile_path: Some(path.into()),
+            ..entry
+        }
+    }
+
+    /// Two profiles may have one name; lines of older versions have nothing else.
+    #[test]
+    fn a_profile_is_known_by_its_file() {
+        use Verdict::{Bad, Proved};
+        let bad = || entry(1, "A", "nightly", Bad, &["sql:orders"]);
+        let proof = || entry(2, "A", "nightly", Proved, &["pages"]);
+        for (bad, proof, left) in [
+            (in_dir("a", bad()), in_dir("b", proof()), 1),
+            (in_dir("a", bad()), in_dir("a", proof()), 0),
+            (bad(), in_dir("b", proof()), 0),
+        ] {
+            let known = standing(&[bad, proof], &["A"]);
+            assert_eq!(known.bad.len(), left, "{known:?}");
+        }
+        let both = [in_dir("a", bad()), in_dir("b", bad()), in_dir("a", proof())];
+        assert_eq!(standing(&both, &["A"]).bad.len(), 1);
+    }
+
+    #[test]
+    fn what_pg_probackup_calls_broken_is_bad_by_its_word() {
+        use Verdict::Proved;
+        let history = [entry(1, "A", "main", Proved, &["pages"])];
+        let mut backup = listed("A", None);
+        backup.broken = Some("it is CORRUPT".to_owned());
+        let known = Standing::of(&history, &[backup.clone()]);
+        assert_eq!((known.proved, known.unproved), (0, 0));
+        assert_eq!(known.bad[0].error, backup.broken);
+        assert_eq!(known.bad[0].since, backup.begun);
+        assert_eq!(known.each["A"], Verdict::Bad);
+        // One that is being made may be well in a moment.
+        let known = Standing::of(&[], &[listed("A", None)]);
+        assert_eq!((known.bad.len(), known.unproved), (0, 1));
     }
 
     /// A proof of one chain says nothing of another under the same id, and each
@@ -209,8 +289,8 @@ mod tests {
             entry(2, "A", "pages", Proved, &["pages"]),
         ];
         assert_eq!(standing(&old, &["A"]).bad.len(), 1);
-        for chain in [Some("A B".to_owned()), None] {
-            let known = Standing::of(&history, &[("B".to_owned(), chain)]);
+        for chain in [Some("A B"), None] {
+            let known = Standing::of(&history, &[listed("B", chain)]);
             assert_eq!((known.proved, known.unproved), (0, 1));
         }
     }

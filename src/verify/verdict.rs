@@ -2,6 +2,8 @@
 //! only where there is evidence that it is; a fault of this host, a lack of
 //! time or room, and whatever is not known here, is "could not tell".
 
+pub mod words;
+
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::content::ContentError;
 use crate::catalog::error::ControlError;
 use crate::catalog::page_index::PageIndexError;
-use crate::catalog::wal::WalError;
+use crate::catalog::wal::{WalError, WalFault};
 use crate::catalog::{BackupStatus, CatalogError};
 use crate::chain::ChainError;
 use crate::image::ImageError;
@@ -22,7 +24,9 @@ use crate::session::{Counts, SessionError};
 use crate::untrusted::refused;
 
 /// What is known of a backup. The worse counts more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Everything that was asked for was done and was right.
@@ -73,11 +77,9 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         SessionError::Image(e) => of_image(e),
         SessionError::ControlFile(_) | SessionError::EndedEarly { .. } => Bad,
         SessionError::Wal(e) => of_wal(e),
-        SessionError::RecoveryStopped { reason, .. } => of_complaint(reason),
-        SessionError::Overlay(OverlayError::Lower(e)) => match e.downcast_ref::<ImageError>() {
-            Some(e) => of_image(e),
-            None => CouldNotTell,
-        },
+        SessionError::RecoveryStopped { fault, .. } => of_fault(*fault),
+        SessionError::Overlay(e) => of_overlay(e),
+        SessionError::Tree { source, .. } => of_overlay(source),
         SessionError::Server(e) => return of_server(e, faults),
         SessionError::ServerDied { status, log } => of_death(*status, &log.to_string(), faults),
         SessionError::Probackup(_)
@@ -91,7 +93,6 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::RecoveredElsewhere { .. }
         | SessionError::Locks { .. }
         | SessionError::Diff(_)
-        | SessionError::Overlay(_)
         | SessionError::Fuse(_)
         | SessionError::MountGone { .. }
         | SessionError::LostWrites { .. }
@@ -129,7 +130,8 @@ fn of_catalog(error: &CatalogError) -> Option<Verdict> {
 
 /// A chain that pg_probackup itself does not restore is not looked at: its own word
 /// is the evidence.
-fn of_chain(error: &ChainError) -> Option<Verdict> {
+#[must_use]
+pub fn of_chain(error: &ChainError) -> Option<Verdict> {
     Some(match error {
         ChainError::NoSuchBackup { .. } => return None,
         ChainError::Reread { source, .. } => return of_catalog(source),
@@ -192,6 +194,29 @@ pub fn of_image(error: &ImageError) -> Verdict {
     }
 }
 
+/// What the clone's files say that cannot be shown. Those of its diff are of this host.
+fn of_overlay(error: &OverlayError) -> Verdict {
+    match error {
+        OverlayError::Lower(e) => of_image(e),
+        OverlayError::NotFound
+        | OverlayError::Exists
+        | OverlayError::NotADirectory
+        | OverlayError::IsADirectory
+        | OverlayError::NotEmpty
+        | OverlayError::ReadOnly
+        | OverlayError::NotPermitted(_)
+        | OverlayError::Invalid(_)
+        | OverlayError::TooLarge
+        | OverlayError::NameTooLong
+        | OverlayError::Unsupported
+        | OverlayError::NoSuchOffset
+        | OverlayError::Diff(_)
+        | OverlayError::Io(_)
+        | OverlayError::MissingBlock { .. }
+        | OverlayError::Mismatch(_) => CouldNotTell,
+    }
+}
+
 fn of_content(error: &ContentError) -> Verdict {
     match error {
         ContentError::Read { source, .. } => of_read(source),
@@ -219,33 +244,14 @@ fn of_read(source: &io::Error) -> Verdict {
 /// What an error of WAL says that is read.
 #[must_use]
 pub fn of_wal(error: &WalError) -> Verdict {
-    match error {
-        WalError::Gzip { .. }
-        | WalError::Length { .. }
-        | WalError::NotTheSegment { .. }
-        | WalError::Record { .. }
-        | WalError::History { .. } => Bad,
-        WalError::Read { source, .. } if refused(source).is_some() => Bad,
-        // The missing WAL may be elsewhere.
-        WalError::Gap { .. }
-        | WalError::List { .. }
-        | WalError::Read { .. }
-        | WalError::Write { .. }
-        | WalError::SegmentSize { .. }
-        | WalError::Name { .. } => CouldNotTell,
-    }
+    of_fault(error.fault())
 }
 
-/// What pbkfs wal-get complained of, in its own words.
-fn of_complaint(reason: &str) -> Verdict {
-    const DAMAGE: &[&str] = &[
-        "is damaged",
-        "is not the WAL segment of its name",
-        "which does not belong there",
-    ];
-    match DAMAGE.iter().any(|words| reason.contains(words)) {
-        true => Bad,
-        false => CouldNotTell,
+fn of_fault(fault: WalFault) -> Verdict {
+    match fault {
+        WalFault::Damaged => Bad,
+        // The missing WAL may be elsewhere.
+        WalFault::Missing | WalFault::Unavailable => CouldNotTell,
     }
 }
 
@@ -293,68 +299,11 @@ fn of_death(status: ExitStatus, log: &str, faults: &Counts) -> Verdict {
     }
 }
 
-/// What PostgreSQL says when the host is at fault.
-const HOST: &[&str] = &[
-    "No space left on device",
-    "Disk quota exceeded",
-    "Cannot allocate memory",
-    "out of memory",
-    "Permission denied",
-    "Operation not permitted",
-    "Too many open files",
-    "Read-only file system",
-    "File too large",
-    "Transport endpoint is not connected",
-    "could not access file \"$libdir",
-    "could not load library",
-    "shared memory",
-    "was terminated by signal 9",
-    "canceling statement due to",
-];
-
-/// What it says when its files are.
-const DAMAGE: &[&str] = &[
-    "invalid page in block",
-    "page verification failed",
-    "could not read block",
-    "invalid checkpoint record",
-    "could not locate a valid checkpoint record",
-    "could not locate required checkpoint record",
-    "could not find redo location",
-    "WAL ends before end of online backup",
-    "WAL ends before consistent recovery point",
-    "WAL contains references to invalid pages",
-    "incorrect resource manager data checksum",
-    "invalid magic number",
-    "unexpected pageaddr",
-    "incorrect checksum in control file",
-    "control file appears to be corrupt",
-    "incorrect checksum in file",
-    "relation mapping file",
-    "invalid data in file",
-    "could not access status of transaction",
-    "is not a valid data directory",
-    "could not open file \"base/",
-    "could not open file \"global/",
-    "could not open file \"pg_",
-    "missing chunk number",
-    "unexpected chunk number",
-    "compressed pglz data is corrupt",
-    "compressed lz4 data is corrupt",
-    "unexpected zero page",
-    "contains corrupted page",
-    "invalid memory alloc request size",
-    "backup_label contains data inconsistent with control file",
-    "was terminated by signal 6",
-    "was terminated by signal 11",
-    "was terminated by signal 7",
-];
-
 /// What the words of PostgreSQL or its programs say, given the faults that the
 /// mount counted.
 #[must_use]
 pub fn of_text(text: &str, faults: &Counts) -> Verdict {
-    match says(text, DAMAGE) {
+    match words::blame_files(text) {
         true => of_broken(text, faults),
         false => of_faults(faults),
     }
@@ -364,8 +313,7 @@ pub fn of_text(text: &str, faults: &Counts) -> Verdict {
 #[must_use]
 pub fn of_broken(text: &str, faults: &Counts) -> Verdict {
     let of_host = count(faults, "errors_no_space") + count(faults, "errors_diff") > 0;
-    // An EIO that no damaged page explains is of a disk.
-    match of_host || says(text, HOST) || text.contains("Input/output error") {
+    match of_host || words::blame_host(text) {
         true => of_faults(faults),
         false => Bad,
     }
@@ -384,23 +332,23 @@ fn count(faults: &Counts, key: &str) -> u64 {
     faults.get(key).copied().unwrap_or(0)
 }
 
-fn says(text: &str, list: &[&str]) -> bool {
-    list.iter().any(|what| text.contains(what))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::server::LogTail;
     use crate::untrusted::{Kind, Refused};
 
+    fn log(line: &str) -> LogTail {
+        LogTail {
+            path: "/log".into(),
+            lines: vec![line.to_owned()],
+        }
+    }
+
     fn died(raw_status: i32, line: &str) -> SessionError {
         SessionError::ServerDied {
             status: ExitStatus::from_raw(raw_status),
-            log: LogTail {
-                path: "/log".into(),
-                lines: vec![line.to_owned()],
-            },
+            log: log(line),
         }
     }
 
@@ -462,9 +410,42 @@ mod tests {
         assert_eq!(of_wal(&read(link())), Bad);
         let denied = io::ErrorKind::PermissionDenied.into();
         assert_eq!(of_wal(&read(denied)), CouldNotTell);
-        // As the restore_command tells it.
-        let told = crate::causes::sentence(&read(link()));
-        assert_eq!(of_complaint(&told), Bad);
+        // As a session tells it whose recovery ended by that.
+        let stopped = |fault| SessionError::RecoveryStopped {
+            fault,
+            reason: "the WAL segment is damaged".into(),
+            log: log(""),
+        };
+        for (fault, expected) in [
+            (WalFault::Damaged, Bad),
+            (WalFault::Missing, CouldNotTell),
+            (WalFault::Unavailable, CouldNotTell),
+        ] {
+            let verdict = of_session(&stopped(fault), &Counts::new());
+            assert_eq!(verdict, Some(expected), "{fault}");
+        }
+    }
+
+    /// Whichever way the overlay was asked.
+    #[test]
+    fn a_file_of_the_backup_that_cannot_be_shown_is_the_backups_fault() {
+        let lost = || OverlayError::from(ImageError::EmptyChain);
+        let of_path = |error| SessionError::io("read", "/c/x".as_ref(), error);
+        for (error, expected) in [
+            (SessionError::from(lost()), Bad),
+            (of_path(io::Error::other(lost())), Bad),
+            (
+                of_path(io::Error::other(OverlayError::TooLarge)),
+                CouldNotTell,
+            ),
+            (of_path(io::Error::other("is damaged")), CouldNotTell),
+        ] {
+            assert_eq!(
+                of_session(&error, &Counts::new()),
+                Some(expected),
+                "{error}"
+            );
+        }
     }
 
     fn stored(source: io::Error) -> SessionError {

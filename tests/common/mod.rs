@@ -9,6 +9,7 @@
 #![allow(dead_code, unused_imports)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod cluster;
 pub mod fixture;
 pub mod postgres;
 pub mod process;

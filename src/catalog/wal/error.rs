@@ -1,12 +1,15 @@
 //! What can be wrong with a WAL archive.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use crate::pg::Lsn;
 use crate::pg::wal::history::HistoryError;
 use crate::pg::wal::page::PageProblem;
 use crate::pg::wal::scan::RecordProblem;
+use crate::untrusted::refused;
 
 /// A WAL archive, or a file of one, that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -118,4 +121,78 @@ pub enum WalError {
         /// The name.
         name: String,
     },
+}
+
+/// What an error says of the WAL that was asked for. `pbkfs wal-get` begins its
+/// complaint with it, by which a session knows what its recovery ended of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalFault {
+    /// What is there is not what was archived.
+    Damaged,
+    /// It is not there.
+    Missing,
+    /// It cannot be had here and now, whatever there is.
+    Unavailable,
+}
+
+impl WalFault {
+    const ALL: [Self; 3] = [Self::Damaged, Self::Missing, Self::Unavailable];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Missing => "missing",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for WalFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for WalFault {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|fault| fault.as_str() == text).ok_or(())
+    }
+}
+
+impl WalError {
+    /// What it says of the WAL.
+    #[must_use]
+    pub fn fault(&self) -> WalFault {
+        match self {
+            Self::Gzip { .. }
+            | Self::Length { .. }
+            | Self::NotTheSegment { .. }
+            | Self::Record { .. }
+            | Self::History { .. } => WalFault::Damaged,
+            // Something else stands in its place.
+            Self::Read { source, .. } if refused(source).is_some() => WalFault::Damaged,
+            Self::Gap { .. } => WalFault::Missing,
+            Self::List { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::SegmentSize { .. }
+            | Self::Name { .. } => WalFault::Unavailable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_read_as_it_is_written() {
+        for fault in WalFault::ALL {
+            assert_eq!(fault.to_string().parse(), Ok(fault));
+        }
+        assert_eq!("the WAL segment is damaged".parse::<WalFault>(), Err(()));
+    }
 }

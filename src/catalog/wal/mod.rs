@@ -24,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use error::WalError;
+pub use error::{WalError, WalFault};
 pub use fetch::{Fetched, Form};
 pub use files::ArchiveFiles;
 pub use listing::{Gap, Listing, Segment, Timeline};

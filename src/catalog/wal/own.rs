@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::fetch::StoredSegment;
-use super::{Form, WalArchive, WalError, size_of_first};
+use super::{Form, WalArchive, WalError, WalFault, size_of_first};
 use crate::catalog::store::Place;
 use crate::catalog::{Backup, Instance};
 use crate::causes::sentence;
@@ -18,7 +18,6 @@ use crate::pg::Lsn;
 use crate::pg::wal::page::{LONG_HEADER, PAGE_SIZE};
 use crate::pg::wal::scan::{End, RecordProblem, Scanner};
 use crate::pg::wal::{SegmentId, SegmentSize};
-use crate::untrusted::refused;
 
 /// What became of a backup's own WAL.
 #[derive(Debug)]
@@ -215,19 +214,9 @@ enum Found {
 impl Found {
     /// A fault of the file is one of the backup; one of the host is neither.
     fn of(error: WalError) -> Result<Self, WalError> {
-        match &error {
-            WalError::Gzip { .. }
-            | WalError::Length { .. }
-            | WalError::NotTheSegment { .. }
-            | WalError::Record { .. } => Ok(Self::Damaged(error)),
-            WalError::Read { source, .. } if refused(source).is_some() => Ok(Self::Damaged(error)),
-            WalError::List { .. }
-            | WalError::Read { .. }
-            | WalError::Gap { .. }
-            | WalError::Write { .. }
-            | WalError::History { .. }
-            | WalError::SegmentSize { .. }
-            | WalError::Name { .. } => Err(error),
+        match error.fault() {
+            WalFault::Damaged => Ok(Self::Damaged(error)),
+            WalFault::Missing | WalFault::Unavailable => Err(error),
         }
     }
 }

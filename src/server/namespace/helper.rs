@@ -5,20 +5,20 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigHandler, SigSet, Signal, kill, raise, signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork, getegid, geteuid, getppid};
 
 use super::super::limits::counted_in_namespaces;
-use super::super::spawn::become_child;
+use super::super::spawn::{become_child, follow};
 use super::super::user::OsUser;
 use super::calls::Filters;
 use super::opened::{Inherited, replaced};
@@ -269,19 +269,4 @@ fn end(init: Pid) {
     // It is there until it is waited for.
     let _ = kill(init, Signal::SIGKILL);
     let _ = waitpid(init, None);
-}
-
-/// Ends as the server did.
-fn follow(status: ExitStatus) -> io::Result<i32> {
-    if let Some(code) = status.code() {
-        return Ok(code);
-    }
-    let number = status.signal().unwrap_or_default();
-    let cause = Signal::try_from(number)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    // SAFETY: the default action runs no code of ours.
-    let _ = unsafe { signal(cause, SigHandler::SigDfl) };
-    SigSet::from(cause).thread_unblock()?;
-    raise(cause)?;
-    Ok(128 + number)
 }

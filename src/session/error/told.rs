@@ -10,14 +10,39 @@ use super::super::occupants::Occupant;
 use super::SessionError;
 use crate::catalog::probackup::ProbackupError;
 use crate::profile::ProfileError;
+use crate::server::ServerError;
 
 impl SessionError {
-    /// A failure on a path.
+    /// A failure on a path. What the overlay says of a file keeps its type: it tells
+    /// the backup from the host.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
+        let path = path.to_owned();
+        match source.downcast() {
+            Ok(source) => Self::Tree {
+                action,
+                path,
+                source: Box::new(source),
+            },
+            Err(source) => Self::Io {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+
+    /// The same of a clone's configuration.
+    pub(crate) fn conf(error: ServerError) -> Self {
+        match error {
+            ServerError::Read { path, source } => match source.downcast() {
+                Ok(source) => Self::Tree {
+                    action: "read",
+                    path,
+                    source: Box::new(source),
+                },
+                Err(source) => ServerError::Read { path, source }.into(),
+            },
+            error => error.into(),
         }
     }
 

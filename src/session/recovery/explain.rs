@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 
 use super::Recovery;
+use crate::catalog::wal::WalFault;
 use crate::profile::{MomentText, RecoveryTarget};
 use crate::server::{LogTail, ServerError};
 use crate::session::choice::{GoOn, known_points};
@@ -21,8 +22,8 @@ impl Recovery {
             return error.into();
         };
         let says = |what: &str| log.lines.iter().any(|line| line.contains(what));
-        if let Some(reason) = complaint(&log) {
-            return SessionError::RecoveryStopped { reason, log };
+        if let Some((fault, reason)) = complaint(&log) {
+            return SessionError::RecoveryStopped { fault, reason, log };
         }
         if says("recovery ended before configured recovery target was reached") {
             return self.not_found(&log, go_on);
@@ -69,10 +70,12 @@ fn last_transaction(log: &LogTail) -> Option<OffsetDateTime> {
     Some(moment.0)
 }
 
-/// What our restore_command said when it failed last.
-fn complaint(log: &LogTail) -> Option<String> {
-    let mut complaints = log.lines.iter().rev();
-    complaints.find_map(|line| line.split_once(COMPLAINT).map(|(_, said)| said.to_owned()))
+/// What our restore_command said when it failed last: the fault, and its sentence.
+fn complaint(log: &LogTail) -> Option<(WalFault, String)> {
+    log.lines.iter().rev().find_map(|line| {
+        let (fault, said) = line.split_once(COMPLAINT)?.1.split_once(": ")?;
+        Some((fault.parse().ok()?, said.to_owned()))
+    })
 }
 
 #[cfg(test)]
@@ -89,10 +92,14 @@ mod tests {
         };
         let lines = [
             "LOG:  restored",
-            "pbkfs wal-get: A: bad",
+            "pbkfs wal-get: missing: A: gone",
+            "pbkfs wal-get: damaged: B: bad: worse",
             "FATAL:  could not restore",
         ];
-        assert_eq!(complaint(&log(&lines)).as_deref(), Some("A: bad"));
-        assert_eq!(complaint(&log(&["FATAL:  other"])), None);
+        let expected = (WalFault::Damaged, "B: bad: worse".to_owned());
+        assert_eq!(complaint(&log(&lines)), Some(expected));
+        // Words alone are no fault.
+        let lines = ["FATAL:  other", "pbkfs wal-get: B: the WAL is damaged"];
+        assert_eq!(complaint(&log(&lines)), None);
     }
 }
