@@ -34,6 +34,7 @@ mod up;
 mod verify;
 mod wal;
 mod wal_get;
+mod which;
 
 use std::panic;
 use std::path::PathBuf;
@@ -150,6 +151,9 @@ enum Command {
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
+        /// Hold none, but take away what this process has left, which was killed
+        #[arg(long, value_name = "PID")]
+        forget: Option<u32>,
         /// The backups' directories, the FULL's first
         dirs: Vec<PathBuf>,
     },
@@ -195,7 +199,11 @@ fn run() -> ExitCode {
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
         Command::WalPrefetch(args) => return wal_get::prefetch(&args),
         Command::FenceExec => return fence_exec(),
-        Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
+        Command::HoldLocks {
+            dirs,
+            forget: Some(killed),
+        } => session::forget_locks(&dirs, killed).map(|()| Code::Done),
+        Command::HoldLocks { dirs, .. } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {
         Ok(code) => code.into(),

@@ -2,30 +2,40 @@
 
 mod prometheus;
 
-use clap::Args;
+use std::path::{Path, PathBuf};
 
-use super::common::{ProfileArgs, human_bytes, value};
+use clap::Args;
+use nix::unistd::geteuid;
+use serde::Serialize;
+
+use super::common::{human_bytes, value};
 use super::exit::Code;
+use super::which::SessionArgs;
 use super::{Verbosity, log, output};
 use crate::diff::counted;
-use crate::session::{self, Counts, METRICS, SessionError, State, Status};
+use crate::session::{self, Counts, METRICS, Other, SessionError, State, Status};
 
 /// Show what runs: on which backup, since when, how to connect
 ///
 /// Each mount also tells what it has done: reads, pages decoded, writes,
 /// errors. Reads and writes that the kernel serves by itself (passthrough)
 /// do not come by pbkfs and are not in its counters.
+///
+/// Root sees the clones of all users; others are told where there are clones that
+/// they may not see. Asked for one clone, by its profile or its target, the exit
+/// code is 0 if it is ready, and 3 if it is not or nothing runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pbkfs status
   pbkfs status profile.toml --counters
-  pbkfs status profile.toml --json | jq '.[].counters'
+  pbkfs status profile.toml || pbkfs up profile.toml --detach
+  pbkfs status --target /srv/clone --json | jq '.sessions[].counters'
   pbkfs status --prometheus > pbkfs.prom.$$ && mv pbkfs.prom.$$ pbkfs.prom")]
 pub struct StatusArgs {
     #[command(flatten)]
-    profile: ProfileArgs,
-    /// Print a JSON array of sessions
+    session: SessionArgs,
+    /// Print one JSON object
     #[arg(long, conflicts_with_all = ["prometheus", "counters"])]
     json: bool,
     /// Print metrics in Prometheus' text format
@@ -43,26 +53,91 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
     let _span = log::span("status", None);
-    let mut sessions: Vec<Status> = match &args.profile.profile {
-        Some(_) => session::session_of(&args.profile.plan()?.target)?
-            .into_iter()
-            .collect(),
-        None => session::all_sessions()?,
+    let target = match args.session.names_one() {
+        true => Some(args.session.target(args.session.plan())?),
+        false => None,
     };
-    session::count_sessions(&mut sessions, args.reset);
+    let mut report = Report::of(target.as_deref())?;
+    session::count_sessions(&mut report.sessions, args.reset);
     if args.json {
-        output::json(&sessions);
+        output::json(&report);
     } else if args.prometheus {
-        output::lines(&prometheus::text(&sessions));
+        output::lines(&prometheus::text(&report.sessions));
     } else {
-        if sessions.is_empty() {
-            say!("nothing runs");
+        report.print(target.as_deref(), args.counters);
+    }
+    let is_ready = report
+        .sessions
+        .iter()
+        .any(|session| session.word == "ready");
+    Ok(match target.is_none() || is_ready {
+        true => Code::Done,
+        false => Code::Failed,
+    })
+}
+
+/// What runs, as the document that `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: u32,
+    sessions: Vec<Status>,
+    hidden: Vec<Hidden>,
+}
+
+/// A clone of another user, of which this one may know no more.
+#[derive(Debug, Serialize)]
+struct Hidden {
+    user: String,
+    uid: u32,
+    target: PathBuf,
+}
+
+impl Report {
+    fn of(target: Option<&Path>) -> Result<Self, SessionError> {
+        let (sessions, others) = match target {
+            Some(target) => (
+                session::session_of(target)?.into_iter().collect(),
+                session::other_at(target)?.into_iter().collect(),
+            ),
+            None => (session::all_sessions()?, session::all_others()?),
+        };
+        let hidden = others.into_iter().filter(|other| !other.is_visible());
+        Ok(Self {
+            version: 1,
+            sessions,
+            hidden: hidden
+                .map(
+                    |Other {
+                         user, uid, target, ..
+                     }| Hidden { user, uid, target },
+                )
+                .collect(),
+        })
+    }
+
+    fn print(&self, target: Option<&Path>, every_counter: bool) {
+        match target {
+            _ if !self.sessions.is_empty() => {}
+            _ if !self.hidden.is_empty() => say!("nothing of yours runs"),
+            Some(target) => say!("nothing runs on {}", value(target)),
+            None => say!("nothing runs"),
         }
-        for session in &sessions {
-            print(session, args.counters);
+        for session in &self.sessions {
+            print(session, every_counter);
+        }
+        for Hidden { user, target, .. } in &self.hidden {
+            let by = match user.as_str() {
+                "root" => "",
+                _ if geteuid().is_root() => "",
+                _ => " or as root",
+            };
+            let user = value(user);
+            say!(
+                "not shown: a clone of user {user} on {}; look as {user}{by}",
+                value(target)
+            );
         }
     }
-    Ok(Code::Done)
 }
 
 fn print(status: &Status, every_counter: bool) {
@@ -80,6 +155,9 @@ fn print(status: &Status, every_counter: bool) {
             state.chain.join(" > ")
         ),
     );
+    if let Some(user) = &status.user {
+        line("user", &value(user));
+    }
     line("since", &state.since);
     if let Some(conninfo) = &state.conninfo {
         line("connect", conninfo);
