@@ -1,10 +1,12 @@
 //! The files under `examples/` that are for other programs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use serde_json::{Value, json};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -39,6 +41,87 @@ fn systemd_takes_the_units() {
 #[test]
 fn alerts_are_on_metrics_that_exist() {
     let rules = read("monitoring/pbkfs.rules.yml");
+    let dashboard = read("monitoring/pbkfs.dashboard.json");
+    let tests = read("monitoring/pbkfs.rules.test.yml");
+    for text in [&rules, &dashboard, &tests] {
+        metrics_exist(text);
+    }
+    // Each metric of the ids and of what is known is looked at.
+    for name in [
+        "backup_bad",
+        "backups",
+        "oldest_proof",
+        "duration",
+        "exit_code",
+    ] {
+        let whole = format!("pbkfs_verify_{name}");
+        assert!(dashboard.contains(&whole), "no panel has {name}");
+    }
+}
+
+#[test]
+fn the_dashboard_has_panels_of_queries() {
+    let dashboard: Value = serde_json::from_str(&read("monitoring/pbkfs.dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut ids: Vec<_> = panels
+        .iter()
+        .map(|panel| panel["id"].as_u64().unwrap())
+        .collect();
+    ids.dedup();
+    assert_eq!(ids.len(), panels.len());
+    let queries = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    let rules: Vec<Value> = queries
+        .enumerate()
+        .map(|(n, query)| {
+            // The variable is Grafana's.
+            let expr = query["expr"].as_str().unwrap().replace("$profile", ".*");
+            json!({"record": format!("panel:query:{n}"), "expr": expr})
+        })
+        .collect();
+    assert!(rules.len() >= panels.len());
+    // YAML has JSON in it.
+    let rules = json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.yml");
+    fs::write(&file, rules.to_string()).unwrap();
+    promtool(&["check", "rules", file.to_str().unwrap()]);
+}
+
+#[test]
+fn promtool_takes_the_alerts_and_their_tests() {
+    let dir = Path::new(ROOT).join("examples/monitoring");
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let checked = promtool(&["check", "rules", &file("pbkfs.rules.yml")]);
+    assert!(checked.contains("SUCCESS"), "{checked}");
+    let tested = promtool(&["test", "rules", &file("pbkfs.rules.test.yml")]);
+    assert!(tested.contains("SUCCESS"), "{tested}");
+    let rules = read("monitoring/pbkfs.rules.yml");
+    let tests = read("monitoring/pbkfs.rules.test.yml");
+    for alert in rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+    {
+        assert!(
+            tests.contains(&format!("alertname: {alert}")),
+            "{alert} is not tested"
+        );
+    }
+}
+
+/// What promtool, which tests/run.sh installs, says.
+fn promtool(arguments: &[&str]) -> String {
+    let ended = Command::new("promtool").args(arguments).output();
+    let ended = ended.expect("promtool, of Debian's package prometheus");
+    let said = [ended.stdout, ended.stderr].concat();
+    let said = String::from_utf8(said).unwrap();
+    assert!(ended.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+#[track_caller]
+fn metrics_exist(rules: &str) {
     let source = fs::read_to_string(Path::new(ROOT).join("src/verify/prometheus.rs")).unwrap();
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
     let names: Vec<&str> = rules

@@ -35,6 +35,7 @@ missing_packages() {
     [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/pg_amcheck" ] || echo postgresql-15
     command -v fusermount3 >/dev/null || echo fuse3
     command -v zstd >/dev/null || echo zstd
+    command -v promtool >/dev/null || echo prometheus
     command -v tar >/dev/null || echo tar
     command -v unshare >/dev/null || echo util-linux
     command -v mount >/dev/null || echo mount

@@ -7,6 +7,7 @@ mod common;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -220,4 +221,135 @@ fn the_locks_of_a_killed_holder_are_cleared() {
         fs::remove_file(&locked[0]).unwrap();
         assert_nothing_stays(&sandbox);
     }
+}
+
+#[test]
+fn up_alone_says_how_to_begin() {
+    common::require_root();
+    let sandbox = Sandbox::root("pg15-debian");
+    for arguments in [&["up"][..], &["up", "--detach"]] {
+        let output = run(sandbox.pbkfs().args(arguments), LIMIT);
+        assert_eq!(output.code(), Some(2), "{output}");
+        for word in ["target = ", "pbkfs list -B", "man pbkfs.toml"] {
+            assert!(output.stderr.contains(word), "{output}");
+        }
+        assert!(
+            output.stderr.lines().all(|line| line.len() <= 80),
+            "{output}"
+        );
+    }
+}
+
+#[test]
+fn lines_on_standard_error_are_short() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = profile(&sandbox).write();
+    let up = clone.pbkfs("up", &["--detach", "-v"]);
+    assert!(up.stderr.contains(" DEBUG "), "{up}");
+    assert!(!up.stderr.contains("command="), "{up}");
+    clone.down();
+}
+
+/// Root of a container has few capabilities, and fusermount3 gets no more.
+#[test]
+fn a_container_is_told_what_it_needs() {
+    common::require_everything();
+    for user in [OsUser::root(), OsUser::postgres()] {
+        let sandbox = Sandbox::new("pg15-debian", user);
+        let clone = profile(&sandbox).write();
+        let mut up = clone.command("mount", &[]);
+        let drop_it = move || {
+            use nix::libc::{PR_CAPBSET_DROP, prctl};
+            const SYS_ADMIN: nix::libc::c_ulong = 21;
+            // SAFETY: the call takes numbers only.
+            match unsafe { prctl(PR_CAPBSET_DROP, SYS_ADMIN, 0, 0, 0) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // For who is no user without rights yet when this runs.
+        let (uid, gid) = (sandbox.user.uid, sandbox.user.gid);
+        up.uid(0).gid(0);
+        // SAFETY: system calls alone, between fork and exec.
+        unsafe {
+            up.pre_exec(move || {
+                drop_it()?;
+                nix::unistd::setgid(nix::unistd::Gid::from_raw(gid))?;
+                Ok(nix::unistd::setuid(nix::unistd::Uid::from_raw(uid))?)
+            });
+        }
+        let output = run(&mut up, LIMIT);
+        assert_eq!(output.code(), Some(6), "{output}");
+        assert!(
+            output
+                .stderr
+                .contains("--cap-add SYS_ADMIN --device /dev/fuse"),
+            "{output}"
+        );
+        assert_nothing_stays(&sandbox);
+    }
+}
+
+#[test]
+fn pg_basebackup_copies_a_clone() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::new("pg15-debian", OsUser::postgres());
+    let newest = sandbox.fixture.newest();
+    let clone = sandbox.profile(&newest).write();
+    let ready = clone.up();
+    pg.psql(
+        ready.conninfo(),
+        "postgres",
+        "create table copied as select 42 as answer",
+    );
+    for method in ["stream", "fetch"] {
+        let copy = sandbox.path(method);
+        let copy = copy.to_str().unwrap();
+        let arguments = ["-d", ready.conninfo(), "-D", copy, "-X", method];
+        pg.run("pg_basebackup", &arguments).expect_ok();
+        // Debian's are elsewhere.
+        for (name, text) in [
+            ("postgresql.conf", ""),
+            ("pg_hba.conf", "local all all peer\n"),
+            ("pg_ident.conf", ""),
+        ] {
+            let file = Path::new(copy).join(name);
+            if !file.exists() {
+                fs::write(&file, text).unwrap();
+                sandbox.user.own(&file);
+            }
+        }
+        let port = common::production::free_port().to_string();
+        let options = format!(
+            "-c port={port} -c listen_addresses= -c archive_mode=off -c unix_socket_directories={} \
+             -c shared_preload_libraries= -c logging_collector=off -c external_pid_file={copy}/pid",
+            sandbox.path("tmp").display()
+        );
+        let log = format!("{copy}.log");
+        let start = pg.run(
+            "pg_ctl",
+            &["-D", copy, "-w", "-l", &log, "-o", &options, "start"],
+        );
+        assert!(
+            start.status.success(),
+            "{start} {}",
+            fs::read_to_string(&log).unwrap_or_default()
+        );
+        let at = format!(
+            "host={} port={port} user=postgres",
+            sandbox.path("tmp").display()
+        );
+        let answer = pg.try_psql(&at, "postgres", "select answer from copied");
+        pg.run("pg_ctl", &["-D", copy, "-m", "immediate", "stop"])
+            .expect_ok();
+        assert_eq!(answer.expect_ok().trim(), "42");
+    }
+    let log = fs::read_to_string(
+        clone.status()[0]["run_dir"].as_str().unwrap().to_owned() + "/server.log",
+    );
+    let log = log.unwrap();
+    assert!(!log.contains("external PID file"), "{log}");
+    clone.down();
+    assert_nothing_stays(&sandbox);
 }

@@ -258,7 +258,7 @@ fn refuses_other_backups(steps: &Steps, full: &str, delta: &str) {
 fn cleaned_up_and_used_again(steps: &Steps, full: &str, delta: &str) {
     let before = Listing::of(&steps.diff.join("data"));
     let held = steps.cleanup(&[]);
-    for part in [delta, "bytes in 1 file of 0 relations", "--force"] {
+    for part in [delta, "KiB in 1 file of 0 relations", "--force"] {
         refused(&held, 5, part);
     }
     let dry = steps.cleanup(&["--dry-run", "--force"]).expect_ok();

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::common::{ProfileArgs, human_bytes, value};
 use super::exit::Code;
 use super::{Verbosity, log, output};
-use crate::diff::counted;
+use crate::figures::counted;
 use crate::overlay::{Change, ChangeKind};
 use crate::pg::relation::{Fork, RelationFile, Tablespace};
 use crate::session::{self, Changes, SessionError};
@@ -178,7 +178,7 @@ pub fn run(args: &DiffArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     };
     let report = Report::of(&changes);
     if args.json {
-        output::json(&report);
+        output::document(&report);
     } else {
         print(&report);
     }

@@ -38,6 +38,26 @@ pub fn json<T: Serialize + ?Sized>(document: &T) {
     }
 }
 
+/// The form of the documents, but for those that have a number of their own. It
+/// grows when what is there changes its meaning, or goes.
+pub const DOCUMENT_VERSION: u32 = 1;
+
+/// A document with the number of its form.
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    version: u32,
+    #[serde(flatten)]
+    document: &'a T,
+}
+
+/// Prints one JSON document, which is an object without a version, to standard output.
+pub fn document<T: Serialize>(document: &T) {
+    json(&Versioned {
+        version: DOCUMENT_VERSION,
+        document,
+    });
+}
+
 /// Prints the line that says that a session is ready. If nobody reads it, the
 /// session is no less ready.
 pub fn ready(line: &str) {

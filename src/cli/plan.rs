@@ -108,7 +108,7 @@ pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     let _span = log::span("plan", Some(&plan.target));
     let (report, first_problem) = make(&plan)?;
     if args.json {
-        output::json(&report);
+        output::document(&report);
     } else {
         print(&report);
     }

@@ -12,7 +12,7 @@ use super::common::{human_bytes, value};
 use super::exit::Code;
 use super::which::SessionArgs;
 use super::{Verbosity, log, output};
-use crate::diff::counted;
+use crate::figures::counted;
 use crate::session::{self, Counts, METRICS, Other, SessionError, State, Status};
 
 /// Show what runs: on which backup, since when, how to connect
@@ -60,7 +60,7 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
     let mut report = Report::of(target.as_deref())?;
     session::count_sessions(&mut report.sessions, args.reset);
     if args.json {
-        output::json(&report);
+        output::document(&report);
     } else if args.prometheus {
         output::lines(&prometheus::text(&report.sessions));
     } else {
@@ -79,7 +79,6 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
 /// What runs, as the document that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
-    version: u32,
     sessions: Vec<Status>,
     hidden: Vec<Hidden>,
 }
@@ -103,7 +102,6 @@ impl Report {
         };
         let hidden = others.into_iter().filter(|other| !other.is_visible());
         Ok(Self {
-            version: 1,
             sessions,
             hidden: hidden
                 .map(

@@ -9,6 +9,7 @@ use super::source::CatalogArgs;
 use super::{Verbosity, log, output};
 use crate::catalog::Catalog;
 use crate::catalog::wal::{Timeline, WalArchive};
+use crate::figures::counted;
 use crate::pg::Lsn;
 use crate::session::SessionError;
 
@@ -38,13 +39,19 @@ enum What {
 #[command(after_help = "\
 Examples:
   pbkfs wal list -B /srv/backup
-  pbkfs wal list -B /srv/backup --instance main --json | jq '.[].timelines[].\"lost-segments\"'")]
+  pbkfs wal list -B /srv/backup --instance main --json | jq '.instances[].timelines[].\"lost-segments\"'")]
 pub struct ListArgs {
     #[command(flatten)]
     source: CatalogArgs,
     /// Print one JSON array
     #[arg(long)]
     json: bool,
+}
+
+/// The document that `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    instances: &'a [InstanceReport],
 }
 
 #[derive(Debug, Serialize)]
@@ -140,7 +147,9 @@ pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
         });
     }
     if args.json {
-        output::json(&reports);
+        output::document(&Report {
+            instances: &reports,
+        });
     } else {
         reports.iter().for_each(print);
     }
@@ -162,9 +171,9 @@ fn print(report: &InstanceReport) {
             _ => format!("{} to {}", timeline.min_segno, timeline.max_segno),
         };
         say!(
-            "    timeline {}{parent}: {range}, {} segments, {}, {}",
+            "    timeline {}{parent}: {range}, {}, {}, {}",
             timeline.tli,
-            timeline.n_segments,
+            counted(timeline.n_segments, "segment"),
             human_bytes(timeline.size),
             timeline.status,
         );

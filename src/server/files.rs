@@ -102,7 +102,9 @@ fn write_file(
 }
 
 fn hba(listens: bool) -> String {
-    let mut text = format!("{HEADER}local all all peer map=pbkfs\n");
+    // "all" is no word for replication, which pg_basebackup takes.
+    let mut text =
+        format!("{HEADER}local all all peer map=pbkfs\nlocal replication all peer map=pbkfs\n");
     if listens {
         text.push_str("host all all 127.0.0.1/32 scram-sha-256\n");
         text.push_str("host all all ::1/128 scram-sha-256\n");
@@ -150,7 +152,7 @@ mod tests {
                 .lines()
                 .filter(|line| !line.starts_with('#'))
                 .count(),
-            1
+            2
         );
         assert!(!hba(false).contains("host") && hba(true).contains("127.0.0.1/32 scram-sha-256"));
         assert!(!hba(true).contains("trust"));

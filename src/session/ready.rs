@@ -11,6 +11,8 @@ use crate::escape;
 /// What is told when the clone is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ready {
+    /// The form of this document.
+    pub version: u32,
     /// Always "ready".
     pub event: &'static str,
     /// A libpq connection string; absent if no server was to be started.
@@ -38,6 +40,7 @@ impl Ready {
     #[must_use]
     pub fn of(state: &State) -> Self {
         Self {
+            version: 1,
             event: "ready",
             conninfo: state.conninfo.clone(),
             target: state.target.clone(),
