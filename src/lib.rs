@@ -8,7 +8,7 @@
 //!                                    session -> server, and all below it
 //!                                    verify, extract -> session
 //!                                    cli -> verify, extract, session, profile
-//! cache, causes, descriptors, escape, exposition and untrusted, which
+//! cache, causes, descriptors, escape, exposition, figures and untrusted, which
 //! everything may use
 //! ```
 
@@ -22,6 +22,7 @@ pub mod diff;
 mod escape;
 mod exposition;
 pub mod extract;
+mod figures;
 pub mod fuse;
 pub mod image;
 pub mod overlay;

@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("escape", &[]),
     ("causes", &[]),
     ("exposition", &[]),
+    ("figures", &[]),
     ("untrusted", &[]),
     ("pg", &[]),
     ("catalog", &["pg"]),
@@ -60,6 +61,7 @@ const FOR_ALL: &[&str] = &[
     "descriptors",
     "escape",
     "exposition",
+    "figures",
     "untrusted",
 ];
 

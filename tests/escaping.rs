@@ -290,7 +290,10 @@ fn paths_of_a_profile() {
         "{status}"
     );
     let ours = json(&clean(&mut clone.command("status", &["--json"])).expect_ok());
-    assert_eq!(ours[0]["target"], clone.target.to_str().unwrap());
+    assert_eq!(
+        ours["sessions"][0]["target"],
+        clone.target.to_str().unwrap()
+    );
     let metrics = clean(&mut clone.command("status", &["--prometheus"])).expect_ok();
     assert!(
         metrics

@@ -1,6 +1,6 @@
 //! The files under `examples/` that are for other programs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
@@ -84,6 +84,15 @@ fn alerts_are_on_metrics_that_exist() {
 fn alerts_are_raised_when_they_should_be() {
     let dir = Path::new(ROOT).join("examples/monitoring");
     promtool(&dir, &["test", "rules", "pbkfs.rules.test.yml"]);
+    let (rules, tests) = (
+        read("monitoring/pbkfs.rules.yml"),
+        read("monitoring/pbkfs.rules.test.yml"),
+    );
+    let mut alerts = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let untested = alerts.find(|alert| !tests.contains(&format!("alertname: {alert}")));
+    assert_eq!(untested, None);
 }
 
 #[test]

@@ -20,6 +20,8 @@ fn list(sandbox: &Sandbox, arguments: &[&str]) -> Output {
 fn backups(sandbox: &Sandbox) -> Vec<Value> {
     let text = list(sandbox, &["--json"]).expect_ok();
     let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["version"], 1);
+    assert!(report["instances"][0]["system_identifier"].is_string());
     assert_eq!(report["catalog"], sandbox.fixture.catalog.to_str().unwrap());
     assert_eq!(report["instances"].as_array().unwrap().len(), 1);
     assert_eq!(report["instances"][0]["name"], "main");
@@ -67,31 +69,43 @@ fn every_backup_with_what_pg_probackup_says_of_it() {
 }
 
 #[test]
-fn incrementals_stand_below_their_full() {
+fn a_chain_is_a_tree_of_80_columns() {
     common::require_root();
     let sandbox = Sandbox::root("pg15-chain");
-    let text = list(&sandbox, &["--instance", "main"]).expect_ok();
-    let mut full = String::new();
-    let mut seen = 0;
-    for line in text.lines().filter(|line| line.contains(" stored, ")) {
-        let id = line
-            .trim_start_matches([' ', '└'])
-            .split(' ')
-            .next()
-            .unwrap();
-        let chain = sandbox.fixture.chain(id);
-        if chain.len() == 1 {
-            assert!(line.starts_with("  T") && line.contains("FULL"), "{line}");
-            full = id.to_owned();
-        } else {
-            assert!(line.starts_with("  └ "), "{line}");
-            let parent = &chain[chain.len() - 2];
-            assert!(line.ends_with(&format!("on {parent}")), "{line}");
+    for (locale, inner, last) in [("C.UTF-8", "├ ", "└ "), ("C", "|-", "`-")] {
+        let mut command = sandbox.pbkfs();
+        command
+            .env("LC_ALL", locale)
+            .args(["list", "--instance", "main", "-B"]);
+        let text = run(command.arg(&sandbox.fixture.catalog), LIMIT).expect_ok();
+        assert!(text.is_ascii() || locale == "C.UTF-8", "{text}");
+        let mut lines = text.lines().peekable();
+        assert_eq!(lines.next(), Some("instance main"));
+        assert!(lines.next().unwrap().starts_with("ID "), "{text}");
+        let (mut above, mut seen) = (String::new(), 0);
+        while let Some(line) = lines.next() {
+            assert!(line.chars().count() <= 80, "{line}");
+            let is_member = line.starts_with(inner) || line.starts_with(last);
+            let id = line.trim_start_matches(inner).trim_start_matches(last);
+            let id = id.split(' ').next().unwrap();
+            let chain = sandbox.fixture.chain(id);
+            assert_eq!(chain.len() > 1, is_member, "{line}");
+            let told = lines.peek().and_then(|line| line.strip_prefix("      on "));
+            match chain.len() {
+                1 => assert!(line.contains("FULL") && told.is_none(), "{line}"),
+                len if chain[len - 2] == above => assert_eq!(told, None, "{line}"),
+                len => assert_eq!(told, Some(&*chain[len - 2]), "{line}"),
+            }
+            if told.is_some() {
+                lines.next();
+            }
+            let is_end = lines.peek().is_none_or(|next| next.starts_with('T'));
+            assert_eq!(line.starts_with(last), is_member && is_end, "{text}");
+            above = id.to_owned();
+            seen += 1;
         }
-        assert_eq!(chain[0], full, "{text}");
-        seen += 1;
+        assert_eq!(seen, sandbox.fixture.backups().len(), "{text}");
     }
-    assert_eq!(seen, sandbox.fixture.backups().len(), "{text}");
 }
 
 #[test]

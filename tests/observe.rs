@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::fixture::flip_byte;
 use common::process::run;
-use common::session::{Clone, LIMIT};
+use common::session::{Clone, LIMIT, sessions_in};
 use common::{OsUser, PgTools, Sandbox, assert_nothing_stays, eventually, refused};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,7 +27,7 @@ fn counters(clone: &Clone, arguments: &[&str]) -> Value {
     let mut all = vec!["--json"];
     all.extend(arguments);
     let sessions = json(&clone.pbkfs("status", &all).expect_ok());
-    sessions[0]["counters"].clone()
+    sessions["sessions"][0]["counters"].clone()
 }
 
 fn pages(counters: &Value) -> u64 {
@@ -234,9 +234,9 @@ fn status_does_not_wait_for_a_hanging_owner() {
         output.stderr.contains(&format!("pid {}", ready.pid)),
         "{output}"
     );
-    let sessions = json(&output.expect_ok());
+    let sessions = sessions_in(&output.expect_ok());
     assert_eq!(sessions[0]["state"], "ready");
-    assert!(sessions[0].get("counters").is_none(), "{sessions}");
+    assert!(sessions[0].get("counters").is_none(), "{sessions:?}");
     assert!(counters(&clone, &[])["reads"].is_u64(), "it is well again");
     clone.down();
 }
@@ -385,8 +385,11 @@ fn status_of_nothing() {
     common::require_root();
     let sandbox = Sandbox::root("pg15-debian");
     let clone = sandbox.profile("latest").write();
-    assert_eq!(clone.pbkfs("status", &[]).expect_ok(), "nothing runs\n");
-    assert_eq!(clone.pbkfs("status", &["--json"]).expect_ok(), "[]\n");
+    let status = clone.pbkfs("status", &[]);
+    let nothing = format!("nothing runs on {}\n", clone.target.display());
+    assert_eq!((status.code(), status.stdout), (Some(3), nothing));
+    assert_eq!(clone.status(), Vec::<Value>::new());
+    run(sandbox.pbkfs().arg("status"), LIMIT).expect_ok();
     let output = run(sandbox.pbkfs().args(["status", "missing.toml"]), LIMIT);
     refused(&output, 2, "missing.toml");
     refused(

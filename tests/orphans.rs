@@ -115,7 +115,7 @@ fn a_line_whose_diff_is_gone_goes_unless_the_disk_is_away() {
     };
     fs::remove_dir_all(diff).unwrap();
     assert_eq!(lines(&sandbox), 1);
-    clone.pbkfs("status", &[]).expect_ok();
+    assert_eq!(clone.pbkfs("status", &[]).code(), Some(3));
     assert_eq!(lines(&sandbox), 0);
 
     // As if the disk with the diff were not mounted yet.
@@ -134,7 +134,7 @@ fn a_line_whose_diff_is_gone_goes_unless_the_disk_is_away() {
         &format!("{}/.clone", elsewhere.to_str().unwrap()),
     );
     fs::write(line.path(), text).unwrap();
-    clone.pbkfs("status", &[]).expect_ok();
+    assert_eq!(clone.pbkfs("status", &[]).code(), Some(3));
     assert_eq!(lines(&sandbox), 1, "it is needed when the disk is back");
 }
 
@@ -150,7 +150,7 @@ fn a_list_that_is_of_no_use_is_a_warning() {
     let owner = format!("user {} owns it, with mode 0777", sandbox.user.uid);
     let status = clone.pbkfs("status", &[]);
     assert!(status.stderr.contains(&owner), "{status}");
-    assert_eq!(status.expect_ok(), "nothing runs\n");
+    assert!(status.stdout.starts_with("nothing runs"), "{status}");
     let up = clone.pbkfs("up", &["--detach"]);
     assert!(up.stderr.contains(&owner), "{up}");
     up.expect_ok();

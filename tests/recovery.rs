@@ -569,8 +569,8 @@ fn the_list_agrees_with_pg_probackup() {
             serde_json::from_str(&run(&mut list, LIMIT).expect_ok()).unwrap();
         let shown = fs::read_to_string(recorded(fixture).join("show-archive.json")).unwrap();
         let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-        assert_eq!(listed[0]["instance"], shown[0]["instance"]);
-        let listed = listed[0]["timelines"].as_array().unwrap();
+        assert_eq!(listed["instances"][0]["instance"], shown[0]["instance"]);
+        let listed = listed["instances"][0]["timelines"].as_array().unwrap();
         let shown = shown[0]["timelines"].as_array().unwrap();
         assert_eq!(listed.len(), shown.len());
         for (listed, shown) in listed.iter().zip(shown) {

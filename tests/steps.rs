@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::process::{is_alive, mounts_in, processes_in};
 use common::sandbox::unmount_all;
-use common::session::LIMIT;
+use common::session::{LIMIT, sessions_in};
 use common::tmpfs::Tmpfs;
 use common::{
     Listing, OsUser, Output, Running, Sandbox, assert_nothing_stays, eventually, refused, run,
@@ -125,10 +125,11 @@ impl Steps {
     /// The one `pbkfs` that serves the target.
     fn owner(&self) -> i32 {
         let stdout = self.pbkfs("status", &["--json"]).expect_ok();
-        let sessions: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        let sessions = sessions_in(&stdout);
         let target = self.target.to_str().unwrap();
-        let sessions = sessions.as_array().unwrap().iter();
-        let mut ours = sessions.filter(|session| session["target"] == target);
+        let mut ours = sessions
+            .iter()
+            .filter(|session| session["target"] == target);
         let pid = ours.next().expect("a session")["pid"].as_i64().unwrap();
         assert!(ours.next().is_none());
         pid.try_into().unwrap()
@@ -257,7 +258,7 @@ fn refuses_other_backups(steps: &Steps, full: &str, delta: &str) {
 fn cleaned_up_and_used_again(steps: &Steps, full: &str, delta: &str) {
     let before = Listing::of(&steps.diff.join("data"));
     let held = steps.cleanup(&[]);
-    for part in [delta, "bytes in 1 file of 0 relations", "--force"] {
+    for part in [delta, "KiB in 1 file of 0 relations", "--force"] {
         refused(&held, 5, part);
     }
     let dry = steps.cleanup(&["--dry-run", "--force"]).expect_ok();
@@ -591,10 +592,10 @@ fn a_damaged_state_does_not_lock_the_target_up() {
         for by_unmount in [true, false] {
             steps.mount_with_diff("latest").expect_ok();
             let status = steps.pbkfs("status", &["--json"]).expect_ok();
-            let sessions: serde_json::Value = serde_json::from_str(&status).unwrap();
+            let sessions = sessions_in(&status);
             let target = steps.target.to_str().unwrap();
-            let mut sessions = sessions.as_array().unwrap().iter();
             let session = sessions
+                .iter()
                 .find(|session| session["target"] == target)
                 .unwrap();
             let run_dir = PathBuf::from(session["run_dir"].as_str().unwrap());

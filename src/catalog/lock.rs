@@ -185,6 +185,25 @@ pub fn look(dirs: &[PathBuf]) -> Result<(), LockError> {
     Ok(())
 }
 
+/// Takes away what a holder of ours has left in a backup's directory that was killed:
+/// its line among the readers, and an exclusive lock that it was killed with. Nothing
+/// is done where it is not named, or lives.
+///
+/// # Errors
+/// As [`ReadLock::acquire`].
+pub fn forget(dir: &Arc<Dir>, killed: u32) -> Result<(), LockError> {
+    let own = Holder::alive(dir.path(), std::process::id())?;
+    let is_named = readers::names(dir, killed)? || readers::names_in(dir, EXCLUSIVE_FILE, killed)?;
+    if !is_named || Holder::alive(dir.path(), killed).is_ok() {
+        return Ok(());
+    }
+    let patience = Patience::of(WAIT_IN_DROP);
+    let exclusive = ExclusiveLock::take(dir, own, patience, &mut |_| ())?;
+    let living = readers::read(dir, own)?;
+    readers::write(dir, &living)?;
+    exclusive.give_back()
+}
+
 /// Opens the directories of backups that are to be locked.
 ///
 /// # Errors

@@ -7,7 +7,8 @@ use clap::{ArgGroup, Args};
 use super::common::{report, sentence, value};
 use super::exit::Code;
 use super::{Verbosity, log};
-use crate::diff::{Changes, Cleanup, DiffError, counted};
+use crate::diff::{Changes, Cleanup, DiffError};
+use crate::figures::counted;
 use crate::session::{self, SessionError};
 
 /// Empty a diff directory, so that it can be used for any backup again

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::causes;
 pub use crate::causes::sentence;
 pub use crate::escape::value;
+pub use crate::figures::human_bytes;
 use crate::profile::{self, MomentText, Plan, Profile};
 use crate::session::SessionError;
 
@@ -42,6 +43,12 @@ impl At {
 }
 
 impl ProfileArgs {
+    /// Whether nobody set anything: no profile, no key, and nothing in the settings
+    /// of the host and in the environment.
+    pub fn is_empty(&self) -> Result<bool, SessionError> {
+        Ok(self.profile.is_none() && self.given()? == Profile::default())
+    }
+
     /// What somebody set, without the defaults.
     pub fn given(&self) -> Result<Profile, SessionError> {
         let profile = self.profile.as_deref();
@@ -88,36 +95,5 @@ pub fn report(error: &SessionError) {
         for line in &log.lines {
             complain!("    {line}");
         }
-    }
-}
-
-/// A number of bytes for people: `1.5 GiB`.
-pub fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-    let mut size = bytes as f64 / 1024.0;
-    let mut unit = UNITS[0];
-    for larger in &UNITS[1..] {
-        if size < 1024.0 {
-            break;
-        }
-        size /= 1024.0;
-        unit = larger;
-    }
-    format!("{size:.1} {unit}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_for_people() {
-        assert_eq!(human_bytes(1023), "1023 B");
-        assert_eq!(human_bytes(1536), "1.5 KiB");
-        assert_eq!(human_bytes(5 << 40), "5.0 TiB");
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::common::{ProfileArgs, human_bytes, value};
 use super::exit::Code;
 use super::{Verbosity, log, output};
-use crate::diff::counted;
+use crate::figures::counted;
 use crate::overlay::{Change, ChangeKind};
 use crate::pg::relation::{Fork, RelationFile, Tablespace};
 use crate::session::{self, Changes, SessionError};

@@ -3,7 +3,6 @@
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Serializer;
 use serde_json::{Map, Value};
 
 use super::{diff, list, plan, status, wal};
@@ -69,16 +68,6 @@ impl DocumentKind {
         let mut fields = Vec::new();
         below("", &self.schema(), &mut fields);
         fields
-    }
-}
-
-/// A number that a reader of JSON may not be able to hold: text, so that no digit
-/// is lost.
-#[expect(clippy::ref_option, reason = "serde passes a field by reference")]
-pub fn as_text<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    match number {
-        Some(number) => serializer.collect_str(number),
-        None => serializer.serialize_none(),
     }
 }
 

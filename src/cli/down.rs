@@ -3,9 +3,11 @@
 use clap::Args;
 use std::time::Duration;
 
-use super::common::{ProfileArgs, value};
+use super::common::value;
 use super::exit::Code;
+use super::which::SessionArgs;
 use super::{Verbosity, log};
+use crate::profile::Profile;
 use crate::session::{self, Down, SessionError, State};
 
 /// What ending takes besides stopping the server.
@@ -16,22 +18,35 @@ const UNMOUNTING: Duration = Duration::from_secs(30);
 /// Stops PostgreSQL, unmounts, and releases the backups; the diff stays, if
 /// the profile names one. Where the pbkfs that had begun it was killed, its
 /// work is finished. If nothing runs, that is fine too.
+///
+/// A clone that was begun with the profile is found when the profile names
+/// another target by now, or is lost. With --target no profile is needed.
+/// Root ends clones of other users, too.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pbkfs down profile.toml")]
+#[command(after_help = "Examples:\n  pbkfs down profile.toml\n  pbkfs down --target /srv/clone")]
 pub struct DownArgs {
     #[command(flatten)]
-    profile: ProfileArgs,
+    session: SessionArgs,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
-    let plan = args.profile.plan()?;
-    log::init(verbosity, Some(&plan.log));
-    let _span = log::span("down", Some(&plan.target));
-    let patience = plan.postgres.stop_timeout + UNMOUNTING;
-    match session::down(&plan.target, patience)? {
-        Down::Nothing => say!("nothing runs on {}", value(&plan.target)),
-        Down::Unmounted => say!("down {}", value(&plan.target)),
+    let plan = args.session.plan();
+    let planned = plan.as_ref().and_then(|plan| plan.as_ref().ok());
+    log::init(verbosity, planned.map(|plan| &plan.log));
+    let defaults = Profile::default().over_defaults()?;
+    let timeout = match planned {
+        Some(plan) => plan.postgres.stop_timeout,
+        None => defaults
+            .postgres
+            .stop_timeout
+            .map_or(UNMOUNTING, Duration::from),
+    };
+    let target = args.session.target(plan)?;
+    let _span = log::span("down", Some(&target));
+    match session::down(&target, timeout + UNMOUNTING)? {
+        Down::Nothing => say!("nothing runs on {}", value(&target)),
+        Down::Unmounted => say!("down {}", value(&target)),
         Down::Ended(state) => say!("down {}{}", value(&state.target), kept(&state)),
         Down::Finished(state) => say!(
             "down {}: its pbkfs (pid {}) had died, what it left was cleared away{}",

@@ -100,6 +100,7 @@ impl Code {
                 | TargetError::NotADirectory { .. },
             )
             | SessionError::NotOurs { .. }
+            | SessionError::OfAnotherUser { .. }
             | SessionError::Occupied { .. }
             | SessionError::HasServer { .. } => Self::Busy,
             SessionError::Fuse(FuseError::Mount { .. }) => Self::Mount,

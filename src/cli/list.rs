@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::common::{human_bytes, report, sentence, value};
-use super::document::as_text;
 use super::exit::Code;
 use super::own_wal::WalReport;
 use super::source::CatalogArgs;
@@ -63,11 +62,9 @@ pub struct Report {
 struct Listed {
     /// The instance's name.
     name: String,
-    /// The cluster's identifier, as decimal digits: it has more than a number of
-    /// JSON may hold.
-    #[serde(serialize_with = "as_text")]
-    #[schemars(with = "Option<String>")]
-    system_identifier: Option<u64>,
+    /// The cluster's identifier, in digits: as a number it would be more than a double
+    /// holds.
+    system_identifier: Option<String>,
     /// Where the cluster is, as pg_probackup was told.
     pgdata: Option<PathBuf>,
     /// Its backups, in the order of their ids.
@@ -210,7 +207,7 @@ fn list(catalog: &Catalog, name: &str) -> Result<Listed, SessionError> {
     let line = |backup| Line::of(&instance, backup, &backups, &wal);
     Ok(Listed {
         name: name.to_owned(),
-        system_identifier: instance.config.system_identifier,
+        system_identifier: instance.config.system_identifier.map(|id| id.to_string()),
         pgdata: instance.config.pgdata.clone(),
         backups: backups.iter().map(line).collect(),
     })
@@ -220,39 +217,106 @@ fn print(report: &Report) {
     if report.instances.is_empty() {
         say!("the catalog {} has no instance", value(&report.catalog));
     }
+    let branches = Branches::of_locale();
     for instance in &report.instances {
         say!("instance {}", value(&instance.name));
         if instance.backups.is_empty() {
             say!("  no backups");
+            continue;
         }
-        for (depth, line) in by_chain(&instance.backups) {
-            print_line(depth, line);
+        print_columns(
+            "ID",
+            [
+                "MODE",
+                "STATUS",
+                "WAL",
+                "STARTED (UTC)",
+                "STORED",
+                "CLUSTER",
+                "PG",
+            ],
+        );
+        let ordered = by_chain(&instance.backups);
+        for (at, (depth, line)) in ordered.iter().enumerate() {
+            let next = ordered.get(at + 1).map_or(0, |(depth, _)| *depth);
+            let branch = match (*depth, next) {
+                (0, _) => "",
+                (_, 0) => branches.last,
+                _ => branches.inner,
+            };
+            let above = at.checked_sub(1).and_then(|at| ordered.get(at));
+            let above = above.map(|(_, line)| line.id.as_str());
+            print_line(branch, line, above);
         }
     }
 }
 
-fn print_line(depth: usize, line: &Line) {
+/// What a chain is drawn with.
+struct Branches {
+    inner: &'static str,
+    last: &'static str,
+}
+
+impl Branches {
+    /// Lines, where the locale has them.
+    fn of_locale() -> Self {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = set("LC_ALL")
+            .or_else(|| set("LC_CTYPE"))
+            .or_else(|| set("LANG"));
+        let locale = locale.unwrap_or_default().to_ascii_lowercase();
+        match locale.contains("utf-8") || locale.contains("utf8") {
+            true => Self {
+                inner: "├ ",
+                last: "└ ",
+            },
+            false => Self {
+                inner: "|-",
+                last: "`-",
+            },
+        }
+    }
+}
+
+/// One line of the table, of at most 80 columns as long as its values are usual.
+fn print_columns(id: &str, [mode, status, wal, started, stored, cluster, pg]: [&str; 7]) {
+    let line = format!(
+        "{id:<10} {mode:<6} {status:<8} {wal:<7} {started:<19} {stored:>9} {cluster:>9} {pg}"
+    );
+    say!("{}", line.trim_end());
+}
+
+/// `above` is the id of the line above it.
+fn print_line(branch: &str, line: &Line, above: Option<&str>) {
     let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
     let text = |text: &Option<String>| {
         text.as_deref()
             .map_or_else(|| "?".to_owned(), |text| value(text).into_owned())
     };
-    let started = line.start_time.as_deref().unwrap_or("?");
-    let indent = if depth == 0 { "  " } else { "  └ " };
-    say!(
-        "{:<12} {:<6} {:<8} {:<7}  {:<20}  {:>10} stored, {:>10} cluster  PostgreSQL {}{}",
-        format!("{indent}{}", value(&line.id)),
-        text(&line.mode),
-        value(&line.status),
-        line.wal.unwrap_or("?"),
-        started,
-        size(line.data_bytes),
-        size(line.pgdata_bytes),
-        text(&line.server_version),
-        line.parent
-            .as_ref()
-            .map_or_else(String::new, |parent| format!("  on {}", value(parent))),
+    print_columns(
+        &format!("{branch}{}", value(&line.id)),
+        [
+            &text(&line.mode),
+            &value(&line.status),
+            line.wal.unwrap_or("?"),
+            &line
+                .start_time
+                .as_deref()
+                .and_then(in_utc)
+                .unwrap_or_else(|| "?".to_owned()),
+            &size(line.data_bytes),
+            &size(line.pgdata_bytes),
+            &text(&line.server_version),
+        ],
     );
+    // In a chain without branches that is the one above.
+    if let Some(parent) = line
+        .parent
+        .as_deref()
+        .filter(|parent| above != Some(parent))
+    {
+        say!("      on {}", value(parent));
+    }
     if let Some(reason) = &line.reason {
         say!("      not mountable: {reason}");
     }
@@ -262,6 +326,14 @@ fn print_line(depth: usize, line: &Line) {
     if let Some(warning) = &line.restore_warning {
         say!("      restore: {warning}");
     }
+}
+
+/// A time as people read it.
+fn in_utc(time: &str) -> Option<String> {
+    let time = OffsetDateTime::parse(time, &Rfc3339).ok()?;
+    let time = time.to_offset(UtcOffset::UTC).truncate_to_second();
+    let text = time.format(&Rfc3339).ok()?;
+    Some(text.trim_end_matches('Z').replace('T', " "))
 }
 
 /// The backups with their depth: each FULL, and those without a known parent,

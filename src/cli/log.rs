@@ -10,6 +10,7 @@ mod daily;
 mod fields;
 mod journal;
 mod redact;
+mod short;
 mod sink;
 
 use std::convert::Infallible;
@@ -29,6 +30,7 @@ use daily::Daily;
 use fields::Fields;
 use journal::Journal;
 pub use redact::redact;
+use short::Short;
 use sink::{Lines, Look, Sink};
 
 /// How many files of a day each are kept where no profile says so.
@@ -148,6 +150,7 @@ fn open(target: &LogTarget, plan: Option<&LogPlan>) -> Result<Sink, String> {
 
 fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered> + Send + Sync> {
     let to_journal = matches!(sink, Sink::Journal(_));
+    let is_stderr = matches!(sink, Sink::Stderr);
     let look = match format {
         LogFormat::Json => Look::Json,
         LogFormat::Human if colour => Look::Coloured,
@@ -166,6 +169,8 @@ fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered>
             .without_time()
             .with_level(false)
             .boxed(),
+        // Who looks at a terminal knows what was run. A file has lines of several.
+        LogFormat::Human if is_stderr => layer.fmt_fields(Fields).event_format(Short).boxed(),
         LogFormat::Human => layer.fmt_fields(Fields).boxed(),
     }
 }

@@ -35,6 +35,7 @@ mod up;
 mod verify;
 mod wal;
 mod wal_get;
+mod which;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -162,6 +163,9 @@ enum Command {
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
+        /// Hold none, but take away what this process has left, which was killed
+        #[arg(long, value_name = "PID")]
+        forget: Option<u32>,
         /// The backups' directories, the FULL's first
         dirs: Vec<PathBuf>,
     },
@@ -210,7 +214,11 @@ fn run() -> ExitCode {
         Command::Keep { user, command } => {
             return helped("keep", server::keep(user.as_deref(), &command));
         }
-        Command::HoldLocks { dirs } => return hold_locks(&dirs, cli.verbosity),
+        Command::HoldLocks {
+            dirs,
+            forget: Some(killed),
+        } => session::forget_locks(&dirs, killed).map(|()| Code::Done),
+        Command::HoldLocks { dirs, .. } => return hold_locks(&dirs, cli.verbosity),
     };
     match result {
         Ok(code) => code.into(),

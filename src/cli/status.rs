@@ -2,32 +2,41 @@
 
 mod prometheus;
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
+use nix::unistd::geteuid;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::{ProfileArgs, human_bytes, value};
+use super::common::{human_bytes, value};
 use super::exit::Code;
+use super::which::SessionArgs;
 use super::{Verbosity, log, output};
-use crate::diff::counted;
-use crate::session::{self, Counts, METRICS, SessionError, State, Status};
+use crate::figures::counted;
+use crate::session::{self, Counts, METRICS, Other, SessionError, State, Status};
 
 /// Show what runs: on which backup, since when, how to connect
 ///
 /// Each mount also tells what it has done: reads, pages decoded, writes,
 /// errors. Reads and writes that the kernel serves by itself (passthrough)
 /// do not come by pbkfs and are not in its counters.
+///
+/// Root sees the clones of all users; others are told where there are clones that
+/// they may not see. Asked for one clone, by its profile or its target, the exit
+/// code is 0 if it is ready, and 3 if it is not or nothing runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pbkfs status
   pbkfs status profile.toml --counters
-  pbkfs status profile.toml --json | jq '.sessions[].counters'
+  pbkfs status profile.toml || pbkfs up profile.toml --detach
+  pbkfs status --target /srv/clone --json | jq '.sessions[].counters'
   pbkfs status --prometheus > pbkfs.prom.$$ && mv pbkfs.prom.$$ pbkfs.prom")]
 pub struct StatusArgs {
     #[command(flatten)]
-    profile: ProfileArgs,
-    /// Print a JSON object of sessions
+    session: SessionArgs,
+    /// Print one JSON object
     #[arg(long, conflicts_with_all = ["prometheus", "counters"])]
     json: bool,
     /// Print metrics in Prometheus' text format
@@ -41,46 +50,105 @@ pub struct StatusArgs {
     reset: bool,
 }
 
+/// Runs the subcommand.
+pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    log::init(verbosity, None);
+    let _span = log::span("status", None);
+    let target = match args.session.names_one() {
+        true => Some(args.session.target(args.session.plan())?),
+        false => None,
+    };
+    let mut report = Report::of(target.as_deref())?;
+    session::count_sessions(&mut report.sessions, args.reset);
+    if args.json {
+        output::json(&report);
+    } else if args.prometheus {
+        output::lines(&prometheus::text(&report.sessions));
+    } else {
+        report.print(target.as_deref(), args.counters);
+    }
+    let is_ready = report
+        .sessions
+        .iter()
+        .any(|session| session.word == "ready");
+    Ok(match target.is_none() || is_ready {
+        true => Code::Done,
+        false => Code::Failed,
+    })
+}
+
 /// The version of what `--json` prints.
 const VERSION: u32 = 1;
 
-/// What `--json` prints.
+/// What runs, as the document that `--json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The version of this document's form; it grows when a field goes or changes its
     /// meaning.
     version: u32,
-    /// The clones that are known, or that of the profile.
+    /// The clones that are known, or the one that was asked for.
     sessions: Vec<Status>,
+    /// Clones of other users, of which this one may know no more.
+    hidden: Vec<Hidden>,
 }
 
-/// Runs the subcommand.
-pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
-    log::init(verbosity, None);
-    let _span = log::span("status", None);
-    let mut sessions: Vec<Status> = match &args.profile.profile {
-        Some(_) => session::session_of(&args.profile.plan()?.target)?
-            .into_iter()
-            .collect(),
-        None => session::all_sessions()?,
-    };
-    session::count_sessions(&mut sessions, args.reset);
-    if args.json {
-        output::json(&Report {
+/// A clone of another user.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Hidden {
+    /// The user's name.
+    user: String,
+    /// The user's number.
+    uid: u32,
+    /// The mount point.
+    target: PathBuf,
+}
+
+impl Report {
+    fn of(target: Option<&Path>) -> Result<Self, SessionError> {
+        let (sessions, others) = match target {
+            Some(target) => (
+                session::session_of(target)?.into_iter().collect(),
+                session::other_at(target)?.into_iter().collect(),
+            ),
+            None => (session::all_sessions()?, session::all_others()?),
+        };
+        let hidden = others.into_iter().filter(|other| !other.is_visible());
+        Ok(Self {
             version: VERSION,
             sessions,
-        });
-    } else if args.prometheus {
-        output::lines(&prometheus::text(&sessions));
-    } else {
-        if sessions.is_empty() {
-            say!("nothing runs");
+            hidden: hidden
+                .map(
+                    |Other {
+                         user, uid, target, ..
+                     }| Hidden { user, uid, target },
+                )
+                .collect(),
+        })
+    }
+
+    fn print(&self, target: Option<&Path>, every_counter: bool) {
+        match target {
+            _ if !self.sessions.is_empty() => {}
+            _ if !self.hidden.is_empty() => say!("nothing of yours runs"),
+            Some(target) => say!("nothing runs on {}", value(target)),
+            None => say!("nothing runs"),
         }
-        for session in &sessions {
-            print(session, args.counters);
+        for session in &self.sessions {
+            print(session, every_counter);
+        }
+        for Hidden { user, target, .. } in &self.hidden {
+            let by = match user.as_str() {
+                "root" => "",
+                _ if geteuid().is_root() => "",
+                _ => " or as root",
+            };
+            let user = value(user);
+            say!(
+                "not shown: a clone of user {user} on {}; look as {user}{by}",
+                value(target)
+            );
         }
     }
-    Ok(Code::Done)
 }
 
 fn print(status: &Status, every_counter: bool) {
@@ -98,6 +166,9 @@ fn print(status: &Status, every_counter: bool) {
             state.chain.join(" > ")
         ),
     );
+    if let Some(user) = &status.user {
+        line("user", &value(user));
+    }
     line("since", &state.since);
     if let Some(conninfo) = &state.conninfo {
         line("connect", conninfo);

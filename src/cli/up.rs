@@ -5,7 +5,7 @@ use clap::Args;
 use super::common::{At, ProfileArgs};
 use super::exit::Code;
 use super::stay::{Stay, stay};
-use super::{Verbosity, background};
+use super::{Verbosity, background, output};
 use crate::session::SessionError;
 
 /// Mount the backup and run PostgreSQL on it
@@ -34,8 +34,27 @@ pub struct UpArgs {
     json: bool,
 }
 
+/// What who gives no profile is told.
+const BEGINNING: &str = "\
+pbkfs: up takes a profile, a TOML file that names a backup and a mount point:
+
+    catalog = \"/srv/backup\"    # what pg_probackup is given with -B
+    instance = \"main\"
+    backup = \"latest\"          # or an id
+    target = \"/srv/clone\"      # where the data directory is to appear
+
+  pbkfs list -B /srv/backup    shows the instances and backups of a catalog
+  pbkfs plan profile.toml      shows what up would do
+  pbkfs up profile.toml        does it; pbkfs down profile.toml ends it
+
+Every key is in the manual: man pbkfs.toml";
+
 /// Runs the subcommand; `is_background` in the process that stays.
 pub fn run(args: &UpArgs, verbosity: Verbosity, is_background: bool) -> Result<Code, SessionError> {
+    if args.profile.is_empty()? {
+        output::complain_lines(BEGINNING);
+        return Ok(Code::Usage);
+    }
     if args.detach && !is_background {
         return background::start(None);
     }

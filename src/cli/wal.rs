@@ -10,6 +10,7 @@ use super::source::CatalogArgs;
 use super::{Verbosity, log, output};
 use crate::catalog::Catalog;
 use crate::catalog::wal::{Timeline, WalArchive};
+use crate::figures::counted;
 use crate::pg::Lsn;
 use crate::session::SessionError;
 
@@ -190,9 +191,9 @@ fn print(report: &InstanceReport) {
             _ => format!("{} to {}", timeline.min_segno, timeline.max_segno),
         };
         say!(
-            "    timeline {}{parent}: {range}, {} segments, {}, {}",
+            "    timeline {}{parent}: {range}, {}, {}, {}",
             timeline.tli,
-            timeline.n_segments,
+            counted(timeline.n_segments, "segment"),
             human_bytes(timeline.size),
             timeline.status,
         );

@@ -22,6 +22,7 @@ use super::root::Root;
 use super::store::{Namespace, Store, StoreBackend};
 use super::wal_dir::{WAL_DIR, disk_usage};
 use super::{DATA_DIR, META_FILE, NameEntry};
+use crate::figures::{counted, human_bytes};
 use crate::pg::relation::RelationFile;
 
 /// How much a diff holds.
@@ -49,18 +50,13 @@ impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} bytes in {} of {}, and {}",
-            self.bytes,
+            "{} in {} of {}, and {}",
+            human_bytes(self.bytes),
             counted(self.files, "file"),
             counted(self.relations, "relation"),
             counted(self.names, "changed name"),
         )
     }
-}
-
-/// A number of things for people: `1 file`, `2 files`.
-pub fn counted<N: fmt::Display + PartialEq + From<u8>>(n: N, what: &str) -> String {
-    format!("{n} {what}{}", if n == N::from(1) { "" } else { "s" })
 }
 
 /// A diff about to be emptied: nobody uses it, and nobody can begin to.

@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use binding::{Binding, FORMAT_VERSION};
-pub use cleanup::{Changes, Cleanup, counted};
+pub use cleanup::{Changes, Cleanup};
 pub use data::{DataFile, DataStat, DirStorage, Storage, system_time, time_ns};
 pub use error::DiffError;
 pub use inspect::{HeldContent, Records, check, inspect};

@@ -8,6 +8,7 @@ mod adapter;
 mod backing;
 mod convert;
 mod errno;
+mod explain;
 mod faults;
 mod handles;
 mod point;
@@ -114,7 +115,7 @@ impl Mount {
     ) -> Result<Self, FuseError> {
         let fail = |source: io::Error| FuseError::Mount {
             target: point.path().to_owned(),
-            reason: explain(&source),
+            reason: explain::explain(&source),
             source,
         };
         let read_only = overlay.is_read_only();
@@ -293,24 +294,6 @@ fn fusermount(target: &Path, lazily: bool) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(nix::libc::EBUSY));
     }
     Err(io::Error::other(message.trim().to_owned()))
-}
-
-/// What a failed mount most likely means, and what to do about it.
-fn explain(error: &io::Error) -> String {
-    let advice = match error.raw_os_error() {
-        _ if !Path::new("/dev/fuse").exists() => {
-            "there is no /dev/fuse; load the fuse module (modprobe fuse), or pass the device into \
-             the container"
-        }
-        Some(nix::libc::EACCES | nix::libc::EPERM) => {
-            "not permitted; run as root, or install fuse3 and allow this user to use /dev/fuse"
-        }
-        _ if error.kind() == io::ErrorKind::NotFound => {
-            "fusermount3 was not found; install the package fuse3, or run as root"
-        }
-        _ => return error.to_string(),
-    };
-    format!("{advice} ({error})")
 }
 
 /// The kernel reads ahead 128 KiB at most unless told otherwise; sequential

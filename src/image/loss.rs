@@ -1,6 +1,7 @@
 //! What pg_probackup's own restore would lose of a backup that the image shows
 //! whole. Why it does is told in `chain/risk.rs`.
 
+use crate::figures::counted;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -29,13 +30,13 @@ impl fmt::Display for RestoreLoss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "pg_probackup's own restore of backup {} loses {} from block {} on ({} blocks), by a \
+            "pg_probackup's own restore of backup {} loses {} from block {} on ({}), by a \
              truncation that pg_probackup 2.2.7 or older noted in backup {}; pbkfs shows all of \
              it; take a new FULL backup, and do not merge this chain",
             self.target,
             self.path.display(),
             self.first_block,
-            self.blocks,
+            counted(self.blocks, "block"),
             self.marked_in
         )
     }

@@ -145,7 +145,9 @@ const FENCE: &[Fixed] = &[
         "off",
         "pg_cron's jobs could run, even on production",
     ),
-    fixed("external_pid_file", "", ELSEWHERE),
+    // PostgreSQL takes an empty one for a file's name, too. What is in this directory
+    // is in no base backup.
+    fixed("external_pid_file", "pg_stat_tmp/postmaster.pid", ELSEWHERE),
     Fixed {
         name: "stats_temp_directory",
         value: "pg_stat_tmp",

@@ -102,6 +102,7 @@ fn write_file(
 }
 
 fn hba(listens: bool) -> String {
+    // "all" is no word for replication, which pg_basebackup takes.
     let mut text =
         format!("{HEADER}local all all peer map=pbkfs\nlocal replication all peer map=pbkfs\n");
     if listens {

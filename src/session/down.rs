@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::owner::{Owner, wait_until};
 use super::place::{HeldPlace, Place, canonical};
 use super::state::{Phase, State, process_start};
-use super::{SessionError, TargetError, fence, orphans, target};
+use super::{SessionError, TargetError, fence, orphans, others, target};
 
 /// How long a server that lost its owner has to end by itself.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
@@ -37,6 +37,9 @@ pub enum Down {
 /// with.
 pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
     let target = canonical(target);
+    if let Some(other) = others::at(&target)? {
+        return other.down(patience);
+    }
     let place = Place::of(&target);
     let mut asked = None;
     while let Some(state) = living(&place, &target, patience * 2)? {
@@ -163,7 +166,8 @@ fn end(place: &Place, state: &State, patience: Duration) -> Result<bool, Session
 
 /// Does what a dead owner would have done: waits for its server, which the
 /// kernel has told to end, takes its dead mount away, and removes what was
-/// for this session only. The locks on the backups went with their holder.
+/// for this session only. The locks on the backups went with their holder, unless it
+/// was killed, too.
 fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
     if left.phase != Phase::Failed {
         tracing::warn!(
@@ -177,6 +181,9 @@ fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
     end_server(left)?;
     if let Some(cgroup) = &left.cgroup {
         fence::remove_cgroup(cgroup)?;
+    }
+    if let Some(locks) = &left.locks {
+        locks.clear();
     }
     if left.throw_away
         && let Some(diff_dir) = &left.diff_dir

@@ -13,6 +13,7 @@ use crate::catalog::probackup::ProbackupError;
 use crate::catalog::wal::{WalError, WalFault};
 use crate::chain::ChainError;
 use crate::diff::DiffError;
+use crate::escape::value;
 use crate::fuse::FuseError;
 use crate::image::ImageError;
 use crate::overlay::OverlayError;
@@ -264,6 +265,19 @@ pub enum SessionError {
         target: PathBuf,
         /// Its file system's type.
         kind: String,
+    },
+    /// A clone that is to be ended belongs to somebody else.
+    #[error(
+        "the clone on {} is user {user}'s; end it as that user{}: pbkfs down --target {}",
+        target.display(), if *is_known && user != "root" { " or as root" } else { "" }, value(target)
+    )]
+    OfAnotherUser {
+        /// The mount point.
+        target: PathBuf,
+        /// Whose it is.
+        user: String,
+        /// Whether root would find its session.
+        is_known: bool,
     },
     /// Somebody is in the mount that is to be taken away.
     #[error(

@@ -31,10 +31,12 @@ pub fn lasting_root() -> PathBuf {
     let home = absolute("HOME").filter(is_mine);
     absolute("XDG_STATE_HOME")
         .or_else(|| Some(home?.join(".local/state")))
-        .map_or_else(
-            || format!("/var/tmp/pbkfs-{uid}").into(),
-            |dir| dir.join("pbkfs"),
-        )
+        .map_or_else(homeless, |dir| dir.join("pbkfs"))
+}
+
+/// Where it is of a user without a home.
+fn homeless() -> PathBuf {
+    format!("/var/tmp/pbkfs-{}", geteuid()).into()
 }
 
 /// By what a one-shot job is known that was given no target: always the same for an
@@ -68,9 +70,18 @@ pub fn open(name: &str) -> io::Result<Option<Dir>> {
 /// It is not this user's alone; the system's own.
 pub fn make(name: &str) -> io::Result<Dir> {
     let path = lasting_root();
+    let is_new = !path.exists();
     DirBuilder::new()
         .recursive(true)
         .mode(0o755)
         .create(&path)?;
+    // Once, as it is there from then on.
+    if is_new && path == homeless() {
+        tracing::warn!(
+            "this user has no home, so histories and lists are kept in {}; XDG_STATE_HOME names \
+             another place",
+            path.display()
+        );
+    }
     Dir::open_own(&path)?.dir_or_new(name, 0o755)
 }

@@ -8,11 +8,14 @@
 //! lets go when its standard input ends — which it does even if the owner of
 //! the session is killed.
 //!
+//! A holder that was killed lets nothing go. Who finishes the session starts another
+//! one that only takes away what the killed one has left.
+//!
 //! Each line of its output is an answer in JSON ([`Answer`]): what it waits
 //! for, each time that this is something else, and at last what came of it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -21,9 +24,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SessionError;
+use super::owner::wait_until;
+use super::state::process_start;
 use crate::catalog::lock::{self, LockError, LockOutcome, Waiting};
 use crate::causes::sentence;
 use crate::escape::value;
@@ -39,6 +45,9 @@ const TRY: Duration = Duration::from_secs(1);
 /// How long the holder may be silent: it says whenever it waits for something
 /// else than before, and waits for nothing longer than [`WAIT`].
 const SILENCE: Duration = WAIT.saturating_add(Duration::from_secs(10));
+
+/// How long a holder has to let go after its session's owner has died.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// How often is looked whether somebody wants the session to end.
 const POLL: Duration = Duration::from_millis(50);
@@ -77,6 +86,54 @@ pub enum Locking {
 #[derive(Debug)]
 pub struct Holder {
     child: Child,
+    dirs: Vec<PathBuf>,
+}
+
+/// Who holds which locks, as a session's state tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadLocks {
+    /// The process that the lock files name.
+    pub holder_pid: u32,
+    /// When it began, in clock ticks since the boot.
+    pub holder_start: Option<u64>,
+    /// The directories of the locked backups, the FULL's first.
+    pub dirs: Vec<PathBuf>,
+}
+
+impl ReadLocks {
+    fn is_held(&self) -> bool {
+        self.holder_start.is_some() && process_start(self.holder_pid) == self.holder_start
+    }
+
+    /// Takes away what the holder has left, if it was killed, after its session's
+    /// owner had died. One that lives lets go by itself. What cannot be taken away is
+    /// logged: pg_probackup takes the lock of a dead process for none.
+    pub fn clear(&self) {
+        match wait_until(LETTING_GO, || Ok(!self.is_held())) {
+            Ok(true) => {}
+            Ok(false) | Err(_) => return,
+        }
+        if let Err(error) = forget(self.holder_pid, &self.dirs) {
+            tracing::warn!("a lock of a dead process stays: {error}");
+        }
+    }
+}
+
+/// Has another holder take away what a killed one has left.
+fn forget(killed: u32, dirs: &[PathBuf]) -> Result<(), SessionError> {
+    let program = own_program();
+    let mut command = Command::new(&program);
+    command.arg0("pbkfs").args([SUBCOMMAND, "--forget"]);
+    command.arg(killed.to_string()).args(dirs);
+    command.stdin(Stdio::null()).process_group(0);
+    let ended = command.output();
+    let ended = ended.map_err(|e| SessionError::io("run", &program, e))?;
+    match ended.status.success() {
+        true => Ok(()),
+        false => Err(SessionError::Locks {
+            message: String::from_utf8_lossy(ended.stderr.trim_ascii()).into_owned(),
+        }),
+    }
 }
 
 impl Holder {
@@ -122,7 +179,8 @@ impl Holder {
         let child = command
             .spawn()
             .map_err(|e| SessionError::io("run", &program, e))?;
-        Ok(Self { child })
+        let dirs = dirs.to_vec();
+        Ok(Self { child, dirs })
     }
 
     /// The holder's last answer; what it waits for meanwhile goes to the log.
@@ -155,13 +213,17 @@ impl Holder {
         }
     }
 
-    /// The pid in the locks.
+    /// What it holds.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn locks(&self) -> ReadLocks {
+        ReadLocks {
+            holder_pid: self.child.id(),
+            holder_start: process_start(self.child.id()),
+            dirs: self.dirs.clone(),
+        }
     }
 
-    /// Lets the locks go.
+    /// Lets the locks go. Those of a holder that was killed are taken away.
     ///
     /// # Errors
     /// [`SessionError::Locks`] when they could not be removed.
@@ -172,6 +234,14 @@ impl Holder {
         })?;
         if status.success() {
             return Ok(());
+        }
+        if let Some(signal) = status.signal() {
+            tracing::warn!(
+                "the process that held the read locks (pid {}) was ended by signal {signal}; from \
+                 then on the backups were not locked",
+                self.child.id()
+            );
+            return forget(self.child.id(), &self.dirs);
         }
         let message = format!("the lock holder could not remove them ({status})");
         Err(SessionError::Locks { message })
@@ -254,6 +324,33 @@ pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
         }
     }
     Ok(code)
+}
+
+/// The hidden subcommand's other work: becomes the catalog's owner, and takes away
+/// what the holder `killed` has left. A backup that is gone has no locks.
+///
+/// # Errors
+/// [`SessionError::Locks`].
+pub fn forget_locks(dirs: &[PathBuf], killed: u32) -> Result<(), SessionError> {
+    let failed = |error: LockError| SessionError::Locks {
+        message: sentence(&error),
+    };
+    let mut opened = Vec::new();
+    for dir in dirs {
+        match lock::open(std::slice::from_ref(dir)) {
+            Ok(dirs) => opened.extend(dirs),
+            Err(LockError::Gone { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    if let Some(Err(Answer::Failed(message))) = opened.first().map(|dir| become_owner(dir)) {
+        return Err(SessionError::Locks { message });
+    }
+    // The target's first, as a holder lets go.
+    for dir in opened.iter().rev() {
+        lock::forget(dir, killed).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn say(answer: &Answer) -> io::Result<()> {

@@ -26,6 +26,7 @@
 //! metrics   the one table of what a mount counts
 //! changes   what a clone changed
 //! status    what runs, for people and programs
+//! others    clones of other users
 //! orphans   throw-away diffs whose owner died with the host
 //! lasting   the directory for what outlasts a reboot
 //! ```
@@ -50,6 +51,7 @@ mod mounting;
 mod mounts;
 mod occupants;
 mod orphans;
+mod others;
 mod owner;
 mod place;
 mod postgres;
@@ -79,10 +81,11 @@ pub use error::{SessionError, Side, TargetError};
 pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use lasting::{job_target, lasting_root, make as make_lasting, open as open_lasting};
-pub use locks::hold_locks;
+pub use locks::{ReadLocks, forget_locks, hold_locks};
 pub use metrics::{Counts, METRICS, Metric, MetricKind};
 pub use occupants::Occupant;
 pub use orphans::{ThrowAway, all as all_orphans};
+pub use others::{Other, all as all_others, at as other_at};
 pub use place::Place;
 pub use preview::{ServerPreview, obstacles, preview_server};
 pub use ready::Ready;
@@ -90,7 +93,10 @@ pub use resolve::{Resolved, all_backups, resolve};
 pub use run_root::job_place;
 pub use signals::Signals;
 pub use state::{Phase, State};
-pub use status::{Status, all as all_sessions, count as count_sessions, of_target as session_of};
+pub use status::{
+    Status, all as all_sessions, count as count_sessions, of_profile as sessions_of_profile,
+    of_target as session_of,
+};
 pub use target::check as check_target;
 pub use unmount::{is_mounted, unmount};
 pub use up::Up;

@@ -28,7 +28,7 @@ pub struct MountEntry {
     /// Its source.
     pub source: String,
     /// Who mounted it, as FUSE tells of its own.
-    user: Option<u32>,
+    pub user: Option<u32>,
 }
 
 impl MountEntry {
@@ -79,6 +79,14 @@ pub fn at(target: &Path) -> Result<Option<MountEntry>, SessionError> {
     Ok(parse(&table()?)
         .filter(|mount| mount.target == target)
         .last())
+}
+
+/// The mounts of pbkfs, whoever made them.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn ours() -> Result<Vec<MountEntry>, SessionError> {
+    Ok(parse(&table()?).filter(MountEntry::is_ours).collect())
 }
 
 /// The mount that `target` lies in, but for one at it.

@@ -90,6 +90,36 @@ fn is_place(name: &OsStr) -> bool {
     })
 }
 
+/// The name of the directory for a target, which is canonical.
+#[must_use]
+pub fn name_for(target: &Path) -> String {
+    let mut hash = Fnv::default();
+    hash.write(target.as_os_str().as_bytes());
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    // A socket's path holds little more than 100 bytes.
+    let name: String = name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .take(20)
+        .collect();
+    format!("{name}-{:016x}", hash.finish())
+}
+
+/// Whether the owner of the session in this directory lives.
+///
+/// # Errors
+/// I/O errors of the lock's file.
+pub fn is_held_in(opened: &Dir) -> io::Result<bool> {
+    let Some(file) = untrusted::found(opened.file(LOCK))? else {
+        return Ok(false);
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
 /// A session's directory.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -116,18 +146,8 @@ impl Place {
     /// The directory for a target, whether or not it exists.
     #[must_use]
     pub fn of(target: &Path) -> Self {
-        let target = canonical(target);
-        let mut hash = Fnv::default();
-        hash.write(target.as_os_str().as_bytes());
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        // A socket's path holds little more than 100 bytes.
-        let name: String = name
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric())
-            .take(20)
-            .collect();
         Self {
-            dir: run_root::path().join(format!("{name}-{:016x}", hash.finish())),
+            dir: run_root::path().join(name_for(&canonical(target))),
         }
     }
 
@@ -286,19 +306,10 @@ impl Place {
     /// # Errors
     /// I/O errors of the lock's file.
     pub fn is_held(&self) -> Result<bool, SessionError> {
-        let path = self.dir.join(LOCK);
         let Some(opened) = self.open()? else {
             return Ok(false);
         };
-        let file = untrusted::found(opened.file(LOCK));
-        let Some(file) = file.map_err(|e| SessionError::io("open", &path, e))? else {
-            return Ok(false);
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(e)) => Err(SessionError::io("lock", &path, e)),
-        }
+        is_held_in(&opened).map_err(|e| SessionError::io("look at", &self.dir.join(LOCK), e))
     }
 }
 

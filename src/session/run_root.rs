@@ -36,6 +36,21 @@ pub fn path() -> PathBuf {
     }
 }
 
+/// Where another user's sessions commonly keep theirs.
+#[must_use]
+pub fn of_user(uid: u32) -> [PathBuf; 2] {
+    [
+        format!("/run/user/{uid}/pbkfs").into(),
+        format!("/tmp/pbkfs-{uid}").into(),
+    ]
+}
+
+/// Whether a target is the mount point of a one-shot job.
+#[must_use]
+pub fn is_of_job(target: &Path) -> bool {
+    target.starts_with(path().join(MOUNTS))
+}
+
 /// The run directory, opened; `None` if there is none.
 pub fn open() -> Result<Option<Dir>, SessionError> {
     let path = path();

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::SessionError;
+use super::locks::ReadLocks;
 use super::place::{HeldPlace, Place, STATE};
 use crate::untrusted;
 
@@ -61,6 +62,9 @@ pub struct State {
     /// The control group that its server is in.
     #[serde(default)]
     pub cgroup: Option<PathBuf>,
+    /// Who holds the read locks on its chain.
+    #[serde(default)]
+    pub locks: Option<ReadLocks>,
     /// When it began, in RFC 3339.
     pub since: String,
     /// A libpq connection string, once the server answers.
@@ -96,6 +100,7 @@ impl State {
             with_server: false,
             fence: None,
             cgroup: None,
+            locks: None,
             since: now(),
             conninfo: None,
             port: None,

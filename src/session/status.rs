@@ -11,7 +11,9 @@ use super::SessionError;
 use super::control::{self, Request};
 use super::metrics::Counts;
 use super::orphans::{self, ThrowAway};
+use super::others::{self, Other};
 use super::place::{Place, canonical};
+use super::run_root;
 use super::state::{Phase, State};
 use crate::diff::Diff;
 use crate::server::is_recovering;
@@ -31,7 +33,10 @@ pub struct Status {
     /// What the owner wrote down.
     #[serde(flatten)]
     pub state: State,
-    /// Bytes that the diff takes on disk.
+    /// Whose it is, if it is another user's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Bytes that the diff takes on disk; absent where it is another user's.
     pub diff_bytes: Option<u64>,
     /// The directory with the session's logs.
     pub run_dir: std::path::PathBuf,
@@ -40,12 +45,19 @@ pub struct Status {
     pub counters: Option<Counts>,
 }
 
-/// All sessions of this user, without counters.
+/// All sessions that this user may see, without counters: its own, and for root
+/// those of others.
 ///
 /// # Errors
-/// The run directory cannot be read. A single session that cannot be read is
-/// logged and left out.
+/// The run directory, or the table of mounts, cannot be read. A single session that
+/// cannot be read is logged and left out.
 pub fn all() -> Result<Vec<Status>, SessionError> {
+    let mut found = own()?;
+    found.extend(others::all()?.into_iter().filter_map(Other::into_status));
+    Ok(found)
+}
+
+fn own() -> Result<Vec<Status>, SessionError> {
     let mut found = Vec::new();
     for place in Place::all()? {
         match read(&place) {
@@ -67,6 +79,7 @@ fn orphaned(left: ThrowAway) -> Status {
     state.throw_away = true;
     Status {
         word: "orphaned",
+        user: None,
         diff_bytes: diff_bytes(&state),
         run_dir: Place::of(&left.target).dir().to_owned(),
         state,
@@ -74,7 +87,28 @@ fn orphaned(left: ThrowAway) -> Status {
     }
 }
 
-/// The session on a target, if there is one, without counters.
+/// The sessions that were begun with a profile, without counters: its clone may be
+/// elsewhere than the profile says by now, and the profile may be lost. One-shot jobs
+/// are not among them.
+///
+/// # Errors
+/// As [`all`].
+pub fn of_profile(profile: &Path) -> Result<Vec<Status>, SessionError> {
+    let mut sessions = all()?;
+    let is_it = |path: &Path| {
+        let real = |path: &Path| path.canonicalize().ok();
+        std::path::absolute(profile).is_ok_and(|given| given == path)
+            || real(profile).is_some_and(|given| real(path) == Some(given))
+    };
+    sessions.retain(|session| {
+        let state = &session.state;
+        state.profile.as_deref().is_some_and(is_it) && !run_root::is_of_job(&state.target)
+    });
+    Ok(sessions)
+}
+
+/// The session on a target, if there is one that this user may see, without
+/// counters.
 ///
 /// # Errors
 /// Its state cannot be read.
@@ -82,6 +116,9 @@ pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
     let target = canonical(target);
     if let Some(status) = read(&Place::of(&target))? {
         return Ok(Some(status));
+    }
+    if let Some(other) = others::at(&target)? {
+        return Ok(other.into_status());
     }
     let mut orphans = orphans::all_if_usable(orphans::all()).into_iter();
     Ok(orphans.find(|left| left.target == target).map(orphaned))
@@ -97,7 +134,8 @@ pub fn count(sessions: &mut [Status], reset: bool) {
     };
     thread::scope(|scope| {
         for session in sessions {
-            if matches!(session.word, "ready" | "stopping") {
+            // What another user's state says is that user's word.
+            if session.user.is_none() && matches!(session.word, "ready" | "stopping") {
                 scope.spawn(move || {
                     session.counters = counted(session, request);
                     if session.word == "ready" && recovers(&session.state) {
@@ -147,20 +185,25 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
     if Place::of(&state.target).dir() != place.dir() {
         return Ok(None);
     }
-    let word = match (place.is_held()?, state.phase) {
-        (_, Phase::Failed) => "failed",
-        (false, _) => "dead",
-        (true, Phase::Starting) => "starting",
-        (true, Phase::Ready) => "ready",
-        (true, Phase::Stopping) => "stopping",
-    };
     Ok(Some(Status {
-        word,
+        word: word(place.is_held()?, state.phase),
+        user: None,
         diff_bytes: diff_bytes(&state),
         state,
         run_dir: place.dir().to_owned(),
         counters: None,
     }))
+}
+
+/// The word for a session whose owner lives, or does not.
+pub fn word(is_held: bool, phase: Phase) -> &'static str {
+    match (is_held, phase) {
+        (_, Phase::Failed) => "failed",
+        (false, _) => "dead",
+        (true, Phase::Starting) => "starting",
+        (true, Phase::Ready) => "ready",
+        (true, Phase::Stopping) => "stopping",
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +219,7 @@ mod tests {
             state.conninfo = Some(refuse_with(code, dir.path()));
             let mut sessions = [Status {
                 word: "ready",
+                user: None,
                 state,
                 diff_bytes: None,
                 run_dir: dir.path().to_owned(),

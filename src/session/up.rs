@@ -165,11 +165,11 @@ impl Up<'_> {
             target::check_safe(&self.plan.target, layers::owner(self.plan)?)?;
             orphans::remove_of(&progress.target());
         }
-        let (resolved, prepared) = match self.find_and_lock(job, undo) {
+        let (resolved, prepared) = match self.find_and_lock(job, progress, undo) {
             // What was waited for was a merge, so there is another chain now.
             Err(error @ SessionError::BackupGone { .. }) => {
                 tracing::warn!("looking for the backup again: {}", sentence(&error));
-                self.find_and_lock(job, undo)
+                self.find_and_lock(job, progress, undo)
             }
             found => found,
         }?;
@@ -220,6 +220,7 @@ impl Up<'_> {
     fn find_and_lock(
         &self,
         job: &dyn Job,
+        progress: &Progress,
         undo: &mut Undo<'_>,
     ) -> Result<(Resolved, Result<Option<Preparation>, SessionError>), SessionError> {
         let resolved = resolve(self.plan, &|| !self.signals.end_asked())?;
@@ -229,11 +230,16 @@ impl Up<'_> {
             Err(error) if !job.checks_backup() => return Err(error),
             prepared => prepared,
         };
-        self.lock_chain(&resolved, undo)?;
+        self.lock_chain(&resolved, progress, undo)?;
         Ok((resolved, prepared))
     }
 
-    fn lock_chain(&self, resolved: &Resolved, undo: &mut Undo<'_>) -> Result<(), SessionError> {
+    fn lock_chain(
+        &self,
+        resolved: &Resolved,
+        progress: &Progress,
+        undo: &mut Undo<'_>,
+    ) -> Result<(), SessionError> {
         let lock_backups = self.plan.lock_backups;
         if lock_backups == LockBackups::Never {
             tracing::info!("the backups are not locked, as the profile wants it");
@@ -241,7 +247,9 @@ impl Up<'_> {
         }
         match Holder::start(&resolved.chain.dirs(), &|| self.signals.end_asked())? {
             Locking::Held(mut holder) => {
-                tracing::debug!(pid = holder.pid(), "the backups are locked for reading");
+                let locks = holder.locks();
+                tracing::debug!(pid = locks.holder_pid, "the backups are locked for reading");
+                progress.change(|state| state.locks = Some(locks))?;
                 undo.push("the read locks on the backups", move || holder.release());
             }
             Locking::Without(reason) if lock_backups == LockBackups::Auto => {

@@ -11,6 +11,7 @@ use super::history::Entry;
 use super::report::{BackupReport, Document};
 use super::verdict::Verdict;
 use crate::escape;
+use crate::figures::{counted, human_bytes};
 
 /// Bad places that the page names.
 const NAMED: usize = 100;
@@ -150,11 +151,11 @@ fn backup(text: &mut String, report: &BackupReport) {
         fact(
             "Read",
             format!(
-                "{} files, {} pages: {} MiB stored, {} MiB as a data directory",
-                report.files,
-                report.pages,
-                report.read_bytes >> 20,
-                report.image_bytes >> 20
+                "{}, {}: {} stored, {} as a data directory",
+                counted(report.files, "file"),
+                counted(report.pages, "page"),
+                human_bytes(report.read_bytes),
+                human_bytes(report.image_bytes)
             ),
         );
     }
@@ -217,9 +218,9 @@ fn losses(text: &mut String, report: &BackupReport) {
     }
     let _ = write!(
         text,
-        "<h2>Lost by pg_probackup's own restore: {} files</h2>\n<table>\n\
+        "<h2>Lost by pg_probackup's own restore: {}</h2>\n<table>\n\
          <tr><th>File</th><th>From block on</th><th>What</th></tr>\n",
-        report.restore_losses.len()
+        counted(report.restore_losses.len(), "file")
     );
     for loss in report.restore_losses.iter().take(NAMED) {
         let block = loss.first_block.to_string();
@@ -237,10 +238,7 @@ fn places(text: &mut String, report: &BackupReport) {
         text,
         "<h2>Damage: {}</h2>\n<table>\n<tr><th>What</th><th>Relation</th>\
          <th>Well in backup</th></tr>\n",
-        match report.damages {
-            1 => "1 place".to_owned(),
-            more => format!("{more} places"),
-        }
+        counted(report.damages, "place")
     );
     for place in report.damage.iter().take(NAMED) {
         let relation = match (&place.relation, place.relfilenode) {

@@ -159,9 +159,11 @@ impl Verify<'_> {
             if let Some(history) = &mut run.history
                 && let Err(error) = history.add(Entry::of(&self.id(), &report))
             {
-                let file = history.file();
-                let file = file.display();
-                tracing::error!("the history {file} cannot be written: {error}");
+                tracing::warn!(
+                    "the history {} cannot be written: {error}; let verify.state_dir name a \
+                     directory of this user, as a bad backup is known to be bad by it",
+                    history.file().display()
+                );
             }
             run.reports.push(report);
             if self.signals.end_asked() && chosen.peek().is_some() {

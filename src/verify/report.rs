@@ -11,6 +11,7 @@ use super::restore::{LossReport, losses};
 use super::standing::Standing;
 use super::verdict::Verdict;
 use crate::escape::{line, value};
+use crate::figures::{counted, human_bytes};
 
 #[cfg(test)]
 pub use tests::filled_with;
@@ -290,8 +291,11 @@ fn checks(text: &mut String, report: &BackupReport, verbose: bool) {
     if verbose && report.pages > 0 {
         let _ = writeln!(
             text,
-            "  {} pages in {} files, {} bytes read for {} of the data directory",
-            report.pages, report.files, report.read_bytes, report.image_bytes
+            "  {} in {}, {} read for {} of the data directory",
+            counted(report.pages, "page"),
+            counted(report.files, "file"),
+            human_bytes(report.read_bytes),
+            human_bytes(report.image_bytes)
         );
     }
     if verbose && let Some(time) = &report.recovered_time {

@@ -99,6 +99,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::NoAnswer { .. }
         | SessionError::Target(_)
         | SessionError::NotOurs { .. }
+        | SessionError::OfAnotherUser { .. }
         | SessionError::Occupied { .. }
         | SessionError::HasServer { .. }
         | SessionError::EndedBadly { .. }

@@ -134,8 +134,10 @@ impl<'a> Clone<'a> {
     /// The sessions on this target that `status --json` lists.
     #[track_caller]
     pub fn status(&self) -> Vec<serde_json::Value> {
-        let stdout = self.pbkfs("status", &["--json"]).expect_ok();
-        let sessions: Vec<serde_json::Value> = serde_json::from_str(&stdout).unwrap();
+        let output = self.pbkfs("status", &["--json"]);
+        // It is 3 where the clone is not ready.
+        assert!(matches!(output.code(), Some(0 | 3)), "{output}");
+        let sessions = sessions_in(&output.stdout);
         let target = self.target.to_str().unwrap();
         sessions
             .into_iter()
@@ -148,7 +150,7 @@ impl<'a> Clone<'a> {
     pub fn jobs(&self) -> Vec<serde_json::Value> {
         let mut status = self.sandbox.pbkfs();
         let stdout = run(status.args(["status", "--json"]), LIMIT).expect_ok();
-        let mut sessions: Vec<serde_json::Value> = serde_json::from_str(&stdout).unwrap();
+        let mut sessions = sessions_in(&stdout);
         let (profile, target) = (self.profile.to_str(), self.target.to_str());
         sessions
             .retain(|job| job["profile"].as_str() == profile && job["target"].as_str() != target);
@@ -159,6 +161,13 @@ impl<'a> Clone<'a> {
     pub fn is_mounted(&self) -> bool {
         process::mounts_in(&self.target).contains(&self.target)
     }
+}
+
+/// The sessions of the document that `status --json` prints.
+#[track_caller]
+pub fn sessions_in(document: &str) -> Vec<serde_json::Value> {
+    let document: serde_json::Value = serde_json::from_str(document).unwrap();
+    document["sessions"].as_array().unwrap().clone()
 }
 
 impl Drop for Clone<'_> {

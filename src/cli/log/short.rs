@@ -1,0 +1,52 @@
+//! A log line for who looks at standard error: when, how bad, and what, without the
+//! span that says which command it was.
+
+use std::fmt;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// See the module's text.
+pub struct Short;
+
+impl<S, N> FormatEvent<S, N> for Short
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let now = OffsetDateTime::now_utc().truncate_to_second();
+        let now = now.format(&Rfc3339).unwrap_or_default();
+        let level = *event.metadata().level();
+        match writer.has_ansi_escapes() {
+            true => write!(
+                writer,
+                "\x1b[2m{now}\x1b[0m \x1b[{}m{level:>5}\x1b[0m ",
+                colour(level)
+            )?,
+            false => write!(writer, "{now} {level:>5} ")?,
+        }
+        ctx.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// The colours of a terminal, as `tracing_subscriber` has them.
+fn colour(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    }
+}
