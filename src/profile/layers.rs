@@ -594,6 +594,7 @@ mod tests {
         fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|ext| ext == "toml"))
             .collect()
     }
 

@@ -96,7 +96,7 @@ fn changes_are_counted_by_file_and_relation() {
     assert_eq!((changes.bytes, changes.names), (8192, 3));
     assert_eq!(
         changes.to_string(),
-        "8192 bytes in 5 files of 2 relations, and 3 changed names"
+        "8.0 KiB in 5 files of 2 relations, and 3 changed names"
     );
 }
 
