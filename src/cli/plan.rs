@@ -13,7 +13,7 @@ use super::{Verbosity, log, output};
 use crate::catalog::Backup;
 use crate::catalog::wal::OwnWalFinder;
 use crate::profile::{MomentText, Plan};
-use crate::server::Setting;
+use crate::server::{LeftOut, Setting};
 use crate::session::{self, Hazard, SessionError};
 use crate::verify::{LossReport, restore_losses};
 
@@ -56,6 +56,8 @@ struct Report {
     settings: Vec<Setting>,
     /// What the backup's own configuration has for them, by name.
     backed_up: BTreeMap<String, String>,
+    /// What of that configuration the server does without, and why.
+    left_out: Vec<LeftOut>,
     /// What the fence would be made of.
     fence: Option<String>,
     /// What it has to stop.
@@ -165,6 +167,10 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
             .as_ref()
             .map(|s| s.backed_up.clone())
             .unwrap_or_default(),
+        left_out: server
+            .as_ref()
+            .map(|s| s.left_out.clone())
+            .unwrap_or_default(),
         settings: server.map(|s| s.settings).unwrap_or_default(),
         problems: problems.iter().map(|error| sentence(error)).collect(),
     };
@@ -189,6 +195,20 @@ fn print_setting(setting: &Setting, backed_up: Option<&str>) {
         }
     }
     print_indented("        ", setting.reason);
+}
+
+fn print_left_out(left_out: &[LeftOut]) {
+    if !left_out.is_empty() {
+        say!("left out  of the backup's configuration:");
+    }
+    for what in left_out {
+        let file = what.file.display();
+        print_indented(
+            "    ",
+            &format!("{} ({file}, line {})", what.text, what.line),
+        );
+        print_indented("        ", &what.reason);
+    }
 }
 
 fn print_indented(indent: &str, text: &str) {
@@ -265,6 +285,7 @@ fn print(report: &Report) {
         let backed_up = report.backed_up.get(&setting.name);
         print_setting(setting, backed_up.map(String::as_str));
     }
+    print_left_out(&report.left_out);
     if let Some(fence) = &report.fence {
         say!("fence     {fence}");
     }
