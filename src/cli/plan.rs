@@ -21,7 +21,8 @@ use crate::verify::{LossReport, restore_losses};
 ///
 /// Makes and changes nothing; a diff that was used is locked while it is read.
 /// Reads the catalog as up does and shows the chain, the paths, and every
-/// setting that PostgreSQL would be started with, with the reason for it; and
+/// setting that PostgreSQL would be started with, with the reason for it; what of
+/// the backup's own configuration cannot work on this host, and is left out; and
 /// whether WAL that the backup needs itself is missing, and which files, from
 /// which block on, pg_probackup's own restore of it would lose.
 #[derive(Debug, Args)]

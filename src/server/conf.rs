@@ -112,14 +112,13 @@ impl Conf {
             .read_file(&data_directory.join("postgresql.conf"), 0)?
             .is_ok();
         let main = std::mem::take(&mut reader.entries);
-        let told = reader.left_out.len();
-        reader.includes = false;
+        reader.is_plain = true;
         // It need not be there.
         let _ = reader.read_file(&data_directory.join("postgresql.auto.conf"), 0)?;
         Ok(Self {
             main,
             auto: reader.entries,
-            auto_is_right: !reader.includes && reader.left_out.len() == told,
+            auto_is_right: reader.is_plain,
             files: reader.files,
             left_out: reader.left_out,
             has_main_file,
@@ -201,14 +200,29 @@ struct Reader<'a> {
     entries: Entries,
     files: Vec<PathBuf>,
     left_out: Vec<LeftOut>,
-    /// Whether anything is included.
-    includes: bool,
+    /// Whether nothing is included, and nothing left out.
+    is_plain: bool,
     /// How many files and directories were looked for.
     reads: u32,
 }
 
 /// What is included, or why it cannot be.
-type Found<T> = Result<T, String>;
+type Found<T> = Result<T, Lack>;
+
+/// Why a file is not included.
+enum Lack {
+    NotThere,
+    Other(String),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotThere => "it is not there",
+            Self::Other(reason) => reason,
+        })
+    }
+}
 
 impl<'a> Reader<'a> {
     fn new(source: &'a dyn Source, root: &'a Path) -> Self {
@@ -218,7 +232,7 @@ impl<'a> Reader<'a> {
             entries: Entries::new(),
             files: Vec::new(),
             left_out: Vec::new(),
-            includes: false,
+            is_plain: true,
             reads: 0,
         }
     }
@@ -273,24 +287,26 @@ impl<'a> Reader<'a> {
             self.entries.insert(name, entry);
             return Ok(());
         }
-        self.includes = true;
+        self.is_plain = false;
         let included = at.file.parent().unwrap_or(Path::new("/")).join(&text);
         let found = match name.as_str() {
-            _ if depth >= MAX_DEPTH => Err("it is included too deeply".to_owned()),
+            _ if depth >= MAX_DEPTH => Err(Lack::Other("it is included too deeply".to_owned())),
             "include_dir" => self.read_dir(&included, depth + 1)?,
             _ => self.read_file(&included, depth + 1)?,
         };
         match found {
-            Err(reason) if name != "include_if_exists" => {
+            Ok(()) => {}
+            Err(Lack::NotThere) if name == "include_if_exists" => {}
+            Err(lack) => {
                 let text = format!("{name} '{text}'");
-                self.leave_out(at, Some(name), text, reason);
+                self.leave_out(at, Some(name), text, lack.to_string());
             }
-            _ => {}
         }
         Ok(())
     }
 
     fn leave_out(&mut self, at: At<'_>, name: Option<String>, text: String, reason: String) {
+        self.is_plain = false;
         if self.left_out.len() < MOST_TOLD {
             self.left_out.push(LeftOut {
                 name,
@@ -335,8 +351,8 @@ impl<'a> Reader<'a> {
         }
         files.sort();
         for file in files {
-            if let Err(reason) = self.read_file(&file, depth)? {
-                return Ok(Err(format!("{}: {reason}", file.display())));
+            if let Err(lack) = self.read_file(&file, depth)? {
+                return Ok(Err(Lack::Other(format!("{}: {lack}", file.display()))));
             }
         }
         Ok(Ok(()))
@@ -349,9 +365,14 @@ fn found<T>(path: &Path, read: io::Result<T>) -> Result<Found<T>, ServerError> {
     match read {
         Ok(read) => Ok(Ok(read)),
         Err(error) => match error.kind() {
-            NotFound | NotADirectory => Ok(Err("it is not there".to_owned())),
-            PermissionDenied if error.get_ref().is_some() => Ok(Err(error.to_string())),
-            PermissionDenied => Ok(Err("the server's user may not read it".to_owned())),
+            NotFound | NotADirectory => Ok(Err(Lack::NotThere)),
+            PermissionDenied if error.get_ref().is_some() => {
+                Ok(Err(Lack::Other(error.to_string())))
+            }
+            PermissionDenied => {
+                let reason = "the server's user may not read it";
+                Ok(Err(Lack::Other(reason.to_owned())))
+            }
             _ => Err(ServerError::Read {
                 path: path.to_owned(),
                 source: error,

@@ -174,6 +174,17 @@ const FENCE: &[Fixed] = &[
 const CLONE: &[Fixed] = &[
     fixed("ssl", "off", "the backup has no certificates"),
     fixed(
+        "unix_socket_group",
+        "",
+        "the backup's group may not be there on this host",
+    ),
+    Fixed {
+        name: "min_dynamic_shared_memory",
+        value: "0",
+        majors: 14..=u32::MAX,
+        reason: "production's size does not fit a clone",
+    },
+    fixed(
         "shared_buffers",
         "128MB",
         "production's size does not fit a clone",

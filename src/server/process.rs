@@ -35,6 +35,9 @@ pub(super) const TAIL_LINES: usize = 20;
 /// How much of the log's end is searched for them, in bytes.
 const TAIL_BYTES: u64 = 64 << 10;
 
+/// The database that pbkfs connects to unless it is told otherwise.
+pub(super) const DATABASE: &str = "postgres";
+
 /// What a server is started from.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -274,10 +277,13 @@ impl Server {
             .host_path(&self.config.socket_dir)
             .port(self.config.port)
             .user(&self.config.role)
-            .dbname("postgres")
+            .dbname(DATABASE)
             .application_name("pbkfs")
             // A busy host would not answer within what the backup may ask for.
-            .options("-c statement_timeout=0 -c lock_timeout=0")
+            .options(match self.config.binaries.major {
+                ..17 => "-c statement_timeout=0 -c lock_timeout=0",
+                17.. => "-c statement_timeout=0 -c lock_timeout=0 -c transaction_timeout=0",
+            })
             .connect_timeout(Duration::from_secs(5));
         client
     }

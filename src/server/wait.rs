@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::error::ServerError;
-use super::process::{POLL, Server, StopMode, TAIL_LINES};
+use super::error::{ServerError, missing_locale};
+use super::process::{DATABASE, POLL, Server, StopMode, TAIL_LINES};
 use super::ready::{self, Answer, Probe, Replay};
 use crate::pg::Lsn;
 
@@ -103,6 +103,10 @@ impl Server {
                     (probe, ask_from) = (None, Instant::now() + ASK);
                 }
                 Some(Some(Err(error))) if ready::is_final(&error) => {
+                    if let Some(locale) = missing_locale(&error) {
+                        let database = DATABASE.to_owned();
+                        return Err(ServerError::MissingLocale { database, locale });
+                    }
                     return Err(ServerError::Refused {
                         role: self.config().role.clone(),
                         source: error,
