@@ -97,12 +97,14 @@ fn starts_without(backup: &str, text: &str, reason: &str) {
     );
     clone.down();
 
+    // Jobs are silent where nobody looks, unless they are asked to speak.
     let state = format!("verify.state_dir={}", sandbox.path("state").display());
-    let mut verify = clone.command("verify", &["--set", &state]);
+    let mut verify = clone.command("verify", &["-v", "--set", &state]);
     let output = run(&mut verify, LIMIT);
     assert_eq!(output.code(), Some(0), "{output}");
     assert_eq!(told(&output), line);
     let query = [
+        "-v",
         "-d",
         "postgres",
         "--query",

@@ -89,8 +89,9 @@ pub struct Conf {
     /// Whether the server can read `postgresql.auto.conf` as it is. It reads it in
     /// the data directory, whatever its `config_file` is.
     auto_is_right: bool,
-    /// Files that were read, the data directory's own among them.
-    pub files: Vec<PathBuf>,
+    /// Files and directories that were looked for, the data directory's own among
+    /// them, whether or not they are there.
+    pub named: Vec<PathBuf>,
     /// What cannot be had here.
     pub left_out: Vec<LeftOut>,
     /// Whether the data directory has a `postgresql.conf`; Debian keeps it
@@ -119,7 +120,7 @@ impl Conf {
             main,
             auto: reader.entries,
             auto_is_right: reader.is_plain,
-            files: reader.files,
+            named: reader.named,
             left_out: reader.left_out,
             has_main_file,
             root: data_directory.to_owned(),
@@ -198,7 +199,7 @@ struct Reader<'a> {
     source: &'a dyn Source,
     root: &'a Path,
     entries: Entries,
-    files: Vec<PathBuf>,
+    named: Vec<PathBuf>,
     left_out: Vec<LeftOut>,
     /// Whether nothing is included, and nothing left out.
     is_plain: bool,
@@ -230,7 +231,7 @@ impl<'a> Reader<'a> {
             source,
             root,
             entries: Entries::new(),
-            files: Vec::new(),
+            named: Vec::new(),
             left_out: Vec::new(),
             is_plain: true,
             reads: 0,
@@ -243,7 +244,6 @@ impl<'a> Reader<'a> {
             Ok(bytes) => bytes,
             Err(reason) => return Ok(Err(reason)),
         };
-        self.files.push(path.to_owned());
         for (index, bytes) in bytes.split(|byte| *byte == b'\n').enumerate() {
             let at = At {
                 file: path,
@@ -331,7 +331,10 @@ impl<'a> Reader<'a> {
                 path: path.to_owned(),
                 source: io::Error::other("the configuration includes too many files"),
             }),
-            false => Ok(()),
+            false => {
+                self.named.push(path.to_owned());
+                Ok(())
+            }
         }
     }
 
@@ -446,6 +449,6 @@ mod tests {
     fn files_need_not_be_there() {
         let dir = tempfile::tempdir().unwrap();
         let conf = read(dir.path()).unwrap();
-        assert!(!conf.has_main_file && conf.files.is_empty() && conf.main_file().is_empty());
+        assert!(!conf.has_main_file && conf.left_out.is_empty() && conf.main_file().is_empty());
     }
 }

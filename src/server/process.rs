@@ -272,6 +272,18 @@ impl Server {
     /// The same for our own client.
     #[must_use]
     pub fn client_config(&self) -> postgres::Config {
+        // A busy host would not answer within what the backup may ask for.
+        let mut limits = vec![
+            "statement_timeout",
+            "lock_timeout",
+            "idle_session_timeout",
+            "idle_in_transaction_session_timeout",
+        ];
+        if self.config.binaries.major >= 17 {
+            limits.push("transaction_timeout");
+        }
+        let options: Vec<String> = limits.iter().map(|name| format!("-c {name}=0")).collect();
+        let options = options.join(" ");
         let mut client = postgres::Config::new();
         client
             .host_path(&self.config.socket_dir)
@@ -279,11 +291,7 @@ impl Server {
             .user(&self.config.role)
             .dbname(DATABASE)
             .application_name("pbkfs")
-            // A busy host would not answer within what the backup may ask for.
-            .options(match self.config.binaries.major {
-                ..17 => "-c statement_timeout=0 -c lock_timeout=0",
-                17.. => "-c statement_timeout=0 -c lock_timeout=0 -c transaction_timeout=0",
-            })
+            .options(&options)
             .connect_timeout(Duration::from_secs(5));
         client
     }

@@ -88,7 +88,7 @@ impl<'a> Clone<'a> {
     /// The configuration as it is in the clone. Of the files outside the data
     /// directory it has those that the backup's configuration includes.
     pub fn conf(&self) -> Result<Conf, SessionError> {
-        let mut known = hazards::configuration(self.files.0.lower(), self.user)?.files;
+        let mut known = hazards::configuration(self.files.0.lower(), self.user)?.named;
         known.retain(|file| file.is_absolute());
         let source = conf::InClone {
             root: self.target,

@@ -66,10 +66,9 @@ impl InClone<'_> {
     }
 
     /// # Errors
-    /// `PermissionDenied`, with the reason, if the backup does not include it, or
-    /// nothing below it.
+    /// `PermissionDenied`, with the reason, if the backup does not include it.
     fn check_known(&self, path: &Path) -> io::Result<()> {
-        if self.known.iter().any(|known| known.starts_with(path)) {
+        if self.known.iter().any(|known| known == path) {
             return Ok(());
         }
         let reason = "the backup's own configuration does not include it";
