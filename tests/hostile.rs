@@ -133,7 +133,7 @@ fn what_a_clone_says_of_its_own_recovery_counts_for_nothing() {
 
 /// What a clone can do to the files that pbkfs reads there.
 const TRAPS: [&str; 8] = [
-    "echo \"include '/dev/zero'\" > postgresql.auto.conf",
+    "ln -s /dev/zero zero; echo \"include 'zero'\" > postgresql.auto.conf",
     "mkfifo pipe; echo \"include 'pipe'\" > postgresql.auto.conf",
     "rm postgresql.auto.conf; mkfifo postgresql.auto.conf",
     "ln -sf /dev/zero postgresql.conf",

@@ -133,7 +133,7 @@ fn config_for(
     fs::create_dir_all(&session_dir).unwrap();
     let files = ConfigFiles::write(&FilesInput {
         run_dir: &session_dir,
-        has_main_file: conf.has_main_file,
+        conf: &conf,
         major: binaries.major,
         role,
         listens: user.contains_key("listen_addresses"),

@@ -14,7 +14,7 @@ use super::{Verbosity, log, output};
 use crate::catalog::Backup;
 use crate::catalog::wal::OwnWalFinder;
 use crate::profile::Plan;
-use crate::server::Setting;
+use crate::server::{LeftOut, Setting};
 use crate::session::{self, Hazard, SessionError};
 use crate::verify::{LossReport, restore_losses};
 
@@ -22,7 +22,8 @@ use crate::verify::{LossReport, restore_losses};
 ///
 /// Makes and changes nothing; a diff that was used is locked while it is read.
 /// Reads the catalog as up does and shows the chain, the paths, and every
-/// setting that PostgreSQL would be started with, with the reason for it; and
+/// setting that PostgreSQL would be started with, with the reason for it; what of
+/// the backup's own configuration cannot work on this host, and is left out; and
 /// whether WAL that the backup needs itself is missing, and which files, from
 /// which block on, pg_probackup's own restore of it would lose.
 #[derive(Debug, Args)]
@@ -73,6 +74,8 @@ pub struct Report {
     settings: Vec<Setting>,
     /// What the backup's own configuration has for them, by name.
     backed_up: BTreeMap<String, String>,
+    /// What of that configuration the server does without, and why.
+    left_out: Vec<LeftOut>,
     /// What the fence would be made of.
     fence: Option<String>,
     /// What it has to stop.
@@ -193,6 +196,10 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
             .as_ref()
             .map(|s| s.backed_up.clone())
             .unwrap_or_default(),
+        left_out: server
+            .as_ref()
+            .map(|s| s.left_out.clone())
+            .unwrap_or_default(),
         settings: server.map(|s| s.settings).unwrap_or_default(),
         problems: problems.iter().map(|error| sentence(error)).collect(),
     };
@@ -217,6 +224,20 @@ fn print_setting(setting: &Setting, backed_up: Option<&str>) {
         }
     }
     print_indented("        ", setting.reason);
+}
+
+fn print_left_out(left_out: &[LeftOut]) {
+    if !left_out.is_empty() {
+        say!("left out  of the backup's configuration:");
+    }
+    for what in left_out {
+        let file = what.file.display();
+        print_indented(
+            "    ",
+            &format!("{} ({file}, line {})", what.text, what.line),
+        );
+        print_indented("        ", &what.reason);
+    }
 }
 
 fn print_indented(indent: &str, text: &str) {
@@ -293,6 +314,7 @@ fn print(report: &Report) {
         let backed_up = report.backed_up.get(&setting.name);
         print_setting(setting, backed_up.map(String::as_str));
     }
+    print_left_out(&report.left_out);
     if let Some(fence) = &report.fence {
         say!("fence     {fence}");
     }

@@ -1,14 +1,21 @@
-//! Reading `postgresql.conf` and `postgresql.auto.conf`, as far as the fence
-//! has to know what they say. The grammar is PostgreSQL's guc-file.l.
+//! Reading `postgresql.conf` and `postgresql.auto.conf`, as PostgreSQL does, but
+//! for what cannot work on this host: that is left out and told.
 
+mod line;
 mod source;
+mod trial;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::error::ServerError;
 use super::preload::split;
+use line::Line;
 pub use source::{Host, InClone, LIMIT, Source, normal};
 
 /// PostgreSQL's own limit on includes within includes.
@@ -18,45 +25,145 @@ const MAX_DEPTH: u32 = 10;
 /// a file that includes itself; read as often as it says so, it would never end.
 const MAX_READS: u32 = 1000;
 
+/// How much is told of what is left out.
+const MOST_TOLD: usize = 1000;
+
+/// A setting in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    /// Its value. Not every old file is UTF-8.
+    bytes: Vec<u8>,
+    /// The same as text.
+    text: String,
+    file: PathBuf,
+    line: usize,
+}
+
+impl Entry {
+    fn without(&self, name: &str, reason: String) -> LeftOut {
+        LeftOut {
+            name: Some(name.to_owned()),
+            text: format!("{name} = '{}'", self.text),
+            file: self.file.clone(),
+            line: self.line,
+            reason,
+        }
+    }
+}
+
+/// The settings of a file and of what it includes, by name; the last one counts.
+type Entries = BTreeMap<String, Entry>;
+
+/// Something in the backup's configuration that the server does not get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LeftOut {
+    /// The setting's name, in lower case; absent where no setting can be read.
+    pub name: Option<String>,
+    /// The line.
+    pub text: String,
+    /// Its file; a relative path is one in the data directory.
+    pub file: PathBuf,
+    /// The line's number in it, from 1.
+    pub line: usize,
+    /// Why it is left out.
+    pub reason: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        write!(
+            f,
+            "{} ({file}, line {}): {}",
+            self.text, self.line, self.reason
+        )
+    }
+}
+
 /// The values that the configuration files of a data directory give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conf {
-    values: BTreeMap<String, String>,
-    /// Files that were read, the data directory's own among them.
-    pub files: Vec<PathBuf>,
-    /// Files that are included but are not there, for example because they lie
-    /// outside the data directory. PostgreSQL will not start without them.
-    pub missing_includes: Vec<PathBuf>,
+    /// Of `postgresql.conf`.
+    main: Entries,
+    /// Of `postgresql.auto.conf`, which `ALTER SYSTEM` writes. They come first.
+    auto: Entries,
+    /// Whether the server can read `postgresql.auto.conf` as it is. It reads it in
+    /// the data directory, whatever its `config_file` is.
+    auto_is_right: bool,
+    /// Files and directories that were looked for, the data directory's own among
+    /// them, whether or not they are there.
+    pub named: Vec<PathBuf>,
+    /// What cannot be had here.
+    pub left_out: Vec<LeftOut>,
     /// Whether the data directory has a `postgresql.conf`; Debian keeps it
     /// elsewhere.
     pub has_main_file: bool,
     /// The data directory.
     root: PathBuf,
-    /// How many files and directories were looked for.
-    reads: u32,
 }
 
 impl Conf {
     /// Reads both files of a data directory, in PostgreSQL's order; either may
-    /// be missing. Lines that PostgreSQL would refuse are passed over.
+    /// be missing. What PostgreSQL would refuse is left out.
     ///
     /// # Errors
     /// A file is there but cannot be read; there are too many.
     pub fn read_from(source: &dyn Source, data_directory: &Path) -> Result<Self, ServerError> {
-        let mut conf = Self {
+        let mut reader = Reader::new(source, data_directory);
+        let has_main_file = reader
+            .read_file(&data_directory.join("postgresql.conf"), 0)?
+            .is_ok();
+        let main = std::mem::take(&mut reader.entries);
+        reader.is_plain = true;
+        // It need not be there.
+        let _ = reader.read_file(&data_directory.join("postgresql.auto.conf"), 0)?;
+        Ok(Self {
+            main,
+            auto: reader.entries,
+            auto_is_right: reader.is_plain,
+            named: reader.named,
+            left_out: reader.left_out,
+            has_main_file,
             root: data_directory.to_owned(),
-            ..Self::default()
-        };
-        let main = data_directory.join("postgresql.conf");
-        conf.has_main_file = conf.read_file(source, &main, 0)?;
-        conf.read_file(source, &data_directory.join("postgresql.auto.conf"), 0)?;
-        Ok(conf)
+        })
     }
 
     /// The value of a setting, by its lower-case name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(String::as_str)
+        let entry = self.auto.get(name).or_else(|| self.main.get(name));
+        entry.map(|entry| entry.text.as_str())
+    }
+
+    /// The settings of `postgresql.conf` and of what it includes, as one file.
+    #[must_use]
+    pub fn main_file(&self) -> Vec<u8> {
+        lines(&self.main)
+    }
+
+    /// The settings that `ALTER SYSTEM` made, as one file, where the one in the data
+    /// directory would keep the server from starting.
+    #[must_use]
+    pub fn new_auto_file(&self) -> Option<Vec<u8>> {
+        (!self.auto_is_right).then(|| lines(&self.auto))
+    }
+
+    /// Tells in one line of the log what the server does not get.
+    pub fn tell_left_out(&self) {
+        /// So many are told one by one.
+        const EACH: usize = 20;
+        let (first, more) = self.left_out.split_at(self.left_out.len().min(EACH));
+        let mut told: Vec<String> = first.iter().map(LeftOut::to_string).collect();
+        match more.len() {
+            0 => {}
+            more => told.push(format!("and {more} more")),
+        }
+        if !told.is_empty() {
+            tracing::warn!(
+                "the server does without what of the configuration cannot work here: {}",
+                told.join("; ")
+            );
+        }
     }
 
     /// Whether a path leads into the data directory.
@@ -72,46 +179,149 @@ impl Conf {
         let list = self.get("unix_socket_directories").unwrap_or_default();
         split(list).into_iter().map(PathBuf::from).collect()
     }
+}
 
-    /// Gives whether the file was there.
-    fn read_file(
-        &mut self,
-        source: &dyn Source,
-        path: &Path,
-        depth: u32,
-    ) -> Result<bool, ServerError> {
+fn lines(entries: &Entries) -> Vec<u8> {
+    let lines = entries.iter();
+    lines
+        .flat_map(|(name, entry)| line::write(name, &entry.bytes))
+        .collect()
+}
+
+/// Where a line stands.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    file: &'a Path,
+    line: usize,
+}
+
+/// A file with all that it includes.
+struct Reader<'a> {
+    source: &'a dyn Source,
+    root: &'a Path,
+    entries: Entries,
+    named: Vec<PathBuf>,
+    left_out: Vec<LeftOut>,
+    /// Whether nothing is included, and nothing left out.
+    is_plain: bool,
+    /// How many files and directories were looked for.
+    reads: u32,
+}
+
+/// What is included, or why it cannot be.
+type Found<T> = Result<T, Lack>;
+
+/// Why a file is not included.
+enum Lack {
+    NotThere,
+    Other(String),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotThere => "it is not there",
+            Self::Other(reason) => reason,
+        })
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn new(source: &'a dyn Source, root: &'a Path) -> Self {
+        Self {
+            source,
+            root,
+            entries: Entries::new(),
+            named: Vec::new(),
+            left_out: Vec::new(),
+            is_plain: true,
+            reads: 0,
+        }
+    }
+
+    fn read_file(&mut self, path: &Path, depth: u32) -> Result<Found<()>, ServerError> {
         self.count(path)?;
-        // Not every old file is UTF-8, and only ASCII matters here.
-        let text = match source.read(path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => {
-                return Err(ServerError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+        let bytes = match found(path, self.source.read(path))? {
+            Ok(bytes) => bytes,
+            Err(reason) => return Ok(Err(reason)),
         };
-        self.files.push(path.to_owned());
-        for (name, value) in text.lines().filter_map(parse_line) {
-            let included = || path.parent().unwrap_or(Path::new("/")).join(&value);
-            match name.as_str() {
-                "include" | "include_if_exists" if depth < MAX_DEPTH => {
-                    let file = included();
-                    if !self.read_file(source, &file, depth + 1)? && name == "include" {
-                        self.missing_includes.push(file);
-                    }
+        for (index, bytes) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            let at = At {
+                file: path,
+                line: index + 1,
+            };
+            match line::parse(bytes) {
+                Line::Empty => {}
+                Line::Wrong => {
+                    let text = String::from_utf8_lossy(bytes).trim().to_owned();
+                    self.leave_out(
+                        at,
+                        None,
+                        text,
+                        "PostgreSQL calls it a syntax error".to_owned(),
+                    );
                 }
-                "include_dir" if depth < MAX_DEPTH => {
-                    self.read_dir(source, &included(), depth + 1)?;
-                }
-                "include" | "include_if_exists" | "include_dir" => {}
-                _ => {
-                    self.values.insert(name, value);
-                }
+                Line::Setting(name, value) => self.take(at, name, value, depth)?,
             }
         }
-        Ok(true)
+        Ok(Ok(()))
+    }
+
+    fn take(
+        &mut self,
+        at: At<'_>,
+        name: String,
+        bytes: Vec<u8>,
+        depth: u32,
+    ) -> Result<(), ServerError> {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if !matches!(
+            name.as_str(),
+            "include" | "include_if_exists" | "include_dir"
+        ) {
+            let entry = Entry {
+                bytes,
+                text,
+                file: self.shown(at.file),
+                line: at.line,
+            };
+            self.entries.insert(name, entry);
+            return Ok(());
+        }
+        self.is_plain = false;
+        let included = at.file.parent().unwrap_or(Path::new("/")).join(&text);
+        let found = match name.as_str() {
+            _ if depth >= MAX_DEPTH => Err(Lack::Other("it is included too deeply".to_owned())),
+            "include_dir" => self.read_dir(&included, depth + 1)?,
+            _ => self.read_file(&included, depth + 1)?,
+        };
+        match found {
+            Ok(()) => {}
+            Err(Lack::NotThere) if name == "include_if_exists" => {}
+            Err(lack) => {
+                let text = format!("{name} '{text}'");
+                self.leave_out(at, Some(name), text, lack.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, at: At<'_>, name: Option<String>, text: String, reason: String) {
+        self.is_plain = false;
+        if self.left_out.len() < MOST_TOLD {
+            self.left_out.push(LeftOut {
+                name,
+                text,
+                file: self.shown(at.file),
+                line: at.line,
+                reason,
+            });
+        }
+    }
+
+    /// A file's path for people: from the data directory, if it is there.
+    fn shown(&self, file: &Path) -> PathBuf {
+        file.strip_prefix(self.root).unwrap_or(file).to_owned()
     }
 
     /// Counts a file or directory that is to be read, whether or not it is there.
@@ -122,25 +332,19 @@ impl Conf {
                 path: path.to_owned(),
                 source: io::Error::other("the configuration includes too many files"),
             }),
-            false => Ok(()),
+            false => {
+                self.named.push(path.to_owned());
+                Ok(())
+            }
         }
     }
 
     /// Reads the files `*.conf` of a directory that are not hidden, by name.
-    fn read_dir(&mut self, source: &dyn Source, dir: &Path, depth: u32) -> Result<(), ServerError> {
+    fn read_dir(&mut self, dir: &Path, depth: u32) -> Result<Found<()>, ServerError> {
         self.count(dir)?;
-        let names = match source.names(dir) {
+        let names = match found(dir, self.source.names(dir))? {
             Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.missing_includes.push(dir.to_owned());
-                return Ok(());
-            }
-            Err(source) => {
-                return Err(ServerError::Read {
-                    path: dir.to_owned(),
-                    source,
-                });
-            }
+            Err(reason) => return Ok(Err(reason)),
         };
         let mut files = Vec::new();
         for name in names {
@@ -151,67 +355,34 @@ impl Conf {
         }
         files.sort();
         for file in files {
-            self.read_file(source, &file, depth)?;
+            if let Err(lack) = self.read_file(&file, depth)? {
+                return Ok(Err(Lack::Other(format!("{}: {lack}", file.display()))));
+            }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 }
 
-/// One line: `name value` or `name = value`, the name in lower case. `None`
-/// for empty lines, comments and what is not valid.
-fn parse_line(line: &str) -> Option<(String, String)> {
-    let line = line.trim_start();
-    let is_name =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$') || !c.is_ascii();
-    let end = line.find(|c| !is_name(c)).unwrap_or(line.len());
-    let (name, rest) = line.split_at(end);
-    let rest = rest.trim_start();
-    let rest = rest.strip_prefix('=').map_or(rest, str::trim_start);
-    let value = match rest.strip_prefix('\'') {
-        Some(quoted) => unquote(quoted)?,
-        None => rest
-            .split(|c: char| c.is_whitespace() || c == '#')
-            .next()?
-            .to_owned(),
-    };
-    let is_quoted = rest.starts_with('\'');
-    if name.is_empty() || value.is_empty() && !is_quoted {
-        return None;
-    }
-    Some((name.to_ascii_lowercase(), value))
-}
-
-/// The text up to the closing quote; `''` and a backslash escape as in
-/// PostgreSQL's `DeescapeQuotedString`. `None` if the quote is never closed.
-fn unquote(quoted: &str) -> Option<String> {
-    let mut value = String::new();
-    let mut chars = quoted.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\'' if chars.next_if_eq(&'\'').is_some() => value.push('\''),
-            '\'' => return Some(value),
-            '\\' => value.push(match chars.next()? {
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                first @ '0'..='7' => {
-                    let mut code = first.to_digit(8)?;
-                    for _ in 0..2 {
-                        let Some(digit) = chars.next_if(|c| c.is_digit(8)) else {
-                            break;
-                        };
-                        code = code * 8 + digit.to_digit(8)?;
-                    }
-                    char::from(u8::try_from(code & 0xFF).ok()?)
-                }
-                other => other,
+/// What was read, or why the server can do without; other errors are errors.
+fn found<T>(path: &Path, read: io::Result<T>) -> Result<Found<T>, ServerError> {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    match read {
+        Ok(read) => Ok(Ok(read)),
+        Err(error) => match error.kind() {
+            NotFound | NotADirectory => Ok(Err(Lack::NotThere)),
+            PermissionDenied if error.get_ref().is_some() => {
+                Ok(Err(Lack::Other(error.to_string())))
+            }
+            PermissionDenied => {
+                let reason = "the server's user may not read it";
+                Ok(Err(Lack::Other(reason.to_owned())))
+            }
+            _ => Err(ServerError::Read {
+                path: path.to_owned(),
+                source: error,
             }),
-            other => value.push(other),
-        }
+        },
     }
-    None
 }
 
 #[cfg(test)]
@@ -222,41 +393,6 @@ mod tests {
 
     fn read(dir: &Path) -> Result<Conf, ServerError> {
         Conf::read_from(&Host::default(), dir)
-    }
-
-    #[test]
-    fn lines_are_read_as_postgresql_reads_them() {
-        for (line, name, value) in [
-            ("port = 5432", "port", "5432"),
-            ("  Port 5432 # comment", "port", "5432"),
-            ("port=5432#x", "port", "5432"),
-            ("a = 'it''s # here' # there", "a", "it's # here"),
-            (r"a = 'tab\t\047 \\ \q'", "a", "tab\t' \\ q"),
-            ("a = ''", "a", ""),
-            (
-                "pg_stat_statements.max = 100",
-                "pg_stat_statements.max",
-                "100",
-            ),
-        ] {
-            assert_eq!(
-                parse_line(line),
-                Some((name.into(), value.into())),
-                "{line}"
-            );
-        }
-        for line in [
-            "",
-            "   ",
-            "# port = 1",
-            "port",
-            "port =",
-            "a = 'open",
-            "= 5",
-            "a = # c",
-        ] {
-            assert_eq!(parse_line(line), None, "{line}");
-        }
     }
 
     #[test]
@@ -281,9 +417,10 @@ mod tests {
             ("2", "2", "3", "4")
         );
         assert!(conf.has_main_file);
-        assert!(
-            conf.missing_includes
-                .contains(&PathBuf::from("/nonexistent/x.conf"))
+        let told: Vec<String> = conf.left_out.iter().map(LeftOut::to_string).collect();
+        assert_eq!(
+            told,
+            ["include '/nonexistent/x.conf' (postgresql.conf, line 7): it is not there"]
         );
     }
 
@@ -313,6 +450,6 @@ mod tests {
     fn files_need_not_be_there() {
         let dir = tempfile::tempdir().unwrap();
         let conf = read(dir.path()).unwrap();
-        assert!(!conf.has_main_file && conf.files.is_empty() && conf.values.is_empty());
+        assert!(!conf.has_main_file && conf.left_out.is_empty() && conf.main_file().is_empty());
     }
 }

@@ -283,6 +283,19 @@ pub enum ServerError {
         log: LogTail,
     },
 
+    /// A database was made with a locale that this host does not have. That is no
+    /// setting: its indexes are in that order.
+    #[error(
+        "the database \"{database}\" needs the locale of its {locale}, which is not installed \
+             here; install it on this host, and try again"
+    )]
+    MissingLocale {
+        /// The database.
+        database: String,
+        /// As in `LC_COLLATE "de_DE.utf8"`.
+        locale: String,
+    },
+
     /// The wait was broken off from outside.
     #[error("interrupted while PostgreSQL was starting")]
     Interrupted,
@@ -346,8 +359,26 @@ fn after(last: &Option<String>) -> String {
 /// The server's own words where there are any: a `postgres::Error` prints as
 /// "db error" alone.
 pub(super) fn message(error: &postgres::Error) -> String {
+    if let Some(locale) = missing_locale(error) {
+        return format!(
+            "the database needs the locale of its {locale}, which is not installed here; \
+             install it on this host, and try again"
+        );
+    }
     match error.as_db_error() {
         Some(answer) => answer.message().to_owned(),
         None => error.to_string(),
     }
+}
+
+/// What a database needs that this host does not have, as in `LC_COLLATE
+/// "de_DE.utf8"`. PostgreSQL has no code of its own for that (`CheckMyDatabase` in
+/// postinit.c); the fence has it speak English.
+pub(super) fn missing_locale(error: &postgres::Error) -> Option<String> {
+    let answer = error.as_db_error()?;
+    let is_meant = answer.message() == "database locale is incompatible with operating system";
+    let detail = answer.detail().filter(|_| is_meant)?;
+    let (_, needed) = detail.split_once("initialized with ")?;
+    let (locale, _) = needed.split_once(", ")?;
+    Some(locale.to_owned())
 }

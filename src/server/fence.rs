@@ -177,6 +177,17 @@ const FENCE: &[Fixed] = &[
 const CLONE: &[Fixed] = &[
     fixed("ssl", "off", "the backup has no certificates"),
     fixed(
+        "unix_socket_group",
+        "",
+        "the backup's group may not be there on this host",
+    ),
+    Fixed {
+        name: "min_dynamic_shared_memory",
+        value: "0",
+        majors: 14..=u32::MAX,
+        reason: "production's size does not fit a clone",
+    },
+    fixed(
         "shared_buffers",
         "128MB",
         "production's size does not fit a clone",
@@ -323,9 +334,8 @@ fn places(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
     let saved = "the backup's value beats -D and may be production's data directory";
     let files = "generated, since the backup's may be missing or let old logins in";
     let mut places = vec![("data_directory", text(input.data_directory)?, saved)];
-    if let Some(config_file) = &input.files.config_file {
-        places.push(("config_file", text(config_file)?, files));
-    }
+    let without = "generated from the backup's, without what cannot work here";
+    places.push(("config_file", text(&input.files.config_file)?, without));
     places.push(("hba_file", text(&input.files.hba_file)?, files));
     places.push(("ident_file", text(&input.files.ident_file)?, files));
     let socket = "production may use the same port and directory";
@@ -416,7 +426,7 @@ mod tests {
         (passthrough, throw_away): (bool, bool),
     ) -> Result<Vec<Setting>, ServerError> {
         let files = ConfigFiles {
-            config_file: None,
+            config_file: "/run/c/postgresql.conf".into(),
             hba_file: "/run/c/pg_hba.conf".into(),
             ident_file: "/run/c/pg_ident.conf".into(),
         };

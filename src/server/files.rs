@@ -1,5 +1,7 @@
 //! Configuration files of our own, beside the data directory and never in it.
 //!
+//! `postgresql.conf` is the backup's without what cannot work on this host.
+//!
 //! `pg_hba.conf` and `pg_ident.conf` always replace the backup's: production's
 //! may let old logins in, or keep us out. Nothing is `trust`ed; the socket
 //! takes `peer`, with a map from the operating system users that matter here
@@ -13,6 +15,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::conf::Conf;
 use super::error::ServerError;
 use super::user::OsUser;
 use crate::untrusted::Dir;
@@ -25,8 +28,8 @@ const HEADER: &str = "# Written by pbkfs for this clone; it is replaced at each 
 /// The files that a server is to be configured by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFiles {
-    /// Ours, or `None` if the data directory has a `postgresql.conf`.
-    pub config_file: Option<PathBuf>,
+    /// Our `postgresql.conf`, made from the backup's.
+    pub config_file: PathBuf,
     /// Our `pg_hba.conf`.
     pub hba_file: PathBuf,
     /// Our `pg_ident.conf`.
@@ -38,8 +41,8 @@ pub struct ConfigFiles {
 pub struct FilesInput<'a> {
     /// The directory to write them to; it exists.
     pub run_dir: &'a Path,
-    /// Whether the data directory has a `postgresql.conf`.
-    pub has_main_file: bool,
+    /// What the configuration has that the server can take.
+    pub conf: &'a Conf,
     /// The server's major version.
     pub major: u32,
     /// The role that pbkfs connects as.
@@ -55,7 +58,7 @@ impl ConfigFiles {
     #[must_use]
     pub fn paths(input: &FilesInput<'_>) -> Self {
         Self {
-            config_file: (!input.has_main_file).then(|| input.run_dir.join("postgresql.conf")),
+            config_file: input.run_dir.join("postgresql.conf"),
             hba_file: input.run_dir.join("pg_hba.conf"),
             ident_file: input.run_dir.join("pg_ident.conf"),
         }
@@ -72,15 +75,14 @@ impl ConfigFiles {
             path: input.run_dir.to_owned(),
             source,
         })?;
-        if let Some(path) = &files.config_file {
-            // Everything that matters is given as -c.
-            write_file(&dir, path, HEADER, input.run_as)?;
-        }
-        write_file(&dir, &files.hba_file, &hba(input.listens), input.run_as)?;
+        let conf = [HEADER.as_bytes(), &input.conf.main_file()].concat();
+        write_file(&dir, &files.config_file, &conf, input.run_as)?;
+        let hba = hba(input.listens);
+        write_file(&dir, &files.hba_file, hba.as_bytes(), input.run_as)?;
         let mut users = vec![OsUser::current()?.name];
         users.extend(input.run_as.map(|user| user.name.clone()));
         let ident = ident(&users, input.role, input.major);
-        write_file(&dir, &files.ident_file, &ident, input.run_as)?;
+        write_file(&dir, &files.ident_file, ident.as_bytes(), input.run_as)?;
         Ok(files)
     }
 }
@@ -89,12 +91,12 @@ impl ConfigFiles {
 fn write_file(
     dir: &Dir,
     path: &Path,
-    text: &str,
+    bytes: &[u8],
     run_as: Option<&OsUser>,
 ) -> Result<(), ServerError> {
     let owner = run_as.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
     let name = path.file_name().unwrap_or_default();
-    dir.replace_volatile(name, text.as_bytes(), 0o600, owner)
+    dir.replace_volatile(name, bytes, 0o600, owner)
         .map_err(|source| ServerError::Write {
             path: path.to_owned(),
             source,
@@ -175,20 +177,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let input = FilesInput {
             run_dir: dir.path(),
-            has_main_file: true,
+            conf: &Conf::default(),
             major: 15,
             role: "postgres",
             listens: false,
             run_as: None,
         };
         let files = ConfigFiles::write(&input).unwrap();
-        assert_eq!(files.config_file, None);
-        let files = ConfigFiles::write(&FilesInput {
-            has_main_file: false,
-            ..input
-        })
-        .unwrap();
-        for path in [files.config_file.unwrap(), files.hba_file, files.ident_file] {
+        for path in [files.config_file, files.hba_file, files.ident_file] {
             assert_eq!(
                 fs::metadata(&path).unwrap().permissions().mode() & 0o777,
                 0o600

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! Binaries::find     which postgres program serves this major version
-//! conf, preload      what the backup's own configuration would load
-//! ConfigFiles        our pg_hba.conf and pg_ident.conf (postgresql.conf if need be)
+//! conf               what the backup's own configuration says, and what of it works here
+//! preload            which libraries it would load
+//! ConfigFiles        our postgresql.conf, pg_hba.conf and pg_ident.conf
 //! fence::settings    every -c that the server is started with, and why
 //! namespace          a root, processes and a network of its own around it
 //! limits             how much of the host it may take
@@ -36,7 +37,7 @@ pub mod user;
 mod wait;
 
 pub use binaries::Binaries;
-pub use conf::Conf;
+pub use conf::{Conf, LeftOut};
 pub use error::{LogTail, ServerError};
 pub use fence::{FenceInput, Owner, Setting};
 pub use files::{ConfigFiles, FilesInput};

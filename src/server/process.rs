@@ -35,6 +35,9 @@ pub(super) const TAIL_LINES: usize = 20;
 /// How much of the log's end is searched for them, in bytes.
 const TAIL_BYTES: u64 = 64 << 10;
 
+/// The database that pbkfs connects to unless it is told otherwise.
+pub(super) const DATABASE: &str = "postgres";
+
 /// What a server is started from.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -274,15 +277,26 @@ impl Server {
     /// The same for our own client.
     #[must_use]
     pub fn client_config(&self) -> postgres::Config {
+        // A busy host would not answer within what the backup may ask for.
+        let mut limits = vec![
+            "statement_timeout",
+            "lock_timeout",
+            "idle_session_timeout",
+            "idle_in_transaction_session_timeout",
+        ];
+        if self.config.binaries.major >= 17 {
+            limits.push("transaction_timeout");
+        }
+        let options: Vec<String> = limits.iter().map(|name| format!("-c {name}=0")).collect();
+        let options = options.join(" ");
         let mut client = postgres::Config::new();
         client
             .host_path(&self.config.socket_dir)
             .port(self.config.port)
             .user(&self.config.role)
-            .dbname("postgres")
+            .dbname(DATABASE)
             .application_name("pbkfs")
-            // A busy host would not answer within what the backup may ask for.
-            .options("-c statement_timeout=0 -c lock_timeout=0")
+            .options(&options)
             .connect_timeout(Duration::from_secs(5));
         client
     }

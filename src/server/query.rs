@@ -8,7 +8,7 @@ use std::thread;
 use postgres::error::SqlState;
 use postgres::{CancelToken, Config, Error, NoTls, SimpleQueryMessage};
 
-use super::error::message;
+use super::error::{message, missing_locale};
 use super::process::Server;
 
 /// Why a query gave no answer.
@@ -42,6 +42,8 @@ impl QueryError {
     #[must_use]
     pub fn about(&self) -> About {
         let code = match self {
+            // PostgreSQL calls that an internal error.
+            Self::Server(error) if missing_locale(error).is_some() => None,
             Self::Server(error) => error.code(),
             Self::Write(_) | Self::Lost => None,
         };

@@ -28,6 +28,15 @@ pub fn is_final(error: &Error) -> bool {
     })
 }
 
+/// What the questions rely on, whatever the clone has for its databases and roles:
+/// names that mean PostgreSQL's own, the rights of the role itself, no library that
+/// is not there, and a transaction that a standby can have. Options come before
+/// what `ALTER ROLE` and `ALTER DATABASE` have set.
+const OPTIONS: &str = "-c search_path=pg_catalog -c role=none \
+                       -c session_preload_libraries= -c local_preload_libraries= \
+                       -c default_transaction_isolation=read\\ committed \
+                       -c default_transaction_deferrable=off";
+
 /// What the server says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -62,7 +71,10 @@ pub struct Probe(Receiver<Result<Answer, Error>>);
 impl Probe {
     /// Begins the attempt. `options` are the names that the server was started
     /// with.
-    pub fn start(config: Config, options: Vec<String>) -> Self {
+    pub fn start(mut config: Config, options: Vec<String>) -> Self {
+        let given = config.get_options().unwrap_or_default();
+        let all = format!("{given} {OPTIONS}");
+        config.options(&all);
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             // Nobody listens any more if the wait was given up.

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::at_target::{PAUSED, SHUT_DOWN};
-use super::error::ServerError;
-use super::process::{POLL, Server, StopMode, TAIL_LINES};
+use super::error::{ServerError, missing_locale};
+use super::process::{DATABASE, POLL, Server, StopMode, TAIL_LINES};
 use super::ready::{self, Answer, Probe, Replay};
 use crate::pg::Lsn;
 
@@ -104,6 +104,10 @@ impl Server {
                     (probe, ask_from) = (None, Instant::now() + ASK);
                 }
                 Some(Some(Err(error))) if ready::is_final(&error) => {
+                    if let Some(locale) = missing_locale(&error) {
+                        let database = DATABASE.to_owned();
+                        return Err(ServerError::MissingLocale { database, locale });
+                    }
                     return Err(ServerError::Refused {
                         role: self.config().role.clone(),
                         source: error,

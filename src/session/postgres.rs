@@ -109,7 +109,7 @@ impl Preparation {
             let control = layers::control_file(image)?;
             least.extend(limits::least(&control, conf, &plan.postgres.settings));
         }
-        let files = ConfigFiles::paths(&self.files_input(plan, place.dir(), conf.has_main_file));
+        let files = ConfigFiles::paths(&self.files_input(plan, place.dir(), conf));
         Ok(settings::settings(&FenceInput {
             major: self.major,
             data_directory: &plan.target,
@@ -141,7 +141,7 @@ impl Preparation {
         let writable = self.writable(start)?;
         let socket_dir = writable.socket.path.clone();
         let config_files =
-            ConfigFiles::write(&self.files_input(plan, place.dir(), conf.has_main_file))?;
+            ConfigFiles::write(&self.files_input(plan, place.dir(), &settled.taken))?;
         let port = choose_port(plan, &socket_dir)?;
         let preload = self.preload(conf)?;
         tell_dropped(&preload);
@@ -223,7 +223,6 @@ impl Preparation {
             run_as: self.run_as.as_ref(),
             recovery: start.settled.recovery,
             conf: &start.settled.conf,
-            includes: &start.settled.includes,
             files,
             writable,
             wal_dir: self.wal_dir.as_ref(),
@@ -244,11 +243,11 @@ impl Preparation {
         &'a self,
         plan: &'a Plan,
         run_dir: &'a Path,
-        has_main_file: bool,
+        conf: &'a Conf,
     ) -> FilesInput<'a> {
         FilesInput {
             run_dir,
-            has_main_file,
+            conf,
             major: self.major,
             role: &plan.postgres.role,
             listens: !listen_addresses(plan).is_empty(),

@@ -9,7 +9,7 @@ use super::postgres::Preparation;
 use super::resolve::Resolved;
 use super::{SessionError, hazards, layers, locks, target};
 use crate::profile::{LockBackups, Plan};
-use crate::server::Setting;
+use crate::server::{LeftOut, Setting};
 
 /// What can be said of a server before it is started.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct ServerPreview {
     pub recoverable: Option<String>,
     /// What the backup's own configuration has for them, by name.
     pub backed_up: BTreeMap<String, String>,
+    /// What of that configuration cannot work here.
+    pub left_out: Vec<LeftOut>,
     /// What the fence would be made of.
     pub level: FenceLevel,
     /// What it has to stop.
@@ -58,6 +60,8 @@ pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview,
     let preparation = Preparation::new(plan, resolved)?;
     let image = layers::open_image(plan, &resolved.chain)?;
     let conf = hazards::configuration(&image, preparation.run_as.as_ref())?;
+    let mut taken = conf.clone();
+    taken.leave_out_refused(&preparation.binaries, preparation.run_as.as_ref())?;
     let settings = preparation.preview(plan, &Place::of(&plan.target), &image, &conf)?;
     let hazards = hazards::find(&image, &conf, &preparation, plan, &settings)?;
     let recovery = preparation.recovery.as_ref();
@@ -68,6 +72,7 @@ pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview,
     Ok(ServerPreview {
         backed_up: settings.iter().filter_map(of_backup).collect(),
         settings,
+        left_out: taken.left_out,
         recovery_target: recovery.map(|recovery| recovery.target.to_string()),
         recoverable: recovery.map(|recovery| recovery.holds().to_string()),
         bin_dir: preparation.binaries.dir,

@@ -193,7 +193,8 @@ impl Up<'_> {
         let settled = match &preparation {
             Some(prepared) => {
                 let clone = Clone::new(self.plan, &overlay, prepared.run_as.as_ref());
-                Some(Settled::new(self.plan, clone, prepared.recovery.as_ref())?)
+                let wanted = prepared.recovery.as_ref();
+                Some(Settled::new(self.plan, clone, wanted, &prepared.binaries)?)
             }
             None => None,
         };

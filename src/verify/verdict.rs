@@ -266,6 +266,7 @@ fn of_server(error: &ServerError, faults: &Counts) -> Option<Verdict> {
         ServerError::Died { status, log } => of_death(*status, &log.to_string(), faults),
         ServerError::Refused { log, source, .. } => of_text(&format!("{log}\n{source}"), faults),
         ServerError::NotReady { .. }
+        | ServerError::MissingLocale { .. }
         | ServerError::NoBinaries { .. }
         | ServerError::Run { .. }
         | ServerError::RunTimeout { .. }

@@ -55,11 +55,24 @@ pub struct InClone<'a> {
     pub inside: &'a dyn Source,
     /// Everything else.
     pub host: Host,
+    /// What of that the backup's own configuration includes. What the clone has
+    /// added would show it a file of the host.
+    pub known: &'a [PathBuf],
 }
 
 impl InClone<'_> {
     fn inside(&self, path: &Path) -> Option<PathBuf> {
         Some(normal(path).strip_prefix(self.root).ok()?.to_owned())
+    }
+
+    /// # Errors
+    /// `PermissionDenied`, with the reason, if the backup does not include it.
+    fn check_known(&self, path: &Path) -> io::Result<()> {
+        if self.known.iter().any(|known| known == path) {
+            return Ok(());
+        }
+        let reason = "the backup's own configuration does not include it";
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
     }
 }
 
@@ -67,14 +80,20 @@ impl Source for InClone<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match self.inside(path) {
             Some(inside) => self.inside.read(&inside),
-            None => self.host.read(path),
+            None => {
+                self.check_known(path)?;
+                self.host.read(path)
+            }
         }
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         match self.inside(dir) {
             Some(inside) => self.inside.names(&inside),
-            None => self.host.names(dir),
+            None => {
+                self.check_known(dir)?;
+                self.host.names(dir)
+            }
         }
     }
 }
@@ -132,6 +151,7 @@ mod tests {
             root: &path,
             inside: &InDir(&data),
             host: Host::default(),
+            known: &[path.join("../outside.conf")],
         };
         let main = |text: &str| fs::write(path.join("postgresql.conf"), text).unwrap();
         let read = || Conf::read_from(&source, &path);
@@ -144,8 +164,27 @@ mod tests {
             (Some("1"), Some("1"))
         );
 
+        for other in [
+            "include '/dev/zero'",
+            "include_dir '/etc'",
+            "include '/nowhere'",
+        ] {
+            main(other);
+            let left_out = read().unwrap().left_out;
+            assert!(
+                left_out[0].reason.contains("does not include it"),
+                "{left_out:?}"
+            );
+        }
+        let device = InClone {
+            root: &path,
+            inside: &InDir(&data),
+            host: Host::default(),
+            known: &["/dev/zero".into()],
+        };
         main("include '/dev/zero'");
-        assert!(read().unwrap_err().to_string().contains("a device"));
+        let error = Conf::read_from(&device, &path).unwrap_err();
+        assert!(error.to_string().contains("a device"));
         nix::unistd::mkfifo(&path.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         main("include 'fifo'");
         assert!(read().unwrap_err().to_string().contains("a named pipe"));

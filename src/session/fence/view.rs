@@ -29,8 +29,6 @@ pub struct View<'a> {
     pub run_as: Option<&'a OsUser>,
     pub recovery: Option<&'a Recovery>,
     pub conf: &'a Conf,
-    /// Files outside the data directory that the configuration includes.
-    pub includes: &'a [PathBuf],
     pub files: &'a ConfigFiles,
     pub writable: &'a Writable,
     pub wal_dir: Option<&'a WalDir>,
@@ -53,8 +51,8 @@ impl View<'_> {
         let plan = self.plan;
         let mut show = plan.fence.expose.clone();
         show.extend(installation(&self.binaries.dir));
-        show.extend(self.files.config_file.clone());
-        show.extend([self.files.hba_file.clone(), self.files.ident_file.clone()]);
+        let files = self.files;
+        show.extend([&files.config_file, &files.hba_file, &files.ident_file].map(Clone::clone));
         show.extend(self.binaries.pkglibdir());
         show.retain(|path| !root_shows(path) && path != Path::new("/"));
         let read = self.named_by_clone()?;
@@ -98,7 +96,7 @@ impl View<'_> {
     /// reaches it.
     fn named_by_clone(&self) -> Result<Vec<Opened>, SessionError> {
         let rights = self.run_as.map(OsUser::rights);
-        let mut named = self.includes.to_vec();
+        let mut named = Vec::new();
         if let Some(pkglibdir) = self.binaries.pkglibdir() {
             let libraries = preload::elsewhere(self.conf, &pkglibdir, rights.as_ref())?;
             named.extend(libraries);
