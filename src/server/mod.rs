@@ -25,6 +25,7 @@ pub mod fence;
 pub mod files;
 mod full;
 pub mod limits;
+mod log_end;
 pub mod namespace;
 pub mod port;
 pub mod preload;

@@ -5,9 +5,9 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -20,20 +20,18 @@ use super::binaries::Binaries;
 use super::error::{LogTail, ServerError};
 use super::fence::Setting;
 use super::limits::Limits;
+use super::log_end;
 use super::namespace::Enclosure;
 use super::port;
 use super::spawn::{become_child, clean_environment, leave_open};
 use super::user::OsUser;
-use crate::untrusted::{self, Dir};
+use crate::untrusted::Dir;
 
 /// How often a child is looked at while something is awaited.
 pub(super) const POLL: Duration = Duration::from_millis(20);
 
 /// How many lines of the log an error carries.
 pub(super) const TAIL_LINES: usize = 20;
-
-/// How much of the log's end is searched for them, in bytes.
-const TAIL_BYTES: u64 = 64 << 10;
 
 /// The database that pbkfs connects to unless it is told otherwise.
 pub(super) const DATABASE: &str = "postgres";
@@ -312,12 +310,7 @@ impl Server {
     /// read gives none: it is only there to explain another error.
     #[must_use]
     pub fn log_tail(&self, count: usize) -> LogTail {
-        let path = self.config.log_file.clone();
-        let text = read_end(&path, self.log_start).unwrap_or_default();
-        let telling = text.lines().filter(|line| !is_early_attempt(line));
-        let mut lines: Vec<String> = telling.rev().take(count).map(str::to_owned).collect();
-        lines.reverse();
-        LogTail { path, lines }
+        log_end::tail(&self.config.log_file, self.log_start, count)
     }
 }
 
@@ -369,30 +362,6 @@ fn spawn(config: &ServerConfig, log: File) -> Result<Child, ServerError> {
     })
 }
 
-/// Whether a line of the log only says that somebody connected too early.
-fn is_early_attempt(line: &str) -> bool {
-    [
-        "the database system is starting up",
-        "the database system is not yet accepting connections",
-        "Consistent recovery state has not been yet reached",
-    ]
-    .iter()
-    .any(|said| line.contains(said))
-}
-
-/// The end of a file, from `start` on, as text.
-fn read_end(path: &Path, start: u64) -> io::Result<String> {
-    let mut file = untrusted::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(
-        start.max(length.saturating_sub(TAIL_BYTES)),
-    ))?;
-    let mut bytes = Vec::new();
-    // It may get longer meanwhile.
-    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
 /// A value of a libpq connection string.
 fn quote(value: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
@@ -404,8 +373,6 @@ fn quote(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -425,16 +392,5 @@ mod tests {
         }
         use Signal::{SIGINT, SIGKILL, SIGQUIT, SIGTERM};
         assert_eq!(signals, [SIGTERM, SIGINT, SIGQUIT, SIGKILL]);
-    }
-
-    #[test]
-    fn only_this_runs_end_of_the_log_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        fs::write(&path, "old run\nnew run\n").unwrap();
-        assert_eq!(read_end(&path, 8).unwrap(), "new run\n");
-        let long = "x".repeat(usize::try_from(TAIL_BYTES).unwrap() * 2);
-        fs::write(&path, &long).unwrap();
-        assert_eq!(read_end(&path, 0).unwrap().len() as u64, TAIL_BYTES);
     }
 }

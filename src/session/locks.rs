@@ -14,6 +14,8 @@
 //! Each line of its output is an answer in JSON ([`Answer`]): what it waits
 //! for, each time that this is something else, and at last what came of it.
 
+mod left;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -24,17 +26,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SessionError;
-use super::owner::wait_until;
 use super::state::process_start;
 use crate::catalog::lock::{self, LockError, LockOutcome, Waiting};
 use crate::causes::sentence;
 use crate::escape::value;
 use crate::server::own_program;
 use crate::untrusted::Dir;
+use left::forget;
+pub use left::{ReadLocks, forget_locks};
 
 /// How long pg_probackup's restore waits for a backup that is being changed.
 const WAIT: Duration = Duration::from_secs(60);
@@ -45,9 +47,6 @@ const TRY: Duration = Duration::from_secs(1);
 /// How long the holder may be silent: it says whenever it waits for something
 /// else than before, and waits for nothing longer than [`WAIT`].
 const SILENCE: Duration = WAIT.saturating_add(Duration::from_secs(10));
-
-/// How long a holder has to let go after its session's owner has died.
-const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// How often is looked whether somebody wants the session to end.
 const POLL: Duration = Duration::from_millis(50);
@@ -87,53 +86,6 @@ pub enum Locking {
 pub struct Holder {
     child: Child,
     dirs: Vec<PathBuf>,
-}
-
-/// Who holds which locks, as a session's state tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ReadLocks {
-    /// The process that the lock files name.
-    pub holder_pid: u32,
-    /// When it began, in clock ticks since the boot.
-    pub holder_start: Option<u64>,
-    /// The directories of the locked backups, the FULL's first.
-    pub dirs: Vec<PathBuf>,
-}
-
-impl ReadLocks {
-    fn is_held(&self) -> bool {
-        self.holder_start.is_some() && process_start(self.holder_pid) == self.holder_start
-    }
-
-    /// Takes away what the holder has left, if it was killed, after its session's
-    /// owner had died. One that lives lets go by itself. What cannot be taken away is
-    /// logged: pg_probackup takes the lock of a dead process for none.
-    pub fn clear(&self) {
-        match wait_until(LETTING_GO, || Ok(!self.is_held())) {
-            Ok(true) => {}
-            Ok(false) | Err(_) => return,
-        }
-        if let Err(error) = forget(self.holder_pid, &self.dirs) {
-            tracing::warn!("a lock of a dead process stays: {error}");
-        }
-    }
-}
-
-/// Has another holder take away what a killed one has left.
-fn forget(killed: u32, dirs: &[PathBuf]) -> Result<(), SessionError> {
-    let program = own_program();
-    let mut command = Command::new(&program);
-    command.arg0("pbkfs").args([SUBCOMMAND, "--forget"]);
-    command.arg(killed.to_string()).args(dirs);
-    command.stdin(Stdio::null()).process_group(0);
-    let ended = command.output();
-    let ended = ended.map_err(|e| SessionError::io("run", &program, e))?;
-    match ended.status.success() {
-        true => Ok(()),
-        false => Err(SessionError::Locks {
-            message: String::from_utf8_lossy(ended.stderr.trim_ascii()).into_owned(),
-        }),
-    }
 }
 
 impl Holder {
@@ -324,33 +276,6 @@ pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
         }
     }
     Ok(code)
-}
-
-/// The hidden subcommand's other work: becomes the catalog's owner, and takes away
-/// what the holder `killed` has left. A backup that is gone has no locks.
-///
-/// # Errors
-/// [`SessionError::Locks`].
-pub fn forget_locks(dirs: &[PathBuf], killed: u32) -> Result<(), SessionError> {
-    let failed = |error: LockError| SessionError::Locks {
-        message: sentence(&error),
-    };
-    let mut opened = Vec::new();
-    for dir in dirs {
-        match lock::open(std::slice::from_ref(dir)) {
-            Ok(dirs) => opened.extend(dirs),
-            Err(LockError::Gone { .. }) => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    if let Some(Err(Answer::Failed(message))) = opened.first().map(|dir| become_owner(dir)) {
-        return Err(SessionError::Locks { message });
-    }
-    // The target's first, as a holder lets go.
-    for dir in opened.iter().rev() {
-        lock::forget(dir, killed).map_err(failed)?;
-    }
-    Ok(())
 }
 
 fn say(answer: &Answer) -> io::Result<()> {

@@ -6,6 +6,7 @@
 //! run_root  the directory of all sessions' directories
 //! place     a session's directory: lock, state, socket, logs
 //! locks     the read locks on the chain, held by a process of the catalog's owner
+//! locking   locks the chain as the profile wants it
 //! target    the mount point: checked, made, cleared of a dead mount
 //! layers    what is mounted: the image, and the diff over it
 //! mounting  the mount itself, and saving its changes
@@ -44,6 +45,7 @@ mod job;
 mod lasting;
 mod layers;
 mod limits;
+mod locking;
 mod locks;
 mod meter;
 mod metrics;

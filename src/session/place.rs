@@ -20,23 +20,24 @@
 //! it leaves there is the server's user's: a set-user-ID program would make that
 //! user of whoever could run it.
 
+mod name;
+
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::hash::Hasher;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use super::fnv::Fnv;
 use super::run_root;
 use super::state::State;
 use super::{SessionError, TargetError};
 use crate::server::OsUser;
 use crate::server::namespace::Opened;
 use crate::untrusted::{self, Dir};
+use name::is_place;
+pub use name::name_for;
 
 /// The state's file.
 pub const STATE: &str = "session.json";
@@ -78,31 +79,6 @@ pub fn canonical(target: &Path) -> PathBuf {
         (Some(Ok(parent)), Some(name)) => parent.join(name),
         _ => target.to_owned(),
     }
-}
-
-/// Whether a session's directory can have that name.
-fn is_place(name: &OsStr) -> bool {
-    let parts = name.to_str().and_then(|name| name.split_once('-'));
-    parts.is_some_and(|(target, hash)| {
-        target.bytes().all(|b| b.is_ascii_alphanumeric())
-            && hash.len() == 16
-            && hash.bytes().all(|b| b.is_ascii_hexdigit())
-    })
-}
-
-/// The name of the directory for a target, which is canonical.
-#[must_use]
-pub fn name_for(target: &Path) -> String {
-    let mut hash = Fnv::default();
-    hash.write(target.as_os_str().as_bytes());
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    // A socket's path holds little more than 100 bytes.
-    let name: String = name
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric())
-        .take(20)
-        .collect();
-    format!("{name}-{:016x}", hash.finish())
 }
 
 /// Whether the owner of the session in this directory lives.

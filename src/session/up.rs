@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::clone::{Clone, Settled};
 use super::fence::{self, FenceLevel};
 use super::job::{Account, Job, Live, Needs, Then, check_writes};
-use super::locks::{Holder, Locking};
+use super::locking::lock_chain;
 use super::mounting::{self, SharedMount};
 use super::place::{HeldPlace, Place, canonical};
 use super::postgres::{Preparation, SharedServer, Start, Started};
@@ -21,7 +21,7 @@ use super::{SessionError, Signals, down, layers, metrics, orphans, status, targe
 use crate::causes::sentence;
 use crate::image::Image;
 use crate::overlay::Overlay;
-use crate::profile::{LockBackups, Plan};
+use crate::profile::Plan;
 use crate::server::{Limits, Replay, Server, StopMode};
 
 /// What a session is to be.
@@ -231,38 +231,8 @@ impl Up<'_> {
             Err(error) if !job.checks_backup() => return Err(error),
             prepared => prepared,
         };
-        self.lock_chain(&resolved, progress, undo)?;
+        lock_chain(self, &resolved, progress, undo)?;
         Ok((resolved, prepared))
-    }
-
-    fn lock_chain(
-        &self,
-        resolved: &Resolved,
-        progress: &Progress,
-        undo: &mut Undo<'_>,
-    ) -> Result<(), SessionError> {
-        let lock_backups = self.plan.lock_backups;
-        if lock_backups == LockBackups::Never {
-            tracing::info!("the backups are not locked, as the profile wants it");
-            return Ok(());
-        }
-        match Holder::start(&resolved.chain.dirs(), &|| self.signals.end_asked())? {
-            Locking::Held(mut holder) => {
-                let locks = holder.locks();
-                tracing::debug!(pid = locks.holder_pid, "the backups are locked for reading");
-                progress.change(|state| state.locks = Some(locks))?;
-                undo.push("the read locks on the backups", move || holder.release());
-            }
-            Locking::Without(reason) if lock_backups == LockBackups::Auto => {
-                tracing::warn!(
-                    "the backups are not locked against pg_probackup's delete and merge: {reason}"
-                );
-            }
-            Locking::Without(message) => return Err(SessionError::Locks { message }),
-        }
-        // Read again now that nobody can change it: between the first look
-        // and the lock, a merge may have.
-        Ok(resolved.chain.recheck(&resolved.instance)?)
     }
 
     fn start_server<'u>(
