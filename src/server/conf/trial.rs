@@ -165,8 +165,7 @@ fn reason(name: &str, said: &str) -> String {
     let logged = said.lines().filter_map(|line| line.split_once("LOG:  "));
     let why = logged
         .map(|(_, why)| why)
-        .filter(|why| !why.starts_with("skipping missing configuration file"))
-        .last()
+        .rfind(|why| !why.starts_with("skipping missing configuration file"))
         .or(said.lines().last())
         .unwrap_or_default();
     if why.starts_with("unrecognized configuration parameter") {
