@@ -12,6 +12,8 @@ use std::path::Path;
 use common::recovery::{BACKUP, sets, strs};
 use common::session::LIMIT;
 use common::{OsUser, PgTools, Sandbox, run};
+use pbkfs::server::conf::Host;
+use pbkfs::server::{self, Binaries, Conf};
 
 /// Recoveries whose settings differ; the first is a backup's own.
 const RECOVERIES: [&[(&str, &str)]; 5] = [
@@ -57,6 +59,28 @@ fn takes_every_setting(major: &str) {
             .collect();
         check(&bin_dir, &data, &settings);
     }
+    leaves_out_what_it_does_not_take(major, &bin_dir, &data);
+}
+
+/// What none of the versions takes is left out, and nothing else.
+fn leaves_out_what_it_does_not_take(major: &str, bin_dir: &Path, data: &Path) {
+    let conf = "work_mem = 7MB\nenable_compound_index_stats = on\ntimezone = 'Europe/Nowhere'\n\
+                lc_time = 'xx_XX.UTF-8'\nwal_level = blah\nmy.own = 1\nmax_connections = many\n";
+    let auto = "lc_monetary = 'xx_XX.UTF-8'\nmaintenance_work_mem = '9MB'\n";
+    fs::write(data.join("postgresql.conf"), conf).unwrap();
+    fs::write(data.join("postgresql.auto.conf"), auto).unwrap();
+    let binaries = Binaries::find(major.parse().unwrap(), Some(bin_dir)).unwrap();
+    let server = server::OsUser::for_server("postgres").unwrap();
+    let mut conf = Conf::read_from(&Host::default(), data).unwrap();
+    conf.leave_out_refused(&binaries, server.as_ref()).unwrap();
+    let main = String::from_utf8(conf.main_file()).unwrap();
+    assert_eq!(
+        main, "my.own = '1'\nwork_mem = '7MB'\n",
+        "{:?}",
+        conf.left_out
+    );
+    let auto = String::from_utf8(conf.new_auto_file().unwrap()).unwrap();
+    assert_eq!(auto, "maintenance_work_mem = '9MB'\n");
 }
 
 fn check(bin_dir: &Path, data: &Path, settings: &[(&str, &str)]) {
@@ -65,8 +89,10 @@ fn check(bin_dir: &Path, data: &Path, settings: &[(&str, &str)]) {
         postgres.args(["-C", wanted, "-D"]).arg(data);
         for (name, value) in settings {
             let value = match *name {
-                "data_directory" => data.to_str().unwrap(),
-                _ => value,
+                "data_directory" => data.to_str().unwrap().to_owned(),
+                // A plan makes none.
+                "config_file" => format!("{}/postgresql.conf", data.display()),
+                _ => (*value).to_owned(),
             };
             postgres.args(["-c", &format!("{name}={value}")]);
         }
