@@ -238,6 +238,8 @@ fn up_alone_says_how_to_begin() {
             "{output}"
         );
     }
+    let output = run(sandbox.pbkfs().arg("down"), LIMIT);
+    refused(&output, 2, "pbkfs down --target DIR");
 }
 
 #[test]

@@ -31,6 +31,12 @@ pub struct DownArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+    if args.session.is_empty()? {
+        let message = "down ends the clone of a profile, or the one on a target: pbkfs down \
+                       PROFILE, or pbkfs down --target DIR; pbkfs status shows what runs"
+            .to_owned();
+        return Err(SessionError::Usage { message });
+    }
     let plan = args.session.plan();
     let planned = plan.as_ref().and_then(|plan| plan.as_ref().ok());
     log::init(verbosity, planned.map(|plan| &plan.log));

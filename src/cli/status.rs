@@ -223,12 +223,13 @@ fn print_orphan(status: &Status) {
     say!("  its session ended with the host; remove what is left: pbkfs cleanup --orphans");
 }
 
-/// The command that ends a session, to be copied. What `mount` made may be
-/// elsewhere than its profile says.
+/// The command that ends a session, to be copied. Its profile may be gone, or say
+/// something else by now; a job's clone is elsewhere anyway.
 fn way_out(state: &State) -> String {
-    match &state.profile {
-        Some(profile) if state.with_server => format!("pbkfs down {}", value(profile)),
-        _ => format!("pbkfs unmount -D {}", value(&state.target)),
+    let target = value(&state.target);
+    match state.with_server {
+        true => format!("pbkfs down --target {target}"),
+        false => format!("pbkfs unmount -D {target}"),
     }
 }
 

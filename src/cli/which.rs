@@ -25,6 +25,11 @@ impl SessionArgs {
         self.target.is_some() || self.profile.profile.is_some()
     }
 
+    /// Whether nothing was given that could name one.
+    pub fn is_empty(&self) -> Result<bool, SessionError> {
+        Ok(self.target.is_none() && self.profile.is_empty()?)
+    }
+
     /// What the profile says by now; `None` if a target was given instead.
     pub fn plan(&self) -> Option<Result<Plan, SessionError>> {
         self.target.is_none().then(|| self.profile.plan())

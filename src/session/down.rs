@@ -52,24 +52,29 @@ pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
 }
 
 /// The state of the session at `place` if its owner lives. One that has only
-/// just begun, or is about to be gone, has none; that passes.
+/// just begun, or is about to be gone, has none, or none that can be read; that passes.
 pub fn living(
     place: &Place,
     target: &Path,
     patience: Duration,
 ) -> Result<Option<State>, SessionError> {
-    let mut found = None;
+    let (mut found, mut unreadable) = (None, None);
     let settled = wait_until(patience, || {
         if !place.is_held()? {
             return Ok(true);
         }
-        found = State::read(place)?;
+        match State::read(place) {
+            Ok(state) => found = state,
+            Err(error @ SessionError::BadState { .. }) => unreadable = Some(error),
+            Err(error) => return Err(error),
+        }
         Ok(found.is_some())
     })?;
-    if !settled {
-        return Err(did_not_end(place, target, None, patience));
+    match (settled, unreadable) {
+        (true, _) => Ok(found),
+        (false, Some(error)) => Err(error),
+        (false, None) => Err(did_not_end(place, target, None, patience)),
     }
-    Ok(found)
 }
 
 /// Clears up after a session that has ended, of itself or by a kill. `asked`
