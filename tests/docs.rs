@@ -156,3 +156,20 @@ fn links_between_the_texts_lead_somewhere() {
         }
     }
 }
+
+/// `-d` is what pg_dump calls a database, and so it has several meanings.
+#[test]
+fn what_names_a_backup_is_called_the_same_everywhere() {
+    let pages = files(&Path::new(ROOT).join("man"));
+    for (short, long) in [("B", "catalog"), ("i", "backup"), ("D", "target")] {
+        let short = format!("\\fB\\-{short}\\fR, ");
+        let long = format!("\\fB\\-\\-{long}\\fR");
+        let with = |line: &&str| line.starts_with(&short);
+        let lines = pages.values().flat_map(|text| text.lines().filter(with));
+        let lines: Vec<&str> = lines.collect();
+        assert!(lines.len() >= 3, "{short} {lines:?}");
+        for line in lines {
+            assert!(line.contains(&long), "{line}");
+        }
+    }
+}
