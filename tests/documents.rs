@@ -104,7 +104,9 @@ fn what_a_session_prints() {
     assert_ne!(status["sessions"][0]["counters"]["reads"], Value::Null);
     holds("diff", &json("diff"));
     clone.down();
-    holds("status", &json("status"));
+    let nothing = clone.pbkfs("status", &["--json"]);
+    assert_eq!(nothing.code(), Some(3), "{nothing}");
+    holds("status", &nothing.stdout);
     let changed = holds("diff", &json("diff"));
     assert_ne!(changed["databases"], Value::Array(Vec::new()));
     assert_nothing_stays(&sandbox);

@@ -540,7 +540,7 @@ fn plan_tells_each_hazard_and_what_stops_it() {
         ("archive_command = 'cp %p ", "'': the clone must not write"),
         ("archive_mode = 'on'", "'off'"),
         ("primary_conninfo = ", "''"),
-        ("external_pid_file = ", "''"),
+        ("external_pid_file = ", "pg_stat_tmp"),
         ("listen_addresses = '*'", "''"),
         (
             "a tablespace at /srv/fixture/pg15-hazards/ts_fast",

@@ -37,7 +37,12 @@ const FAILED: u8 = 200;
 #[derive(Debug, Args)]
 pub struct ArchiveArgs {
     /// The pg_probackup catalog
-    #[arg(short = 'B', long = "catalog", alias = "backup-path", value_name = "CATALOG")]
+    #[arg(
+        short = 'B',
+        long = "catalog",
+        alias = "backup-path",
+        value_name = "CATALOG"
+    )]
     catalog: PathBuf,
     /// The instance within the catalog
     #[arg(long, value_name = "NAME")]
