@@ -327,3 +327,31 @@ fn a_base_backup_of_roots_clone_is_a_cluster() {
 fn a_base_backup_of_a_postgres_users_clone_is_a_cluster() {
     base_backup(OsUser::postgres());
 }
+
+/// The headline is of the file that cannot be read, and not of the profile.
+#[test]
+fn a_closed_file_of_the_backup_is_named() {
+    common::require_everything();
+    let sandbox = Sandbox::new("pg15-chain", OsUser::postgres());
+    // pg_class of the database that pbkfs connects to.
+    let file = sandbox
+        .fixture
+        .backup_dir("TOW7KG")
+        .join("database/base/5/1259");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    let clone = sandbox.profile("TOW7KG").throw_away().write();
+    let refused_up = clone.pbkfs("up", &["--detach"]);
+    refused(&refused_up, 7, "base/5/1259");
+    let headline = refused_up
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("pbkfs: "));
+    let headline = headline.unwrap_or_else(|| panic!("{refused_up}"));
+    assert!(headline.contains("base/5/1259"), "{refused_up}");
+    assert!(!headline.contains("postgres.role"), "{refused_up}");
+    assert!(
+        refused_up.stderr.contains("Permission denied"),
+        "{refused_up}"
+    );
+    assert_nothing_stays(&sandbox);
+}

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use super::ready;
+
 /// The last lines of a server's log, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogTail {
@@ -268,11 +270,7 @@ pub enum ServerError {
     },
 
     /// The server is up but refuses us, and waiting would not change that.
-    #[error(
-        "PostgreSQL is up but refuses the query of role \"{role}\" ({}); \
-             is postgres.role the cluster's superuser?",
-        message(source)
-    )]
+    #[error("{}", ready::refusal(role, source.code(), &message(source)))]
     Refused {
         /// The role that was used.
         role: String,
