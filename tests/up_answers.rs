@@ -338,7 +338,7 @@ fn a_closed_file_of_the_backup_is_named() {
         .fixture
         .backup_dir("TOW7KG")
         .join("database/base/5/1259");
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     let clone = sandbox.profile("TOW7KG").throw_away().write();
     let refused_up = clone.pbkfs("up", &["--detach"]);
     refused(&refused_up, 7, "base/5/1259");
