@@ -5,8 +5,6 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use common::{Clone, Listing, OsUser, Output, Sandbox, assert_nothing_stays, refused, run};
@@ -42,19 +40,9 @@ fn up(clone: &Clone<'_>) -> (Output, String) {
     (output, conninfo)
 }
 
-/// The catalog whose backups have each a line that this host cannot serve.
-fn catalog(sandbox: &Sandbox) -> PathBuf {
-    let archive = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/postgres/fixtures/cases/configuration.tar.zst"
-    );
-    let mut tar = Command::new("tar");
-    tar.args(["--zstd", "-xf", archive, "-C"])
-        .arg(sandbox.dir());
-    run(&mut tar, LIMIT).expect_ok();
-    let catalog = sandbox.path("catalog");
-    OsUser::postgres().own(&catalog);
-    catalog
+/// A catalog whose backups have each a line that this host cannot serve.
+fn bad_lines() -> Sandbox {
+    Sandbox::with_catalog_of(&OsUser::postgres(), "cases/configuration", OsUser::root())
 }
 
 /// Runs a command of the shell in the mounted data directory, without a server.
@@ -68,14 +56,9 @@ fn edit(clone: &Clone<'_>, script: &str) {
 
 fn starts_without(backup: &str, text: &str, reason: &str) {
     let pg = common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
-    let catalog = catalog(&sandbox);
-    let before = Listing::of(&catalog);
-    let clone = sandbox
-        .profile(backup)
-        .catalog_at(&catalog)
-        .throw_away()
-        .write();
+    let sandbox = bad_lines();
+    let before = Listing::of(&sandbox.fixture.catalog);
+    let clone = sandbox.profile(backup).throw_away().write();
 
     let plan = clone.pbkfs("plan", &["--json"]);
     let plan: Value = serde_json::from_str(&plan.expect_ok()).unwrap();
@@ -116,7 +99,7 @@ fn starts_without(backup: &str, text: &str, reason: &str) {
     assert_eq!(output.code(), Some(0), "{output}");
     assert_eq!(told(&output), line);
     assert!(output.stdout.contains("1000"), "{output}");
-    assert!(Listing::of(&catalog) == before);
+    assert!(Listing::of(&sandbox.fixture.catalog) == before);
     assert_nothing_stays(&sandbox);
 }
 

@@ -322,29 +322,12 @@ fn pg_basebackup_copies_a_clone() {
                 sandbox.user.own(&file);
             }
         }
-        let port = common::production::free_port().to_string();
-        let options = format!(
-            "-c port={port} -c listen_addresses= -c archive_mode=off -c unix_socket_directories={} \
-             -c shared_preload_libraries= -c logging_collector=off -c external_pid_file={copy}/pid",
-            sandbox.path("tmp").display()
-        );
-        let log = format!("{copy}.log");
-        let start = pg.run(
-            "pg_ctl",
-            &["-D", copy, "-w", "-l", &log, "-o", &options, "start"],
-        );
-        assert!(
-            start.status.success(),
-            "{start} {}",
-            fs::read_to_string(&log).unwrap_or_default()
-        );
-        let at = format!(
-            "host={} port={port} user=postgres",
-            sandbox.path("tmp").display()
-        );
-        let answer = pg.try_psql(&at, "postgres", "select answer from copied");
-        pg.run("pg_ctl", &["-D", copy, "-m", "immediate", "stop"])
-            .expect_ok();
+        let socket_dir = sandbox.path(&format!("{method}.server"));
+        fs::create_dir(&socket_dir).unwrap();
+        sandbox.user.own(&socket_dir);
+        let server = pg.start_on(Path::new(copy), &socket_dir);
+        let answer = pg.try_psql(&server.conninfo, "postgres", "select answer from copied");
+        drop(server);
         assert_eq!(answer.expect_ok().trim(), "42");
     }
     let log = fs::read_to_string(

@@ -190,19 +190,10 @@ fn an_archive_backup_without_its_archive_is_not_started() {
 #[test]
 fn wal_behind_a_backup_says_nothing_of_it_and_its_own_does() {
     common::require_everything();
-    let sandbox = Sandbox::root("pg15-debian");
-    let archive = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/postgres/fixtures/cases/wal-around-the-end.tar.zst"
-    );
-    let mut tar = Command::new("tar");
-    tar.args(["--zstd", "-xf", archive, "-C"])
-        .arg(sandbox.dir());
-    run(&mut tar, LIMIT).expect_ok();
-    let catalog = sandbox.path("catalog");
-    OsUser::postgres().own(&catalog);
-    let segment = |last: &str| catalog.join(format!("wal/main/0000000100000000000000{last}"));
-    let clone = sandbox.profile("latest").catalog_at(&catalog).write();
+    let sandbox = open_sandbox("cases/wal-around-the-end");
+    let archive = sandbox.fixture.catalog.join("wal/main");
+    let segment = |last: &str| archive.join(format!("0000000100000000000000{last}"));
+    let clone = sandbox.profile("latest").write();
     let shortened = || {
         let file = File::options().write(true).open(segment("0D")).unwrap();
         file.set_len(500_000).unwrap();

@@ -193,7 +193,8 @@ pub fn look(dirs: &[PathBuf]) -> Result<(), LockError> {
 /// As [`ReadLock::acquire`].
 pub fn forget(dir: &Arc<Dir>, killed: u32) -> Result<(), LockError> {
     let own = Holder::alive(dir.path(), std::process::id())?;
-    let is_named = readers::names(dir, killed)? || readers::names_in(dir, EXCLUSIVE_FILE, killed)?;
+    let is_named = readers::names(dir, readers::READERS_FILE, killed)?
+        || readers::names(dir, EXCLUSIVE_FILE, killed)?;
     if !is_named || Holder::alive(dir.path(), killed).is_ok() {
         return Ok(());
     }

@@ -40,13 +40,13 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     let plan = args.session.plan();
     let planned = plan.as_ref().and_then(|plan| plan.as_ref().ok());
     log::init(verbosity, planned.map(|plan| &plan.log));
-    let defaults = Profile::default().over_defaults()?;
     let timeout = match planned {
         Some(plan) => plan.postgres.stop_timeout,
-        None => defaults
-            .postgres
-            .stop_timeout
-            .map_or(UNMOUNTING, Duration::from),
+        None => {
+            let defaults = Profile::default().over_defaults()?;
+            let timeout = defaults.postgres.stop_timeout;
+            timeout.map_or(UNMOUNTING, Duration::from)
+        }
     };
     let target = args.session.target(plan)?;
     let _span = log::span("down", Some(&target));

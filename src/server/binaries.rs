@@ -6,10 +6,10 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::{Searched, ServerError};
+use super::spawn::ends_by;
 
 /// How long `postgres --version` and `pg_config` may take. They answer at
 /// once, unless their file system hangs.
@@ -174,21 +174,11 @@ fn run(program: &Path, args: &[&str], timeout: Duration) -> Result<String, Serve
         .stderr(Stdio::piped())
         .spawn()
         .map_err(run_error)?;
-    let deadline = Instant::now() + timeout;
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(run_error)? {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            child.kill().map_err(run_error)?;
-            child.wait().map_err(run_error)?;
-            return Err(ServerError::RunTimeout {
-                program: program.to_owned(),
-                timeout,
-            });
-        }
-        thread::sleep(Duration::from_millis(5));
-    };
+    let status = ends_by(&mut child, Instant::now() + timeout).map_err(run_error)?;
+    let status = status.ok_or_else(|| ServerError::RunTimeout {
+        program: program.to_owned(),
+        timeout,
+    })?;
     // It ended, so what it wrote is in the pipes, which hold 64 KiB.
     let (mut stdout, mut stderr) = (String::new(), String::new());
     if let Some(mut pipe) = child.stdout.take() {

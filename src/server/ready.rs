@@ -28,8 +28,9 @@ pub fn is_final(error: &Error) -> bool {
     })
 }
 
-/// What is said of an answer that is no answer. Only where the role is at fault (SQLSTATE class 28, and no right to ask) is that a
-/// matter of the profile. Else a file could not be read, mostly, which PostgreSQL names.
+/// What is said of a query that the server refuses. Only where the role is at fault
+/// (SQLSTATE class 28, and no right to ask) is that a matter of the profile. Else a file
+/// could not be read, mostly, which PostgreSQL names.
 pub fn refusal(role: &str, code: Option<&SqlState>, said: &str) -> String {
     let is_of_role = |code: &SqlState| {
         code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -109,6 +109,25 @@ pub fn first_line(
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+}
+
+/// How a child that takes some milliseconds has ended by then; `None` for one that
+/// has not, which is killed.
+///
+/// # Errors
+/// The system's own.
+pub fn ends_by(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

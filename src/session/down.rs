@@ -155,18 +155,12 @@ pub fn did_not_end(
     }
 }
 
-/// Asks the owner to end, twice if need be. Tells whether it did.
+/// Asks the owner to end. Tells whether it did.
 fn end(place: &Place, state: &State, patience: Duration) -> Result<bool, SessionError> {
-    let Some(owner) = Owner::find(place, state)? else {
-        return Ok(true);
-    };
-    for _ in 0..2 {
-        owner.signal(Signal::TERM)?;
-        if owner.wait(patience)? {
-            return Ok(true);
-        }
+    match Owner::find(place, state)? {
+        Some(owner) => owner.end(patience),
+        None => Ok(true),
     }
-    Ok(false)
 }
 
 /// Does what a dead owner would have done: waits for its server, which the

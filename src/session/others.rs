@@ -11,17 +11,15 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::down::{Down, did_not_end};
 use super::mounts::{self, MountEntry};
-use super::owner::wait_until;
+use super::owner::{Owner, signal_error};
 use super::place::{Place, STATE, is_held_in, name_for};
 use super::state::State;
 use super::status::{Status, word};
 use super::{SessionError, run_root, target};
 use crate::catalog::lock::user_name;
-use crate::diff::has_ended;
 use crate::untrusted::{self, Dir};
 
 /// A clone of another user.
@@ -156,35 +154,18 @@ impl Session {
         is_held_in(&self.dir).map_err(|e| SessionError::io("look at", self.dir.path(), e))
     }
 
-    /// Asks its owner to end, twice if need be. Tells whether it did. A process that
-    /// is not that user's is none that the session could have.
+    /// Asks its owner to end. Tells whether it did. A process that is not that user's
+    /// is none that the session could have.
     fn end(&self, uid: u32, patience: Duration) -> Result<bool, SessionError> {
-        let failed =
-            |errno: Errno| SessionError::io("signal the owner of", self.dir.path(), errno.into());
-        let raw = i32::try_from(self.state.pid).ok().and_then(Pid::from_raw);
-        let Some(pid) = raw else {
-            return Err(failed(Errno::SRCH));
-        };
-        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(handle) => handle,
-            Err(Errno::SRCH) => return Ok(!self.is_held()?),
-            Err(errno) => return Err(failed(errno)),
+        let dir = self.dir.path();
+        let Some(owner) = Owner::open(dir, self.state.pid, || self.is_held())? else {
+            return Ok(!self.is_held()?);
         };
         let process = Dir::open(Path::new(&format!("/proc/{}", self.state.pid)));
-        let owner = process.and_then(|dir| dir.stat_self());
-        if !owner.is_ok_and(|stat| stat.uid == uid) {
-            return Err(failed(Errno::PERM));
+        let found = process.and_then(|dir| dir.stat_self());
+        match found.is_ok_and(|stat| stat.uid == uid) {
+            true => owner.end(patience),
+            false => Err(signal_error(dir, Errno::PERM)),
         }
-        for _ in 0..2 {
-            match pidfd_send_signal(&handle, Signal::TERM) {
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(errno) => return Err(failed(errno)),
-            }
-            let ended = || Ok(!self.is_held()? && has_ended(&handle));
-            if wait_until(patience, ended)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }

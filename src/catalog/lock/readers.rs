@@ -34,13 +34,8 @@ pub(super) fn read(dir: &Dir, own: Holder) -> Result<Vec<Holder>, LockError> {
     Ok(living)
 }
 
-/// Whether a process is listed, alive or not.
-pub(super) fn names(dir: &Dir, pid: u32) -> Result<bool, LockError> {
-    names_in(dir, READERS_FILE, pid)
-}
-
-/// Whether a lock file names a process.
-pub(super) fn names_in(dir: &Dir, file: &str, pid: u32) -> Result<bool, LockError> {
+/// Whether a lock file names a process, alive or not.
+pub(super) fn names(dir: &Dir, file: &str, pid: u32) -> Result<bool, LockError> {
     let text = found(dir.read(file, LIMIT)).map_err(|e| file_error(dir.path(), file, e))?;
     let text = text.unwrap_or_default();
     let mut named = text.split(|&b| b == b'\n').filter_map(Holder::parse);

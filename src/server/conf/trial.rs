@@ -10,7 +10,6 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -18,7 +17,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::{Conf, Entry, line};
 use crate::server::binaries::Binaries;
 use crate::server::error::ServerError;
-use crate::server::spawn::{become_child, clean_environment};
+use crate::server::spawn::{become_child, clean_environment, ends_by};
 use crate::server::user::OsUser;
 
 /// How long one trial may take, and all of them together. One takes some 10 ms.
@@ -72,8 +71,9 @@ impl Conf {
         let deadline = Instant::now() + TIMEOUT;
         let ask = |settings: &[Candidate<'_>]| ask(binaries, run_as, settings, deadline);
         let mut sieve = Sieve::new(&ask);
-        if sieve.ask(&[])?.is_some() {
-            // It would take nothing; the start tells why.
+        // Where all of it is taken, one trial is enough. Where nothing at all is, the
+        // start tells why.
+        if sieve.ask(&candidates)?.is_none() || sieve.ask(&[])?.is_some() {
             return Ok(());
         }
         sieve.sift(&candidates)?;
@@ -225,20 +225,11 @@ fn ask(
         .stderr(said.try_clone().map_err(run_error)?);
     become_child(&mut command, run_as.cloned());
     let mut child = command.spawn().map_err(run_error)?;
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(run_error)? {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            child.kill().map_err(run_error)?;
-            child.wait().map_err(run_error)?;
-            return Err(ServerError::RunTimeout {
-                program: binaries.postgres.clone(),
-                timeout: TIMEOUT,
-            });
-        }
-        thread::sleep(Duration::from_millis(2));
-    };
+    let status = ends_by(&mut child, deadline).map_err(run_error)?;
+    let status = status.ok_or_else(|| ServerError::RunTimeout {
+        program: binaries.postgres.clone(),
+        timeout: TIMEOUT,
+    })?;
     if status.success() {
         return Ok(None);
     }

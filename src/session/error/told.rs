@@ -16,32 +16,29 @@ impl SessionError {
     /// A failure on a path. What the overlay says of a file keeps its type: it tells
     /// the backup from the host.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::tree(action, path, source).unwrap_or_else(|source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// What the overlay says of a file, or else the error as it was.
+    fn tree(action: &'static str, path: &Path, source: io::Error) -> Result<Self, io::Error> {
+        let source = Box::new(source.downcast()?);
         let path = path.to_owned();
-        match source.downcast() {
-            Ok(source) => Self::Tree {
-                action,
-                path,
-                source: Box::new(source),
-            },
-            Err(source) => Self::Io {
-                action,
-                path,
-                source,
-            },
-        }
+        Ok(Self::Tree {
+            action,
+            path,
+            source,
+        })
     }
 
     /// The same of a clone's configuration.
     pub(crate) fn conf(error: ServerError) -> Self {
         match error {
-            ServerError::Read { path, source } => match source.downcast() {
-                Ok(source) => Self::Tree {
-                    action: "read",
-                    path,
-                    source: Box::new(source),
-                },
-                Err(source) => ServerError::Read { path, source }.into(),
-            },
+            ServerError::Read { path, source } => Self::tree("read", &path, source)
+                .unwrap_or_else(|source| ServerError::Read { path, source }.into()),
             error => error.into(),
         }
     }
