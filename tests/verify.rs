@@ -580,6 +580,38 @@ fn a_postgres_user_verifies_and_a_closed_file_tells_nothing() {
     assert_nothing_stays(&sandbox);
 }
 
+/// As the users of services are: HOME is not there.
+#[test]
+fn a_user_without_a_home_is_told_once_where_the_history_is() {
+    let nobody = OsUser::named("nobody");
+    let lasting = PathBuf::from(format!("/var/tmp/pbkfs-{}", nobody.uid));
+    let clear = || match fs::remove_dir_all(&lasting) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => panic!("{e}"),
+        _ => {}
+    };
+    clear();
+    let sandbox = Sandbox::new("pg15-chain", nobody);
+    let clone = sandbox.profile(RAW_FULL).write();
+    let mut nights = (0..2).map(|_| {
+        let mut verify = clone.command("verify", &["--pages"]);
+        let output = run(verify.env_remove("XDG_STATE_HOME"), LIMIT);
+        assert_eq!(output.code(), Some(0), "{output}");
+        output.stderr
+    });
+    let said = format!("are kept in {}; XDG_STATE_HOME names", lasting.display());
+    let first = nights.next().unwrap();
+    assert!(first.contains(&said), "{first}");
+    let second = nights.next().unwrap();
+    for word in ["WARN", "ERROR"] {
+        assert!(!second.contains(word), "{second}");
+    }
+    let history = fs::read_dir(lasting.join("verify")).unwrap().next();
+    let history = fs::read_to_string(history.unwrap().unwrap().path()).unwrap();
+    assert_eq!(history.lines().count(), 2, "{history}");
+    clear();
+    assert_nothing_stays(&sandbox);
+}
+
 /// 0, 1, 2 and 3, and nothing else.
 #[test]
 fn missing_things_and_mistakes_have_their_own_codes() {

@@ -12,6 +12,7 @@ use libdeflater::{DecompressionError, Decompressor};
 
 use super::backup::{CompressAlg, ProgramVersion};
 use super::pglz::{self, PglzError};
+use crate::figures::counted;
 use crate::pg::BLOCK_SIZE;
 use crate::pg::page::{Page, PageHeader};
 
@@ -22,7 +23,7 @@ const RAW_MEANS_RAW: ProgramVersion = ProgramVersion::new(2, 0, 23);
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     /// No page is stored in so many bytes.
-    #[error("{length} bytes cannot hold a page stored with {alg}")]
+    #[error("{} cannot hold a page stored with {alg}", counted(*length, "byte"))]
     BadLength {
         /// The file's algorithm.
         alg: CompressAlg,
@@ -30,7 +31,7 @@ pub enum CodecError {
         length: usize,
     },
     /// It decodes, but not to 8192 bytes.
-    #[error("it decodes by {alg} to {length} bytes instead of 8192")]
+    #[error("it decodes by {alg} to {} instead of 8192", counted(*length, "byte"))]
     WrongSize {
         /// The file's algorithm.
         alg: CompressAlg,

@@ -30,7 +30,7 @@ pub enum PglzError {
     #[error("the pglz stream ends early")]
     InputEnds,
     /// A copy from before the beginning, or with offset 0.
-    #[error("the pglz stream copies from {offset} bytes back where {written} are written")]
+    #[error("the pglz stream copies from offset {offset}, where {written} were written")]
     BadOffset {
         /// The offset.
         offset: usize,

@@ -8,6 +8,7 @@ use crate::catalog::BackupId;
 use crate::catalog::codec::CodecError;
 use crate::catalog::content::ContentError;
 use crate::catalog::page_index::{PageIndexError, PageStamp, RecordError};
+use crate::figures::counted;
 use crate::pg::BlockNumber;
 use crate::pg::control::ControlFileError;
 use crate::untrusted::Refused;
@@ -106,7 +107,8 @@ pub enum ImageError {
     },
     /// A stored file is shorter than recorded.
     #[error(
-        "the stored file of {path} in backup {backup} is cut off: it has {found} bytes of {expected}"
+        "the stored file of {path} in backup {backup} is cut off: it has {} of {expected}",
+        counted(*found, "byte")
     )]
     Short {
         /// The file.
@@ -132,8 +134,9 @@ pub enum ImageError {
     /// A stored file has more bytes than recorded. Reading does not mind;
     /// verification does.
     #[error(
-        "the stored file of {path} in backup {backup} is too long: it has {found} bytes, \
-         {expected} were recorded"
+        "the stored file of {path} in backup {backup} is too long: it has {}, \
+         {expected} were recorded",
+        counted(*found, "byte")
     )]
     Long {
         /// The file.

@@ -140,6 +140,23 @@ pub struct Server {
     log_start: u64,
 }
 
+/// The options of every client of ours, which come before what the backup says for its
+/// databases and roles: the rights of the role that connects, and no limits of time,
+/// some of which a busy host could not keep.
+pub(super) fn client_options(major: u32) -> String {
+    const LIMITS: [(&str, u32); 5] = [
+        ("statement_timeout", 0),
+        ("lock_timeout", 0),
+        ("idle_in_transaction_session_timeout", 0),
+        ("idle_session_timeout", 14),
+        ("transaction_timeout", 17),
+    ];
+    let known = LIMITS.iter().filter(|(_, since)| *since <= major);
+    known.fold("-c role=none".to_owned(), |options, (name, _)| {
+        options + " -c " + name + "=0"
+    })
+}
+
 impl Server {
     /// Starts the postmaster and returns at once; see [`Server::wait_for`].
     ///
@@ -275,18 +292,6 @@ impl Server {
     /// The same for our own client.
     #[must_use]
     pub fn client_config(&self) -> postgres::Config {
-        // A busy host would not answer within what the backup may ask for.
-        let mut limits = vec![
-            "statement_timeout",
-            "lock_timeout",
-            "idle_session_timeout",
-            "idle_in_transaction_session_timeout",
-        ];
-        if self.config.binaries.major >= 17 {
-            limits.push("transaction_timeout");
-        }
-        let options: Vec<String> = limits.iter().map(|name| format!("-c {name}=0")).collect();
-        let options = options.join(" ");
         let mut client = postgres::Config::new();
         client
             .host_path(&self.config.socket_dir)
@@ -294,7 +299,7 @@ impl Server {
             .user(&self.config.role)
             .dbname(DATABASE)
             .application_name("pbkfs")
-            .options(&options)
+            .options(&client_options(self.config.binaries.major))
             .connect_timeout(Duration::from_secs(5));
         client
     }

@@ -47,11 +47,11 @@ pub fn refusal(role: &str, code: Option<&SqlState>, said: &str) -> String {
     }
 }
 
-/// What the questions rely on, whatever the clone has for its databases and roles:
-/// names that mean PostgreSQL's own, the rights of the role itself, no library that
-/// is not there, and a transaction that a standby can have. Options come before
+/// What the questions rely on besides, whatever the clone has for its databases and
+/// roles: names that mean PostgreSQL's own, no library that is not there, and a
+/// transaction that a standby can have. Options come before
 /// what `ALTER ROLE` and `ALTER DATABASE` have set.
-const OPTIONS: &str = "-c search_path=pg_catalog -c role=none \
+const OPTIONS: &str = "-c search_path=pg_catalog \
                        -c session_preload_libraries= -c local_preload_libraries= \
                        -c default_transaction_isolation=read\\ committed \
                        -c default_transaction_deferrable=off";

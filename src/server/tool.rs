@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::error::ServerError;
-use super::process::{Server, ServerConfig};
+use super::process::{Server, ServerConfig, client_options};
 use super::spawn::{become_child, clean_environment, first_line, own_program};
 
 /// How much of a program's errors is kept, in bytes: of the beginning, where
@@ -67,12 +67,10 @@ pub struct Ended {
     pub said: String,
 }
 
-/// What programs against the clone rely on, whatever the backup says for its
-/// database or role. Event triggers of production would keep extensions from being
-/// made, and run its code.
-const TOOL_OPTIONS: &str = "-c session_replication_role=replica \
-                            -c default_transaction_read_only=off -c statement_timeout=0 \
-                            -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+/// What programs against the clone rely on besides. Event triggers of production would
+/// keep extensions from being made, and run its code.
+const TOOL_OPTIONS: &str =
+    " -c session_replication_role=replica -c default_transaction_read_only=off";
 
 impl Tool {
     /// Starts one of the programs beside the server's.
@@ -122,7 +120,10 @@ impl Tool {
             .env("PGUSER", &config.role)
             .env("PGDATABASE", database)
             .env("PGDATA", &config.data_directory)
-            .env("PGOPTIONS", TOOL_OPTIONS)
+            .env(
+                "PGOPTIONS",
+                client_options(config.binaries.major) + TOOL_OPTIONS,
+            )
             .current_dir("/")
             .stdin(OwnedFd::from(theirs))
             .stderr(Stdio::piped());
