@@ -380,15 +380,15 @@ const OPENERS: &[(&str, &str)] = &[
         "the directory of a control group",
     ),
     ("server/tool/keeper.rs", "/proc"),
-    ("session/state.rs", "/proc"),
-    ("session/mounts.rs", "/proc"),
-    ("session/occupants.rs", "/proc"),
+    ("session/place/state.rs", "/proc"),
+    ("session/place/mounts.rs", "/proc"),
+    ("session/outside/occupants.rs", "/proc"),
     (
-        "session/lasting.rs",
+        "session/place/lasting.rs",
         "makes a directory, and checks then whose it is",
     ),
     (
-        "session/socket.rs",
+        "session/place/socket.rs",
         "a socket in the session's directory, which is closed to others",
     ),
     (
@@ -548,8 +548,8 @@ fn every_fuzz_target_is_built_and_described() {
 const PRINTERS: &[(&str, &str)] = &[
     ("cli/output.rs", "what people and scripts get"),
     ("cli/log/sink.rs", "the log"),
-    ("session/meter.rs", "one line that changes, escaped there"),
-    ("session/locks.rs", "a helper's answers, in JSON"),
+    ("session/recovery/meter.rs", "one line that changes, escaped there"),
+    ("session/locks/mod.rs", "a helper's answers, in JSON"),
     ("server/namespace/helper.rs", "a helper's answer, in JSON"),
 ];
 

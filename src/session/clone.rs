@@ -11,14 +11,16 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::recovery::Recovery;
-use super::{SessionError, hazards, limits, recovered};
 use crate::diff::{Diff, InodeKind};
 use crate::image::Image;
 use crate::overlay::{Attr, Ino, Overlay, OverlayError, RenameMode};
 use crate::pg::control::ControlFile;
 use crate::profile::Plan;
 use crate::server::{Binaries, Conf, OsUser, conf};
+use crate::session::SessionError;
+use crate::session::fence::hazards;
+use crate::session::recovery::Recovery;
+use crate::session::recovery::{limits, recovered};
 use crate::untrusted::{Dir, Kind, Refused, SMALL};
 
 /// What is settled about a clone before it is mounted.

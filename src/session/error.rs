@@ -7,7 +7,6 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use super::occupants::Occupant;
 use crate::catalog::CatalogError;
 use crate::catalog::probackup::ProbackupError;
 use crate::catalog::wal::{WalError, WalFault};
@@ -20,6 +19,7 @@ use crate::overlay::OverlayError;
 use crate::pg::control::ControlFileError;
 use crate::profile::ProfileError;
 use crate::server::ServerError;
+use crate::session::outside::occupants::Occupant;
 pub use target::TargetError;
 pub use told::Side;
 use told::{and, named, pid_of, profile_of};

@@ -7,14 +7,15 @@ use std::cell::Ref;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::metrics::{self, Counts};
-use super::place::Place;
-use super::ready::Ready;
-use super::resolve::Resolved;
-use super::up::{Progress, Running};
-use super::{SessionError, Signals};
 use crate::overlay::Overlay;
 use crate::server::{Replay, Server};
+use crate::session::outside::metrics;
+use crate::session::outside::metrics::Counts;
+use crate::session::outside::ready::Ready;
+use crate::session::place::Place;
+use crate::session::steps::resolve::Resolved;
+use crate::session::up::{Progress, Running};
+use crate::session::{SessionError, Signals};
 
 /// How often a session looks whether everything still runs.
 pub const WATCH: Duration = Duration::from_millis(50);

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::fence::{FenceLevel, Hazard};
-use super::place::{Place, canonical};
-use super::postgres::Preparation;
-use super::resolve::Resolved;
-use super::{SessionError, hazards, layers, locks, target};
 use crate::profile::{LockBackups, Plan};
 use crate::server::{LeftOut, Setting};
+use crate::session::fence::hazards;
+use crate::session::fence::{FenceLevel, Hazard};
+use crate::session::place::{Place, canonical};
+use crate::session::steps::postgres::Preparation;
+use crate::session::steps::resolve::Resolved;
+use crate::session::steps::{layers, target};
+use crate::session::{SessionError, locks};
 
 /// What can be said of a server before it is started.
 #[derive(Debug)]

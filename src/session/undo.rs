@@ -1,6 +1,6 @@
 //! The undo of each step of the set-up, kept until the end.
 
-use super::SessionError;
+use crate::session::SessionError;
 
 type Step<'a> = Box<dyn FnOnce() -> Result<(), SessionError> + 'a>;
 

@@ -6,23 +6,28 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clone::{Clone, Settled};
-use super::fence::{self, FenceLevel};
-use super::job::{Account, Job, Live, Needs, Then, check_writes};
-use super::locking::lock_chain;
-use super::mounting::{self, SharedMount};
-use super::place::{HeldPlace, Place, canonical};
-use super::postgres::{Preparation, SharedServer, Start, Started};
-use super::ready::Ready;
-use super::resolve::{Resolved, resolve};
-use super::state::{Phase, State, process_start};
-use super::undo::Undo;
-use super::{SessionError, Signals, down, layers, metrics, orphans, status, target, wal_service};
 use crate::causes::sentence;
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::profile::Plan;
 use crate::server::{Limits, Replay, Server, StopMode};
+use crate::session::clone::{Clone, Settled};
+use crate::session::fence;
+use crate::session::fence::FenceLevel;
+use crate::session::job::{Account, Job, Live, Needs, Then, check_writes};
+use crate::session::locks::chain::lock_chain;
+use crate::session::outside::ready::Ready;
+use crate::session::outside::{down, metrics, orphans, status};
+use crate::session::place::state::{Phase, State, process_start};
+use crate::session::place::{HeldPlace, Place, canonical};
+use crate::session::recovery::wal_service;
+use crate::session::steps::mounting;
+use crate::session::steps::mounting::SharedMount;
+use crate::session::steps::postgres::{Preparation, SharedServer, Start, Started};
+use crate::session::steps::resolve::{Resolved, resolve};
+use crate::session::steps::{layers, target};
+use crate::session::undo::Undo;
+use crate::session::{SessionError, Signals};
 
 /// What a session is to be.
 pub struct Up<'a> {

@@ -6,11 +6,11 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::super::occupants::Occupant;
 use super::SessionError;
 use crate::catalog::probackup::ProbackupError;
 use crate::profile::ProfileError;
 use crate::server::ServerError;
+use crate::session::outside::occupants::Occupant;
 
 impl SessionError {
     /// A failure on a path. What the overlay says of a file keeps its type: it tells

@@ -9,12 +9,12 @@ use crate::profile::Plan;
 use crate::server::namespace::{Opened, root_shows};
 use crate::server::{Binaries, Conf, ConfigFiles, Enclosure, OsUser, own_program, preload};
 use crate::session::SessionError;
-use crate::session::mounts;
 use crate::session::place::Place;
+use crate::session::place::mounts;
 use crate::session::recovery::Recovery;
-use crate::session::resolve::Resolved;
-use crate::session::restore_command::{named_paths, program};
-use crate::session::wal_dir::WalDir;
+use crate::session::recovery::restore_command::{named_paths, program};
+use crate::session::steps::resolve::Resolved;
+use crate::session::steps::wal_dir::WalDir;
 use crate::untrusted::{Dir, as_user, hold};
 
 /// What the server's view of the host is made from.

@@ -14,8 +14,8 @@ use crate::catalog::lock::{self, LockError};
 use crate::causes::sentence;
 use crate::server::own_program;
 use crate::session::SessionError;
-use crate::session::owner::wait_until;
-use crate::session::state::process_start;
+use crate::session::outside::owner::wait_until;
+use crate::session::place::state::process_start;
 
 /// How long a holder has to let go after its session's owner has died.
 const LETTING_GO: Duration = Duration::from_secs(5);

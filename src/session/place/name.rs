@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::session::fnv::Fnv;
+use super::fnv::Fnv;
 
 /// Whether a session's directory can have that name.
 pub fn is_place(name: &OsStr) -> bool {

@@ -3,10 +3,10 @@
 use time::OffsetDateTime;
 
 use super::Recovery;
+use super::choice::{GoOn, known_points};
 use crate::catalog::wal::WalFault;
 use crate::profile::{MomentText, RecoveryTarget};
 use crate::server::{LogTail, ServerError};
-use crate::session::choice::{GoOn, known_points};
 use crate::session::{SessionError, Side};
 
 /// What our restore_command's complaints begin with, in the server's log.

@@ -1,0 +1,230 @@
+//! What of a backup could reach production, and what stops it: the part of
+//! `pbkfs plan` that is about the fence.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+use super::{FenceLevel, Hazard};
+use crate::image::{Image, ImageError, NodeKind};
+use crate::overlay::OverlayError;
+use crate::profile::Plan;
+use crate::server::conf::{Host, LIMIT, Source, normal};
+use crate::server::{Conf, OsUser, Owner, Setting};
+use crate::session::SessionError;
+use crate::session::steps::postgres::Preparation;
+use crate::untrusted::Refused;
+
+/// The catalog `pg_subscription`, whose file name is its oid (pg_subscription.h)
+/// until it is rewritten.
+const SUBSCRIPTIONS: &str = "global/6100";
+
+/// What SQL can do whatever the settings are, and what of the fence stops it.
+const ALWAYS: [(&str, Part); 4] = [
+    (
+        "foreign data wrappers, dblink, subscriptions and functions that connect elsewhere",
+        Part::Network,
+    ),
+    (
+        "COPY TO PROGRAM, lo_export and functions that write files or signal processes",
+        Part::Files,
+    ),
+    (
+        "set-user-ID programs that COPY TO PROGRAM leaves where other users of this host get at them",
+        Part::Calls,
+    ),
+    (
+        "CREATE TABLESPACE in the WAL that is replayed, at a path where production's files are",
+        Part::Files,
+    ),
+];
+
+/// A part of the fence that only namespaces give.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Files,
+    Calls,
+    Network,
+}
+
+impl Part {
+    fn of(self, level: &FenceLevel) -> Option<String> {
+        let by = match (self, level) {
+            (Self::Files, FenceLevel::Namespace { .. }) => {
+                "a root directory and processes of its own"
+            }
+            (Self::Calls, FenceLevel::Namespace { .. }) => "a filter of its system calls",
+            (Self::Network, FenceLevel::Namespace { network: true }) => "a network of its own",
+            _ => return None,
+        };
+        Some(by.to_owned())
+    }
+}
+
+/// The hazards of a backup with that configuration, whose clone would be
+/// started with those settings.
+pub fn find(
+    image: &Image,
+    conf: &Conf,
+    preparation: &Preparation,
+    plan: &Plan,
+    settings: &[Setting],
+) -> Result<Vec<Hazard>, SessionError> {
+    let level = &preparation.level;
+    let mut hazards: Vec<Hazard> = settings
+        .iter()
+        .filter_map(|setting| of_setting(setting, settings, conf))
+        .collect();
+    hazards.extend(settings.iter().filter_map(|setting| {
+        let is_allowed = setting.owner == Owner::User && plan.fence.allow.contains(&setting.name);
+        is_allowed.then(|| Hazard {
+            hazard: format!("{} = '{}', by the profile", setting.name, setting.value),
+            stopped_by: Part::Network.of(level),
+        })
+    }));
+    for place in &preparation.production.tablespaces {
+        let mut by = "the mount shows its files".to_owned();
+        if level.is_namespace() {
+            by.push_str(", and an empty directory lies at that path");
+        }
+        hazards.push(Hazard {
+            hazard: format!("a tablespace at {}", place.display()),
+            stopped_by: Some(by),
+        });
+    }
+    if let Some(node) = image.find(Path::new(SUBSCRIPTIONS))
+        && image.len(node)? > 0
+    {
+        let name = "max_logical_replication_workers";
+        let is_off = settings.iter().any(|s| s.name == name && s.value == "0");
+        hazards.push(Hazard {
+            hazard: "subscriptions, which are or were in pg_subscription".to_owned(),
+            stopped_by: is_off.then(|| format!("{name} = '0'")),
+        });
+    }
+    if let Some(libraries) = conf
+        .get("shared_preload_libraries")
+        .filter(|l| !l.is_empty())
+    {
+        hazards.push(Hazard {
+            hazard: format!("background workers of the libraries '{libraries}'"),
+            stopped_by: Part::Network.of(level),
+        });
+    }
+    hazards.extend(ALWAYS.iter().map(|(hazard, part)| Hazard {
+        hazard: (*hazard).to_owned(),
+        stopped_by: part.of(level),
+    }));
+    Ok(hazards)
+}
+
+/// What the backup sets to something else than the fence, or the profile
+/// instead of the fence.
+fn of_setting(setting: &Setting, all: &[Setting], conf: &Conf) -> Option<Hazard> {
+    // The wanted recovery target comes after the empty one.
+    let last = all.iter().rfind(|other| other.name == setting.name);
+    if last != Some(setting) || setting.owner != Owner::Fence {
+        return None;
+    }
+    let backups = conf.get(&setting.name).filter(|value| !value.is_empty())?;
+    (backups != setting.value).then(|| Hazard {
+        hazard: format!("{} = '{backups}'", setting.name),
+        stopped_by: Some(format!("'{}': {}", setting.value, setting.reason)),
+    })
+}
+
+/// Reads a backup's configuration without a mount. What it includes from the
+/// host is read with the rights of the server's user.
+pub fn configuration(image: &Image, user: Option<&OsUser>) -> Result<Conf, SessionError> {
+    let host = Host {
+        rights: user.map(OsUser::rights),
+    };
+    let source = InImage { image, host };
+    Conf::read_from(&source, Path::new("")).map_err(SessionError::conf)
+}
+
+/// An image's files by relative paths; what is included by an absolute path is
+/// the host's.
+struct InImage<'a> {
+    image: &'a Image,
+    host: Host,
+}
+
+/// As the overlay has it, so that both are taken out again in one way.
+fn unread(error: ImageError) -> io::Error {
+    io::Error::other(OverlayError::from(error))
+}
+
+impl Source for InImage<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if path.is_absolute() {
+            return self.host.read(path);
+        }
+        let image = self.image;
+        let node = image.find(&normal(path)).ok_or(io::ErrorKind::NotFound)?;
+        let length = image.len(node).map_err(unread)?;
+        if length > LIMIT {
+            return Err(Refused::TooLarge { limit: LIMIT }.into());
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        let read = image.read_at(node, 0, &mut bytes);
+        bytes.truncate(read.map_err(unread)?);
+        Ok(bytes)
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        if dir.is_absolute() {
+            return self.host.names(dir);
+        }
+        let image = self.image;
+        let node = image.find(&normal(dir)).ok_or(io::ErrorKind::NotFound)?;
+        if image.kind(node) != NodeKind::Directory {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let children = image.children(node);
+        Ok(children.map(|node| image.name(node).to_owned()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(name: &str, value: &str, owner: Owner) -> Setting {
+        Setting {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            reason: "because",
+            owner,
+        }
+    }
+
+    #[test]
+    fn only_what_the_backup_sets_otherwise_is_a_hazard() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "archive_mode = on\nport = 5432\nssl = on\narchive_command = ''\n";
+        std::fs::write(dir.path().join("postgresql.conf"), text).unwrap();
+        let conf = Conf::read_from(&Host::default(), dir.path()).unwrap();
+        let settings = [
+            setting("archive_mode", "off", Owner::Fence),
+            setting("archive_command", "", Owner::Fence),
+            setting("port", "5432", Owner::Fence),
+            setting("ssl", "off", Owner::Clone),
+            setting("archive_mode", "on", Owner::User),
+        ];
+        let of = |index: usize, all: &[Setting]| of_setting(&all[index], all, &conf);
+        let hazard = of(0, &settings[..4]).unwrap();
+        assert_eq!(hazard.hazard, "archive_mode = 'on'");
+        assert_eq!(hazard.stopped_by.as_deref(), Some("'off': because"));
+        for (index, all) in [(1, 4), (2, 4), (3, 4), (0, 5)] {
+            assert_eq!(of(index, &settings[..all]), None, "{index}");
+        }
+    }
+
+    #[test]
+    fn paths_of_includes_become_plain() {
+        let plain = |path| normal(Path::new(path));
+        assert_eq!(plain("./a/../conf.d/x"), Path::new("conf.d/x"));
+        assert_eq!(plain("../x"), Path::new("x"));
+    }
+}

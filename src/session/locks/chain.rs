@@ -1,0 +1,42 @@
+//! Locking a chain as the profile wants it.
+
+use super::{Holder, Locking};
+use crate::profile::LockBackups;
+use crate::session::SessionError;
+use crate::session::steps::resolve::Resolved;
+use crate::session::undo::Undo;
+use crate::session::up::{Progress, Up};
+
+/// Locks the chain for reading, until the session is undone, and reads it again.
+///
+/// # Errors
+/// Those of [`Holder::start`]; the chain has changed since it was resolved.
+pub fn lock_chain(
+    up: &Up<'_>,
+    resolved: &Resolved,
+    progress: &Progress,
+    undo: &mut Undo<'_>,
+) -> Result<(), SessionError> {
+    let lock_backups = up.plan.lock_backups;
+    if lock_backups == LockBackups::Never {
+        tracing::info!("the backups are not locked, as the profile wants it");
+        return Ok(());
+    }
+    match Holder::start(&resolved.chain.dirs(), &|| up.signals.end_asked())? {
+        Locking::Held(mut holder) => {
+            let locks = holder.locks();
+            tracing::debug!(pid = locks.holder_pid, "the backups are locked for reading");
+            progress.change(|state| state.locks = Some(locks))?;
+            undo.push("the read locks on the backups", move || holder.release());
+        }
+        Locking::Without(reason) if lock_backups == LockBackups::Auto => {
+            tracing::warn!(
+                "the backups are not locked against pg_probackup's delete and merge: {reason}"
+            );
+        }
+        Locking::Without(message) => return Err(SessionError::Locks { message }),
+    }
+    // Read again now that nobody can change it: between the first look
+    // and the lock, a merge may have.
+    Ok(resolved.chain.recheck(&resolved.instance)?)
+}

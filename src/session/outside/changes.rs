@@ -1,0 +1,128 @@
+//! What a clone changed: asked of its session where one runs, read from its
+//! diff otherwise.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::control;
+use super::control::Request;
+use crate::catalog::{BackupId, Catalog, native};
+use crate::chain::{BackupSelector, Chain};
+use crate::diff::{Binding, DiffError, DiffLock, LockHolder, inspect};
+use crate::image::{Image, ImageOptions};
+use crate::overlay::{Change, changes};
+use crate::session::SessionError;
+use crate::session::place::state::State;
+use crate::session::place::{Place, canonical};
+
+/// How long an owner has to look through its diff.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a clone changed, and of which backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Changes {
+    /// The diff.
+    pub diff_dir: PathBuf,
+    /// The instance.
+    pub instance: String,
+    /// The backup that the clone is of.
+    pub backup: String,
+    /// Whether a session has it mounted.
+    pub mounted: bool,
+    /// What was changed, by path.
+    #[serde(skip)]
+    pub changes: Vec<Change>,
+}
+
+/// What the clone on `target` changed; `diff_dir` is where its profile keeps
+/// that while nothing runs.
+///
+/// # Errors
+/// [`SessionError::NoDiff`], [`SessionError::NoAnswer`], those of the diff.
+pub fn of_target(target: &Path, diff_dir: Option<&Path>) -> Result<Changes, SessionError> {
+    let place = Place::of(&canonical(target));
+    if place.is_held()?
+        && let Some(state) = State::read(&place)?
+        && let Some(dir) = state.diff_dir.clone()
+    {
+        return ask(&place, state, dir);
+    }
+    match diff_dir {
+        Some(dir) => of_diff(dir),
+        None => Err(SessionError::NoDiff {
+            target: target.to_owned(),
+        }),
+    }
+}
+
+/// What a diff holds.
+///
+/// # Errors
+/// [`SessionError::NoAnswer`], those of the diff.
+pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
+    // The server of a dead session answers nothing, but will end.
+    let holder = DiffLock::holder(dir)?.filter(|holder| !holder.has_died());
+    if let Some(holder) = holder {
+        let place = Place::of(&canonical(&holder.target));
+        return match State::read(&place)?.filter(|state| state.pid == holder.pid) {
+            Some(state) => ask(&place, state, dir.to_owned()),
+            None => Err(SessionError::Diff(DiffError::Busy {
+                path: dir.to_owned(),
+                holder,
+            })),
+        };
+    }
+    let reader = LockHolder::this_process(Path::new(""));
+    let (binding, records) = inspect(dir, &reader)?;
+    let image = match image_of(&binding) {
+        Ok(image) => Some(image),
+        Err(error) => {
+            tracing::warn!(
+                "some names cannot be told, as the backup {} cannot be opened: {error}",
+                binding.backup
+            );
+            None
+        }
+    };
+    Ok(Changes {
+        diff_dir: dir.to_owned(),
+        changes: changes(&records, image.as_ref(), dir),
+        instance: binding.instance,
+        backup: binding.backup,
+        mounted: false,
+    })
+}
+
+fn ask(place: &Place, state: State, diff_dir: PathBuf) -> Result<Changes, SessionError> {
+    let changes = control::ask(place, Request::Changes, PATIENCE);
+    Ok(Changes {
+        changes: changes.map_err(|source| SessionError::NoAnswer {
+            target: state.target.clone(),
+            pid: state.pid,
+            log: place.log(),
+            source,
+        })?,
+        diff_dir,
+        instance: state.instance,
+        backup: state.backup,
+        mounted: true,
+    })
+}
+
+/// The image that a diff is bound to, as far as its catalog still has it.
+fn image_of(binding: &Binding) -> Result<Image, SessionError> {
+    let instance = Catalog::open(&binding.catalog)?.instance(&binding.instance)?;
+    let backups = native::read_backups(&instance)?;
+    let wanted = BackupSelector::Id(BackupId(binding.backup.clone()));
+    let chain = Chain::resolve(&instance.name, &backups, &wanted)?;
+    let image = Image::open(&chain, &ImageOptions::default())?;
+    if format!("{:016x}", image.fingerprint()) != binding.image {
+        let changed = std::io::Error::other("it is not the one that the diff was made on");
+        let dir = binding.catalog.clone();
+        return Err(SessionError::io("use the backup in", &dir, changed));
+    }
+    Ok(image)
+}

@@ -1,0 +1,198 @@
+//! The session's control socket, `control.sock` in its directory: how other
+//! processes ask its owner what only the owner knows.
+//!
+//! One line of JSON each way, then the connection ends:
+//!
+//! ```text
+//! > "stats"            what was counted since the last reset, as an object
+//! > "stats-reset"      the same, and counting begins anew
+//! > "changes"          what the clone changed, as an array
+//! < {"ok": ...}   or   {"error": "..."}
+//! ```
+//! Only the owner's user and root are answered. One client at a time, each
+//! with little time to ask and to listen, so that none can keep the others
+//! waiting for long.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::geteuid;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::metrics;
+use super::metrics::Counts;
+use crate::image::Image;
+use crate::overlay::Overlay;
+use crate::session::place::Place;
+use crate::session::place::socket;
+use crate::session::place::socket::{
+    ANSWER_TIME, Answer, MAX_REQUEST, REQUEST_TIME, Service, encode, read_line, write_all,
+};
+
+/// Longest answer in bytes that a client takes.
+const MAX_ANSWER: u64 = 1 << 30;
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// What was counted since the last reset.
+    Stats,
+    /// The same, and counting begins anew.
+    StatsReset,
+    /// What the clone changed.
+    Changes,
+}
+
+/// The serving end, in a thread of its own.
+pub struct Control(Service);
+
+impl Control {
+    /// Serves the socket of `place` about `overlay`. A session goes on
+    /// without, so a failure is only logged.
+    pub fn start(place: &Place, overlay: Arc<Overlay<Image>>) -> Option<Self> {
+        let mut base = Counts::new();
+        let answer = move |request| answer(&overlay, &mut base, request);
+        match Self::serve(&place.control_socket(), answer) {
+            Ok(control) => Some(control),
+            Err(error) => {
+                let socket = place.control_socket();
+                tracing::warn!(
+                    "status will show no counters, as {} cannot be served: {error}",
+                    socket.display()
+                );
+                None
+            }
+        }
+    }
+
+    fn serve(
+        socket: &Path,
+        mut answer: impl FnMut(Request) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<Self> {
+        let attend = move |client: &UnixStream| {
+            socket::check_peer(client, &[geteuid()])?;
+            attend(client, &mut answer)
+        };
+        Ok(Self(Service::start(socket, "control", attend)?))
+    }
+
+    /// Stops serving. The socket's file stays for the session's clean-up.
+    pub fn stop(self) {
+        self.0.stop();
+    }
+}
+
+fn attend(client: &UnixStream, answer: &mut impl FnMut(Request) -> Vec<u8>) -> io::Result<()> {
+    let text = read_line(client, MAX_REQUEST, Instant::now() + REQUEST_TIME)?;
+    let text = match serde_json::from_slice(&text) {
+        Ok(request) => answer(request),
+        Err(error) => encode::<(), _>(Err(format!("no such request ({error})"))),
+    };
+    write_all(client, &text, Instant::now() + ANSWER_TIME)
+}
+
+fn answer(overlay: &Overlay<Image>, base: &mut Counts, request: Request) -> Vec<u8> {
+    match request {
+        Request::Stats => encode::<_, String>(Ok(metrics::since(base, metrics::read(overlay)))),
+        Request::StatsReset => {
+            let now = metrics::read(overlay);
+            let counted = metrics::since(base, now.clone());
+            *base = now;
+            encode::<_, String>(Ok(counted))
+        }
+        Request::Changes => encode(overlay.changes().map_err(|e| e.to_string())),
+    }
+}
+
+/// Asks the owner of a session.
+///
+/// # Errors
+/// It is not there, does not answer within `patience`, or says why it cannot.
+pub fn ask<T: DeserializeOwned>(
+    place: &Place,
+    request: Request,
+    patience: Duration,
+) -> io::Result<T> {
+    let deadline = Instant::now() + patience;
+    let owner = UnixStream::connect(place.control_socket())?;
+    let mut text = serde_json::to_vec(&request)?;
+    text.push(b'\n');
+    write_all(&owner, &text, deadline)?;
+    let text = read_line(&owner, MAX_ANSWER, deadline)?;
+    match serde_json::from_slice(&text)? {
+        Answer::<T>::Ok(value) => Ok(value),
+        Answer::Error(error) => Err(io::Error::other(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn served(dir: &tempfile::TempDir) -> (std::path::PathBuf, Control) {
+        let socket = dir.path().join("control.sock");
+        let mut asked = 0;
+        let answer = move |request| {
+            asked += 1;
+            match request {
+                Request::Changes => encode::<_, String>(Ok(vec!["x"; 1 << 20])),
+                _ => encode::<_, String>(Ok(asked)),
+            }
+        };
+        let control = Control::serve(&socket, answer).unwrap();
+        (socket, control)
+    }
+
+    fn say(socket: &Path, text: &[u8]) -> String {
+        let mut client = UnixStream::connect(socket).unwrap();
+        client.write_all(text).unwrap();
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer);
+        answer
+    }
+
+    #[test]
+    fn requests_are_answered_and_nonsense_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, control) = served(&dir);
+        let mode = fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(say(&socket, b"\"stats\"\n"), "{\"ok\":1}\n");
+        assert!(say(&socket, b"\"fire\"\n").starts_with("{\"error\":"));
+        assert!(say(&socket, b"\xff\xfe\n").starts_with("{\"error\":"));
+        assert_eq!(say(&socket, b"\"stats-reset\"\n"), "{\"ok\":2}\n");
+        control.stop();
+        assert!(UnixStream::connect(&socket).is_err());
+    }
+
+    #[test]
+    fn bad_clients_do_not_keep_others_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, control) = served(&dir);
+        let begun = Instant::now();
+        let _silent = UnixStream::connect(&socket).unwrap();
+        let endless = vec![b'x'; 64 * 1024];
+        let mut flood = UnixStream::connect(&socket).unwrap();
+        let _ = flood.write_all(&endless);
+        drop(UnixStream::connect(&socket).unwrap());
+        assert_eq!(say(&socket, b"\"stats\"\n"), "{\"ok\":1}\n");
+        assert!(begun.elapsed() < REQUEST_TIME * 4, "{:?}", begun.elapsed());
+
+        // One that asks for much and does not listen.
+        let mut deaf = UnixStream::connect(&socket).unwrap();
+        deaf.write_all(b"\"changes\"\n").unwrap();
+        assert_eq!(say(&socket, b"\"stats\"\n"), "{\"ok\":3}\n");
+        let begun = Instant::now();
+        control.stop();
+        assert!(begun.elapsed() < ANSWER_TIME);
+    }
+}

@@ -1,0 +1,228 @@
+//! Ending a session from outside, and finishing the work of a dead owner.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::owner::{Owner, wait_until};
+use super::{orphans, others};
+use crate::session::place::state::{Phase, State, process_start};
+use crate::session::place::{HeldPlace, Place, canonical};
+use crate::session::steps::target;
+use crate::session::{SessionError, TargetError, fence};
+
+/// How long a server that lost its owner has to end by itself.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What ending a session took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Down {
+    /// Nothing ran on the target.
+    Nothing,
+    /// The session was told to end, and has.
+    Ended(State),
+    /// Its owner was dead; what it had left was cleared away.
+    Finished(State),
+    /// It had failed before; what it had kept of that was cleared away.
+    Cleared(State),
+    /// There was a mount of pbkfs, dead or another user's, of whose session
+    /// nothing is known here; it was taken away.
+    Unmounted,
+}
+
+/// Ends the session on `target`. `patience` is for each of the two requests:
+/// an orderly end, then a quick one.
+///
+/// # Errors
+/// [`SessionError::DidNotEnd`]; what clearing up after a dead owner can fail
+/// with.
+pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
+    let target = canonical(target);
+    if let Some(other) = others::at(&target)? {
+        return other.down(patience);
+    }
+    let place = Place::of(&target);
+    let mut asked = None;
+    while let Some(state) = living(&place, &target, patience * 2)? {
+        if !end(&place, &state, patience)? {
+            return Err(did_not_end(&place, &target, Some(state.pid), patience * 2));
+        }
+        asked = Some(state);
+    }
+    finish_dead(&target, asked)
+}
+
+/// The state of the session at `place` if its owner lives. One that has only
+/// just begun, or is about to be gone, has none, or none that can be read; that passes.
+pub fn living(
+    place: &Place,
+    target: &Path,
+    patience: Duration,
+) -> Result<Option<State>, SessionError> {
+    let (mut found, mut unreadable) = (None, None);
+    let settled = wait_until(patience, || {
+        if !place.is_held()? {
+            return Ok(true);
+        }
+        match State::read(place) {
+            Ok(state) => found = state,
+            Err(error @ SessionError::BadState { .. }) => unreadable = Some(error),
+            Err(error) => return Err(error),
+        }
+        Ok(found.is_some())
+    })?;
+    match (settled, unreadable) {
+        (true, _) => Ok(found),
+        (false, Some(error)) => Err(error),
+        (false, None) => Err(did_not_end(place, target, None, patience)),
+    }
+}
+
+/// Clears up after a session that has ended, of itself or by a kill. `asked`
+/// is the one that was asked to end before.
+pub fn finish_dead(target: &Path, asked: Option<State>) -> Result<Down, SessionError> {
+    let place = Place::of(target);
+    if !place.dir().exists() {
+        // A mount whose session's directory went with a reboot of /run.
+        let cleared = target::clear(target)?;
+        return Ok(match asked {
+            Some(asked) => Down::Ended(asked),
+            None if cleared => Down::Unmounted,
+            None => Down::Nothing,
+        });
+    }
+    let place = match place.hold(target) {
+        Ok(place) => place,
+        // A new session has begun since; the one that was asked has ended.
+        Err(SessionError::Target(TargetError::Busy { .. })) if asked.is_some() => {
+            return Ok(asked.map_or(Down::Nothing, Down::Ended));
+        }
+        Err(error) => return Err(error),
+    };
+    let left = finish_left(&place, target)?;
+    let cleared = target::clear(target)?;
+    place.remove()?;
+    match (asked, left) {
+        (Some(asked), Some(left)) if asked.pid == left.pid && left.phase == Phase::Failed => {
+            Err(SessionError::EndedBadly {
+                target: target.to_owned(),
+                reason: left.error.unwrap_or_default(),
+            })
+        }
+        (_, Some(left)) if left.phase == Phase::Failed => Ok(Down::Cleared(left)),
+        (_, Some(left)) => Ok(Down::Finished(left)),
+        (Some(asked), None) => Ok(Down::Ended(asked)),
+        (None, None) if cleared => Ok(Down::Unmounted),
+        (None, None) => Ok(Down::Nothing),
+    }
+}
+
+/// Finishes what the last session in this place has left, if it left
+/// anything. A state that cannot be read any more does not keep the place
+/// from being used again.
+pub fn finish_left(place: &HeldPlace, target: &Path) -> Result<Option<State>, SessionError> {
+    match State::read(place) {
+        Ok(None) => Ok(None),
+        Ok(Some(left)) => {
+            finish(place, &left)?;
+            Ok(Some(left))
+        }
+        Err(error @ SessionError::BadState { .. }) => {
+            tracing::warn!(
+                "{error}; the mount on {} is cleared away, and a throw-away diff of that session \
+                 is an orphan from now on (`pbkfs status` shows it)",
+                target.display()
+            );
+            target::clear(target)?;
+            place.clear()?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of a session that goes on.
+pub fn did_not_end(
+    place: &Place,
+    target: &Path,
+    pid: Option<u32>,
+    waited: Duration,
+) -> SessionError {
+    SessionError::DidNotEnd {
+        target: target.to_owned(),
+        pid,
+        seconds: waited.as_secs(),
+        log: place.log(),
+    }
+}
+
+/// Asks the owner to end. Tells whether it did.
+fn end(place: &Place, state: &State, patience: Duration) -> Result<bool, SessionError> {
+    match Owner::find(place, state)? {
+        Some(owner) => owner.end(patience),
+        None => Ok(true),
+    }
+}
+
+/// Does what a dead owner would have done: waits for its server, which the
+/// kernel has told to end, takes its dead mount away, and removes what was
+/// for this session only. The locks on the backups went with their holder, unless it
+/// was killed, too.
+fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
+    if left.phase != Phase::Failed {
+        tracing::warn!(
+            "finishing the work of pid {}, which died while it had {} mounted",
+            left.pid,
+            left.target.display()
+        );
+    }
+    // A server that still runs ends sooner without its files.
+    target::clear(&left.target)?;
+    end_server(left)?;
+    if let Some(cgroup) = &left.cgroup {
+        fence::remove_cgroup(cgroup)?;
+    }
+    if let Some(locks) = &left.locks {
+        locks.clear();
+    }
+    if left.throw_away
+        && let Some(diff_dir) = &left.diff_dir
+    {
+        orphans::remove(diff_dir)?;
+    }
+    if left.made_target {
+        target::remove(&left.target)?;
+    }
+    place.clear()
+}
+
+fn end_server(left: &State) -> Result<(), SessionError> {
+    let (Some(pid), Some(start)) = (left.server_pid, left.server_start) else {
+        return Ok(());
+    };
+    let lives = || process_start(pid) == Some(start);
+    let gone = |patience| wait_until(patience, || Ok(!lives()));
+    if gone(ORPHAN_PATIENCE)? {
+        return Ok(());
+    }
+    let stays = || SessionError::ServerStays {
+        target: left.target.clone(),
+        pid,
+    };
+    let handle = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        .filter(|_| lives())
+        .ok_or_else(stays);
+    let Ok(handle) = handle else { return Ok(()) };
+    for signal in [Signal::QUIT, Signal::KILL] {
+        // A failure shows in that the process stays.
+        let _ = pidfd_send_signal(&handle, signal);
+        if gone(ORPHAN_PATIENCE)? {
+            return Ok(());
+        }
+    }
+    Err(stays())
+}

@@ -1,0 +1,235 @@
+//! What runs.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::control;
+use super::control::Request;
+use super::metrics::Counts;
+use super::orphans;
+use super::orphans::ThrowAway;
+use super::others;
+use super::others::Other;
+use crate::diff::Diff;
+use crate::server::is_recovering;
+use crate::session::SessionError;
+use crate::session::place::run_root;
+use crate::session::place::state::{Phase, State};
+use crate::session::place::{Place, canonical};
+
+/// How long an owner has to tell its counters, and a server whether it recovers.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A session as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Status {
+    /// "starting", "ready", "stopping", "failed"; "recovering", once it was asked:
+    /// it was ready, and PostgreSQL recovers again; "dead": the owner was killed,
+    /// and `down` has to finish its work; "orphaned": the host ended with its
+    /// owner, and only the throw-away diff is left.
+    #[serde(rename = "state")]
+    pub word: &'static str,
+    /// What the owner wrote down.
+    #[serde(flatten)]
+    pub state: State,
+    /// Whose it is, if it is another user's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Bytes that the diff takes on disk; absent where it is another user's.
+    pub diff_bytes: Option<u64>,
+    /// The directory with the session's logs.
+    pub run_dir: std::path::PathBuf,
+    /// What its owner counted; absent where no mount answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counts>,
+}
+
+/// All sessions that this user may see, without counters: its own, and for root
+/// those of others.
+///
+/// # Errors
+/// The run directory, or the table of mounts, cannot be read. A single session that
+/// cannot be read is logged and left out.
+pub fn all() -> Result<Vec<Status>, SessionError> {
+    let mut found = own()?;
+    found.extend(others::all()?.into_iter().filter_map(Other::into_status));
+    Ok(found)
+}
+
+fn own() -> Result<Vec<Status>, SessionError> {
+    let mut found = Vec::new();
+    for place in Place::all()? {
+        match read(&place) {
+            Ok(status) => found.extend(status),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+    let orphans = orphans::all_if_usable(orphans::all());
+    found.extend(orphans.into_iter().map(orphaned));
+    Ok(found)
+}
+
+/// A throw-away diff that was left over, as what it was part of.
+fn orphaned(left: ThrowAway) -> Status {
+    let mut state = State::begin(&left.target);
+    state.pid = 0;
+    state.since = left.since;
+    state.diff_dir = Some(left.diff_dir);
+    state.throw_away = true;
+    Status {
+        word: "orphaned",
+        user: None,
+        diff_bytes: diff_bytes(&state),
+        run_dir: Place::of(&left.target).dir().to_owned(),
+        state,
+        counters: None,
+    }
+}
+
+/// The sessions that were begun with a profile, without counters: its clone may be
+/// elsewhere than the profile says by now, and the profile may be lost. One-shot jobs
+/// are not among them.
+///
+/// # Errors
+/// As [`all`].
+pub fn of_profile(profile: &Path) -> Result<Vec<Status>, SessionError> {
+    let mut sessions = all()?;
+    let is_it = |path: &Path| {
+        let real = |path: &Path| path.canonicalize().ok();
+        std::path::absolute(profile).is_ok_and(|given| given == path)
+            || real(profile).is_some_and(|given| real(path) == Some(given))
+    };
+    sessions.retain(|session| {
+        let state = &session.state;
+        state.profile.as_deref().is_some_and(is_it) && !run_root::is_of_job(&state.target)
+    });
+    Ok(sessions)
+}
+
+/// The session on a target, if there is one that this user may see, without
+/// counters.
+///
+/// # Errors
+/// Its state cannot be read.
+pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
+    let target = canonical(target);
+    if let Some(status) = read(&Place::of(&target))? {
+        return Ok(Some(status));
+    }
+    if let Some(other) = others::at(&target)? {
+        return Ok(other.into_status());
+    }
+    let mut orphans = orphans::all_if_usable(orphans::all()).into_iter();
+    Ok(orphans.find(|left| left.target == target).map(orphaned))
+}
+
+/// Asks the owners of the sessions for their counters, all at once, and lets
+/// them count from anew if `reset`. One that does not answer is logged. Their
+/// servers are asked, too, whether they recover.
+pub fn count(sessions: &mut [Status], reset: bool) {
+    let request = match reset {
+        true => Request::StatsReset,
+        false => Request::Stats,
+    };
+    thread::scope(|scope| {
+        for session in sessions {
+            // What another user's state says is that user's word.
+            if session.user.is_none() && matches!(session.word, "ready" | "stopping") {
+                scope.spawn(move || {
+                    session.counters = counted(session, request);
+                    if session.word == "ready" && recovers(&session.state) {
+                        session.word = "recovering";
+                    }
+                });
+            }
+        }
+    });
+}
+
+/// A process of the server that dies, as on a full disk, has all of it start
+/// anew, and recover, while the postmaster lives on.
+fn recovers(state: &State) -> bool {
+    let conninfo = state.conninfo.as_deref();
+    conninfo.is_some_and(|conninfo| is_recovering(conninfo, PATIENCE))
+}
+
+fn counted(session: &Status, request: Request) -> Option<Counts> {
+    let place = Place::of(&session.state.target);
+    match control::ask(&place, request, PATIENCE) {
+        Ok(counts) => Some(counts),
+        // One that ends has taken its socket away already.
+        Err(_) if session.word == "stopping" => None,
+        Err(error) => {
+            tracing::warn!(
+                "the session on {} (pid {}) does not tell its counters: {error}",
+                session.state.target.display(),
+                session.state.pid
+            );
+            None
+        }
+    }
+}
+
+/// Bytes that a session's diff takes on disk.
+pub fn diff_bytes(state: &State) -> Option<u64> {
+    let dir = state.diff_dir.as_deref()?;
+    Diff::disk_bytes(dir).ok()
+}
+
+fn read(place: &Place) -> Result<Option<Status>, SessionError> {
+    let Some(state) = State::read(place)? else {
+        return Ok(None);
+    };
+    // Of another target it is not of this place, whoever wrote it.
+    if Place::of(&state.target).dir() != place.dir() {
+        return Ok(None);
+    }
+    Ok(Some(Status {
+        word: word(place.is_held()?, state.phase),
+        user: None,
+        diff_bytes: diff_bytes(&state),
+        state,
+        run_dir: place.dir().to_owned(),
+        counters: None,
+    }))
+}
+
+/// The word for a session whose owner lives, or does not.
+pub fn word(is_held: bool, phase: Phase) -> &'static str {
+    match (is_held, phase) {
+        (_, Phase::Failed) => "failed",
+        (false, _) => "dead",
+        (true, Phase::Starting) => "starting",
+        (true, Phase::Ready) => "ready",
+        (true, Phase::Stopping) => "stopping",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::refuse_with;
+
+    #[test]
+    fn a_server_that_recovers_again_is_not_ready() {
+        for (code, word) in [("57P03", "recovering"), ("53300", "ready")] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut state = State::begin(&dir.path().join("clone"));
+            state.conninfo = Some(refuse_with(code, dir.path()));
+            let mut sessions = [Status {
+                word: "ready",
+                user: None,
+                state,
+                diff_bytes: None,
+                run_dir: dir.path().to_owned(),
+                counters: None,
+            }];
+            count(&mut sessions, false);
+            assert_eq!(sessions[0].word, word);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The kernel's table of mounts, `/proc/self/mountinfo`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use crate::server::ServerError;
+use crate::server::namespace::Opened;
+use crate::session::SessionError;
+use crate::untrusted::{hold, identity};
+
+/// The source that our mounts bear.
+pub const OUR_SOURCE: &str = "pbkfs";
+
+const TABLE: &str = "/proc/self/mountinfo";
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// The kernel's number for it.
+    pub id: u64,
+    /// Where.
+    pub target: PathBuf,
+    /// Its file system's type.
+    pub kind: String,
+    /// Its source.
+    pub source: String,
+    /// Who mounted it, as FUSE tells of its own.
+    pub user: Option<u32>,
+}
+
+impl MountEntry {
+    /// Whether a pbkfs made it.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        // An older version's mount by root has the type fuse.
+        self.kind.starts_with("fuse") && self.source == OUR_SOURCE
+    }
+}
+
+/// Opens the mount that this user's pbkfs has made at `mounted`, for its server's
+/// namespaces, by the path `target`, on which there may be links. The mount is asked
+/// nothing.
+///
+/// # Errors
+/// [`ServerError::Replaced`] if something else is there; the system's own.
+pub fn opened(target: &Path, mounted: &Path) -> Result<Opened, SessionError> {
+    let io = |e| SessionError::io("open", target, e);
+    let dir = hold(target).map_err(io)?;
+    let found = identity(&dir).map_err(io)?;
+    let user = geteuid().as_raw();
+    // Of another clone it would be that one's data directory.
+    let is_it = |mount: &MountEntry| {
+        mount.id == found.mount
+            && mount.target == mounted
+            && mount.is_ours()
+            && mount.user == Some(user)
+    };
+    let table = table()?;
+    if !found.is_mount_root || !parse(&table).any(|mount| is_it(&mount)) {
+        let path = target.to_owned();
+        return Err(ServerError::Replaced { path }.into());
+    }
+    Opened::new(target, dir).map_err(io)
+}
+
+fn table() -> Result<Vec<u8>, SessionError> {
+    std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))
+}
+
+/// The uppermost mount at exactly `target`. Works where `stat` does not: on
+/// the mount of a server that died.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn at(target: &Path) -> Result<Option<MountEntry>, SessionError> {
+    Ok(parse(&table()?)
+        .filter(|mount| mount.target == target)
+        .last())
+}
+
+/// The mounts of pbkfs, whoever made them.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn ours() -> Result<Vec<MountEntry>, SessionError> {
+    Ok(parse(&table()?).filter(MountEntry::is_ours).collect())
+}
+
+/// The mount that `target` lies in, but for one at it.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn around(target: &Path) -> Result<Option<MountEntry>, SessionError> {
+    let table = table()?;
+    let above = |mount: &MountEntry| mount.target != target && target.starts_with(&mount.target);
+    // Of those on each other the last is the uppermost.
+    Ok(parse(&table)
+        .filter(above)
+        .max_by_key(|mount| mount.target.components().count()))
+}
+
+/// `proc(5)`: id, parent, major:minor, root, mount point, options, optional
+/// fields up to a `-`, type, source, super options. Spaces and backslashes in
+/// paths stand as `\040`.
+fn parse(table: &[u8]) -> impl Iterator<Item = MountEntry> {
+    table.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let id = String::from_utf8_lossy(fields.next()?).parse().ok()?;
+        let target = unescape(fields.nth(3)?);
+        fields.find(|field| *field == b"-")?;
+        let kind = String::from_utf8_lossy(fields.next()?).into_owned();
+        let source = String::from_utf8_lossy(fields.next()?).into_owned();
+        let options = String::from_utf8_lossy(fields.next().unwrap_or_default());
+        let mut options = options.split(',');
+        let user = options.find_map(|option| option.strip_prefix("user_id="));
+        Some(MountEntry {
+            id,
+            target,
+            kind,
+            source,
+            user: user.and_then(|user| user.parse().ok()),
+        })
+    })
+}
+
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *byte == b'\\');
+        let decoded = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match decoded {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_mount_of_ours_is_not_the_clones() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path(), Path::new("/proc")] {
+            let error = opened(path, path).unwrap_err();
+            let replaced = SessionError::Server(ServerError::Replaced {
+                path: path.to_owned(),
+            });
+            assert_eq!(error.to_string(), replaced.to_string());
+        }
+    }
+
+    #[test]
+    fn lines_with_optional_fields_and_escapes_are_read() {
+        let table = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - ext3 /dev/root rw\n\
+            37 35 0:50 / /srv/a\\040b\\134c rw - fuse.pbkfs pbkfs rw,user_id=7,group_id=8\n\
+            broken line\n";
+        let mounts: Vec<MountEntry> = parse(table).collect();
+        assert_eq!(
+            mounts,
+            vec![
+                MountEntry {
+                    id: 36,
+                    target: "/mnt2".into(),
+                    kind: "ext3".into(),
+                    source: "/dev/root".into(),
+                    user: None,
+                },
+                MountEntry {
+                    id: 37,
+                    target: "/srv/a b\\c".into(),
+                    kind: "fuse.pbkfs".into(),
+                    source: "pbkfs".into(),
+                    user: Some(7),
+                },
+            ]
+        );
+        assert!(!mounts[0].is_ours() && mounts[1].is_ours());
+    }
+}

@@ -1,0 +1,174 @@
+//! What a session's owner writes down for others: `status`, `down`, and the
+//! next `up` should the owner be killed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{HeldPlace, Place, STATE};
+use crate::session::SessionError;
+use crate::session::locks::ReadLocks;
+use crate::untrusted;
+
+/// How far a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Being set up.
+    Starting,
+    /// Mounted; the server, if there is one, answers.
+    Ready,
+    /// Being ended.
+    Stopping,
+    /// Ended by an error, after it had been ready in the background.
+    Failed,
+}
+
+/// A session's state, as in `session.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct State {
+    /// The owner's process id.
+    pub pid: u32,
+    /// How far it is.
+    pub phase: Phase,
+    /// The profile that it was started from.
+    pub profile: Option<PathBuf>,
+    /// The mount point.
+    pub target: PathBuf,
+    /// The catalog.
+    pub catalog: PathBuf,
+    /// The instance.
+    pub instance: String,
+    /// The backup's id; empty until it is known.
+    pub backup: String,
+    /// The chain's ids, FULL first.
+    pub chain: Vec<String>,
+    /// The diff.
+    pub diff_dir: Option<PathBuf>,
+    /// Whether the diff goes with the session.
+    pub throw_away: bool,
+    /// Whether the session made the mount point.
+    pub made_target: bool,
+    /// Whether PostgreSQL runs on it, or is going to.
+    #[serde(default)]
+    pub with_server: bool,
+    /// What the fence of its server is made of.
+    #[serde(default)]
+    pub fence: Option<String>,
+    /// The control group that its server is in.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
+    /// Who holds the read locks on its chain.
+    #[serde(default)]
+    pub locks: Option<ReadLocks>,
+    /// When it began, in RFC 3339.
+    pub since: String,
+    /// A libpq connection string, once the server answers.
+    pub conninfo: Option<String>,
+    /// The server's port.
+    pub port: Option<u16>,
+    /// The server's process id.
+    pub server_pid: Option<u32>,
+    /// When the server's process began, in clock ticks since the boot: with
+    /// its pid, that names a process for good.
+    pub server_start: Option<u64>,
+    /// What ended it, if it failed.
+    pub error: Option<String>,
+}
+
+impl State {
+    /// The state of this process's session on `target`, of which nothing is
+    /// known yet.
+    #[must_use]
+    pub fn begin(target: &Path) -> Self {
+        Self {
+            pid: std::process::id(),
+            phase: Phase::Starting,
+            profile: None,
+            target: target.to_owned(),
+            catalog: PathBuf::new(),
+            instance: String::new(),
+            backup: String::new(),
+            chain: Vec::new(),
+            diff_dir: None,
+            throw_away: false,
+            made_target: false,
+            with_server: false,
+            fence: None,
+            cgroup: None,
+            locks: None,
+            since: now(),
+            conninfo: None,
+            port: None,
+            server_pid: None,
+            server_start: None,
+            error: None,
+        }
+    }
+
+    /// Reads a session's state; `None` if there is none.
+    ///
+    /// # Errors
+    /// I/O errors; a damaged file.
+    pub fn read(place: &Place) -> Result<Option<Self>, SessionError> {
+        let path = place.state_file();
+        let Some(dir) = place.open()? else {
+            return Ok(None);
+        };
+        match dir.read(STATE, untrusted::SMALL) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|source| SessionError::BadState { path, source }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(SessionError::io("read", &path, e)),
+        }
+    }
+
+    /// Writes the state: a reader sees the old or the new one whole.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn write(&self, place: &HeldPlace) -> Result<(), SessionError> {
+        let save = || {
+            let mut text = serde_json::to_vec_pretty(self)?;
+            text.push(b'\n');
+            place.opened().replace_volatile(STATE, &text, 0o600, None)
+        };
+        save().map_err(|e| SessionError::io("write", &place.state_file(), e))
+    }
+}
+
+/// This moment, in RFC 3339.
+#[must_use]
+pub fn now() -> String {
+    let now = OffsetDateTime::now_utc().truncate_to_second();
+    now.format(&Rfc3339).unwrap_or_default()
+}
+
+/// When a process began, in clock ticks since the boot; `None` if there is no
+/// such process. Field 22 of `proc_pid_stat(5)`.
+#[must_use]
+pub fn process_start(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, which may hold
+    // spaces and parentheses itself.
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_named_by_pid_and_start() {
+        let mine = process_start(std::process::id()).unwrap();
+        let parent = process_start(std::os::unix::process::parent_id()).unwrap();
+        assert!(parent <= mine);
+        assert_eq!(process_start(0), None);
+    }
+}

@@ -1,0 +1,298 @@
+//! What a diff knows of its recovery: a note in its metadata, so that it is
+//! kept, copied and thrown away with what it tells about, and out of the
+//! clone's reach, whose superuser can write whatever he likes into the data
+//! directory.
+//!
+//! PostgreSQL itself leaves two traces there. `backup_label` is there until its
+//! first start, and `recovery.signal` from when we put it there until the end
+//! of the recovery. Either can be forged, by which a clone fools itself; what
+//! the note says counts more.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Recovery;
+use crate::pg::Lsn;
+use crate::pg::wal::History;
+use crate::pg::wal::segment::history_timeline;
+use crate::profile::{MomentText, RecoveryTarget};
+use crate::server::Replay;
+use crate::session::SessionError;
+use crate::session::clone::Clone;
+use crate::untrusted::{Dir, SMALL};
+
+/// The note's name in the diff.
+const NOTE: &str = "recovery";
+
+/// Where the first versions kept the same, in the data directory. It is read
+/// for a diff that has no note yet.
+const OLD_RECORD: &str = ".pbkfs-recovery.json";
+
+const SIGNAL: &str = "recovery.signal";
+const LABEL: &str = "backup_label";
+
+/// What is noted about a clone that was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "start", rename_all = "lowercase")]
+enum Noted {
+    /// It has run, and no recovery of ours was before that.
+    Plain,
+    /// It recovered, or is about to.
+    Recovery(Record),
+}
+
+/// How far a diff's recovery was when last seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    /// The recovery's identity: target, timeline, inclusive or not.
+    target: String,
+    /// Whether it has ended, and the clone writes WAL of its own.
+    promoted: bool,
+    /// The end of what was replayed, once the target was reached.
+    lsn: Option<String>,
+    /// When the last transaction in it had ended.
+    time: Option<String>,
+}
+
+const VERSION: u32 = 1;
+
+/// How a server is to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    /// As after any shutdown or crash.
+    Plain,
+    /// Recovering.
+    Recover,
+}
+
+/// What is known about the mounted diff.
+struct Seen {
+    record: Option<Record>,
+    /// No server has run on it yet.
+    is_fresh: bool,
+    has_signal: bool,
+}
+
+/// Why a recovery does not go with a diff.
+enum Conflict {
+    /// It was recovered to somewhere else.
+    Elsewhere(String),
+    /// It was started without a recovery.
+    Started,
+}
+
+/// Prepares a data directory, before it is mounted, for its server. Gives the recovery that
+/// the server will be in: none, where the diff is past it already.
+///
+/// # Errors
+/// [`SessionError::RecoveredElsewhere`] if what is wanted does not go with what
+/// the diff holds; I/O errors.
+pub fn begin<'a>(
+    clone: &Clone<'_>,
+    wanted: Option<&'a Recovery>,
+) -> Result<Option<&'a Recovery>, SessionError> {
+    let noted = read(clone)?;
+    let (has_run, record) = match noted {
+        None => (false, None),
+        Some(Noted::Plain) => (true, None),
+        Some(Noted::Recovery(record)) => (record.promoted || record.lsn.is_some(), Some(record)),
+    };
+    let seen = Seen {
+        record,
+        is_fresh: !has_run && exists(clone, LABEL)?,
+        has_signal: exists(clone, SIGNAL)?,
+    };
+    match (decide(&seen, wanted), wanted) {
+        (Err(conflict), _) => Err(SessionError::RecoveredElsewhere {
+            recovered: match conflict {
+                Conflict::Elsewhere(recovered) => format!("recovered to {recovered}"),
+                Conflict::Started => "started without replaying the archive".to_owned(),
+            },
+            wanted: wanted.map_or("no recovery".to_owned(), Recovery::identity),
+        }),
+        (Ok(Decision::Recover), Some(recovery)) => {
+            let record = Record {
+                version: VERSION,
+                target: recovery.identity(),
+                promoted: false,
+                lsn: None,
+                time: None,
+            };
+            write(clone, &Noted::Recovery(record))?;
+            put_signal(clone)?;
+            Ok(Some(recovery))
+        }
+        (Ok(_), _) => Ok(None),
+    }
+}
+
+/// Remembers that the target was reached.
+///
+/// # Errors
+/// I/O errors.
+pub fn reached(
+    clone: &Clone<'_>,
+    recovery: &Recovery,
+    replay: &Replay,
+) -> Result<(), SessionError> {
+    let record = Record {
+        version: VERSION,
+        target: recovery.identity(),
+        promoted: !replay.in_recovery,
+        lsn: replay.lsn.map(|lsn| lsn.to_string()),
+        time: replay.time.clone(),
+    };
+    write(clone, &Noted::Recovery(record))
+}
+
+/// Remembers that a server has run, which begins without a recovery of ours.
+///
+/// # Errors
+/// I/O errors.
+pub fn started(clone: &Clone<'_>) -> Result<(), SessionError> {
+    match read(clone)? {
+        Some(_) => Ok(()),
+        None => write(clone, &Noted::Plain),
+    }
+}
+
+/// Checks that a recovery to the end of the archive got there. PostgreSQL takes
+/// a broken record for the end of the WAL, whatever comes behind it.
+///
+/// # Errors
+/// [`SessionError::EndedEarly`] if not; I/O errors.
+pub fn check_end(
+    clone: &Clone<'_>,
+    wal_dir: Option<&Dir>,
+    recovery: &Recovery,
+) -> Result<(), SessionError> {
+    let Some(expected) = recovery.expected_end() else {
+        return Ok(());
+    };
+    match new_timeline_start(clone, wal_dir)? {
+        Some(reached) if reached < expected => Err(SessionError::EndedEarly {
+            reached,
+            expected,
+            segment: recovery.segment_at(reached),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Where the newest timeline begins, which is where recovery ended.
+fn new_timeline_start(
+    clone: &Clone<'_>,
+    wal_dir: Option<&Dir>,
+) -> Result<Option<Lsn>, SessionError> {
+    let names = clone.wal_names(wal_dir)?;
+    let timelines = names
+        .iter()
+        .filter_map(|name| history_timeline(name.to_str()?));
+    let Some(timeline) = timelines.max() else {
+        return Ok(None);
+    };
+    let text = clone.wal_file(wal_dir, &format!("{timeline:08X}.history"))?;
+    let history = History::parse(timeline, &String::from_utf8_lossy(&text));
+    let parent = history.ok().and_then(|history| history.parent());
+    Ok(parent.map(|parent| parent.end))
+}
+
+fn decide(seen: &Seen, wanted: Option<&Recovery>) -> Result<Decision, Conflict> {
+    let start = match wanted {
+        Some(_) => Decision::Recover,
+        None => Decision::Plain,
+    };
+    if seen.is_fresh {
+        return Ok(start);
+    }
+    let explicit = wanted.filter(|recovery| recovery.is_explicit);
+    let Some(record) = &seen.record else {
+        // A server has run here, and not by our recovery.
+        return match (explicit, seen.has_signal) {
+            (None, false) => Ok(Decision::Plain),
+            (None, true) => Ok(start),
+            (Some(_), _) => Err(Conflict::Started),
+        };
+    };
+    let is_same = |recovery: &Recovery| recovery.identity() == record.target;
+    // PostgreSQL takes the signal away as the last step of recovery, and we may
+    // have been killed before we could write that down.
+    if record.promoted || !seen.has_signal {
+        return match explicit {
+            Some(other) if !is_same(other) => Err(Conflict::Elsewhere(record.describe())),
+            _ => Ok(Decision::Plain),
+        };
+    }
+    match wanted {
+        Some(recovery) if is_same(recovery) || record.is_before(&recovery.target) => Ok(start),
+        _ => Err(Conflict::Elsewhere(record.describe())),
+    }
+}
+
+impl Record {
+    /// Whether a target is surely not before what was replayed.
+    fn is_before(&self, target: &RecoveryTarget) -> bool {
+        let lsn: Option<Lsn> = self.lsn.as_ref().and_then(|lsn| lsn.parse().ok());
+        let time: Option<MomentText> = self.time.as_ref().and_then(|time| time.parse().ok());
+        match target {
+            RecoveryTarget::Latest => true,
+            RecoveryTarget::Lsn(wanted) => lsn.is_some_and(|lsn| lsn <= *wanted),
+            RecoveryTarget::Time(wanted) => time.is_some_and(|time| time.0 <= *wanted),
+            // Where these are, only replaying tells.
+            RecoveryTarget::Immediate | RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => false,
+        }
+    }
+
+    fn describe(&self) -> String {
+        let mut text = self.target.clone();
+        if let Some(lsn) = &self.lsn {
+            text.push_str(&format!(" (reached at {lsn})"));
+        }
+        text
+    }
+}
+
+fn read(clone: &Clone<'_>) -> Result<Option<Noted>, SessionError> {
+    let Some(diff) = clone.memory else {
+        return Ok(None);
+    };
+    let bad = |path, source| SessionError::BadState { path, source };
+    if let Some(note) = diff.note(NOTE)? {
+        let noted = serde_json::from_slice(&note);
+        return noted.map(Some).map_err(|e| bad(diff.root().to_owned(), e));
+    }
+    let path = clone.path(OLD_RECORD);
+    match clone.files.read(Path::new(OLD_RECORD), SMALL) {
+        Ok(text) => {
+            let record = serde_json::from_slice(&text).map_err(|e| bad(path, e))?;
+            Ok(Some(Noted::Recovery(record)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SessionError::io("read", &path, error)),
+    }
+}
+
+fn write(clone: &Clone<'_>, noted: &Noted) -> Result<(), SessionError> {
+    let Some(diff) = clone.memory else {
+        return Ok(());
+    };
+    let text = serde_json::to_vec(noted).map_err(|source| SessionError::BadState {
+        path: diff.root().to_owned(),
+        source,
+    })?;
+    Ok(diff.set_note(NOTE, Some(&text))?)
+}
+
+fn put_signal(clone: &Clone<'_>) -> Result<(), SessionError> {
+    let put = clone.files.put_empty(SIGNAL);
+    put.map_err(|e| SessionError::io("write", &clone.path(SIGNAL), e))
+}
+
+fn exists(clone: &Clone<'_>, name: &str) -> Result<bool, SessionError> {
+    let found = clone.files.find(Path::new(name));
+    let found = found.map_err(|e| SessionError::io("look at", &clone.path(name), e))?;
+    Ok(found.is_some())
+}

@@ -1,0 +1,97 @@
+//! The words of a `restore_command`.
+
+use std::path::{Path, PathBuf};
+
+use crate::server::ServerError;
+use crate::session::SessionError;
+
+/// This program, by the path at which others can run it.
+///
+/// # Errors
+/// It has none any more.
+pub fn program() -> Result<PathBuf, SessionError> {
+    let unknown = |e| SessionError::io("find", Path::new("the program of this process"), e);
+    let path = std::env::current_exe().map_err(unknown)?;
+    match path.try_exists() {
+        Ok(true) => Ok(path),
+        Ok(false) => Err(unknown(std::io::ErrorKind::NotFound.into())),
+        Err(error) => Err(unknown(error)),
+    }
+}
+
+/// A path as text.
+///
+/// # Errors
+/// It is not UTF-8.
+pub fn text(path: &Path) -> Result<&str, SessionError> {
+    path.to_str().ok_or_else(|| {
+        ServerError::NotUtf8 {
+            path: path.to_owned(),
+        }
+        .into()
+    })
+}
+
+/// The files and directories that a command names by absolute paths; of one
+/// with a placeholder in it, the directory before that.
+#[must_use]
+pub fn named_paths(command: &str) -> Vec<PathBuf> {
+    let is_end = |c: char| c.is_whitespace() || "'\"`;|&<>()=".contains(c);
+    command
+        .split(is_end)
+        .filter(|word| word.starts_with('/'))
+        .map(|word| match word.split_once('%') {
+            Some((before, _)) => before.rsplit_once('/').map_or("", |(dir, _)| dir),
+            None => word,
+        })
+        .map(PathBuf::from)
+        .filter(|path| path.parent().is_some() && path.exists())
+        .collect()
+}
+
+/// A word of a `restore_command`: for the shell, and for PostgreSQL, to which
+/// a `%` is the beginning of a placeholder.
+#[must_use]
+pub fn quote(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('%', "%%").replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_command_names_what_it_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = dir.path().to_str().unwrap();
+        let command = format!("test -f {text} && gzip -dc <'{text}/%f.gz' >%p; cp /%f /none/x");
+        assert_eq!(named_paths(&command), [dir.path(), dir.path()]);
+        assert_eq!(named_paths("cp wal/%f %p"), [""; 0].map(PathBuf::from));
+    }
+
+    #[test]
+    fn words_survive_shell_and_postgresql() {
+        for word in [
+            "/a/b-c.d",
+            "it's",
+            "a b",
+            "$HOME `x` \"y\" \\z",
+            "",
+            "100%f",
+        ] {
+            let quoted = quote(word);
+            let shell = Command::new("sh")
+                .args(["-c", &format!("printf %s {}", quoted.replace("%%", "%"))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(shell.stdout).unwrap(), word, "{quoted}");
+            assert!(!quoted.replace("%%", "").contains('%'), "{quoted}");
+        }
+    }
+}

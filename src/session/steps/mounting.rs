@@ -1,0 +1,127 @@
+//! The mount of a session: made, kept saved, and taken away.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+
+use super::{layers, target};
+use crate::fuse::{FuseError, Mount, MountOptions};
+use crate::image::Image;
+use crate::overlay::Overlay;
+use crate::session::outside::control::Control;
+use crate::session::outside::orphans;
+use crate::session::place::mounts;
+use crate::session::undo::Undo;
+use crate::session::up::{Progress, Up};
+use crate::session::{SessionError, Signals};
+
+/// How often names and freed space are committed without being asked.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// How long an unmount waits for those who still have files open.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A mount, shared by who watches it and who takes it away.
+pub type SharedMount = Rc<RefCell<Mount>>;
+
+/// Mounts the overlay on the target, and saves its changes from then on.
+pub fn mount(
+    up: &Up<'_>,
+    overlay: Arc<Overlay<Image>>,
+    progress: &Progress,
+    undo: &mut Undo<'_>,
+) -> Result<SharedMount, SessionError> {
+    let target = progress.target();
+    let prepared = target::prepare(&up.plan.target, &target, layers::owner(up.plan)?)?;
+    if prepared.made {
+        let made = target.clone();
+        undo.push("the mount point", move || target::remove(&made));
+        progress.change(|state| state.made_target = true)?;
+        orphans::target_made(&progress.state());
+    }
+    // Nobody reads a throw-away diff again.
+    if up.plan.diff_dir.is_some() {
+        let saved = overlay.clone();
+        undo.push("saving the diff", move || Ok(saved.sync_all()?));
+    }
+    let options = MountOptions {
+        threads: up.plan.fuse.threads.get(),
+        allow_other: geteuid().is_root(),
+        passthrough: overlay.passes_through(),
+        ends_with_loss: up.plan.postgres.launch,
+        source: mounts::OUR_SOURCE.to_owned(),
+    };
+    let mount = Mount::new(overlay.clone(), prepared.point, &prepared.dir, &options)?;
+    let mount = Rc::new(RefCell::new(mount));
+    let (mounted, signals) = (mount.clone(), up.signals.clone());
+    undo.push("the mount", move || unmount(&mounted, &signals));
+    if let Some(control) = Control::start(progress.place(), overlay.clone()) {
+        undo.push("the control socket", move || {
+            control.stop();
+            Ok(())
+        });
+    }
+    if !overlay.is_read_only() {
+        let flusher = Flusher::start(overlay);
+        undo.push("the flusher", move || {
+            flusher.stop();
+            Ok(())
+        });
+    }
+    Ok(mount)
+}
+
+/// Unmounts; if others keep files open, takes the mount out of the tree, so
+/// that at least nobody new enters.
+fn unmount(mount: &SharedMount, signals: &Signals) -> Result<(), SessionError> {
+    let patience = if signals.hurry() {
+        Duration::ZERO
+    } else {
+        UNMOUNT_PATIENCE
+    };
+    let mut mount = mount.borrow_mut();
+    match mount.unmount(patience) {
+        Err(error @ FuseError::Busy { .. }) => {
+            tracing::warn!("{error}; it was detached, and ends for them now");
+            Ok(mount.detach()?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Commits names and gives freed space back, every few seconds.
+struct Flusher {
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flusher {
+    fn start(overlay: Arc<Overlay<Image>>) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let flush = move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(FLUSH) {
+                if let Err(error) = overlay.sync_periodically() {
+                    tracing::error!("cannot save the diff's names: {error}");
+                }
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("flusher".to_owned())
+            .spawn(flush)
+            .ok();
+        Self { stop, thread }
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        if let Some(thread) = self.thread {
+            // It ends by itself; a panic in it was printed already.
+            let _ = thread.join();
+        }
+    }
+}

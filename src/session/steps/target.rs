@@ -1,0 +1,221 @@
+//! The mount point.
+
+use std::io;
+use std::path::Path;
+
+use nix::unistd::geteuid;
+
+use crate::fuse::{self, MountPoint};
+use crate::session::outside::orphans;
+use crate::session::place::canonical;
+use crate::session::place::mounts;
+use crate::session::place::mounts::MountEntry;
+use crate::session::{SessionError, TargetError};
+use crate::untrusted::{self, Dir, Refused};
+
+/// What is where the mount is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Nothing yet.
+    Missing,
+    /// An empty directory.
+    Empty,
+    /// The mount of a pbkfs that died.
+    Dead,
+}
+
+/// Looks at a mount point, and changes nothing.
+///
+/// # Errors
+/// It is in use, in another clone, holds files, or is no directory; the one above
+/// it is missing.
+pub fn check(target: &Path) -> Result<Target, SessionError> {
+    if let Some(mount) = mounts::at(target)? {
+        return judge(target, &mount);
+    }
+    if let Some(mount) = mounts::around(target)?.filter(MountEntry::is_ours) {
+        return Err(TargetError::Inside {
+            target: target.to_owned(),
+            mount: mount.target,
+        }
+        .into());
+    }
+    match Dir::open(target) {
+        Ok(dir) => check_empty(&dir).map(|()| Target::Empty),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => missing(target),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(TargetError::NotADirectory {
+            target: target.to_owned(),
+        }
+        .into()),
+        Err(e) => Err(SessionError::io("look into", target, e)),
+    }
+}
+
+/// Looks at what is mounted there.
+fn judge(target: &Path, mount: &MountEntry) -> Result<Target, SessionError> {
+    let target = target.to_owned();
+    if !mount.is_ours() {
+        let kind = mount.kind.clone();
+        return Err(TargetError::Mounted { target, kind }.into());
+    }
+    let answers = MountPoint::find(&target)
+        .and_then(|point| point.mounted())
+        .map(|held| match held.number == mount.id {
+            true => Dir::open(&held.path()).and_then(|dir| dir.names()),
+            // Another one is there by now, and that is not known to be dead.
+            false => Ok(Vec::new()),
+        });
+    match answers {
+        Ok(Err(e)) if e.raw_os_error() == Some(nix::libc::ENOTCONN) => Ok(Target::Dead),
+        _ => {
+            let pid = orphans::holder_of(&target);
+            Err(TargetError::Served { target, pid }.into())
+        }
+    }
+}
+
+fn check_empty(dir: &Dir) -> Result<(), SessionError> {
+    let names = dir.names();
+    let names = names.map_err(|e| SessionError::io("look into", dir.path(), e))?;
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(TargetError::NotEmpty {
+            target: dir.path().to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// Checks that no other user can lead root's mount elsewhere, by the path as it was
+/// given; `server` is whom PostgreSQL runs as, by user and group.
+///
+/// # Errors
+/// [`TargetError::Unsafe`].
+pub fn check_safe(given: &Path, server: (u32, u32)) -> Result<(), SessionError> {
+    let unsafe_target = unsafe_target(given);
+    let point = match lead(given, server) {
+        // That is told by what looks for the target itself.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        point => point.map_err(&unsafe_target)?,
+    };
+    match point.parent().dir(point.name()) {
+        Ok(dir) => check_owner(&dir, server).map_err(unsafe_target),
+        // As before; a dead mount of ours does not answer.
+        Err(_) => Ok(()),
+    }
+}
+
+fn check_owner(dir: &Dir, server: (u32, u32)) -> io::Result<()> {
+    match geteuid().is_root() {
+        true => untrusted::check_owner(dir, &[server]),
+        false => Ok(()),
+    }
+}
+
+fn unsafe_target(target: &Path) -> impl Fn(io::Error) -> SessionError {
+    move |source| {
+        TargetError::Unsafe {
+            target: target.to_owned(),
+            source,
+        }
+        .into()
+    }
+}
+
+/// Opens the directory that the mount point is in. Root's is where nobody else can
+/// lead the way elsewhere.
+fn lead(given: &Path, server: (u32, u32)) -> io::Result<MountPoint> {
+    if !geteuid().is_root() {
+        return MountPoint::find(&canonical(given));
+    }
+    // Of its group others may be, who are trusted with nothing.
+    let trusted = (server.0, 0);
+    let (parent, name) = untrusted::lead(&std::path::absolute(given)?, &[trusted])?;
+    let path = parent.path().join(&name);
+    Ok(MountPoint::new(path, parent, name))
+}
+
+/// Only the mount point itself is made: a path that is mistyped further up
+/// would leave directories behind.
+fn missing(target: &Path) -> Result<Target, SessionError> {
+    match target.parent() {
+        Some(parent) if !parent.is_dir() => Err(TargetError::ParentMissing {
+            target: target.to_owned(),
+            parent: parent.to_owned(),
+        }
+        .into()),
+        _ => Ok(Target::Missing),
+    }
+}
+
+/// Takes dead mounts of ours off a mount point. Several may lie on each
+/// other.
+///
+/// # Errors
+/// Those of [`check`] and of unmounting.
+pub fn clear(target: &Path) -> Result<bool, SessionError> {
+    let mut cleared = false;
+    while let Some(mount) = mounts::at(target)? {
+        if judge(target, &mount)? != Target::Dead {
+            break;
+        }
+        // What was judged, and nothing that is there by now.
+        fuse::unmount_once(target, mount.id, true).map_err(|source| fuse::FuseError::Unmount {
+            target: target.to_owned(),
+            source,
+        })?;
+        cleared = true;
+    }
+    Ok(cleared)
+}
+
+/// A mount point that is ready: it, the directory there, and whether that was made.
+pub struct Prepared {
+    /// Where the mount goes.
+    pub point: MountPoint,
+    /// What is there.
+    pub dir: Dir,
+    /// Whether it was not there before.
+    pub made: bool,
+}
+
+/// Gets a mount point ready: clears a dead mount off it, makes it if it does not
+/// exist. `given` is how the user named what is known as `target`.
+///
+/// # Errors
+/// Those of [`check`] and [`check_safe`]; it cannot be made.
+pub fn prepare(given: &Path, target: &Path, server: (u32, u32)) -> Result<Prepared, SessionError> {
+    if clear(target)? {
+        tracing::info!(
+            "cleared the mount of a pbkfs that had died off {}",
+            target.display()
+        );
+    }
+    check(target)?;
+    let point = lead(given, server).map_err(unsafe_target(given))?;
+    if point.path() != target {
+        // By a link that was changed since.
+        return Err(unsafe_target(given)(Refused::LeadsOut.into()));
+    }
+    let make = || match point.parent().make_dir(point.name(), 0o700) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((point.parent().dir(point.name())?, false))
+        }
+        made => Ok((made?, true)),
+    };
+    let (dir, made) = make().map_err(|e| SessionError::io("make the mount point", target, e))?;
+    check_owner(&dir, server).map_err(unsafe_target(given))?;
+    check_empty(&dir)?;
+    Ok(Prepared { point, dir, made })
+}
+
+/// Removes a mount point that was made. One that is not empty any more is
+/// somebody else's by now, and stays.
+///
+/// # Errors
+/// I/O errors.
+pub fn remove(target: &Path) -> Result<(), SessionError> {
+    let removed =
+        MountPoint::find(target).and_then(|point| point.parent().remove_dir(point.name()));
+    removed.map_err(|e| SessionError::io("remove the mount point", target, e))
+}

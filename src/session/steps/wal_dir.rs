@@ -1,0 +1,176 @@
+//! Where the server's WAL directory is: in the diff, as a directory of its own,
+//! whenever the server can reach it there, and a link leads to it.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{getegid, geteuid};
+
+use super::postgres::Preparation;
+use crate::diff::WAL_DIR;
+use crate::image::Image;
+use crate::overlay::{Overlay, WalPlace};
+use crate::server::OsUser;
+use crate::server::namespace::Opened;
+use crate::session::SessionError;
+use crate::session::fence::FenceLevel;
+use crate::untrusted::{Dir, refused};
+
+/// How much WAL is copied out of a backup before the server starts. What STREAM
+/// backups bring is mostly less. More is left where it is, and the clone writes
+/// its own through the mount, too.
+const COPY_LIMIT: u64 = 256 << 20;
+
+/// The server's WAL directory in the diff.
+#[derive(Debug)]
+pub struct WalDir {
+    /// Its absolute path, to which the link leads.
+    pub path: PathBuf,
+    /// The directory itself, as it was looked at.
+    pub dir: Dir,
+}
+
+impl WalDir {
+    /// The same, for the server's namespaces.
+    pub fn opened(&self) -> Result<Opened, SessionError> {
+        let opened = Opened::new(&self.path, &self.dir);
+        opened.map_err(|e| SessionError::io("open", &self.path, e))
+    }
+}
+
+/// Whether a server most likely reaches a directory in the diff. One in
+/// namespaces gets it shown. Without them root's server, which runs as another
+/// user, does not always.
+pub fn is_reached(level: &FenceLevel, run_as: Option<&OsUser>) -> bool {
+    level.is_namespace() || run_as.is_none()
+}
+
+/// Whether the server has to get to the diff by itself, and if so, as whom.
+fn walker(server: &Preparation) -> Option<&OsUser> {
+    let user = server.run_as.as_ref();
+    user.filter(|_| !is_reached(&server.level, user))
+}
+
+fn enters(user: &OsUser, (uid, gid, mode): (u32, u32, u32)) -> bool {
+    let shift = match () {
+        () if uid == user.uid.as_raw() => 6,
+        () if user.groups.iter().any(|group| gid == group.as_raw()) => 3,
+        () => 0,
+    };
+    (mode >> shift) & 1 == 1
+}
+
+/// Whether the server gets as far as to the diff's directory.
+fn gets_to(server: &Preparation, root: &Path) -> bool {
+    walker(server).is_none_or(|user| {
+        let mut above = root.ancestors().skip(1);
+        let rights = |dir: Metadata| (dir.uid(), dir.gid(), dir.mode());
+        above.all(|dir| fs::metadata(dir).is_ok_and(|dir| enters(user, rights(dir))))
+    })
+}
+
+/// Lets the server enter the diff's directory, which is root's alone, if it has
+/// to by itself; what else is in there stays closed to it.
+fn let_in(server: &Preparation, root: &Dir) -> io::Result<()> {
+    let Some(user) = walker(server) else {
+        return Ok(());
+    };
+    let stat = root.stat_self()?;
+    if !enters(user, (stat.uid, stat.gid, stat.mode)) {
+        root.set_mode(stat.mode | 0o011)?;
+    }
+    Ok(())
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or(path.to_owned())
+}
+
+/// What keeps the server from a WAL directory, if it has one in there.
+fn obstacle(server: &Preparation, root: &Dir, wal: &Dir) -> io::Result<Option<&'static str>> {
+    let owner = server.run_as.as_ref().map_or(geteuid(), |user| user.uid);
+    Ok(match wal.stat_self()?.uid {
+        uid if uid != owner.as_raw() => Some("which is not its user's; copy a diff with cp -a"),
+        _ if !gets_to(server, &absolute(root.path())) => Some(
+            "where it cannot get without namespaces; let its user enter the directories above, \
+             or set fence.level = \"auto\"",
+        ),
+        _ => None,
+    })
+}
+
+/// Opens the WAL directory that the server, or an earlier one, has written; the
+/// link alone says that there is one.
+fn open(server: &Preparation, root: &Dir, path: PathBuf) -> Result<WalDir, SessionError> {
+    let io = |e| SessionError::io("open", &path, e);
+    let obstacle = match root.dir(WAL_DIR) {
+        Ok(dir) => match obstacle(server, root, &dir).map_err(io)? {
+            None => return Ok(WalDir { path, dir }),
+            Some(obstacle) => obstacle,
+        },
+        Err(e) if refused(&e).is_some() => "which is no directory",
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            "which is not there; without it, what the diff holds is of no use"
+        }
+        Err(e) => return Err(io(e)),
+    };
+    let dir = path;
+    Err(SessionError::WalUnusable { dir, obstacle })
+}
+
+/// Moves the WAL directory out of the tree for the server that is to come, if
+/// one is, or finds where it was moved to before. Gives its place, opened: from
+/// here on nobody who can change a directory above leads it elsewhere.
+///
+/// # Errors
+/// [`SessionError::WalUnusable`] if this server cannot use a WAL directory
+/// that an earlier one has written; those of the diff.
+pub fn settle(
+    overlay: &Overlay<Image>,
+    server: Option<&Preparation>,
+    kept: bool,
+) -> Result<Option<WalDir>, SessionError> {
+    let Some((diff, root)) = overlay.layer().and_then(|diff| Some((diff, diff.dir()?))) else {
+        return Ok(None);
+    };
+    // The link has to be true wherever it is read.
+    let path = absolute(&diff.wal_dir());
+    let let_in =
+        |server| let_in(server, root).map_err(|e| SessionError::io("open up", root.path(), e));
+    match (overlay.wal_place(), server) {
+        (Ok(WalPlace::Diff(link)), _) => {
+            let mut found = None;
+            if let Some(server) = server {
+                found = Some(open(server, root, path.clone())?);
+                let_in(server)?;
+            }
+            if link != path {
+                overlay.link_wal(&path)?;
+            }
+            Ok(found)
+        }
+        (Ok(WalPlace::Tree(bytes)), Some(server))
+            if bytes <= COPY_LIMIT && gets_to(server, path.parent().unwrap_or(&path)) =>
+        {
+            diff.remove_wal_dir()?;
+            let owner = match &server.run_as {
+                Some(user) => (user.uid, user.gid),
+                None => (geteuid(), getegid()),
+            };
+            let owner = (owner.0.as_raw(), owner.1.as_raw());
+            if let Err(error) = overlay.copy_wal(owner, kept) {
+                tracing::warn!("WAL is written through the mount, which is slower: {error}");
+                diff.remove_wal_dir()?;
+                return Ok(None);
+            }
+            let made = open(server, root, path)?;
+            let_in(server)?;
+            overlay.link_wal(&made.path)?;
+            Ok(Some(made))
+        }
+        // What cannot be copied is the server's to fail on, if it needs it.
+        _ => Ok(None),
+    }
+}
