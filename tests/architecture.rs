@@ -548,8 +548,11 @@ fn every_fuzz_target_is_built_and_described() {
 const PRINTERS: &[(&str, &str)] = &[
     ("cli/output.rs", "what people and scripts get"),
     ("cli/log/sink.rs", "the log"),
-    ("session/recovery/meter.rs", "one line that changes, escaped there"),
-    ("session/locks/mod.rs", "a helper's answers, in JSON"),
+    (
+        "session/recovery/meter.rs",
+        "one line that changes, escaped there",
+    ),
+    ("session/locks/helper.rs", "a helper's answers, in JSON"),
     ("server/namespace/helper.rs", "a helper's answer, in JSON"),
 ];
 

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use pbkfs::server::conf::Host;
 use pbkfs::server::{
-    Binaries, Conf, ConfigFiles, FenceInput, FilesInput, Limits, OsUser, Server, ServerConfig,
-    ServerError, StopMode, fence, port, preload,
+    Binaries, Conf, ConfigFiles, FilesInput, Limits, OsUser, Server, ServerConfig, ServerError,
+    SettingsInput, StopMode, port, preload, settings,
 };
 use postgres::NoTls;
 
@@ -143,7 +143,7 @@ fn config_for(
     let pkglibdir = binaries.pkglibdir().expect("$libdir is found");
     let lists = preload::filter(&conf, &pkglibdir, None).expect("the libraries are looked at");
     let port = port::choose(None, run_dir, "", &[]).unwrap();
-    let settings = fence::settings(&FenceInput {
+    let settings = settings::all(&SettingsInput {
         major: binaries.major,
         data_directory: &data_directory,
         files: &files,

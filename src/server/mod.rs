@@ -6,7 +6,7 @@
 //! conf               what the backup's own configuration says, and what of it works here
 //! preload            which libraries it would load
 //! ConfigFiles        our postgresql.conf, pg_hba.conf and pg_ident.conf
-//! fence::settings    every -c that the server is started with, and why
+//! settings::all      every -c that the server is started with, and why
 //! namespace          a root, processes and a network of its own around it
 //! limits             how much of the host it may take
 //! port::choose       a port whose socket name is free
@@ -21,7 +21,6 @@ mod at_target;
 pub mod binaries;
 pub mod conf;
 pub mod error;
-pub mod fence;
 pub mod files;
 mod full;
 pub mod limits;
@@ -32,6 +31,7 @@ pub mod preload;
 pub mod process;
 pub mod query;
 mod ready;
+pub mod settings;
 mod spawn;
 pub mod tool;
 pub mod user;
@@ -40,7 +40,6 @@ mod wait;
 pub use binaries::Binaries;
 pub use conf::{Conf, LeftOut};
 pub use error::{LogTail, ServerError};
-pub use fence::{FenceInput, Owner, Setting};
 pub use files::{ConfigFiles, FilesInput};
 pub use limits::Limits;
 pub use namespace::{Enclosure, fence_exec};
@@ -50,6 +49,7 @@ pub use query::{About, Query, QueryError};
 #[cfg(test)]
 pub(crate) use ready::tests::refuse_with;
 pub use ready::{Replay, is_recovering};
+pub use settings::{Owner, Setting, SettingsInput};
 pub(crate) use spawn::{become_child, own_program};
 pub use tool::keeper::run as keep;
 pub use tool::{Ended, Output, Tool};

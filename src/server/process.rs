@@ -18,11 +18,11 @@ use nix::unistd::Pid;
 
 use super::binaries::Binaries;
 use super::error::{LogTail, ServerError};
-use super::fence::Setting;
 use super::limits::Limits;
 use super::log_end;
 use super::namespace::Enclosure;
 use super::port;
+use super::settings::Setting;
 use super::spawn::{become_child, clean_environment, leave_open};
 use super::user::OsUser;
 use crate::untrusted::Dir;
@@ -43,7 +43,7 @@ pub struct ServerConfig {
     pub binaries: Binaries,
     /// The data directory.
     pub data_directory: PathBuf,
-    /// Its `-c` options, from [`fence::settings`](super::fence::settings).
+    /// Its `-c` options, from [`settings::all`](super::settings::all).
     pub settings: Vec<Setting>,
     /// Where its output goes; appended to.
     pub log_file: PathBuf,

@@ -7,15 +7,15 @@ use std::cell::Ref;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::overlay::Overlay;
 use crate::server::{Replay, Server};
-use crate::session::outside::metrics;
-use crate::session::outside::metrics::Counts;
-use crate::session::outside::ready::Ready;
+use crate::session::SessionError;
+use crate::session::context::Context;
+use crate::session::outside::metrics::{self, Counts};
 use crate::session::place::Place;
+use crate::session::ready::Ready;
+use crate::session::steps::mount::SharedMount;
 use crate::session::steps::resolve::Resolved;
-use crate::session::up::{Progress, Running};
-use crate::session::{SessionError, Signals};
+use crate::session::steps::server;
 
 /// How often a session looks whether everything still runs.
 pub const WATCH: Duration = Duration::from_millis(50);
@@ -83,62 +83,57 @@ pub struct Account {
     pub diff_bytes: u64,
 }
 
-/// A session that is ready, seen by its job.
-pub struct Live<'a> {
-    pub(super) progress: &'a Progress,
-    pub(super) running: &'a Running,
-    pub(super) signals: &'a Signals,
+/// What runs in a session that is ready.
+pub(super) struct Running {
+    pub mount: SharedMount,
+    pub server: Option<server::Running>,
 }
 
-/// See [`Live::check_writes`].
-pub fn check_writes(progress: &Progress, running: &Running) -> Result<(), SessionError> {
-    let state = progress.state();
-    let overlay = running.overlay.as_deref();
-    let lost = overlay.is_some_and(Overlay::has_lost_writes) && state.with_server;
-    match &state.diff_dir {
-        Some(dir) if lost => Err(SessionError::LostWrites {
-            dir: dir.clone(),
-            log: progress.place().log(),
-        }),
-        _ => Ok(()),
-    }
+/// A session that is ready, seen by its job.
+pub struct Live<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) running: &'a Running,
 }
 
 impl Live<'_> {
     /// What there is to tell of it.
     #[must_use]
     pub fn told(&self) -> Ready {
-        self.progress.told()
+        self.context.progress.told()
     }
 
     /// Its directory.
     #[must_use]
     pub fn place(&self) -> &Place {
-        self.progress.place()
+        self.context.progress.place()
     }
 
     /// Its mount point.
     #[must_use]
     pub fn target(&self) -> PathBuf {
-        self.progress.target()
+        self.context.progress.target()
     }
 
     /// Its server, if it has one.
     #[must_use]
     pub fn server(&self) -> Option<Ref<'_, Server>> {
-        self.running.server.as_ref().map(|server| server.borrow())
+        let running = self.running.server.as_ref();
+        running.map(|running| running.server.borrow())
     }
 
     /// How far the server had replayed when it was ready.
     #[must_use]
     pub fn replayed(&self) -> Option<&Replay> {
-        self.running.replayed.as_ref()
+        self.running
+            .server
+            .as_ref()
+            .map(|running| &running.replayed)
     }
 
     /// What its mount has counted, faults among that.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let overlay = self.running.overlay.as_deref();
+        let overlay = self.context.overlay.as_deref();
         overlay.map(metrics::read).unwrap_or_default()
     }
 
@@ -148,12 +143,12 @@ impl Live<'_> {
     /// # Errors
     /// The server died, or lost its files.
     pub fn goes_on(&self) -> Result<bool, SessionError> {
-        if self.signals.end_asked() {
+        if self.context.signals.end_asked() {
             return Ok(false);
         }
         self.check_writes()?;
-        if let Some(server) = &self.running.server {
-            let mut server = server.borrow_mut();
+        if let Some(running) = &self.running.server {
+            let mut server = running.server.borrow_mut();
             if let Some(status) = server.try_wait()? {
                 return Err(SessionError::ServerDied {
                     status,
@@ -161,8 +156,7 @@ impl Live<'_> {
                 });
             }
         }
-        let mount = self.running.mount.as_ref();
-        if mount.is_some_and(|mount| !mount.borrow().is_serving()) {
+        if !self.running.mount.borrow().is_serving() {
             return self.unmounted();
         }
         Ok(true)
@@ -175,7 +169,7 @@ impl Live<'_> {
     /// # Errors
     /// [`SessionError::LostWrites`].
     pub fn check_writes(&self) -> Result<(), SessionError> {
-        check_writes(self.progress, self.running)
+        self.context.check_writes()
     }
 
     /// Waits for the end.

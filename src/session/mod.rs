@@ -2,18 +2,23 @@
 //!
 //! ```text
 //! up        the order of the steps, and their undoing
+//! context   what each step gets
 //! steps/    what is set up, one thing each
 //! job       what is done in between: waiting for a signal, or a one-shot job
 //! place/    a session's directory, and what outlasts it
 //! locks/    the read locks on the chain, held by a process of the catalog's owner
 //! clone     a mounted clone's own files, read without being led astray
+//! backup_conf  the configuration in a backup, read without a mount
 //! recovery/ which recovery is wanted, whether the archive gets there, how it ended
 //! fence/    what keeps the server from production besides its settings
 //! outside/  what others see of a session, and do to it
+//! ready     what is told when a session is ready
 //! preview   what `up` would start
 //! ```
 
+mod backup_conf;
 mod clone;
+mod context;
 mod error;
 mod fence;
 mod job;
@@ -21,23 +26,25 @@ mod locks;
 mod outside;
 mod place;
 mod preview;
+mod ready;
 mod recovery;
 mod signals;
 mod steps;
 mod undo;
 mod up;
 
+pub use context::Up;
 pub use error::{SessionError, Side, TargetError};
 pub use fence::{FenceLevel, Hazard};
 pub use job::{Account, Job, Live, Needs, Then, WATCH};
-pub use locks::{ReadLocks, forget_locks, hold_locks};
+pub use locks::{forget_locks, hold_locks};
 pub use outside::changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use outside::down::{Down, down};
+pub use outside::jobs::job_place;
 pub use outside::metrics::{Counts, METRICS, Metric, MetricKind};
 pub use outside::occupants::Occupant;
 pub use outside::orphans::{ThrowAway, all as all_orphans};
 pub use outside::others::{Other, all as all_others, at as other_at};
-pub use outside::ready::Ready;
 pub use outside::status::{
     Status, all as all_sessions, count as count_sessions, of_profile as sessions_of_profile,
     of_target as session_of,
@@ -45,11 +52,10 @@ pub use outside::status::{
 pub use outside::unmount::{is_mounted, unmount};
 pub use place::Place;
 pub use place::lasting::{job_target, lasting_root, make as make_lasting, open as open_lasting};
-pub use place::run_root::job_place;
-pub use place::state::{Phase, State};
+pub use place::state::{Phase, ReadLocks, State};
 pub use preview::{ServerPreview, obstacles, preview_server};
+pub use ready::Ready;
 pub use recovery::wal_service::archive_of_session;
 pub use signals::Signals;
 pub use steps::resolve::{Resolved, all_backups, resolve};
 pub use steps::target::check as check_target;
-pub use up::Up;

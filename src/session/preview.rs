@@ -5,13 +5,12 @@ use std::path::PathBuf;
 
 use crate::profile::{LockBackups, Plan};
 use crate::server::{LeftOut, Setting};
-use crate::session::fence::hazards;
-use crate::session::fence::{FenceLevel, Hazard};
-use crate::session::place::{Place, canonical};
-use crate::session::steps::postgres::Preparation;
+use crate::session::fence::{FenceLevel, Hazard, hazards};
+use crate::session::place::canonical;
+use crate::session::steps::needs::ServerNeeds;
 use crate::session::steps::resolve::Resolved;
-use crate::session::steps::{layers, target};
-use crate::session::{SessionError, locks};
+use crate::session::steps::{image, layers, settings, target};
+use crate::session::{SessionError, backup_conf, locks};
 
 /// What can be said of a server before it is started.
 #[derive(Debug)]
@@ -40,15 +39,15 @@ pub struct ServerPreview {
 #[must_use]
 pub fn obstacles(plan: &Plan, resolved: &Resolved) -> Vec<SessionError> {
     let target = canonical(&plan.target);
-    let owner = layers::owner(plan);
+    let owner = target::owner(plan);
     let safe = owner.and_then(|owner| target::check_safe(&plan.target, owner));
     let unlocked = match plan.lock_backups {
         LockBackups::Never => Ok(()),
         _ => locks::look(&resolved.chain.dirs()),
     };
-    let layers = layers::open_image(plan, &resolved.chain).and_then(|image| {
+    let layers = image::open_image(plan, &resolved.chain).and_then(|image| {
         layers::check_diff(plan, &image, resolved)?;
-        layers::check_files(plan, &image)
+        image::check_files(plan, &image)
     });
     let found = [target::check(&target).map(drop), safe, unlocked, layers];
     found.into_iter().filter_map(Result::err).collect()
@@ -59,14 +58,14 @@ pub fn obstacles(plan: &Plan, resolved: &Resolved) -> Vec<SessionError> {
 /// # Errors
 /// What would keep the server from starting, as far as it can be seen before.
 pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
-    let preparation = Preparation::new(plan, resolved)?;
-    let image = layers::open_image(plan, &resolved.chain)?;
-    let conf = hazards::configuration(&image, preparation.run_as.as_ref())?;
+    let needs = ServerNeeds::find(plan, resolved)?;
+    let image = image::open_image(plan, &resolved.chain)?;
+    let conf = backup_conf::read(&image, needs.run_as.as_ref())?;
     let mut taken = conf.clone();
-    taken.leave_out_refused(&preparation.binaries, preparation.run_as.as_ref())?;
-    let settings = preparation.preview(plan, &Place::of(&plan.target), &image, &conf)?;
-    let hazards = hazards::find(&image, &conf, &preparation, plan, &settings)?;
-    let recovery = preparation.recovery.as_ref();
+    taken.leave_out_refused(&needs.binaries, needs.run_as.as_ref())?;
+    let settings = settings::preview(plan, &needs, &image, &conf)?;
+    let hazards = hazards::find(&image, &conf, &needs, plan, &settings)?;
+    let recovery = needs.recovery.as_ref();
     let of_backup = |setting: &Setting| {
         let value = conf.get(&setting.name)?;
         Some((setting.name.clone(), value.to_owned()))
@@ -77,8 +76,8 @@ pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview,
         left_out: taken.left_out,
         recovery_target: recovery.map(|recovery| recovery.target.to_string()),
         recoverable: recovery.map(|recovery| recovery.holds().to_string()),
-        bin_dir: preparation.binaries.dir,
-        level: preparation.level,
+        bin_dir: needs.binaries.dir,
+        level: needs.level,
         hazards,
     })
 }

@@ -2,21 +2,21 @@
 
 use crate::session::SessionError;
 
-type Step<'a> = Box<dyn FnOnce() -> Result<(), SessionError> + 'a>;
+type Step = Box<dyn FnOnce() -> Result<(), SessionError>>;
 
 /// Undo steps, run in the reverse of the order in which they were registered:
 /// by [`Undo::run`], which tells what went wrong, or by dropping.
 #[derive(Default)]
-pub struct Undo<'a> {
-    steps: Vec<(&'static str, Step<'a>)>,
+pub struct Undo {
+    steps: Vec<(&'static str, Step)>,
 }
 
-impl<'a> Undo<'a> {
+impl Undo {
     /// Registers the undo of a step that has just succeeded.
     pub fn push(
         &mut self,
         what: &'static str,
-        step: impl FnOnce() -> Result<(), SessionError> + 'a,
+        step: impl FnOnce() -> Result<(), SessionError> + 'static,
     ) {
         self.steps.push((what, Box::new(step)));
     }
@@ -39,7 +39,7 @@ impl<'a> Undo<'a> {
     }
 }
 
-impl Drop for Undo<'_> {
+impl Drop for Undo {
     fn drop(&mut self) {
         // Failures are logged; nobody is left to be told.
         let _ = self.run();

@@ -1,19 +1,14 @@
 //! What of a backup could reach production, and what stops it: the part of
 //! `pbkfs plan` that is about the fence.
 
-use std::ffi::OsString;
-use std::io;
 use std::path::Path;
 
 use super::{FenceLevel, Hazard};
-use crate::image::{Image, ImageError, NodeKind};
-use crate::overlay::OverlayError;
+use crate::image::Image;
 use crate::profile::Plan;
-use crate::server::conf::{Host, LIMIT, Source, normal};
-use crate::server::{Conf, OsUser, Owner, Setting};
+use crate::server::{Conf, Owner, Setting};
 use crate::session::SessionError;
-use crate::session::steps::postgres::Preparation;
-use crate::untrusted::Refused;
+use crate::session::steps::needs::ServerNeeds;
 
 /// The catalog `pg_subscription`, whose file name is its oid (pg_subscription.h)
 /// until it is rewritten.
@@ -66,11 +61,11 @@ impl Part {
 pub fn find(
     image: &Image,
     conf: &Conf,
-    preparation: &Preparation,
+    needs: &ServerNeeds,
     plan: &Plan,
     settings: &[Setting],
 ) -> Result<Vec<Hazard>, SessionError> {
-    let level = &preparation.level;
+    let level = &needs.level;
     let mut hazards: Vec<Hazard> = settings
         .iter()
         .filter_map(|setting| of_setting(setting, settings, conf))
@@ -82,7 +77,7 @@ pub fn find(
             stopped_by: Part::Network.of(level),
         })
     }));
-    for place in &preparation.production.tablespaces {
+    for place in &needs.production.tablespaces {
         let mut by = "the mount shows its files".to_owned();
         if level.is_namespace() {
             by.push_str(", and an empty directory lies at that path");
@@ -133,62 +128,10 @@ fn of_setting(setting: &Setting, all: &[Setting], conf: &Conf) -> Option<Hazard>
     })
 }
 
-/// Reads a backup's configuration without a mount. What it includes from the
-/// host is read with the rights of the server's user.
-pub fn configuration(image: &Image, user: Option<&OsUser>) -> Result<Conf, SessionError> {
-    let host = Host {
-        rights: user.map(OsUser::rights),
-    };
-    let source = InImage { image, host };
-    Conf::read_from(&source, Path::new("")).map_err(SessionError::conf)
-}
-
-/// An image's files by relative paths; what is included by an absolute path is
-/// the host's.
-struct InImage<'a> {
-    image: &'a Image,
-    host: Host,
-}
-
-/// As the overlay has it, so that both are taken out again in one way.
-fn unread(error: ImageError) -> io::Error {
-    io::Error::other(OverlayError::from(error))
-}
-
-impl Source for InImage<'_> {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        if path.is_absolute() {
-            return self.host.read(path);
-        }
-        let image = self.image;
-        let node = image.find(&normal(path)).ok_or(io::ErrorKind::NotFound)?;
-        let length = image.len(node).map_err(unread)?;
-        if length > LIMIT {
-            return Err(Refused::TooLarge { limit: LIMIT }.into());
-        }
-        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        let read = image.read_at(node, 0, &mut bytes);
-        bytes.truncate(read.map_err(unread)?);
-        Ok(bytes)
-    }
-
-    fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        if dir.is_absolute() {
-            return self.host.names(dir);
-        }
-        let image = self.image;
-        let node = image.find(&normal(dir)).ok_or(io::ErrorKind::NotFound)?;
-        if image.kind(node) != NodeKind::Directory {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let children = image.children(node);
-        Ok(children.map(|node| image.name(node).to_owned()).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::conf::Host;
 
     fn setting(name: &str, value: &str, owner: Owner) -> Setting {
         Setting {
@@ -219,12 +162,5 @@ mod tests {
         for (index, all) in [(1, 4), (2, 4), (3, 4), (0, 5)] {
             assert_eq!(of(index, &settings[..all]), None, "{index}");
         }
-    }
-
-    #[test]
-    fn paths_of_includes_become_plain() {
-        let plain = |path| normal(Path::new(path));
-        assert_eq!(plain("./a/../conf.d/x"), Path::new("conf.d/x"));
-        assert_eq!(plain("../x"), Path::new("x"));
     }
 }

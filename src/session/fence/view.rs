@@ -9,12 +9,10 @@ use crate::profile::Plan;
 use crate::server::namespace::{Opened, root_shows};
 use crate::server::{Binaries, Conf, ConfigFiles, Enclosure, OsUser, own_program, preload};
 use crate::session::SessionError;
-use crate::session::place::Place;
-use crate::session::place::mounts;
+use crate::session::place::{Place, mounts};
 use crate::session::recovery::Recovery;
 use crate::session::recovery::restore_command::{named_paths, program};
 use crate::session::steps::resolve::Resolved;
-use crate::session::steps::wal_dir::WalDir;
 use crate::untrusted::{Dir, as_user, hold};
 
 /// What the server's view of the host is made from.
@@ -31,7 +29,8 @@ pub struct View<'a> {
     pub conf: &'a Conf,
     pub files: &'a ConfigFiles,
     pub writable: &'a Writable,
-    pub wal_dir: Option<&'a WalDir>,
+    /// Its WAL directory, if that is not in its data.
+    pub wal_dir: Option<Opened>,
 }
 
 /// The directories that the server writes to besides its data and its WAL,
@@ -58,7 +57,7 @@ impl View<'_> {
         let read = self.named_by_clone()?;
         let mut write = vec![self.writable.socket.clone()];
         write.extend(self.writable.prefetch.clone());
-        write.extend(self.wal_dir.map(WalDir::opened).transpose()?);
+        write.extend(self.wal_dir.clone());
         let mut cover = self.production.places(self.conf);
         cover.push(plan.catalog.clone());
         cover.extend(plan.diff_dir.clone());

@@ -1,33 +1,29 @@
 //! Locking a chain as the profile wants it.
 
-use super::{Holder, Locking};
+use super::holder::{Holder, Locking};
 use crate::profile::LockBackups;
 use crate::session::SessionError;
+use crate::session::context::Context;
 use crate::session::steps::resolve::Resolved;
-use crate::session::undo::Undo;
-use crate::session::up::{Progress, Up};
 
 /// Locks the chain for reading, until the session is undone, and reads it again.
 ///
 /// # Errors
 /// Those of [`Holder::start`]; the chain has changed since it was resolved.
-pub fn lock_chain(
-    up: &Up<'_>,
-    resolved: &Resolved,
-    progress: &Progress,
-    undo: &mut Undo<'_>,
-) -> Result<(), SessionError> {
-    let lock_backups = up.plan.lock_backups;
+pub fn lock_chain(context: &mut Context<'_>, resolved: &Resolved) -> Result<(), SessionError> {
+    let lock_backups = context.plan.lock_backups;
     if lock_backups == LockBackups::Never {
         tracing::info!("the backups are not locked, as the profile wants it");
         return Ok(());
     }
-    match Holder::start(&resolved.chain.dirs(), &|| up.signals.end_asked())? {
+    match Holder::start(&resolved.chain.dirs(), &|| context.signals.end_asked())? {
         Locking::Held(mut holder) => {
             let locks = holder.locks();
             tracing::debug!(pid = locks.holder_pid, "the backups are locked for reading");
-            progress.change(|state| state.locks = Some(locks))?;
-            undo.push("the read locks on the backups", move || holder.release());
+            context.progress.change(|state| state.locks = Some(locks))?;
+            context
+                .undo
+                .push("the read locks on the backups", move || holder.release());
         }
         Locking::Without(reason) if lock_backups == LockBackups::Auto => {
             tracing::warn!(

@@ -7,8 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::control;
-use super::control::Request;
+use super::control::{self, Request};
 use crate::catalog::{BackupId, Catalog, native};
 use crate::chain::{BackupSelector, Chain};
 use crate::diff::{Binding, DiffError, DiffLock, LockHolder, inspect};
@@ -45,7 +44,7 @@ pub struct Changes {
 pub fn of_target(target: &Path, diff_dir: Option<&Path>) -> Result<Changes, SessionError> {
     let place = Place::of(&canonical(target));
     if place.is_held()?
-        && let Some(state) = State::read(&place)?
+        && let Some(state) = place.state()?
         && let Some(dir) = state.diff_dir.clone()
     {
         return ask(&place, state, dir);
@@ -67,7 +66,7 @@ pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
     let holder = DiffLock::holder(dir)?.filter(|holder| !holder.has_died());
     if let Some(holder) = holder {
         let place = Place::of(&canonical(&holder.target));
-        return match State::read(&place)?.filter(|state| state.pid == holder.pid) {
+        return match place.state()?.filter(|state| state.pid == holder.pid) {
             Some(state) => ask(&place, state, dir.to_owned()),
             None => Err(SessionError::Diff(DiffError::Busy {
                 path: dir.to_owned(),

@@ -23,14 +23,12 @@ use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::metrics;
-use super::metrics::Counts;
+use super::metrics::{self, Counts};
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::session::place::Place;
-use crate::session::place::socket;
 use crate::session::place::socket::{
-    ANSWER_TIME, Answer, MAX_REQUEST, REQUEST_TIME, Service, encode, read_line, write_all,
+    self, ANSWER_TIME, Answer, MAX_REQUEST, REQUEST_TIME, Service, encode, read_line, write_all,
 };
 
 /// Longest answer in bytes that a client takes.

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::orphans;
+use super::others::{self, End};
 use super::owner::{Owner, wait_until};
-use super::{orphans, others};
 use crate::session::place::state::{Phase, State, process_start};
-use crate::session::place::{HeldPlace, Place, canonical};
+use crate::session::place::{HeldPlace, Place, canonical, mounts};
 use crate::session::steps::target;
-use crate::session::{SessionError, TargetError, fence};
+use crate::session::{SessionError, TargetError, fence, locks};
 
 /// How long a server that lost its owner has to end by itself.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,10 +40,14 @@ pub enum Down {
 /// with.
 pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
     let target = canonical(target);
-    if let Some(other) = others::at(&target)? {
-        return other.down(patience);
-    }
     let place = Place::of(&target);
+    if let Some(other) = others::at(&target)? {
+        return match other.end(patience)? {
+            End::Ended(state) => Ok(Down::Ended(state)),
+            End::Stays(pid) => Err(did_not_end(&place, &target, Some(pid), patience * 2)),
+            End::WasDead(user) => unmount_of(&user, &target),
+        };
+    }
     let mut asked = None;
     while let Some(state) = living(&place, &target, patience * 2)? {
         if !end(&place, &state, patience)? {
@@ -51,6 +56,17 @@ pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
         asked = Some(state);
     }
     finish_dead(&target, asked)
+}
+
+/// Takes the dead mount of another user away.
+fn unmount_of(user: &str, target: &Path) -> Result<Down, SessionError> {
+    target::clear(target)?;
+    let target = target.display();
+    tracing::warn!(
+        "the pbkfs of user {user} on {target} had died; what else it has left is cleared away \
+         when that user runs pbkfs down --target {target}"
+    );
+    Ok(Down::Unmounted)
 }
 
 /// The state of the session at `place` if its owner lives. One that has only
@@ -65,7 +81,7 @@ pub fn living(
         if !place.is_held()? {
             return Ok(true);
         }
-        match State::read(place) {
+        match place.state() {
             Ok(state) => found = state,
             Err(error @ SessionError::BadState { .. }) => unreadable = Some(error),
             Err(error) => return Err(error),
@@ -122,7 +138,7 @@ pub fn finish_dead(target: &Path, asked: Option<State>) -> Result<Down, SessionE
 /// anything. A state that cannot be read any more does not keep the place
 /// from being used again.
 pub fn finish_left(place: &HeldPlace, target: &Path) -> Result<Option<State>, SessionError> {
-    match State::read(place) {
+    match place.state() {
         Ok(None) => Ok(None),
         Ok(Some(left)) => {
             finish(place, &left)?;
@@ -184,7 +200,7 @@ fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
         fence::remove_cgroup(cgroup)?;
     }
     if let Some(locks) = &left.locks {
-        locks.clear();
+        locks::clear(locks);
     }
     if left.throw_away
         && let Some(diff_dir) = &left.diff_dir
@@ -192,7 +208,7 @@ fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
         orphans::remove(diff_dir)?;
     }
     if left.made_target {
-        target::remove(&left.target)?;
+        mounts::remove_point(&left.target)?;
     }
     place.clear()
 }

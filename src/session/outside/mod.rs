@@ -3,11 +3,11 @@
 //!
 //! ```text
 //! status    what runs, for people and programs
-//! ready     what is told when a session is ready
 //! control   the socket on which a session's owner answers questions
 //! metrics   the one table of what a mount counts
 //! changes   what a clone changed
 //! down      ends a session, and finishes the work of a dead owner
+//! jobs      where one-shot jobs mount, and what killed ones have left
 //! unmount   the same for a mount alone, unless somebody is in it
 //! owner     the process that owns a session
 //! occupants who is in a mount
@@ -18,11 +18,11 @@
 pub mod changes;
 pub mod control;
 pub mod down;
+pub mod jobs;
 pub mod metrics;
 pub mod occupants;
 pub mod orphans;
 pub mod others;
 pub mod owner;
-pub mod ready;
 pub mod status;
 pub mod unmount;

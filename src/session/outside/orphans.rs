@@ -22,11 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::diff::{Diff, DiffLock};
 use crate::session::SessionError;
-use crate::session::place::Place;
 use crate::session::place::fnv::Fnv;
-use crate::session::place::lasting;
 use crate::session::place::state::{State, now};
-use crate::session::steps::target;
+use crate::session::place::{Place, lasting, mounts};
 use crate::untrusted::{self, Dir};
 
 const LIST: &str = "throw-away";
@@ -89,7 +87,7 @@ impl ThrowAway {
     pub fn remove(&self) -> Result<(), SessionError> {
         remove(&self.diff_dir)?;
         if self.made_target
-            && let Err(error) = target::remove(&self.target)
+            && let Err(error) = mounts::remove_point(&self.target)
         {
             // It is gone, or somebody else's by now.
             tracing::debug!("{error}");
@@ -236,7 +234,7 @@ fn has_owner(entry: &ThrowAway) -> bool {
 
 /// A state that cannot be read names nothing: `down` could not do its work.
 fn is_named_by(place: &Place, diff_dir: &Path) -> bool {
-    let state = State::read(place).ok().flatten();
+    let state = place.state().ok().flatten();
     state.is_some_and(|state| state.throw_away && state.diff_dir.as_deref() == Some(diff_dir))
 }
 

@@ -12,17 +12,12 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use rustix::io::Errno;
 
-use super::down::{Down, did_not_end};
 use super::owner::{Owner, signal_error};
-use super::status::{Status, word};
 use crate::catalog::lock::user_name;
 use crate::session::SessionError;
-use crate::session::place::mounts;
-use crate::session::place::mounts::MountEntry;
-use crate::session::place::run_root;
+use crate::session::place::mounts::{self, MountEntry};
 use crate::session::place::state::State;
-use crate::session::place::{Place, STATE, is_held_in, name_for};
-use crate::session::steps::target;
+use crate::session::place::{STATE, is_held_in, name_for, run_root};
 use crate::untrusted::{self, Dir};
 
 /// A clone of another user.
@@ -37,11 +32,13 @@ pub struct Other {
     session: Option<Session>,
 }
 
-/// What root finds of its session.
+/// What root finds of another user's session. All of it is that user's word.
 #[derive(Debug)]
-struct Session {
-    dir: Dir,
-    state: State,
+pub struct Session {
+    /// The session's directory.
+    pub dir: Dir,
+    /// What its owner wrote down.
+    pub state: State,
 }
 
 /// All clones of other users.
@@ -98,18 +95,10 @@ fn find(target: &Path, uid: u32) -> Option<Session> {
 }
 
 impl Other {
-    /// What `status` shows of it; `None` if this user may not see it.
+    /// What this user may see of its session: the directory, and what stands there.
     #[must_use]
-    pub fn into_status(self) -> Option<Status> {
-        let Session { dir, state } = self.session?;
-        Some(Status {
-            word: word(is_held_in(&dir).unwrap_or(true), state.phase),
-            user: Some(self.user),
-            run_dir: dir.path().to_owned(),
-            diff_bytes: None,
-            counters: None,
-            state,
-        })
+    pub fn into_session(self) -> Option<(String, Session)> {
+        Some((self.user, self.session?))
     }
 
     /// Whether this user may see more of it than that it is there.
@@ -118,38 +107,37 @@ impl Other {
         self.session.is_some()
     }
 
-    /// Ends it, for root.
+    /// Asks its owner to end, for root. What a dead one has left is its user's to clear
+    /// away, but for the mount.
     ///
     /// # Errors
-    /// [`SessionError::OfAnotherUser`] if this user may not; as [`super::down`].
-    pub(super) fn down(self, patience: Duration) -> Result<Down, SessionError> {
-        let Some(session) = &self.session else {
+    /// [`SessionError::OfAnotherUser`] if this user may not; the owner cannot be
+    /// signalled.
+    pub fn end(self, patience: Duration) -> Result<End, SessionError> {
+        let Some(session) = self.session else {
             return Err(SessionError::OfAnotherUser {
                 is_known: !geteuid().is_root(),
                 target: self.target,
                 user: self.user,
             });
         };
-        if session.is_held()? {
-            return match session.end(self.uid, patience)? {
-                true => Ok(Down::Ended(session.state.clone())),
-                false => {
-                    let pid = Some(session.state.pid);
-                    let place = Place::of(&self.target);
-                    Err(did_not_end(&place, &self.target, pid, patience * 2))
-                }
-            };
-        }
-        target::clear(&self.target)?;
-        tracing::warn!(
-            "the pbkfs of user {} on {} had died; what else it has left is cleared away when that \
-             user runs pbkfs down --target {}",
-            self.user,
-            self.target.display(),
-            self.target.display()
-        );
-        Ok(Down::Unmounted)
+        Ok(match session.is_held()? {
+            true if session.end(self.uid, patience)? => End::Ended(session.state),
+            true => End::Stays(session.state.pid),
+            false => End::WasDead(self.user),
+        })
     }
+}
+
+/// What came of asking the owner of another user's session to end.
+#[derive(Debug)]
+pub enum End {
+    /// It has ended.
+    Ended(State),
+    /// It goes on, as this process.
+    Stays(u32),
+    /// It had died before; it was this user's.
+    WasDead(String),
 }
 
 impl Session {

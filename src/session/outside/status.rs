@@ -7,19 +7,15 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::control;
-use super::control::Request;
+use super::control::{self, Request};
 use super::metrics::Counts;
-use super::orphans;
-use super::orphans::ThrowAway;
-use super::others;
-use super::others::Other;
+use super::orphans::{self, ThrowAway};
+use super::others::{self, Other, Session};
 use crate::diff::Diff;
 use crate::server::is_recovering;
 use crate::session::SessionError;
-use crate::session::place::run_root;
 use crate::session::place::state::{Phase, State};
-use crate::session::place::{Place, canonical};
+use crate::session::place::{Place, canonical, is_held_in, run_root};
 
 /// How long an owner has to tell its counters, and a server whether it recovers.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -56,7 +52,7 @@ pub struct Status {
 /// cannot be read is logged and left out.
 pub fn all() -> Result<Vec<Status>, SessionError> {
     let mut found = own()?;
-    found.extend(others::all()?.into_iter().filter_map(Other::into_status));
+    found.extend(others::all()?.into_iter().filter_map(of_other));
     Ok(found)
 }
 
@@ -71,6 +67,19 @@ fn own() -> Result<Vec<Status>, SessionError> {
     let orphans = orphans::all_if_usable(orphans::all());
     found.extend(orphans.into_iter().map(orphaned));
     Ok(found)
+}
+
+/// What is shown of another user's session; `None` if this user may not see it.
+fn of_other(other: Other) -> Option<Status> {
+    let (user, Session { dir, state }) = other.into_session()?;
+    Some(Status {
+        word: word(is_held_in(&dir).unwrap_or(true), state.phase),
+        user: Some(user),
+        run_dir: dir.path().to_owned(),
+        diff_bytes: None,
+        counters: None,
+        state,
+    })
 }
 
 /// A throw-away diff that was left over, as what it was part of.
@@ -121,7 +130,7 @@ pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
         return Ok(Some(status));
     }
     if let Some(other) = others::at(&target)? {
-        return Ok(other.into_status());
+        return Ok(of_other(other));
     }
     let mut orphans = orphans::all_if_usable(orphans::all()).into_iter();
     Ok(orphans.find(|left| left.target == target).map(orphaned))
@@ -181,7 +190,7 @@ pub fn diff_bytes(state: &State) -> Option<u64> {
 }
 
 fn read(place: &Place) -> Result<Option<Status>, SessionError> {
-    let Some(state) = State::read(place)? else {
+    let Some(state) = place.state()? else {
         return Ok(None);
     };
     // Of another target it is not of this place, whoever wrote it.
@@ -199,7 +208,7 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
 }
 
 /// The word for a session whose owner lives, or does not.
-pub fn word(is_held: bool, phase: Phase) -> &'static str {
+fn word(is_held: bool, phase: Phase) -> &'static str {
     match (is_held, phase) {
         (_, Phase::Failed) => "failed",
         (false, _) => "dead",

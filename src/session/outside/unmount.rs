@@ -16,12 +16,10 @@ use super::occupants;
 use super::owner::{Owner, wait_until};
 use crate::fuse::{self, FuseError};
 use crate::session::SessionError;
-use crate::session::place::mounts;
-use crate::session::place::mounts::MountEntry;
+use crate::session::place::mounts::{self, MountEntry};
 use crate::session::place::state::{Phase, State};
 use crate::session::place::{Place, canonical};
-use crate::session::steps::target;
-use crate::session::steps::target::Target;
+use crate::session::steps::target::{self, Target};
 
 /// How long the owner has to save the diff and end.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -220,6 +220,24 @@ impl Place {
         }
     }
 
+    /// The session's state; `None` if there is none.
+    ///
+    /// # Errors
+    /// I/O errors; a damaged file.
+    pub fn state(&self) -> Result<Option<State>, SessionError> {
+        let path = self.state_file();
+        let Some(dir) = self.open()? else {
+            return Ok(None);
+        };
+        match dir.read(STATE, untrusted::SMALL) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|source| SessionError::BadState { path, source }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(SessionError::io("read", &path, e)),
+        }
+    }
+
     /// Makes the directory and locks it.
     ///
     /// # Errors
@@ -233,7 +251,7 @@ impl Place {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let pid = State::read(&self)?.map(|state| state.pid);
+        let pid = self.state()?.map(|state| state.pid);
         Err(TargetError::Busy {
             target: target.to_owned(),
             pid,
@@ -299,6 +317,19 @@ impl HeldPlace {
     #[must_use]
     pub fn opened(&self) -> &Dir {
         &self.opened
+    }
+
+    /// Writes the session's state: a reader sees the old or the new one whole.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn write_state(&self, state: &State) -> Result<(), SessionError> {
+        let save = || {
+            let mut text = serde_json::to_vec_pretty(state)?;
+            text.push(b'\n');
+            self.opened.replace_volatile(STATE, &text, 0o600, None)
+        };
+        save().map_err(|e| SessionError::io("write", &self.state_file(), e))
     }
 
     /// Lets the server's user into the directory, who finds there what it is

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use crate::fuse::MountPoint;
 use crate::server::ServerError;
 use crate::server::namespace::Opened;
 use crate::session::SessionError;
@@ -146,6 +147,17 @@ fn unescape(field: &[u8]) -> PathBuf {
         }
     }
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// Removes a mount point that was made. One that is not empty any more is
+/// somebody else's by now, and stays.
+///
+/// # Errors
+/// I/O errors.
+pub fn remove_point(target: &Path) -> Result<(), SessionError> {
+    let removed =
+        MountPoint::find(target).and_then(|point| point.parent().remove_dir(point.name()));
+    removed.map_err(|e| SessionError::io("remove the mount point", target, e))
 }
 
 #[cfg(test)]

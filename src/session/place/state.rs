@@ -1,18 +1,12 @@
 //! What a session's owner writes down for others: `status`, `down`, and the
 //! next `up` should the owner be killed.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-use super::{HeldPlace, Place, STATE};
-use crate::session::SessionError;
-use crate::session::locks::ReadLocks;
-use crate::untrusted;
 
 /// How far a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -109,36 +103,24 @@ impl State {
             error: None,
         }
     }
+}
 
-    /// Reads a session's state; `None` if there is none.
-    ///
-    /// # Errors
-    /// I/O errors; a damaged file.
-    pub fn read(place: &Place) -> Result<Option<Self>, SessionError> {
-        let path = place.state_file();
-        let Some(dir) = place.open()? else {
-            return Ok(None);
-        };
-        match dir.read(STATE, untrusted::SMALL) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|source| SessionError::BadState { path, source }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(SessionError::io("read", &path, e)),
-        }
-    }
+/// Who holds which locks, as a session's state tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadLocks {
+    /// The process that the lock files name.
+    pub holder_pid: u32,
+    /// When it began, in clock ticks since the boot.
+    pub holder_start: Option<u64>,
+    /// The directories of the locked backups, the FULL's first.
+    pub dirs: Vec<PathBuf>,
+}
 
-    /// Writes the state: a reader sees the old or the new one whole.
-    ///
-    /// # Errors
-    /// I/O errors.
-    pub fn write(&self, place: &HeldPlace) -> Result<(), SessionError> {
-        let save = || {
-            let mut text = serde_json::to_vec_pretty(self)?;
-            text.push(b'\n');
-            place.opened().replace_volatile(STATE, &text, 0o600, None)
-        };
-        save().map_err(|e| SessionError::io("write", &place.state_file(), e))
+impl ReadLocks {
+    /// Whether their holder lives.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.holder_start.is_some() && process_start(self.holder_pid) == self.holder_start
     }
 }
 

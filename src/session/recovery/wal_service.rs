@@ -39,13 +39,11 @@ use crate::catalog::wal::{ArchiveFiles, Description, WalArchive};
 use crate::server::OsUser;
 use crate::server::namespace::read_only_view;
 use crate::session::SessionError;
-use crate::session::place::socket;
+use crate::session::context::Context;
 use crate::session::place::socket::{
-    Answer, MAX_REQUEST, Service, check_peer, encode, left, read_line, timed_out,
+    self, Answer, MAX_REQUEST, Service, check_peer, encode, left, read_line, timed_out,
 };
-use crate::session::steps::postgres::Preparation;
-use crate::session::undo::Undo;
-use crate::session::up::Progress;
+use crate::session::steps::needs::ServerNeeds;
 use crate::untrusted::{Dir, Refused, path_of, refused};
 
 /// What a client has for its request, and for taking the answer. Recovery ends
@@ -96,12 +94,11 @@ impl From<Failure> for io::Error {
 }
 
 /// Opens the archive's files for root's server, whose user may not be able to.
-pub fn serve_session(
-    preparation: &Preparation,
-    progress: &Progress,
-    undo: &mut Undo<'_>,
-) -> Result<(), SessionError> {
-    let recovery = preparation.recovery.as_ref();
+///
+/// # Errors
+/// The socket, or the view of the archive, cannot be made.
+pub fn serve_session(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<(), SessionError> {
+    let recovery = needs.recovery.as_ref();
     let archive = recovery
         .filter(|_| geteuid().is_root())
         .and_then(Recovery::served_archive);
@@ -110,16 +107,16 @@ pub fn serve_session(
     };
     // A server in namespaces could write by a descriptor that it has to read,
     // if its user may.
-    let view = match preparation.level.is_namespace() {
+    let view = match needs.level.is_namespace() {
         true => Some(
             read_only_view(archive.dir())
                 .map_err(|e| SessionError::io("make a read-only view of", archive.dir(), e))?,
         ),
         false => None,
     };
-    let (socket, run_as) = (progress.place().wal_socket(), preparation.run_as.as_ref());
+    let (socket, run_as) = (context.progress.place().wal_socket(), needs.run_as.as_ref());
     let service = serve(&socket, archive.clone(), view, run_as)?;
-    undo.push("the WAL archive's socket", move || {
+    context.undo.push("the WAL archive's socket", move || {
         service.stop();
         Ok(())
     });

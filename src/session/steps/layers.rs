@@ -1,42 +1,48 @@
 //! What is mounted: the image of a chain, and the diff over it.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::unistd::geteuid;
-
-use super::postgres::Preparation;
+use super::image::{open_image, tablespace_version_dir};
+use super::needs::{ServerNeeds, passthrough};
 use super::resolve::Resolved;
-use super::wal_dir;
-use crate::chain::Chain;
+use super::target::owner;
+use super::wal_dir::{self, WalDir};
 use crate::diff::{self, Binding, Diff, DiffLock, FORMAT_VERSION, LockHolder};
-use crate::fuse::may_pass_through;
-use crate::image::{Image, ImageOptions};
+use crate::image::Image;
 use crate::overlay::{Overlay, OverlayOptions};
-use crate::pg::control::ControlFile;
-use crate::profile::{Passthrough, Plan};
-use crate::server::OsUser;
+use crate::profile::Plan;
 use crate::session::SessionError;
-use crate::session::outside::orphans;
-use crate::session::outside::orphans::ThrowAway;
-use crate::session::undo::Undo;
-use crate::session::up::{Progress, Up};
+use crate::session::context::Context;
+use crate::session::outside::orphans::{self, ThrowAway};
 use crate::untrusted;
 
+/// What is mounted, and what the server has of it besides.
+pub struct Layers {
+    /// The image with the diff over it.
+    pub overlay: Arc<Overlay<Image>>,
+    /// The server's WAL directory, if it is not in the mount.
+    pub wal_dir: Option<WalDir>,
+    /// The diff's lock, for the server's side to hold as well.
+    pub hold: Option<Arc<OwnedFd>>,
+}
+
 /// Opens the image and lays the diff, if there is to be one, over it. Settles
-/// where the server that is to come has its WAL, and what it holds.
+/// where the server that is to come has its WAL.
+///
+/// # Errors
+/// Those of the image and of the diff; the server cannot use its WAL directory.
 pub fn open(
-    up: &Up<'_>,
+    context: &mut Context<'_>,
     resolved: &Resolved,
-    server: Option<&mut Preparation>,
-    progress: &Progress,
-    undo: &mut Undo<'_>,
-) -> Result<Arc<Overlay<Image>>, SessionError> {
-    let (plan, chain) = (up.plan, &resolved.chain);
+    server: Option<&ServerNeeds>,
+) -> Result<Layers, SessionError> {
+    let (plan, chain) = (context.plan, &resolved.chain);
     let image = open_image(plan, chain)?;
-    let diff = match up.read_only {
+    let diff = match context.up.read_only {
         true => None,
-        false => Some(open_diff(plan, &image, resolved, progress, undo)?),
+        false => Some(open_diff(context, &image, resolved)?),
     };
     let (uid, gid) = owner(plan)?;
     let options = OverlayOptions {
@@ -47,46 +53,32 @@ pub fn open(
         passthrough: false,
     };
     let mut overlay = Overlay::new(image, diff, options)?;
-    let wal_dir = wal_dir::settle(&overlay, server.as_deref(), plan.diff_dir.is_some())?;
-    let wal_elsewhere = server.is_some() && wal_dir.is_some();
-    overlay.pass_through(!up.read_only && !wal_elsewhere && passthrough(plan));
-    if let Some(server) = server {
-        server.wal_dir = wal_dir;
-        let lock = overlay.layer().map(Diff::share_lock).transpose()?.flatten();
-        server.hold = lock.map(Arc::new);
-    }
-    Ok(Arc::new(overlay))
-}
-
-/// Whether the kernel may serve files of the diff by itself, where WAL is
-/// written through the mount. Where it is not, the kernel does better to gather
-/// writes, which excludes the other.
-pub fn passthrough(plan: &Plan) -> bool {
-    plan.fuse.passthrough == Passthrough::Auto && may_pass_through()
-}
-
-/// Opens the image of a chain.
-pub fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
-    let options = ImageOptions {
-        verify_checksums: plan.verify_checksums,
-        index_cache_bytes: usize::try_from(plan.cache_size).unwrap_or(usize::MAX),
-    };
-    Ok(Image::open(chain, &options)?)
+    let wal_dir = wal_dir::settle(&overlay, server, plan.diff_dir.is_some())?;
+    overlay.pass_through(!context.up.read_only && wal_dir.is_none() && passthrough(plan));
+    let layer = overlay.layer().filter(|_| server.is_some());
+    let lock = layer.map(Diff::share_lock).transpose()?.flatten();
+    let overlay = Arc::new(overlay);
+    context.overlay = Some(overlay.clone());
+    Ok(Layers {
+        overlay,
+        wal_dir,
+        hold: lock.map(Arc::new),
+    })
 }
 
 fn open_diff(
-    plan: &Plan,
+    context: &mut Context<'_>,
     image: &Image,
     resolved: &Resolved,
-    progress: &Progress,
-    undo: &mut Undo<'_>,
 ) -> Result<Diff, SessionError> {
+    let plan = context.plan;
     let dir = match &plan.diff_dir {
         Some(dir) => {
-            progress.change(|state| state.diff_dir = Some(dir.clone()))?;
+            let used = Some(dir.clone());
+            context.progress.change(|state| state.diff_dir = used)?;
             dir.clone()
         }
-        None => begin_throw_away(plan, progress, undo)?,
+        None => begin_throw_away(context)?,
     };
     let holder = LockHolder::this_process(&plan.target);
     let lock = match plan.diff_dir {
@@ -123,66 +115,10 @@ fn binding(plan: &Plan, image: &Image, resolved: &Resolved) -> Binding {
     }
 }
 
-/// Who owns the files of the image: whom PostgreSQL runs as.
-pub fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
-    let (uid, gid) = (
-        nix::unistd::getuid().as_raw(),
-        nix::unistd::getgid().as_raw(),
-    );
-    if !geteuid().is_root() {
-        return Ok((uid, gid));
-    }
-    match OsUser::find(&plan.postgres.user) {
-        Ok(user) => Ok((user.uid.as_raw(), user.gid.as_raw())),
-        Err(_) if !plan.postgres.launch => Ok((uid, gid)),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// The backup's own `pg_control`.
-pub fn control_file(image: &Image) -> Result<ControlFile, SessionError> {
-    let path = Path::new("global/pg_control");
-    let mut bytes = vec![0; 8192];
-    let node = image.find(path).ok_or_else(|| {
-        SessionError::io(
-            "find in the backup",
-            path,
-            std::io::ErrorKind::NotFound.into(),
-        )
-    })?;
-    let n = image.read_at(node, 0, &mut bytes)?;
-    bytes.truncate(n);
-    Ok(ControlFile::parse(&bytes)?)
-}
-
-/// Reads what a server's start reads of the backup. Where a diff was used, the
-/// clone's `backup_label` counts.
-///
-/// # Errors
-/// One of the files cannot be read.
-pub fn check_files(plan: &Plan, image: &Image) -> Result<(), SessionError> {
-    control_file(image)?;
-    let bound = plan.diff_dir.as_deref().map(Binding::read).transpose()?;
-    if let (None, Some(label)) = (bound.flatten(), image.find(Path::new("backup_label"))) {
-        image.read_at(label, 0, &mut [0; 512])?;
-    }
-    Ok(())
-}
-
-/// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
-fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
-    let control = control_file(image)?;
-    let version = &chain.target().server_version;
-    Ok(format!("PG_{version}_{}", control.catalog_version_no))
-}
-
 /// Names a throw-away diff, and writes it down for whoever has to remove it if we
 /// cannot: in the session's state, and where that outlasts a reboot.
-fn begin_throw_away(
-    plan: &Plan,
-    progress: &Progress,
-    undo: &mut Undo<'_>,
-) -> Result<PathBuf, SessionError> {
+fn begin_throw_away(context: &mut Context<'_>) -> Result<PathBuf, SessionError> {
+    let (plan, progress) = (context.plan, &context.progress);
     let dir = throw_away_dir(plan.beside.as_deref().unwrap_or(&plan.target))?;
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
     if let Err(error) = ThrowAway::begin(&dir, &progress.target()).write_down() {
@@ -192,7 +128,9 @@ fn begin_throw_away(
         );
     }
     let made = dir.clone();
-    undo.push("the throw-away diff", move || orphans::remove(&made));
+    context
+        .undo
+        .push("the throw-away diff", move || orphans::remove(&made));
     Ok(dir)
 }
 

@@ -6,10 +6,11 @@ use std::path::Path;
 use nix::unistd::geteuid;
 
 use crate::fuse::{self, MountPoint};
+use crate::profile::Plan;
+use crate::server::OsUser;
 use crate::session::outside::orphans;
 use crate::session::place::canonical;
-use crate::session::place::mounts;
-use crate::session::place::mounts::MountEntry;
+use crate::session::place::mounts::{self, MountEntry};
 use crate::session::{SessionError, TargetError};
 use crate::untrusted::{self, Dir, Refused};
 
@@ -209,13 +210,18 @@ pub fn prepare(given: &Path, target: &Path, server: (u32, u32)) -> Result<Prepar
     Ok(Prepared { point, dir, made })
 }
 
-/// Removes a mount point that was made. One that is not empty any more is
-/// somebody else's by now, and stays.
-///
-/// # Errors
-/// I/O errors.
-pub fn remove(target: &Path) -> Result<(), SessionError> {
-    let removed =
-        MountPoint::find(target).and_then(|point| point.parent().remove_dir(point.name()));
-    removed.map_err(|e| SessionError::io("remove the mount point", target, e))
+/// Who owns the files of the image: whom PostgreSQL runs as.
+pub fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
+    let (uid, gid) = (
+        nix::unistd::getuid().as_raw(),
+        nix::unistd::getgid().as_raw(),
+    );
+    if !geteuid().is_root() {
+        return Ok((uid, gid));
+    }
+    match OsUser::find(&plan.postgres.user) {
+        Ok(user) => Ok((user.uid.as_raw(), user.gid.as_raw())),
+        Err(_) if !plan.postgres.launch => Ok((uid, gid)),
+        Err(e) => Err(e.into()),
+    }
 }

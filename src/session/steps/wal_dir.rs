@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 
-use super::postgres::Preparation;
+use super::needs::ServerNeeds;
 use crate::diff::WAL_DIR;
 use crate::image::Image;
 use crate::overlay::{Overlay, WalPlace};
 use crate::server::OsUser;
 use crate::server::namespace::Opened;
 use crate::session::SessionError;
-use crate::session::fence::FenceLevel;
 use crate::untrusted::{Dir, refused};
 
 /// How much WAL is copied out of a backup before the server starts. What STREAM
@@ -40,17 +39,10 @@ impl WalDir {
     }
 }
 
-/// Whether a server most likely reaches a directory in the diff. One in
-/// namespaces gets it shown. Without them root's server, which runs as another
-/// user, does not always.
-pub fn is_reached(level: &FenceLevel, run_as: Option<&OsUser>) -> bool {
-    level.is_namespace() || run_as.is_none()
-}
-
 /// Whether the server has to get to the diff by itself, and if so, as whom.
-fn walker(server: &Preparation) -> Option<&OsUser> {
+fn walker(server: &ServerNeeds) -> Option<&OsUser> {
     let user = server.run_as.as_ref();
-    user.filter(|_| !is_reached(&server.level, user))
+    user.filter(|_| !server.reaches_diff())
 }
 
 fn enters(user: &OsUser, (uid, gid, mode): (u32, u32, u32)) -> bool {
@@ -63,7 +55,7 @@ fn enters(user: &OsUser, (uid, gid, mode): (u32, u32, u32)) -> bool {
 }
 
 /// Whether the server gets as far as to the diff's directory.
-fn gets_to(server: &Preparation, root: &Path) -> bool {
+fn gets_to(server: &ServerNeeds, root: &Path) -> bool {
     walker(server).is_none_or(|user| {
         let mut above = root.ancestors().skip(1);
         let rights = |dir: Metadata| (dir.uid(), dir.gid(), dir.mode());
@@ -73,7 +65,7 @@ fn gets_to(server: &Preparation, root: &Path) -> bool {
 
 /// Lets the server enter the diff's directory, which is root's alone, if it has
 /// to by itself; what else is in there stays closed to it.
-fn let_in(server: &Preparation, root: &Dir) -> io::Result<()> {
+fn let_in(server: &ServerNeeds, root: &Dir) -> io::Result<()> {
     let Some(user) = walker(server) else {
         return Ok(());
     };
@@ -89,7 +81,7 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// What keeps the server from a WAL directory, if it has one in there.
-fn obstacle(server: &Preparation, root: &Dir, wal: &Dir) -> io::Result<Option<&'static str>> {
+fn obstacle(server: &ServerNeeds, root: &Dir, wal: &Dir) -> io::Result<Option<&'static str>> {
     let owner = server.run_as.as_ref().map_or(geteuid(), |user| user.uid);
     Ok(match wal.stat_self()?.uid {
         uid if uid != owner.as_raw() => Some("which is not its user's; copy a diff with cp -a"),
@@ -103,7 +95,7 @@ fn obstacle(server: &Preparation, root: &Dir, wal: &Dir) -> io::Result<Option<&'
 
 /// Opens the WAL directory that the server, or an earlier one, has written; the
 /// link alone says that there is one.
-fn open(server: &Preparation, root: &Dir, path: PathBuf) -> Result<WalDir, SessionError> {
+fn open(server: &ServerNeeds, root: &Dir, path: PathBuf) -> Result<WalDir, SessionError> {
     let io = |e| SessionError::io("open", &path, e);
     let obstacle = match root.dir(WAL_DIR) {
         Ok(dir) => match obstacle(server, root, &dir).map_err(io)? {
@@ -129,7 +121,7 @@ fn open(server: &Preparation, root: &Dir, path: PathBuf) -> Result<WalDir, Sessi
 /// that an earlier one has written; those of the diff.
 pub fn settle(
     overlay: &Overlay<Image>,
-    server: Option<&Preparation>,
+    server: Option<&ServerNeeds>,
     kept: bool,
 ) -> Result<Option<WalDir>, SessionError> {
     let Some((diff, root)) = overlay.layer().and_then(|diff| Some((diff, diff.dir()?))) else {

@@ -48,7 +48,7 @@ pub struct Setting {
 
 /// What the settings are made from.
 #[derive(Debug, Clone, Copy)]
-pub struct FenceInput<'a> {
+pub struct SettingsInput<'a> {
     /// The server's major version: unknown names are fatal to it.
     pub major: u32,
     /// The clone's data directory.
@@ -270,7 +270,7 @@ const RESERVED: &[(&str, &str)] = &[
 /// # Errors
 /// The profile sets what only pbkfs may set, or something that is no setting,
 /// or allows what is none of the fence's settings; a path is not UTF-8.
-pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
+pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
     if let Some(name) = input.allow.iter().find(|name| in_fence(name).is_none()) {
         return Err(ServerError::NothingToAllow { name: name.clone() });
     }
@@ -323,7 +323,7 @@ pub fn settings(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
 }
 
 /// Where the clone's own things are.
-fn places(input: &FenceInput<'_>) -> Result<Vec<Setting>, ServerError> {
+fn places(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
     let text = |path: &Path| {
         path.to_str()
             .map(str::to_owned)
@@ -434,7 +434,7 @@ mod tests {
             .iter()
             .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
             .collect();
-        settings(&FenceInput {
+        all(&SettingsInput {
             major,
             data_directory: Path::new("/mnt/c"),
             files: &files,

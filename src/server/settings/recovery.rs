@@ -1,10 +1,10 @@
 //! What recovery needs to be set besides its target.
 
-use super::{FenceInput, Owner, Setting};
+use super::{Owner, Setting, SettingsInput};
 
 /// PostgreSQL 15 and newer look into WAL behind the one that they replay. Where the
 /// backup alone is wanted, what is missing or damaged there is of no interest.
-pub fn read_ahead(input: &FenceInput<'_>) -> Option<Setting> {
+pub fn read_ahead(input: &SettingsInput<'_>) -> Option<Setting> {
     let is_immediate =
         |(name, value): &(String, String)| name == "recovery_target" && value == "immediate";
     let stops_early = input.major >= 15 && input.recovery_target.iter().any(is_immediate);
@@ -17,7 +17,7 @@ pub fn read_ahead(input: &FenceInput<'_>) -> Option<Setting> {
 }
 
 /// The user's value where it is high enough, else the least that will do.
-pub fn limits<'a>(input: &'a FenceInput<'_>) -> impl Iterator<Item = Setting> + 'a {
+pub fn limits<'a>(input: &'a SettingsInput<'_>) -> impl Iterator<Item = Setting> + 'a {
     input.limits.iter().map(|(name, least)| {
         let wanted = input.user.get(*name).and_then(|value| value.parse().ok());
         Setting {

@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use super::{layers, target};
+use super::target;
 use crate::fuse::{FuseError, Mount, MountOptions};
 use crate::image::Image;
 use crate::overlay::Overlay;
+use crate::session::context::Context;
 use crate::session::outside::control::Control;
 use crate::session::outside::orphans;
 use crate::session::place::mounts;
-use crate::session::undo::Undo;
-use crate::session::up::{Progress, Up};
 use crate::session::{SessionError, Signals};
 
 /// How often names and freed space are committed without being asked.
@@ -30,35 +29,37 @@ const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
 pub type SharedMount = Rc<RefCell<Mount>>;
 
 /// Mounts the overlay on the target, and saves its changes from then on.
+///
+/// # Errors
+/// The mount point cannot be used; those of mounting.
 pub fn mount(
-    up: &Up<'_>,
-    overlay: Arc<Overlay<Image>>,
-    progress: &Progress,
-    undo: &mut Undo<'_>,
+    context: &mut Context<'_>,
+    overlay: &Arc<Overlay<Image>>,
 ) -> Result<SharedMount, SessionError> {
+    let (plan, progress, undo) = (context.plan, &context.progress, &mut context.undo);
     let target = progress.target();
-    let prepared = target::prepare(&up.plan.target, &target, layers::owner(up.plan)?)?;
+    let prepared = target::prepare(&plan.target, &target, target::owner(plan)?)?;
     if prepared.made {
         let made = target.clone();
-        undo.push("the mount point", move || target::remove(&made));
+        undo.push("the mount point", move || mounts::remove_point(&made));
         progress.change(|state| state.made_target = true)?;
         orphans::target_made(&progress.state());
     }
     // Nobody reads a throw-away diff again.
-    if up.plan.diff_dir.is_some() {
+    if plan.diff_dir.is_some() {
         let saved = overlay.clone();
         undo.push("saving the diff", move || Ok(saved.sync_all()?));
     }
     let options = MountOptions {
-        threads: up.plan.fuse.threads.get(),
+        threads: plan.fuse.threads.get(),
         allow_other: geteuid().is_root(),
         passthrough: overlay.passes_through(),
-        ends_with_loss: up.plan.postgres.launch,
+        ends_with_loss: plan.postgres.launch,
         source: mounts::OUR_SOURCE.to_owned(),
     };
     let mount = Mount::new(overlay.clone(), prepared.point, &prepared.dir, &options)?;
     let mount = Rc::new(RefCell::new(mount));
-    let (mounted, signals) = (mount.clone(), up.signals.clone());
+    let (mounted, signals) = (mount.clone(), context.signals.clone());
     undo.push("the mount", move || unmount(&mounted, &signals));
     if let Some(control) = Control::start(progress.place(), overlay.clone()) {
         undo.push("the control socket", move || {
@@ -67,7 +68,7 @@ pub fn mount(
         });
     }
     if !overlay.is_read_only() {
-        let flusher = Flusher::start(overlay);
+        let flusher = Flusher::start(overlay.clone());
         undo.push("the flusher", move || {
             flusher.stop();
             Ok(())

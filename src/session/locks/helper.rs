@@ -1,0 +1,177 @@
+//! The holder of the locks itself: pbkfs, a second time.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
+
+use super::answer::{Answer, WAIT};
+use crate::catalog::lock::{self, LockError, LockOutcome, Waiting};
+use crate::causes::sentence;
+use crate::escape::value;
+use crate::session::SessionError;
+use crate::untrusted::Dir;
+
+/// How long one try of the holder waits.
+const TRY: Duration = Duration::from_secs(1);
+
+/// The hidden subcommand: becomes the catalog's owner, takes the locks, says
+/// so, and holds them until standard input ends. Gives the exit code.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
+    let _ = nix::unistd::setsid();
+    let (answer, held) = match open_and_take(dirs) {
+        Ok(held)
+            if held
+                .iter()
+                .all(|lock| matches!(lock, LockOutcome::ReadOnly)) =>
+        {
+            (Answer::ReadOnly, held)
+        }
+        Ok(held) => (Answer::Held, held),
+        Err(answer) => (answer, Vec::new()),
+    };
+    say(&answer)?;
+    if !matches!(answer, Answer::Held) {
+        return Ok(0);
+    }
+    // Ends with the owner of the session, whichever way that ends.
+    io::copy(&mut io::stdin().lock().take(u64::MAX), &mut io::sink())?;
+    let mut code = 0;
+    // The target's first, as restore does it.
+    for lock in held.into_iter().rev() {
+        if let LockOutcome::Held(lock) = lock
+            && let Err(error) = lock.release()
+        {
+            tracing::error!("cannot release the lock: {}", sentence(&error));
+            code = 1;
+        }
+    }
+    Ok(code)
+}
+
+fn say(answer: &Answer) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, answer)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+/// Opens the backups' directories, becomes the owner of what was opened, and
+/// takes the locks there: a path could lead elsewhere the next time.
+fn open_and_take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, Answer> {
+    let dirs = lock::open(dirs).map_err(|error| refusal(&error))?;
+    if let Some(dir) = dirs.first() {
+        become_owner(dir)?;
+    }
+    take(&dirs)
+}
+
+/// Takes the locks, waiting for a busy one as long as restore does; in short
+/// tries, between which it gives up if nobody wants the locks any more.
+fn take(dirs: &[Arc<Dir>]) -> Result<Vec<LockOutcome>, Answer> {
+    let begin = Instant::now();
+    let mut told = None;
+    let mut waiting = |on: &Waiting| {
+        if told.as_ref() != Some(on) {
+            let left = WAIT.saturating_sub(begin.elapsed()).as_secs_f32().round();
+            // If nobody listens any more, the end of the input tells so.
+            let _ = say(&Answer::Waiting(format!(
+                "waiting for a backup's lock, {left} s at most: {on}"
+            )));
+            told = Some(on.clone());
+        }
+    };
+    loop {
+        match lock::lock_chain(dirs, std::process::id(), TRY, &mut waiting) {
+            Ok(held) => return Ok(held),
+            Err(LockError::Busy { .. }) if begin.elapsed() < WAIT && !input_ended() => {}
+            Err(LockError::Busy {
+                dir, file, holder, ..
+            }) => {
+                return Err(refusal(&LockError::Busy {
+                    dir,
+                    file,
+                    holder,
+                    waited: begin.elapsed(),
+                }));
+            }
+            Err(error) => return Err(refusal(&error)),
+        }
+    }
+}
+
+/// The answer that tells of an error.
+fn refusal(error: &LockError) -> Answer {
+    match error {
+        LockError::NoPermission { .. } => Answer::Denied(sentence(error)),
+        LockError::Gone { dir } => Answer::Gone(dir.to_string_lossy().into_owned()),
+        LockError::Busy { .. }
+        | LockError::Refused { .. }
+        | LockError::NoSuchProcess { .. }
+        | LockError::Io { .. } => Answer::Failed(sentence(error)),
+    }
+}
+
+/// Whether standard input has ended. Nobody ever writes to it.
+fn input_ended() -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(
+        std::os::fd::AsFd::as_fd(&stdin),
+        PollFlags::POLLIN,
+    )];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+fn become_owner(dir: &Dir) -> Result<(), Answer> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let failed = |e: io::Error| {
+        let dir = value(dir.path());
+        Answer::Failed(format!("cannot become the owner of {dir}: {e}"))
+    };
+    let owner = dir.stat_self().map_err(failed)?;
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    if uid.is_root() {
+        return Ok(());
+    }
+    let become_user = || {
+        setgroups(&[gid])?;
+        setgid(gid)?;
+        setuid(uid)
+    };
+    become_user().map_err(|errno| failed(errno.into()))
+}
+
+/// The hidden subcommand's other work: becomes the catalog's owner, and takes away
+/// what the holder `killed` has left. A backup that is gone has no locks.
+///
+/// # Errors
+/// [`SessionError::Locks`].
+pub fn forget_locks(dirs: &[PathBuf], killed: u32) -> Result<(), SessionError> {
+    let failed = |error: LockError| SessionError::Locks {
+        message: sentence(&error),
+    };
+    let mut opened = Vec::new();
+    for dir in dirs {
+        match lock::open(std::slice::from_ref(dir)) {
+            Ok(dirs) => opened.extend(dirs),
+            Err(LockError::Gone { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    if let Some(Err(Answer::Failed(message))) = opened.first().map(|dir| become_owner(dir)) {
+        return Err(SessionError::Locks { message });
+    }
+    // The target's first, as a holder lets go.
+    for dir in opened.iter().rev() {
+        lock::forget(dir, killed).map_err(failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Where one-shot jobs mount: each at a place of its own, in the run directory.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::down;
+use crate::causes::sentence;
+use crate::session::SessionError;
+use crate::session::place::run_root::{self, MOUNTS};
+use crate::session::place::{HeldPlace, Place};
+
+/// The one-shot jobs.
+const JOBS: [&str; 2] = ["extract", "verify"];
+
+/// More jobs than ever run at once by a profile, up to which the dead ones are looked
+/// for.
+const MOST: u32 = 32;
+
+/// A mount point for a one-shot job on the clone that a profile has at `target`, and
+/// the session's directory for it, held: its own, so that the clone may be up
+/// meanwhile, and in the run directory, so that it needs no other. It is the first that
+/// is free, as several may run at once. What killed ones of the profile have left is
+/// cleared away.
+///
+/// # Errors
+/// [`SessionError::RunDir`]; I/O errors.
+pub fn job_place(target: &Path, job: &str) -> Result<(PathBuf, HeldPlace), SessionError> {
+    let dir = run_root::path().join(MOUNTS);
+    let made = run_root::make()?.dir_or_new(OsStr::new(MOUNTS), 0o755);
+    made.map_err(|e| SessionError::io("make the directory", &dir, e))?;
+    let of_profile = Place::of(target);
+    let name = of_profile.dir().file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
+    let point = |job: &str, number: u32| dir.join(format!("{job}-{name}-{number}"));
+    for job in JOBS {
+        (1..=MOST).for_each(|number| clear_dead(&point(job, number)));
+    }
+    for number in 1_u32.. {
+        let path = point(job, number);
+        if let Some(held) = Place::of(&path).try_hold()? {
+            return Ok((path, held));
+        }
+    }
+    Err(SessionError::io(
+        "find a name in",
+        &dir,
+        io::ErrorKind::QuotaExceeded.into(),
+    ))
+}
+
+/// Clears away what a killed job has left. Where that does not work, the next one does
+/// it, and this one has its own place.
+fn clear_dead(point: &Path) {
+    let place = Place::of(point);
+    let is_there = place.dir().exists() || fs::symlink_metadata(point).is_ok();
+    if !is_there || place.is_held().unwrap_or(true) {
+        return;
+    }
+    if let Err(error) = down::finish_dead(point, None) {
+        let point = point.display();
+        tracing::warn!(
+            "what a killed job left at {point} stays: {}",
+            sentence(&error)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_job_has_a_place_of_its_own_from_the_first_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("clone");
+        let (first, held) = job_place(&target, "verify").unwrap();
+        // It has no state yet, by which it could be known.
+        let (second, other) = job_place(&target, "verify").unwrap();
+        assert_ne!(first, second);
+        held.remove().unwrap();
+        let (again, held) = job_place(&target, "verify").unwrap();
+        assert_eq!(again, first);
+        // Killed, they are cleared away by a job of the other kind.
+        let left = [held.dir().to_owned(), other.dir().to_owned()];
+        drop((held, other));
+        assert!(left.iter().all(|dir| dir.exists()));
+        let (_, held) = job_place(&target, "extract").unwrap();
+        assert!(left.iter().all(|dir| !dir.exists()));
+        held.remove().unwrap();
+    }
+}

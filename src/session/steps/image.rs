@@ -1,0 +1,56 @@
+//! The image of a chain, and what of it is read before a server is started.
+
+use std::path::Path;
+
+use crate::chain::Chain;
+use crate::diff::Binding;
+use crate::image::{Image, ImageOptions};
+use crate::pg::control::ControlFile;
+use crate::profile::Plan;
+use crate::session::SessionError;
+
+/// Opens the image of a chain.
+pub fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
+    let options = ImageOptions {
+        verify_checksums: plan.verify_checksums,
+        index_cache_bytes: usize::try_from(plan.cache_size).unwrap_or(usize::MAX),
+    };
+    Ok(Image::open(chain, &options)?)
+}
+
+/// The backup's own `pg_control`.
+pub fn control_file(image: &Image) -> Result<ControlFile, SessionError> {
+    let path = Path::new("global/pg_control");
+    let mut bytes = vec![0; 8192];
+    let node = image.find(path).ok_or_else(|| {
+        SessionError::io(
+            "find in the backup",
+            path,
+            std::io::ErrorKind::NotFound.into(),
+        )
+    })?;
+    let n = image.read_at(node, 0, &mut bytes)?;
+    bytes.truncate(n);
+    Ok(ControlFile::parse(&bytes)?)
+}
+
+/// Reads what a server's start reads of the backup. Where a diff was used, the
+/// clone's `backup_label` counts.
+///
+/// # Errors
+/// One of the files cannot be read.
+pub fn check_files(plan: &Plan, image: &Image) -> Result<(), SessionError> {
+    control_file(image)?;
+    let bound = plan.diff_dir.as_deref().map(Binding::read).transpose()?;
+    if let (None, Some(label)) = (bound.flatten(), image.find(Path::new("backup_label"))) {
+        image.read_at(label, 0, &mut [0; 512])?;
+    }
+    Ok(())
+}
+
+/// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
+pub fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
+    let control = control_file(image)?;
+    let version = &chain.target().server_version;
+    Ok(format!("PG_{version}_{}", control.catalog_version_no))
+}

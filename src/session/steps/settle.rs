@@ -1,0 +1,59 @@
+//! What is settled about a clone before it is mounted.
+
+use super::needs::ServerNeeds;
+use crate::image::Image;
+use crate::overlay::Overlay;
+use crate::profile::Plan;
+use crate::server::Conf;
+use crate::session::SessionError;
+use crate::session::clone::Clone;
+use crate::session::recovery::{Recovery, limits, recovered};
+
+/// What is settled about a clone before it is mounted.
+pub struct Settled<'a> {
+    /// Its files.
+    pub clone: Clone<'a>,
+    /// The configuration as the clone has it.
+    pub conf: Conf,
+    /// What of it the server takes.
+    pub taken: Conf,
+    /// The recovery that the server will be in.
+    pub recovery: Option<&'a Recovery>,
+    /// The limits that the recovery asks for.
+    pub least: Vec<(&'static str, i32)>,
+}
+
+impl<'a> Settled<'a> {
+    /// Reads what the clone itself says of its server, and prepares it for the
+    /// recovery that is wanted. Before the mount: what changes in here, the kernel would
+    /// not know of.
+    ///
+    /// # Errors
+    /// One of its files cannot be read or written; the recovery is not possible any more.
+    pub fn new(
+        plan: &'a Plan,
+        needs: &'a ServerNeeds,
+        overlay: &'a Overlay<Image>,
+    ) -> Result<Self, SessionError> {
+        let user = needs.run_as.as_ref();
+        let clone = Clone::new(plan, overlay, user);
+        let conf = clone.conf()?;
+        let mut taken = conf.clone();
+        taken.leave_out_refused(&needs.binaries, user)?;
+        taken.tell_left_out();
+        clone.leave_out_of_auto_file(&taken)?;
+        let recovery = recovered::begin(&clone, needs.recovery.as_ref())?;
+        let mut least = Vec::new();
+        if recovery.is_some() {
+            let user = &plan.postgres.settings;
+            least.extend(limits::least(&clone.control_file()?, &conf, user));
+        }
+        Ok(Self {
+            clone,
+            conf,
+            taken,
+            recovery,
+            least,
+        })
+    }
+}
