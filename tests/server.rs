@@ -22,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pbkfs::server::conf::Host;
+use pbkfs::server::settings::{port, preload};
 use pbkfs::server::{
     Binaries, Conf, ConfigFiles, FilesInput, Limits, OsUser, Server, ServerConfig, ServerError,
     SettingsInput, StopMode, port, preload, settings,

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::error::{Searched, ServerError};
-use super::spawn::ends_by;
+use crate::server::error::{Searched, ServerError};
+use crate::server::spawn::ends_by;
 
 /// How long `postgres --version` and `pg_config` may take. They answer at
 /// once, unless their file system hangs.

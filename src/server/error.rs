@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::ready;
+use crate::server::process::ready;
 
 /// The last lines of a server's log, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use std::thread;
 use postgres::error::SqlState;
 use postgres::{CancelToken, Config, Error, NoTls, SimpleQueryMessage};
 
-use super::error::{message, missing_locale};
-use super::process::Server;
+use crate::server::error::{message, missing_locale};
+use crate::server::process::Server;
 
 /// Why a query gave no answer.
 #[derive(Debug, thiserror::Error)]

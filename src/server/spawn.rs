@@ -18,8 +18,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getpid, getppid, setgid, setgroups, setsid, setuid};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use super::user::OsUser;
 use crate::descriptors;
+use crate::server::user::OsUser;
 
 /// Takes from the environment what would change the server's behaviour: all of
 /// PostgreSQL's variables, and systemd's sockets, through which the clone

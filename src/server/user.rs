@@ -5,7 +5,7 @@ use std::io;
 
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 
-use super::error::ServerError;
+use crate::server::error::ServerError;
 use crate::untrusted::Rights;
 
 /// A user with everything that becoming it takes.

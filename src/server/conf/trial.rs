@@ -245,8 +245,8 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    use super::super::Host;
     use super::*;
+    use crate::server::conf::Host;
 
     fn entry() -> Entry {
         Entry {

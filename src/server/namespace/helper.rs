@@ -17,13 +17,13 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork, getegid, geteuid, getppid};
 
-use super::super::limits::counted_in_namespaces;
-use super::super::spawn::{become_child, follow};
-use super::super::user::OsUser;
 use super::calls::Filters;
 use super::opened::{Inherited, replaced};
-use super::root::in_step;
-use super::{Answer, Enclosure, Opened, Spec, root, system};
+use super::system::{self, in_step};
+use super::{Answer, Enclosure, Opened, Spec, root};
+use crate::server::limits::counted_in_namespaces;
+use crate::server::spawn::{become_child, follow};
+use crate::server::user::OsUser;
 
 /// How long a server has to end when its owner is gone, in seconds. An
 /// immediate shutdown gives its own children five.

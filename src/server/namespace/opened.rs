@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::root::in_step;
+use super::system::in_step;
 use crate::untrusted::{hold, identity};
 
 /// A directory or file of the host's, opened by who has checked it. The server

@@ -5,7 +5,6 @@
 //! connected to: a socket's file on a read-only mount would still take
 //! connections, and absolute paths out of the WAL lead nowhere.
 
-use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,9 +15,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
-use super::super::user::OsUser;
-use super::system::{Forbid, attach, detached, forbid};
+use super::system::{Forbid, attach, detached, forbid, in_step};
 use super::{Enclosure, Memory, Opened};
+use crate::server::user::OsUser;
 use crate::untrusted::{hold, identity};
 
 /// What every server gets to read, where the host has it: programs,
@@ -264,14 +263,6 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
         .create(path)
         .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
-
-/// An error with what failed.
-pub fn in_step<E: Into<io::Error>>(step: impl Display) -> impl FnOnce(E) -> io::Error {
-    move |error| {
-        let error = error.into();
-        io::Error::new(error.kind(), format!("{step}: {error}"))
-    }
 }
 
 #[cfg(test)]

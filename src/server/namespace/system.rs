@@ -1,5 +1,6 @@
 //! System calls, most of which neither nix nor rustix has.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -123,5 +124,13 @@ fn check(result: libc::c_long) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// An error with what failed.
+pub fn in_step<E: Into<io::Error>>(step: impl Display) -> impl FnOnce(E) -> io::Error {
+    move |error| {
+        let error = error.into();
+        io::Error::new(error.kind(), format!("{step}: {error}"))
     }
 }

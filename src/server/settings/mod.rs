@@ -7,6 +7,10 @@
 //! `COPY TO PROGRAM`) is for [`namespace`](super::namespace). Event triggers
 //! stay on.
 
+pub mod files;
+pub mod list;
+pub mod port;
+pub mod preload;
 mod recovery;
 
 use std::collections::BTreeMap;
@@ -16,9 +20,10 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use self::files::ConfigFiles;
+use self::list::quote;
+use self::preload::Preload;
 use super::error::ServerError;
-use super::files::ConfigFiles;
-use super::preload::{Preload, quote};
 
 /// Who decides about a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]

@@ -28,9 +28,9 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::super::spawn::{become_child, follow};
-use super::super::user::OsUser;
 use super::PATIENCE;
+use crate::server::spawn::{become_child, follow};
+use crate::server::user::OsUser;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "keep";

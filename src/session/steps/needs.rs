@@ -3,7 +3,8 @@
 use super::resolve::Resolved;
 use crate::fuse::may_pass_through;
 use crate::profile::{Passthrough, Plan, ProfileError};
-use crate::server::{Binaries, Conf, OsUser, preload};
+use crate::server::settings::preload;
+use crate::server::{Binaries, Conf, OsUser};
 use crate::session::SessionError;
 use crate::session::fence::{FenceLevel, Production};
 use crate::session::recovery::Recovery;

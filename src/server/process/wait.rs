@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::at_target::{PAUSED, SHUT_DOWN};
-use super::error::{ServerError, missing_locale};
-use super::process::{DATABASE, POLL, Server, StopMode, TAIL_LINES};
 use super::ready::{self, Answer, Probe, Replay};
+use super::{DATABASE, POLL, Server, StopMode, TAIL_LINES};
 use crate::pg::Lsn;
+use crate::server::error::{ServerError, missing_locale};
 
 /// How long is waited between two queries about the recovery.
 const ASK: Duration = Duration::from_millis(200);
@@ -115,7 +115,7 @@ impl Server {
                     });
                 }
                 Some(Some(Err(error))) => {
-                    last = Some(super::error::message(&error));
+                    last = Some(crate::server::error::message(&error));
                     (probe, ask_from) = (None, Instant::now() + pause);
                     pause = longer(pause, goal);
                 }

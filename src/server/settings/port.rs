@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::error::ServerError;
+use crate::server::error::ServerError;
 
 /// The first port that is tried when none is wanted: the one after
 /// PostgreSQL's own, which production may use on the same machine.

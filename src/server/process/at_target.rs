@@ -9,7 +9,7 @@
 
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 
-use super::process::Server;
+use super::Server;
 use crate::untrusted;
 
 /// What the startup process says before it waits at its target

@@ -7,8 +7,9 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::conf::Conf;
-use super::error::ServerError;
+use super::list::{quote, split};
+use crate::server::conf::Conf;
+use crate::server::error::ServerError;
 use crate::untrusted::{self, Rights, as_user};
 
 /// The settings that name libraries, and where a plain name is looked for.
@@ -205,44 +206,14 @@ fn is_untamed_cron(file: &Path) -> bool {
         })
 }
 
-/// The items of a list as PostgreSQL's `SplitDirectoriesString` reads it.
-pub(super) fn split(list: &str) -> Vec<String> {
-    let mut items = Vec::new();
-    let (mut item, mut in_quotes) = (String::new(), false);
-    let mut chars = list.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if in_quotes && chars.next_if_eq(&'"').is_some() => item.push('"'),
-            '"' => in_quotes = !in_quotes,
-            ',' if !in_quotes => items.push(std::mem::take(&mut item)),
-            c => item.push(c),
-        }
-    }
-    items.push(item);
-    items
-        .iter()
-        .map(|item| item.trim().to_owned())
-        .filter(|item| !item.is_empty())
-        .collect()
-}
-
-/// An item of such a list, in quotes if it needs them.
-pub(super) fn quote(item: &str) -> String {
-    if item.contains(|c: char| c == ',' || c == '"' || c.is_whitespace()) {
-        format!("\"{}\"", item.replace('"', "\"\""))
-    } else {
-        item.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::conf::{Host, Source};
     use super::*;
+    use crate::server::conf::{Host, Source};
 
     fn filtered(conf: &str, libraries: &[(&str, &str)]) -> Vec<Preload> {
         let dir = tempfile::tempdir().unwrap();

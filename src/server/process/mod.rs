@@ -3,6 +3,12 @@
 //! It is started directly, not by `pg_ctl`, so that it can be waited for, and
 //! so that the kernel ends it when its owner is killed.
 
+mod at_target;
+mod full;
+mod log_end;
+pub mod ready;
+pub mod wait;
+
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -16,15 +22,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::binaries::Binaries;
-use super::error::{LogTail, ServerError};
-use super::limits::Limits;
-use super::log_end;
-use super::namespace::Enclosure;
-use super::port;
-use super::settings::Setting;
-use super::spawn::{become_child, clean_environment, leave_open};
-use super::user::OsUser;
+use crate::server::binaries::Binaries;
+use crate::server::error::{LogTail, ServerError};
+use crate::server::limits::Limits;
+use crate::server::namespace::Enclosure;
+use crate::server::settings::{Setting, port};
+use crate::server::spawn::{become_child, clean_environment, leave_open};
+use crate::server::user::OsUser;
 use crate::untrusted::Dir;
 
 /// How often a child is looked at while something is awaited.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::error::ServerError;
-use super::preload::split;
+use crate::server::error::ServerError;
+use crate::server::settings::list::split;
 use line::Line;
 pub use source::{Host, InClone, LIMIT, Source, normal};
 

@@ -1,7 +1,7 @@
 //! "No space left on device", said of what is no disk: in namespaces, `/tmp` and
 //! `/dev/shm` are the clone's own, in memory, and the diff has room.
 
-use super::process::Server;
+use super::Server;
 
 /// Each of these directories by how a path in it begins in PostgreSQL's messages,
 /// and the key that makes it larger. Shared memory has a name there, no path

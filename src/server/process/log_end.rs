@@ -3,7 +3,7 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::error::LogTail;
+use crate::server::error::LogTail;
 use crate::untrusted;
 
 /// How much of the log's end is read, in bytes.

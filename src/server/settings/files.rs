@@ -15,9 +15,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::conf::Conf;
-use super::error::ServerError;
-use super::user::OsUser;
+use crate::server::conf::Conf;
+use crate::server::error::ServerError;
+use crate::server::user::OsUser;
 use crate::untrusted::Dir;
 
 /// The first major version whose `pg_ident.conf` knows `all`.

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::error::ServerError;
-use super::process::{Server, ServerConfig, client_options};
-use super::spawn::{become_child, clean_environment, first_line, own_program};
+use crate::server::error::ServerError;
+use crate::server::process::{Server, ServerConfig, client_options};
+use crate::server::spawn::{become_child, clean_environment, first_line, own_program};
 
 /// How much of a program's errors is kept, in bytes: of the beginning, where
 /// the first one is.
