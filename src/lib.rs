@@ -17,6 +17,7 @@ pub mod catalog;
 mod causes;
 pub mod chain;
 pub mod cli;
+mod clock;
 mod descriptors;
 pub mod diff;
 mod escape;

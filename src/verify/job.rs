@@ -3,14 +3,15 @@
 
 use std::time::Instant;
 
+use super::backup_report::{BackupReport, Check, Place};
 use super::checks::Checks;
-use super::report::{BackupReport, Check, Place};
 use super::verdict::{Verdict, of_image, of_session, of_wal};
-use super::{Verify, now, pages, restore, rfc3339};
+use super::{Verify, pages, restore};
 use crate::catalog::Backup;
 use crate::catalog::wal::{OwnWal, OwnWalFinder};
 use crate::causes::sentence;
 use crate::chain::Chain;
+use crate::clock::{now, rfc3339};
 use crate::image::{Image, ImageError, ImageOptions};
 use crate::pg::relation::RelationFile;
 use crate::profile::Plan;

@@ -2,48 +2,12 @@
 //! makes a backup bad only for who restores by it (`verify.restore`), since what
 //! pbkfs shows is right.
 
-use std::fmt::Write as _;
-
-use schemars::JsonSchema;
-use serde::Serialize;
-
-use super::report::BackupReport;
+use super::backup_report::LossReport;
 use super::verdict::{Verdict, of_image};
 use crate::causes::sentence;
 use crate::chain::Chain;
-use crate::escape::line;
-use crate::image::{Image, ImageError, ImageOptions, RestoreLoss};
+use crate::image::{Image, ImageError, ImageOptions};
 use crate::profile::RestoreBy;
-
-/// Files that the report for people names.
-const SHOWN: usize = 10;
-
-/// A file that restore would cut.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct LossReport {
-    /// The file inside the data directory.
-    pub path: String,
-    /// The first block that is lost, within the file.
-    pub first_block: u32,
-    /// The blocks from there to the file's end.
-    pub blocks: u32,
-    /// The backup whose note of a truncation is taken for a newer one.
-    pub marked_in: String,
-    /// All that as a sentence, with what to do.
-    pub message: String,
-}
-
-impl LossReport {
-    fn of(loss: &RestoreLoss) -> Self {
-        Self {
-            path: loss.path.display().to_string(),
-            first_block: loss.first_block.0,
-            blocks: loss.blocks,
-            marked_in: loss.marked_in.to_string(),
-            message: loss.to_string(),
-        }
-    }
-}
 
 /// What restore of a chain's target would lose, and why that cannot be told of
 /// some files. Reads nothing where the versions of the backups rule it out.
@@ -79,16 +43,4 @@ pub(super) fn look(chain: &Chain, by: RestoreBy) -> (Vec<LossReport>, Option<Out
         (None, None) => (Verdict::Proved, None),
     };
     (losses, (by == RestoreBy::PgProbackup).then_some(outcome))
-}
-
-/// The lines of the report for people.
-pub(super) fn losses(text: &mut String, report: &BackupReport) {
-    for loss in report.restore_losses.iter().take(SHOWN) {
-        let _ = writeln!(text, "  {}", line(&loss.message));
-    }
-    if let Some(more) = report.restore_losses.len().checked_sub(SHOWN)
-        && more > 0
-    {
-        let _ = writeln!(text, "  and {more} more files; --json names them");
-    }
 }

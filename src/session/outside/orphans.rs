@@ -20,10 +20,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now;
 use crate::diff::{Diff, DiffLock};
 use crate::session::SessionError;
 use crate::session::place::fnv::Fnv;
-use crate::session::place::state::{State, now};
+use crate::session::place::state::State;
 use crate::session::place::{Place, lasting, mounts};
 use crate::untrusted::{self, Dir};
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+
+use crate::clock::now;
 
 /// How far a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -122,13 +122,6 @@ impl ReadLocks {
     pub fn is_held(&self) -> bool {
         self.holder_start.is_some() && process_start(self.holder_pid) == self.holder_start
     }
-}
-
-/// This moment, in RFC 3339.
-#[must_use]
-pub fn now() -> String {
-    let now = OffsetDateTime::now_utc().truncate_to_second();
-    now.format(&Rfc3339).unwrap_or_default()
 }
 
 /// When a process began, in clock ticks since the boot; `None` if there is no

@@ -8,32 +8,17 @@
 
 use std::time::Instant;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{Checks, OWN, Outcome, PROVED, Stop};
 use crate::server::{Output, QueryError, Tool};
 use crate::session::SessionError;
+use crate::verify::backup_report::CollationReport;
 use crate::verify::verdict::words::Found;
 use crate::verify::verdict::{Verdict, of_broken, of_text};
 
-/// A collation that has another version on this host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct CollationReport {
-    /// The database.
-    pub database: String,
-    /// The collation: the database's own, or one that an index there has.
-    pub collation: String,
-    /// The version by which the cluster has sorted.
-    pub recorded: String,
-    /// This host's; absent where it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub here: Option<String>,
-    /// How many indexes of the database are sorted by it.
-    pub indexes: usize,
-}
-
-/// The same as the query answers it, a line for each.
+/// A collation that has another version on this host, as the query answers it: a line for
+/// each.
 #[derive(Debug, Deserialize)]
 struct Differing {
     collation: String,
@@ -188,27 +173,5 @@ impl Checks<'_> {
             let known = self.otherwise_sorted.entry(database.to_owned());
             known.or_default().extend(indexes);
         }
-    }
-}
-
-impl CollationReport {
-    /// All that as a sentence.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        let Self {
-            database,
-            collation,
-            recorded,
-            ..
-        } = self;
-        let here = self.here.as_deref().unwrap_or("none");
-        let indexes = match self.indexes {
-            1 => "1 index is".to_owned(),
-            more => format!("{more} indexes are"),
-        };
-        format!(
-            "in database {database}, the collation {collation} is of version {recorded}, and this \
-             host's is {here}; {indexes} sorted by it"
-        )
     }
 }

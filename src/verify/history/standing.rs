@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::history::{Entry, ProfileId};
-use super::report::BackupReport;
-use super::verdict::Verdict;
+use super::{Entry, ProfileId};
+use crate::verify::backup_report::BackupReport;
+use crate::verify::verdict::Verdict;
 
 /// What is known of an instance's backups.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{duration, escaped, moment};
+use super::words::{duration, escaped, moment};
 use crate::verify::history::Entry;
 use crate::verify::verdict::Verdict;
 

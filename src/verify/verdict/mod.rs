@@ -2,6 +2,7 @@
 //! only where there is evidence that it is; a fault of this host, a lack of
 //! time or room, and whatever is not known here, is "could not tell".
 
+pub mod findings;
 pub mod words;
 
 use std::io;

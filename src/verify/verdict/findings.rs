@@ -1,7 +1,7 @@
 //! What each kind of finding says, for people: the table of the manual page. A test
-//! holds it and [`super::verdict`] together.
+//! holds it and [`super`] together.
 
-use super::verdict::Verdict::{self, Bad, CouldNotTell, PagesRight, Proved};
+use super::Verdict::{self, Bad, CouldNotTell, PagesRight, Proved};
 
 /// A kind of finding.
 #[derive(Debug, Clone, Copy)]

@@ -3,15 +3,17 @@
 //! of the profile.
 
 mod chart;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::history::Entry;
-use super::report::{BackupReport, Document};
-use super::verdict::Verdict;
-use crate::escape;
+use self::words::{duration, escaped, escaped_lines, moment};
+use super::Document;
 use crate::figures::{counted, human_bytes};
+use crate::verify::backup_report::BackupReport;
+use crate::verify::history::Entry;
+use crate::verify::verdict::Verdict;
 
 /// Bad places that the page names.
 const NAMED: usize = 100;
@@ -316,39 +318,6 @@ fn badge(verdict: Verdict) -> String {
         Verdict::PagesRight | Verdict::CouldNotTell => "unknown",
     };
     format!("<span class=\"v {class}\">{}</span>", verdict.as_str())
-}
-
-/// A time without its fraction, for people.
-fn moment(text: &str) -> String {
-    let (date, rest) = text.split_once(['T', ' ']).unwrap_or((text, ""));
-    let time = rest.get(..8).unwrap_or(rest);
-    escaped(format!("{date} {time} UTC").as_str())
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.1} s"),
-        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
-/// A value, for a place of one line.
-fn escaped(text: &str) -> String {
-    marked_up(&escape::line(text))
-}
-
-/// A text that keeps its lines.
-fn escaped_lines(text: &str) -> String {
-    marked_up(&escape::lines(text))
-}
-
-/// What HTML would take for markup, as text.
-fn marked_up(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::report::{BackupReport, Document};
-use super::standing::Standing;
-use super::verdict::Verdict;
+use super::Document;
 use crate::exposition::{Kind, Text};
+use crate::verify::backup_report::BackupReport;
+use crate::verify::history::standing::Standing;
+use crate::verify::verdict::Verdict;
 
 /// The text. `last_success` is when this profile last proved a backup, before
 /// this run, in seconds since 1970.

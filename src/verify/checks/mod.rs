@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use super::report::{BackupReport, Check, Place};
-use super::verdict::{Verdict, of_broken, of_faults, of_text};
 use crate::profile::{Databases, Expectation, SqlCheck, VerifyPlan};
 use crate::server::{About, Ended, Output, QueryError, ServerError, Tool, query};
 use crate::session::{Live, SessionError, WATCH};
 use crate::untrusted::{Dir, Replacement};
+use crate::verify::backup_report::{BackupReport, Check, Place};
+use crate::verify::verdict::{Verdict, of_broken, of_faults, of_text};
 
 /// How long one of our own small questions may take.
 const OWN: Duration = Duration::from_secs(60);
@@ -44,8 +44,6 @@ pub struct Checks<'a> {
     /// another version than this host's.
     otherwise_sorted: BTreeMap<String, Vec<(String, String)>>,
 }
-
-pub use amcheck::CollationReport;
 
 impl<'a> Checks<'a> {
     /// None is done yet.

@@ -6,6 +6,8 @@
 //! SYSTEM is the cluster's system identifier. Lines are only ever added. Those of
 //! another catalog, which may have copies of the same backups, are left out.
 
+pub mod standing;
+
 use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -13,13 +15,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::BackupReport;
-use super::verdict::Verdict;
 use crate::catalog::Backup;
 use crate::catalog::Instance;
 use crate::profile::Plan;
 use crate::session::{lasting_root, make_lasting, open_lasting};
 use crate::untrusted::Dir;
+use crate::verify::backup_report::{BackupReport, Check};
+use crate::verify::verdict::Verdict;
 
 /// The directory of all histories.
 const HISTORIES: &str = "verify";
@@ -97,7 +99,7 @@ impl Entry {
         let failed = report.checks.iter().find(|check| check.error.is_some());
         let checks = |verdict| {
             let of_it = report.checks.iter().filter(move |c| c.verdict == verdict);
-            of_it.map(super::report::Check::label).collect()
+            of_it.map(Check::label).collect()
         };
         Self {
             version: VERSION,

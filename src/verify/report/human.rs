@@ -1,219 +1,14 @@
-//! What a verification found: one document, from which every report is made.
+//! The report for people.
 
 use std::fmt::Write as _;
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
-use super::checks::CollationReport;
-use super::history::ProfileId;
-use super::restore::{LossReport, losses};
-use super::standing::Standing;
-use super::verdict::Verdict;
+use super::Document;
 use crate::escape::{line, value};
 use crate::figures::{counted, human_bytes};
+use crate::verify::backup_report::BackupReport;
 
-#[cfg(test)]
-pub use tests::filled_with;
-
-/// The document's version. It grows when a field changes its meaning or goes.
-pub const VERSION: u32 = 2;
-
-/// Places that the report for people names.
+/// Places, and files, that it names.
 const SHOWN: usize = 10;
-
-/// The result of one run.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Document {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
-    pub version: u32,
-    /// This program's version.
-    pub pbkfs: &'static str,
-    /// The profile.
-    pub profile: String,
-    /// The same, as the history knows it.
-    #[serde(skip)]
-    pub by: ProfileId,
-    /// The catalog.
-    pub catalog: String,
-    /// The instance.
-    pub instance: String,
-    /// When the run began, RFC 3339.
-    pub started: String,
-    /// How long it took.
-    pub seconds: f64,
-    /// The worst of the backups' verdicts.
-    pub verdict: Verdict,
-    /// What the command exits with: that verdict's code, or 1 where another backup
-    /// is known to be bad.
-    pub exit_code: u8,
-    /// What kept the run from looking at any backup.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Each backup that was looked at.
-    pub backups: Vec<BackupReport>,
-    /// Backups that were not, as they cannot be restored.
-    pub skipped: Vec<Skipped>,
-    /// What is known of all backups of the instance, after this run.
-    pub standing: Standing,
-}
-
-/// A backup that was not looked at.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Skipped {
-    /// Its id.
-    pub backup: String,
-    /// Why it was not.
-    pub reason: String,
-}
-
-/// The result for one backup.
-#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
-pub struct BackupReport {
-    /// Its id.
-    pub backup: String,
-    /// FULL, DELTA, ..
-    pub mode: String,
-    /// All members of its chain, the FULL first.
-    pub chain: Vec<String>,
-    /// When the backup had ended, RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backup_end: Option<String>,
-    /// When this was begun, RFC 3339.
-    pub started: String,
-    /// How long all of it took.
-    pub seconds: f64,
-    /// The worst of the checks' verdicts; absent while there is none.
-    pub verdict: Option<Verdict>,
-    /// How long each part took.
-    pub phases: Vec<Phase>,
-    /// How far the server had replayed the WAL.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replayed_lsn: Option<String>,
-    /// When the last transaction replayed had ended, or else the backup; absent
-    /// where nothing was recovered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovered_time: Option<String>,
-    /// Stored bytes read for the pages.
-    pub read_bytes: u64,
-    /// Bytes that the files have in the data directory.
-    pub image_bytes: u64,
-    /// Files looked at.
-    pub files: u64,
-    /// Pages decoded and checked.
-    pub pages: u64,
-    /// Bytes that the clone wrote.
-    pub diff_bytes: u64,
-    /// What was done, in its order.
-    pub checks: Vec<Check>,
-    /// Bad places.
-    pub damage: Vec<Place>,
-    /// How many there are, named or not.
-    pub damages: u64,
-    /// What pg_probackup's own restore would lose, though the backup has it.
-    pub restore_losses: Vec<LossReport>,
-    /// Collations that have another version on this host.
-    pub collations: Vec<CollationReport>,
-    /// Whether less was done than the profile asks for.
-    #[serde(skip)]
-    pub partial: bool,
-}
-
-/// How long a part took.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Phase {
-    /// pages, start, amcheck, dump, sql, command or stop.
-    pub name: &'static str,
-    /// Seconds.
-    pub seconds: f64,
-}
-
-/// One check.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Check {
-    /// pages, wal, restore, start, amcheck, dump, sql or command.
-    pub kind: &'static str,
-    /// What was checked: a database, or the name in the profile.
-    pub name: String,
-    /// What it says.
-    pub verdict: Verdict,
-    /// How long it took.
-    pub seconds: f64,
-    /// The first error, as one text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-impl Check {
-    /// `kind`, or `kind:name`.
-    #[must_use]
-    pub fn label(&self) -> String {
-        match self.name.is_empty() {
-            true => self.kind.to_owned(),
-            false => format!("{}:{}", self.kind, self.name),
-        }
-    }
-}
-
-/// A bad place.
-#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
-pub struct Place {
-    /// The file inside the data directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The relation's file node, if it is a relation's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub relfilenode: Option<u32>,
-    /// The oid of its database; 0 is a shared one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub database: Option<u32>,
-    /// Its name, where the catalog could be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub relation: Option<String>,
-    /// The block within the file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub block: Option<u32>,
-    /// The byte in the stored file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub offset: Option<u64>,
-    /// The backup that is at fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backup: Option<String>,
-    /// What is wrong, as a sentence.
-    pub message: String,
-    /// The other backups that have it well; absent where that was not looked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub good_in: Option<Vec<String>>,
-}
-
-impl BackupReport {
-    /// The verdict; nothing proves a backup of which nothing was checked, or less
-    /// than was asked for.
-    #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        let worst = self.checks.iter().map(|check| check.verdict).max();
-        match worst.unwrap_or(Verdict::CouldNotTell) {
-            Verdict::Proved if self.partial => Verdict::PagesRight,
-            worst => worst,
-        }
-    }
-
-    /// How long a part took, if it was done.
-    #[must_use]
-    pub fn phase(&self, name: &str) -> Option<f64> {
-        let phase = self.phases.iter().find(|phase| phase.name == name)?;
-        Some(phase.seconds)
-    }
-
-    /// Adds to how long a part took.
-    pub fn spend(&mut self, name: &'static str, seconds: f64) {
-        match self.phases.iter_mut().find(|phase| phase.name == name) {
-            Some(phase) => phase.seconds += seconds,
-            None => self.phases.push(Phase { name, seconds }),
-        }
-    }
-}
 
 /// The report for people: a line for each backup, and below it what is wrong,
 /// no more than fits on a screen. What comes from outside begins no line of
@@ -339,8 +134,20 @@ fn first_lines(text: &str) -> String {
     lines.join("\n    ")
 }
 
+/// What restore would lose.
+fn losses(text: &mut String, report: &BackupReport) {
+    for loss in report.restore_losses.iter().take(SHOWN) {
+        let _ = writeln!(text, "  {}", line(&loss.message));
+    }
+    if let Some(more) = report.restore_losses.len().checked_sub(SHOWN)
+        && more > 0
+    {
+        let _ = writeln!(text, "  and {more} more files; --json names them");
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     /// A document in which every text is this one.

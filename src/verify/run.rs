@@ -1,0 +1,243 @@
+//! One backup verified after the other.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::Verify;
+use super::backup_report::BackupReport;
+use super::history::standing::{Listed, Standing};
+use super::history::{Entry, History};
+use super::job::VerifyJob;
+use super::report::{Document, Skipped, VERSION};
+use super::verdict::{Verdict, of_chain, of_session};
+use crate::catalog::{Backup, Instance};
+use crate::causes::sentence;
+use crate::chain::{BackupSelector, Chain, ChainError};
+use crate::clock::{now, rfc3339};
+use crate::profile::{Action, BackupChoice, KnownBadPolicy, Plan, VerifyChoice};
+use crate::session::{Counts, SessionError, Up, all_backups, job_place};
+
+/// What there is of a run.
+struct Run {
+    begun: Instant,
+    started: String,
+    /// All backups of the instance.
+    backups: Vec<Listed>,
+    history: Option<History>,
+    reports: Vec<BackupReport>,
+    skipped: Vec<Skipped>,
+    /// What ended it.
+    error: Option<SessionError>,
+}
+
+impl Verify<'_> {
+    /// Verifies what the plan says, one backup after the other.
+    ///
+    /// # Errors
+    /// It was asked for wrongly. Whatever else kept it from looking at a backup,
+    /// and what becomes of a backup, is in the document.
+    pub fn run(&self) -> Result<(Document, Option<History>), SessionError> {
+        let mut run = Run {
+            begun: Instant::now(),
+            started: now(),
+            backups: Vec::new(),
+            history: None,
+            reports: Vec::new(),
+            skipped: Vec::new(),
+            error: None,
+        };
+        match self.go(&mut run) {
+            Err(error) if of_session(&error, &Counts::new()).is_none() => return Err(error),
+            Err(error) => run.error = Some(error),
+            Ok(()) => {}
+        }
+        Ok(self.document(run))
+    }
+
+    fn go(&self, run: &mut Run) -> Result<(), SessionError> {
+        let (instance, backups) = all_backups(self.plan)?;
+        let resolve = |backup: &Backup| {
+            let id = BackupSelector::Id(backup.id.clone());
+            let chain = Chain::resolve(&instance.name, &backups, &id);
+            chain.map(|chain| joined(&chain))
+        };
+        let chains: Vec<_> = backups.iter().map(|b| (b, resolve(b))).collect();
+        run.backups = chains.iter().map(listed).collect();
+        run.history = self.history(&instance);
+        let (chosen, skipped) = self.choose(&instance, chains, run.history.as_ref())?;
+        run.skipped = skipped;
+        let is_choice = matches!(
+            self.plan.verify.backup,
+            Some(VerifyChoice::All | VerifyChoice::OldestUnverified)
+        );
+        let mut chosen = chosen.into_iter().peekable();
+        while let Some(backup) = chosen.next() {
+            let id = backup.to_string();
+            let report = match self.one(backup, &backups) {
+                // Nobody has named it.
+                Err(error @ SessionError::Chain(ChainError::NoSuchBackup { .. })) if is_choice => {
+                    run.skipped.push(Skipped {
+                        backup: id,
+                        reason: sentence(&error),
+                    });
+                    continue;
+                }
+                report => report?,
+            };
+            if let Some(history) = &mut run.history
+                && let Err(error) = history.add(Entry::of(&self.id(), &report))
+            {
+                tracing::warn!(
+                    "the history {} cannot be written: {error}; let verify.state_dir name a \
+                     directory of this user, as a bad backup is known to be bad by it",
+                    history.file().display()
+                );
+            }
+            run.reports.push(report);
+            if self.signals.end_asked() && chosen.peek().is_some() {
+                return Err(SessionError::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
+    fn document(&self, run: Run) -> (Document, Option<History>) {
+        let of_error = run.error.as_ref();
+        let of_error = of_error.and_then(|error| of_session(error, &Counts::new()));
+        let verdicts = run.reports.iter().map(BackupReport::verdict);
+        let verdict = verdicts.chain(of_error).max();
+        let verdict = verdict.unwrap_or(Verdict::CouldNotTell);
+        let standing = match &run.history {
+            Some(history) => Standing::of(&history.entries, &run.backups),
+            None => {
+                let reports = run.reports.iter();
+                let entries: Vec<Entry> = reports.map(|r| Entry::of(&self.id(), r)).collect();
+                Standing::of(&entries, &run.backups)
+            }
+        };
+        let others_are_bad = self.plan.verify.known_bad == KnownBadPolicy::Fail
+            && standing.not_of(&run.reports).next().is_some();
+        let decisive = match others_are_bad {
+            true => verdict.max(Verdict::Bad),
+            false => verdict,
+        };
+        let document = Document {
+            version: VERSION,
+            pbkfs: env!("CARGO_PKG_VERSION"),
+            profile: self.name(),
+            by: self.id(),
+            catalog: self.plan.catalog.display().to_string(),
+            instance: self.plan.instance.clone(),
+            started: run.started,
+            seconds: run.begun.elapsed().as_secs_f64(),
+            verdict,
+            exit_code: decisive.exit_code(),
+            error: run.error.as_ref().map(|error| sentence(error)),
+            backups: run.reports,
+            skipped: run.skipped,
+            standing,
+        };
+        (document, run.history)
+    }
+
+    /// The history; without one, everything else goes on.
+    fn history(&self, instance: &Instance) -> Option<History> {
+        match History::read(self.plan, instance) {
+            Ok(history) => Some(history),
+            Err(error) => {
+                tracing::error!("the history of verifications cannot be read: {error}");
+                None
+            }
+        }
+    }
+
+    fn choose(
+        &self,
+        instance: &Instance,
+        chains: Vec<(&Backup, Result<String, ChainError>)>,
+        history: Option<&History>,
+    ) -> Result<(Vec<BackupChoice>, Vec<Skipped>), SessionError> {
+        let one = |choice: &BackupChoice| Ok((vec![choice.clone()], Vec::new()));
+        let wanted = match &self.plan.verify.backup {
+            None => return one(&self.plan.backup),
+            Some(VerifyChoice::One(choice)) => return one(choice),
+            Some(wanted) => wanted,
+        };
+        if chains.iter().all(|(_, chain)| chain.is_err()) {
+            // Says what there is, and why none of it can be restored.
+            let backups: Vec<Backup> = chains.iter().map(|(backup, _)| (*backup).clone()).collect();
+            Chain::resolve(&instance.name, &backups, &BackupSelector::Latest)?;
+        }
+        let mut usable = Vec::new();
+        let mut broken = Vec::new();
+        let mut skipped = Vec::new();
+        for (backup, chain) in chains {
+            match chain {
+                Ok(chain) => usable.push((backup, chain)),
+                Err(error) if of_chain(&error) == Some(Verdict::Bad) => broken.push(backup),
+                Err(error) => skipped.push(Skipped {
+                    backup: backup.id.to_string(),
+                    reason: sentence(&error),
+                }),
+            }
+        }
+        usable.sort_by_key(|(backup, _)| backup.start_time);
+        let id = |backup: &Backup| BackupChoice::Id(backup.id.to_string());
+        if *wanted == VerifyChoice::All {
+            let mut all: Vec<&Backup> = usable.iter().map(|(backup, _)| *backup).collect();
+            all.extend(broken);
+            all.sort_by_key(|backup| backup.start_time);
+            return Ok((all.into_iter().map(id).collect(), skipped));
+        }
+        let oldest = match history {
+            Some(history) => history.oldest_unverified(usable.into_iter()),
+            None => usable.first().map(|(backup, _)| *backup),
+        };
+        Ok((oldest.map(id).into_iter().collect(), Vec::new()))
+    }
+
+    fn one(&self, backup: BackupChoice, all: &[Backup]) -> Result<BackupReport, SessionError> {
+        let begun = Instant::now();
+        let signals = self.signals.until(begun + self.plan.verify.timeout);
+        let (point, held) = job_place(&self.plan.target, "verify")?;
+        let plan = self.plan_for(backup, point);
+        let mut job = VerifyJob::new(self, &plan, &signals, all);
+        let outcome = Up {
+            plan: &plan,
+            read_only: false,
+            profile: self.profile,
+            signals: &signals,
+            detached: false,
+        }
+        .run(Some(held), &mut job);
+        job.finish(outcome)
+    }
+
+    /// The plan of the clone for one backup: it has to become writable, and
+    /// nothing may outlast the time that there is.
+    fn plan_for(&self, backup: BackupChoice, point: PathBuf) -> Plan {
+        let mut plan = self.plan.clone();
+        plan.throw_away(point);
+        plan.backup = backup;
+        plan.recovery.action = Action::Promote;
+        plan.postgres.launch = plan.verify.start;
+        plan
+    }
+}
+
+/// What is known of a backup by the catalog alone.
+fn listed((backup, chain): &(&Backup, Result<String, ChainError>)) -> Listed {
+    let of_evidence = |error: &&ChainError| of_chain(error) == Some(Verdict::Bad);
+    let broken = chain.as_ref().err().filter(of_evidence);
+    Listed {
+        id: backup.id.to_string(),
+        begun: rfc3339(backup.start_time),
+        chain: chain.as_ref().ok().cloned(),
+        broken: broken.map(|error| sentence(error)),
+    }
+}
+
+fn joined(chain: &Chain) -> String {
+    let ids: Vec<String> = chain.ids().iter().map(ToString::to_string).collect();
+    ids.join(" ")
+}
