@@ -25,7 +25,7 @@ use pbkfs::server::conf::Host;
 use pbkfs::server::settings::{port, preload};
 use pbkfs::server::{
     Binaries, Conf, ConfigFiles, FilesInput, Limits, OsUser, Server, ServerConfig, ServerError,
-    SettingsInput, StopMode, port, preload, settings,
+    SettingsInput, StopMode, settings,
 };
 use postgres::NoTls;
 

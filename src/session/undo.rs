@@ -49,15 +49,16 @@ impl Drop for Undo {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::rc::Rc;
 
     use super::*;
 
     #[test]
     fn steps_are_undone_in_reverse_and_all_of_them() {
-        let order = RefCell::new(Vec::new());
+        let order = Rc::new(RefCell::new(Vec::new()));
         let mut undo = Undo::default();
         for step in 1..=3 {
-            let order = &order;
+            let order = order.clone();
             undo.push("step", move || {
                 order.borrow_mut().push(step);
                 if step == 2 {

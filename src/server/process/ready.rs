@@ -201,7 +201,7 @@ fn ask_replay(client: &mut Client) -> Result<Replay, Error> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
     use std::path::Path;

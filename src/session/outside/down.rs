@@ -43,7 +43,7 @@ pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
     let place = Place::of(&target);
     if let Some(other) = others::at(&target)? {
         return match other.end(patience)? {
-            End::Ended(state) => Ok(Down::Ended(state)),
+            End::Ended(state) => Ok(Down::Ended(*state)),
             End::Stays(pid) => Err(did_not_end(&place, &target, Some(pid), patience * 2)),
             End::WasDead(user) => unmount_of(&user, &target),
         };

@@ -122,7 +122,7 @@ impl Other {
             });
         };
         Ok(match session.is_held()? {
-            true if session.end(self.uid, patience)? => End::Ended(session.state),
+            true if session.end(self.uid, patience)? => End::Ended(Box::new(session.state)),
             true => End::Stays(session.state.pid),
             false => End::WasDead(self.user),
         })
@@ -133,7 +133,7 @@ impl Other {
 #[derive(Debug)]
 pub enum End {
     /// It has ended.
-    Ended(State),
+    Ended(Box<State>),
     /// It goes on, as this process.
     Stays(u32),
     /// It had died before; it was this user's.

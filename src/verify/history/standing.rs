@@ -46,7 +46,7 @@ pub struct KnownBad {
     pub error: Option<String>,
     /// Each profile by which it was found so, and the checks that did.
     #[serde(skip)]
-    pub(super) evidence: Vec<(ProfileId, Vec<String>)>,
+    pub(in crate::verify) evidence: Vec<(ProfileId, Vec<String>)>,
 }
 
 /// A backup that is there, as it is listed.

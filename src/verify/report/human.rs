@@ -7,6 +7,9 @@ use crate::escape::{line, value};
 use crate::figures::{counted, human_bytes};
 use crate::verify::backup_report::BackupReport;
 
+#[cfg(test)]
+pub use tests::filled_with;
+
 /// Places, and files, that it names.
 const SHOWN: usize = 10;
 
@@ -147,8 +150,13 @@ fn losses(text: &mut String, report: &BackupReport) {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
+    use crate::verify::backup_report::{Check, CollationReport, LossReport, Place};
+    use crate::verify::history::ProfileId;
+    use crate::verify::history::standing::Standing;
+    use crate::verify::report::{Skipped, VERSION};
+    use crate::verify::verdict::Verdict;
 
     /// A document in which every text is this one.
     pub fn filled_with(text: &str) -> Document {

@@ -23,7 +23,7 @@ pub use human::human;
 pub use prometheus::prometheus;
 
 #[cfg(test)]
-pub use human::tests::filled_with;
+pub use human::filled_with;
 
 /// The document's version. It grows when a field changes its meaning or goes.
 pub const VERSION: u32 = 2;
