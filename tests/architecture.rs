@@ -592,3 +592,22 @@ fn few_places_print() {
         );
     }
 }
+
+/// The text tells where things are; a file that was moved has to be followed there.
+#[test]
+fn the_places_that_the_text_names_are_there() {
+    let text = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).unwrap();
+    let is_place = |word: &&str| {
+        let is_path = word.contains('/') && !word.contains(' ');
+        is_path && (word.ends_with(".rs") || word.ends_with('/'))
+    };
+    let mut named = 0;
+    for place in text.split('`').skip(1).step_by(2).filter(is_place) {
+        let below = [src(), PathBuf::from(ROOT)];
+        let is_there = below.iter().any(|dir| dir.join(place).exists());
+        let is_elsewhere = place.starts_with('/') || place.starts_with('.');
+        assert!(is_there || is_elsewhere, "ARCHITECTURE.md names {place}");
+        named += 1;
+    }
+    assert!(named > 20, "{named}");
+}

@@ -104,7 +104,9 @@ impl Code {
             | SessionError::Occupied { .. }
             | SessionError::HasServer { .. } => Self::Busy,
             SessionError::Fuse(FuseError::Mount { .. }) => Self::Mount,
-            SessionError::Fuse(FuseError::Busy { .. } | FuseError::Unmount { .. }) => Self::Failed,
+            SessionError::Fuse(
+                FuseError::Busy { .. } | FuseError::Copied { .. } | FuseError::Unmount { .. },
+            ) => Self::Failed,
             SessionError::Server(
                 ServerError::ForcedSetting { .. }
                 | ServerError::FencedSetting { .. }

@@ -64,6 +64,16 @@ pub enum FuseError {
         /// The mount point.
         target: PathBuf,
     },
+    /// It is unmounted here, and not where it was copied to.
+    #[error(
+        "{} is unmounted, but a container or service that was started while it was mounted has \
+         a copy of the mount (findmnt --task PID shows it)",
+        target.display()
+    )]
+    Copied {
+        /// The mount point.
+        target: PathBuf,
+    },
     /// Unmounting failed.
     #[error("cannot unmount {}: {source}", target.display())]
     Unmount {
@@ -92,6 +102,10 @@ fn knows_passthrough(release: &str) -> bool {
         .map(|number| number.parse::<u32>().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(6), Some(9))
 }
+
+/// How long the last requests of a mount may take, at least, when it is gone from the
+/// tree.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// A mounted overlay.
 pub struct Mount {
@@ -168,9 +182,13 @@ impl Mount {
     /// Unmounts, trying again for `patience` while files are open, and waits
     /// until every request has been answered.
     ///
+    /// A mount namespace that was made meanwhile has a copy of the mount, which does not
+    /// go with this one unless it was made to: a container's, for one. Who is in there
+    /// keeps it until this process ends.
+    ///
     /// # Errors
     /// [`FuseError::Busy`] when it stayed in use: it is mounted still then,
-    /// and this can be called again. Other failures as they are.
+    /// and this can be called again. [`FuseError::Copied`]. Other failures as they are.
     pub fn unmount(&mut self, patience: Duration) -> Result<(), FuseError> {
         let deadline = Instant::now() + patience;
         while self.is_serving() {
@@ -191,6 +209,16 @@ impl Mount {
                     });
                 }
             }
+        }
+        let deadline = deadline.max(Instant::now() + ENDING);
+        while self.is_serving() {
+            if Instant::now() >= deadline {
+                self.detached = true;
+                return Err(FuseError::Copied {
+                    target: self.point.path().to_owned(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         self.join()
     }

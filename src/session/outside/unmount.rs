@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long somebody may be in a mount without being in its way.
 const PASSING: Duration = Duration::from_secs(1);
 
+/// How soon an owner notices that its mount is gone.
+const NOTICING: Duration = Duration::from_secs(2);
+
 /// How long a forced end may take before its owner is killed. Files that
 /// nobody had fsynced are lost then.
 const FORCED_PATIENCE: Duration = Duration::from_secs(20);
@@ -80,7 +83,13 @@ fn end(place: &Place, state: &State, mount: Option<&MountEntry>) -> Result<bool,
     };
     match state.phase {
         Phase::Ready => match mount {
-            Some(mount) => take_away(mount, false)?,
+            Some(mount) => {
+                take_away(mount, false)?;
+                // It does not notice where the mount was copied into a namespace.
+                if !owner.wait(NOTICING)? {
+                    owner.signal(Signal::TERM)?;
+                }
+            }
             // It is gone already, or was not there yet when that was looked at.
             None => owner.signal(Signal::TERM)?,
         },

@@ -91,6 +91,10 @@ fn unmount(mount: &SharedMount, signals: &Signals) -> Result<(), SessionError> {
             tracing::warn!("{error}; it was detached, and ends for them now");
             Ok(mount.detach()?)
         }
+        Err(error @ FuseError::Copied { .. }) => {
+            tracing::warn!("{error}; that ends now, too");
+            Ok(())
+        }
         other => Ok(other?),
     }
 }
