@@ -64,7 +64,10 @@ pub fn page() -> Page {
         describe(&mut page, key);
     }
     page.heading("SEE ALSO");
-    page.paragraph("pbkfs(1), pbkfs-plan(1), pbkfs-up(1)");
+    page.paragraph(
+        "pbkfs(1), pbkfs-plan(1), pbkfs-up(1), pbkfs-recovery(7), pbkfs-safety(7), \
+         pbkfs-troubleshooting(7)",
+    );
     page
 }
 
