@@ -73,6 +73,7 @@ pub fn page() -> Page {
 
 fn describe(page: &mut Page, key: &Key) {
     let default = match key.default {
+        Default::Value("") => "none".to_owned(),
         Default::Value(value) => value.to_owned(),
         Default::Derived(text) => text.to_owned(),
         Default::Required => "none, it has to be set".to_owned(),
