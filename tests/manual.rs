@@ -153,7 +153,10 @@ fn pages_written_by_hand_have_the_usual_form() {
         let (_, see_also) = page.split_once(".SH SEE ALSO").unwrap();
         let others: Vec<String> = lines(see_also).flat_map(|line| named(&line)).collect();
         let mut sorted = others.clone();
-        sorted.sort_by_key(|name| name.rsplit_once('.').map(|(a, b)| (b.to_owned(), a.to_owned())));
+        sorted.sort_by_key(|name| {
+            name.rsplit_once('.')
+                .map(|(a, b)| (b.to_owned(), a.to_owned()))
+        });
         assert_eq!(others, sorted, "man/{file}: by section, then by name");
     }
 }

@@ -86,7 +86,9 @@ fn write_pages(dir: &Path) -> Result<(), SessionError> {
     let mut pages = commands::pages(Cli::command());
     pages.push(profile::page());
     let made = pages.iter().map(|page| (page.file_name(), page.as_roff()));
-    let written = WRITTEN.iter().map(|(name, text)| ((*name).to_owned(), *text));
+    let written = WRITTEN
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), *text));
     write_all(dir, made.chain(written))
 }
 
