@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -37,7 +37,7 @@ fn read(name: &str) -> String {
 
 #[test]
 fn the_manual_pages_are_those_of_the_program() {
-    const MEND: &str = "run: rm man/* && cargo run -- generate man man";
+    const MEND: &str = "run: rm man/*.[15] && cargo run -- generate man man";
     let dir = tempfile::tempdir().unwrap();
     pbkfs(&["generate", "man", dir.path().to_str().unwrap()]);
     let made = files(dir.path());
@@ -121,29 +121,36 @@ fn every_test_that_the_requirements_name_exists() {
     );
 }
 
+/// Every Markdown text of the project, by its path from the root.
+fn texts() -> Vec<String> {
+    fn walk(dir: &Path, into: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            // What is built, and what git keeps.
+            if ["target", ".git"].contains(&name) {
+                continue;
+            }
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                let path = path.strip_prefix(ROOT).unwrap();
+                into.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let mut texts = Vec::new();
+    walk(Path::new(ROOT), &mut texts);
+    assert!(texts.len() > 15, "{texts:?}");
+    texts
+}
+
 #[test]
 fn links_between_the_texts_lead_somewhere() {
-    let texts = [
-        "README.md",
-        "ARCHITECTURE.md",
-        "examples/README.md",
-        "examples/look/README.md",
-        "examples/one-table/README.md",
-        "examples/writable/README.md",
-        "examples/several/README.md",
-        "examples/steps/README.md",
-        "examples/cron/README.md",
-        "examples/systemd/README.md",
-        "examples/kubernetes/README.md",
-        "examples/monitoring/README.md",
-        "postgres/README.md",
-        "tests/REQUIREMENTS.md",
-        "tests/fuzz/README.md",
-    ];
-    for text in texts {
-        let dir = Path::new(ROOT).join(text);
+    for text in texts() {
+        let dir = Path::new(ROOT).join(&text);
         let dir = dir.parent().unwrap();
-        for link in read(text).split("](").skip(1) {
+        for link in read(&text).split("](").skip(1) {
             let target = link.split(')').next().unwrap();
             if target.starts_with("http") || target.starts_with('#') {
                 continue;
@@ -155,6 +162,26 @@ fn links_between_the_texts_lead_somewhere() {
             );
         }
     }
+}
+
+/// What a newcomer reads first is short, and true of what Cargo and `man/` have.
+#[test]
+fn the_readme_is_short_and_says_how_to_install() {
+    let readme = read("README.md");
+    assert!(readme.len() <= 10_000, "README.md has {}", readme.len());
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let rust = manifest["package"]["rust-version"].as_str().unwrap();
+    for text in [&readme, &read("CONTRIBUTING.md")] {
+        assert!(text.contains(&format!("Rust {rust} or newer")), "{rust}");
+    }
+    let installed = readme.split_once("for section in ").unwrap().1;
+    let installed: Vec<&str> = installed.split(';').next().unwrap().split(' ').collect();
+    let pages = files(&Path::new(ROOT).join("man"));
+    let sections: BTreeSet<&str> = pages
+        .keys()
+        .map(|name| name.rsplit('.').next().unwrap())
+        .collect();
+    assert_eq!(installed, Vec::from_iter(sections));
 }
 
 /// `-d` is what pg_dump calls a database, and so it has several meanings.

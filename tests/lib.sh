@@ -42,9 +42,20 @@ missing_packages() {
     command -v cc >/dev/null || echo gcc libc6-dev
 }
 
-install_missing() {
+# The crate needs a newer Rust than some distributions have, and an old cargo would
+# say so in words of its own.
+require_rust() {
+    needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     command -v cargo >/dev/null ||
-        die "cargo was not found: install Rust from https://rustup.rs"
+        die "cargo was not found: install Rust $needed or newer from https://rustup.rs"
+    found=$(cargo --version | cut -d ' ' -f 2)
+    printf '%s\n' "$needed" "$found" | sort -V -C ||
+        die "Rust $needed or newer is needed, and cargo is of Rust $found: \
+install it from https://rustup.rs, or run rustup update"
+}
+
+install_missing() {
+    require_rust
     packages=$(missing_packages | tr '\n' ' ')
     [ -n "$packages" ] || return 0
     command -v apt-get >/dev/null ||

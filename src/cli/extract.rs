@@ -19,6 +19,9 @@ use crate::session::{SessionError, Signals};
 /// Starts PostgreSQL on a throw-away clone of the backup, recovers it to the
 /// moment that is asked for, runs one pg_dump or query, and takes the clone
 /// away again. Only what the table needs is read, however large the rest is.
+///
+/// The result is written whole or not at all; with "-o -" it goes to standard output
+/// as it is made.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

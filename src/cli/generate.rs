@@ -1,5 +1,6 @@
 //! `pbkfs generate`: manual pages and shell completions, made from the same
-//! definitions that the program runs by.
+//! definitions that the program runs by. The manual pages of section 7, which no
+//! definition could give, are written by hand and are parts of the program.
 
 mod commands;
 mod page;
@@ -19,10 +20,24 @@ use crate::untrusted::Dir;
 
 const PROGRAM: &str = "pbkfs";
 
+/// The pages that are written by hand: their files in `man/`, and their texts.
+const WRITTEN: &[(&str, &str)] = &[
+    (
+        "pbkfs-recovery.7",
+        include_str!("../../man/pbkfs-recovery.7"),
+    ),
+    ("pbkfs-safety.7", include_str!("../../man/pbkfs-safety.7")),
+    (
+        "pbkfs-troubleshooting.7",
+        include_str!("../../man/pbkfs-troubleshooting.7"),
+    ),
+];
+
 /// Write the manual pages, the schemas of --json, or completions for a shell
 ///
 /// All are made from the program's own definitions: its commands, its table
 /// of exit codes, its table of the profile's keys, and the types that it prints.
+/// The manual pages of section 7 are written by hand, and are in the program, too.
 #[derive(Debug, Args)]
 #[command(
     subcommand_value_name = "WHAT",
@@ -70,8 +85,11 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<Code, SessionErr
 fn write_pages(dir: &Path) -> Result<(), SessionError> {
     let mut pages = commands::pages(Cli::command());
     pages.push(profile::page());
-    let texts = pages.iter().map(|page| (page.file_name(), page.as_roff()));
-    write_all(dir, texts)
+    let made = pages.iter().map(|page| (page.file_name(), page.as_roff()));
+    let written = WRITTEN
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), *text));
+    write_all(dir, made.chain(written))
 }
 
 fn write_schemas(dir: &Path) -> Result<(), SessionError> {

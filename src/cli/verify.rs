@@ -21,11 +21,25 @@ use crate::verify::{self, Document, History, Verdict, Verify};
 /// Prove that a backup restores, for cron
 ///
 /// Reads every page of the backup, starts PostgreSQL on a throw-away clone of
-/// it, and does what else the section [verify] of the profile asks for. Says
-/// nothing if all is right and standard output is no terminal. Exits with 0 if
-/// all that was asked for is right, with 1 if a backup is bad, with 2 if it was asked
-/// for wrongly, and with 3 if it could not be told. A backup that was found bad
-/// counts, night after night, until it is proved or gone.
+/// it, and does what else the section [verify] of the profile asks for: queries
+/// with the answers that they must give, pg_amcheck, pg_dump, and commands of your
+/// own. It needs neither the space nor the time of a restore. The clone has a mount
+/// point of its own, so a clone of the same profile may be up meanwhile.
+///
+/// Exits with 0 if everything that was asked for is right, with 1 if a backup is
+/// bad, with 2 if it was asked for wrongly, and with 3 if it could not be told,
+/// because the host ran out of time, space or permissions. A problem of the host is
+/// never reported as a bad backup, nor a bad backup as a problem of the host.
+///
+/// A backup that was found bad counts in the exit code (see verify.known_bad), the
+/// reports and the metrics, whatever the next nights look at, until it is proved or
+/// gone.
+///
+/// Prints nothing if everything is right and standard output is no terminal, so that
+/// cron sends no mail. Otherwise names on one screen each bad block: its relation,
+/// its backup, its byte in the stored file, and the other backups that have it
+/// intact. For programs there are --json, a textfile for Prometheus, an HTML page
+/// with the history, and a URL to ping.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

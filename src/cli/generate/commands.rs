@@ -87,20 +87,33 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 
 const SAFETY: &[&str] = &[
     "A backup's own configuration points at production: its archive, its primary, its log \
-     directory, even its data directory. pbkfs sets all of that aside with options on the \
-     server's command line, which beat both configuration files and outlive ALTER SYSTEM. \
-     PostgreSQL listens on a Unix socket only. Libraries to be preloaded that are not installed \
-     are left out.",
-    "What no setting stops is SQL that reaches out by itself: foreign data wrappers, dblink, \
-     COPY .. TO PROGRAM, functions in untrusted languages. So the server runs in namespaces, \
-     where the host permits them: with a root directory that has programs, libraries and /etc \
-     to read and the clone to write, among processes of its own, and with a loopback device as \
-     its network. Where the host does not, up warns and goes on with settings only; \
-     fence.require = \"namespace\" makes that an error.",
-    "\"pbkfs plan\" lists every setting with the reason for it, and every hazard of the backup \
-     with what stops it.",
+     directory, even its data directory. pbkfs overrides all of it on the server's command line, \
+     and runs the server in Linux namespaces where the host permits them. \"pbkfs plan\" lists \
+     every setting with its reason, and every hazard of the backup with what stops it. See \
+     pbkfs-safety(7).",
     "The catalog is never written, but for the lock named under FILES. Every write of the clone \
      goes to the diff.",
+];
+
+/// The pages of section 7, and the subcommands to whose subject each belongs.
+const GUIDES: &[(&str, &[&str])] = &[
+    (
+        "pbkfs-recovery(7)",
+        &["up", "plan", "mount", "verify", "extract", "wal", "wal-get"],
+    ),
+    (
+        "pbkfs-safety(7)",
+        &[
+            "up", "down", "status", "diff", "plan", "mount", "cleanup", "verify", "extract",
+        ],
+    ),
+    (
+        "pbkfs-troubleshooting(7)",
+        &[
+            "up", "down", "status", "plan", "mount", "unmount", "cleanup", "list", "verify",
+            "extract",
+        ],
+    ),
 ];
 
 const EXAMPLES: &[(&str, &[&str])] = &[
@@ -172,6 +185,7 @@ fn main_page(root: &Command) -> Page {
         .collect();
     let mut others: Vec<&str> = names.iter().map(String::as_str).collect();
     others.extend(["pbkfs.toml(5)", "fusermount3(1)", "postgres(1)", "psql(1)"]);
+    others.extend(GUIDES.iter().map(|(guide, _)| *guide));
     page.see_also(&others);
     page
 }
@@ -206,6 +220,10 @@ fn command_page(command: &Command, root: &Command) -> Page {
             "As the verdict, see above; 1 also where another backup is known to be bad; 2 where it \
              was asked for wrongly. There are no others."
         }
+        "wal-get" => {
+            "0 when the file was fetched, 1 if the archive does not have it and need not have it, \
+             200 if anything is wrong."
+        }
         _ => "0 when done; every other code is described in pbkfs(1).",
     });
     let siblings: Vec<String> = visible(root)
@@ -214,6 +232,8 @@ fn command_page(command: &Command, root: &Command) -> Page {
         .collect();
     let mut others: Vec<&str> = siblings.iter().map(String::as_str).collect();
     others.extend(["pbkfs(1)", "pbkfs.toml(5)"]);
+    let is_about = |(_, subjects): &&(_, &[&str])| subjects.contains(&command.get_name());
+    others.extend(GUIDES.iter().filter(is_about).map(|(guide, _)| *guide));
     page.see_also(&others);
     page
 }

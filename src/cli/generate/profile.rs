@@ -64,12 +64,16 @@ pub fn page() -> Page {
         describe(&mut page, key);
     }
     page.heading("SEE ALSO");
-    page.paragraph("pbkfs(1), pbkfs-plan(1), pbkfs-up(1)");
+    page.paragraph(
+        "pbkfs(1), pbkfs-plan(1), pbkfs-up(1), pbkfs-recovery(7), pbkfs-safety(7), \
+         pbkfs-troubleshooting(7)",
+    );
     page
 }
 
 fn describe(page: &mut Page, key: &Key) {
     let default = match key.default {
+        Default::Value("") => "none".to_owned(),
         Default::Value(value) => value.to_owned(),
         Default::Derived(text) => text.to_owned(),
         Default::Required => "none, it has to be set".to_owned(),
