@@ -10,13 +10,11 @@ mod risk;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::catalog::content::{ContentError, ContentList};
-use crate::catalog::{Backup, BackupId, BackupMode, BackupStatus, Instance, native};
+use crate::catalog::{Backup, BackupId, BackupMode, BackupRef, BackupStatus, Instance};
 use crate::causes::sentence;
 use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
 
@@ -25,45 +23,6 @@ pub use risk::RestoreRisk;
 
 /// How many backups an error message names.
 const NAMED_IN_ERRORS: usize = 5;
-
-/// Which backup is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackupSelector {
-    /// The newest that can be restored, is supported, and whose lists of files
-    /// can be read, with all its parents.
-    Latest,
-    /// The one with this id.
-    Id(BackupId),
-}
-
-/// Text that selects no backup.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is neither \"latest\" nor a backup id such as TOW7GA")]
-pub struct InvalidSelector(pub String);
-
-impl FromStr for BackupSelector {
-    type Err = InvalidSelector;
-
-    /// Ids may be given in lower case, as pg_probackup takes them.
-    fn from_str(text: &str) -> Result<Self, InvalidSelector> {
-        if text.eq_ignore_ascii_case("latest") {
-            return Ok(Self::Latest);
-        }
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(InvalidSelector(text.to_owned()));
-        }
-        Ok(Self::Id(BackupId(text.to_ascii_uppercase())))
-    }
-}
-
-impl fmt::Display for BackupSelector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Latest => f.write_str("latest"),
-            Self::Id(id) => id.fmt(f),
-        }
-    }
-}
 
 /// A FULL backup and the incrementals on it up to the target; complete,
 /// restorable and supported when it was resolved.
@@ -76,7 +35,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Finds the selected backup's chain among an instance's backups.
+    /// Finds the wanted backup's chain among an instance's backups.
     ///
     /// # Errors
     /// If there is no such backup, or its chain is incomplete, not restorable
@@ -85,12 +44,12 @@ impl Chain {
     pub fn resolve(
         instance_name: &str,
         backups: &[Backup],
-        selector: &BackupSelector,
+        wanted: &BackupRef,
     ) -> Result<Self, ChainError> {
         let catalog = Listed::new(instance_name, backups);
-        let layers = match selector {
-            BackupSelector::Latest => catalog.latest()?,
-            BackupSelector::Id(id) => catalog.members(catalog.find(id)?)?,
+        let layers = match wanted {
+            BackupRef::Latest => catalog.latest()?,
+            BackupRef::Id(id) => catalog.members(catalog.find(id)?)?,
         };
         layers.iter().try_for_each(|layer| check_supported(layer))?;
         let Some(target) = layers.last() else {
@@ -109,7 +68,7 @@ impl Chain {
         &self.layers
     }
 
-    /// The backup that was selected.
+    /// The backup that was wanted.
     #[must_use]
     pub fn target(&self) -> &Backup {
         &self.target
@@ -144,8 +103,9 @@ impl Chain {
     pub fn recheck(&self, instance: &Instance) -> Result<(), ChainError> {
         for layer in &self.layers {
             let member = || layer.id.clone();
-            let now =
-                native::read_backup(instance, &layer.id).map_err(|source| ChainError::Reread {
+            let now = instance
+                .backup(&layer.id)
+                .map_err(|source| ChainError::Reread {
                     member: member(),
                     source,
                 })?;

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "architecture/circles.rs"]
+mod circles;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Each module, and the modules that it may use besides itself and

@@ -13,7 +13,6 @@ use pbkfs::catalog::encode::{
 };
 use pbkfs::catalog::{
     Backup, BackupId, BackupMode, BackupStatus, Catalog, CompressAlg, Instance, ProgramVersion,
-    native,
 };
 use pbkfs::pg::page::PageHeader;
 use pbkfs::pg::{BLOCK_SIZE, BlockNumber, Lsn};
@@ -69,7 +68,7 @@ pub fn store(
     instance: &Instance,
     settings: &Settings,
 ) -> Result<Backup, Failure> {
-    let newest = native::read_backups(instance)?.into_iter().next();
+    let newest = instance.backups()?.into_iter().next();
     let parent = match (settings.mode, &newest) {
         (BackupMode::Full, _) => None,
         (_, Some(newest)) => Some(Parent::read(newest)?),

@@ -47,9 +47,9 @@ pub use restore::{LossReport, restore_losses};
 pub use standing::{KnownBad, Listed, Standing};
 pub use verdict::{Verdict, of_image, of_session, of_text};
 
-use crate::catalog::{Backup, Instance};
+use crate::catalog::{Backup, BackupRef, Instance};
 use crate::causes::sentence;
-use crate::chain::{BackupSelector, Chain, ChainError};
+use crate::chain::{Chain, ChainError};
 use crate::profile::{Action, BackupChoice, KnownBadPolicy, Plan, VerifyChoice};
 use crate::session::{Counts, SessionError, Signals, Up, all_backups, job_place};
 use job::VerifyJob;
@@ -129,7 +129,7 @@ impl Verify<'_> {
     fn go(&self, run: &mut Run) -> Result<(), SessionError> {
         let (instance, backups) = all_backups(self.plan)?;
         let resolve = |backup: &Backup| {
-            let id = BackupSelector::Id(backup.id.clone());
+            let id = BackupRef::Id(backup.id.clone());
             let chain = Chain::resolve(&instance.name, &backups, &id);
             chain.map(|chain| joined(&chain))
         };
@@ -238,7 +238,7 @@ impl Verify<'_> {
         if chains.iter().all(|(_, chain)| chain.is_err()) {
             // Says what there is, and why none of it can be restored.
             let backups: Vec<Backup> = chains.iter().map(|(backup, _)| (*backup).clone()).collect();
-            Chain::resolve(&instance.name, &backups, &BackupSelector::Latest)?;
+            Chain::resolve(&instance.name, &backups, &BackupRef::Latest)?;
         }
         let mut usable = Vec::new();
         let mut broken = Vec::new();

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use pbkfs::catalog::content::ContentError;
-use pbkfs::catalog::page_index::PageIndexError;
+use pbkfs::catalog::pages::PageIndexError;
 use pbkfs::image::{Image, ImageError, ImageOptions, PageFault};
 use pbkfs::pg::BlockNumber;
 use pbkfs::untrusted::{Kind, Refused};

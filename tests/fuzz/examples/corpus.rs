@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pbkfs::catalog::CompressAlg;
 use pbkfs::catalog::content::{ContentList, FileEntry};
-use pbkfs::catalog::page_index::{PageIndex, RECORD_HEADER};
+use pbkfs::catalog::pages::{PageIndex, RECORD_HEADER};
 use pbkfs::diff::{Binding, ContentRecord, HeldBlocks, InodeKind, InodeRecord};
 
 /// The most bytes of a seed: enough for every kind of content, and quick.
