@@ -12,8 +12,10 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::catalog::content::{ContentError, ContentList};
+use crate::catalog::lock::{self, LockError, LockOutcome};
 use crate::catalog::{Backup, BackupId, BackupMode, BackupRef, BackupStatus, Instance};
 use crate::causes::sentence;
 use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
@@ -26,6 +28,27 @@ const NAMED_IN_ERRORS: usize = 5;
 
 /// A FULL backup and the incrementals on it up to the target; complete,
 /// restorable and supported when it was resolved.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use pbkfs::catalog::{BackupMode, BackupRef, Catalog};
+/// use pbkfs::chain::Chain;
+///
+/// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+/// # let root = unpacked.path().join("catalog");
+/// let instance = Catalog::open(&root)?.instance("main")?;
+/// let wanted: BackupRef = "tow7ga".parse()?;
+/// let chain = Chain::resolve(&instance.name, &instance.backups()?, &wanted)?;
+/// assert_eq!(chain.layers().len(), 3);
+/// assert_eq!(chain.layers()[0].mode, BackupMode::Full);
+///
+/// // While the locks are held, `pg_probackup delete` and `merge` wait.
+/// let locks = chain.lock(Duration::from_secs(10))?;
+/// chain.recheck(&instance)?;
+/// drop(locks);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chain {
     instance: String,
@@ -91,6 +114,22 @@ impl Chain {
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.instance
+    }
+
+    /// Locks every member for this process, the FULL first, as pg_probackup's restore
+    /// does: until the locks are released or dropped, pg_probackup's `delete` and
+    /// `merge` wait. Whoever changes a member now is waited for, up to `wait` each.
+    /// A process can hold one lock on a backup, not two.
+    ///
+    /// The chain was resolved before: call [`recheck`](Self::recheck) next.
+    ///
+    /// # Errors
+    /// [`LockError::Busy`] when the time is up; [`LockError::NoPermission`] where this
+    /// user may not write into the catalog; [`LockError::Gone`]; I/O errors. No lock is
+    /// held then.
+    pub fn lock(&self, wait: Duration) -> Result<Vec<LockOutcome>, LockError> {
+        let dirs = lock::open(&self.dirs())?;
+        lock::lock_chain(&dirs, std::process::id(), wait, &mut |_| ())
     }
 
     /// Reads every member's `backup.control` again and compares. To be called

@@ -53,8 +53,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "image", "chain", "catalog", "pg",
         ],
     ),
-    ("main", &["cli"]),
-    ("lib", &[]),
+    (
+        "internals",
+        &["session", "server", "profile", "overlay", "diff", "catalog"],
+    ),
+    ("lib", &["cli"]),
+    ("main", &[]),
 ];
 
 /// What every module may use, and what uses nothing but each other.

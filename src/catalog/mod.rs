@@ -16,21 +16,22 @@
 //! into it is the shared lock that pg_probackup's own restore takes ([`lock`]).
 
 pub mod content;
+#[cfg(feature = "encode")]
 pub mod encode;
-pub mod error;
+pub(crate) mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod lock;
 mod metadata;
 pub mod pages;
-pub mod probackup;
+#[cfg(feature = "cli")]
+pub(crate) mod probackup;
 pub mod store;
 pub mod wal;
 
-pub use error::CatalogError;
-#[doc(hidden)]
-pub use metadata::from_control;
+pub use error::{CatalogError, ControlError};
 pub use metadata::{
-    Backup, BackupId, BackupMode, BackupRef, BackupStatus, Catalog, CompressAlg, ControlFile,
-    Instance, InstanceConfig, InvalidBackupRef, ProgramVersion, TablespaceMapping, UnknownWord,
+    Backup, BackupId, BackupMode, BackupRef, BackupStatus, Catalog, CompressAlg, Instance,
+    InstanceConfig, InvalidBackupRef, ProgramVersion, TablespaceMapping, UnknownWord,
 };
+pub(crate) use metadata::{ControlFile, from_control};

@@ -261,7 +261,7 @@ fn rechecking_notices_a_change_of_status_and_a_merge() {
 #[test]
 fn latest_passes_over_what_has_no_list_of_files() {
     let backups = three();
-    let list = |index: usize| backups[index].content_path();
+    let list = |index: usize| backups[index].content().name();
     let latest = || resolve(&backups, "latest").map(|chain| chain.target().id.clone());
     let good = fs::read(list(0)).unwrap();
     let ways: [&dyn Fn(); 4] = [

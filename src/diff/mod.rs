@@ -32,16 +32,20 @@ mod store;
 
 pub use changes::Changes;
 pub use cleanup::Cleanup;
-pub use data::{DataFile, DataStat, DirStorage, Storage, now_ns, system_time, time_ns};
+#[cfg(test)]
+pub use data::Storage;
+pub use data::{DataFile, DataStat, now_ns, system_time, time_ns};
 pub use directory::{Binding, FORMAT_VERSION};
 pub use error::DiffError;
 pub use inspect::{HeldContent, Records, check, inspect};
 pub use layout::WAL_DIR;
 pub use lock::{DiffLock, LockHolder, has_ended};
 pub use opened::Diff;
+#[cfg(test)]
+pub use store::StoreBackend;
 pub use store::{
     BLOCKS_PER_CHUNK, Batch, BlockChunk, ContentRecord, DeltaChange, HeldBlocks, InodeKind,
-    InodeRecord, NameEntry, Namespace, Store, StoreBackend, panic_is_contained,
+    InodeRecord, NameEntry, Namespace, Store, panic_is_contained,
 };
 
 #[cfg(test)]

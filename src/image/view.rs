@@ -54,6 +54,30 @@ impl Default for ImageOptions {
 
 /// The data directory that a chain holds.
 ///
+/// ```
+/// use std::path::Path;
+///
+/// use pbkfs::catalog::{BackupRef, Catalog};
+/// use pbkfs::chain::Chain;
+/// use pbkfs::image::{Image, ImageOptions, NodeKind};
+///
+/// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+/// # let root = unpacked.path().join("catalog");
+/// let instance = Catalog::open(&root)?.instance("main")?;
+/// let chain = Chain::resolve("main", &instance.backups()?, &BackupRef::Latest)?;
+/// let image = Image::open(&chain, &ImageOptions::default())?;
+///
+/// // A table is a file of pages, merged out of all backups of the chain.
+/// let global = image.find(Path::new("global")).ok_or("no global")?;
+/// for node in image.children(global) {
+///     if image.kind(node) == NodeKind::File && image.is_paged(node) {
+///         let mut page = [0; 8192];
+///         image.read_at(node, 0, &mut page)?;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// A [`NodeId`] that this image never gave out stands for the root, except
 /// where content is asked for: that is an error.
 #[derive(Debug)]

@@ -33,11 +33,11 @@ mod tree;
 mod wal;
 
 pub use changes::{Change, ChangeKind, changes};
-#[doc(hidden)]
 pub use content::apply_delta;
-pub use counters::{ErrorCounters, OverlayCounters};
 pub use error::OverlayError;
-pub use lower::{Lower, LowerKind};
+pub use lower::Lower;
+#[cfg(test)]
+pub use lower::LowerKind;
 pub use operations::{Attr, AttrChange, DirEntry, FallocateMode, RenameMode, SeekKind, TimeChange};
 pub use state::{Overlay, OverlayOptions};
 pub use tree::Ino;

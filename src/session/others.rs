@@ -118,7 +118,7 @@ impl Other {
     /// Ends it, for root.
     ///
     /// # Errors
-    /// [`SessionError::OfAnotherUser`] if this user may not; as [`super::down`].
+    /// [`SessionError::OfAnotherUser`] if this user may not; as [`super::down()`].
     pub(super) fn down(self, patience: Duration) -> Result<Down, SessionError> {
         let Some(session) = &self.session else {
             return Err(SessionError::OfAnotherUser {

@@ -1,7 +1,9 @@
 //! A sound store with records that no clone makes: the diff was copied from
 //! somewhere, and is somebody else's data.
 
-use pbkfs::diff::{Batch, ContentRecord, HeldBlocks, InodeKind, InodeRecord, NameEntry, Store};
+use pbkfs::internals::diff::{
+    Batch, ContentRecord, HeldBlocks, InodeKind, InodeRecord, NameEntry, Store,
+};
 
 use crate::case::Case;
 use crate::mutation::Mutation;
@@ -256,9 +258,9 @@ fn deltas() -> Vec<Mutation> {
                 move |_| {
                     let mut held = HeldBlocks::default();
                     held.small.insert(block);
-                    let chunk = pbkfs::diff::BlockChunk {
+                    let chunk = pbkfs::internals::diff::BlockChunk {
                         ino: 30,
-                        chunk: block / pbkfs::diff::BLOCKS_PER_CHUNK,
+                        chunk: block / pbkfs::internals::diff::BLOCKS_PER_CHUNK,
                         blocks: held,
                     };
                     Batch {

@@ -28,7 +28,7 @@ impl ContentList {
     /// If the file cannot be read, is not the one whose checksum was
     /// recorded, or has a line that makes no sense.
     pub fn read(backup: &Backup) -> Result<Self, ContentError> {
-        let path = backup.content_path();
+        let path = backup.content().name();
         let read_error = |source| ContentError::Read {
             path: path.clone(),
             source,
@@ -44,8 +44,7 @@ impl ContentList {
     }
 
     /// Reads a list from memory, for the fuzzer.
-    #[doc(hidden)]
-    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, ContentError> {
+    pub(crate) fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, ContentError> {
         let read = |buf: &mut [u8], offset| {
             let at = usize::try_from(offset).unwrap_or(usize::MAX);
             let rest = bytes.get(at..).unwrap_or_default();
@@ -73,7 +72,7 @@ impl ContentList {
     /// As [`ContentList::read`], but for lines that make no sense.
     pub fn check(backup: &Backup) -> Result<(), ContentError> {
         let read_error = |source| ContentError::Read {
-            path: backup.content_path(),
+            path: backup.content().name(),
             source,
         };
         let file = backup.content().open().map_err(read_error)?;
@@ -85,7 +84,7 @@ impl ContentList {
         match reader::checksum(&read).map_err(read_error)? {
             Some(computed) => compare(backup, computed),
             None => Err(ContentError::Line {
-                path: backup.content_path(),
+                path: backup.content().name(),
                 line: 1,
                 what: LineError::TooLong,
             }),
@@ -201,7 +200,7 @@ fn compare(backup: &Backup, computed: u32) -> Result<(), ContentError> {
         .filter(|&crc| crc != 0 && crc != computed)
     {
         Some(recorded) => Err(ContentError::Checksum {
-            path: backup.content_path(),
+            path: backup.content().name(),
             recorded,
             computed,
         }),

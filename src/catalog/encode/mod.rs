@@ -1,5 +1,5 @@
 //! The stored form of backups, for who makes catalogs: the opposite of what
-//! [`pages`](super::pages), [`content`](super::content) and [`metadata`](super::metadata) read.
+//! [`pages`](super::pages), [`content`](super::content) and `metadata` read.
 //!
 //! pbkfs itself writes no catalog. This is for tests, benchmarks and the
 //! example `make-catalog`, and is held against real catalogs: what they list

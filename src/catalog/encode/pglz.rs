@@ -2,7 +2,13 @@
 //!
 //! `pglz_compress` in src/common/pg_lzcompress.c.
 
-use crate::catalog::pages::pglz::{LONG_COPY, MAX_COPY, MAX_OFFSET, MIN_COPY};
+use crate::catalog::pages::pglz::{LONG_COPY, MIN_COPY};
+
+/// The longest copy that a tag can describe.
+const MAX_COPY: usize = LONG_COPY + 255;
+
+/// The farthest a copy can reach back.
+const MAX_OFFSET: usize = 4095;
 
 /// Encodes `input`; `None` if the result would not be shorter than it.
 #[must_use]

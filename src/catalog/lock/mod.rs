@@ -21,7 +21,7 @@
 //! is in nobody's way, and an exclusive lock that it holds is waited for.
 //!
 //! The files are the catalog owner's to fill with anything, and root reads
-//! them; so all is done in the opened directory ([`crate::untrusted`]), and
+//! them; so all is done in the opened directory (`untrusted`), and
 //! what is no small regular file is refused.
 
 mod error;
@@ -32,9 +32,11 @@ mod readers;
 mod shared;
 
 pub use error::LockError;
-pub use exclusive::Waiting;
-pub use process::{Process, owner_of, user_name};
-pub use shared::{LockOutcome, ReadLock, forget, lock_chain, look, open};
+pub(crate) use exclusive::Waiting;
+pub use process::Process;
+pub(crate) use process::{owner_of, user_name};
+pub use shared::{LockOutcome, ReadLock};
+pub(crate) use shared::{forget, lock_chain, look, open};
 
 /// The most that is read of a lock file, in bytes: thousands of readers.
 const LIMIT: u64 = 64 << 10;

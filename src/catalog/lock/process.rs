@@ -32,7 +32,7 @@ impl fmt::Display for Process {
 }
 
 /// Whose a path is, or, where that cannot be told, the directory that hides it.
-pub fn owner_of(path: &Path) -> Option<u32> {
+pub(crate) fn owner_of(path: &Path) -> Option<u32> {
     let owner = |path: &Path| {
         let (dir, name) = Dir::of_file(path).ok()?;
         Some(dir.stat(name).ok()??.uid)
@@ -41,7 +41,7 @@ pub fn owner_of(path: &Path) -> Option<u32> {
 }
 
 /// A user's name, or the number where there is none.
-pub fn user_name(uid: u32) -> String {
+pub(crate) fn user_name(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     user.map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -1,6 +1,6 @@
 //! The readers' lock, on one backup or on a whole chain.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl ReadLock {
     /// the directory may not be written, which a caller may take as a reason to
     /// go on without; [`LockError::Gone`] if the backup is another by now; or
     /// any other failure. No lock file is left behind.
-    pub fn acquire(
+    pub(crate) fn acquire(
         dir: &Arc<Dir>,
         pid: u32,
         wait: Duration,
@@ -63,12 +63,6 @@ impl ReadLock {
             }
             other => other.map(LockOutcome::Held),
         }
-    }
-
-    /// The backup's directory.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Gives the lock back: drops the own pid and those of dead processes, and
@@ -143,7 +137,7 @@ impl Drop for ReadLock {
 /// # Errors
 /// [`LockError::Busy`] for the first member that is being changed; those of
 /// [`open`] and of reading the lock files.
-pub fn look(dirs: &[PathBuf]) -> Result<(), LockError> {
+pub(crate) fn look(dirs: &[PathBuf]) -> Result<(), LockError> {
     for dir in open(dirs)? {
         let own = Holder::alive(dir.path(), std::process::id())?;
         ExclusiveLock::look(&dir, own)?;
@@ -157,7 +151,7 @@ pub fn look(dirs: &[PathBuf]) -> Result<(), LockError> {
 ///
 /// # Errors
 /// As [`ReadLock::acquire`].
-pub fn forget(dir: &Arc<Dir>, killed: u32) -> Result<(), LockError> {
+pub(crate) fn forget(dir: &Arc<Dir>, killed: u32) -> Result<(), LockError> {
     let own = Holder::alive(dir.path(), std::process::id())?;
     let is_named = readers::names(dir, readers::READERS_FILE, killed)?
         || readers::names(dir, EXCLUSIVE_FILE, killed)?;
@@ -176,7 +170,7 @@ pub fn forget(dir: &Arc<Dir>, killed: u32) -> Result<(), LockError> {
 /// # Errors
 /// [`LockError::Gone`] for one that is not there; [`LockError::NoPermission`];
 /// the system's own.
-pub fn open(dirs: &[PathBuf]) -> Result<Vec<Arc<Dir>>, LockError> {
+pub(crate) fn open(dirs: &[PathBuf]) -> Result<Vec<Arc<Dir>>, LockError> {
     let open = |dir: &PathBuf| match Dir::open(dir) {
         Ok(opened) => Ok(Arc::new(opened)),
         Err(error) => Err(file_error(dir, EXCLUSIVE_FILE, error)),
@@ -202,7 +196,7 @@ fn is_in_its_place(dir: &Dir) -> std::io::Result<bool> {
 ///
 /// # Errors
 /// As [`ReadLock::acquire`], for the member that could not be locked.
-pub fn lock_chain(
+pub(crate) fn lock_chain(
     dirs: &[Arc<Dir>],
     pid: u32,
     wait: Duration,

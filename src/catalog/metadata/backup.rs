@@ -280,6 +280,23 @@ pub struct TablespaceMapping {
 
 /// One backup's metadata. `pg_probackup show` and the control files give the
 /// same; a test holds that they do.
+///
+/// ```
+/// use pbkfs::catalog::Catalog;
+/// use pbkfs::catalog::content::ContentList;
+///
+/// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+/// # let root = unpacked.path().join("catalog");
+/// let newest = Catalog::open(&root)?.instance("main")?.backups()?.remove(0);
+/// assert!(newest.status.is_restorable());
+/// println!("{} of PostgreSQL {}", newest.id, newest.server_version);
+///
+/// // Which files it has, and how each is stored.
+/// let list = ContentList::read(&newest)?;
+/// let found = list.find(b"global/pg_control", 0).ok_or("no pg_control")?;
+/// assert!(!list.entry(found).is_datafile);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backup {
     /// The backup's directory, `CATALOG/backups/INSTANCE/ID`.
@@ -344,24 +361,6 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// The content list's path.
-    #[must_use]
-    pub fn content_path(&self) -> PathBuf {
-        self.content().name()
-    }
-
-    /// The page header map's path.
-    #[must_use]
-    pub fn header_map_path(&self) -> PathBuf {
-        self.header_map().name()
-    }
-
-    /// The path of a stored file, given its path inside PGDATA.
-    #[must_use]
-    pub fn file_path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.file(path).name()
-    }
-
     /// The content list.
     #[must_use]
     pub fn content(&self) -> Place {

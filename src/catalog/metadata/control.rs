@@ -285,6 +285,7 @@ fn unquote(text: &[u8]) -> (Vec<u8>, &[u8]) {
 /// A value, which may be any text of one line, as a quoted one that
 /// [`ControlFile::parse`] and pg_probackup read back. pg_probackup itself
 /// doubles no quote when it writes, so not every value that it took can be read.
+#[cfg(feature = "encode")]
 #[must_use]
 pub fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))

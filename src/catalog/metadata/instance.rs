@@ -17,6 +17,19 @@ const CONFIG: &str = "pg_probackup.conf";
 const USED_KEYS: [&str; 3] = ["pgdata", "system-identifier", "xlog-seg-size"];
 
 /// A pg_probackup catalog: the directory that pg_probackup takes as `-B`.
+///
+/// ```
+/// use pbkfs::catalog::Catalog;
+///
+/// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+/// # let root = unpacked.path().join("catalog");
+/// let catalog = Catalog::open(&root)?;
+/// for name in catalog.instances()? {
+///     let instance = catalog.instance(&name)?;
+///     println!("{name}: {} backups", instance.backups()?.len());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     root: PathBuf,
@@ -114,6 +127,23 @@ impl Catalog {
 }
 
 /// One instance of a catalog: a cluster's backups and its WAL archive.
+///
+/// ```
+/// use pbkfs::catalog::{BackupId, BackupMode, Catalog};
+/// use pbkfs::catalog::wal::WalArchive;
+///
+/// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+/// # let root = unpacked.path().join("catalog");
+/// let instance = Catalog::open(&root)?.instance("main")?;
+/// let backup = instance.backup(&BackupId("TOW7GA".to_owned()))?;
+/// assert_eq!(backup.mode, BackupMode::Delta);
+///
+/// // The WAL archive, timeline by timeline.
+/// for timeline in WalArchive::open(&instance)?.list()?.timelines {
+///     println!("{}: {} segments", timeline.number, timeline.segments.len());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     /// The catalog's absolute path.

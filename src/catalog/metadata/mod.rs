@@ -18,10 +18,11 @@ pub use backup::{
     UnknownWord,
 };
 pub use control::ControlFile;
-pub(super) use control::{parse_bool, parse_time, quoted};
+#[cfg(feature = "encode")]
+pub(super) use control::quoted;
+pub(super) use control::{parse_bool, parse_time};
 pub(super) use instance::visible_directories;
 pub use instance::{Catalog, Instance, InstanceConfig};
-#[doc(hidden)]
 pub use read::from_control;
 pub(super) use read::{sort_newest_first, unknown_backup};
 pub use reference::{BackupRef, InvalidBackupRef};

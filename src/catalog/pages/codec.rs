@@ -3,7 +3,7 @@
 //! A payload of exactly 8192 bytes is the page as it is; any shorter one is
 //! compressed by its file's algorithm (`do_decompress` in pg_probackup's
 //! data.c). lz4 and zstd are what the Enterprise edition is reported to
-//! write; they are verified against our own [`encode`](crate::catalog::encode) only.
+//! write; they are verified against our own `encode` only.
 
 use std::cell::RefCell;
 use std::io;

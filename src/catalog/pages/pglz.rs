@@ -17,12 +17,6 @@ pub(in crate::catalog) const MIN_COPY: usize = 3;
 /// The length from which on a third byte follows.
 pub(in crate::catalog) const LONG_COPY: usize = 18;
 
-/// The longest copy that a tag can describe.
-pub(in crate::catalog) const MAX_COPY: usize = LONG_COPY + 255;
-
-/// The farthest a copy can reach back.
-pub(in crate::catalog) const MAX_OFFSET: usize = 4095;
-
 /// A stream that does not decode to exactly the length wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PglzError {

@@ -33,8 +33,6 @@ pub use prefetch::Prefetch;
 pub use reach::{Reach, WalEnd};
 pub use search::Search;
 
-use serde::{Deserialize, Serialize};
-
 use super::Instance;
 use super::store::{Place, read_whole};
 use crate::pg::wal::page::{LONG_HEADER, PageHeader};
@@ -55,7 +53,8 @@ pub struct WalArchive {
 }
 
 /// What has to be known of an archive besides its files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize, serde::Deserialize))]
 pub struct Description {
     /// Its directory.
     pub dir: PathBuf,

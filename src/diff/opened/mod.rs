@@ -20,7 +20,6 @@ pub struct Diff {
     root: Option<Arc<Root>>,
     store: Store,
     storage: Arc<dyn Storage>,
-    binding: Binding,
     // The flock goes when the diff does.
     lock: Option<DiffLock>,
 }
@@ -38,10 +37,9 @@ impl Diff {
     /// parts that are none; [`DiffError::Damaged`]; I/O and format errors.
     pub fn open(lock: DiffLock, binding: &Binding) -> Result<Self, DiffError> {
         let root = lock.root().clone();
-        let binding = match directory::check(&root, binding)? {
-            Some(bound) => bound,
-            None => new::make(&root, binding)?,
-        };
+        if directory::check(&root, binding)?.is_none() {
+            new::make(&root, binding)?;
+        }
         let storage = DirStorage::open(&root)?;
         let store = Store::open(StoreBackend::In(root.clone()))?;
         for ino in storage.check(store.inodes_with_content()?.into_iter())? {
@@ -60,7 +58,6 @@ impl Diff {
             root: Some(root),
             store,
             storage: Arc::new(storage),
-            binding,
             lock: Some(lock),
         })
     }
@@ -70,14 +67,12 @@ impl Diff {
     pub(crate) fn from_parts(
         backend: StoreBackend,
         storage: Arc<dyn Storage>,
-        binding: Binding,
     ) -> Result<Self, DiffError> {
         let store = Store::open(backend)?;
         Ok(Self {
             root: None,
             store,
             storage,
-            binding,
             lock: None,
         })
     }
@@ -108,12 +103,6 @@ impl Diff {
     #[must_use]
     pub fn storage(&self) -> &dyn Storage {
         &*self.storage
-    }
-
-    /// The backup that the diff belongs to.
-    #[must_use]
-    pub fn binding(&self) -> &Binding {
-        &self.binding
     }
 
     /// What pbkfs has noted about the clone under that name.

@@ -114,6 +114,31 @@ impl Image {
     }
 
     /// Checks one file, and tells the sink of everything that is wrong.
+    ///
+    /// ```
+    /// use pbkfs::catalog::{BackupRef, Catalog};
+    /// use pbkfs::chain::Chain;
+    /// use pbkfs::image::{CheckSink, Checked, Image, ImageOptions};
+    ///
+    /// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+    /// # let root = unpacked.path().join("catalog");
+    /// let instance = Catalog::open(&root)?.instance("main")?;
+    /// let chain = Chain::resolve("main", &instance.backups()?, &BackupRef::Latest)?;
+    /// let image = Image::open(&chain, &ImageOptions::default())?;
+    ///
+    /// let mut damage = Vec::new();
+    /// let mut sink = CheckSink {
+    ///     damage: &mut |error| damage.push(error),
+    ///     goes_on: &|_bytes_read| true,
+    /// };
+    /// let mut checked = Checked::default();
+    /// for item in image.check_items() {
+    ///     checked += image.check(&item, &mut sink);
+    /// }
+    /// println!("{} pages, {} of them bad", checked.pages, damage.len());
+    /// assert!(damage.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn check(&self, item: &CheckItem, sink: &mut CheckSink<'_>) -> Checked {
         let mut checked = Checked::default();
         let outcome = match item.paged {

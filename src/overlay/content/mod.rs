@@ -10,7 +10,6 @@ mod whole;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-#[doc(hidden)]
 pub use blocks::apply_delta;
 use blocks::{Blocks, BlocksSnapshot};
 use check::check_blocks;

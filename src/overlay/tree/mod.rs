@@ -72,7 +72,7 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// The tree as the store has it, after [`check`], with what
+    /// The tree as the store has it, after [`check()`], with what
     /// [`more_dirs`] has counted.
     pub fn load(namespace: Namespace, more_dirs: HashMap<Ino, i64>) -> Self {
         let mut tree = Self {

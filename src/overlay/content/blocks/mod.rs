@@ -21,7 +21,6 @@ mod space;
 use crate::pg::BLOCK_SIZE;
 
 pub use bytes::Blocks;
-#[doc(hidden)]
 pub use delta::apply as apply_delta;
 pub use snapshot::BlocksSnapshot;
 
