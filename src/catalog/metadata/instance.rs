@@ -130,18 +130,12 @@ impl Catalog {
 ///
 /// ```
 /// use pbkfs::catalog::{BackupId, BackupMode, Catalog};
-/// use pbkfs::catalog::wal::WalArchive;
 ///
 /// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
 /// # let root = unpacked.path().join("catalog");
 /// let instance = Catalog::open(&root)?.instance("main")?;
 /// let backup = instance.backup(&BackupId("TOW7GA".to_owned()))?;
 /// assert_eq!(backup.mode, BackupMode::Delta);
-///
-/// // The WAL archive, timeline by timeline.
-/// for timeline in WalArchive::open(&instance)?.list()?.timelines {
-///     println!("{}: {} segments", timeline.number, timeline.segments.len());
-/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,18 +8,20 @@
 //! (`get_pgcontrol_checksum` in pg_probackup's util.c).
 
 mod crc;
+mod group;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use self::crc::{CRC32C_SINCE, Crc};
+use self::group::{Group, groups};
 use super::error::{ImageError, PageFault};
 use super::read::CHUNK;
 use super::segment::{Given, Part, SegmentMap};
 use super::stored::{Layered, display_path};
 use super::tree::{NodeId, NodeKind};
 use super::view::Image;
-use crate::catalog::pages::{PageIndex, PageStamp, Records};
+use crate::catalog::pages::{PageIndex, PageStamp};
 use crate::catalog::store::StoreFile;
 use crate::pg::control::ControlFile;
 use crate::pg::page::PageHeader;
@@ -373,48 +375,4 @@ struct OpenFile {
     layer: usize,
     entry: usize,
     length: u64,
-}
-
-/// Records that were read at once.
-struct Group<'a> {
-    segment: &'a SegmentMap,
-    part: &'a Part,
-    stamps: &'a [PageStamp],
-    records: Range<u32>,
-    bytes: &'a [u8],
-    /// The first byte's place in the stored file.
-    start: u64,
-}
-
-impl Group<'_> {
-    /// The bytes of a record of the group.
-    fn record(&self, record: u32) -> &[u8] {
-        let place = self.part.records.place(record).unwrap_or_default();
-        let within = |byte: u64| {
-            let at = byte.saturating_sub(self.start);
-            usize::try_from(at).unwrap_or(usize::MAX)
-        };
-        let range = within(place.start)..within(place.end);
-        self.bytes.get(range).unwrap_or_default()
-    }
-}
-
-/// All records of a file, parted so that each group's bytes are about a chunk.
-fn groups(all: &Records, length: u64) -> impl Iterator<Item = (Range<u32>, Range<u64>)> + '_ {
-    let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
-    let mut next = 0;
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let first = next;
-        let start = at;
-        while next < count {
-            let end = all.place(next).unwrap_or_default().end;
-            if end > length || (end - start > CHUNK && next > first) {
-                break;
-            }
-            at = end;
-            next += 1;
-        }
-        (next > first).then_some((first..next, start..at))
-    })
 }
