@@ -18,8 +18,9 @@ use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pbkfs::catalog::encode::{DataFileWriter, PageEncoder};
-use pbkfs::catalog::{BackupId, Catalog, CompressAlg, native, pglz};
-use pbkfs::chain::{BackupSelector, Chain};
+use pbkfs::catalog::pages::PageCodec;
+use pbkfs::catalog::{BackupId, BackupRef, Catalog, CompressAlg, ProgramVersion};
+use pbkfs::chain::Chain;
 use pbkfs::image::{Image, ImageOptions, NodeId};
 use pbkfs::pg::page::Page;
 use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
@@ -48,9 +49,9 @@ impl Catalogs {
 
     fn image(&self) -> Image {
         let catalog = Catalog::open(&self.dir.path().join("catalog")).unwrap();
-        let backups = native::read_backups(&catalog.instance("main").unwrap()).unwrap();
-        let selector = BackupSelector::Id(BackupId(BACKUP.to_owned()));
-        let chain = Chain::resolve("main", &backups, &selector).unwrap();
+        let backups = catalog.instance("main").unwrap().backups().unwrap();
+        let wanted = BackupRef::Id(BackupId(BACKUP.to_owned()));
+        let chain = Chain::resolve("main", &backups, &wanted).unwrap();
         Image::open(&chain, &ImageOptions::default()).unwrap()
     }
 
@@ -59,7 +60,7 @@ impl Catalogs {
         let backup = self.dir.path().join("catalog/backups/main").join(BACKUP);
         let mut bytes = Vec::new();
         let mut encoder = PageEncoder::new(alg, 1);
-        let version = pbkfs::catalog::ProgramVersion::new(2, 5, 16);
+        let version = ProgramVersion::new(2, 5, 16);
         let mut writer = DataFileWriter::new(&mut bytes, &mut encoder, 0, version);
         for (block, page) in (0..).zip(content.as_chunks::<BLOCK_SIZE>().0) {
             writer.push(BlockNumber(block), page).unwrap();
@@ -114,7 +115,10 @@ fn by_library(alg: CompressAlg) -> impl Fn(&[u8], &mut Page) {
             zlib.borrow_mut().zlib_decompress(payload, page).unwrap();
         }
         // Our own; there is no library for a bare stream.
-        CompressAlg::Pglz => pglz::decompress(payload, page).unwrap(),
+        CompressAlg::Pglz => {
+            let codec = PageCodec::new(alg, ProgramVersion::new(2, 5, 16));
+            codec.decode(payload, page).unwrap();
+        }
         CompressAlg::Lz4 => {
             lz4_flex::block::decompress_into(payload, page).unwrap();
         }

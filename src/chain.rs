@@ -10,13 +10,13 @@ mod risk;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::catalog::content::{ContentError, ContentList};
-use crate::catalog::{Backup, BackupId, BackupMode, BackupStatus, Instance, native};
+use crate::catalog::lock::{self, LockError, LockOutcome};
+use crate::catalog::{Backup, BackupId, BackupMode, BackupRef, BackupStatus, Instance};
 use crate::causes::sentence;
 use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
 
@@ -26,47 +26,29 @@ pub use risk::RestoreRisk;
 /// How many backups an error message names.
 const NAMED_IN_ERRORS: usize = 5;
 
-/// Which backup is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackupSelector {
-    /// The newest that can be restored, is supported, and whose lists of files
-    /// can be read, with all its parents.
-    Latest,
-    /// The one with this id.
-    Id(BackupId),
-}
-
-/// Text that selects no backup.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is neither \"latest\" nor a backup id such as TOW7GA")]
-pub struct InvalidSelector(pub String);
-
-impl FromStr for BackupSelector {
-    type Err = InvalidSelector;
-
-    /// Ids may be given in lower case, as pg_probackup takes them.
-    fn from_str(text: &str) -> Result<Self, InvalidSelector> {
-        if text.eq_ignore_ascii_case("latest") {
-            return Ok(Self::Latest);
-        }
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(InvalidSelector(text.to_owned()));
-        }
-        Ok(Self::Id(BackupId(text.to_ascii_uppercase())))
-    }
-}
-
-impl fmt::Display for BackupSelector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Latest => f.write_str("latest"),
-            Self::Id(id) => id.fmt(f),
-        }
-    }
-}
-
 /// A FULL backup and the incrementals on it up to the target; complete,
 /// restorable and supported when it was resolved.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use pbkfs::catalog::{BackupMode, BackupRef, Catalog};
+/// use pbkfs::chain::Chain;
+///
+/// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+/// # let root = unpacked.path().join("catalog");
+/// let instance = Catalog::open(&root)?.instance("main")?;
+/// let wanted: BackupRef = "tow7ga".parse()?;
+/// let chain = Chain::resolve(&instance.name, &instance.backups()?, &wanted)?;
+/// assert_eq!(chain.layers().len(), 3);
+/// assert_eq!(chain.layers()[0].mode, BackupMode::Full);
+///
+/// // While the locks are held, `pg_probackup delete` and `merge` wait.
+/// let locks = chain.lock(Duration::from_secs(10))?;
+/// chain.recheck(&instance)?;
+/// drop(locks);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chain {
     instance: String,
@@ -76,7 +58,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Finds the selected backup's chain among an instance's backups.
+    /// Finds the wanted backup's chain among an instance's backups.
     ///
     /// # Errors
     /// If there is no such backup, or its chain is incomplete, not restorable
@@ -85,12 +67,12 @@ impl Chain {
     pub fn resolve(
         instance_name: &str,
         backups: &[Backup],
-        selector: &BackupSelector,
+        wanted: &BackupRef,
     ) -> Result<Self, ChainError> {
         let catalog = Listed::new(instance_name, backups);
-        let layers = match selector {
-            BackupSelector::Latest => catalog.latest()?,
-            BackupSelector::Id(id) => catalog.members(catalog.find(id)?)?,
+        let layers = match wanted {
+            BackupRef::Latest => catalog.latest()?,
+            BackupRef::Id(id) => catalog.members(catalog.find(id)?)?,
         };
         layers.iter().try_for_each(|layer| check_supported(layer))?;
         let Some(target) = layers.last() else {
@@ -109,7 +91,7 @@ impl Chain {
         &self.layers
     }
 
-    /// The backup that was selected.
+    /// The backup that was wanted.
     #[must_use]
     pub fn target(&self) -> &Backup {
         &self.target
@@ -134,6 +116,22 @@ impl Chain {
         &self.instance
     }
 
+    /// Locks every member for this process, the FULL first, as pg_probackup's restore
+    /// does: until the locks are released or dropped, pg_probackup's `delete` and
+    /// `merge` wait. Whoever changes a member now is waited for, up to `wait` each.
+    /// A process can hold one lock on a backup, not two.
+    ///
+    /// The chain was resolved before: call [`recheck`](Self::recheck) next.
+    ///
+    /// # Errors
+    /// [`LockError::Busy`] when the time is up; [`LockError::NoPermission`] where this
+    /// user may not write into the catalog; [`LockError::Gone`]; I/O errors. No lock is
+    /// held then.
+    pub fn lock(&self, wait: Duration) -> Result<Vec<LockOutcome>, LockError> {
+        let dirs = lock::open(&self.dirs())?;
+        lock::lock_chain(&dirs, std::process::id(), wait, &mut |_| ())
+    }
+
     /// Reads every member's `backup.control` again and compares. To be called
     /// once the members are locked: before that, pg_probackup may have deleted
     /// one, or merged it, by which an id turns into a FULL in place.
@@ -144,8 +142,9 @@ impl Chain {
     pub fn recheck(&self, instance: &Instance) -> Result<(), ChainError> {
         for layer in &self.layers {
             let member = || layer.id.clone();
-            let now =
-                native::read_backup(instance, &layer.id).map_err(|source| ChainError::Reread {
+            let now = instance
+                .backup(&layer.id)
+                .map_err(|source| ChainError::Reread {
                     member: member(),
                     source,
                 })?;

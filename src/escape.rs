@@ -9,7 +9,7 @@
 //!   nothing odd is shown as it is. Any other is shown as `bash` takes it, so
 //!   that it can be copied and means one thing only: `$'a\nb'`, in which `\`
 //!   and `'` have a `\` before them;
-//! - a **line** is escaped where it leaves the program ([`line`], [`lines`],
+//! - a **line** is escaped where it leaves the program ([`line()`], [`lines`],
 //!   [`coloured`], [`json`]), in the same notation but without quotes, as it is
 //!   not known any more where the value began. There a `\` stands for itself.
 //!

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "architecture/circles.rs"]
+mod circles;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Each module, and the modules that it may use besides itself and
@@ -51,8 +54,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "image", "chain", "catalog", "pg",
         ],
     ),
-    ("main", &["cli"]),
-    ("lib", &[]),
+    (
+        "internals",
+        &["session", "server", "profile", "overlay", "diff", "catalog"],
+    ),
+    ("lib", &["cli"]),
+    ("main", &[]),
 ];
 
 /// What every module may use, and what uses nothing but each other.

@@ -29,7 +29,7 @@ use common::{
 use nix::sys::signal::{Signal, kill};
 use nix::sys::statvfs::{Statvfs, statvfs};
 use nix::unistd::Pid;
-use pbkfs::server::namespace::read_only_view;
+use pbkfs::internals::server::namespace::read_only_view;
 
 /// What every level that is less than wanted says.
 const SETTINGS_ONLY: &str = "settings only, as this host permits no namespaces";

@@ -17,7 +17,7 @@ use common::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pbkfs::diff::LockHolder;
+use pbkfs::internals::diff::LockHolder;
 
 const ROUNDS: u32 = 10;
 

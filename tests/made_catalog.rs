@@ -87,7 +87,7 @@ fn every_backup_is_the_cluster_as_it_was() {
     }
     let opened = pbkfs::catalog::Catalog::open(&catalog).unwrap();
     let instance = opened.instance("main").unwrap();
-    let mut backups = pbkfs::catalog::native::read_backups(&instance).unwrap();
+    let mut backups = instance.backups().unwrap();
     backups.reverse();
     assert_eq!(backups.len(), steps.len());
 

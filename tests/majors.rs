@@ -12,8 +12,8 @@ use std::path::Path;
 use common::recovery::{BACKUP, sets, strs};
 use common::session::LIMIT;
 use common::{OsUser, PgTools, Sandbox, run};
-use pbkfs::server::conf::Host;
-use pbkfs::server::{self, Binaries, Conf};
+use pbkfs::internals::server::conf::Host;
+use pbkfs::internals::server::{self, Binaries, Conf};
 
 /// Recoveries whose settings differ; the first is a backup's own.
 const RECOVERIES: [&[(&str, &str)]; 5] = [

@@ -21,11 +21,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pbkfs::server::conf::Host;
-use pbkfs::server::settings::{port, preload};
-use pbkfs::server::{
-    Binaries, Conf, ConfigFiles, FilesInput, Limits, OsUser, Server, ServerConfig, ServerError,
-    SettingsInput, StopMode, settings,
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pbkfs::internals::server::conf::Host;
+use pbkfs::internals::server::settings::{port, preload};
+use pbkfs::internals::server::{
+    Binaries, Conf, ConfigFiles, FilesInput, Goal, Limits, OsUser, Server, ServerConfig,
+    ServerError, SettingsInput, StopMode, settings,
 };
 use postgres::NoTls;
 
@@ -40,6 +42,17 @@ fn surroundings() -> (Binaries, Option<OsUser>) {
         binaries,
         OsUser::for_server("postgres").expect("the user postgres is needed"),
     )
+}
+
+/// Waits until a server has answered a query.
+fn wait_ready(
+    server: &mut Server,
+    timeout: Duration,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<(), ServerError> {
+    server
+        .wait_for(Goal::Answer, timeout, interrupted, &mut |_| ())
+        .map(drop)
 }
 
 /// Gives a directory to the user that the server runs as.
@@ -213,7 +226,7 @@ fn every_forced_setting_is_in_force_whatever_the_backup_says() {
         out = outside.display()
     ));
     let mut server = cluster.start("postgres", &[("work_mem", "7MB"), ("cron.host", "it's")]);
-    server.wait_ready(PATIENCE, &never).unwrap();
+    wait_ready(&mut server, PATIENCE, &never).unwrap();
 
     let mut client = server.client_config().connect(NoTls).unwrap();
     for setting in &server.config().settings {
@@ -271,7 +284,7 @@ fn a_server_that_is_not_fenced_off_is_stopped() {
         .settings
         .retain(|setting| setting.name != "archive_mode");
     let mut server = Server::start(config).unwrap();
-    let error = server.wait_ready(PATIENCE, &never).unwrap_err();
+    let error = wait_ready(&mut server, PATIENCE, &never).unwrap_err();
     let ServerError::NotFenced { name, found, .. } = &error else {
         panic!("{error}")
     };
@@ -286,8 +299,10 @@ fn a_cluster_without_configuration_files_starts_too() {
         fs::remove_file(cluster.data().join(name)).unwrap();
     }
     let mut server = cluster.start("postgres", &[]);
-    server.wait_ready(PATIENCE, &never).unwrap();
-    assert!(server.socket_path().exists());
+    wait_ready(&mut server, PATIENCE, &never).unwrap();
+    let config = server.config();
+    let socket = format!(".s.PGSQL.{}", config.port);
+    assert!(config.socket_dir.join(socket).exists());
     let user = cluster
         .run_as
         .clone()
@@ -307,7 +322,7 @@ fn a_cluster_without_configuration_files_starts_too() {
 fn another_superuser_is_let_in_by_the_map() {
     let cluster = Cluster::with_initdb(&["-U", "the boss"]);
     let mut server = cluster.start("the boss", &[]);
-    server.wait_ready(PATIENCE, &never).unwrap();
+    wait_ready(&mut server, PATIENCE, &never).unwrap();
     let conninfo = server.conninfo();
     assert!(
         conninfo.contains("user='the boss' dbname=postgres"),
@@ -321,7 +336,7 @@ fn another_superuser_is_let_in_by_the_map() {
     drop(server);
 
     let mut wrong = cluster.start("postgres", &[]);
-    let error = wrong.wait_ready(PATIENCE, &never).unwrap_err();
+    let error = wait_ready(&mut wrong, PATIENCE, &never).unwrap_err();
     assert!(matches!(error, ServerError::Refused { .. }), "{error}");
     assert!(
         error
@@ -335,7 +350,7 @@ fn another_superuser_is_let_in_by_the_map() {
 fn a_failed_start_shows_the_log() {
     let cluster = Cluster::new();
     let mut server = cluster.start("postgres", &[("work_mem", "a lot")]);
-    let error = server.wait_ready(PATIENCE, &never).unwrap_err();
+    let error = wait_ready(&mut server, PATIENCE, &never).unwrap_err();
     assert!(matches!(error, ServerError::Died { .. }), "{error}");
     let log = error.log().unwrap().to_string();
     assert!(log.contains("work_mem"), "{log}");
@@ -345,32 +360,33 @@ fn a_failed_start_shows_the_log() {
 fn waiting_ends_on_interruption_and_at_its_deadline() {
     let cluster = Cluster::new();
     let mut server = cluster.start("postgres", &[]);
-    let error = server.wait_ready(PATIENCE, &|| true).unwrap_err();
+    let error = wait_ready(&mut server, PATIENCE, &|| true).unwrap_err();
     assert!(matches!(error, ServerError::Interrupted), "{error}");
-    let error = server.wait_ready(Duration::ZERO, &never).unwrap_err();
+    let error = wait_ready(&mut server, Duration::ZERO, &never).unwrap_err();
     assert!(matches!(error, ServerError::NotReady { .. }), "{error}");
-    server.wait_ready(PATIENCE, &never).unwrap();
+    wait_ready(&mut server, PATIENCE, &never).unwrap();
 }
 
 #[test]
 fn a_stop_gets_harsher_when_patience_ends() {
     let cluster = Cluster::new();
     let mut server = cluster.start("postgres", &[]);
-    server.wait_ready(PATIENCE, &never).unwrap();
-    // A smart stop waits for this session.
+    wait_ready(&mut server, PATIENCE, &never).unwrap();
     let _session = server.client_config().connect(NoTls).unwrap();
-    let stopped = server
-        .stop(StopMode::Smart, Duration::from_secs(1), &never)
-        .unwrap();
-    assert!(stopped.mode > StopMode::Smart, "{stopped:?}");
-    assert_eq!(server.try_wait().unwrap(), Some(stopped.status));
-
-    let mut server = cluster.start("postgres", &[]);
-    server.wait_ready(PATIENCE, &never).unwrap();
-    let _session = server.client_config().connect(NoTls).unwrap();
-    let stopped = server.stop(StopMode::Smart, PATIENCE, &|| true).unwrap();
+    let stopped = server.stop(StopMode::Fast, PATIENCE, &|| true).unwrap();
     assert_eq!(stopped.mode, StopMode::Immediate);
     assert!(!stopped.is_clean());
+
+    let mut server = cluster.start("postgres", &[]);
+    wait_ready(&mut server, PATIENCE, &never).unwrap();
+    // One that is stopped (SIGSTOP) hears of SIGKILL alone.
+    let postmaster = i32::try_from(server.pid()).unwrap();
+    kill(Pid::from_raw(postmaster), Signal::SIGSTOP).unwrap();
+    let stopped = server
+        .stop(StopMode::Fast, Duration::from_secs(1), &never)
+        .unwrap();
+    assert_eq!(stopped.mode, StopMode::Kill);
+    assert_eq!(server.try_wait().unwrap(), Some(stopped.status));
 }
 
 /// Set for the process that is to be killed: the directory of its cluster.
@@ -413,14 +429,14 @@ fn the_server_goes_with_its_killed_owner() {
 
     // What it leaves does not keep the next from starting.
     let mut server = cluster.start("postgres", &[]);
-    server.wait_ready(PATIENCE, &never).unwrap();
+    wait_ready(&mut server, PATIENCE, &never).unwrap();
 }
 
 fn own_a_server(dir: &Path) -> ! {
     let (binaries, run_as) = surroundings();
     let config = config_for(dir, &binaries, run_as.as_ref(), "postgres", &[]);
     let mut server = Server::start(config).unwrap();
-    server.wait_ready(PATIENCE, &never).unwrap();
+    wait_ready(&mut server, PATIENCE, &never).unwrap();
     println!("postmaster={}", server.pid());
     loop {
         thread::sleep(PATIENCE);

@@ -15,9 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Listing, OsUser, Sandbox, refused};
-use pbkfs::server::ServerError;
-use pbkfs::server::namespace::{Enclosure, Memory, Opened};
-use pbkfs::untrusted::hold;
+use pbkfs::internals::server::ServerError;
+use pbkfs::internals::server::namespace::{Enclosure, Memory, Opened};
+use pbkfs::internals::untrusted::hold;
 
 /// Puts a link to `victim` in the place of a directory, as its owner can.
 fn lead_elsewhere(dir: &Path, victim: &Path) {

@@ -18,8 +18,8 @@ use common::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pbkfs::profile::MomentText;
-use pbkfs::session::Place;
+use pbkfs::internals::profile::MomentText;
+use pbkfs::internals::session::Place;
 
 /// When table `t` of the case `limits` had 1100 rows, behind the raised limits.
 const RAISED: (&str, &str) = ("time", "2026-11-26 12:35:57.184233+00");

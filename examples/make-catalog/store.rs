@@ -13,7 +13,6 @@ use pbkfs::catalog::encode::{
 };
 use pbkfs::catalog::{
     Backup, BackupId, BackupMode, BackupStatus, Catalog, CompressAlg, Instance, ProgramVersion,
-    native,
 };
 use pbkfs::pg::page::PageHeader;
 use pbkfs::pg::{BLOCK_SIZE, BlockNumber, Lsn};
@@ -69,7 +68,7 @@ pub fn store(
     instance: &Instance,
     settings: &Settings,
 ) -> Result<Backup, Failure> {
-    let newest = native::read_backups(instance)?.into_iter().next();
+    let newest = instance.backups()?.into_iter().next();
     let parent = match (settings.mode, &newest) {
         (BackupMode::Full, _) => None,
         (_, Some(newest)) => Some(Parent::read(newest)?),
@@ -86,7 +85,7 @@ pub fn store(
         let path = database.join(&found.path);
         fs::create_dir(&path).map_err(|e| named("make", &path, &e))?;
     }
-    let map_path = backup.header_map_path();
+    let map_path = backup.header_map().name();
     let map = File::create(&map_path).map_err(|e| named("make", &map_path, &e))?;
     let writer = Writer {
         cluster,
@@ -104,7 +103,7 @@ pub fn store(
         .map_err(|e| named("write", &map_path, &e))?;
     let map = tablespace_map(cluster);
     if !map.is_empty() {
-        let path = backup.file_path(TABLESPACE_MAP);
+        let path = backup.file(TABLESPACE_MAP).name();
         fs::write(&path, &map).map_err(|e| named("write", &path, &e))?;
         entries.push(FileEntry {
             mode: 0o100_644,
@@ -193,7 +192,7 @@ fn finish(backup: &mut Backup, entries: &[FileEntry<'_>]) -> Result<(), Failure>
     backup.wal_bytes = Some(wal);
     backup.uncompressed_bytes = Some(uncompressed);
     backup.content_crc = Some(crc32c::crc32c(&list));
-    let path = backup.content_path();
+    let path = backup.content().name();
     fs::write(&path, list).map_err(|e| named("write", &path, &e))?;
     let path = backup.dir.join("backup.control");
     let mut control = Vec::new();
@@ -299,7 +298,7 @@ impl<'a> Writer<'a, '_> {
                 ..entry
             });
         }
-        let path = self.backup.file_path(&found.path);
+        let path = self.backup.file(&found.path).name();
         fs::write(&path, bytes).map_err(|e| named("write", &path, &e))?;
         Ok(FileEntry { size, crc, ..entry })
     }
@@ -321,7 +320,7 @@ impl<'a> Writer<'a, '_> {
             .filter(|_| !self.cluster.is_unlogged(found));
         let since = since.map_or(Lsn(0), |parent| parent.backup.start_lsn);
         let mut source = File::open(&found.source).map_err(fail)?;
-        let path = self.backup.file_path(&found.path);
+        let path = self.backup.file(&found.path).name();
         let output = File::create(&path).map_err(|e| named("make", &path, &e))?;
         let output = BufWriter::with_capacity(1 << 20, output);
         let mut writer = DataFileWriter::new(output, encoder, entry.segno, VERSION);

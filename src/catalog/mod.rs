@@ -1,12 +1,13 @@
 //! What pg_probackup wrote: the catalog, its instances and their backups.
 //!
 //! ```text
-//! CATALOG/backups/INSTANCE/pg_probackup.conf
-//! CATALOG/backups/INSTANCE/ID/backup.control            -> control
+//! CATALOG/backups/INSTANCE/pg_probackup.conf            -> metadata
+//! CATALOG/backups/INSTANCE/ID/backup.control            -> metadata
 //! CATALOG/backups/INSTANCE/ID/backup_content.control    -> content
-//! CATALOG/backups/INSTANCE/ID/page_header_map           -> page_index
+//! CATALOG/backups/INSTANCE/ID/page_header_map           -> pages
 //! CATALOG/backups/INSTANCE/ID/database/..               the stored files
-//! CATALOG/wal/INSTANCE/..                               the WAL archive
+//! CATALOG/backups/INSTANCE/ID/backup.pid, backup_ro.pid -> lock
+//! CATALOG/wal/INSTANCE/..                               -> wal
 //! ```
 //!
 //! Whatever is read of it is read by its [`store`], and by nothing else.
@@ -14,26 +15,23 @@
 //! The catalog belongs to pg_probackup. The only thing this crate ever writes
 //! into it is the shared lock that pg_probackup's own restore takes ([`lock`]).
 
-pub mod backup;
-pub mod codec;
 pub mod content;
-pub mod control;
+#[cfg(feature = "encode")]
 pub mod encode;
-pub mod error;
+pub(crate) mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
-mod instance;
 pub mod lock;
-pub mod native;
-pub mod page_index;
-pub mod pglz;
-pub mod probackup;
-mod show;
+mod metadata;
+pub mod pages;
+#[cfg(feature = "cli")]
+pub(crate) mod probackup;
 pub mod store;
 pub mod wal;
 
-pub use backup::{
-    Backup, BackupId, BackupMode, BackupStatus, CompressAlg, ProgramVersion, TablespaceMapping,
+pub use error::{CatalogError, ControlError};
+pub use metadata::{
+    Backup, BackupId, BackupMode, BackupRef, BackupStatus, Catalog, CompressAlg, Instance,
+    InstanceConfig, InvalidBackupRef, ProgramVersion, TablespaceMapping, UnknownWord,
 };
-pub use error::CatalogError;
-pub use instance::{Catalog, Instance, InstanceConfig};
+pub(crate) use metadata::{ControlFile, from_control};

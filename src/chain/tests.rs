@@ -5,7 +5,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::catalog::fixtures;
-use crate::catalog::native::read_backups;
 
 fn id(text: &str) -> BackupId {
     BackupId(text.to_owned())
@@ -35,13 +34,13 @@ impl DerefMut for Three {
 fn three() -> Three {
     let unpacked = fixtures::unpack_metadata("pg15-hazards");
     Three {
-        backups: read_backups(&fixtures::main_instance(&unpacked)).unwrap(),
+        backups: fixtures::main_instance(&unpacked).backups().unwrap(),
         _unpacked: unpacked,
     }
 }
 
-fn resolve(backups: &[Backup], selector: &str) -> Result<Chain, ChainError> {
-    Chain::resolve("main", backups, &selector.parse().unwrap())
+fn resolve(backups: &[Backup], wanted: &str) -> Result<Chain, ChainError> {
+    Chain::resolve("main", backups, &wanted.parse().unwrap())
 }
 
 fn words(chain: &Chain) -> Vec<String> {
@@ -49,20 +48,10 @@ fn words(chain: &Chain) -> Vec<String> {
 }
 
 #[test]
-fn selectors_are_latest_or_an_id_in_any_case() {
-    assert_eq!("latest".parse(), Ok(BackupSelector::Latest));
-    assert_eq!("LATEST".parse(), Ok(BackupSelector::Latest));
-    assert_eq!("tow7ga".parse(), Ok(BackupSelector::Id(id("TOW7GA"))));
-    for bad in ["", "a b", "../x", "ü"] {
-        assert!(bad.parse::<BackupSelector>().is_err(), "{bad}");
-    }
-}
-
-#[test]
 fn every_backup_of_every_fixture_resolves_to_its_full() {
     for name in fixtures::ALL {
         let unpacked = fixtures::unpack_metadata(name);
-        let backups = read_backups(&fixtures::main_instance(&unpacked)).unwrap();
+        let backups = fixtures::main_instance(&unpacked).backups().unwrap();
         for backup in &backups {
             let chain = resolve(&backups, &backup.id.0).unwrap();
             assert_eq!(chain.target(), backup);
@@ -228,7 +217,7 @@ fn unsupported_versions_and_block_sizes_are_refused_by_name() {
 fn rechecking_notices_a_change_of_status_and_a_merge() {
     let unpacked = fixtures::unpack_metadata("pg15-hazards");
     let instance = fixtures::main_instance(&unpacked);
-    let chain = resolve(&read_backups(&instance).unwrap(), "latest").unwrap();
+    let chain = resolve(&instance.backups().unwrap(), "latest").unwrap();
     chain.recheck(&instance).unwrap();
 
     let control = instance.dir.join("TOW7G5/backup.control");
@@ -272,7 +261,7 @@ fn rechecking_notices_a_change_of_status_and_a_merge() {
 #[test]
 fn latest_passes_over_what_has_no_list_of_files() {
     let backups = three();
-    let list = |index: usize| backups[index].content_path();
+    let list = |index: usize| backups[index].content().name();
     let latest = || resolve(&backups, "latest").map(|chain| chain.target().id.clone());
     let good = fs::read(list(0)).unwrap();
     let ways: [&dyn Fn(); 4] = [

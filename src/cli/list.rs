@@ -14,8 +14,8 @@ use super::own_wal::WalReport;
 use super::source::CatalogArgs;
 use super::{Verbosity, log, output};
 use crate::catalog::wal::OwnWalFinder;
-use crate::catalog::{Backup, Catalog, Instance, native};
-use crate::chain::{BackupSelector, Chain};
+use crate::catalog::{Backup, BackupRef, Catalog, Instance};
+use crate::chain::Chain;
 use crate::session::SessionError;
 
 /// Show the backups of a catalog, and which of them can be mounted
@@ -122,8 +122,8 @@ struct Line {
 impl Line {
     fn of(instance: &Instance, backup: &Backup, all: &[Backup], wal: &OwnWalFinder<'_>) -> Self {
         let time = |time: OffsetDateTime| time.format(&Rfc3339).ok();
-        let selector = BackupSelector::Id(backup.id.clone());
-        let (chain, reason) = match Chain::resolve(&instance.name, all, &selector) {
+        let wanted = BackupRef::Id(backup.id.clone());
+        let (chain, reason) = match Chain::resolve(&instance.name, all, &wanted) {
             Ok(chain) => (Some(chain), None),
             Err(error) => (None, Some(sentence(&error))),
         };
@@ -133,7 +133,7 @@ impl Line {
         let is_readable = backup.is_readable();
         let known = |text: String| is_readable.then_some(text);
         let unreadable = (!is_readable)
-            .then(|| native::read_backup(instance, &backup.id).err())
+            .then(|| instance.backup(&backup.id).err())
             .flatten();
         let reason = unreadable.map(|error| sentence(&error)).or(reason);
         Self {
@@ -201,7 +201,7 @@ pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
 
 fn list(catalog: &Catalog, name: &str) -> Result<Listed, SessionError> {
     let instance = catalog.instance(name)?;
-    let mut backups = native::read_backups(&instance)?;
+    let mut backups = instance.backups()?;
     backups.sort_by(|a, b| (a.start_time, &a.id).cmp(&(b.start_time, &b.id)));
     let wal = OwnWalFinder::new(&instance);
     let line = |backup| Line::of(&instance, backup, &backups, &wal);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::common::ProfileArgs;
+use crate::catalog::{BackupRef, InvalidBackupRef};
 use crate::profile::{BackupChoice, Profile, VerifyChoice};
 use crate::session::{self, SessionError};
 
@@ -141,10 +142,6 @@ pub fn absolute(path: &Path) -> Result<PathBuf, SessionError> {
     std::path::absolute(path).map_err(|e| SessionError::io("find", path, e))
 }
 
-/// Ids may be given in lower case, as pg_probackup takes them.
-fn backup_choice(text: &str) -> Result<BackupChoice, String> {
-    match text {
-        "latest" => Ok(BackupChoice::Latest),
-        id => id.to_ascii_uppercase().parse(),
-    }
+fn backup_choice(text: &str) -> Result<BackupChoice, InvalidBackupRef> {
+    text.parse::<BackupRef>().map(BackupChoice::from)
 }

@@ -1,10 +1,12 @@
 //! What can go wrong with a diff.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cleanup::Changes;
+use super::changes::Changes;
+use super::layout::{BINDING_FILE, LOCK_FILE};
 use super::lock::LockHolder;
 use crate::escape::value;
 use crate::untrusted::{Kind, Refused, refused};
@@ -36,7 +38,7 @@ pub enum DiffError {
         "the diff {} is still in use by the server of {holder}, which no longer runs here; \
          the server should end within seconds: wait a moment and try again \
          (`fuser -v {}` names what still has it)",
-        path.display(), path.join(super::lock::LOCK_FILE).display()
+        path.display(), path.join(LOCK_FILE).display()
     )]
     Orphaned {
         /// The diff.
@@ -61,7 +63,7 @@ pub enum DiffError {
     /// The directory holds something that is not a diff.
     #[error(
         "{} is not a pbkfs diff (it has no {}); for a new diff give an empty or new directory",
-        path.display(), super::binding::BINDING_FILE
+        path.display(), BINDING_FILE
     )]
     NotADiff {
         /// The directory.
@@ -181,6 +183,14 @@ impl DiffError {
                 path,
                 source,
             },
+        }
+    }
+
+    /// A record of the store that pbkfs does not write.
+    pub(crate) fn record(what: &str, key: impl fmt::Display, reason: &dyn fmt::Display) -> Self {
+        Self::BadRecord {
+            what: format!("{what} {key}"),
+            reason: reason.to_string(),
         }
     }
 

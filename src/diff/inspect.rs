@@ -5,12 +5,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::binding::{BINDING_FILE, Binding};
-use super::lock::refuse_foreign_content;
-use super::record::{ContentRecord, InodeRecord, NameEntry};
-use super::root::Root;
-use super::store::{Store, StoreBackend};
-use super::{DATA_DIR, Diff, DiffError, DiffLock, LockHolder, Namespace};
+use super::directory::{Binding, Root};
+use super::error::DiffError;
+use super::layout::{BINDING_FILE, DATA_DIR};
+use super::lock::{DiffLock, LockHolder};
+use super::opened::Diff;
+use super::store::{ContentRecord, InodeRecord, NameEntry, Namespace, Store, StoreBackend};
 use crate::untrusted::{Dir, Kind};
 
 /// One regular file's content in a diff.
@@ -90,7 +90,7 @@ pub fn check(path: &Path, wanted: &Binding, reader: &LockHolder) -> Result<(), D
             )),
         };
     };
-    refuse_foreign_content(&root)?;
+    root.refuse_foreign_content()?;
     let root = Arc::new(root);
     if root.stat(BINDING_FILE)?.is_none() {
         return Ok(());

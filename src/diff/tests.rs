@@ -13,6 +13,8 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use roaring::RoaringBitmap;
 
+use super::directory::Root;
+use super::layout::META_FILE;
 use super::*;
 
 /// How long one damaged store may keep its reader; most take milliseconds.

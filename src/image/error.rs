@@ -3,11 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::NodeId;
+use super::tree::NodeId;
 use crate::catalog::BackupId;
-use crate::catalog::codec::CodecError;
 use crate::catalog::content::ContentError;
-use crate::catalog::page_index::{PageIndexError, PageStamp, RecordError};
+use crate::catalog::pages::{CodecError, PageIndexError, PageStamp, RecordError};
 use crate::figures::counted;
 use crate::pg::BlockNumber;
 use crate::pg::control::ControlFileError;

@@ -1,14 +1,16 @@
 //! What pg_probackup's own restore would lose of a backup that the image shows
 //! whole. Why it does is told in `chain/risk.rs`.
 
-use crate::figures::counted;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::error::ImageError;
 use super::stored::display_path;
-use super::{Image, ImageError, NodeId, NodeKind};
+use super::tree::{NodeId, NodeKind};
+use super::view::Image;
 use crate::catalog::BackupId;
-use crate::catalog::page_index::PageIndex;
+use crate::catalog::pages::PageIndex;
+use crate::figures::counted;
 use crate::pg::BlockNumber;
 
 /// A file that restore cuts.

@@ -1,11 +1,14 @@
-//! Reading a data file: stored records to pages.
+//! Reading files: those stored whole, and data files from stored records to pages.
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
+use super::error::{BadPage, ImageError, PageFault};
 use super::segment::{Part, SegmentMap, Source};
 use super::stored::{Layered, display_path};
-use super::{BadPage, Image, ImageError, NodeId, PageFault};
+use super::tree::NodeId;
+use super::view::{Image, UNKNOWN};
 use crate::catalog::store::StoreFile;
 use crate::pg::page::{self, Page, PageVerdict};
 use crate::pg::{BLOCK_SIZE, BlockNumber};
@@ -19,12 +22,62 @@ thread_local! {
 }
 
 impl Image {
-    pub(super) fn read_paged(
-        &self,
-        node: NodeId,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<usize, ImageError> {
+    /// A file's length in bytes.
+    ///
+    /// # Errors
+    /// If the node is no file, or if its length cannot be told because a
+    /// stored file is missing, short or damaged.
+    pub fn len(&self, node: NodeId) -> Result<u64, ImageError> {
+        let cell = self.lengths.get(node.0 as usize);
+        if let Some(known) = cell.map(|cell| cell.load(Ordering::Relaxed))
+            && known != UNKNOWN
+        {
+            return Ok(known);
+        }
+        let length = self.counted(self.find_length(node))?;
+        if let Some(cell) = cell {
+            cell.store(length, Ordering::Relaxed);
+        }
+        Ok(length)
+    }
+
+    /// Reads from a file at a byte offset, up to the end of `buf` or of the
+    /// file, and says how many bytes there were.
+    ///
+    /// # Errors
+    /// If the node is no file, or if any byte asked for cannot be had exactly
+    /// as it was backed up. What `buf` holds then is unspecified.
+    pub fn read_at(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, ImageError> {
+        self.counters.reads.add(1);
+        let read = match self.is_paged(node) {
+            true => self.read_paged(node, offset, buf),
+            false => self.read_whole(node, offset, buf),
+        };
+        let count = self.counted(read)?;
+        self.counters.bytes.add(count as u64);
+        Ok(count)
+    }
+
+    fn find_length(&self, node: NodeId) -> Result<u64, ImageError> {
+        match self.is_paged(node) {
+            true => Ok(self.segment(node)?.length()),
+            false => self.whole_length(node),
+        }
+    }
+
+    fn read_whole(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, ImageError> {
+        let length = self.len(node)?;
+        let Some((layer, entry)) = self.whole_source(node)? else {
+            return Ok(0);
+        };
+        let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = left.min(buf.len());
+        let file = self.open_entry(layer, entry)?;
+        self.read_stored(layer, entry, &*file, offset, &mut buf[..wanted])?;
+        Ok(wanted)
+    }
+
+    fn read_paged(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, ImageError> {
         let segment = self.segment(node)?;
         let left = segment.length().saturating_sub(offset);
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());

@@ -6,20 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Image, ImageError, NodeId};
+use super::error::ImageError;
+use super::tree::NodeId;
+use super::view::{Image, StoredFile};
 use crate::catalog::Backup;
 use crate::catalog::content::FileEntry;
 use crate::catalog::store::StoreFile;
 use crate::untrusted::refused;
-
-/// A file of the catalog, by its layer and its place in the content list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum StoredFile {
-    /// The stored bytes of one entry.
-    Entry { layer: usize, entry: usize },
-    /// A backup's `page_header_map`.
-    HeaderMap { layer: usize },
-}
 
 /// The path of an entry, for messages.
 pub(super) fn display_path(entry: &FileEntry<'_>) -> PathBuf {
@@ -82,23 +75,6 @@ impl Image {
         })
     }
 
-    pub(super) fn read_whole(
-        &self,
-        node: NodeId,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<usize, ImageError> {
-        let length = self.len(node)?;
-        let Some((layer, entry)) = self.whole_source(node)? else {
-            return Ok(0);
-        };
-        let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = left.min(buf.len());
-        let file = self.open_entry(layer, entry)?;
-        self.read_stored(layer, entry, &*file, offset, &mut buf[..wanted])?;
-        Ok(wanted)
-    }
-
     /// Fills `buf` from an entry's stored bytes.
     pub(super) fn read_stored(
         &self,
@@ -123,7 +99,7 @@ impl Image {
     ///
     /// The target's line decides. If it says "unchanged", so does the first
     /// older one that has bytes or is empty; each of them must have a line.
-    fn whole_source(&self, node: NodeId) -> Result<Option<(usize, usize)>, ImageError> {
+    pub(super) fn whole_source(&self, node: NodeId) -> Result<Option<(usize, usize)>, ImageError> {
         self.whole_source_of(&self.file_entry(node)?)
     }
 

@@ -3,7 +3,7 @@
 //! The numbers only grow, and every thread adds to them without waiting for
 //! another; that they are counted from anew is the reader's affair.
 
-use super::OverlayError;
+use super::error::OverlayError;
 use crate::image::{Counter, ImageError};
 
 /// Counts since the mount began. Files that the kernel serves by itself

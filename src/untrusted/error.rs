@@ -6,10 +6,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+#[cfg(feature = "cli")]
 use serde::{Deserialize, Serialize};
 
 /// The kind of what stands at a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(Serialize, Deserialize))]
 pub enum Kind {
     /// A regular file.
     File,
@@ -65,7 +67,8 @@ impl fmt::Display for Kind {
 }
 
 /// Why something that is there is not used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "cli", derive(Serialize, Deserialize))]
 pub enum Refused {
     /// It is of another kind than belongs there.
     #[error("it is {0}, which does not belong there")]

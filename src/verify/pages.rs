@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::catalog::Backup;
-use crate::chain::{BackupSelector, Chain};
+use crate::catalog::BackupRef;
+use crate::chain::Chain;
 use crate::image::{CheckSink, Checked, Image, ImageError, ImageOptions};
 use crate::pg::BLOCK_SIZE;
 
@@ -106,7 +107,7 @@ pub fn good_in(
         if !goes_on() {
             break;
         }
-        let wanted = BackupSelector::Id(backup.id.clone());
+        let wanted = BackupRef::Id(backup.id.clone());
         let Ok(chain) = Chain::resolve("", backups, &wanted) else {
             continue;
         };

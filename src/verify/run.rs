@@ -10,9 +10,9 @@ use super::history::{Entry, History};
 use super::job::VerifyJob;
 use super::report::{Document, Skipped, VERSION};
 use super::verdict::{Verdict, of_chain, of_session};
-use crate::catalog::{Backup, Instance};
+use crate::catalog::{Backup, BackupRef, Instance};
 use crate::causes::sentence;
-use crate::chain::{BackupSelector, Chain, ChainError};
+use crate::chain::{Chain, ChainError};
 use crate::clock::{now, rfc3339};
 use crate::profile::{Action, BackupChoice, KnownBadPolicy, Plan, VerifyChoice};
 use crate::session::{Counts, SessionError, Up, all_backups, job_place};
@@ -57,7 +57,7 @@ impl Verify<'_> {
     fn go(&self, run: &mut Run) -> Result<(), SessionError> {
         let (instance, backups) = all_backups(self.plan)?;
         let resolve = |backup: &Backup| {
-            let id = BackupSelector::Id(backup.id.clone());
+            let id = BackupRef::Id(backup.id.clone());
             let chain = Chain::resolve(&instance.name, &backups, &id);
             chain.map(|chain| joined(&chain))
         };
@@ -166,7 +166,7 @@ impl Verify<'_> {
         if chains.iter().all(|(_, chain)| chain.is_err()) {
             // Says what there is, and why none of it can be restored.
             let backups: Vec<Backup> = chains.iter().map(|(backup, _)| (*backup).clone()).collect();
-            Chain::resolve(&instance.name, &backups, &BackupSelector::Latest)?;
+            Chain::resolve(&instance.name, &backups, &BackupRef::Latest)?;
         }
         let mut usable = Vec::new();
         let mut broken = Vec::new();

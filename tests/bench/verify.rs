@@ -21,10 +21,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use flate2::{Decompress, FlushDecompress};
-use pbkfs::catalog::codec::PageCodec;
 use pbkfs::catalog::content::{ContentList, FileEntry};
-use pbkfs::catalog::{Backup, Catalog, CompressAlg, native};
-use pbkfs::chain::{BackupSelector, Chain};
+use pbkfs::catalog::pages::PageCodec;
+use pbkfs::catalog::{Backup, BackupRef, Catalog, CompressAlg};
+use pbkfs::chain::Chain;
 use pbkfs::pg::page::{Page, PageHeader, PageVerdict, verify};
 use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
@@ -118,8 +118,8 @@ fn main() {
     );
     fs::write(&profile, text).unwrap();
     let opened = Catalog::open(&catalog).unwrap().instance(instance).unwrap();
-    let backups = native::read_backups(&opened).unwrap();
-    let chain = Chain::resolve(instance, &backups, &BackupSelector::Latest).unwrap();
+    let backups = opened.backups().unwrap();
+    let chain = Chain::resolve(instance, &backups, &BackupRef::Latest).unwrap();
 
     let (mut stored, mut image) = (0, 0);
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pbkfs::session::Place;
+use pbkfs::internals::session::Place;
 use serde::Deserialize;
 
 use super::process::{self, Output, Running, run};

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use pbkfs::catalog::content::ContentError;
-use pbkfs::catalog::page_index::PageIndexError;
+use pbkfs::catalog::pages::PageIndexError;
+use pbkfs::catalog::store::{Kind, Refused};
 use pbkfs::image::{Image, ImageError, ImageOptions, PageFault};
 use pbkfs::pg::BlockNumber;
-use pbkfs::untrusted::{Kind, Refused};
 
 use crate::fixture::{Fixture, chain_of, content, field, largest_data_file, node};
 

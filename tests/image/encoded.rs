@@ -30,7 +30,7 @@ fn content_lists_and_control_files_come_out_the_same() {
     ] {
         let fixture = Fixture::unpack_without_relations(name);
         for backup in fixture.metadata() {
-            let listed = fs::read_to_string(backup.content_path()).unwrap();
+            let listed = fs::read_to_string(backup.content().name()).unwrap();
             let listed: BTreeSet<&str> = listed.lines().collect();
             let mut written = Vec::new();
             for entry in ContentList::read(&backup).unwrap().iter() {
@@ -65,7 +65,7 @@ struct Stored<'a> {
 impl<'a> Stored<'a> {
     fn read(backup: &Backup, entry: FileEntry<'a>) -> Self {
         let path = std::str::from_utf8(entry.path).unwrap();
-        let map = fs::File::open(backup.header_map_path()).unwrap();
+        let map = fs::File::open(backup.header_map().name()).unwrap();
         let mut stream = vec![0; entry.hdr_size as usize];
         map.read_exact_at(&mut stream, entry.hdr_off).unwrap();
         let mut headers = vec![0; (entry.n_headers as usize + 1) * HEADER];
@@ -73,7 +73,7 @@ impl<'a> Stored<'a> {
         zlib.zlib_decompress(&stream, &mut headers).unwrap();
         Self {
             entry,
-            bytes: fs::read(backup.file_path(path)).unwrap(),
+            bytes: fs::read(backup.file(path).name()).unwrap(),
             headers,
         }
     }

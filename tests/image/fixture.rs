@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use pbkfs::catalog::{Backup, BackupId, Catalog, native};
-use pbkfs::chain::{BackupSelector, Chain};
+use pbkfs::catalog::{Backup, BackupId, BackupRef, Catalog};
+use pbkfs::chain::Chain;
 use pbkfs::image::{Image, ImageError, ImageOptions, NodeId, NodeKind};
 use tempfile::TempDir;
 
@@ -64,7 +64,7 @@ impl Fixture {
     /// The backups as the catalog describes them now.
     pub fn metadata(&self) -> Vec<Backup> {
         let catalog = Catalog::open(&self.dir.path().join("catalog")).unwrap();
-        native::read_backups(&catalog.instance("main").unwrap()).unwrap()
+        catalog.instance("main").unwrap().backups().unwrap()
     }
 
     pub fn chain(&self, id: &str) -> Chain {
@@ -106,8 +106,8 @@ impl Fixture {
 
 /// The chain of a backup among those of its instance.
 pub fn chain_of(backups: &[Backup], id: &str) -> Chain {
-    let selector = BackupSelector::Id(BackupId(id.to_owned()));
-    Chain::resolve("main", backups, &selector).unwrap()
+    let wanted = BackupRef::Id(BackupId(id.to_owned()));
+    Chain::resolve("main", backups, &wanted).unwrap()
 }
 
 fn bundled(name: &str) -> PathBuf {

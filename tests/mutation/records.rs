@@ -1,13 +1,9 @@
 //! A sound store with records that no clone makes: the diff was copied from
 //! somewhere, and is somebody else's data.
 
-use std::fs::File;
-
-use pbkfs::diff::{
-    Batch, ContentRecord, HeldBlocks, InodeKind, InodeRecord, NameEntry, Store, StoreBackend,
+use pbkfs::internals::diff::{
+    Batch, ContentRecord, HeldBlocks, InodeKind, InodeRecord, NameEntry, Store,
 };
-use redb::StorageBackend;
-use redb::backends::FileBackend;
 
 use crate::case::Case;
 use crate::mutation::Mutation;
@@ -27,12 +23,7 @@ pub fn all() -> Vec<Mutation> {
 
 fn mutation(name: String, batch: impl Fn(&Case) -> Batch + Send + Sync + 'static) -> Mutation {
     Mutation::new(name, move |case| {
-        let path = case.path("diff/meta.redb");
-        let file = move || -> Box<dyn StorageBackend> {
-            let opened = File::options().read(true).write(true).open(&path);
-            Box::new(FileBackend::new(opened.unwrap()).unwrap())
-        };
-        let store = Store::open(StoreBackend::Custom(Box::new(file))).unwrap();
+        let store = Store::open_in(&case.path("diff")).unwrap();
         store.commit(&batch(case)).unwrap();
     })
 }
@@ -267,9 +258,9 @@ fn deltas() -> Vec<Mutation> {
                 move |_| {
                     let mut held = HeldBlocks::default();
                     held.small.insert(block);
-                    let chunk = pbkfs::diff::BlockChunk {
+                    let chunk = pbkfs::internals::diff::BlockChunk {
                         ino: 30,
-                        chunk: block / pbkfs::diff::BLOCKS_PER_CHUNK,
+                        chunk: block / pbkfs::internals::diff::BLOCKS_PER_CHUNK,
                         blocks: held,
                     };
                     Batch {

@@ -75,7 +75,7 @@ pub enum LineError {
     #[error("has mode {0:o}, which is neither a file nor a directory")]
     Mode(u32),
     /// More bytes than pg_probackup reads of a line.
-    #[error("has more than {} KiB, more than a line has", super::reader::LINE_MAX >> 10)]
+    #[error("has more than {} KiB, more than a line has", super::LINE_MAX >> 10)]
     TooLong,
     /// More than this format of ours can index.
     #[error("goes past what can be indexed: the paths of one backup may take 4 GiB")]

@@ -1,7 +1,7 @@
 //! One line of the content list.
 
 use super::{FileEntry, LineError};
-use crate::catalog::backup::CompressAlg;
+use crate::catalog::CompressAlg;
 
 /// The longest path that the kernel takes.
 const PATH_MAX: usize = 4096;

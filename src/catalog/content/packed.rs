@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{FileEntry, LineError, S_IFDIR, S_IFMT, S_IFREG};
-use crate::catalog::backup::CompressAlg;
+use crate::catalog::CompressAlg;
 
 /// One line. `PackedPages` holds what only data files have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,13 +5,12 @@ use std::io;
 use std::ops::Range;
 use std::thread;
 
-use super::{LineError, Packed, line};
+use super::line;
+use super::packed::Packed;
+use super::{LINE_MAX, LineError};
 
 /// Reads at an offset, as `FileExt::read_at` does.
 pub(super) type ReadAt<'a> = &'a (dyn Fn(&mut [u8], u64) -> io::Result<usize> + Sync);
-
-/// The longest line in bytes. pg_probackup reads lines of less than 8 KiB.
-pub(super) const LINE_MAX: usize = 16 << 10;
 
 /// How a list is cut up.
 #[derive(Debug, Clone, Copy)]

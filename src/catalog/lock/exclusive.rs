@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::file_error;
-use super::process::{Holder, Process};
+use super::holder::Holder;
+use super::process::Process;
 use super::{LIMIT, LockError};
 use crate::escape::value;
 use crate::untrusted::Dir;

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use super::error::file_error;
-use super::process::Holder;
+use super::holder::Holder;
 use super::{LIMIT, LockError};
 use crate::escape::value;
 use crate::untrusted::{Dir, Kind, Refused, found};

@@ -19,8 +19,9 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::untrusted::{Kind, Refused, read_limited};
+use crate::untrusted::read_limited;
 
+pub use crate::untrusted::{Kind, Refused};
 pub use local::LocalStore;
 
 /// What stands in a directory of a store.

@@ -65,7 +65,7 @@ impl WalArchive {
     ///
     /// # Errors
     /// It cannot.
-    pub fn listed(&self) -> io::Result<Vec<String>> {
+    pub(crate) fn listed(&self) -> io::Result<Vec<String>> {
         self.files.names()
     }
 
@@ -77,7 +77,7 @@ impl WalArchive {
     ///
     /// # Errors
     /// It is not there, cannot be opened, or is something else.
-    pub fn open_for_another(
+    pub(crate) fn open_for_another(
         &self,
         view: Option<&Path>,
         name: &str,

@@ -26,14 +26,12 @@ use std::sync::Arc;
 
 pub use error::{WalError, WalFault};
 pub use fetch::{Fetched, Form};
-pub use files::ArchiveFiles;
+pub(crate) use files::ArchiveFiles;
 pub use listing::{Gap, Listing, Segment, Timeline};
 pub use own::{OwnWal, OwnWalFinder};
-pub use prefetch::Prefetch;
+pub(crate) use prefetch::Prefetch;
 pub use reach::{Reach, WalEnd};
 pub use search::Search;
-
-use serde::{Deserialize, Serialize};
 
 use super::Instance;
 use super::store::{Place, read_whole};
@@ -46,6 +44,20 @@ use crate::pg::wal::{History, SegmentId, SegmentSize};
 const HISTORY_LIMIT: u64 = 256 << 10;
 
 /// The WAL archive of one instance.
+///
+/// ```
+/// use pbkfs::catalog::Catalog;
+/// use pbkfs::catalog::wal::WalArchive;
+///
+/// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+/// # let root = unpacked.path().join("catalog");
+/// let instance = Catalog::open(&root)?.instance("main")?;
+/// for timeline in WalArchive::open(&instance)?.list()?.timelines {
+///     println!("{}: {} segments", timeline.number, timeline.segments.len());
+///     assert!(timeline.gaps().is_empty());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct WalArchive {
     dir: PathBuf,
@@ -55,8 +67,9 @@ pub struct WalArchive {
 }
 
 /// What has to be known of an archive besides its files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Description {
     /// Its directory.
     pub dir: PathBuf,
     /// Bytes in each segment.
@@ -94,7 +107,10 @@ impl WalArchive {
     ///
     /// # Errors
     /// [`WalError::SegmentSize`].
-    pub fn served(described: Description, files: Arc<dyn ArchiveFiles>) -> Result<Self, WalError> {
+    pub(crate) fn served(
+        described: Description,
+        files: Arc<dyn ArchiveFiles>,
+    ) -> Result<Self, WalError> {
         let Description {
             dir,
             segment_size: bytes,
@@ -113,7 +129,7 @@ impl WalArchive {
 
     /// What [`WalArchive::served`] takes.
     #[must_use]
-    pub fn describe(&self) -> Description {
+    pub(crate) fn describe(&self) -> Description {
         Description {
             dir: self.dir.clone(),
             segment_size: self.size.bytes(),

@@ -356,7 +356,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::catalog::{fixtures, native};
+    use crate::catalog::fixtures;
 
     /// An unpacked fixture with its WAL, and the backup with this id.
     struct Sample {
@@ -376,7 +376,7 @@ mod tests {
             let instance = fixtures::main_instance(&unpacked);
             let id = crate::catalog::BackupId(id.to_owned());
             Self {
-                backup: native::read_backup(&instance, &id).unwrap(),
+                backup: instance.backup(&id).unwrap(),
                 instance,
                 _unpacked: unpacked,
             }
@@ -422,7 +422,7 @@ mod tests {
             let unpacked = fixtures::unpack_all_wal(fixture);
             let instance = fixtures::main_instance(&unpacked);
             let finder = OwnWalFinder::new(&instance);
-            for backup in native::read_backups(&instance).unwrap() {
+            for backup in instance.backups().unwrap() {
                 let looked = finder.look(&backup).unwrap();
                 assert!(matches!(looked, OwnWal::Complete), "{fixture}: {looked}");
                 let read = finder.read(&backup).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Form, WalArchive, WalError};
 use crate::pg::Lsn;
 use crate::pg::wal::page::PAGE_SIZE;
-use crate::pg::wal::scan::{End, Scanner};
+use crate::pg::wal::scan::Scanner;
 use crate::pg::wal::segment::history_timeline;
 use crate::pg::wal::told::{Ended, Timestamp};
 use crate::pg::wal::{History, SegmentId};
@@ -159,7 +159,7 @@ impl WalArchive {
         Ok(Scanner::new(Lsn(0)))
     }
 
-    fn scan(&self, id: SegmentId) -> Result<Scanner, WalError> {
+    pub(super) fn scan(&self, id: SegmentId) -> Result<Scanner, WalError> {
         self.scan_with(id, Scanner::new(id.start(self.size)))
     }
 
@@ -177,20 +177,5 @@ impl WalArchive {
             Ok(())
         })?;
         Ok(scanner)
-    }
-
-    /// Reads all records of a segment that begin and end in it.
-    ///
-    /// # Errors
-    /// It cannot be read, or is damaged.
-    pub fn check_records(&self, id: SegmentId) -> Result<(), WalError> {
-        match self.scan(id)?.end() {
-            Some(End::Damaged { at, problem }) => Err(WalError::Record {
-                path: self.dir.join(self.name(id)),
-                at,
-                problem,
-            }),
-            _ => Ok(()),
-        }
     }
 }

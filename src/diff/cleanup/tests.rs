@@ -6,7 +6,7 @@ use nix::unistd::mkfifo;
 use roaring::RoaringBitmap;
 
 use super::*;
-use crate::diff::lock::LOCK_FILE;
+use crate::diff::layout::LOCK_FILE;
 use crate::diff::{Batch, BlockChunk, Diff, FORMAT_VERSION, HeldBlocks, InodeKind, InodeRecord};
 
 fn binding() -> Binding {

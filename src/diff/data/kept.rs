@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
 
+use super::FILE_MODE;
+use super::file::{DataFile, DataStat};
+use super::time::system_time;
 use super::unmade::Unmade;
-use super::{DataFile, DataStat, FILE_MODE, system_time};
 use crate::cache::Cache;
 use crate::descriptors;
 use crate::untrusted::Dir;

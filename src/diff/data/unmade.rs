@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use nix::sys::statvfs::{Statvfs, fstatvfs};
 
-use super::{DataStat, time_ns};
+use super::file::DataStat;
+use super::time::now_ns;
 use crate::untrusted::Dir;
 
 /// How many files may be put off before the room for them is looked at again.
@@ -45,7 +45,7 @@ impl Unmade {
         };
         *room = left;
         drop(room);
-        self.times().insert(ino, time_ns(SystemTime::now()));
+        self.times().insert(ino, now_ns());
         Ok(true)
     }
 

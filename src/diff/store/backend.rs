@@ -1,15 +1,18 @@
 //! Where `meta.redb` lives: in a file, or in what a test puts in its place.
 
+#[cfg(test)]
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use redb::{Database, StorageBackend};
+use redb::Database;
+#[cfg(test)]
+use redb::StorageBackend;
 
 use super::reserved::ReservedFile;
+use crate::diff::directory::Root;
 use crate::diff::error::DiffError;
-use crate::diff::root::Root;
-use crate::diff::{META_FILE, NOT_THERE};
+use crate::diff::layout::{META_FILE, NOT_THERE};
 
 /// The overlay keeps the records that it uses in memory (a clone that rewrote
 /// 1 TB has 16 MB of bitmaps), and small blocks are read once each before the
@@ -23,6 +26,7 @@ pub enum StoreBackend {
     /// In a directory that is to become a diff; made if it is not there.
     New(Arc<Root>),
     /// In whatever this makes each time the store is opened.
+    #[cfg(test)]
     Custom(Box<dyn Fn() -> Box<dyn StorageBackend> + Send + Sync>),
 }
 
@@ -40,6 +44,7 @@ impl StoreBackend {
                 Some((file, _)) => file,
             },
             Self::New(root) => root.open_or_create(META_FILE)?,
+            #[cfg(test)]
             Self::Custom(make) => {
                 let opened = builder.create_with_backend(Boxed(make()));
                 return Ok(opened.map_err(redb::Error::from));
@@ -55,15 +60,18 @@ impl StoreBackend {
     pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::In(root) | Self::New(root) => root.join(META_FILE),
+            #[cfg(test)]
             Self::Custom(_) => "(in memory)".into(),
         }
     }
 }
 
 /// redb takes a backend by type, not by box.
+#[cfg(test)]
 #[derive(Debug)]
 struct Boxed(Box<dyn StorageBackend>);
 
+#[cfg(test)]
 impl StorageBackend for Boxed {
     fn len(&self) -> io::Result<u64> {
         self.0.len()

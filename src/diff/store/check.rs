@@ -4,13 +4,8 @@
 
 use redb::Error;
 
-use super::{Namespace, bad_record};
+use super::record::{InodeKind, InodeRecord, NameEntry, Namespace};
 use crate::diff::error::DiffError;
-use crate::diff::record::{InodeKind, InodeRecord, NameEntry};
-
-/// The most that a record has, in bytes: a link's target in JSON is the
-/// longest, with up to four characters for each byte.
-pub const ROW_LIMIT: usize = 64 << 10;
 
 /// The longest name, as in every Linux file system.
 const NAME_MAX: usize = 255;
@@ -51,7 +46,7 @@ pub fn check_name(dir: u64, name: &[u8]) -> Result<(), DiffError> {
         && !name.iter().any(|byte| matches!(byte, b'/' | 0));
     match is_one_name {
         true => Ok(()),
-        false => Err(bad_record(
+        false => Err(DiffError::record(
             "a name in directory",
             dir,
             &format!("{:?} is no name", name.escape_ascii().to_string()),
@@ -61,7 +56,7 @@ pub fn check_name(dir: u64, name: &[u8]) -> Result<(), DiffError> {
 
 /// Checks an inode by itself.
 pub fn check_inode(ino: u64, record: &InodeRecord) -> Result<(), DiffError> {
-    let bad = |reason: &str| Err(bad_record("inode", ino, &reason));
+    let bad = |reason: &str| Err(DiffError::record("inode", ino, &reason));
     if ino == 0 || ino >= INO_MAX {
         return bad("it is no inode number");
     }
@@ -97,7 +92,7 @@ pub fn check_next_ino(namespace: &Namespace) -> Result<(), DiffError> {
         // None was given out, and the image's are below any.
         None if last < 1 << 32 => Ok(()),
         Some(next) if next < INO_MAX && (last < 1 << 32 || last < next) => Ok(()),
-        _ => Err(bad_record(
+        _ => Err(DiffError::record(
             "the next inode",
             namespace.next_ino.unwrap_or(0),
             &format!("it does not come after inode {last}"),

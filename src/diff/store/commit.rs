@@ -2,10 +2,9 @@
 
 use redb::WriteTransaction;
 
-use super::deltas::{self, HeldBlocks};
-use super::{BLOCKS, CONTENTS, INODES, META, NAMES, NEXT_INO, WHITEOUT, bad_record};
+use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, DeltaChange, HeldBlocks, NameEntry};
+use super::tables::{BLOCKS, CONTENTS, DELTAS, INODES, META, NAMES, NEXT_INO, WHITEOUT};
 use crate::diff::error::DiffError;
-use crate::diff::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, NameEntry};
 
 /// The parts of a batch that need encoding, encoded before the transaction
 /// begins, so that a failure leaves nothing half done.
@@ -35,7 +34,7 @@ fn encode_all<R: serde::Serialize>(
 ) -> Result<Vec<Option<Vec<u8>>>, DiffError> {
     let encode = |(ino, record): &(u64, Option<R>)| {
         let encoded = record.as_ref().map(serde_json::to_vec).transpose();
-        encoded.map_err(|e| bad_record(what, *ino, &e))
+        encoded.map_err(|e| DiffError::record(what, *ino, &e))
     };
     records.iter().map(encode).collect()
 }
@@ -50,7 +49,7 @@ fn encode_chunk(chunk: &BlockChunk) -> Result<Option<Vec<u8>>, DiffError> {
     let encoded = chunk.blocks.encode();
     encoded
         .map(Some)
-        .map_err(|e| bad_record("blocks", chunk.ino, &e))
+        .map_err(|e| DiffError::record("blocks", chunk.ino, &e))
 }
 
 pub(super) fn apply(
@@ -84,7 +83,7 @@ pub(super) fn apply(
             None => {
                 contents.remove(ino)?;
                 blocks.retain_in((*ino, 0)..=(*ino, u32::MAX), |_, _| false)?;
-                deltas::forget(transaction, *ino)?;
+                forget_deltas(transaction, *ino)?;
             }
         }
     }
@@ -95,9 +94,31 @@ pub(super) fn apply(
             None => blocks.remove(key)?,
         };
     }
-    deltas::apply(transaction, &batch.deltas)?;
+    apply_deltas(transaction, &batch.deltas)?;
     if let Some(next) = batch.next_ino {
         transaction.open_table(META)?.insert(NEXT_INO, next)?;
     }
+    Ok(())
+}
+
+/// Applies the changes in their order.
+fn apply_deltas(
+    transaction: &WriteTransaction,
+    changes: &[DeltaChange],
+) -> Result<(), redb::Error> {
+    let mut deltas = transaction.open_table(DELTAS)?;
+    for (ino, block, delta) in changes {
+        match delta {
+            Some(delta) => deltas.insert((*ino, *block), &**delta)?,
+            None => deltas.remove((*ino, *block))?,
+        };
+    }
+    Ok(())
+}
+
+/// Removes all small blocks of a file.
+fn forget_deltas(transaction: &WriteTransaction, ino: u64) -> Result<(), redb::Error> {
+    let mut deltas = transaction.open_table(DELTAS)?;
+    deltas.retain_in((ino, 0)..=(ino, u32::MAX), |_, _| false)?;
     Ok(())
 }

@@ -1,73 +1,14 @@
 //! Blocks that differ from the image's in a few bytes: the table `deltas`.
 
 use std::collections::HashMap;
-use std::io;
-use std::sync::Arc;
 
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use roaring::RoaringBitmap;
+use redb::{ReadableDatabase, ReadableTable};
 
-use super::check::{Ascending, ROW_LIMIT};
-use super::{Store, bad_record};
+use super::check::Ascending;
+use super::metadata::Store;
+use super::tables::DELTAS;
 use crate::diff::error::DiffError;
-use crate::diff::record::BLOCKS_PER_CHUNK;
 use crate::pg::BLOCK_SIZE;
-
-/// (inode, block) to what the overlay made of the difference.
-const DELTAS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("deltas");
-
-/// One block's difference to set, or to remove.
-pub type DeltaChange = (u64, u32, Option<Arc<[u8]>>);
-
-/// Which blocks of a file the diff has, and where: the two do not overlap.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct HeldBlocks {
-    /// In the data file.
-    pub data: RoaringBitmap,
-    /// As a difference to the image's block.
-    pub small: RoaringBitmap,
-}
-
-impl HeldBlocks {
-    /// The value of one row of `blocks`: the bitmap of all blocks, then that of
-    /// the small ones.
-    #[doc(hidden)]
-    pub fn encode(&self) -> io::Result<Vec<u8>> {
-        let all = &self.data | &self.small;
-        let mut bytes = Vec::with_capacity(all.serialized_size() + self.small.serialized_size());
-        all.serialize_into(&mut bytes)?;
-        self.small.serialize_into(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Adds what a row says of a chunk. Before format 2 there were no small
-    /// blocks.
-    #[doc(hidden)]
-    pub fn add(&mut self, chunk: u32, mut row: &[u8]) -> io::Result<()> {
-        let bad = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        if row.len() > ROW_LIMIT {
-            return bad("the row is too long");
-        }
-        let all = RoaringBitmap::deserialize_from(&mut row)?;
-        let small = match row.is_empty() {
-            true => RoaringBitmap::new(),
-            false => RoaringBitmap::deserialize_from(&mut row)?,
-        };
-        let ends = [all.min(), all.max(), small.min(), small.max()];
-        let is_inside = |block: &u32| block / BLOCKS_PER_CHUNK == chunk;
-        if !ends.iter().flatten().all(is_inside) {
-            return bad("it has blocks outside of its chunk");
-        }
-        self.data |= all - &small;
-        self.small |= small;
-        Ok(())
-    }
-}
-
-pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
-    transaction.open_table(DELTAS)?;
-    Ok(())
-}
 
 impl Store {
     /// A small block of a file, if the store has it.
@@ -85,7 +26,7 @@ impl Store {
         })?;
         let too_long = || {
             let key = format!("{block} of inode {ino}");
-            bad_record("small block", key, &"it is larger than a block")
+            DiffError::record("small block", key, &"it is larger than a block")
         };
         row.map(|delta| delta.ok_or_else(too_long)).transpose()
     }
@@ -108,26 +49,4 @@ impl Store {
             Ok(saved)
         })
     }
-}
-
-/// Applies the changes in their order.
-pub(super) fn apply(
-    transaction: &WriteTransaction,
-    changes: &[DeltaChange],
-) -> Result<(), redb::Error> {
-    let mut deltas = transaction.open_table(DELTAS)?;
-    for (ino, block, delta) in changes {
-        match delta {
-            Some(delta) => deltas.insert((*ino, *block), &**delta)?,
-            None => deltas.remove((*ino, *block))?,
-        };
-    }
-    Ok(())
-}
-
-/// Removes all of a file.
-pub(super) fn forget(transaction: &WriteTransaction, ino: u64) -> Result<(), redb::Error> {
-    let mut deltas = transaction.open_table(DELTAS)?;
-    deltas.retain_in((ino, 0)..=(ino, u32::MAX), |_, _| false)?;
-    Ok(())
 }

@@ -12,8 +12,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use redb::Database;
 
 use super::backend::StoreBackend;
+use super::panics::contain;
 use crate::diff::error::DiffError;
-use crate::diff::panics::contain;
 
 /// See the module's text.
 pub struct Handle {

@@ -1,29 +1,14 @@
 //! What pbkfs remembers about a clone beside its files: the table `notes`. The
 //! clone cannot write there, whatever rights its server has.
 
-use redb::{
-    Durability, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Durability, ReadableDatabase};
 
-use super::{Store, bad_record};
+use super::metadata::Store;
+use super::tables::NOTES;
 use crate::diff::error::DiffError;
-
-/// A note's name to its bytes, which who wrote it understands.
-const NOTES: TableDefinition<&str, &[u8]> = TableDefinition::new("notes");
 
 /// The most that a note may have, in bytes.
 const MAX_LEN: usize = 64 << 10;
-
-pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
-    transaction.open_table(NOTES)?;
-    Ok(())
-}
-
-/// Whether there are none.
-pub(super) fn none(read: &ReadTransaction) -> Result<bool, redb::Error> {
-    Ok(read.open_table(NOTES)?.is_empty()?)
-}
 
 impl Store {
     /// The note of that name, if there is one.
@@ -70,7 +55,7 @@ impl Store {
 }
 
 fn too_long(name: &str) -> DiffError {
-    bad_record(
+    DiffError::record(
         "the note",
         name,
         &format!("it has more than {MAX_LEN} bytes"),
@@ -84,7 +69,7 @@ mod tests {
 
     use super::*;
     use crate::diff::StoreBackend;
-    use crate::diff::root::Root;
+    use crate::diff::directory::Root;
 
     fn open(dir: &Path) -> Store {
         Store::open(StoreBackend::New(Arc::new(Root::open(dir).unwrap()))).unwrap()

@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use super::{DIRECTORY_MODE, NO_ENTRY};
 use crate::catalog::TablespaceMapping;
 use crate::catalog::content::FileEntry;
-use crate::image::{ImageError, Layer};
+use crate::image::error::ImageError;
+use crate::image::layers::Layer;
 
 /// Where tablespaces live, in our own directory inside the mount.
 const TABLESPACES: &[u8] = b".pbkfs/tblspc";

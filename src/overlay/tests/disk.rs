@@ -224,11 +224,7 @@ impl Disk {
             disk: self.clone(),
             boot,
         });
-        Diff::from_parts(
-            StoreBackend::Custom(Box::new(make)),
-            storage,
-            super::support::binding(),
-        )
+        Diff::from_parts(StoreBackend::Custom(Box::new(make)), storage)
     }
 
     /// Loses power after this many further changes.

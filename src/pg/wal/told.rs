@@ -75,11 +75,11 @@ pub struct Told {
     /// The latest moment of all: that of a transaction's end, a checkpoint or a restore
     /// point.
     pub clock: Option<Timestamp>,
-    /// The restore points, in their order; of more than [`KEPT`] the last.
+    /// The restore points, in their order; of more than 1000 the last.
     pub restore_points: VecDeque<RestorePoint>,
     /// What is looked for.
     pub(super) wanted: Option<Wanted>,
-    /// Where records of that begin, in their order; of more than [`KEPT`] the last.
+    /// Where records of that begin, in their order; of more than 1000 the last.
     pub found: VecDeque<Lsn>,
 }
 

@@ -73,8 +73,6 @@ pub struct ServerConfig {
 /// How a server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopMode {
-    /// SIGTERM: when the last session has ended.
-    Smart,
     /// SIGINT: sessions are ended, then a checkpoint.
     Fast,
     /// SIGQUIT: at once; the next start recovers.
@@ -86,7 +84,6 @@ pub enum StopMode {
 impl StopMode {
     fn signal(self) -> Signal {
         match self {
-            Self::Smart => Signal::SIGTERM,
             Self::Fast => Signal::SIGINT,
             Self::Immediate => Signal::SIGQUIT,
             Self::Kill => Signal::SIGKILL,
@@ -95,7 +92,6 @@ impl StopMode {
 
     fn harsher(self) -> Option<Self> {
         match self {
-            Self::Smart => Some(Self::Fast),
             Self::Fast => Some(Self::Immediate),
             Self::Immediate => Some(Self::Kill),
             Self::Kill => None,
@@ -106,7 +102,6 @@ impl StopMode {
 impl fmt::Display for StopMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Smart => "smart",
             Self::Fast => "fast",
             Self::Immediate => "immediate",
             Self::Kill => "kill",
@@ -230,13 +225,9 @@ impl Server {
                 }
                 thread::sleep(POLL);
             }
-            let next = if hurry() {
-                mode.max(StopMode::Fast)
-            } else {
-                mode
-            }
-            .harsher();
-            mode = next.ok_or(ServerError::Unkillable { pid: self.pid() })?;
+            mode = mode
+                .harsher()
+                .ok_or(ServerError::Unkillable { pid: self.pid() })?;
         }
     }
 
@@ -306,12 +297,6 @@ impl Server {
             .options(&client_options(self.config.binaries.major))
             .connect_timeout(Duration::from_secs(5));
         client
-    }
-
-    /// The socket's path.
-    #[must_use]
-    pub fn socket_path(&self) -> PathBuf {
-        port::socket_path(&self.config.socket_dir, self.config.port)
     }
 
     /// The last `count` lines that this run wrote to its log, without those
@@ -393,13 +378,13 @@ mod tests {
 
     #[test]
     fn stops_get_harsher_up_to_the_last() {
-        let mut mode = Some(StopMode::Smart);
+        let mut mode = Some(StopMode::Fast);
         let mut signals = Vec::new();
         while let Some(current) = mode {
             signals.push(current.signal());
             mode = current.harsher();
         }
-        use Signal::{SIGINT, SIGKILL, SIGQUIT, SIGTERM};
-        assert_eq!(signals, [SIGTERM, SIGINT, SIGQUIT, SIGKILL]);
+        use Signal::{SIGINT, SIGKILL, SIGQUIT};
+        assert_eq!(signals, [SIGINT, SIGQUIT, SIGKILL]);
     }
 }

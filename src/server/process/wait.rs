@@ -47,19 +47,6 @@ pub enum Outcome {
 }
 
 impl Server {
-    /// Waits until the server has answered a query.
-    ///
-    /// # Errors
-    /// As [`Server::wait_for`].
-    pub fn wait_ready(
-        &mut self,
-        timeout: Duration,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<(), ServerError> {
-        self.wait_for(Goal::Answer, timeout, interrupted, &mut |_| ())
-            .map(|_| ())
-    }
-
     /// Waits until the server has reached `goal`, and checks that it has the
     /// data directory and the archive mode that it was started with. The
     /// `timeout` begins anew whenever its recovery gets on; `progress` is told

@@ -1,6 +1,6 @@
 //! What recovery needs to be set besides its target.
 
-use super::{Owner, Setting, SettingsInput};
+use super::input::{Owner, Setting, SettingsInput};
 
 /// PostgreSQL 15 and newer look into WAL behind the one that they replay. Where the
 /// backup alone is wanted, what is missing or damaged there is of no interest.

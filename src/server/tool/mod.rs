@@ -1,6 +1,6 @@
 //! Programs that are run against a clone: PostgreSQL's own, and the user's.
 //! Each runs as the server's user, below a process that ends it with everything
-//! that it has started ([`keeper`]).
+//! that it has started ([`mod@keeper`]).
 
 pub mod keeper;
 
@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -41,8 +41,6 @@ const START: Duration = Duration::from_secs(30);
 pub enum Output {
     /// It is kept together with the errors.
     Kept,
-    /// It is read through [`Tool::stdout`].
-    Piped,
     /// It goes into this file.
     To(File),
     /// It is thrown away.
@@ -129,7 +127,7 @@ impl Tool {
             .stderr(Stdio::piped());
         let is_kept = matches!(output, Output::Kept);
         command.stdout(match output {
-            Output::Kept | Output::Piped => Stdio::piped(),
+            Output::Kept => Stdio::piped(),
             Output::To(file) => file.into(),
             Output::Nowhere => Stdio::null(),
         });
@@ -147,11 +145,6 @@ impl Tool {
         };
         started(ours).map_err(failed)?;
         Ok(tool)
-    }
-
-    /// Its standard output, once, if that is piped.
-    pub fn stdout(&mut self) -> Option<ChildStdout> {
-        self.child.stdout.take()
     }
 
     /// Whether it has ended.

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::control::{self, Request};
-use crate::catalog::{BackupId, Catalog, native};
-use crate::chain::{BackupSelector, Chain};
+use crate::catalog::{BackupId, BackupRef, Catalog};
+use crate::chain::Chain;
 use crate::diff::{Binding, DiffError, DiffLock, LockHolder, inspect};
 use crate::image::{Image, ImageOptions};
 use crate::overlay::{Change, changes};
@@ -114,8 +114,8 @@ fn ask(place: &Place, state: State, diff_dir: PathBuf) -> Result<Changes, Sessio
 /// The image that a diff is bound to, as far as its catalog still has it.
 fn image_of(binding: &Binding) -> Result<Image, SessionError> {
     let instance = Catalog::open(&binding.catalog)?.instance(&binding.instance)?;
-    let backups = native::read_backups(&instance)?;
-    let wanted = BackupSelector::Id(BackupId(binding.backup.clone()));
+    let backups = instance.backups()?;
+    let wanted = BackupRef::Id(BackupId(binding.backup.clone()));
     let chain = Chain::resolve(&instance.name, &backups, &wanted)?;
     let image = Image::open(&chain, &ImageOptions::default())?;
     if format!("{:016x}", image.fingerprint()) != binding.image {

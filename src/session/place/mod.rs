@@ -13,12 +13,10 @@
 //! ```
 //! The lock proves that the owner lives: it goes with it.
 //!
-//! RUN is told in [`run_root`]. A session's directory is closed to other users,
-//! but for those of the server's group, by which the server's user gets in. To
-//! that group, `socket/` and `wal/` are closed, too: only the server's user and
-//! root are to connect, as `pg_hba.conf` has it. The clone can open them, and what
-//! it leaves there is the server's user's: a set-user-ID program would make that
-//! user of whoever could run it.
+//! RUN is told in [`run_root`]. A session's directory is closed to other users but those
+//! of the server's group, by which the server's user gets in. `socket/` and `wal/` are
+//! closed to that group, too: only the server's user and root are to connect, and what the
+//! clone leaves there is that user's, so a set-user-ID program would be as well.
 
 pub mod fnv;
 pub mod lasting;
@@ -29,7 +27,7 @@ pub mod socket;
 pub mod state;
 
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +40,7 @@ use crate::server::namespace::Opened;
 use crate::session::{SessionError, TargetError};
 use crate::untrusted::{self, Dir};
 use name::is_place;
-pub use name::name_for;
+pub use name::{canonical, name_for};
 
 /// The state's file.
 pub const STATE: &str = "session.json";
@@ -69,22 +67,6 @@ const FILES: [&str; 8] = [
     "pg_hba.conf",
     "pg_ident.conf",
 ];
-
-/// A path by which a target is known, however it was written: its directory
-/// resolved, its own name kept, as the mount itself may not answer.
-#[must_use]
-pub fn canonical(target: &Path) -> PathBuf {
-    // Of a mount that hangs, the kernel tells that it is no link, but no more.
-    if fs::read_link(target).is_ok()
-        && let Ok(real) = target.canonicalize()
-    {
-        return real;
-    }
-    match (target.parent().map(Path::canonicalize), target.file_name()) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
-        _ => target.to_owned(),
-    }
-}
 
 /// Whether the owner of the session in this directory lives.
 ///

@@ -1,11 +1,28 @@
-//! What a session's directory is called.
+//! What a session's directory is called, and its target.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::hash::Hasher;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fnv::Fnv;
+
+/// A path by which a target is known, however it was written: its directory
+/// resolved, its own name kept, as the mount itself may not answer.
+#[must_use]
+pub fn canonical(target: &Path) -> PathBuf {
+    // Of a mount that hangs, the kernel tells that it is no link, but no more.
+    if fs::read_link(target).is_ok()
+        && let Ok(real) = target.canonicalize()
+    {
+        return real;
+    }
+    match (target.parent().map(Path::canonicalize), target.file_name()) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => target.to_owned(),
+    }
+}
 
 /// Whether a session's directory can have that name.
 pub fn is_place(name: &OsStr) -> bool {

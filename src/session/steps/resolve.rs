@@ -1,8 +1,8 @@
 //! From a plan to the chain that it means.
 
 use crate::catalog::probackup::Probackup;
-use crate::catalog::{Backup, BackupId, Catalog, Instance, native};
-use crate::chain::{BackupSelector, Chain};
+use crate::catalog::{Backup, BackupId, BackupRef, Catalog, Instance};
+use crate::chain::Chain;
 use crate::profile::{BackupChoice, MetadataSource, Plan};
 
 use crate::pg::{NEWEST_MAJOR, OLDEST_MAJOR};
@@ -40,15 +40,12 @@ pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
     let catalog = Catalog::open(&plan.catalog)?;
     let instance = catalog.instance(&plan.instance)?;
     let (backups, probackup) = read_metadata(plan, &instance)?;
-    let backups = match &plan.backup {
-        BackupChoice::Latest => before_target(plan, &instance, backups, go_on)?,
-        BackupChoice::Id(_) => backups,
+    let wanted = BackupRef::from(&plan.backup);
+    let backups = match wanted {
+        BackupRef::Latest => before_target(plan, &instance, backups, go_on)?,
+        BackupRef::Id(_) => backups,
     };
-    let selector = match &plan.backup {
-        BackupChoice::Latest => BackupSelector::Latest,
-        BackupChoice::Id(id) => BackupSelector::Id(BackupId(id.clone())),
-    };
-    let chain = Chain::resolve(&instance.name, &backups, &selector)?;
+    let chain = Chain::resolve(&instance.name, &backups, &wanted)?;
     Ok(Resolved {
         instance,
         chain,
@@ -56,12 +53,31 @@ pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
     })
 }
 
+/// A profile knows nothing of catalogs, and so has a type of its own.
+impl From<&BackupChoice> for BackupRef {
+    fn from(choice: &BackupChoice) -> Self {
+        match choice {
+            BackupChoice::Latest => Self::Latest,
+            BackupChoice::Id(id) => Self::Id(BackupId(id.clone())),
+        }
+    }
+}
+
+impl From<BackupRef> for BackupChoice {
+    fn from(wanted: BackupRef) -> Self {
+        match wanted {
+            BackupRef::Latest => Self::Latest,
+            BackupRef::Id(id) => Self::Id(id.0),
+        }
+    }
+}
+
 fn read_metadata(
     plan: &Plan,
     instance: &Instance,
 ) -> Result<(Vec<Backup>, Option<String>), SessionError> {
     if plan.metadata == MetadataSource::Native {
-        return Ok((native::read_backups(instance)?, None));
+        return Ok((instance.backups()?, None));
     }
     let majors: Vec<u32> = (OLDEST_MAJOR..=NEWEST_MAJOR).rev().collect();
     let found = Probackup::find(plan.pg_probackup.as_deref(), &majors)?;
@@ -70,7 +86,7 @@ fn read_metadata(
             return Err(crate::catalog::probackup::ProbackupError::NotInstalled.into());
         }
         tracing::debug!("no pg_probackup was found; reading the control files natively");
-        return Ok((native::read_backups(instance)?, None));
+        return Ok((instance.backups()?, None));
     };
     let backups = probackup.show(instance, plan.metadata_timeout)?;
     let teller = format!("{} {}", probackup.path().display(), probackup.version());

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::content::ContentError;
 use crate::catalog::error::ControlError;
-use crate::catalog::page_index::PageIndexError;
+use crate::catalog::pages::PageIndexError;
 use crate::catalog::wal::{WalError, WalFault};
 use crate::catalog::{BackupStatus, CatalogError};
 use crate::chain::ChainError;

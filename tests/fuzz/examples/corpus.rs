@@ -8,9 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use pbkfs::catalog::CompressAlg;
-use pbkfs::catalog::content::{ContentList, FileEntry};
-use pbkfs::catalog::page_index::{PageIndex, RECORD_HEADER};
-use pbkfs::diff::{Binding, ContentRecord, HeldBlocks, InodeKind, InodeRecord};
+use pbkfs::catalog::content::FileEntry;
+use pbkfs::catalog::pages::{PageIndex, RECORD_HEADER};
+use pbkfs::internals::catalog::content_list;
+use pbkfs::internals::diff::{Binding, ContentRecord, HeldBlocks, InodeKind, InodeRecord};
 
 /// The most bytes of a seed: enough for every kind of content, and quick.
 const MOST: usize = 20_000;
@@ -92,7 +93,7 @@ fn of_backup(dir: &Path, corpus: &mut Corpus) {
         corpus.add("content_list", line);
         corpus.add_with("wal_names", at as u8, line);
     }
-    let list = ContentList::from_bytes(&text, dir).expect("a sound list");
+    let list = content_list(&text, dir).expect("a sound list");
     let stored = list
         .iter()
         .filter(|entry| entry.is_datafile && entry.size > 0);

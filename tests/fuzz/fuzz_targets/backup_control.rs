@@ -2,24 +2,19 @@
 
 #![no_main]
 
-use std::path::Path;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use pbkfs::catalog::control::ControlFile;
-use pbkfs::catalog::native;
 use pbkfs::catalog::store::{LocalStore, Place};
+use pbkfs::internals::catalog::backup;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(file) = ControlFile::parse(Path::new("backup.control"), bytes) else {
-        return;
-    };
     let catalog = Place::root(Arc::new(LocalStore::new("/c".into())));
-    let Ok(backup) = native::from_control(&catalog.join("backups/main/X"), &file) else {
+    let Ok(backup) = backup(&catalog.join("backups/main/X"), bytes) else {
         return;
     };
     // What `list` and `plan` show of it.
     let _ = format!("{backup:?} {} {}", backup.id, backup.program_version);
     let _ = (backup.server_major(), backup.id.start_time());
-    let _ = backup.content_path();
+    let _ = backup.content().name();
 });

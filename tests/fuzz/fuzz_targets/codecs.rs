@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pbkfs::catalog::codec::PageCodec;
+use pbkfs::catalog::pages::PageCodec;
 use pbkfs::catalog::encode::PageEncoder;
 use pbkfs::catalog::{CompressAlg, ProgramVersion};
 use pbkfs::pg::page::{self, PageHeader};

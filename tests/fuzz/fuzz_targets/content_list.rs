@@ -5,10 +5,10 @@
 use std::path::{Component, Path};
 
 use libfuzzer_sys::fuzz_target;
-use pbkfs::catalog::content::ContentList;
+use pbkfs::internals::catalog::content_list;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(list) = ContentList::from_bytes(bytes, Path::new("list")) else {
+    let Ok(list) = content_list(bytes, Path::new("list")) else {
         return;
     };
     for (index, entry) in list.iter().enumerate() {

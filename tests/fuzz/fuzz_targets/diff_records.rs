@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pbkfs::diff::{Binding, ContentRecord, HeldBlocks, InodeRecord, system_time};
-use pbkfs::overlay::apply_delta;
+use pbkfs::internals::diff::{Binding, ContentRecord, HeldBlocks, InodeRecord, system_time};
+use pbkfs::internals::overlay::apply_delta;
 use pbkfs::pg::BLOCK_SIZE;
 use pbkfs_fuzz::choice;
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use libdeflater::{CompressionLvl, Compressor};
 use libfuzzer_sys::fuzz_target;
 use pbkfs::catalog::content::FileEntry;
-use pbkfs::catalog::page_index::PageIndex;
+use pbkfs::catalog::pages::PageIndex;
 use pbkfs_fuzz::{choice, data_file, file_of};
 
 /// Bytes of an entry.

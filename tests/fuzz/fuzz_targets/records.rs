@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pbkfs::catalog::ProgramVersion;
-use pbkfs::catalog::page_index::PageIndex;
+use pbkfs::catalog::pages::PageIndex;
 use pbkfs::pg::BlockNumber;
 use pbkfs_fuzz::{choice, file_of};
 

@@ -7,8 +7,8 @@ use std::io;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use pbkfs::server::Conf;
-use pbkfs::server::conf::Source;
+use pbkfs::internals::server::Conf;
+use pbkfs::internals::server::conf::Source;
 
 /// Both files of the data directory are the same; there is a file `a`, and a
 /// directory `d` with one file in it.

@@ -1,0 +1,417 @@
+//! One backup as its metadata describes it, whichever way that was read.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use time::OffsetDateTime;
+
+use crate::catalog::store::Place;
+use crate::pg::Lsn;
+
+/// A backup's id: the base36 of its start time, in upper case. Also the name
+/// of its directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackupId(pub String);
+
+impl fmt::Display for BackupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl BackupId {
+    /// The id that pg_probackup gives to a backup started at that moment:
+    /// base36 of the seconds since 1970, in upper case. A moment before 1970
+    /// gives the id `0`, as no clock of a backup host can show it.
+    #[must_use]
+    pub fn from_start_time(start: OffsetDateTime) -> Self {
+        const DIGITS: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let mut seconds = u64::try_from(start.unix_timestamp()).unwrap_or(0);
+        let mut digits = Vec::new();
+        loop {
+            digits.push(char::from(DIGITS[(seconds % 36) as usize]));
+            seconds /= 36;
+            if seconds == 0 {
+                return Self(digits.into_iter().rev().collect());
+            }
+        }
+    }
+
+    /// The start time that the id encodes; `None` if it is not base36 or
+    /// lies outside the years that [`OffsetDateTime`] holds.
+    #[must_use]
+    pub fn start_time(&self) -> Option<OffsetDateTime> {
+        let seconds = i64::from_str_radix(&self.0, 36).ok()?;
+        OffsetDateTime::from_unix_timestamp(seconds).ok()
+    }
+}
+
+/// How a backup was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BackupMode {
+    /// Every file; the first layer of a chain.
+    Full,
+    /// Changed pages, found through the WAL.
+    Page,
+    /// Changed pages, found through the ptrack extension.
+    Ptrack,
+    /// Changed pages, found by reading every page's LSN.
+    Delta,
+}
+
+impl fmt::Display for BackupMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "FULL",
+            Self::Page => "PAGE",
+            Self::Ptrack => "PTRACK",
+            Self::Delta => "DELTA",
+        })
+    }
+}
+
+/// A backup's status, as pg_probackup's `backup.control` spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BackupStatus {
+    /// Directory without a readable `backup.control`.
+    Unknown,
+    /// Complete and validated.
+    Ok,
+    /// Complete, not yet validated.
+    Done,
+    /// Being taken, or its process died.
+    Running,
+    /// Failed.
+    Error,
+    /// Being merged into its FULL.
+    Merging,
+    /// Merged into its FULL, the rename is pending.
+    Merged,
+    /// Being deleted.
+    Deleting,
+    /// Deleted.
+    Deleted,
+    /// A parent is missing or bad.
+    Orphan,
+    /// Validation found damage.
+    Corrupt,
+}
+
+impl BackupStatus {
+    /// Whether pg_probackup restores a backup in this status as it stands.
+    #[must_use]
+    pub fn is_restorable(self) -> bool {
+        matches!(self, Self::Ok | Self::Done)
+    }
+}
+
+impl fmt::Display for BackupStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "UNKNOWN",
+            Self::Ok => "OK",
+            Self::Done => "DONE",
+            Self::Running => "RUNNING",
+            Self::Error => "ERROR",
+            Self::Merging => "MERGING",
+            Self::Merged => "MERGED",
+            Self::Deleting => "DELETING",
+            Self::Deleted => "DELETED",
+            Self::Orphan => "ORPHAN",
+            Self::Corrupt => "CORRUPT",
+        })
+    }
+}
+
+/// A codec by which a file's pages are stored. The per-file value of the
+/// content list decides, never the backup's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CompressAlg {
+    /// Raw pages.
+    #[default]
+    None,
+    /// RFC 1950, one stream a page.
+    Zlib,
+    /// PostgreSQL's own LZ, a bare stream a page.
+    Pglz,
+    /// A raw LZ4 block a page (Enterprise; verified against our encoder only).
+    Lz4,
+    /// A Zstandard frame a page (Enterprise; verified against our encoder only).
+    Zstd,
+}
+
+impl fmt::Display for CompressAlg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Zlib => "zlib",
+            Self::Pglz => "pglz",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+/// A word that none of pg_probackup's vocabularies (modes, statuses, codecs,
+/// versions) has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{word}\" is not a known {what}")]
+pub struct UnknownWord {
+    /// Which vocabulary: "backup mode", "status", ..
+    pub what: &'static str,
+    /// The word as found.
+    pub word: String,
+}
+
+impl UnknownWord {
+    fn new(what: &'static str, word: &str) -> Self {
+        Self {
+            what,
+            word: word.to_owned(),
+        }
+    }
+}
+
+impl FromStr for BackupMode {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        Ok(match text {
+            "FULL" => Self::Full,
+            "PAGE" => Self::Page,
+            "PTRACK" => Self::Ptrack,
+            "DELTA" => Self::Delta,
+            _ => return Err(UnknownWord::new("backup mode", text)),
+        })
+    }
+}
+
+impl FromStr for BackupStatus {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        Ok(match text {
+            "UNKNOWN" => Self::Unknown,
+            "OK" => Self::Ok,
+            "DONE" => Self::Done,
+            "RUNNING" => Self::Running,
+            "ERROR" => Self::Error,
+            "MERGING" => Self::Merging,
+            "MERGED" => Self::Merged,
+            "DELETING" => Self::Deleting,
+            "DELETED" => Self::Deleted,
+            "ORPHAN" => Self::Orphan,
+            "CORRUPT" => Self::Corrupt,
+            _ => return Err(UnknownWord::new("backup status", text)),
+        })
+    }
+}
+
+impl FromStr for CompressAlg {
+    type Err = UnknownWord;
+
+    /// pg_probackup matches codec names by case-insensitive prefix.
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let known = [
+            ("none", Self::None),
+            ("zlib", Self::Zlib),
+            ("pglz", Self::Pglz),
+            ("lz4", Self::Lz4),
+            ("zstd", Self::Zstd),
+        ];
+        known
+            .into_iter()
+            .find(|(name, _)| {
+                let start = name.get(..text.len()).filter(|start| !start.is_empty());
+                start.is_some_and(|start| start.eq_ignore_ascii_case(text))
+            })
+            .map(|(_, alg)| alg)
+            .ok_or_else(|| UnknownWord::new("compression algorithm", text))
+    }
+}
+
+/// The pg_probackup that wrote a backup, `a.b.c`; it drives format rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProgramVersion {
+    /// `a * 10000 + b * 100 + c`, as pg_probackup compares them.
+    number: u32,
+}
+
+impl ProgramVersion {
+    /// The version `a.b.c`.
+    #[must_use]
+    pub const fn new(a: u32, b: u32, c: u32) -> Self {
+        Self {
+            number: a * 10_000 + b * 100 + c,
+        }
+    }
+}
+
+impl fmt::Display for ProgramVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.number;
+        write!(f, "{}.{}.{}", n / 10_000, n / 100 % 100, n % 100)
+    }
+}
+
+impl FromStr for ProgramVersion {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let parts: Vec<Option<u32>> = text.split('.').map(|p| p.parse().ok()).collect();
+        match parts.as_slice() {
+            [Some(a), Some(b), Some(c)] if *a < 1000 && *b < 100 && *c < 100 => {
+                Ok(Self::new(*a, *b, *c))
+            }
+            _ => Err(UnknownWord::new("pg_probackup version", text)),
+        }
+    }
+}
+
+/// One line of a backup's `tablespace_map`: where a tablespace lived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablespaceMapping {
+    /// The tablespace's oid, the name under `pg_tblspc`.
+    pub oid: u32,
+    /// Its absolute directory on the host that was backed up.
+    pub path: PathBuf,
+}
+
+/// One backup's metadata. `pg_probackup show` and the control files give the
+/// same; a test holds that they do.
+///
+/// ```
+/// use pbkfs::catalog::Catalog;
+/// use pbkfs::catalog::content::ContentList;
+///
+/// # let unpacked = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/doc_catalog.rs"));
+/// # let root = unpacked.path().join("catalog");
+/// let newest = Catalog::open(&root)?.instance("main")?.backups()?.remove(0);
+/// assert!(newest.status.is_restorable());
+/// println!("{} of PostgreSQL {}", newest.id, newest.server_version);
+///
+/// // Which files it has, and how each is stored.
+/// let list = ContentList::read(&newest)?;
+/// let found = list.find(b"global/pg_control", 0).ok_or("no pg_control")?;
+/// assert!(!list.entry(found).is_datafile);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backup {
+    /// The backup's directory, `CATALOG/backups/INSTANCE/ID`.
+    pub dir: PathBuf,
+    /// The same, to be read.
+    pub place: Place,
+    /// Its id.
+    pub id: BackupId,
+    /// The direct parent's id; `None` for a FULL.
+    pub parent: Option<BackupId>,
+    /// How it was taken.
+    pub mode: BackupMode,
+    /// Its status when it was read.
+    pub status: BackupStatus,
+    /// Whether the WAL it needs is inside the backup (STREAM) or in the
+    /// archive (ARCHIVE).
+    pub stream: bool,
+    /// The backup's default codec; the content list's per-file value decides.
+    pub compress_alg: CompressAlg,
+    /// The codec's level.
+    pub compress_level: i32,
+    /// Whether it was taken from a standby.
+    pub from_replica: bool,
+    /// Bytes in a page; anything but 8192 is refused.
+    pub block_size: u32,
+    /// Bytes in a WAL page.
+    pub xlog_block_size: u32,
+    /// Whether the cluster has page checksums.
+    pub checksums: bool,
+    /// The pg_probackup that wrote it.
+    pub program_version: ProgramVersion,
+    /// PostgreSQL's version as recorded: `15`, `9.6`.
+    pub server_version: String,
+    /// The timeline it was taken on.
+    pub timeline: u32,
+    /// Where recovery starts.
+    pub start_lsn: Lsn,
+    /// Where the backup becomes consistent.
+    pub stop_lsn: Lsn,
+    /// When it started.
+    pub start_time: OffsetDateTime,
+    /// When it ended.
+    pub end_time: Option<OffsetDateTime>,
+    /// The time of the last transaction in it.
+    pub recovery_time: Option<OffsetDateTime>,
+    /// The last transaction in it.
+    pub recovery_xid: u64,
+    /// Stored bytes of data.
+    pub data_bytes: Option<u64>,
+    /// Stored bytes of WAL.
+    pub wal_bytes: Option<u64>,
+    /// The data's bytes before compression.
+    pub uncompressed_bytes: Option<u64>,
+    /// The cluster's bytes when it was taken.
+    pub pgdata_bytes: Option<u64>,
+    /// CRC-32C of `backup_content.control`; `None` when not recorded.
+    pub content_crc: Option<u32>,
+    /// The user's note.
+    pub note: Option<String>,
+    /// The tablespaces that were outside PGDATA.
+    pub tablespaces: Vec<TablespaceMapping>,
+}
+
+impl Backup {
+    /// The content list.
+    #[must_use]
+    pub fn content(&self) -> Place {
+        self.place.join("backup_content.control")
+    }
+
+    /// The page header map.
+    #[must_use]
+    pub fn header_map(&self) -> Place {
+        self.place.join("page_header_map")
+    }
+
+    /// A stored file, given its path inside PGDATA.
+    #[must_use]
+    pub fn file(&self, path: impl AsRef<Path>) -> Place {
+        self.place.join("database").join(path)
+    }
+
+    /// The server's major version, if the recorded text begins with a number.
+    #[must_use]
+    pub fn server_major(&self) -> Option<u32> {
+        self.server_version.split('.').next()?.parse().ok()
+    }
+
+    /// Whether its `backup.control` could be read. If not, nothing is known of it
+    /// but its id, and what the id says of its time.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        // Its reader wants a version, whatever the status is.
+        self.status != BackupStatus::Unknown || !self.server_version.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn an_id_is_the_start_time_in_base36() {
+        let start = datetime!(2026-11-22 07:28:58 UTC);
+        let id = BackupId::from_start_time(start);
+        assert_eq!(id, BackupId("TOW7GA".to_owned()));
+        assert_eq!(id.start_time(), Some(start));
+        assert_eq!(BackupId::from_start_time(OffsetDateTime::UNIX_EPOCH).0, "0");
+    }
+
+    #[test]
+    fn names_that_are_no_id_have_no_start_time() {
+        for name in ["", "lost+found", "ZZZZZZZZZZZZ", "ZZZZZZZZZZZZZZZZZZZZ"] {
+            assert_eq!(BackupId(name.to_owned()).start_time(), None, "{name}");
+        }
+    }
+}

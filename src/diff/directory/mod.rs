@@ -1,0 +1,11 @@
+//! The directory of a diff and what is in it besides data and metadata.
+
+mod binding;
+mod parts;
+mod root;
+mod wal_dir;
+
+pub use binding::{Binding, FORMAT_VERSION};
+pub(super) use binding::{check, write};
+pub use root::Root;
+pub(super) use wal_dir::disk_usage;

@@ -1,0 +1,156 @@
+//! The parts of a diff as names in its directory: which are there, which are
+//! not of the format, and removing them.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::PathBuf;
+
+use super::root::Root;
+use crate::diff::data::{inode_of_name, inodes_in};
+use crate::diff::error::DiffError;
+use crate::diff::layout::{BINDING_FILE, DATA_DIR, LOCK_FILE, META_FILE, TEMPORARY_FILE, WAL_DIR};
+use crate::untrusted::{Dir, Kind, is_unfinished};
+
+/// The files beside `data/`, in the order in which they may go.
+const FILES: [&str; 3] = [META_FILE, TEMPORARY_FILE, BINDING_FILE];
+
+/// One file of `data/`.
+pub struct StoredFile {
+    /// Its inode.
+    pub ino: u64,
+    /// What it takes on disk.
+    pub bytes: u64,
+}
+
+impl Root {
+    /// Refuses what is no diff, or has something in it that could neither be
+    /// emptied nor removed by its name alone: a lock that is none, and a
+    /// directory in a file's place or something else in a directory's.
+    pub fn check(&self) -> Result<(), DiffError> {
+        if !self.is_diff()? {
+            return Err(DiffError::NotADiff {
+                path: self.path().to_owned(),
+            });
+        }
+        let foreign = |name: &str, found| {
+            let path = self.join(name);
+            Err(DiffError::Foreign { path, found })
+        };
+        match self.stat(LOCK_FILE)? {
+            Some(stat) if stat.kind != Kind::File => return foreign(LOCK_FILE, stat.kind),
+            _ => {}
+        }
+        for name in FILES {
+            match self.stat(name)? {
+                Some(stat) if stat.kind == Kind::Directory => return foreign(name, stat.kind),
+                _ => {}
+            }
+        }
+        self.open_dir(DATA_DIR).map(|_| ())
+    }
+
+    /// The files in `data/` whose names pbkfs gives.
+    pub fn data_files(&self) -> Result<Vec<StoredFile>, DiffError> {
+        let Some(data) = self.open_dir(DATA_DIR)? else {
+            return Ok(Vec::new());
+        };
+        let mut files = Vec::new();
+        for ino in inodes(&data)? {
+            let name = ino.to_string();
+            let stat = data.stat(&name);
+            let stat = stat.map_err(|e| DiffError::io("look at", &data.path().join(&name), e))?;
+            files.push(StoredFile {
+                ino,
+                bytes: stat.map_or(0, |stat| stat.disk_bytes),
+            });
+        }
+        Ok(files)
+    }
+
+    /// Whatever stands in the directory and is not of the format.
+    pub fn strangers(&self) -> Result<Vec<PathBuf>, DiffError> {
+        let known = [
+            LOCK_FILE,
+            META_FILE,
+            DATA_DIR,
+            WAL_DIR,
+            TEMPORARY_FILE,
+            BINDING_FILE,
+        ];
+        let is_known =
+            |name: &OsStr| is_unfinished(name) || known.iter().any(|known| name == *known);
+        let mut strangers = strangers_in(self.dir(), is_known)?;
+        if let Some(data) = self.open_dir(DATA_DIR)? {
+            strangers.extend(strangers_in(&data, |name| inode_of_name(name).is_some())?);
+        }
+        strangers.sort();
+        Ok(strangers)
+    }
+
+    /// Removes all of the diff but its lock, and the directory of the data
+    /// unless strangers stand in it.
+    pub fn empty(&self) -> Result<(), DiffError> {
+        let data = self.open_dir(DATA_DIR)?;
+        self.unlink(META_FILE)?;
+        // Durable before any data goes: metadata must not outlive its bytes.
+        self.sync()?;
+        if let Some(data) = data {
+            for ino in inodes(&data)? {
+                let name = ino.to_string();
+                let removed = data.remove_file(&name);
+                removed.map_err(|e| DiffError::io("remove", &data.path().join(&name), e))?;
+            }
+            match self.dir().remove_dir(DATA_DIR) {
+                Err(e) if e.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                    return Err(DiffError::io("remove", &self.join(DATA_DIR), e));
+                }
+                _ => {}
+            }
+        }
+        self.remove_wal_dir()?;
+        for name in self.names()?.iter().filter(|name| is_unfinished(name)) {
+            self.unlink(name)?;
+        }
+        for name in FILES {
+            self.unlink(name)?;
+        }
+        self.sync()
+    }
+
+    /// Removes the WAL directory with all that is in it, which is the server's;
+    /// a link in its place, or in it, goes itself.
+    pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
+        let removed = self.dir().remove_tree(WAL_DIR);
+        removed.map_err(|e| DiffError::io("remove", &self.join(WAL_DIR), e))
+    }
+
+    /// Removes the lock file, for a diff that is to vanish altogether.
+    pub fn remove_lock(&self) -> Result<(), DiffError> {
+        self.unlink(LOCK_FILE)
+    }
+
+    fn names(&self) -> Result<Vec<OsString>, DiffError> {
+        names(self.dir())
+    }
+
+    /// Removes what is at a name, if anything is.
+    pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<(), DiffError> {
+        let name = name.as_ref();
+        let removed = self.dir().remove_file(name);
+        removed.map_err(|e| DiffError::io("remove", &self.join(name), e))
+    }
+}
+
+fn names(dir: &Dir) -> Result<Vec<OsString>, DiffError> {
+    dir.names()
+        .map_err(|e| DiffError::io("list", dir.path(), e))
+}
+
+fn inodes(data: &Dir) -> Result<Vec<u64>, DiffError> {
+    inodes_in(data).map_err(|e| DiffError::io("list", data.path(), e))
+}
+
+fn strangers_in(dir: &Dir, is_known: impl Fn(&OsStr) -> bool) -> Result<Vec<PathBuf>, DiffError> {
+    let strangers = names(dir)?.into_iter().filter(|name| !is_known(name));
+    Ok(strangers.map(|name| dir.path().join(name)).collect())
+}

@@ -1,0 +1,244 @@
+//! A diff's directory, opened once and kept.
+//!
+//! It may have been copied from anywhere, so what is in it is somebody else's:
+//! everything is opened relative to this directory, never through a link, and
+//! only what is of the kind that pbkfs makes there ([`crate::untrusted`]). The
+//! path that leads to the directory is the user's own, and may be a link.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::diff::error::DiffError;
+use crate::diff::layout::{BINDING_FILE, LOCK_FILE};
+use crate::untrusted::{Dir, Stat, found};
+
+/// What a file system has in its own root directory.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Write permission for others than the owner.
+const GROUP_AND_OTHERS: u32 = 0o022;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Root {
+    dir: Dir,
+}
+
+impl Root {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// [`DiffError::NotADiff`] for anything but a directory; I/O errors.
+    pub fn open(path: &Path) -> Result<Self, DiffError> {
+        match Dir::open(path) {
+            Ok(dir) => Ok(Self { dir }),
+            // Which may be said of one on the way, too.
+            Err(e) if e.kind() == ErrorKind::NotADirectory && path.exists() => {
+                Err(DiffError::NotADiff {
+                    path: path.to_owned(),
+                })
+            }
+            Err(e) => Err(DiffError::io("open", path, e)),
+        }
+    }
+
+    /// The same; `None` if nothing is there.
+    ///
+    /// # Errors
+    /// Those of [`Root::open`].
+    pub fn find(path: &Path) -> Result<Option<Self>, DiffError> {
+        match Self::open(path) {
+            Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Opens the directory of that name in another one, which is no link.
+    ///
+    /// # Errors
+    /// I/O errors, as they are.
+    pub fn below(parent: &Dir, name: &OsStr) -> std::io::Result<Self> {
+        let dir = parent.dir(name)?;
+        Ok(Self { dir })
+    }
+
+    /// Opens the directory, making it for this user alone if it is not there.
+    ///
+    /// # Errors
+    /// Those of [`Root::open`] and [`Root::make`].
+    pub fn open_or_make(path: &Path) -> Result<Self, DiffError> {
+        match Self::find(path)? {
+            Some(root) => Ok(root),
+            None => Self::make(path),
+        }
+    }
+
+    /// Makes the directory for this user alone, and opens it.
+    ///
+    /// # Errors
+    /// Something is there; I/O errors.
+    pub fn make(path: &Path) -> Result<Self, DiffError> {
+        let make = || {
+            let (parent, name) = Dir::of_file(path)?;
+            parent.make_dir(name, 0o700)
+        };
+        let dir = make().map_err(|e| DiffError::io("make the directory", path, e))?;
+        Ok(Self { dir })
+    }
+
+    /// The directory's path, as the user gave it.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The path of something in it, for messages and for other programs.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// The directory itself.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// What stands under a name; a link itself, not what it leads to.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn stat(&self, name: &str) -> Result<Option<Stat>, DiffError> {
+        let stat = self.dir.stat(name);
+        stat.map_err(|e| DiffError::io("look at", &self.join(name), e))
+    }
+
+    /// Opens a directory in it; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`DiffError::Foreign`] for anything else; I/O errors.
+    pub fn open_dir(&self, name: &str) -> Result<Option<Dir>, DiffError> {
+        found(self.dir.dir(name)).map_err(|e| DiffError::io("open", &self.join(name), e))
+    }
+
+    /// Whether pbkfs has used it: it is bound, or has a lock.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn is_diff(&self) -> Result<bool, DiffError> {
+        Ok(self.stat(BINDING_FILE)?.is_some() || self.stat(LOCK_FILE)?.is_some())
+    }
+
+    /// Opens a regular file in it for reading and writing, and tells its length
+    /// in bytes; `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`DiffError::Foreign`] for anything else, [`DiffError::Linked`] for a
+    /// file with a further name; I/O errors.
+    pub fn open_file(&self, name: &str) -> Result<Option<(File, u64)>, DiffError> {
+        let file = found(self.dir.file_to_write(name));
+        let file = file.map_err(|e| DiffError::io("open", &self.join(name), e))?;
+        file.map(|file| self.alone(name, file)).transpose()
+    }
+
+    /// The same for one that is made for this user alone if it is not there.
+    ///
+    /// # Errors
+    /// Those of [`Root::open_file`].
+    pub fn open_or_create(&self, name: &str) -> Result<File, DiffError> {
+        let file = self.dir.open_or_create(name, 0o600);
+        let file = file.map_err(|e| DiffError::io("open", &self.join(name), e))?;
+        Ok(self.alone(name, file)?.0)
+    }
+
+    /// Refuses a file that has another name, which would be written to as well.
+    fn alone(&self, name: &str, file: File) -> Result<(File, u64), DiffError> {
+        let path = self.join(name);
+        let meta = file.metadata();
+        let meta = meta.map_err(|e| DiffError::io("look at", &path, e))?;
+        match meta.nlink() {
+            0 | 1 => Ok((file, meta.len())),
+            _ => Err(DiffError::Linked { path }),
+        }
+    }
+
+    /// Whether nothing is in it yet.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn is_empty(&self) -> Result<bool, DiffError> {
+        let names = self.dir.names();
+        let names = names.map_err(|e| DiffError::io("list", self.path(), e))?;
+        Ok(names.iter().all(|name| name == LOST_AND_FOUND))
+    }
+
+    /// Refuses a directory that holds other things, and was never a diff: a
+    /// mistyped path never gets files of ours.
+    ///
+    /// # Errors
+    /// [`DiffError::NotADiff`]; I/O errors.
+    pub fn refuse_foreign_content(&self) -> Result<(), DiffError> {
+        match self.is_diff()? || self.is_empty()? {
+            true => Ok(()),
+            false => Err(DiffError::NotADiff {
+                path: self.path().to_owned(),
+            }),
+        }
+    }
+
+    /// Takes the right to write from all but the owner, as `initdb` does with
+    /// an empty directory that it is given.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn take_for_owner(&self) -> Result<(), DiffError> {
+        let mode = self.mode()?;
+        match mode & GROUP_AND_OTHERS {
+            0 => Ok(()),
+            _ => {
+                let changed = self.dir.set_mode(mode & !GROUP_AND_OTHERS);
+                changed.map_err(|e| DiffError::io("change the permissions of", self.path(), e))?;
+                tracing::info!(
+                    "{} had mode {mode:04o}; the right to write to it was taken from all but \
+                     its owner",
+                    self.path().display()
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses a directory that others than its owner can write to: they could
+    /// put anything in the place of what a clone reads, while it runs. The
+    /// owner may be somebody else than this user: root works with the diffs of
+    /// all, as with one that user postgres has made, and whatever an owner does
+    /// there, he does it to his own clone; what is opened stays in the
+    /// directory.
+    ///
+    /// # Errors
+    /// [`DiffError::WritableByOthers`]; I/O errors.
+    pub fn check_owners_alone(&self) -> Result<(), DiffError> {
+        match self.mode()? & GROUP_AND_OTHERS {
+            0 => Ok(()),
+            _ => Err(DiffError::WritableByOthers {
+                path: self.path().to_owned(),
+            }),
+        }
+    }
+
+    /// Makes what was made and removed in it durable.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn sync(&self) -> Result<(), DiffError> {
+        let synced = self.dir.sync();
+        synced.map_err(|e| DiffError::io("sync", self.path(), e))
+    }
+
+    fn mode(&self) -> Result<u32, DiffError> {
+        let stat = self.dir.stat_self();
+        Ok(stat
+            .map_err(|e| DiffError::io("look at", self.path(), e))?
+            .mode)
+    }
+}

@@ -1,0 +1,47 @@
+//! `.pbkfs-wal/`: the server's WAL directory, where it is not in the overlay.
+//! What is in it is PostgreSQL's, and so is every name.
+
+use super::root::Root;
+use crate::diff::layout::WAL_DIR;
+use crate::untrusted::{Dir, Kind};
+
+/// How deep it is looked into; PostgreSQL's has one level below it.
+const DEPTH: usize = 4;
+
+/// What a directory takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Files.
+    pub files: usize,
+}
+
+/// What is in a diff's WAL directory, as far as it can be read: files come and
+/// go meanwhile, and it need not be there at all. Links are not followed.
+pub fn disk_usage(root: &Root) -> Usage {
+    let dir = root.dir().dir(WAL_DIR);
+    dir.map_or_else(|_| Usage::default(), |dir| usage_of(&dir, DEPTH))
+}
+
+fn usage_of(dir: &Dir, depth: usize) -> Usage {
+    let mut usage = Usage::default();
+    if depth == 0 {
+        return usage;
+    }
+    for name in dir.names().into_iter().flatten() {
+        let Ok(Some(stat)) = dir.stat(&name) else {
+            continue;
+        };
+        if stat.kind == Kind::Directory {
+            let inner = dir.dir(&name);
+            let inner = inner.map_or_else(|_| Usage::default(), |dir| usage_of(&dir, depth - 1));
+            usage.bytes = usage.bytes.saturating_add(inner.bytes);
+            usage.files += inner.files;
+        } else {
+            usage.bytes = usage.bytes.saturating_add(stat.disk_bytes);
+            usage.files += 1;
+        }
+    }
+    usage
+}

@@ -1,0 +1,96 @@
+//! Building the map of a data file, and keeping it.
+
+use std::sync::Arc;
+
+use super::map::{Cut, Part, SegmentMap};
+use super::merge::Merger;
+use crate::catalog::pages::{PageCodec, PageIndex};
+use crate::image::error::ImageError;
+use crate::image::stored::display_path;
+use crate::image::tree::NodeId;
+use crate::image::view::Image;
+use crate::pg::BlockNumber;
+use crate::pg::relation::RelationFile;
+
+impl Image {
+    /// The map of a data file, from the cache or built now. No lock is held
+    /// while it is built: at worst two threads build the same.
+    pub(in crate::image) fn segment(&self, node: NodeId) -> Result<Arc<SegmentMap>, ImageError> {
+        if let Some(segment) = self.segments.get(&node) {
+            self.counters.index_hits.add(1);
+            return Ok(segment);
+        }
+        self.counters.index_misses.add(1);
+        let segment = Arc::new(self.build_segment(node)?);
+        let weight = segment.memory_bytes();
+        self.segments.insert(node, Arc::clone(&segment), weight);
+        Ok(segment)
+    }
+
+    pub(in crate::image) fn build_segment(&self, node: NodeId) -> Result<SegmentMap, ImageError> {
+        let wanted = self.file_entry(node)?;
+        let segno = RelationFile::parse(display_path(&wanted)).map_or(wanted.segno, |r| r.segno);
+        let mut merger = Merger::new(wanted.n_blocks);
+        let mut parts = Vec::new();
+        let mut cuts = Vec::new();
+        // An empty file in the target is empty, whatever its parents have.
+        let layers = match wanted.size {
+            0 => &[][..],
+            _ => &self.layers[..],
+        };
+        for (number, layer) in layers.iter().enumerate().rev() {
+            let Some(found) = layer.list.find(wanted.path, 0) else {
+                continue;
+            };
+            let entry = layer.list.entry(found);
+            self.check_kind(number, &entry, true)?;
+            if entry.size <= 0 {
+                continue;
+            }
+            let index = self.read_index(number, found)?;
+            let is_marked = self.marked.contains(&layer.backup.id);
+            if let Some(BlockNumber(block)) = index.truncate_to().filter(|_| is_marked) {
+                cuts.push(Cut {
+                    layer: number,
+                    block,
+                });
+            }
+            // A segment has fewer parts than a chain has backups.
+            if merger.claim(parts.len() as u32, &index) {
+                parts.push(Part {
+                    layer: number,
+                    entry: found,
+                    codec: PageCodec::new(entry.compress_alg, layer.backup.program_version),
+                    records: index.into_records(),
+                });
+            }
+        }
+        let (runs, blocks) = merger.finish();
+        // What a marker cuts off, restore has from newer layers already.
+        let cuts = cuts.into_iter().filter(|cut| cut.block < blocks);
+        Ok(SegmentMap {
+            parts,
+            runs,
+            blocks,
+            cut_by_restore: cuts.min_by_key(|cut| cut.block),
+            segno,
+        })
+    }
+
+    fn read_index(&self, layer: usize, entry_index: usize) -> Result<PageIndex, ImageError> {
+        let backup = &self.layers[layer].backup;
+        let entry = self.layers[layer].list.entry(entry_index);
+        let index = match PageIndex::is_mapped(backup, &entry) {
+            true => PageIndex::from_header_map(&*self.open_header_map(layer, &entry)?, &entry),
+            false => {
+                let file = self.open_entry(layer, entry_index)?;
+                PageIndex::from_records(&*file, backup.program_version)
+            }
+        };
+        index.map_err(|source| ImageError::Index {
+            path: display_path(&entry),
+            backup: backup.id.clone(),
+            source,
+        })
+    }
+}

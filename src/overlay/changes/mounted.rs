@@ -1,0 +1,98 @@
+//! The changes of an overlay in use.
+
+use std::collections::BTreeMap;
+
+use super::change::Change;
+use super::survey::changes;
+use crate::diff::{ContentRecord, HeldContent, InodeKind, Records};
+use crate::overlay::content::Content;
+use crate::overlay::error::OverlayError;
+use crate::overlay::lower::Lower;
+use crate::overlay::state::Overlay;
+use crate::overlay::tree::Ino;
+
+impl<L: Lower> Overlay<L> {
+    /// What was changed so far, committed or not.
+    ///
+    /// # Errors
+    /// The diff's own.
+    pub fn changes(&self) -> Result<Vec<Change>, OverlayError> {
+        match &self.diff {
+            Some(diff) => Ok(changes(&self.records()?, Some(&self.lower), diff.root())),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// How many blocks of the backup's files the diff has instead.
+    ///
+    /// # Errors
+    /// The diff's own.
+    pub fn diff_blocks(&self) -> Result<u64, OverlayError> {
+        if self.is_read_only() {
+            return Ok(0);
+        }
+        let contents = self.held()?;
+        Ok(contents.values().map(|(_, blocks)| blocks).sum())
+    }
+
+    fn records(&self) -> Result<Records, OverlayError> {
+        let mut records = Records::of(self.tree().namespace());
+        let saved = self.diff()?.store().saved()?;
+        for (ino, (record, blocks)) in self.held()? {
+            let data_len = match record {
+                ContentRecord::Whole { .. } => self.content_stat(Ino(ino))?.len,
+                ContentRecord::Blocks { .. } => 0,
+            };
+            let held = HeldContent {
+                record,
+                blocks,
+                saved: saved.get(&ino).copied().unwrap_or(0),
+                data_len,
+            };
+            records.contents.insert(ino, held);
+        }
+        // The clone's own files have a content from the start, their record
+        // only from the next commit on.
+        for (ino, inode) in &records.inodes {
+            let own = Ino(*ino).node().is_none() && inode.kind == InodeKind::File;
+            if own && !records.contents.contains_key(ino) {
+                let held = HeldContent {
+                    record: ContentRecord::Whole { origin: None },
+                    blocks: 0,
+                    saved: 0,
+                    data_len: self.content_stat(Ino(*ino))?.len,
+                };
+                records.contents.insert(*ino, held);
+            }
+        }
+        Ok(records)
+    }
+
+    /// The contents that the store has, and over them those in use.
+    fn held(&self) -> Result<BTreeMap<u64, (ContentRecord, u64)>, OverlayError> {
+        let stored = self.diff()?.store().contents()?;
+        let mut contents: BTreeMap<_, _> = stored
+            .into_iter()
+            .map(|(ino, record, blocks)| (ino, (record, blocks)))
+            .collect();
+        let in_use: Vec<_> = self.files().values().cloned().collect();
+        for file in in_use {
+            let content = file.content();
+            let origin = |node| self.lower.path(node);
+            match (&*content, file.ino.node()) {
+                (Content::Blocks(blocks), Some(node)) => {
+                    let record = blocks.record(origin(node));
+                    contents.insert(file.ino.0, (record, blocks.count()));
+                }
+                (Content::Whole(whole), node) if !whole.is_pristine()? => {
+                    let origin = node.map(origin);
+                    contents.insert(file.ino.0, (ContentRecord::Whole { origin }, 0));
+                }
+                _ => {}
+            }
+        }
+        let tree = self.tree();
+        contents.retain(|ino, _| !tree.is_dead(Ino(*ino)));
+        Ok(contents)
+    }
+}

@@ -1,0 +1,266 @@
+//! Where a regular file's bytes are, while it is in use.
+
+mod blocks;
+mod check;
+mod copies;
+mod ctx;
+mod file;
+mod whole;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use blocks::apply_delta;
+use blocks::{Blocks, BlocksSnapshot};
+use check::check_blocks;
+pub use copies::Copies;
+pub use ctx::Ctx;
+pub use file::File;
+use whole::Whole;
+
+use super::error::OverlayError;
+use super::lower::Lower;
+use super::tree::Ino;
+use crate::diff::{ContentRecord, DataFile, DataStat};
+use crate::image::NodeId;
+
+/// A regular file's bytes.
+pub enum Content {
+    /// The image's, untouched.
+    Image { node: NodeId, len: u64 },
+    /// The image's, with changed blocks in the diff.
+    Blocks(Blocks),
+    /// All in the diff.
+    Whole(Whole),
+}
+
+/// The data file whose bytes a commit must wait for.
+pub type Unsynced = Option<Arc<dyn DataFile>>;
+
+/// What a commit of a file's content writes.
+pub enum Snapshot {
+    Blocks(BlocksSnapshot),
+    Whole(ContentRecord),
+}
+
+/// Length, space and last change.
+pub struct ContentStat {
+    pub len: u64,
+    /// In units of 512 bytes: what the file has of its own, or would have had
+    /// it been restored.
+    pub blocks: u64,
+    pub mtime_ns: i64,
+}
+
+impl Content {
+    /// That of a file of the clone's own.
+    pub fn new_whole(data: Arc<dyn DataFile>) -> Self {
+        Self::Whole(Whole {
+            data,
+            origin: None,
+            committed: true,
+            pristine: None,
+        })
+    }
+
+    /// A file's content as the store and the image have it.
+    pub fn load<L: Lower>(
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        node: Option<NodeId>,
+        stored: bool,
+    ) -> Result<Self, OverlayError> {
+        if let Some(node) = node.filter(|_| !stored) {
+            return Ok(Self::Image {
+                node,
+                len: ctx.lower.len(node)?,
+            });
+        }
+        let record = match ctx.diff.filter(|_| stored) {
+            Some(diff) => diff.store().content(ino)?,
+            None => None,
+        };
+        let whole = |origin| -> Result<Self, OverlayError> {
+            let data = ctx.diff()?.storage().open(ino)?;
+            Ok(Self::Whole(Whole {
+                data,
+                origin,
+                committed: true,
+                pristine: None,
+            }))
+        };
+        if let (Some((record, held)), Some(node)) = (&record, node) {
+            check_blocks(ctx.lower, node, record, held)?;
+        }
+        match (record, node) {
+            (
+                Some((
+                    ContentRecord::Blocks {
+                        origin,
+                        size,
+                        base_len,
+                        mtime_ns,
+                    },
+                    held,
+                )),
+                Some(node),
+            ) => {
+                check_origin(ctx, node, &origin)?;
+                Ok(Self::Blocks(Blocks::stored(
+                    node, size, base_len, mtime_ns, held,
+                )))
+            }
+            (
+                Some((
+                    ContentRecord::Whole {
+                        origin: Some(origin),
+                    },
+                    _,
+                )),
+                Some(node),
+            ) => {
+                check_origin(ctx, node, &origin)?;
+                whole(Some(node))
+            }
+            (Some((ContentRecord::Whole { origin: None }, _)) | None, None) => whole(None),
+            _ => Err(OverlayError::Mismatch(format!(
+                "the record of inode {ino} is of another kind"
+            ))),
+        }
+    }
+
+    pub fn stat(&self) -> Result<ContentStat, OverlayError> {
+        Ok(match self {
+            Self::Image { len, .. } => ContentStat {
+                len: *len,
+                blocks: len.div_ceil(512),
+                mtime_ns: i64::MIN,
+            },
+            Self::Blocks(blocks) => ContentStat {
+                len: blocks.size,
+                blocks: blocks.space(),
+                mtime_ns: blocks.mtime_ns,
+            },
+            Self::Whole(whole) => {
+                let stat = whole.data.stat()?;
+                ContentStat {
+                    len: stat.len,
+                    blocks: stat.blocks,
+                    mtime_ns: stat.mtime_ns,
+                }
+            }
+        })
+    }
+
+    pub fn read<L: Lower>(
+        &self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, OverlayError> {
+        match self {
+            Self::Image { node, .. } => ctx.lower.read_at(*node, offset, buf),
+            Self::Blocks(blocks) => blocks.read(ctx, ino, offset, buf),
+            Self::Whole(whole) => Ok(whole.data.read_at(buf, offset)?),
+        }
+    }
+
+    /// Turns an untouched image file into one whose blocks can change.
+    pub fn make_writable(&mut self, mtime_ns: i64) {
+        if let Self::Image { node, len } = *self {
+            *self = Self::Blocks(Blocks::new(node, len, mtime_ns));
+        }
+    }
+
+    /// Brings all of an untouched image file into the diff, or takes the copy
+    /// that is `parked` there. A file with changed blocks stays as it is: its
+    /// record in the store would not survive that the kernel cuts the data
+    /// file by itself.
+    pub fn make_whole<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        parked: Option<DataStat>,
+    ) -> Result<(), OverlayError> {
+        let Self::Image { node, len } = *self else {
+            return Ok(());
+        };
+        // A parked copy that is not as it was put aside has been written to by
+        // a mapping, which outlives the handle that it was made from.
+        let (data, pristine) = match parked {
+            Some(stat) => (ctx.diff()?.storage().open(ino)?, Some(stat)),
+            None => {
+                let data = Blocks::new(node, len, ctx.lower.timestamp_ns()).complete(ctx, ino)?;
+                let stat = data.stat()?;
+                (data, Some(stat))
+            }
+        };
+        *self = Self::Whole(Whole {
+            data,
+            origin: Some(node),
+            committed: false,
+            pristine,
+        });
+        Ok(())
+    }
+
+    /// The data file to sync before a commit, and what to commit.
+    pub fn snapshot<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+    ) -> Result<(Unsynced, Option<Snapshot>), OverlayError> {
+        match self {
+            Self::Image { .. } => Ok((None, None)),
+            Self::Blocks(blocks) => {
+                let origin = origin_path(ctx, ino);
+                let data = blocks.unsynced(ctx, ino)?;
+                Ok((data, blocks.snapshot(ino, origin).map(Snapshot::Blocks)))
+            }
+            Self::Whole(whole) => {
+                if whole.is_pristine()? {
+                    return Ok((None, None));
+                }
+                let record = (!whole.committed).then(|| {
+                    whole.committed = true;
+                    let origin = whole.origin.map(|node| ctx.lower.path(node));
+                    Snapshot::Whole(ContentRecord::Whole { origin })
+                });
+                Ok((Some(whole.data.clone()), record))
+            }
+        }
+    }
+
+    /// Takes back what could not be committed.
+    pub fn restore(&mut self, snapshot: Snapshot) {
+        match (self, snapshot) {
+            (Self::Blocks(blocks), Snapshot::Blocks(snapshot)) => blocks.restore(snapshot),
+            (Self::Whole(whole), Snapshot::Whole(_)) => whole.committed = false,
+            _ => {}
+        }
+    }
+}
+
+fn origin_path<L: Lower>(ctx: &Ctx<'_, L>, ino: u64) -> PathBuf {
+    Ino(ino)
+        .node()
+        .map(|node| ctx.lower.path(node))
+        .unwrap_or_default()
+}
+
+fn check_origin<L: Lower>(
+    ctx: &Ctx<'_, L>,
+    node: NodeId,
+    recorded: &std::path::Path,
+) -> Result<(), OverlayError> {
+    let path = ctx.lower.path(node);
+    if path == recorded {
+        return Ok(());
+    }
+    Err(OverlayError::Mismatch(format!(
+        "it has blocks of {}, where the backup has {}",
+        recorded.display(),
+        path.display()
+    )))
+}

@@ -1,0 +1,236 @@
+//! Attributes: what `stat` shows, and changing them.
+
+use std::time::SystemTime;
+
+use crate::diff::{InodeKind, now_ns, system_time, time_ns};
+use crate::overlay::error::OverlayError;
+use crate::overlay::lower::Lower;
+use crate::overlay::state::Overlay;
+use crate::overlay::tree::{Ino, Inode, Tree};
+
+/// What `stat` shows of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// The inode's number.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: InodeKind,
+    /// Length in bytes.
+    pub size: u64,
+    /// Space taken, in units of 512 bytes.
+    pub blocks: u64,
+    /// Last access, as it was set: reading does not change it.
+    pub atime: SystemTime,
+    /// Last change of the content.
+    pub mtime: SystemTime,
+    /// Last change of the inode.
+    pub ctime: SystemTime,
+    /// Permission bits.
+    pub mode: u32,
+    /// Names that point at it.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A time to set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeChange {
+    /// The time of the call.
+    Now,
+    /// This one.
+    At(SystemTime),
+}
+
+/// The attributes to change; `None` leaves one as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttrChange {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length in bytes.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<TimeChange>,
+    /// Last change of the content.
+    pub mtime: Option<TimeChange>,
+    /// When all that was changed, if that is not now: a kernel that gathers
+    /// writes has kept the time.
+    pub ctime: Option<SystemTime>,
+}
+
+impl AttrChange {
+    /// Whether it changes times only.
+    fn is_of_times(&self) -> bool {
+        let Self {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: _,
+            mtime: _,
+            ctime: _,
+        } = self;
+        mode.is_none() && uid.is_none() && gid.is_none() && size.is_none()
+    }
+}
+
+impl<L: Lower> Overlay<L> {
+    /// An inode's attributes.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`] for an unknown inode; what telling the
+    /// length of an image file or of a data file can fail with.
+    pub fn attr(&self, ino: Ino) -> Result<Attr, OverlayError> {
+        let inode = self.inode(&self.tree(), ino)?;
+        self.attr_of(ino, &inode)
+    }
+
+    pub(in crate::overlay) fn attr_of(
+        &self,
+        ino: Ino,
+        inode: &Inode,
+    ) -> Result<Attr, OverlayError> {
+        let mut attr = Attr {
+            ino,
+            kind: inode.kind,
+            size: 0,
+            blocks: 0,
+            atime: system_time(inode.atime_ns),
+            mtime: system_time(inode.mtime_ns),
+            ctime: system_time(inode.ctime_ns),
+            mode: inode.mode,
+            nlink: inode.nlink,
+            uid: inode.uid,
+            gid: inode.gid,
+        };
+        match inode.kind {
+            InodeKind::File => {
+                let stat = self.content_stat(ino)?;
+                attr.size = stat.len;
+                attr.blocks = stat.blocks;
+                attr.mtime = system_time(stat.mtime_ns);
+                attr.ctime = system_time(file_ctime(inode, stat.mtime_ns));
+            }
+            InodeKind::Directory => attr.size = 4096,
+            InodeKind::Symlink => {
+                attr.size = self.shown_link(inode).map_or(0, |link| link.len() as u64);
+            }
+            InodeKind::Fifo | InodeKind::Socket => {}
+        }
+        Ok(attr)
+    }
+
+    /// The inode, from the diff or made up from the image's node.
+    pub(in crate::overlay) fn inode(&self, tree: &Tree, ino: Ino) -> Result<Inode, OverlayError> {
+        if let Some(inode) = tree.inode(ino) {
+            let mut inode = inode.clone();
+            if inode.kind == InodeKind::Directory {
+                inode.nlink = self.dir_links(tree, ino);
+            }
+            return Ok(inode);
+        }
+        let node = ino.node().ok_or(OverlayError::NotFound)?;
+        let kind = self.kind(tree, ino).ok_or(OverlayError::NotFound)?;
+        let options = &self.options;
+        let timestamp = self.lower.timestamp_ns();
+        let mut inode = Inode::new(
+            kind,
+            self.lower.mode(node),
+            options.uid,
+            options.gid,
+            timestamp,
+        );
+        inode.link = self
+            .lower
+            .symlink_target(node)
+            .map(|target| target.as_os_str().to_owned());
+        if kind == InodeKind::Directory {
+            inode.nlink = self.dir_links(tree, ino);
+        }
+        Ok(inode)
+    }
+
+    /// Changes attributes and gives the new ones.
+    ///
+    /// # Errors
+    /// Those of [`Overlay::attr`]; [`OverlayError::ReadOnly`];
+    /// [`OverlayError::IsADirectory`] for the size of a directory; the diff's
+    /// own.
+    pub fn set_attr(&self, ino: Ino, change: &AttrChange) -> Result<Attr, OverlayError> {
+        self.diff()?;
+        // The tree is let go at once: setting a length may commit, which
+        // needs it.
+        let (kind, is_dead) = {
+            let tree = self.tree();
+            let kind = self.kind(&tree, ino);
+            (kind, kind == Some(InodeKind::File) && tree.is_dead(ino))
+        };
+        // A kernel that gathers writes sends the times of a removed file as it
+        // lets go of it: they are nobody's any more.
+        if is_dead && change.is_of_times() && !self.is_open(ino) {
+            return Err(OverlayError::NotFound);
+        }
+        if let Some(size) = change.size {
+            match kind {
+                None => return Err(OverlayError::NotFound),
+                Some(InodeKind::Directory) => return Err(OverlayError::IsADirectory),
+                Some(InodeKind::File) => self.truncate(ino, size)?,
+                Some(_) => return Err(OverlayError::Invalid("only files have a length to set")),
+            }
+        }
+        let now = now_ns();
+        let at = |time| match time {
+            TimeChange::Now => now,
+            TimeChange::At(time) => time_ns(time),
+        };
+        let mtime_ns = change.mtime.map(at);
+        let ctime_ns = change.ctime.map_or(now, time_ns);
+        if let Some(mtime_ns) = mtime_ns
+            && kind == Some(InodeKind::File)
+        {
+            self.set_content_mtime(ino, mtime_ns)?;
+        }
+        let mut tree = self.tree_mut();
+        let mut inode = self.inode(&tree, ino)?;
+        let touches_inode = change.mode.is_some()
+            || change.uid.is_some()
+            || change.gid.is_some()
+            || change.atime.is_some();
+        if touches_inode || mtime_ns.is_some_and(|ns| !goes_without_saying(&inode, ns, ctime_ns)) {
+            inode.mode = change.mode.map_or(inode.mode, |mode| mode & 0o7777);
+            inode.uid = change.uid.unwrap_or(inode.uid);
+            inode.gid = change.gid.unwrap_or(inode.gid);
+            inode.atime_ns = change.atime.map_or(inode.atime_ns, at);
+            inode.mtime_ns = mtime_ns.unwrap_or(inode.mtime_ns);
+            inode.ctime_ns = ctime_ns;
+            tree.put(ino, inode.clone());
+        }
+        drop(tree);
+        self.attr_of(ino, &inode)
+    }
+}
+
+/// When a regular file's inode was changed last. Its content has a time of its
+/// own, and each write changes the inode, too; but a time that was set says
+/// nothing of when.
+fn file_ctime(inode: &Inode, content_mtime_ns: i64) -> i64 {
+    match content_mtime_ns == inode.mtime_ns {
+        true => inode.ctime_ns,
+        false => inode.ctime_ns.max(content_mtime_ns),
+    }
+}
+
+/// Whether a file whose content has got the time `mtime_ns` shows a change at
+/// `ctime_ns` without a record of it. A kernel that gathers writes sends their
+/// time with every fsync; a record of each would make each of them a commit.
+fn goes_without_saying(inode: &Inode, mtime_ns: i64, ctime_ns: i64) -> bool {
+    let shown = file_ctime(inode, mtime_ns);
+    let is_set_ahead = mtime_ns > ctime_ns && shown != ctime_ns;
+    inode.kind == InodeKind::File && shown >= ctime_ns && !is_set_ahead
+}

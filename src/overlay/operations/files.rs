@@ -1,0 +1,145 @@
+//! Regular files in use: the table of them, opening and closing.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLockWriteGuard};
+
+use crate::diff::{DataFile, InodeKind};
+use crate::overlay::content::{Content, ContentStat, File};
+use crate::overlay::error::OverlayError;
+use crate::overlay::lower::Lower;
+use crate::overlay::state::Overlay;
+use crate::overlay::tree::{Ino, Tree};
+
+impl<L: Lower> Overlay<L> {
+    /// Opens a file; each open is closed by [`Overlay::release`].
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`], [`OverlayError::IsADirectory`]; what
+    /// reading its metadata can fail with.
+    pub fn open(&self, ino: Ino) -> Result<(), OverlayError> {
+        let tree = self.tree();
+        match self.kind(&tree, ino) {
+            Some(InodeKind::File) => {}
+            Some(InodeKind::Directory) => return Err(OverlayError::IsADirectory),
+            Some(_) => return Err(OverlayError::Invalid("not a regular file")),
+            None => return Err(OverlayError::NotFound),
+        }
+        // Counted under the tree's lock: an unlink either sees the file open
+        // or comes first, and then its bytes may be gone any moment.
+        if tree.is_dead(ino) && !self.is_open(ino) {
+            return Err(OverlayError::NotFound);
+        }
+        self.file(ino)?.opens.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Counts a file that was made a moment ago as open, by the descriptor that
+    /// it was made with.
+    pub(in crate::overlay) fn open_new(&self, ino: Ino, data: Arc<dyn DataFile>) {
+        let file = File::new(ino, Content::new_whole(data));
+        file.opens.store(1, Ordering::Release);
+        self.files_mut().insert(ino.0, Arc::new(file));
+    }
+
+    /// Closes a file. Its bytes go with the last close if it has no name.
+    pub fn release(&self, ino: Ino) {
+        let Some(file) = self.files().get(&ino.0).cloned() else {
+            return;
+        };
+        let before = file
+            .opens
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |opens| {
+                opens.checked_sub(1)
+            });
+        if before != Ok(1) {
+            return;
+        }
+        if self.tree().is_dead(ino) {
+            let mut tree = self.tree_mut();
+            tree.close_dead(ino);
+            self.reclaim(tree);
+            return;
+        }
+        self.rest(&file);
+        drop(file);
+        self.forget_if_idle(ino);
+    }
+
+    /// Takes a file out of the table if loading it again would give the same:
+    /// nobody has it open or is about to use it, and all of it is committed.
+    fn forget_if_idle(&self, ino: Ino) {
+        let mut files = self.files_mut();
+        let idle = files.get(&ino.0).is_some_and(|file| {
+            // A count above one is a write, cut or fsync in progress. None
+            // can begin meanwhile: they all get the file from the table.
+            Arc::strong_count(file) == 1 && !file.is_open() && file.is_clean()
+        });
+        if idle {
+            files.remove(&ino.0);
+        }
+    }
+
+    /// Forgets the files that are closed and clean by now.
+    pub(in crate::overlay) fn forget_idle(&self) {
+        let idle: Vec<u64> = self.files().keys().copied().collect();
+        for ino in idle {
+            self.forget_if_idle(Ino(ino));
+        }
+    }
+
+    /// The file's entry in the table, loaded if it is not there.
+    pub(in crate::overlay) fn file(&self, ino: Ino) -> Result<Arc<File>, OverlayError> {
+        if let Some(file) = self.files().get(&ino.0) {
+            return Ok(file.clone());
+        }
+        let mut files = self.files_mut();
+        if let Some(file) = files.get(&ino.0) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(self.load(ino)?);
+        files.insert(ino.0, file.clone());
+        Ok(file)
+    }
+
+    fn load(&self, ino: Ino) -> Result<File, OverlayError> {
+        let stored = self.stored().contains(&ino.0);
+        let content = Content::load(&self.ctx(), ino.0, ino.node(), stored)?;
+        Ok(File::new(ino, content))
+    }
+
+    pub(in crate::overlay) fn is_open(&self, ino: Ino) -> bool {
+        self.files().get(&ino.0).is_some_and(|file| file.is_open())
+    }
+
+    /// A file's length and time, without keeping it in the table.
+    pub(in crate::overlay) fn content_stat(&self, ino: Ino) -> Result<ContentStat, OverlayError> {
+        let in_use = self.files().get(&ino.0).cloned();
+        let mut stat = match in_use {
+            Some(file) => file.content().stat()?,
+            None => self.load(ino)?.content().stat()?,
+        };
+        if stat.mtime_ns == i64::MIN {
+            stat.mtime_ns = self.lower.timestamp_ns();
+        }
+        Ok(stat)
+    }
+
+    /// Deletes the bytes of dead files where that is safe by now.
+    pub(in crate::overlay) fn reclaim(&self, mut tree: RwLockWriteGuard<'_, Tree>) {
+        let ready = tree.take_reclaimable();
+        if ready.is_empty() {
+            return;
+        }
+        drop(tree);
+        let Some(diff) = &self.diff else { return };
+        for ino in ready {
+            self.files_mut().remove(&ino.0);
+            self.stored_mut().remove(&ino.0);
+            self.copies().take(ino);
+            if let Err(error) = diff.storage().remove(ino.0) {
+                // Its record is gone, so the next mount collects it.
+                tracing::warn!(ino = ino.0, %error, "cannot delete a removed file's bytes");
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Making blocks small that differ from the image's in a few bytes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::overlay::content::{Content, File};
+use crate::overlay::error::OverlayError;
+use crate::overlay::lower::Lower;
+use crate::overlay::state::Overlay;
+
+/// Blocks that are looked at while the file cannot be used: a millisecond or
+/// less.
+const STEP: usize = 16;
+/// Steps before what they made small is committed.
+const STEPS: usize = 64;
+
+impl<L: Lower> Overlay<L> {
+    /// Goes on with it until that time, in files of which everything is
+    /// committed: those that are being written to have their turn after their
+    /// next fsync.
+    pub(in crate::overlay) fn shrink(&self, until: Instant) -> Result<(), OverlayError> {
+        let mut files: Vec<Arc<File>> = self.files().values().cloned().collect();
+        files.sort_by_key(|file| file.ino);
+        for file in files {
+            while Instant::now() < until && self.shrink_some(&file)? {}
+            self.rest(&file);
+        }
+        Ok(())
+    }
+
+    /// `Ok(false)` if the file has no more to look at for now.
+    fn shrink_some(&self, file: &Arc<File>) -> Result<bool, OverlayError> {
+        let _syncing = file.syncing();
+        if self.tree().is_dead(file.ino) {
+            return Ok(false);
+        }
+        let mut more = true;
+        for step in 0..STEPS {
+            let Content::Blocks(blocks) = &mut *file.content_mut() else {
+                return Ok(false);
+            };
+            if step == 0 && !(blocks.is_clean() && blocks.may_shrink()) {
+                return Ok(false);
+            }
+            more = blocks.shrink(&self.ctx(), file.ino.0, STEP)?;
+            if !more {
+                break;
+            }
+        }
+        let changed = match &*file.content() {
+            Content::Blocks(blocks) => !blocks.is_clean(),
+            _ => false,
+        };
+        if changed {
+            self.sync_locked(file)?;
+        }
+        Ok(more)
+    }
+}

@@ -1,0 +1,121 @@
+//! Symbolic links. A tablespace's is led into the mount.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::attr::Attr;
+use super::names::{Added, NewInode};
+use crate::diff::InodeKind;
+use crate::overlay::HIDDEN_DIR;
+use crate::overlay::error::OverlayError;
+use crate::overlay::lower::Lower;
+use crate::overlay::state::Overlay;
+use crate::overlay::tree::{Ino, Inode, Tree};
+
+/// Where `pg_tblspc/OID` leads, before the OID.
+const TABLESPACES: &str = "../.pbkfs/tblspc/";
+
+impl<L: Lower> Overlay<L> {
+    /// Makes a symbolic link. One that looks like a tablespace's, a number in
+    /// `pg_tblspc`, is made to lead into the mount instead of to where it was
+    /// told: the clone must not write to a live tablespace directory, nor
+    /// outside of its diff.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`].
+    pub fn symlink(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        target: &Path,
+        uid: u32,
+        gid: u32,
+    ) -> Result<Attr, OverlayError> {
+        let new = NewInode {
+            kind: InodeKind::Symlink,
+            mode: 0o777,
+            uid,
+            gid,
+        };
+        let mut tree = self.tree_mut();
+        let target = if self.is_tablespace_link(parent, name) {
+            self.vacant(&tree, parent, name)?;
+            self.tablespace_dir(&mut tree, name, uid, gid)?
+        } else {
+            target.as_os_str().to_owned()
+        };
+        let Added { ino, inode, .. } =
+            self.add_named(&mut tree, parent, name, new, Some(target))?;
+        drop(tree);
+        self.attr_of(ino, &inode)
+    }
+
+    fn is_tablespace_link(&self, parent: Ino, name: &OsStr) -> bool {
+        let is_oid = name.to_str().is_some_and(|n| n.parse::<u32>().is_ok());
+        is_oid && self.lower_child(Ino::ROOT, OsStr::new("pg_tblspc")) == Some(parent)
+    }
+
+    /// Makes `.pbkfs/tblspc/OID` and in it the version directory, which
+    /// PostgreSQL has made at the real place just before it links there
+    /// (`create_tablespace_directories`). Gives the link's target.
+    fn tablespace_dir(
+        &self,
+        tree: &mut Tree,
+        oid: &OsStr,
+        uid: u32,
+        gid: u32,
+    ) -> Result<OsString, OverlayError> {
+        let new = NewInode {
+            kind: InodeKind::Directory,
+            mode: 0o700,
+            uid,
+            gid,
+        };
+        let mut dir = Ino::ROOT;
+        let version = self
+            .options
+            .tablespace_version_dir
+            .as_deref()
+            .map(OsStr::new);
+        let path = [
+            Some(OsStr::new(HIDDEN_DIR)),
+            Some(OsStr::new("tblspc")),
+            Some(oid),
+            version,
+        ];
+        for name in path.into_iter().flatten() {
+            dir = match self.resolve(tree, dir, name) {
+                Some(ino) => ino,
+                None => self.add_named(tree, dir, name, new, None)?.ino,
+            };
+        }
+        let mut target = OsString::from(TABLESPACES);
+        target.push(oid);
+        Ok(target)
+    }
+
+    /// A symbolic link's target.
+    ///
+    /// # Errors
+    /// [`OverlayError::NotFound`]; [`OverlayError::Invalid`] for what is no
+    /// link.
+    pub fn read_link(&self, ino: Ino) -> Result<OsString, OverlayError> {
+        let inode = self.inode(&self.tree(), ino)?;
+        self.shown_link(&inode)
+            .ok_or(OverlayError::Invalid("not a symbolic link"))
+    }
+
+    /// Where a symbolic link leads, as it is shown.
+    pub(in crate::overlay) fn shown_link(&self, inode: &Inode) -> Option<OsString> {
+        let link = inode.link.as_ref()?;
+        let oid = link.as_bytes().strip_prefix(TABLESPACES.as_bytes());
+        match (oid, &self.options.data_dir) {
+            (Some(oid), Some(data_dir)) => {
+                let tablespaces = data_dir.join(HIDDEN_DIR).join("tblspc");
+                Some(tablespaces.join(OsStr::from_bytes(oid)).into_os_string())
+            }
+            _ => Some(link.clone()),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Directories' link counts: one for their name, one for `.`, and one for the
+//! `..` of each directory in them. They are counted, never stored: a record
+//! could only come to disagree with the names.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::inode::Ino;
+use crate::diff::{InodeKind, NameEntry, Namespace};
+use crate::image::NodeId;
+use crate::overlay::HIDDEN_DIR;
+use crate::overlay::lower::{Lower, LowerKind};
+
+/// How many directories each directory has more than in the image, by the names
+/// of a diff.
+pub fn more_dirs<L: Lower>(lower: &L, namespace: &Namespace) -> HashMap<Ino, i64> {
+    let mut more = HashMap::new();
+    if namespace.names.is_empty() {
+        return more;
+    }
+    let own: HashMap<u64, InodeKind> = namespace
+        .inodes
+        .iter()
+        .map(|(ino, record)| (*ino, record.kind))
+        .collect();
+    let is_dir = |ino: Ino| match ino.node() {
+        Some(node) => lower.kind(node) == LowerKind::Directory,
+        None => own.get(&ino.0) == Some(&InodeKind::Directory),
+    };
+    let known = |node: &NodeId| (node.0 as usize) < lower.node_count();
+    for (dir, name, entry) in &namespace.names {
+        let (dir, name) = (Ino(*dir), OsStr::from_bytes(name));
+        if is_hidden(dir, name) {
+            continue;
+        }
+        let image = dir.node().filter(known);
+        let image = image.and_then(|node| lower.lookup(node, name));
+        let had = image.is_some_and(|node| is_dir(Ino::of_node(node)));
+        let has = matches!(entry, NameEntry::Inode(ino) if is_dir(Ino(*ino)));
+        if had != has {
+            *more.entry(dir).or_default() += i64::from(has) - i64::from(had);
+        }
+    }
+    more
+}
+
+/// The root's listing does not show it, so it is not counted either.
+pub fn is_hidden(dir: Ino, name: &OsStr) -> bool {
+    dir == Ino::ROOT && name == HIDDEN_DIR
+}

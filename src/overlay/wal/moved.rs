@@ -1,0 +1,166 @@
+//! Moving the WAL directory out of the tree.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{DEPTH, PG_WAL, WalPlace, is_wal_link};
+use crate::diff::InodeKind;
+use crate::overlay::error::OverlayError;
+use crate::overlay::lower::Lower;
+use crate::overlay::operations::Attr;
+use crate::overlay::state::Overlay;
+use crate::overlay::tree::Ino;
+use crate::untrusted::{Dir, give};
+
+/// How much is copied at a time.
+const STEP: usize = 1 << 20;
+
+impl<L: Lower> Overlay<L> {
+    /// Where the WAL directory is.
+    ///
+    /// # Errors
+    /// Those of reading attributes; [`OverlayError::Unsupported`] if there is
+    /// something in it that is neither file nor directory, or directories are
+    /// nested as PostgreSQL's are not.
+    pub fn wal_place(&self) -> Result<WalPlace, OverlayError> {
+        let attr = match self.lookup(Ino::ROOT, OsStr::new(PG_WAL)) {
+            Ok(attr) => attr,
+            Err(OverlayError::NotFound) => return Ok(WalPlace::Elsewhere),
+            Err(error) => return Err(error),
+        };
+        match attr.kind {
+            InodeKind::Directory => Ok(WalPlace::Tree(self.bytes_in(attr.ino, DEPTH)?)),
+            InodeKind::Symlink => {
+                let link = PathBuf::from(self.read_link(attr.ino)?);
+                match is_wal_link(&link) {
+                    true => Ok(WalPlace::Diff(link)),
+                    false => Ok(WalPlace::Elsewhere),
+                }
+            }
+            _ => Ok(WalPlace::Elsewhere),
+        }
+    }
+
+    /// Copies the WAL directory into the diff, where none must be yet, and has
+    /// it on disk if `durable`. The copies belong to `owner` (user and group), and
+    /// to nobody else: what the tree says of owner and mode may be the clone's or
+    /// a foreign diff's word, and these files are outside of the mount.
+    ///
+    /// # Errors
+    /// Those of reading the tree; I/O errors of the copy, of which a part may
+    /// be left.
+    pub fn copy_wal(&self, owner: (u32, u32), durable: bool) -> Result<(), OverlayError> {
+        let attr = self.lookup(Ino::ROOT, OsStr::new(PG_WAL))?;
+        let diff = self.diff()?;
+        self.copy_dir(&attr, &diff.make_wal_dir()?, owner, durable)?;
+        match durable {
+            true => Ok(diff.sync_root()?),
+            false => Ok(()),
+        }
+    }
+
+    /// Puts a link to `to` in the place of the WAL directory, or of a link
+    /// that led elsewhere, and commits that at once.
+    ///
+    /// # Errors
+    /// The diff's own.
+    pub fn link_wal(&self, to: &Path) -> Result<(), OverlayError> {
+        let name = OsStr::new(PG_WAL);
+        let attr = self.lookup(Ino::ROOT, name)?;
+        let root = self.attr(Ino::ROOT)?;
+        match attr.kind {
+            InodeKind::Directory => {
+                self.remove_all_in(attr.ino)?;
+                self.remove_dir(Ino::ROOT, name)?;
+            }
+            _ => self.unlink(Ino::ROOT, name)?,
+        }
+        self.symlink(Ino::ROOT, name, to, root.uid, root.gid)?;
+        // One commit: nobody else changes the tree yet.
+        self.sync_names()
+    }
+
+    /// The entries of a directory but for `.` and `..`.
+    fn entries_of(&self, dir: Ino) -> Result<Vec<(OsString, Attr)>, OverlayError> {
+        let listed = self.read_dir(dir)?.into_iter().skip(2);
+        listed
+            .map(|entry| Ok((entry.name, self.attr(entry.ino)?)))
+            .collect()
+    }
+
+    fn bytes_in(&self, dir: Ino, depth: usize) -> Result<u64, OverlayError> {
+        let depth = depth.checked_sub(1).ok_or(OverlayError::Unsupported)?;
+        let mut bytes = 0_u64;
+        for (_, attr) in self.entries_of(dir)? {
+            bytes = bytes.saturating_add(match attr.kind {
+                InodeKind::Directory => self.bytes_in(attr.ino, depth)?,
+                InodeKind::File => attr.size,
+                _ => return Err(OverlayError::Unsupported),
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Everything is made relative to an opened directory: the diff may be
+    /// another user's, who can put links in the places of names.
+    fn copy_dir(
+        &self,
+        dir: &Attr,
+        to: &Dir,
+        owner: (u32, u32),
+        durable: bool,
+    ) -> Result<(), OverlayError> {
+        for (name, attr) in self.entries_of(dir.ino)? {
+            match attr.kind {
+                InodeKind::Directory => {
+                    self.copy_dir(&attr, &to.make_dir(&name, 0o700)?, owner, durable)?;
+                }
+                _ => self.copy_file(&attr, to.create(&name, 0o600)?, owner, durable)?,
+            }
+        }
+        to.give_to(owner.0, owner.1)?;
+        match durable {
+            true => Ok(to.sync()?),
+            false => Ok(()),
+        }
+    }
+
+    fn copy_file(
+        &self,
+        file: &Attr,
+        mut copy: File,
+        owner: (u32, u32),
+        durable: bool,
+    ) -> Result<(), OverlayError> {
+        let mut buf = vec![0; STEP];
+        let mut offset = 0;
+        loop {
+            let n = self.read(file.ino, offset, &mut buf)?;
+            if n == 0 {
+                break;
+            }
+            copy.write_all(buf.get(..n).unwrap_or_default())?;
+            offset += n as u64;
+        }
+        give(&copy, owner.0, owner.1)?;
+        copy.set_modified(file.mtime)?;
+        if durable {
+            copy.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn remove_all_in(&self, dir: Ino) -> Result<(), OverlayError> {
+        for (name, attr) in self.entries_of(dir)? {
+            if attr.kind == InodeKind::Directory {
+                self.remove_all_in(attr.ino)?;
+                self.remove_dir(dir, &name)?;
+            } else {
+                self.unlink(dir, &name)?;
+            }
+        }
+        Ok(())
+    }
+}
