@@ -351,6 +351,43 @@ fn every_dependency_is_accounted_for() {
     }
 }
 
+/// The modules of the library, besides what all use. The rest is the program's, and
+/// so is what `ONLY_WITH_IT` begins.
+const LIBRARY: &[&str] = &["pg", "catalog", "chain", "image"];
+
+const ONLY_WITH_IT: &[&str] = &["catalog/probackup/", "catalog/encode/", "exposition.rs"];
+
+/// Who has the library without the program builds no dependency for nothing.
+#[test]
+fn the_library_has_only_the_dependencies_that_it_needs() {
+    let manifest: toml::Table = fs::read_to_string(Path::new(ROOT).join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let is_optional = |what: &toml::Value| {
+        let optional = what.get("optional").and_then(toml::Value::as_bool);
+        optional.unwrap_or(false)
+    };
+    let sources = sources();
+    let library: Vec<&Source> = sources
+        .iter()
+        .filter(|source| {
+            let module = source.module();
+            let is_programs = |place: &&str| source.name().starts_with(place);
+            (LIBRARY.contains(&module) || FOR_ALL.contains(&module))
+                && !ONLY_WITH_IT.iter().any(is_programs)
+        })
+        .collect();
+    for (name, what) in manifest["dependencies"].as_table().unwrap() {
+        let path = format!("{}::", name.replace('-', "_"));
+        let user = library.iter().find(|source| source.code.contains(&path));
+        assert!(
+            is_optional(what) || user.is_some(),
+            "{name} is of the program alone: make it optional, and a part of the feature cli"
+        );
+    }
+}
+
 /// What opens, makes, renames or removes a file by a path.
 const BY_PATH: &[&str] = &[
     "File::open",
