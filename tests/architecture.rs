@@ -71,7 +71,6 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap::", &["cli/", "profile/"]),
     ("clap_mangen::", &["cli/generate"]),
     ("clap_complete::", &["cli/generate"]),
-    ("figment::", &["profile/"]),
     ("indicatif::", &["cli/"]),
     ("redb::", &["diff/"]),
     ("tracing_subscriber::", &["cli/"]),
@@ -95,10 +94,6 @@ const LONG: &[(&str, &str)] = &[
     (
         "fuse/adapter.rs",
         "one `impl Filesystem`, which Rust does not let be parted",
-    ),
-    (
-        "profile/keys.rs",
-        "one flat table with an entry for each key",
     ),
 ];
 

@@ -137,5 +137,5 @@ fn the_profile_of_the_job_is_one() {
         .lines()
         .map(|line| format!("{}\n", line.trim()))
         .collect();
-    pbkfs::profile::parse(&profile, Path::new("/p/main.toml")).unwrap();
+    pbkfs::profile::Profile::parse(&profile, Path::new("/p/main.toml")).unwrap();
 }

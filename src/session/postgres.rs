@@ -13,7 +13,7 @@ use super::resolve::Resolved;
 use super::wal_dir::WalDir;
 use super::{SessionError, Signals, layers, limits, status, wal_dir};
 use crate::image::Image;
-use crate::profile::{Plan, ProfileError, Require};
+use crate::profile::{Plan, Port, ProfileError, Require};
 use crate::server::namespace::Opened;
 use crate::server::{
     Binaries, Conf, ConfigFiles, Enclosure, FenceInput, FilesInput, Limits, OsUser, Replay, Server,
@@ -270,12 +270,10 @@ fn tell_dropped(preload: &[preload::Preload]) {
 /// programs.
 fn check_bin_dir(plan: &Plan) -> Result<(), SessionError> {
     match &plan.postgres.bin_dir {
-        Some(dir) if !dir.is_dir() => Err(ProfileError::Value {
-            place: "profile".to_owned(),
-            key: "postgres.bin_dir".to_owned(),
-            reason: format!("{} is not a directory", dir.display()),
+        Some(dir) if !dir.is_dir() => {
+            let reason = format!("{} is not a directory", dir.display());
+            Err(ProfileError::wrong("postgres.bin_dir", reason).into())
         }
-        .into()),
         _ => Ok(()),
     }
 }
@@ -318,7 +316,7 @@ fn choose_port(plan: &Plan, socket_dir: &Path) -> Result<u16, SessionError> {
         .filter_map(|session| session.state.port)
         .collect();
     Ok(port::choose(
-        plan.postgres.port,
+        plan.postgres.port.map(Port::get),
         socket_dir,
         listen_addresses(plan),
         &others,

@@ -72,7 +72,7 @@ fn read_metadata(
         tracing::debug!("no pg_probackup was found; reading the control files natively");
         return Ok((native::read_backups(instance)?, None));
     };
-    let backups = probackup.show(instance, plan.metadata_timeout)?;
+    let backups = probackup.show(instance, plan.metadata_timeout.0)?;
     let teller = format!("{} {}", probackup.path().display(), probackup.version());
     Ok((backups, Some(teller)))
 }

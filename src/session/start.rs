@@ -82,12 +82,12 @@ impl Start<'_> {
         let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
         let waited = server.wait_for(
             recovery.map_or(Goal::Answer, Recovery::goal),
-            self.plan.postgres.start_timeout,
+            self.plan.postgres.start_timeout.0,
             &interrupted,
             &mut |replay| meter.show(replay),
         );
         if let Err(ServerError::Paused { .. }) = &waited {
-            let patience = self.plan.postgres.stop_timeout;
+            let patience = self.plan.postgres.stop_timeout.0;
             server.stop(StopMode::Fast, patience, &interrupted)?;
         }
         Ok(waited?)

@@ -304,7 +304,7 @@ impl Up<'_> {
     ) where
         Self: 'u,
     {
-        let (signals, patience) = (self.signals.clone(), self.plan.postgres.stop_timeout);
+        let (signals, patience) = (self.signals.clone(), self.plan.postgres.stop_timeout.0);
         undo.push("the server", move || {
             // What it would flush has gaps; recovery fills them.
             let lost = || overlay.as_ref().is_some_and(|o| o.has_lost_writes());
