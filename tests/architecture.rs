@@ -90,12 +90,10 @@ const STARTERS: &[&str] = &[
 ];
 
 /// Files that may be longer than [`LINES`] without their tests, and why.
-const LONG: &[(&str, &str)] = &[
-    (
-        "fuse/adapter.rs",
-        "one `impl Filesystem`, which Rust does not let be parted",
-    ),
-];
+const LONG: &[(&str, &str)] = &[(
+    "fuse/adapter.rs",
+    "one `impl Filesystem`, which Rust does not let be parted",
+)];
 
 /// How long a file should be at most, without its tests.
 const LINES: usize = 400;

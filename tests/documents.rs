@@ -87,7 +87,9 @@ fn the_profiles_are_what_their_schema_says() {
         errors.map(|error| error.to_string()).collect::<Vec<_>>()
     };
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    let files = fs::read_dir(config).unwrap().map(|entry| entry.unwrap().path());
+    let files = fs::read_dir(config)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let profiles = files.filter(|path| path.extension().is_some_and(|ext| ext == "toml"));
     let mut count = 0;
     for path in profiles {
@@ -139,6 +141,7 @@ fn what_a_session_prints() {
     let wal = holds("wal-list", &of_catalog(&["wal", "list"]));
     assert_ne!(wal["instances"][0]["timelines"], Value::Array(Vec::new()));
     holds("plan", &json("plan"));
+    holds("show-config", &json("show-config"));
 
     let ready = clone.pbkfs("up", &["--detach", "--json"]).expect_ok();
     let ready = holds("ready", &ready);

@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use super::{diff, list, plan, status, wal};
+use super::{diff, list, plan, show_config, status, wal};
 use crate::profile::keys;
 use crate::session::Ready;
 use crate::verify::Document;
@@ -25,6 +25,7 @@ pub const DOCUMENTS: &[DocumentKind] = &[
     DocumentKind::new::<list::Report>("list", &["list"]),
     DocumentKind::new::<wal::Report>("wal-list", &["wal"]),
     DocumentKind::new::<plan::Report>("plan", &["plan"]),
+    DocumentKind::new::<show_config::Report>("show-config", &["show-config"]),
     DocumentKind::new::<Ready>("ready", &["up", "mount"]),
     DocumentKind::new::<status::Report>("status", &["status"]),
     DocumentKind::new::<diff::Report<'static>>("diff", &["diff"]),

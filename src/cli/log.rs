@@ -29,7 +29,7 @@ use crate::server::OsUser;
 use daily::Daily;
 use fields::Fields;
 use journal::Journal;
-pub use redact::redact;
+pub use redact::{MASK, is_secret_name, redact};
 use short::Short;
 use sink::{Lines, Look, Sink};
 

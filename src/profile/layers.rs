@@ -1,34 +1,23 @@
 //! Reading the layers, each with its own errors, and merging them.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::{self, Path};
+use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
-use toml::{Spanned, Table, Value};
+use toml::{Spanned, Value};
 
 use super::error::ProfileError;
+use super::given::{Origin, Profile};
 use super::keys::{self, SETTINGS};
-use super::origin::{Given, Origin};
 use super::plan::Plan;
-use super::section::postgres::flat;
-use super::section::recovery::{MomentText, TARGETS};
 use crate::untrusted::{SMALL, read_limited};
 
 /// What the names of our environment variables begin with.
 const ENV_PREFIX: &str = "PBKFS_";
-
-/// What somebody gave, by dotted key: one layer of settings, or several merged. Each
-/// PostgreSQL setting is a key of its own, by its lower-case name.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Profile {
-    given: BTreeMap<String, Given>,
-}
 
 impl Profile {
     /// Reads and merges all layers above the defaults: `system_config` (which need not
@@ -58,17 +47,17 @@ impl Profile {
         let mut merged = Self::default();
         match Self::read(system_config) {
             Err(ProfileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            layer => merged.given.extend(layer?.given),
+            layer => merged.extend(layer?),
         }
         if let Some(path) = profile {
-            merged.given.extend(Self::read(path)?.given);
+            merged.extend(Self::read(path)?);
         }
         for assignment in from_environment(environment)? {
-            merged.given.extend(assignment.into_layer()?.given);
+            merged.extend(assignment.into_layer()?);
         }
         for argument in sets {
             let assignment = Assignment::of_set(argument)?;
-            merged.given.extend(assignment.into_layer()?.given);
+            merged.extend(assignment.into_layer()?);
         }
         Ok(merged)
     }
@@ -110,179 +99,11 @@ impl Profile {
         let mut layer = Self::default();
         for (key, origin, value) in found {
             let value = Value::deserialize(ValueDeserializer::from(value)).map_err(toml_error)?;
-            layer.give(key, value, origin);
+            layer.set(&key, value, origin);
         }
         layer.make_absolute(path.parent().unwrap_or(Path::new("")))?;
         Ok(layer)
     }
-
-    /// Adds the settings of a table as the keys that they are.
-    fn give(&mut self, key: String, value: Value, origin: Origin) {
-        match &value {
-            Value::Table(settings) if key == SETTINGS => {
-                for (name, value) in flat(settings) {
-                    self.give(format!("{SETTINGS}.{name}"), value.clone(), origin.clone());
-                }
-            }
-            _ => drop(self.given.insert(key, Given { value, origin })),
-        }
-    }
-
-    fn make_absolute(&mut self, base: &Path) -> Result<(), ProfileError> {
-        for (key, given) in &mut self.given {
-            let is_path = keys::find(key).is_some_and(|known| known.is_path);
-            let Some(written) = given.value.as_str().filter(|_| is_path).map(Path::new) else {
-                continue;
-            };
-            let is_command = key == "pg_probackup" && written.components().count() == 1;
-            if !is_command || written.is_absolute() {
-                given.value = absolute(key, &base.join(written), written, &given.origin)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether nobody gave anything.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.given.is_empty()
-    }
-
-    /// What was given to a key.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Given> {
-        self.given.get(key)
-    }
-
-    /// The value of a key, if one was given.
-    #[must_use]
-    pub fn value<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
-        let value = self.given.get(key)?.value.clone();
-        T::deserialize(value).ok()
-    }
-
-    /// The PostgreSQL settings that were given, by name.
-    pub fn settings(&self) -> impl Iterator<Item = (&str, &Given)> {
-        let setting = |(key, given)| Some((keys::setting(key)?, given));
-        self.given
-            .iter()
-            .filter_map(move |(key, given)| setting((key.as_str(), given)))
-    }
-
-    /// Gives a key a value that a flag of the command has, or that the command knows.
-    pub fn set(&mut self, key: &str, value: impl Into<Value>, origin: Origin) {
-        let value = value.into();
-        self.given.insert(key.to_owned(), Given { value, origin });
-    }
-
-    /// The same with a path, which is made absolute.
-    ///
-    /// # Errors
-    /// It is empty or not UTF-8, or there is no working directory.
-    pub fn set_path(&mut self, key: &str, path: &Path, origin: Origin) -> Result<(), ProfileError> {
-        let value = absolute(key, path, path, &origin)?;
-        self.set(key, value, origin);
-        Ok(())
-    }
-
-    /// Forgets what was given to a key.
-    pub fn unset(&mut self, key: &str) {
-        self.given.remove(key);
-    }
-
-    /// Replaces whatever recovery target was given by a time.
-    pub fn recover_to(&mut self, time: MomentText, origin: Origin) {
-        for key in TARGETS {
-            self.unset(key);
-        }
-        self.set("recovery.time", time.to_string(), origin);
-    }
-
-    /// What was given, over the defaults, with its types, and checked.
-    ///
-    /// # Errors
-    /// The first key that is missing, or the first values that cannot go together.
-    pub fn plan(&self) -> Result<Plan, ProfileError> {
-        let is_missing = |key: &&keys::Key| key.is_required && self.get(&key.path).is_none();
-        if let Some(key) = keys::keys().find(is_missing) {
-            return Err(ProfileError::Missing {
-                key: &key.path,
-                help: key.help.trim_end_matches('.').to_owned(),
-            });
-        }
-        let plan = self.typed()?;
-        plan.check().map_err(|error| self.with_place(error))?;
-        Ok(plan)
-    }
-
-    /// What was given, over the defaults, with its types.
-    fn typed(&self) -> Result<Plan, ProfileError> {
-        Plan::deserialize(self.to_table()).map_err(|error| {
-            let is_wrong = |(key, given): &(&String, &Given)| {
-                let given = BTreeMap::from([((*key).clone(), (*given).clone())]);
-                Plan::deserialize(Self { given }.to_table()).is_err()
-            };
-            let wrong = self.given.iter().find(is_wrong);
-            let key = wrong.map_or("", |(key, _)| key);
-            self.with_place(ProfileError::wrong(key, error.message()))
-        })
-    }
-
-    /// As a file would have it.
-    fn to_table(&self) -> Table {
-        let mut table = Table::new();
-        for (key, given) in &self.given {
-            let (section, name) = match keys::setting(key) {
-                Some(name) => (SETTINGS, name),
-                None => key.rsplit_once('.').unwrap_or(("", key)),
-            };
-            put(&mut table, section, name, given.value.clone());
-        }
-        table
-    }
-
-    /// Adds to an error where its value is from.
-    fn with_place(&self, mut error: ProfileError) -> ProfileError {
-        if let ProfileError::Value { place, key, .. } = &mut error
-            && let Some(given) = self.given.get(key)
-        {
-            *place = given.origin.to_string();
-        }
-        error
-    }
-}
-
-/// Puts a value into a table of a table, which is made.
-fn put(table: &mut Table, section: &str, name: &str, value: Value) {
-    let (first, rest) = section.split_once('.').unwrap_or((section, ""));
-    if first.is_empty() {
-        table.insert(name.to_owned(), value);
-    } else if let Value::Table(inner) = table.entry(first).or_insert_with(|| Table::new().into()) {
-        put(inner, rest, name, value);
-    }
-}
-
-/// The path as a value. `written` is what the user wrote of it.
-fn absolute(
-    key: &str,
-    path: &Path,
-    written: &Path,
-    origin: &Origin,
-) -> Result<Value, ProfileError> {
-    let wrong = |reason: &str| ProfileError::Value {
-        place: origin.to_string(),
-        key: key.to_owned(),
-        reason: reason.to_owned(),
-    };
-    if written.as_os_str().is_empty() {
-        return Err(wrong("the path is empty"));
-    }
-    let absolute = path::absolute(path).map_err(|source| ProfileError::WorkingDirectory {
-        path: path.to_owned(),
-        source,
-    })?;
-    let text = absolute.to_str().map(Value::from);
-    text.ok_or_else(|| wrong("the path is not valid UTF-8"))
 }
 
 /// The keys that a file has, each with its place.
@@ -352,12 +173,8 @@ impl Assignment {
         let Some(known) = may_be_set(&self.key) else {
             return Err(unknown(self.origin.to_string(), self.key));
         };
-        let key = match keys::setting(&self.key) {
-            Some(_) => self.key.to_ascii_lowercase(),
-            None => self.key.clone(),
-        };
         let mut layer = Profile::default();
-        layer.set(&key, known.value_of(&self.text), self.origin);
+        layer.set(&self.key, known.value_of(&self.text), self.origin);
         layer.typed()?;
         layer.make_absolute(Path::new(""))?;
         Ok(layer)
@@ -437,7 +254,7 @@ mod tests {
     use crate::profile::plan::LockBackups;
     use crate::profile::section::fuse::Passthrough;
     use crate::profile::section::postgres::Port;
-    use crate::profile::section::recovery::RecoveryTarget;
+    use crate::profile::section::recovery::{MomentText, RecoveryTarget};
     use crate::profile::values::{BackupChoice, ByteSize};
 
     /// What is set and typed; nothing is required.
@@ -467,7 +284,7 @@ mod tests {
         fs::write(
             &profile,
             "instance = 'profile'\n[postgres]\nport = 2\nrole = 'p'\n\
-             [postgres.settings]\nwork_mem = '1MB'\njit = 'off'\n",
+             [postgres.settings]\nwork_mem = '1MB'\nJIT = 'off'\ncron.Use = 1\n",
         )
         .unwrap();
         let env = [
@@ -493,6 +310,7 @@ mod tests {
         assert_eq!(origin("postgres.port"), "--set postgres.port=4");
         assert_eq!(origin("log.level"), "environment variable PBKFS_LOG__LEVEL");
         assert_eq!(origin("postgres.settings.jit"), "DIR/p.toml:7");
+        assert_eq!(origin("postgres.settings.cron.use"), "DIR/p.toml:8");
         let plan = given.typed().unwrap();
         assert_eq!(plan.instance, "profile");
         assert_eq!(plan.cache_size, ByteSize(1 << 20));
@@ -506,7 +324,7 @@ mod tests {
         let settings: Vec<_> = plan.postgres.settings.iter().collect();
         assert_eq!(
             format!("{settings:?}"),
-            r#"[("jit", "off"), ("work_mem", "64MB")]"#
+            r#"[("cron.use", "1"), ("jit", "off"), ("work_mem", "64MB")]"#
         );
         let error = given.plan().unwrap_err();
         assert!(matches!(
@@ -522,7 +340,7 @@ mod tests {
             let sets: Vec<_> = sets.iter().map(|set| (*set).to_owned()).collect();
             let mut given = Profile::parse(text, Path::new("/p/x.toml")).unwrap();
             let flags = Profile::load_with(None, &sets, Path::new("/none"), std::iter::empty());
-            given.given.extend(flags.unwrap().given);
+            given.extend(flags.unwrap());
             given.plan().unwrap_err().to_string()
         };
         assert_eq!(
@@ -740,7 +558,9 @@ mod tests {
             written.unset(key);
         }
         assert_eq!(written.typed().unwrap(), Plan::default());
-        let defaults = keys::keys().filter(|key| key.value.is_some() && key.path != SETTINGS);
-        assert_eq!(written.given.len(), defaults.count());
+        for key in keys::keys().filter(|key| key.path != SETTINGS) {
+            let is_set = written.get(&key.path).is_some();
+            assert_eq!(is_set, key.value.is_some(), "{}", key.path);
+        }
     }
 }

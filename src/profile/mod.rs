@@ -19,15 +19,15 @@
 #[macro_use]
 mod section;
 pub mod error;
+mod given;
 pub mod keys;
 mod layers;
-mod origin;
 pub mod plan;
 mod values;
 
 pub use error::ProfileError;
-pub use layers::{Profile, unknown_variables};
-pub use origin::{Given, Origin};
+pub use given::{Given, Origin, Profile};
+pub use layers::unknown_variables;
 pub use plan::{LockBackups, MetadataSource, Plan};
 pub use section::expectation::{Comparison, Expectation};
 pub use section::fence::{FencePlan, IoNice, Level, Network, Require};

@@ -158,7 +158,7 @@ impl FromValue for Settings {
 }
 
 /// The settings of a table by their names, those in nested tables with all of its name.
-pub fn flat(table: &Table) -> Vec<(String, &Value)> {
+fn flat(table: &Table) -> Vec<(String, &Value)> {
     let mut settings = Vec::new();
     for (name, value) in table {
         let name = name.to_ascii_lowercase();
