@@ -45,7 +45,7 @@ pub mod overlay {
 /// Of the profile.
 #[cfg(feature = "cli")]
 pub mod profile {
-    pub use crate::profile::{MomentText, Plan, parse};
+    pub use crate::profile::{MomentText, Plan, Profile};
 }
 
 /// Of the server.

@@ -80,7 +80,6 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap::", &["cli/", "profile/"]),
     ("clap_mangen::", &["cli/generate"]),
     ("clap_complete::", &["cli/generate"]),
-    ("figment::", &["profile/"]),
     ("indicatif::", &["cli/"]),
     ("redb::", &["diff/"]),
     ("tracing_subscriber::", &["cli/"]),
@@ -100,16 +99,10 @@ const STARTERS: &[&str] = &[
 ];
 
 /// Files that may be longer than [`LINES`] without their tests, and why.
-const LONG: &[(&str, &str)] = &[
-    (
-        "fuse/adapter.rs",
-        "one `impl Filesystem`, which Rust does not let be parted",
-    ),
-    (
-        "profile/keys.rs",
-        "one flat table with an entry for each key",
-    ),
-];
+const LONG: &[(&str, &str)] = &[(
+    "fuse/adapter.rs",
+    "one `impl Filesystem`, which Rust does not let be parted",
+)];
 
 /// How long a file should be at most, without its tests.
 const LINES: usize = 400;

@@ -54,6 +54,19 @@ fn the_manual_pages_are_those_of_the_program() {
 }
 
 #[test]
+fn the_full_profile_is_that_of_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    pbkfs(&["generate", "config", dir.path().to_str().unwrap()]);
+    let made = files(dir.path());
+    assert_eq!(made.keys().collect::<Vec<_>>(), ["full.toml"]);
+    assert_eq!(
+        made["full.toml"],
+        read("config/full.toml"),
+        "config/full.toml is out of date; run: cargo run -- generate config config"
+    );
+}
+
+#[test]
 fn every_command_has_a_page_and_an_example() {
     let main = read("man/pbkfs.1");
     let help = pbkfs(&["help"]);

@@ -76,6 +76,52 @@ fn the_schemas_are_those_of_the_program() {
     }
 }
 
+/// Every file of settings in `config` is one by the schema that editors get, and so is
+/// what a user writes besides; what no key takes is not.
+#[test]
+fn the_profiles_are_what_their_schema_says() {
+    let schema = schema("profile");
+    let refused = |text: &str| {
+        let profile: toml::Value = toml::from_str(text).unwrap();
+        let errors = schema.iter_errors(&serde_json::to_value(profile).unwrap());
+        errors.map(|error| error.to_string()).collect::<Vec<_>>()
+    };
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let files = fs::read_dir(config)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let profiles = files.filter(|path| path.extension().is_some_and(|ext| ext == "toml"));
+    let mut count = 0;
+    for path in profiles {
+        let errors = refused(&fs::read_to_string(&path).unwrap());
+        assert!(errors.is_empty(), "{}: {errors:?}", path.display());
+        count += 1;
+    }
+    assert!(count >= 5, "config has {count} profiles");
+    for right in [
+        "cache_size = 1024\nlock_backups = true\nfence.cpus = 2",
+        "recovery.timeline = 2\nverify.dump = true\nverify.amcheck = ['a']",
+        "postgres.settings = { work_mem = '1MB', jit = false, cron.use = 1 }",
+        "[[verify.sql]]\nname = 'a'\ndatabase = 'b'\nquery = 'c'\nexpect = 1",
+    ] {
+        assert!(refused(right).is_empty(), "{right}: {:?}", refused(right));
+    }
+    for wrong in [
+        "catalogue = '/x'",
+        "postgres.port = 0",
+        "postgres.prot = 1",
+        "lock_backups = 'no'",
+        "metadata = 'neither'",
+        "backup = 'abc'",
+        "cache_size = '1 gigabyte'",
+        "recovery.action = 'stop'",
+        "verify.amcheck = 'shop'",
+        "[[verify.sql]]\nname = 'a'",
+    ] {
+        assert_eq!(refused(wrong).len(), 1, "{wrong}: {:?}", refused(wrong));
+    }
+}
+
 /// All documents of one clone's life, on a catalog with an archive.
 #[test]
 fn what_a_session_prints() {
@@ -95,6 +141,7 @@ fn what_a_session_prints() {
     let wal = holds("wal-list", &of_catalog(&["wal", "list"]));
     assert_ne!(wal["instances"][0]["timelines"], Value::Array(Vec::new()));
     holds("plan", &json("plan"));
+    holds("show-config", &json("show-config"));
 
     let ready = clone.pbkfs("up", &["--detach", "--json"]).expect_ok();
     let ready = holds("ready", &ready);

@@ -137,5 +137,5 @@ fn the_profile_of_the_job_is_one() {
         .lines()
         .map(|line| format!("{}\n", line.trim()))
         .collect();
-    pbkfs::internals::profile::parse(&profile, Path::new("/p/main.toml")).unwrap();
+    pbkfs::internals::profile::Profile::parse(&profile, Path::new("/p/main.toml")).unwrap();
 }

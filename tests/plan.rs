@@ -229,3 +229,98 @@ fn settings_fit_a_terminal() {
     let columns: Vec<&str> = buffers.split_whitespace().collect();
     assert_eq!(columns, ["archive_mode", "'on'", "'off'"]);
 }
+
+/// A profile, the environment and --set over the defaults, as a user merges them.
+#[test]
+fn show_config_says_where_each_value_is_from() {
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox
+        .profile("latest")
+        .postgres("role", "\"reader\"")
+        .setting("work_mem", "64MB")
+        .setting("my.password", "geheim")
+        .write();
+    let show = |arguments: &[&str]| {
+        let mut command = clone.command("show-config", arguments);
+        command
+            .env("PBKFS_LOG__LEVEL", "debug")
+            .env("PBKFS_CACHE_SIZE", "1GB");
+        common::run(&mut command, common::session::LIMIT)
+    };
+    let arguments = [
+        "--set",
+        "postgres.port=5433",
+        "--set",
+        "postgres.settings.jit=off",
+    ];
+    let text = show(&arguments).expect_ok();
+    let file = clone.profile.to_str().unwrap();
+    let written = std::fs::read_to_string(file).unwrap();
+    let of_file = |key: &str| {
+        let line = written
+            .lines()
+            .position(|line| line.starts_with(key))
+            .unwrap();
+        format!("{file}:{}", line + 1)
+    };
+    let line = |key: &str| {
+        let found = text
+            .lines()
+            .find(|line| line.trim_start_matches('#').starts_with(key));
+        let found = found.unwrap_or_else(|| panic!("no {key} in {text}"));
+        found
+            .split_once("  # ")
+            .map(|(value, place)| (value.trim_end(), place))
+            .unwrap()
+    };
+    let target = format!("target = {:?}", clone.target);
+    assert_eq!(line("target"), (&*target, &*of_file("target")));
+    assert_eq!(line("role"), ("role = \"reader\"", &*of_file("role")));
+    assert_eq!(
+        line("work_mem"),
+        ("work_mem = \"64MB\"", &*of_file("work_mem"))
+    );
+    assert_eq!(line("jit"), ("jit = \"off\"", "--set"));
+    assert_eq!(line("port"), ("port = 5433", "--set"));
+    let variable = "environment variable PBKFS_CACHE_SIZE";
+    assert_eq!(line("cache_size"), ("cache_size = \"1GB\"", variable));
+    assert_eq!(line("start_timeout"), ("start_timeout = 300", "default"));
+    assert_eq!(line("memory"), ("#memory", "not set: no limit"));
+    assert!(
+        !text.contains("geheim") && text.contains("\"my.password\" = \"***\""),
+        "{text}"
+    );
+
+    // It is a profile, of the same values.
+    let again = sandbox.path("again.toml");
+    std::fs::write(&again, text.replace("***", "geheim")).unwrap();
+    let mut command = sandbox.pbkfs();
+    command.arg("show-config").arg(&again).arg("--json");
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let second = json(&common::run(&mut command, common::session::LIMIT).expect_ok());
+    let first = json(&show(&[&arguments[..], &["--json"]].concat()).expect_ok());
+    let values = |report: &serde_json::Value| {
+        let lines = report["keys"].as_array().unwrap().clone().into_iter();
+        lines
+            .map(|line| (line["key"].clone(), line["value"].clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(values(&first), values(&second));
+    let role = first["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|line| line["key"] == "postgres.role");
+    let role = role.unwrap();
+    assert_eq!(
+        (&role["origin"], &role["file"]),
+        (&"file".into(), &file.into())
+    );
+
+    // What makes no plan is shown, and refused.
+    let wrong = show(&["--set", "verify.pages=false", "--set", "verify.start=false"]);
+    let said = "--set verify.pages=false: invalid value for \"verify.pages\"";
+    assert_eq!(wrong.code(), Some(2), "{wrong}");
+    assert!(wrong.stderr.contains(said), "{wrong}");
+    assert!(wrong.stdout.contains("pages = false"), "{wrong}");
+}

@@ -8,7 +8,7 @@ use crate::causes;
 pub use crate::causes::sentence;
 pub use crate::escape::value;
 pub use crate::figures::human_bytes;
-use crate::profile::{self, MomentText, Plan, Profile};
+use crate::profile::{MomentText, Origin, Plan, Profile};
 use crate::session::SessionError;
 
 /// Settings of the host, below every profile.
@@ -37,7 +37,7 @@ impl At {
     /// Over the profile.
     pub fn apply(self, profile: &mut Profile) {
         if let Some(time) = self.at {
-            profile.recovery.set_time(time);
+            profile.recover_to(time, Origin::Command("--at"));
         }
     }
 }
@@ -46,23 +46,13 @@ impl ProfileArgs {
     /// Whether nobody set anything: no profile, no key, and nothing in the settings
     /// of the host and in the environment.
     pub fn is_empty(&self) -> Result<bool, SessionError> {
-        Ok(self.profile.is_none() && self.given()? == Profile::default())
+        Ok(self.profile.is_none() && self.given()?.is_empty())
     }
 
-    /// What somebody set, without the defaults.
+    /// What somebody set, merged from all layers.
     pub fn given(&self) -> Result<Profile, SessionError> {
         let profile = self.profile.as_deref();
-        Ok(profile::load_given(
-            profile,
-            &self.sets,
-            Path::new(SYSTEM_CONFIG),
-        )?)
-    }
-
-    /// The profile, merged from all its layers.
-    pub fn load(&self) -> Result<Profile, SessionError> {
-        let profile = self.profile.as_deref();
-        Ok(profile::load(
+        Ok(Profile::load(
             profile,
             &self.sets,
             Path::new(SYSTEM_CONFIG),
@@ -71,15 +61,30 @@ impl ProfileArgs {
 
     /// The profile, merged and checked.
     pub fn plan(&self) -> Result<Plan, SessionError> {
-        Ok(Plan::check(&self.load()?)?)
+        Ok(self.given()?.plan()?)
     }
 
     /// The same, but recovering to a time, if one is given.
     pub fn plan_at(&self, at: At) -> Result<Plan, SessionError> {
-        let mut profile = self.load()?;
+        let mut profile = self.given()?;
         at.apply(&mut profile);
-        Ok(Plan::check(&profile)?)
+        Ok(profile.plan()?)
     }
+}
+
+/// A text in lines of so many characters at most, where its words permit that.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Prints an error for a person, with the end of the server's log where that

@@ -194,7 +194,7 @@ pub fn run(args: &DiffArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         }
         None => {
             let plan = args.profile.plan()?;
-            log::init(verbosity, Some(&plan.log));
+            log::init(verbosity, Some(&plan));
             let _span = log::span("diff", Some(&plan.target));
             session::changes_of_target(&plan.target, plan.diff_dir.as_deref())?
         }

@@ -1,11 +1,13 @@
-//! The documents that `--json` prints: which there are, and what is in them. The
-//! schemas come from the very types that are printed, and from their doc comments.
+//! The documents that `--json` prints, and a profile: which there are, and what is in
+//! them. The schemas come from the very types that are printed or read, and from their
+//! doc comments.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use super::{diff, list, plan, status, wal};
+use super::{diff, list, plan, show_config, status, wal};
+use crate::profile::keys;
 use crate::session::Ready;
 use crate::verify::Document;
 
@@ -23,6 +25,7 @@ pub const DOCUMENTS: &[DocumentKind] = &[
     DocumentKind::new::<list::Report>("list", &["list"]),
     DocumentKind::new::<wal::Report>("wal-list", &["wal"]),
     DocumentKind::new::<plan::Report>("plan", &["plan"]),
+    DocumentKind::new::<show_config::Report>("show-config", &["show-config"]),
     DocumentKind::new::<Ready>("ready", &["up", "mount"]),
     DocumentKind::new::<status::Report>("status", &["status"]),
     DocumentKind::new::<diff::Report<'static>>("diff", &["diff"]),
@@ -55,12 +58,8 @@ impl DocumentKind {
         let settings = SchemaSettings::draft2020_12()
             .for_serialize()
             .with(|settings| settings.inline_subschemas = true);
-        let mut schema = (self.of)(&mut settings.into_generator()).to_value();
-        tidy(&mut schema);
-        if let Value::Object(schema) = &mut schema {
-            schema.insert("title".to_owned(), format!("pbkfs {}", self.name).into());
-        }
-        schema
+        let schema = (self.of)(&mut settings.into_generator()).to_value();
+        named(self.name, schema)
     }
 
     /// Its fields, each after the one that it is in.
@@ -69,6 +68,19 @@ impl DocumentKind {
         below("", &self.schema(), &mut fields);
         fields
     }
+}
+
+/// What a profile may have, as a JSON schema for editors.
+pub fn profile_schema() -> Value {
+    named("profile", keys::schema())
+}
+
+fn named(name: &str, mut schema: Value) -> Value {
+    tidy(&mut schema);
+    if let Value::Object(schema) = &mut schema {
+        schema.insert("title".to_owned(), format!("pbkfs {name}").into());
+    }
+    schema
 }
 
 /// Closes each object to what it does not describe, and leaves out how Rust stores
@@ -81,7 +93,10 @@ fn tidy(schema: &mut Value) {
                 closed.or_insert(Value::Bool(false));
             }
             if let Some(Value::String(text)) = object.get_mut("description") {
-                *text = text.replace('\n', " ").replace('`', "");
+                *text = text
+                    .replace("\n\n", " ")
+                    .replace('\n', " ")
+                    .replace('`', "");
             }
             if object.get("type").is_some_and(|kind| !kind.is_object()) {
                 object.remove("format");

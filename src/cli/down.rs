@@ -7,7 +7,7 @@ use super::common::value;
 use super::exit::Code;
 use super::which::SessionArgs;
 use super::{Verbosity, log};
-use crate::profile::Profile;
+use crate::profile::PostgresPlan;
 use crate::session::{self, Down, SessionError, State};
 
 /// What ending takes besides stopping the server.
@@ -39,18 +39,14 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     }
     let plan = args.session.plan();
     let planned = plan.as_ref().and_then(|plan| plan.as_ref().ok());
-    log::init(verbosity, planned.map(|plan| &plan.log));
+    log::init(verbosity, planned);
     let timeout = match planned {
         Some(plan) => plan.postgres.stop_timeout,
-        None => {
-            let defaults = Profile::default().over_defaults()?;
-            let timeout = defaults.postgres.stop_timeout;
-            timeout.map_or(UNMOUNTING, Duration::from)
-        }
+        None => PostgresPlan::default().stop_timeout,
     };
     let target = args.session.target(plan)?;
     let _span = log::span("down", Some(&target));
-    match session::down(&target, timeout + UNMOUNTING)? {
+    match session::down(&target, timeout.0 + UNMOUNTING)? {
         Down::Nothing => say!("nothing runs on {}", value(&target)),
         Down::Unmounted => say!("down {}", value(&target)),
         Down::Ended(state) => say!("down {}{}", value(&state.target), kept(&state)),

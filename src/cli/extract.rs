@@ -89,7 +89,7 @@ impl ExtractArgs {
     fn plan(&self) -> Result<Plan, SessionError> {
         let mut profile = self.backup.job("extract")?;
         self.at.apply(&mut profile);
-        Ok(Plan::check(&profile)?)
+        Ok(profile.plan()?)
     }
 }
 
@@ -113,7 +113,7 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     check_options(&args.pg_dump)?;
     let plan = args.plan()?;
     let verbose = verbosity.is_verbose();
-    log::init(verbosity.for_job(), Some(&plan.log));
+    log::init(verbosity.for_job(), Some(&plan));
     let _span = log::span("extract", Some(&plan.target));
     let signals = Signals::install()
         .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;

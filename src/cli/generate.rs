@@ -1,6 +1,7 @@
-//! `pbkfs generate`: manual pages and shell completions, made from the same
-//! definitions that the program runs by. The manual pages of section 7, which no
-//! definition could give, are written by hand and are parts of the program.
+//! `pbkfs generate`: manual pages, schemas, a profile with every key, and shell
+//! completions, made from the same definitions that the program runs by. The manual pages
+//! of section 7, which no definition could give, are written by hand and are parts of the
+//! program.
 
 mod commands;
 mod page;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 
-use super::document::DOCUMENTS;
+use super::document::{DOCUMENTS, profile_schema};
 use super::exit::Code;
 use super::{Cli, Verbosity, log, output};
 use crate::session::SessionError;
@@ -33,11 +34,11 @@ const WRITTEN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Write the manual pages, the schemas of --json, or completions for a shell
+/// Write the manual pages, JSON schemas, a full profile, or completions for a shell
 ///
-/// All are made from the program's own definitions: its commands, its table
-/// of exit codes, its table of the profile's keys, and the types that it prints.
-/// The manual pages of section 7 are written by hand, and are in the program, too.
+/// All are made from the program's own definitions: its commands, its table of exit
+/// codes, the types of the profile's keys, and the types that it prints. The manual pages
+/// of section 7 are written by hand, and are in the program, too.
 #[derive(Debug, Args)]
 #[command(
     subcommand_value_name = "WHAT",
@@ -45,6 +46,7 @@ const WRITTEN: &[(&str, &str)] = &[
 Examples:
   pbkfs generate man man
   pbkfs generate schema schemas
+  pbkfs generate config /tmp
   pbkfs generate completions bash >/etc/bash_completion.d/pbkfs"
 )]
 pub struct GenerateArgs {
@@ -59,8 +61,14 @@ enum What {
         /// The directory; it is made if it does not exist
         dir: PathBuf,
     },
-    /// Write a JSON schema of every document that --json prints into a directory
+    /// Write a JSON schema of every document that --json prints, and one of a
+    /// profile for editors, into a directory
     Schema {
+        /// The directory; it is made if it does not exist
+        dir: PathBuf,
+    },
+    /// Write full.toml, a profile with every key and its default, into a directory
+    Config {
         /// The directory; it is made if it does not exist
         dir: PathBuf,
     },
@@ -77,6 +85,10 @@ pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<Code, SessionErr
     match &args.what {
         What::Man { dir } => write_pages(dir)?,
         What::Schema { dir } => write_schemas(dir)?,
+        What::Config { dir } => {
+            let full = ("full.toml".to_owned(), profile::full());
+            write_all(dir, std::iter::once(full))?;
+        }
         What::Completions { shell } => print_completions(*shell),
     }
     Ok(Code::Done)
@@ -93,12 +105,16 @@ fn write_pages(dir: &Path) -> Result<(), SessionError> {
 }
 
 fn write_schemas(dir: &Path) -> Result<(), SessionError> {
-    let texts = DOCUMENTS.iter().map(|document| {
-        let name = format!("{}.schema.json", document.name);
-        // A document of text, numbers and lists can always be written.
-        let text = serde_json::to_string_pretty(&document.schema()).unwrap_or_default();
-        (name, text + "\n")
-    });
+    let documents = DOCUMENTS
+        .iter()
+        .map(|document| (document.name, document.schema()));
+    let texts = documents
+        .chain([("profile", profile_schema())])
+        .map(|(name, schema)| {
+            // A document of text, numbers and lists can always be written.
+            let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+            (format!("{name}.schema.json"), text + "\n")
+        });
     write_all(dir, texts)
 }
 

@@ -24,17 +24,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::{Verbosity, output};
-use crate::profile::{LogFormat, LogPlan, LogTarget};
+use crate::profile::{LogFormat, LogPlan, LogTarget, Plan};
 use crate::server::OsUser;
 use daily::Daily;
 use fields::Fields;
 use journal::Journal;
-pub use redact::redact;
+pub use redact::{MASK, is_secret_name, redact};
 use short::Short;
 use sink::{Lines, Look, Sink};
-
-/// How many files of a day each are kept where no profile says so.
-const KEEP: usize = 7;
 
 /// What `--log` takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,25 +59,23 @@ impl FromStr for Where {
 /// Begins logging. The command line's word counts more than the profile's. A
 /// place that cannot be logged to is no reason to fail: standard error takes
 /// its part then, with a warning.
-pub fn init(verbosity: Verbosity, plan: Option<&LogPlan>) {
-    let format = verbosity
-        .log_format
-        .or(plan.map(|plan| plan.format))
-        .unwrap_or(LogFormat::Human);
+pub fn init(verbosity: Verbosity, plan: Option<&Plan>) {
+    let log = plan.map_or_else(LogPlan::default, |plan| plan.log.clone());
+    let format = verbosity.log_format.unwrap_or(log.format);
     let target = match &verbosity.log {
         Some(Where::Stderr) => LogTarget::Stderr,
         Some(Where::Journald) => LogTarget::Journald,
         // A session leaves the directory that it was started in.
         Some(Where::File(file)) => LogTarget::File(path::absolute(file).unwrap_or(file.clone())),
-        None => plan.map_or(LogTarget::Stderr, |plan| plan.target.clone()),
+        None => log.target(),
     };
-    let (sink, problem) = match open(&target, plan) {
+    let (sink, problem) = match open(&target, log.keep.get(), plan) {
         Ok(sink) => (sink, None),
         Err(problem) => (Sink::Stderr, Some(problem)),
     };
     let colour = verbosity.colour && matches!(sink, Sink::Stderr) && wants_colour();
     let subscriber = tracing_subscriber::registry()
-        .with(filter(&verbosity, plan, &sink))
+        .with(filter(&verbosity, &log, &sink))
         .with(layer(sink, format, colour));
     // Set already only if a test runs several commands in one process.
     let _ = subscriber.try_init();
@@ -110,17 +105,17 @@ pub fn span(command: &'static str, target: Option<&Path>) -> EnteredSpan {
     span.entered()
 }
 
-fn filter(verbosity: &Verbosity, plan: Option<&LogPlan>, sink: &Sink) -> EnvFilter {
+fn filter(verbosity: &Verbosity, log: &LogPlan, sink: &Sink) -> EnvFilter {
     let is_quiet = verbosity.quiet || verbosity.is_job && matches!(sink, Sink::Stderr);
     // Who watches a job wants to know what it waits for.
     let least = match !verbosity.quiet && output::has_spectators() {
         true => "warn",
         false => "error",
     };
-    let level = match (is_quiet && verbosity.verbose == 0, verbosity.verbose, plan) {
-        (true, _, _) => least,
-        (_, 0, plan) => plan.map_or("info", |plan| plan.level.as_str()),
-        (_, 1, _) => "debug",
+    let level = match verbosity.verbose {
+        0 if is_quiet => least,
+        0 => log.level.as_str(),
+        1 => "debug",
         _ => "trace",
     };
     let level = level.parse().unwrap_or(LevelFilter::INFO);
@@ -131,15 +126,14 @@ fn filter(verbosity: &Verbosity, plan: Option<&LogPlan>, sink: &Sink) -> EnvFilt
         .add_directive_lossily("tokio_postgres=warn")
 }
 
-fn open(target: &LogTarget, plan: Option<&LogPlan>) -> Result<Sink, String> {
-    let keep = plan.map_or(KEEP, |plan| plan.keep.get());
+fn open(target: &LogTarget, keep: usize, plan: Option<&Plan>) -> Result<Sink, String> {
     match target {
         LogTarget::Stderr => Ok(Sink::Stderr),
         LogTarget::Journald => Journal::open()
             .map(Sink::Journal)
             .map_err(|e| format!("the systemd journal is not there ({e})")),
         LogTarget::File(file) => {
-            let server = plan.and_then(|plan| OsUser::find(&plan.server_user).ok());
+            let server = plan.and_then(|plan| OsUser::find(&plan.postgres.user).ok());
             let server = server.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
             Daily::open(file, keep, server.as_slice())
                 .map(Sink::File)

@@ -27,6 +27,7 @@ mod output;
 mod own_wal;
 mod plan;
 mod progress;
+mod show_config;
 mod source;
 mod status;
 mod stay;
@@ -135,6 +136,7 @@ enum Command {
     Status(status::StatusArgs),
     Diff(diff::DiffArgs),
     Plan(plan::PlanArgs),
+    ShowConfig(show_config::ShowConfigArgs),
     Mount(mount::MountArgs),
     Unmount(unmount::UnmountArgs),
     Cleanup(cleanup::CleanupArgs),
@@ -200,6 +202,7 @@ fn run() -> ExitCode {
         Command::Status(args) => status::run(&args, cli.verbosity),
         Command::Diff(args) => diff::run(&args, cli.verbosity),
         Command::Plan(args) => plan::run(&args, cli.verbosity),
+        Command::ShowConfig(args) => show_config::run(&args, cli.verbosity),
         Command::Mount(args) => mount::run(&args, cli.verbosity, cli.background),
         Command::Unmount(args) => unmount::run(&args, cli.verbosity),
         Command::Cleanup(args) => cleanup::run(&args, cli.verbosity),

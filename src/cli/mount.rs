@@ -7,11 +7,11 @@ use clap::Args;
 
 use super::common::At;
 use super::exit::Code;
-use super::source::{BackupArgs, absolute, catalog_of_environment, missing, require_backup};
+use super::source::{BackupArgs, catalog_of_environment, missing, require_backup};
 use super::stay::{Stay, stay};
 use super::{Verbosity, background};
 use crate::diff::{Binding, DiffError};
-use crate::profile::{BackupChoice, MomentText, Plan, Profile};
+use crate::profile::{BackupChoice, MomentText, Origin, Plan, Profile};
 use crate::session::SessionError;
 
 /// Mount the backup, and start no server
@@ -88,8 +88,8 @@ impl MountArgs {
         self.apply(&mut given)?;
         At { at: self.at }.apply(&mut given);
         if self.read_only {
-            given.diff_dir = None;
-        } else if let Some(dir) = given.diff_dir.clone() {
+            given.unset("diff_dir");
+        } else if let Some(dir) = given.value::<PathBuf>("diff_dir") {
             complete(&mut given, &dir)?;
         } else {
             return Err(usage(
@@ -98,20 +98,20 @@ impl MountArgs {
         }
         catalog_of_environment(&mut given)?;
         require_backup(&given)?;
-        if given.target.is_none() {
+        if given.get("target").is_none() {
             return Err(missing("the mount point, with -D TARGET"));
         }
-        given.postgres.launch = Some(false);
-        Ok(Plan::check(&given.over_defaults()?)?)
+        given.set("postgres.launch", false, Origin::Command("pbkfs mount"));
+        Ok(given.plan()?)
     }
 
     fn apply(&self, given: &mut Profile) -> Result<(), SessionError> {
-        for (flag, value) in [
-            (&self.target, &mut given.target),
-            (&self.diff_dir, &mut given.diff_dir),
+        for (key, flag, path) in [
+            ("target", "-D", &self.target),
+            ("diff_dir", "-d", &self.diff_dir),
         ] {
-            if let Some(path) = flag {
-                *value = Some(absolute(path)?);
+            if let Some(path) = path {
+                given.set_path(key, path, Origin::Command(flag))?;
             }
         }
         Ok(())
@@ -119,20 +119,24 @@ impl MountArgs {
 }
 
 /// Takes what nobody gave from the diff's binding, and refuses what was given
-/// and is another backup. A catalog may have moved, so that is no difference;
-/// what `latest` means is known, and compared, only later.
+/// otherwise.
 fn complete(given: &mut Profile, diff_dir: &Path) -> Result<(), SessionError> {
+    const BINDING: Origin = Origin::Command("the binding of the diff");
     let Some(bound) = Binding::read(diff_dir)? else {
         return Ok(());
     };
-    let instance = given.instance.get_or_insert_with(|| bound.instance.clone());
-    let backup = BackupChoice::Id(bound.backup.clone());
-    let backup = given.backup.get_or_insert(backup);
-    let is_same = match backup {
+    for (key, value) in [("instance", &bound.instance), ("backup", &bound.backup)] {
+        if given.get(key).is_none() {
+            given.set(key, value.as_str(), BINDING);
+        }
+    }
+    let instance: String = given.value("instance").unwrap_or_default();
+    let backup = given.value("backup").unwrap_or(BackupChoice::Latest);
+    let is_same = match &backup {
         BackupChoice::Latest => true,
         BackupChoice::Id(id) => *id == bound.backup,
     };
-    if *instance != bound.instance || !is_same {
+    if instance != bound.instance || !is_same {
         let wanted = format!("{backup} of instance {instance}");
         return Err(DiffError::BoundElsewhere {
             path: diff_dir.to_owned(),
@@ -141,7 +145,9 @@ fn complete(given: &mut Profile, diff_dir: &Path) -> Result<(), SessionError> {
         }
         .into());
     }
-    given.catalog.get_or_insert(bound.catalog);
+    if given.get("catalog").is_none() {
+        given.set_path("catalog", &bound.catalog, BINDING)?;
+    }
     Ok(())
 }
 

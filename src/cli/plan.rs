@@ -7,7 +7,7 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::{At, ProfileArgs, human_bytes, sentence, value};
+use super::common::{At, ProfileArgs, human_bytes, sentence, value, wrapped};
 use super::exit::Code;
 use super::own_wal::WalReport;
 use super::{Verbosity, log, output};
@@ -134,7 +134,7 @@ impl Member {
 /// Runs the subcommand.
 pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let plan = args.profile.plan_at(args.at)?;
-    log::init(verbosity, Some(&plan.log));
+    log::init(verbosity, Some(&plan));
     let _span = log::span("plan", Some(&plan.target));
     let (report, first_problem) = make(&plan)?;
     if args.json {
@@ -244,21 +244,6 @@ fn print_indented(indent: &str, text: &str) {
     for line in wrapped(text, 80 - indent.len()) {
         say!("{indent}{line}");
     }
-}
-
-/// A text in lines of so many characters at most, where its words permit that.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 fn print(report: &Report) {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::common::ProfileArgs;
 use crate::catalog::{BackupRef, InvalidBackupRef};
-use crate::profile::{BackupChoice, Profile, VerifyChoice};
+use crate::profile::{BackupChoice, Origin, Profile};
 use crate::session::{self, SessionError};
 
 /// The variable that pg_probackup itself takes the catalog from.
@@ -38,30 +38,25 @@ impl CatalogArgs {
     /// The catalog and, if one is wanted, the instance.
     pub fn catalog(&self) -> Result<(PathBuf, Option<String>), SessionError> {
         // Who names a catalog need not have a sound profile on this host.
-        let given = match (&self.catalog, &self.profile.profile) {
-            (Some(_), None) if self.profile.sets.is_empty() => {
-                let mut given = Profile::default();
-                self.apply(&mut given)?;
-                given
-            }
-            _ => {
-                let mut given = self.given()?;
-                catalog_of_environment(&mut given)?;
-                given
-            }
-        };
-        match given.catalog {
-            Some(catalog) => Ok((catalog, given.instance)),
+        if let (Some(catalog), None, []) =
+            (&self.catalog, &self.profile.profile, &*self.profile.sets)
+        {
+            return Ok((absolute(catalog)?, self.instance.clone()));
+        }
+        let mut given = self.given()?;
+        catalog_of_environment(&mut given)?;
+        match given.value("catalog") {
+            Some(catalog) => Ok((catalog, given.value("instance"))),
             None => Err(missing("the catalog, with -B CATALOG")),
         }
     }
 
     fn apply(&self, given: &mut Profile) -> Result<(), SessionError> {
         if let Some(path) = &self.catalog {
-            given.catalog = Some(absolute(path)?);
+            given.set_path("catalog", path, Origin::Command("-B"))?;
         }
         if let Some(instance) = &self.instance {
-            given.instance = Some(instance.clone());
+            given.set("instance", &**instance, Origin::Command("--instance"));
         }
         Ok(())
     }
@@ -87,44 +82,48 @@ impl BackupArgs {
     pub fn given(&self) -> Result<Profile, SessionError> {
         let mut given = self.catalog.given()?;
         if let Some(backup) = &self.backup {
-            given.backup = Some(backup.clone());
+            given.set("backup", backup.to_string(), Origin::Command("-i"));
         }
         Ok(given)
     }
 
-    /// The plan of a one-shot job. Without a profile it has a mount point of its
+    /// The profile of a one-shot job. Without a target it has a mount point of its
     /// own, where nobody looks.
-    pub fn job(&self, command: &str) -> Result<Profile, SessionError> {
+    pub fn job(&self, command: &'static str) -> Result<Profile, SessionError> {
         let mut given = self.given()?;
         catalog_of_environment(&mut given)?;
         require_backup(&given)?;
         if let Some(backup) = &self.backup {
-            given.verify.backup = Some(VerifyChoice::One(backup.clone()));
+            given.set("verify.backup", backup.to_string(), Origin::Command("-i"));
         }
-        if let (None, Some(catalog), Some(instance)) =
-            (&given.target, &given.catalog, &given.instance)
-        {
-            given.target = Some(session::job_target(command, catalog, instance)?);
+        let source = (
+            given.value::<PathBuf>("catalog"),
+            given.value::<String>("instance"),
+        );
+        if let (None, (Some(catalog), Some(instance))) = (given.get("target"), source) {
+            let target = session::job_target(command, &catalog, &instance)?;
+            given.set_path("target", &target, Origin::Command(command))?;
         }
-        Ok(given.over_defaults()?)
+        Ok(given)
     }
 }
 
 /// Takes the catalog from pg_probackup's own variable, if nobody gave one.
 pub fn catalog_of_environment(given: &mut Profile) -> Result<(), SessionError> {
     let variable = std::env::var_os(BACKUP_PATH).filter(|path| !path.is_empty());
-    if let (None, Some(path)) = (&given.catalog, variable) {
-        given.catalog = Some(absolute(Path::new(&path))?);
+    if let (None, Some(path)) = (given.get("catalog"), variable) {
+        let origin = Origin::Variable(BACKUP_PATH.to_owned());
+        given.set_path("catalog", Path::new(&path), origin)?;
     }
     Ok(())
 }
 
 /// Refuses what names no backup.
 pub fn require_backup(given: &Profile) -> Result<(), SessionError> {
-    if given.catalog.is_none() {
+    if given.get("catalog").is_none() {
         return Err(missing("the catalog, with -B CATALOG"));
     }
-    match given.instance {
+    match given.get("instance") {
         None => Err(missing("the instance, with --instance NAME")),
         Some(_) => Ok(()),
     }

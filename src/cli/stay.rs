@@ -38,7 +38,7 @@ pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
         true => stay.verbosity.clone().without_colour(),
         false => stay.verbosity.clone(),
     };
-    log::init(verbosity, Some(&stay.plan.log));
+    log::init(verbosity, Some(stay.plan));
     let _span = log::span(stay.command, Some(&stay.plan.target));
     if stay.background {
         // A session of its own: the terminal's signals are for the one that

@@ -67,7 +67,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let (plan, partial) = plan(args)?;
     let verbose = verbosity.is_verbose();
-    log::init(verbosity.for_job(), Some(&plan.log));
+    log::init(verbosity.for_job(), Some(&plan));
     let _span = log::span("verify", Some(&plan.target));
     let signals = Signals::install()
         .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;
@@ -120,7 +120,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
 fn plan(args: &VerifyArgs) -> Result<(Plan, bool), SessionError> {
     let mut profile = args.backup.job("verify")?;
     args.at.apply(&mut profile);
-    let mut plan = Plan::check(&profile)?;
+    let mut plan = profile.plan()?;
     let verify = &mut plan.verify;
     let partial = args.pages && verify.start;
     if args.pages {

@@ -39,9 +39,9 @@ pub enum ProfileError {
     },
 
     /// A value that its key does not take.
-    #[error("{place}: \"{key}\" cannot be set so: {reason}")]
+    #[error("{place}: invalid value for \"{key}\": {reason}")]
     Value {
-        /// `file`, the environment variable or the `--set` argument.
+        /// Where the value is from; `profile` where nobody set it.
         place: String,
         /// The key.
         key: String,
@@ -73,26 +73,13 @@ pub enum ProfileError {
         source: io::Error,
     },
 
-    /// The layers could not be merged.
-    #[error("cannot merge the settings: {0}")]
-    Merge(#[source] Box<figment::Error>),
-
     /// A key without a default that nobody set.
     #[error("the profile does not set \"{key}\" ({help})")]
     Missing {
         /// The key.
         key: &'static str,
         /// What the key is for.
-        help: &'static str,
-    },
-
-    /// A path of a profile that was not read from a file and is not absolute.
-    #[error("\"{key}\" must be an absolute path, not {}", path.display())]
-    NotAbsolute {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        path: PathBuf,
+        help: String,
     },
 
     /// More than one place for recovery to end at.
@@ -120,6 +107,17 @@ pub enum ProfileError {
         /// What would go wrong.
         reason: &'static str,
     },
+}
+
+impl ProfileError {
+    /// A value that does not go with the others; whoever knows where it is from adds that.
+    pub fn wrong(key: &str, reason: impl Into<String>) -> Self {
+        Self::Value {
+            place: "profile".to_owned(),
+            key: key.to_owned(),
+            reason: reason.into(),
+        }
+    }
 }
 
 fn did_you_mean(nearest: &Option<&'static str>) -> String {

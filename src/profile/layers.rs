@@ -4,192 +4,140 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::{self, Path, PathBuf};
+use std::path::Path;
 
-use figment::Figment;
-use figment::providers::Serialized;
 use serde::Deserialize;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::{Spanned, Value};
 
 use super::error::ProfileError;
-use super::keys::{self, Default, KEYS, Kind, SETTINGS};
-use super::raw::Profile;
+use super::given::{Origin, Profile};
+use super::keys::{self, SETTINGS};
+use super::plan::Plan;
 use crate::untrusted::{SMALL, read_limited};
 
 /// What the names of our environment variables begin with.
 const ENV_PREFIX: &str = "PBKFS_";
 
-/// Reads and merges all layers: defaults, `system_config` (which need not
-/// exist), `profile`, the environment, `sets` (each `key=value`).
-///
-/// Relative paths of a file start at its directory, those of the environment
-/// and of `sets` at the working directory, so that all paths of the result
-/// are absolute. (`pg_probackup` may stay a bare command name.)
-///
-/// # Errors
-/// Whatever is wrong with the first layer that has something wrong; nothing
-/// is checked across keys, that is [`Plan::check`](super::Plan::check)'s work.
-pub fn load(
-    profile: Option<&Path>,
-    sets: &[String],
-    system_config: &Path,
-) -> Result<Profile, ProfileError> {
-    load_given(profile, sets, system_config)?.over_defaults()
-}
-
-/// Like [`load`], without the defaults: what nobody set is `None`, and may be
-/// found elsewhere before [`Profile::over_defaults`] fills it.
-///
-/// # Errors
-/// Those of [`load`].
-pub fn load_given(
-    profile: Option<&Path>,
-    sets: &[String],
-    system_config: &Path,
-) -> Result<Profile, ProfileError> {
-    load_with(profile, sets, system_config, env::vars_os())
-}
-
-fn load_with(
-    profile: Option<&Path>,
-    sets: &[String],
-    system_config: &Path,
-    environment: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Profile, ProfileError> {
-    let mut layers = Vec::new();
-    match read_file(system_config) {
-        Err(ProfileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        layer => layers.push(layer?),
-    }
-    if let Some(path) = profile {
-        layers.push(read_file(path)?);
-    }
-    for assignment in from_environment(environment)?
-        .into_iter()
-        .chain(from_sets(sets)?)
-    {
-        layers.push(assignment.into_profile()?);
-    }
-    merge_layers(layers)
-}
-
-/// Later layers win.
-fn merge_layers(layers: Vec<Profile>) -> Result<Profile, ProfileError> {
-    layers
-        .into_iter()
-        .fold(Figment::new(), |merged, layer| {
-            merged.merge(Serialized::defaults(layer))
-        })
-        .extract()
-        .map_err(|error| ProfileError::Merge(Box::new(error)))
-}
-
 impl Profile {
-    /// Fills what nobody set from the defaults.
+    /// Reads and merges all layers above the defaults: `system_config` (which need not
+    /// exist), `profile`, the environment, `sets` (each `key=value`).
+    ///
+    /// Relative paths of a file start at its directory, those of the environment
+    /// and of `sets` at the working directory, so that all paths of the result
+    /// are absolute. (`pg_probackup` may stay a bare command name.)
     ///
     /// # Errors
-    /// None in practice.
-    pub fn over_defaults(self) -> Result<Self, ProfileError> {
-        merge_layers(vec![Self::defaults()?, self])
+    /// Whatever is wrong with the first layer that has something wrong; nothing
+    /// is checked across keys, that is [`Self::plan`]'s work.
+    pub fn load(
+        profile: Option<&Path>,
+        sets: &[String],
+        system_config: &Path,
+    ) -> Result<Self, ProfileError> {
+        Self::load_with(profile, sets, system_config, env::vars_os())
     }
 
-    /// The lowest layer: the defaults of [`KEYS`].
-    ///
-    /// # Errors
-    /// None in practice; a test reads every default.
-    pub fn defaults() -> Result<Self, ProfileError> {
-        let assignments = KEYS.iter().filter_map(|key| match key.default {
-            Default::Value(text) => Some(Assignment {
-                place: "defaults".to_owned(),
-                key: key.path.to_owned(),
-                text: text.to_owned(),
-            }),
-            Default::Derived(_) | Default::Required => None,
-        });
-        let mut table = toml::Table::new();
-        for assignment in assignments {
-            merge(&mut table, assignment.to_table());
+    fn load_with(
+        profile: Option<&Path>,
+        sets: &[String],
+        system_config: &Path,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ProfileError> {
+        let mut merged = Self::default();
+        match Self::read(system_config) {
+            Err(ProfileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            layer => merged.extend(layer?),
         }
-        Self::deserialize(table).map_err(|error| ProfileError::Value {
-            place: "defaults".to_owned(),
-            key: String::new(),
-            reason: error.message().to_owned(),
-        })
-    }
-}
-
-fn merge(into: &mut toml::Table, from: toml::Table) {
-    for (name, value) in from {
-        match (into.get_mut(&name), value) {
-            (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
-            (_, value) => {
-                into.insert(name, value);
-            }
+        if let Some(path) = profile {
+            merged.extend(Self::read(path)?);
         }
+        for assignment in from_environment(environment)? {
+            merged.extend(assignment.into_layer()?);
+        }
+        for argument in sets {
+            let assignment = Assignment::of_set(argument)?;
+            merged.extend(assignment.into_layer()?);
+        }
+        Ok(merged)
     }
-}
 
-fn read_file(path: &Path) -> Result<Profile, ProfileError> {
-    // It may be a pipe of the user's own, but has an end.
-    let read = || {
-        let bytes = read_limited(File::open(path)?, SMALL)?;
-        String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-    };
-    let text = read().map_err(|source| ProfileError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(&text, path)
-}
-
-/// Reads one file's text as a layer. `path` is where it came from: errors
-/// name it, and relative paths start at its directory.
-///
-/// # Errors
-/// Not TOML, unknown keys, values of the wrong type.
-pub fn parse(text: &str, path: &Path) -> Result<Profile, ProfileError> {
-    let toml_error = |source| ProfileError::Toml {
-        path: path.to_owned(),
-        source: Box::new(source),
-    };
-    let table = DeTable::parse(text).map_err(toml_error)?;
-    check_keys(table.get_ref(), "", text, path)?;
-    let mut profile: Profile = toml::from_str(text).map_err(toml_error)?;
-    let base = path.parent().unwrap_or(Path::new(""));
-    make_absolute(&mut profile, base, &path.display().to_string())?;
-    Ok(profile)
-}
-
-/// Refuses the first key below `prefix` that is neither a key nor a section.
-fn check_keys(
-    table: &DeTable<'_>,
-    prefix: &str,
-    text: &str,
-    path: &Path,
-) -> Result<(), ProfileError> {
-    for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name.get_ref().to_string()
-        } else {
-            format!("{prefix}.{}", name.get_ref())
+    fn read(path: &Path) -> Result<Self, ProfileError> {
+        // It may be a pipe of the user's own, but has an end.
+        let read = || {
+            let bytes = read_limited(File::open(path)?, SMALL)?;
+            String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
         };
-        if keys::find(&key).is_some() {
-            continue;
-        }
-        match value.get_ref() {
-            DeValue::Table(table) if keys::is_section(&key) => {
-                check_keys(table, &key, text, path)?;
-            }
-            // The TOML parser's own message for `postgres = 1` is the better one.
-            _ if keys::is_section(&key) => {}
-            _ => {
-                let before = text.get(..name.span().start).unwrap_or_default();
-                let line = before.matches('\n').count() + 1;
-                return Err(unknown(format!("{}:{line}", path.display()), key));
-            }
-        }
+        let text = read().map_err(|source| ProfileError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
     }
-    Ok(())
+
+    /// Reads one file's text as a layer. `path` is where it came from: errors
+    /// name it, and relative paths start at its directory.
+    ///
+    /// # Errors
+    /// Not TOML, unknown keys, values of the wrong type.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
+        let toml_error = |source| ProfileError::Toml {
+            path: path.to_owned(),
+            source: Box::new(source),
+        };
+        let table = DeTable::parse(text).map_err(toml_error)?;
+        let line_starts = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        let mut leaves = Leaves {
+            path,
+            line_starts,
+            found: Vec::new(),
+        };
+        leaves.add_table("", table.get_ref())?;
+        let found = leaves.found;
+        // Only for its errors, which show the line: what counts is merged first.
+        let _: Plan = toml::from_str(text).map_err(toml_error)?;
+        let mut layer = Self::default();
+        for (key, origin, value) in found {
+            let value = Value::deserialize(ValueDeserializer::from(value)).map_err(toml_error)?;
+            layer.set(&key, value, origin);
+        }
+        layer.make_absolute(path.parent().unwrap_or(Path::new("")))?;
+        Ok(layer)
+    }
+}
+
+/// The keys that a file has, each with its place.
+struct Leaves<'a, 'i> {
+    path: &'a Path,
+    line_starts: Vec<usize>,
+    found: Vec<(String, Origin, Spanned<DeValue<'i>>)>,
+}
+
+impl<'i> Leaves<'_, 'i> {
+    /// Refuses the first key below `section` that is neither a key nor a section.
+    fn add_table(&mut self, section: &str, table: &DeTable<'i>) -> Result<(), ProfileError> {
+        for (name, value) in table {
+            let key = match section {
+                "" => name.get_ref().to_string(),
+                section => format!("{section}.{}", name.get_ref()),
+            };
+            let start = name.span().start;
+            let origin = Origin::File {
+                path: self.path.to_owned(),
+                line: self.line_starts.partition_point(|line| *line <= start) + 1,
+            };
+            match value.get_ref() {
+                DeValue::Table(table) if key == SETTINGS || keys::is_section(&key) => {
+                    self.add_table(&key, table)?;
+                }
+                // The TOML parser's own message for `postgres = 1` is the better one.
+                _ if keys::is_section(&key) => {}
+                _ if keys::find(&key).is_some() => self.found.push((key, origin, value.clone())),
+                _ => return Err(unknown(origin.to_string(), key)),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn unknown(place: String, key: String) -> ProfileError {
@@ -201,102 +149,41 @@ fn unknown(place: String, key: String) -> ProfileError {
     }
 }
 
-fn make_absolute(profile: &mut Profile, base: &Path, place: &str) -> Result<(), ProfileError> {
-    for (key, value) in profile.paths_mut() {
-        let Some(written) = value else { continue };
-        if written.as_os_str().is_empty() {
-            return Err(ProfileError::Value {
-                place: place.to_owned(),
-                key: key.to_owned(),
-                reason: "the path is empty".to_owned(),
-            });
-        }
-        let is_command = key == "pg_probackup" && written.components().count() == 1;
-        if is_command && written.is_relative() {
-            continue;
-        }
-        let joined = base.join(&written);
-        *value =
-            Some(
-                path::absolute(&joined).map_err(|source| ProfileError::WorkingDirectory {
-                    path: joined,
-                    source,
-                })?,
-            );
-    }
-    Ok(())
-}
-
-/// One key set by text: an environment variable, a `--set`, a default.
+/// One key set by text: an environment variable or a `--set`.
 struct Assignment {
-    place: String,
     key: String,
     text: String,
+    origin: Origin,
 }
 
 impl Assignment {
-    fn into_profile(self) -> Result<Profile, ProfileError> {
-        if !may_be_set(&self.key) {
-            return Err(unknown(self.place, self.key));
-        }
-        let mut profile =
-            Profile::deserialize(self.to_table()).map_err(|error| ProfileError::Value {
-                place: self.place.clone(),
-                key: self.key.clone(),
-                reason: error.message().to_owned(),
-            })?;
-        make_absolute(&mut profile, &PathBuf::new(), &self.place)?;
-        Ok(profile)
-    }
-
-    fn to_table(&self) -> toml::Table {
-        // The rest of a PostgreSQL setting's name is one key, dots and all.
-        let (sections, name) = match self.key.strip_prefix(SETTINGS) {
-            Some(rest) => (SETTINGS, rest.trim_start_matches('.')),
-            None => self.key.rsplit_once('.').unwrap_or(("", &self.key)),
+    fn of_set(argument: &str) -> Result<Self, ProfileError> {
+        let no_equals = || ProfileError::NoEquals {
+            argument: argument.to_owned(),
         };
-        let mut table = toml::Table::from_iter([(name.to_owned(), self.value())]);
-        for section in sections.rsplit('.').filter(|section| !section.is_empty()) {
-            table = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(table))]);
-        }
-        table
+        let (key, text) = argument.split_once('=').ok_or_else(no_equals)?;
+        Ok(Self {
+            key: key.trim().to_owned(),
+            text: text.to_owned(),
+            origin: Origin::Set(argument.to_owned()),
+        })
     }
 
-    fn value(&self) -> toml::Value {
-        let text = || toml::Value::String(self.text.clone());
-        match keys::find(&self.key).map(|key| key.kind) {
-            Some(Kind::Integer) => self
-                .text
-                .parse()
-                .map_or_else(|_| text(), toml::Value::Integer),
-            Some(Kind::Flag) => self
-                .text
-                .parse()
-                .map_or_else(|_| text(), toml::Value::Boolean),
-            Some(Kind::Number) => {
-                let integer = self.text.parse().map(toml::Value::Integer);
-                let float = || self.text.parse().map(toml::Value::Float);
-                integer.or_else(|_| float()).unwrap_or_else(|_| text())
-            }
-            Some(Kind::List) => match self.text.parse() {
-                Ok(flag) => toml::Value::Boolean(flag),
-                Err(_) => names(&self.text),
-            },
-            Some(Kind::Text | Kind::Path | Kind::Table | Kind::Tables) | None => text(),
-        }
+    fn into_layer(self) -> Result<Profile, ProfileError> {
+        let Some(known) = may_be_set(&self.key) else {
+            return Err(unknown(self.origin.to_string(), self.key));
+        };
+        let mut layer = Profile::default();
+        layer.set(&self.key, known.value_of(&self.text), self.origin);
+        layer.typed()?;
+        layer.make_absolute(Path::new(""))?;
+        Ok(layer)
     }
 }
 
-fn names(text: &str) -> toml::Value {
-    let names = text
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
-    toml::Value::Array(
-        names
-            .map(|name| toml::Value::String(name.to_owned()))
-            .collect(),
-    )
+/// The key, if text can set it.
+fn may_be_set(key: &str) -> Option<&'static keys::Key> {
+    keys::find(key).filter(|_| key != SETTINGS)
 }
 
 /// What is to be said of the environment's variables that look like ours and set
@@ -313,7 +200,9 @@ fn unknown_variables_in(names: impl Iterator<Item = OsString>) -> Vec<String> {
             let name = name.to_string_lossy().into_owned();
             let key = key_of_variable(name.strip_prefix(ENV_PREFIX)?);
             let place = format!("environment variable {name}");
-            (!may_be_set(&key)).then(|| format!("{}; it is ignored", unknown(place, key)))
+            may_be_set(&key)
+                .is_none()
+                .then(|| format!("{}; it is ignored", unknown(place, key)))
         })
         .collect();
     found.sort();
@@ -322,11 +211,6 @@ fn unknown_variables_in(names: impl Iterator<Item = OsString>) -> Vec<String> {
 
 fn key_of_variable(rest: &str) -> String {
     rest.to_ascii_lowercase().replace("__", ".")
-}
-
-/// Whether text can set the key.
-fn may_be_set(key: &str) -> bool {
-    keys::find(key).is_some() && key != SETTINGS
 }
 
 /// `PBKFS_POSTGRES__PORT=5433` sets `postgres.port`. What sets no key is left out.
@@ -340,14 +224,14 @@ fn from_environment(
             continue;
         };
         let key = key_of_variable(rest);
-        if !may_be_set(&key) {
+        if may_be_set(&key).is_none() {
             continue;
         }
         match (name.to_str(), value.into_string()) {
-            (Some(_), Ok(text)) => assignments.push(Assignment {
-                place: format!("environment variable {lossy}"),
+            (Some(name), Ok(text)) => assignments.push(Assignment {
                 key,
                 text,
+                origin: Origin::Variable(name.to_owned()),
             }),
             _ => {
                 return Err(ProfileError::NotUtf8 {
@@ -357,44 +241,31 @@ fn from_environment(
         }
     }
     // The environment has no order of its own; errors should.
-    assignments.sort_by(|a, b| a.place.cmp(&b.place));
+    assignments.sort_by_key(|assignment| assignment.origin.to_string());
     Ok(assignments)
-}
-
-fn from_sets(sets: &[String]) -> Result<Vec<Assignment>, ProfileError> {
-    sets.iter()
-        .map(|argument| {
-            let (key, text) = argument
-                .split_once('=')
-                .ok_or_else(|| ProfileError::NoEquals {
-                    argument: argument.clone(),
-                })?;
-            Ok(Assignment {
-                place: format!("--set {argument}"),
-                key: key.trim().to_owned(),
-                text: text.to_owned(),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
-    use crate::profile::values::{BackupChoice, ByteSize, LockBackups, Passthrough, Port};
+    use crate::profile::plan::LockBackups;
+    use crate::profile::section::fuse::Passthrough;
+    use crate::profile::section::postgres::Port;
+    use crate::profile::section::recovery::{MomentText, RecoveryTarget};
+    use crate::profile::values::{BackupChoice, ByteSize};
 
-    fn load_text(profile: &str, env: &[(&str, &str)], sets: &[&str]) -> Result<Profile, String> {
+    /// What is set and typed; nothing is required.
+    fn load_text(profile: &str, env: &[(&str, &str)], sets: &[&str]) -> Result<Plan, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile.toml");
         fs::write(&path, profile).unwrap();
         let env = env.iter().map(|(name, value)| (name.into(), value.into()));
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        let given = load_with(Some(&path), &sets, &dir.path().join("config.toml"), env);
-        given.and_then(Profile::over_defaults).map_err(|error| {
+        let given = Profile::load_with(Some(&path), &sets, &dir.path().join("config.toml"), env);
+        given.and_then(|given| given.typed()).map_err(|error| {
             error
                 .to_string()
                 .replace(dir.path().to_str().unwrap(), "DIR")
@@ -413,7 +284,7 @@ mod tests {
         fs::write(
             &profile,
             "instance = 'profile'\n[postgres]\nport = 2\nrole = 'p'\n\
-             [postgres.settings]\nwork_mem = '1MB'\njit = 'off'\n",
+             [postgres.settings]\nwork_mem = '1MB'\nJIT = 'off'\ncron.Use = 1\n",
         )
         .unwrap();
         let env = [
@@ -422,7 +293,7 @@ mod tests {
             ("PATH", "/bin"),
         ];
         let sets = ["postgres.port=4", "postgres.settings.Work_Mem=64MB"].map(str::to_owned);
-        let merged = load_with(
+        let given = Profile::load_with(
             Some(&profile),
             &sets,
             &system,
@@ -430,21 +301,62 @@ mod tests {
                 .map(|(name, value)| (name.into(), value.into())),
         )
         .unwrap();
-        assert_eq!(merged.backup, None, "nobody set it");
-        let merged = merged.over_defaults().unwrap();
-        assert_eq!(merged.instance.as_deref(), Some("profile"));
-        assert_eq!(merged.cache_size, Some(ByteSize(1 << 20)));
-        assert_eq!(merged.postgres.port, Port::new(4));
-        assert_eq!(merged.postgres.role.as_deref(), Some("p"));
+        assert_eq!(given.get("backup"), None, "nobody set it");
+        let origin = |key: &str| given.get(key).unwrap().origin.to_string();
+        let dir = dir.path().to_str().unwrap();
+        let origin = |key: &str| origin(key).replace(dir, "DIR");
+        assert_eq!(origin("instance"), "DIR/p.toml:1");
+        assert_eq!(origin("postgres.role"), "DIR/p.toml:4");
+        assert_eq!(origin("postgres.port"), "--set postgres.port=4");
+        assert_eq!(origin("log.level"), "environment variable PBKFS_LOG__LEVEL");
+        assert_eq!(origin("postgres.settings.jit"), "DIR/p.toml:7");
+        assert_eq!(origin("postgres.settings.cron.use"), "DIR/p.toml:8");
+        let plan = given.typed().unwrap();
+        assert_eq!(plan.instance, "profile");
+        assert_eq!(plan.cache_size, ByteSize(1 << 20));
+        assert_eq!(plan.postgres.port, Port::new(4));
+        assert_eq!(plan.postgres.role, "p");
         assert_eq!(
-            merged.backup,
-            Some(BackupChoice::Latest),
+            plan.backup,
+            BackupChoice::Latest,
             "a default shines through"
         );
-        let settings: Vec<_> = merged.postgres.settings.as_map().iter().collect();
+        let settings: Vec<_> = plan.postgres.settings.iter().collect();
         assert_eq!(
             format!("{settings:?}"),
-            r#"[("jit", "off"), ("work_mem", "64MB")]"#
+            r#"[("cron.use", "1"), ("jit", "off"), ("work_mem", "64MB")]"#
+        );
+        let error = given.plan().unwrap_err();
+        assert!(matches!(
+            error,
+            ProfileError::Missing { key: "catalog", .. }
+        ));
+    }
+
+    #[test]
+    fn values_that_do_not_go_together_are_told_with_their_place() {
+        let sets = ["catalog=/n/a", "target=/n/b", "instance=main"];
+        let said = |text: &str, sets: &[&str]| {
+            let sets: Vec<_> = sets.iter().map(|set| (*set).to_owned()).collect();
+            let mut given = Profile::parse(text, Path::new("/p/x.toml")).unwrap();
+            let flags = Profile::load_with(None, &sets, Path::new("/none"), std::iter::empty());
+            given.extend(flags.unwrap());
+            given.plan().unwrap_err().to_string()
+        };
+        assert_eq!(
+            said(
+                "\n[fence]\nrequire = 'namespace'\nlevel = 'settings'",
+                &sets
+            ),
+            "/p/x.toml:3: invalid value for \"fence.require\": fence.level = \"settings\" asks for \
+             less"
+        );
+        let wrong = [&sets[..], &["instance=.."]].concat();
+        assert!(said("", &wrong).starts_with("--set instance=..: invalid value"));
+        assert_eq!(
+            said("", &sets[..2]),
+            "the profile does not set \"instance\" (Instance within the catalog, as pg_probackup \
+             is given it with --instance)"
         );
     }
 
@@ -538,26 +450,30 @@ mod tests {
 
     #[test]
     fn relative_paths_start_at_their_file() {
-        let profile = parse(
+        let profile = Profile::parse(
             "catalog = 'cat'\ntarget = '/abs'\ndiff_dir = '~/d'\npg_probackup = 'pg_probackup-15'",
             Path::new("/etc/clones/p.toml"),
         )
         .unwrap();
-        assert_eq!(
-            profile.catalog.as_deref(),
-            Some(Path::new("/etc/clones/cat"))
-        );
-        assert_eq!(profile.target.as_deref(), Some(Path::new("/abs")));
-        assert_eq!(
-            profile.diff_dir.as_deref(),
-            Some(Path::new("/etc/clones/~/d"))
-        );
-        assert_eq!(
-            profile.pg_probackup.as_deref(),
-            Some(Path::new("pg_probackup-15"))
-        );
+        let path = |key: &str| profile.value::<PathBuf>(key).unwrap();
+        assert_eq!(path("catalog"), Path::new("/etc/clones/cat"));
+        assert_eq!(path("target"), Path::new("/abs"));
+        assert_eq!(path("diff_dir"), Path::new("/etc/clones/~/d"));
+        assert_eq!(path("pg_probackup"), Path::new("pg_probackup-15"));
         let set = load_text("", &[], &["target=here"]).unwrap();
-        assert_eq!(set.target, Some(env::current_dir().unwrap().join("here")));
+        assert_eq!(set.target, env::current_dir().unwrap().join("here"));
+    }
+
+    #[test]
+    fn a_time_takes_the_place_of_any_target() {
+        let sets = ["recovery.xid=5", "recovery.target=latest"].map(str::to_owned);
+        let given = Profile::load_with(None, &sets, Path::new("/none"), std::iter::empty());
+        let mut given = given.unwrap();
+        let time: MomentText = "2026-11-22 14:32Z".parse().unwrap();
+        given.recover_to(time, Origin::Command("--at"));
+        let recovery = given.typed().unwrap().recovery;
+        assert_eq!(recovery.check().map_err(|e| e.to_string()), Ok(()));
+        assert_eq!(recovery.target(), Some(RecoveryTarget::Time(time.0)));
     }
 
     #[test]
@@ -573,20 +489,31 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!(profile.backup, Some(BackupChoice::Id("123456".into())));
-        assert_eq!(profile.instance.as_deref(), Some("true"));
-        assert_eq!(profile.lock_backups, Some(LockBackups::Never));
-        assert_eq!(profile.fuse.passthrough, Some(Passthrough::Off));
-        assert_eq!(profile.cache_size, Some(ByteSize(1024)));
+        assert_eq!(profile.backup, BackupChoice::Id("123456".into()));
+        assert_eq!(profile.instance, "true");
+        assert_eq!(profile.lock_backups, LockBackups::Never);
+        assert_eq!(profile.fuse.passthrough, Passthrough::Off);
+        assert_eq!(profile.cache_size, ByteSize(1024));
     }
 
     #[test]
     fn a_missing_profile_is_an_error_and_a_missing_system_file_is_not() {
         let nowhere = Path::new("/nonexistent/p.toml");
         let none = || std::iter::empty();
-        assert!(load_with(None, &[], nowhere, none()).is_ok());
-        let error = load_with(Some(nowhere), &[], nowhere, none()).unwrap_err();
+        assert!(Profile::load_with(None, &[], nowhere, none()).is_ok());
+        let error = Profile::load_with(Some(nowhere), &[], nowhere, none()).unwrap_err();
         assert!(matches!(error, ProfileError::Read { .. }));
+    }
+
+    #[test]
+    fn every_example_and_every_default_is_accepted() {
+        for key in keys::keys() {
+            for value in std::iter::once(&key.example).chain(&key.value) {
+                let text = format!("{} = {value}\n", key.path);
+                let profile = Profile::parse(&text, "/p/example.toml".as_ref());
+                assert!(profile.is_ok(), "{text}{profile:?}");
+            }
+        }
     }
 
     fn samples() -> Vec<PathBuf> {
@@ -603,58 +530,37 @@ mod tests {
         let samples = samples();
         assert!(samples.len() >= 3, "{samples:?}");
         for path in samples {
-            let profile = load_with(
-                Some(&path),
-                &[],
-                Path::new("/nonexistent"),
-                std::iter::empty(),
-            );
-            let plan = crate::profile::Plan::check(&profile.unwrap().over_defaults().unwrap());
+            let text = fs::read_to_string(&path).unwrap();
+            let plan = Profile::parse(&text, &path).and_then(|profile| profile.plan());
             assert!(plan.is_ok(), "{}: {}", path.display(), plan.unwrap_err());
         }
     }
 
-    /// The dotted keys of a table, down to `postgres.settings`.
-    fn key_paths(table: &toml::Table, prefix: &str, into: &mut BTreeSet<String>) {
-        for (name, value) in table {
-            let path = if prefix.is_empty() {
-                name.clone()
-            } else {
-                format!("{prefix}.{name}")
-            };
-            match value {
-                toml::Value::Table(table) if path != SETTINGS => key_paths(table, &path, into),
-                _ => {
-                    into.insert(path);
-                }
-            }
-        }
-    }
-
+    /// Keys without a fixed default stand in it as `#key = example`.
     #[test]
     fn full_sample_names_every_key_with_its_default() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/full.toml");
         let text = fs::read_to_string(&path).unwrap();
-        // Keys without a fixed default stand in it as `#key = example`.
-        let all: String = text
-            .lines()
-            .map(|line| {
-                format!(
-                    "{}\n",
-                    line.strip_prefix('#')
-                        .filter(|l| !l.starts_with(' '))
-                        .unwrap_or(line)
-                )
-            })
+        let is_key = |line: &&str| !line.starts_with("# ") && *line != "#";
+        let lines = text.lines().filter(is_key);
+        let all: String = lines
+            .map(|line| format!("{}\n", line.trim_start_matches('#')))
             .collect();
-        parse(&all, &path).unwrap();
-        let mut named = BTreeSet::new();
-        key_paths(&all.parse().unwrap(), "", &mut named);
-        let known: BTreeSet<String> = KEYS.iter().map(|key| key.path.to_owned()).collect();
-        assert_eq!(named, known);
+        let named = Profile::parse(&all, &path).unwrap();
+        for key in keys::keys() {
+            let is_set = named.get(&key.path).is_some() || key.path == SETTINGS;
+            assert!(is_set, "{} is not in it", key.path);
+        }
+        assert!(named.settings().count() > 1);
 
-        let mut written = parse(&text, &path).unwrap();
-        (written.catalog, written.instance, written.target) = (None, None, None);
-        assert_eq!(written, Profile::defaults().unwrap());
+        let mut written = Profile::parse(&text, &path).unwrap();
+        for key in ["catalog", "instance", "target"] {
+            written.unset(key);
+        }
+        assert_eq!(written.typed().unwrap(), Plan::default());
+        for key in keys::keys().filter(|key| key.path != SETTINGS) {
+            let is_set = written.get(&key.path).is_some();
+            assert_eq!(is_set, key.value.is_some(), "{}", key.path);
+        }
     }
 }

@@ -4,37 +4,38 @@
 //! Later layers win, key by key:
 //!
 //! ```text
-//! defaults < /etc/pbkfs/config.toml < profile < PBKFS_* environment < --set key=value
+//! defaults < /etc/pbkfs/config.toml < profile < PBKFS_* environment < --set key=value < flags
 //! ```
 //!
-//! Every layer is read into a [`Profile`] of its own, so that a mistake is
-//! reported with the place where it was made; only then are they merged.
-//! [`keys::KEYS`] is the one list of keys, with their defaults and help.
+//! A key is a field of [`Plan`] or of one of its sections, and stands nowhere else:
+//! its type reads and bounds it, its doc comment is its help, its default stands
+//! behind it, and its example in its attribute. [`keys`] reads all that out of the
+//! fields, for unknown keys, the manual page, `config/full.toml` and the JSON schema.
+//!
+//! Every layer is read into a [`Plan`] by itself, only so that a mistake is reported
+//! with the place where it was made; what is merged are the values as they were
+//! written, each with its [`Origin`].
 
+#[macro_use]
+mod section;
 pub mod error;
-mod expectation;
-pub mod fence;
+mod given;
 pub mod keys;
 mod layers;
-pub mod logging;
 pub mod plan;
-pub mod raw;
-pub mod recovery;
-pub mod values;
-pub mod verify;
+mod values;
 
 pub use error::ProfileError;
-pub use expectation::{Comparison, Expectation};
-pub use fence::{FencePlan, FenceProfile, IoNice, Level, Network, Require};
-pub use layers::{load, load_given, parse, unknown_variables};
-pub use logging::{LogDestination, LogFormat, LogLevel};
-pub use plan::{FusePlan, LogPlan, LogTarget, Plan, PostgresPlan};
-pub use raw::{FuseProfile, LogProfile, PostgresProfile, Profile, RecoveryProfile};
-pub use recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};
-pub use values::{
-    BackupChoice, ByteSize, LockBackups, MetadataSource, Passthrough, Port, Seconds, Settings,
-};
-pub use verify::{
+pub use given::{Given, Origin, Profile};
+pub use layers::unknown_variables;
+pub use plan::{LockBackups, MetadataSource, Plan};
+pub use section::expectation::{Comparison, Expectation};
+pub use section::fence::{FencePlan, IoNice, Level, Network, Require};
+pub use section::fuse::{FusePlan, Passthrough};
+pub use section::log::{LogDestination, LogFormat, LogLevel, LogPlan, LogTarget};
+pub use section::postgres::{Port, PostgresPlan, Settings};
+pub use section::recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};
+pub use section::verify::{
     CommandCheck, Databases, KnownBadPolicy, RestoreBy, SqlCheck, VerifyChoice, VerifyPlan,
-    VerifyProfile,
 };
+pub use values::{BackupChoice, ByteSize, Seconds};

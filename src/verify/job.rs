@@ -162,11 +162,16 @@ impl<'a> VerifyJob<'a> {
         };
         let found = match Image::open(chain, &options) {
             Ok(image) => {
-                let limit = self.plan.verify.check_timeout.map(|limit| begun + limit);
-                pages::check(&image, self.plan.fuse.threads.get(), &mut |read, total| {
-                    (self.verify.progress)("pages", read, total);
-                    !self.signals.end_asked() && limit.is_none_or(|limit| Instant::now() < limit)
-                })
+                let limit = self.plan.verify.check_timeout.map(|limit| begun + limit.0);
+                pages::check(
+                    &image,
+                    self.plan.fuse.threads().get(),
+                    &mut |read, total| {
+                        (self.verify.progress)("pages", read, total);
+                        !self.signals.end_asked()
+                            && limit.is_none_or(|limit| Instant::now() < limit)
+                    },
+                )
             }
             Err(error) => pages::Pages {
                 damages: 1,
@@ -251,7 +256,7 @@ impl<'a> VerifyJob<'a> {
             None => Verdict::CouldNotTell,
         };
         let seconds = self.since.elapsed().as_secs_f64();
-        let limit = self.plan.verify.timeout.as_secs();
+        let limit = self.plan.verify.timeout.0.as_secs();
         let (verdict, mut said) = match error {
             SessionError::Interrupted if self.signals.is_late() => (
                 Verdict::CouldNotTell,

@@ -198,7 +198,7 @@ impl Verify<'_> {
 
     fn one(&self, backup: BackupChoice, all: &[Backup]) -> Result<BackupReport, SessionError> {
         let begun = Instant::now();
-        let signals = self.signals.until(begun + self.plan.verify.timeout);
+        let signals = self.signals.until(begun + self.plan.verify.timeout.0);
         let (point, held) = job_place(&self.plan.target, "verify")?;
         let plan = self.plan_for(backup, point);
         let mut job = VerifyJob::new(self, &plan, &signals, all);

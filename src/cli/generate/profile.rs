@@ -1,7 +1,8 @@
-//! pbkfs.toml(5), from the one table of keys.
+//! pbkfs.toml(5) and config/full.toml, from what the profile's types say of the keys.
 
 use super::page::{Page, sentence};
-use crate::profile::keys::{Default, KEYS, Key};
+use crate::cli::common::wrapped;
+use crate::profile::keys::{Key, SETTINGS, sections};
 
 const LAYERS: &[(&str, &str)] = &[
     ("defaults", "What stands under \"Default\" below."),
@@ -21,6 +22,19 @@ const LAYERS: &[(&str, &str)] = &[
          14:32:00+00'. Names of a list are separated by commas.",
     ),
 ];
+
+/// What [`full`] begins with.
+const HEAD: &str = "\
+# Every key that a profile may have. What is set here is the default, except
+# for catalog, instance and target, which every profile sets itself. Keys
+# without a fixed default stand behind a \"#\", with an example.
+#
+# Relative paths start at this file's directory; \"~\" is not expanded. The same
+# keys can be set for all profiles in /etc/pbkfs/config.toml, by environment
+# variables (PBKFS_POSTGRES__PORT=5433) and by --set postgres.port=5433.
+#
+# Written by pbkfs generate config.
+";
 
 /// The page.
 pub fn page() -> Page {
@@ -48,44 +62,87 @@ pub fn page() -> Page {
          like it. A relative path starts at the directory of the file that it stands in; one in \
          the environment or in --set starts at the working directory. \"~\" is not expanded.",
     );
+    page.paragraph(
+        "\"pbkfs show-config\" prints every key with the place that its value is from. Editors \
+         that know JSON schemas complete and check a profile by profile.schema.json, which \
+         \"pbkfs generate schema\" writes.",
+    );
     page.heading("LAYERS");
     page.paragraph("A key may be set in five places. Later ones count more, key by key:");
     for (layer, text) in LAYERS {
         page.term(layer, [*text]);
     }
     page.heading("KEYS");
-    let mut section = "";
-    for key in KEYS {
-        let of_key = key.path.rsplit_once('.').map_or("", |(section, _)| section);
-        if of_key != section {
-            page.subheading(&format!("[{of_key}]"));
-            section = of_key;
+    for section in sections() {
+        if !section.name.is_empty() {
+            page.subheading(&format!("[{}]", section.name));
+            page.paragraph(&section.help);
         }
-        describe(&mut page, key);
+        section.keys.iter().for_each(|key| describe(&mut page, key));
     }
     page.heading("SEE ALSO");
     page.paragraph(
-        "pbkfs(1), pbkfs-plan(1), pbkfs-up(1), pbkfs-recovery(7), pbkfs-safety(7), \
+        "pbkfs(1), pbkfs-plan(1), pbkfs-show-config(1), pbkfs-up(1), pbkfs-recovery(7), pbkfs-safety(7), \
          pbkfs-troubleshooting(7)",
     );
     page
 }
 
 fn describe(page: &mut Page, key: &Key) {
-    let default = match key.default {
-        Default::Value("") => "none".to_owned(),
-        Default::Value(value) => value.to_owned(),
-        Default::Derived(text) => text.to_owned(),
-        Default::Required => "none, it has to be set".to_owned(),
+    let lines = [
+        key.help.clone(),
+        format!("Takes: {}", key.takes),
+        format!("Default: {}", key.default),
+        format!("Example: {} = {}", key.name(), key.example),
+    ];
+    page.term(key.name(), lines.iter().map(String::as_str));
+}
+
+/// A profile with every key: its help, and its default or an example.
+pub fn full() -> String {
+    let mut text = HEAD.to_owned();
+    for section in sections() {
+        if !section.name.is_empty() {
+            text.push_str(&format!("\n{}[{}]\n", comment(&section.help), section.name));
+        }
+        for key in &section.keys {
+            text.push('\n');
+            text.push_str(&comment(&key.help));
+            text.push_str(&comment(&sentence(&format!("Takes: {}", key.takes))));
+            if key.value.is_none() && !key.is_required {
+                text.push_str(&comment(&sentence(&format!("Default: {}", key.default))));
+            }
+            text.push_str(&setting(key));
+        }
+    }
+    text
+}
+
+fn comment(text: &str) -> String {
+    let lines = wrapped(text, 78).into_iter();
+    lines.map(|line| format!("# {line}\n")).collect()
+}
+
+/// The key with its default, or an example behind a "#" where it has none.
+fn setting(key: &Key) -> String {
+    let fields = |table: &toml::Table| -> String {
+        let lines = table.iter();
+        lines
+            .map(|(name, value)| format!("#{name} = {value}\n"))
+            .collect()
     };
-    let name = key.path.rsplit('.').next().unwrap_or(key.path);
-    page.term(
-        name,
-        [
-            sentence(key.help).as_str(),
-            &format!("Takes: {}", key.values),
-            &format!("Default: {default}"),
-            &format!("Example: {name} = {}", key.example),
-        ],
-    );
+    match (&key.value, &key.example) {
+        (_, toml::Value::Table(table)) if key.path == SETTINGS => {
+            format!("[{SETTINGS}]\n{}", fields(table))
+        }
+        (None, toml::Value::Array(items)) => {
+            let tables = items.iter().filter_map(toml::Value::as_table);
+            tables
+                .map(|table| format!("#[[{}]]\n{}", key.path, fields(table)))
+                .collect()
+        }
+        (Some(value), _) => format!("{} = {value}\n", key.name()),
+        (None, example) if key.is_required => format!("{} = {example}\n", key.name()),
+        (None, example) => format!("#{} = {example}\n", key.name()),
+    }
 }

@@ -8,7 +8,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-const MASK: &str = "***";
+/// What stands in place of a secret.
+pub const MASK: &str = "***";
 
 /// What the names of secrets end with: libpq's `password` and `sslpassword`,
 /// `PGPASSWORD`, and their like.

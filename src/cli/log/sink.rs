@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::daily::Daily;
 use super::journal::Journal;
-use super::redact::{is_secret_name, redact};
+use super::redact::{MASK, is_secret_name, redact};
 use crate::escape;
 
 /// A place that takes lines.
@@ -90,7 +90,7 @@ fn redact_strings(value: &mut Value) {
         Value::Object(fields) => {
             for (name, value) in fields {
                 match value {
-                    Value::String(text) if is_secret_name(name) => *text = "***".to_owned(),
+                    Value::String(text) if is_secret_name(name) => *text = MASK.to_owned(),
                     other => redact_strings(other),
                 }
             }

@@ -19,10 +19,10 @@ use crate::session::place::Place;
 pub fn limits(plan: &Plan, level: &FenceLevel, place: &Place) -> Result<Limits, SessionError> {
     let fence = &plan.fence;
     let all = Wanted {
-        memory: fence.memory,
-        cpus: fence.cpus,
+        memory: fence.memory.map(|memory| memory.0),
+        cpus: fence.cpus.map(|cpus| cpus.0),
         processes: Some(fence.processes()),
-        nice: fence.nice.into(),
+        nice: fence.nice.0.into(),
         idle_io: fence.ionice == IoNice::Idle,
     };
     let mut limits = Limits::of_process(&all);
@@ -77,10 +77,7 @@ fn missing(plan: &Plan, kept: &Wanted, in_namespaces: bool) -> Vec<&'static str>
             fence.memory.is_some() && kept.memory.is_none(),
         ),
         ("fence.cpus", fence.cpus.is_some() && kept.cpus.is_none()),
-        (
-            "fence.processes",
-            fence.asked_processes.is_some() && !processes,
-        ),
+        ("fence.processes", fence.processes.is_some() && !processes),
     ];
     let missing = keys.into_iter().filter(|(_, is_missing)| *is_missing);
     missing.map(|(key, _)| key).collect()

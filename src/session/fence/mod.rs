@@ -106,8 +106,8 @@ impl FenceLevel {
 /// How much memory the server's own directories take.
 fn memory(plan: &Plan) -> Memory {
     Memory {
-        tmp: plan.fence.tmp_size,
-        shm: plan.fence.shm_size,
+        tmp: plan.fence.tmp_size.0,
+        shm: plan.fence.shm_size.0,
     }
 }
 

@@ -32,13 +32,13 @@ pub fn before_target(
     backups: Vec<Backup>,
     go_on: GoOn<'_>,
 ) -> Result<Vec<Backup>, SessionError> {
-    let Some(target) = &plan.recovery.target else {
+    let Some(target) = plan.recovery.target() else {
         return Ok(backups);
     };
     let backups = on_timeline(plan, instance, backups)?;
-    match target {
+    match &target {
         RecoveryTarget::Immediate | RecoveryTarget::Latest => Ok(backups),
-        RecoveryTarget::Time(_) | RecoveryTarget::Lsn(_) => ended_before(backups, plan, target),
+        RecoveryTarget::Time(_) | RecoveryTarget::Lsn(_) => ended_before(backups, plan, &target),
         RecoveryTarget::Name(name) => {
             let wanted = Wanted::Name(name.clone());
             let found = before_record(plan, instance, backups, wanted, go_on)?;

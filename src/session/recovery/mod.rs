@@ -59,7 +59,7 @@ impl Recovery {
     /// that can be seen from outside.
     pub fn plan(plan: &Plan, resolved: &Resolved) -> Result<Option<Self>, SessionError> {
         let backup = resolved.chain.target();
-        let wanted = plan.recovery.target.clone();
+        let wanted = plan.recovery.target();
         if wanted.is_none() && backup.stream {
             return Ok(None);
         }
@@ -72,7 +72,7 @@ impl Recovery {
             timeline: plan.recovery.timeline,
             action: plan.recovery.action,
             command: plan.recovery.restore_command.clone(),
-            prefetch: plan.recovery.prefetch,
+            prefetch: plan.recovery.prefetch.0,
             catalog: plan.catalog.clone(),
             reach: reach_from(&archive, backup, timeline)?,
             archive,

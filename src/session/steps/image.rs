@@ -13,7 +13,7 @@ use crate::session::SessionError;
 pub fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
     let options = ImageOptions {
         verify_checksums: plan.verify_checksums,
-        index_cache_bytes: usize::try_from(plan.cache_size).unwrap_or(usize::MAX),
+        index_cache_bytes: usize::try_from(plan.cache_size.0).unwrap_or(usize::MAX),
     };
     Ok(Image::open(chain, &options)?)
 }

@@ -90,12 +90,10 @@ pub fn passthrough(plan: &Plan) -> bool {
 /// programs.
 fn check_bin_dir(plan: &Plan) -> Result<(), SessionError> {
     match &plan.postgres.bin_dir {
-        Some(dir) if !dir.is_dir() => Err(ProfileError::Value {
-            place: "profile".to_owned(),
-            key: "postgres.bin_dir".to_owned(),
-            reason: format!("{} is not a directory", dir.display()),
+        Some(dir) if !dir.is_dir() => {
+            let reason = format!("{} is not a directory", dir.display());
+            Err(ProfileError::wrong("postgres.bin_dir", reason).into())
         }
-        .into()),
         _ => Ok(()),
     }
 }

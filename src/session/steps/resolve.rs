@@ -88,7 +88,7 @@ fn read_metadata(
         tracing::debug!("no pg_probackup was found; reading the control files natively");
         return Ok((instance.backups()?, None));
     };
-    let backups = probackup.show(instance, plan.metadata_timeout)?;
+    let backups = probackup.show(instance, plan.metadata_timeout.0)?;
     let teller = format!("{} {}", probackup.path().display(), probackup.version());
     Ok((backups, Some(teller)))
 }

@@ -182,12 +182,12 @@ impl Start<'_, '_> {
         let mut meter = Meter::new(recovery.map_or(String::new(), |r| r.target.to_string()));
         let waited = server.wait_for(
             recovery.map_or(Goal::Answer, Recovery::goal),
-            postgres.start_timeout,
+            postgres.start_timeout.0,
             &interrupted,
             &mut |replay| meter.show(replay),
         );
         if let Err(ServerError::Paused { .. }) = &waited {
-            server.stop(StopMode::Fast, postgres.stop_timeout, &interrupted)?;
+            server.stop(StopMode::Fast, postgres.stop_timeout.0, &interrupted)?;
         }
         Ok(waited?)
     }
@@ -211,7 +211,7 @@ impl Start<'_, '_> {
 /// that, as the mount, which has the overlay, is undone after it. If it cannot
 /// be stopped, the diff stays locked.
 fn stop_at_the_end(context: &mut Context<'_>, server: SharedServer, overlay: Arc<Overlay<Image>>) {
-    let (signals, patience) = (context.signals.clone(), context.plan.postgres.stop_timeout);
+    let (signals, patience) = (context.signals.clone(), context.plan.postgres.stop_timeout.0);
     context.undo.push("the server", move || {
         // What it would flush has gaps; recovery fills them.
         let hurry = || signals.hurry() || overlay.has_lost_writes();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::image::control_file;
 use super::needs::ServerNeeds;
 use crate::image::Image;
-use crate::profile::Plan;
+use crate::profile::{Plan, Port};
 use crate::server::settings::port;
 use crate::server::settings::preload::Preload;
 use crate::server::{Conf, ConfigFiles, FilesInput, Setting, SettingsInput, settings};
@@ -118,7 +118,7 @@ pub fn choose_port(plan: &Plan, socket_dir: &Path) -> Result<u16, SessionError> 
         .filter_map(|session| session.state.port)
         .collect();
     Ok(port::choose(
-        plan.postgres.port,
+        plan.postgres.port.map(Port::get),
         socket_dir,
         listen_addresses(plan),
         &others,

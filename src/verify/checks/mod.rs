@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use crate::profile::{Databases, Expectation, SqlCheck, VerifyPlan};
+use crate::profile::{Databases, Expectation, Seconds, SqlCheck, VerifyPlan};
 use crate::server::{About, Ended, Output, QueryError, ServerError, Tool, query};
 use crate::session::{Live, SessionError, WATCH};
 use crate::untrusted::{Dir, Replacement};
@@ -73,7 +73,7 @@ impl Checks<'_> {
         self.collations()?;
         let plan = self.plan;
         for check in &plan.sql {
-            let limit = check.timeout.map(Into::into).or(plan.check_timeout);
+            let limit = check.timeout.or(plan.check_timeout);
             self.one("sql", &check.name, limit, |this, until| {
                 this.sql(check, until)
             })?;
@@ -89,7 +89,7 @@ impl Checks<'_> {
             })?;
         }
         for check in &plan.command {
-            let limit = check.timeout.map(Into::into).or(plan.check_timeout);
+            let limit = check.timeout.or(plan.check_timeout);
             self.one("command", &check.name, limit, |this, until| {
                 let tool = Tool::shell(&*this.server()?, &check.run)?;
                 Ok(of_command(&this.finish(tool, until)?))
@@ -103,10 +103,11 @@ impl Checks<'_> {
         &mut self,
         kind: &'static str,
         name: &str,
-        limit: Option<Duration>,
+        limit: Option<Seconds>,
         check: impl FnOnce(&Self, Option<Instant>) -> Result<Outcome, Stop>,
     ) -> Result<(), SessionError> {
         (self.tell)(&format!("{kind} {name}"));
+        let limit = limit.map(|limit| limit.0);
         let begun = Instant::now();
         let outcome = check(self, limit.map(|limit| begun + limit));
         let (outcome, ended) = match outcome {

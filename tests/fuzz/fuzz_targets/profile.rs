@@ -5,17 +5,16 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use pbkfs::internals::profile::{Plan, parse};
+use pbkfs::internals::profile::Profile;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
-    match parse(text, Path::new("/etc/pbkfs/fuzz.toml")) {
+    match Profile::parse(text, Path::new("/etc/pbkfs/fuzz.toml")) {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(profile) => {
-            let profile = profile.over_defaults().expect("the defaults are sound");
-            let _ = Plan::check(&profile).map_err(|error| error.to_string());
+            let _ = profile.plan().map_err(|error| error.to_string());
         }
     }
 });

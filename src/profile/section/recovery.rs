@@ -1,24 +1,94 @@
-//! The section `[recovery]`: its values, and what they come to.
+//! The section `[recovery]`: how far the WAL archive is replayed, and what then.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
-use toml::value::Datetime;
+use toml::Value;
 
-use super::error::ProfileError;
-use super::plan::need;
-use super::raw::RecoveryProfile;
-use super::values::{Node, read};
 use crate::pg::Lsn;
+use crate::profile::error::ProfileError;
+use crate::profile::values::{ByteSize, FromValue, from_value};
+
+section! {
+    /// The keys of the section `[recovery]`.
+    pub struct RecoveryPlan {
+        /// Recovery target: "immediate" replays the archive until the backup is consistent,
+        /// "latest" replays all of it. At most one of target, time, lsn, xid and name may be
+        /// set.
+        ///
+        /// Default: "immediate" for an ARCHIVE backup; a STREAM backup brings the WAL that it
+        /// needs, and replays no more
+        #[schemars(example = NamedTarget::Latest)]
+        target: Option<NamedTarget>,
+
+        /// Recovery target: this time, with its offset from UTC, as text or as a date and time
+        /// of TOML.
+        ///
+        /// Default: none
+        #[schemars(example = "2026-11-22 14:32:00+00")]
+        time: Option<MomentText>,
+
+        /// Recovery target: this position in the WAL.
+        ///
+        /// Default: none
+        #[schemars(example = "0/4C037C8")]
+        lsn: Option<LsnText>,
+
+        /// Recovery target: the end of this transaction.
+        ///
+        /// Default: none
+        #[schemars(title = "transaction id", example = 1271)]
+        xid: Option<u64>,
+
+        /// Recovery target: this restore point (pg_create_restore_point), the first of that
+        /// name after the backup.
+        ///
+        /// Default: none
+        #[schemars(title = "name of a restore point", example = &"before_migration")]
+        name: Option<String>,
+
+        /// Whether to replay the transaction exactly at the target (time, lsn or xid).
+        #[schemars(example = false)]
+        pub inclusive: bool = true,
+
+        /// Timeline to follow: "current" (the backup's), "latest" (the newest in the archive)
+        /// or a timeline's number.
+        #[schemars(example = &"latest")]
+        pub timeline: TimelineChoice = TimelineChoice::Current,
+
+        /// Action at the target: "promote" (become writable), "pause" (stay there, read-only)
+        /// or "shutdown" (end).
+        #[schemars(example = Action::Pause)]
+        pub action: Action = Action::Promote,
+
+        /// Command with which PostgreSQL fetches WAL.
+        ///
+        /// Default: pbkfs wal-get, which reads the catalog's archive
+        #[schemars(title = "shell command with %f and %p", example = "cp /srv/wal/%f %p")]
+        pub restore_command: Option<String>,
+
+        /// Amount of WAL to fetch ahead of PostgreSQL; 0 fetches none.
+        #[schemars(example = &"256MB")]
+        pub prefetch: ByteSize = ByteSize::megabytes(64),
+    }
+}
+
+/// The keys that each name a target.
+pub const TARGETS: [&str; 5] = [
+    "recovery.target",
+    "recovery.time",
+    "recovery.lsn",
+    "recovery.xid",
+    "recovery.name",
+];
 
 /// A target that is called by a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NamedTarget {
     /// As soon as the backup is consistent.
@@ -28,7 +98,7 @@ pub enum NamedTarget {
 }
 
 /// What happens at the target, PostgreSQL's `recovery_target_action`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// The server becomes writable, on a timeline of its own.
@@ -79,21 +149,32 @@ impl Serialize for TimelineChoice {
     }
 }
 
-impl<'de> Deserialize<'de> for TimelineChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl FromValue for TimelineChoice {
+    const EXPECTED: &'static str = "\"current\", \"latest\" or a timeline's number";
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "pattern": "^(current|latest|[0-9]+)$",
+            "minimum": 1
+        })
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
         let number = |number: u32| (number > 0).then_some(Self::Number(number));
-        let expected = "\"current\", \"latest\" or a timeline's number";
-        read(deserializer, expected, |node| match node {
-            Node::Text(text) => match text.as_str() {
+        match value {
+            Value::String(text) => match text.as_str() {
                 "current" => Some(Self::Current),
                 "latest" => Some(Self::Latest),
                 text => text.parse().ok().and_then(number),
             },
-            Node::Integer(value) => u32::try_from(*value).ok().and_then(number),
+            Value::Integer(value) => u32::try_from(*value).ok().and_then(number),
             _ => None,
-        })
+        }
     }
 }
+
+from_value!(TimelineChoice, MomentText, LsnText);
 
 /// A moment, with its offset from UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,12 +193,7 @@ impl FromStr for MomentText {
     /// `+HH:MM`. A time without an offset would mean whatever zone the backup
     /// is configured for, so it is refused.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || {
-            format!(
-                "expected a date, a time and its offset from UTC, as in \
-                 \"2026-11-22 14:32:00+00\", not \"{text}\""
-            )
-        };
+        let wrong = || Self::refused(format!("\"{text}\""));
         let (date_time, offset) = split_offset(text.trim()).ok_or_else(wrong)?;
         time::PrimitiveDateTime::parse(date_time, DATE_TIME)
             .map(|moment| moment.assume_offset(offset))
@@ -164,32 +240,22 @@ impl fmt::Display for MomentText {
     }
 }
 
-impl Serialize for MomentText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+impl FromValue for MomentText {
+    const EXPECTED: &'static str =
+        "a date, a time and its offset from UTC, as in \"2026-11-22 14:32:00+00\"";
 
-impl<'de> Deserialize<'de> for MomentText {
+    fn schema() -> Schema {
+        json_schema!({ "type": "string" })
+    }
+
     /// Text, or a date and time as TOML itself has them. One without an offset is
     /// refused in either form.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MomentVisitor;
-        impl<'de> Visitor<'de> for MomentVisitor {
-            type Value = MomentText;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a date, a time and its offset from UTC")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<MomentText, E> {
-                text.parse().map_err(E::custom)
-            }
-            // How the toml crate hands its dates on.
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MomentText, A::Error> {
-                let moment = Datetime::deserialize(MapAccessDeserializer::new(map))?;
-                self.visit_str(&moment.to_string())
-            }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => text.parse().ok(),
+            Value::Datetime(moment) => moment.to_string().parse().ok(),
+            _ => None,
         }
-        deserializer.deserialize_any(MomentVisitor)
     }
 }
 
@@ -197,26 +263,15 @@ impl<'de> Deserialize<'de> for MomentText {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LsnText(pub Lsn);
 
-impl FromStr for LsnText {
-    type Err = String;
+impl FromValue for LsnText {
+    const EXPECTED: &'static str = "a position in the WAL, as in \"0/4C037C8\"";
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self).map_err(|_| {
-            format!("expected a position in the WAL, as in \"0/4C037C8\", not \"{text}\"")
-        })
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f]+/[0-9A-Fa-f]+$" })
     }
-}
 
-impl Serialize for LsnText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for LsnText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok().map(Self)
     }
 }
 
@@ -250,93 +305,51 @@ impl fmt::Display for RecoveryTarget {
     }
 }
 
-/// How far the WAL archive is replayed, and what then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecoveryPlan {
-    /// Where it ends; `None` leaves that to the kind of backup.
-    pub target: Option<RecoveryTarget>,
-    /// Whether what stands right at the target is replayed.
-    pub inclusive: bool,
-    /// Which timeline is followed.
-    pub timeline: TimelineChoice,
-    /// What happens at the target.
-    pub action: Action,
-    /// The command that fetches WAL, if not our own.
-    pub restore_command: Option<String>,
-    /// How much WAL is fetched ahead, in bytes.
-    pub prefetch: u64,
-}
-
 impl RecoveryPlan {
-    pub(super) fn check(profile: &RecoveryProfile) -> Result<Self, ProfileError> {
-        let named = profile.target.map(|target| match target {
+    /// Where recovery ends; `None` leaves that to the kind of backup.
+    #[must_use]
+    pub fn target(&self) -> Option<RecoveryTarget> {
+        self.targets().into_iter().flatten().next()
+    }
+
+    /// What the keys of [`TARGETS`] say, in their order.
+    fn targets(&self) -> [Option<RecoveryTarget>; TARGETS.len()] {
+        let named = self.target.map(|target| match target {
             NamedTarget::Immediate => RecoveryTarget::Immediate,
             NamedTarget::Latest => RecoveryTarget::Latest,
         });
-        let name = profile.name.clone().map(restore_point).transpose()?;
-        let mut targets: Vec<(&'static str, RecoveryTarget)> = [
-            ("recovery.target", named),
-            (
-                "recovery.time",
-                profile.time.map(|t| RecoveryTarget::Time(t.0)),
-            ),
-            (
-                "recovery.lsn",
-                profile.lsn.map(|l| RecoveryTarget::Lsn(l.0)),
-            ),
-            ("recovery.xid", profile.xid.map(RecoveryTarget::Xid)),
-            ("recovery.name", name.map(RecoveryTarget::Name)),
+        [
+            named,
+            self.time.map(|time| RecoveryTarget::Time(time.0)),
+            self.lsn.map(|lsn| RecoveryTarget::Lsn(lsn.0)),
+            self.xid.map(RecoveryTarget::Xid),
+            self.name.clone().map(RecoveryTarget::Name),
         ]
-        .into_iter()
-        .filter_map(|(key, target)| Some((key, target?)))
-        .collect();
-        if targets.len() > 1 {
-            let keys = targets.iter().map(|(key, _)| *key).collect();
+    }
+
+    pub(in crate::profile) fn check(&self) -> Result<(), ProfileError> {
+        let set = TARGETS.into_iter().zip(self.targets());
+        let keys: Vec<_> = set
+            .filter_map(|(key, target)| target.map(|_| key))
+            .collect();
+        if keys.len() > 1 {
             return Err(ProfileError::SeveralTargets { keys });
         }
-        let action = need("recovery.action", &profile.action)?;
-        let is_latest = profile.target == Some(NamedTarget::Latest);
-        if is_latest && action != Action::Promote {
-            return Err(ProfileError::Value {
-                place: "profile".to_owned(),
-                key: "recovery.action".to_owned(),
-                reason: "PostgreSQL always promotes at the end of the archive (recovery.target \
-                         = \"latest\"); name a point before it"
-                    .to_owned(),
-            });
+        // PostgreSQL keeps a restore point's name in 63 bytes (`MAXFNAMELEN`).
+        if let Some(name) = &self.name
+            && (name.is_empty() || name.len() > 63 || name.contains('\0'))
+        {
+            let reason = "the name of a restore point has 1 to 63 bytes";
+            return Err(ProfileError::wrong("recovery.name", reason));
         }
-        Ok(Self {
-            target: targets.pop().map(|(_, target)| target),
-            inclusive: need("recovery.inclusive", &profile.inclusive)?,
-            timeline: need("recovery.timeline", &profile.timeline)?,
-            action,
-            restore_command: profile.restore_command.clone(),
-            prefetch: need("recovery.prefetch", &profile.prefetch)?.0,
-        })
-    }
-}
-
-/// A restore point's name, which PostgreSQL keeps in 63 bytes
-/// (`MAXFNAMELEN`).
-fn restore_point(name: String) -> Result<String, ProfileError> {
-    if name.is_empty() || name.len() > 63 || name.contains('\0') {
-        return Err(ProfileError::Value {
-            place: "profile".to_owned(),
-            key: "recovery.name".to_owned(),
-            reason: "the name of a restore point has 1 to 63 bytes".to_owned(),
-        });
-    }
-    Ok(name)
-}
-
-impl RecoveryProfile {
-    /// Replaces whatever target was set by a time.
-    pub fn set_time(&mut self, time: MomentText) {
-        self.target = None;
-        self.lsn = None;
-        self.xid = None;
-        self.name = None;
-        self.time = Some(time);
+        if self.target == Some(NamedTarget::Latest) && self.action != Action::Promote {
+            return Err(ProfileError::wrong(
+                "recovery.action",
+                "PostgreSQL always promotes at the end of the archive (recovery.target = \
+                 \"latest\"); name a point before it",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -345,30 +358,29 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::profile::Profile;
 
-    fn plan(set: impl Fn(&mut RecoveryProfile)) -> Result<RecoveryPlan, ProfileError> {
-        let mut recovery = Profile::defaults().unwrap().recovery;
+    fn plan(set: impl Fn(&mut RecoveryPlan)) -> Result<RecoveryPlan, ProfileError> {
+        let mut recovery = RecoveryPlan::default();
         set(&mut recovery);
-        RecoveryPlan::check(&recovery)
+        recovery.check().map(|()| recovery)
     }
 
     #[test]
     fn defaults_ask_for_no_target_on_the_backups_timeline() {
         let plan = plan(|_| {}).unwrap();
-        assert_eq!(plan.target, None);
+        assert_eq!(plan.target(), None);
         assert!(plan.inclusive && plan.restore_command.is_none());
         assert_eq!(
             (plan.timeline, plan.action),
             (TimelineChoice::Current, Action::Promote)
         );
-        assert_eq!(plan.prefetch, 64 << 20);
+        assert_eq!(plan.prefetch, ByteSize(64 << 20));
     }
 
     #[test]
     fn one_target_and_no_more() {
-        let lsn = plan(|r| r.lsn = Some("0/4C037C8".parse().unwrap())).unwrap();
-        assert_eq!(lsn.target, Some(RecoveryTarget::Lsn(Lsn(0x4C0_37C8))));
+        let lsn = plan(|r| r.lsn = Some(LsnText(Lsn(0x4C0_37C8)))).unwrap();
+        assert_eq!(lsn.target(), Some(RecoveryTarget::Lsn(Lsn(0x4C0_37C8))));
         let error = plan(|r| {
             r.xid = Some(5);
             r.target = Some(NamedTarget::Latest);
@@ -378,16 +390,13 @@ mod tests {
             message.contains("recovery.target and recovery.xid"),
             "{message}"
         );
-        let time = plan(|r| {
-            r.xid = Some(5);
-            r.set_time("2026-11-22 14:32Z".parse().unwrap());
-        });
+        let time = plan(|r| r.time = Some("2026-11-22 14:32Z".parse().unwrap()));
         let expected = RecoveryTarget::Time(datetime!(2026-11-22 14:32 UTC));
-        assert_eq!(time.unwrap().target, Some(expected));
+        assert_eq!(time.unwrap().target(), Some(expected));
         assert!(plan(|r| r.name = Some("x".repeat(64))).is_err());
         let paused = plan(|r| {
             r.target = Some(NamedTarget::Latest);
-            r.action = Some(Action::Pause);
+            r.action = Action::Pause;
         });
         assert!(paused.is_err());
     }
@@ -434,10 +443,8 @@ mod tests {
     #[test]
     fn a_time_may_be_tomls_own() {
         let read = |value: &str| {
-            let text = format!("recovery.time = {value}");
-            let profile = crate::profile::parse(&text, "/p/x.toml".as_ref());
-            let profile = profile.and_then(Profile::over_defaults);
-            profile.map_err(|error| error.to_string())
+            let plan = toml::from_str::<RecoveryPlan>(&format!("time = {value}"));
+            plan.map_err(|error| error.to_string())
         };
         for (value, utc) in [
             ("2026-11-22T07:31:20Z", "2026-11-22 07:31:20.000000+00"),
@@ -445,7 +452,7 @@ mod tests {
             ("2026-11-22T07:31:20-03:30", "2026-11-22 11:01:20.000000+00"),
             ("'2026-11-22 07:31+02'", "2026-11-22 05:31:00.000000+00"),
         ] {
-            let time = read(value).unwrap().recovery.time.unwrap();
+            let time = read(value).unwrap().time.unwrap();
             assert_eq!(time.to_string(), utc, "{value}");
         }
         for value in [
@@ -467,23 +474,23 @@ mod tests {
 
     #[test]
     fn timelines_and_words_are_read_from_toml() {
-        let read = |text: &str| crate::profile::parse(text, "/p/x.toml".as_ref());
+        let read = |text: &str| toml::from_str::<RecoveryPlan>(text);
         for (text, timeline) in [
             ("2", TimelineChoice::Number(2)),
             ("'2'", TimelineChoice::Number(2)),
             ("'latest'", TimelineChoice::Latest),
         ] {
-            let profile = read(&format!("recovery.timeline = {text}")).unwrap();
-            assert_eq!(profile.recovery.timeline, Some(timeline));
+            let plan = read(&format!("timeline = {text}")).unwrap();
+            assert_eq!(plan.timeline, timeline);
         }
         for text in [
-            "recovery.timeline = 0",
-            "recovery.timeline = 'newest'",
-            "recovery.target = 'now'",
-            "recovery.action = 'stop'",
-            "recovery.lsn = '12'",
-            "recovery.xid = -1",
-            "recovery.time = '2026-11-22 14:32'",
+            "timeline = 0",
+            "timeline = 'newest'",
+            "target = 'now'",
+            "action = 'stop'",
+            "lsn = '12'",
+            "xid = -1",
+            "time = '2026-11-22 14:32'",
         ] {
             assert!(read(text).is_err(), "{text}");
         }

@@ -1,12 +1,13 @@
 //! What a query of a verification has to answer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
 use serde::de::{self, Deserializer};
-use serde::{Deserialize, Serialize, Serializer};
-
-use super::values::{Node, read};
+use toml::Value;
 
 /// How two values compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,24 +179,27 @@ impl fmt::Display for Expectation {
     }
 }
 
-impl Serialize for Expectation {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl<'de> Deserialize<'de> for Expectation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match Value::deserialize(deserializer)? {
+            Value::String(text) => text,
+            value @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_)) => value.to_string(),
+            value => {
+                let reason = format!("expected text, a number or a condition, not {value}");
+                return Err(de::Error::custom(reason));
+            }
+        };
+        text.parse().map_err(de::Error::custom)
     }
 }
 
-impl<'de> Deserialize<'de> for Expectation {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = read(
-            deserializer,
-            "text, a number or a condition",
-            |node| match node {
-                Node::Text(text) => Some(text.clone()),
-                Node::Table(_) => None,
-                number => Some(number.to_string()),
-            },
-        )?;
-        text.parse().map_err(de::Error::custom)
+impl JsonSchema for Expectation {
+    fn schema_name() -> Cow<'static, str> {
+        "Expectation".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number", "boolean"] })
     }
 }
 

@@ -1,0 +1,286 @@
+//! The section `[fence]`: how far a clone is kept from production.
+
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+use toml::Value;
+
+use crate::profile::error::ProfileError;
+use crate::profile::values::{ByteSize, FromValue, from_value};
+
+section! {
+    /// The keys of the section `[fence]`.
+    pub struct FencePlan {
+        /// Parts of the fence. "auto": settings, and namespaces around the server where the
+        /// host permits them (a root directory, processes and a network of its own);
+        /// "settings": settings only.
+        #[schemars(example = Level::Settings)]
+        pub level: Level = Level::Auto,
+
+        /// Parts that the fence must have. "namespace" makes it an error if the host does
+        /// not permit namespaces.
+        #[schemars(example = Require::Namespace)]
+        pub require: Require = Require::Settings,
+
+        /// Network of the server. "none": only a private loopback device (the Unix socket
+        /// still works); "host": the host's network.
+        #[schemars(example = Network::Host)]
+        pub network: Network = Network::None,
+
+        /// Settings of the fence that postgres.settings may change.
+        #[serde(deserialize_with = "lower_case")]
+        #[schemars(title = "list of names of settings", example = ["listen_addresses"])]
+        pub allow: Vec<String> = Vec::new(),
+
+        /// Files and directories of the host that the server may read, besides programs,
+        /// libraries and /etc.
+        #[schemars(title = "list of absolute paths", example = ["/opt"])]
+        pub expose: Vec<PathBuf> = Vec::new(),
+
+        /// Memory limit of the server, the page cache for it included (cgroup v2).
+        ///
+        /// Default: no limit
+        #[schemars(example = &"4GB")]
+        pub memory: Option<ByteSize>,
+
+        /// Processor limit of the server: the number of processors whose time it may take
+        /// (cgroup v2).
+        ///
+        /// Default: no limit
+        #[schemars(example = 1.5)]
+        pub cpus: Option<Cpus>,
+
+        /// Limit of the server's processes and threads, with all that it starts (cgroup v2;
+        /// in an ordinary user's namespaces, Linux 5.14).
+        ///
+        /// Default: 2048, where the host can limit them
+        #[schemars(example = 512)]
+        pub processes: Option<Processes>,
+
+        /// Size of the clone's own /tmp, and of its /var/tmp. Both are in memory. Raise it if
+        /// the server reports "No space left on device" for a file there.
+        #[schemars(example = &"1GB")]
+        pub tmp_size: ByteSize = ByteSize::megabytes(256),
+
+        /// Size of the clone's own /dev/shm, where its parallel workers share memory: a hash
+        /// join takes up to work_mem times hash_mem_multiplier for each of them. Raise it if
+        /// the server reports "No space left on device" for a shared memory segment.
+        #[schemars(example = &"4GB")]
+        pub shm_size: ByteSize = ByteSize::megabytes(1024),
+
+        /// Niceness of the server's processes, see nice(1).
+        #[schemars(example = 10)]
+        pub nice: Nice = Nice(0),
+
+        /// I/O priority of the server: "normal", or "idle" to use the disk only when it is
+        /// otherwise unused.
+        #[schemars(example = IoNice::Idle)]
+        pub ionice: IoNice = IoNice::Normal,
+    }
+}
+
+/// PostgreSQL's settings have names without case.
+fn lower_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    Ok(names.iter().map(|name| name.to_ascii_lowercase()).collect())
+}
+
+/// What the fence is to be made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Settings, and namespaces where the host permits them.
+    Auto,
+    /// Settings only.
+    Settings,
+}
+
+/// The least that the fence has to be made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Require {
+    /// Settings.
+    Settings,
+    /// Namespaces, that of the network among them.
+    Namespace,
+}
+
+/// Which network the server is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// One of its own, with a loopback device alone.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// How the disks serve the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IoNice {
+    /// Like every other process.
+    Normal,
+    /// When nobody else wants them.
+    Idle,
+}
+
+from_value!(Cpus, Processes, Nice);
+
+/// Processors' worth of time, 0.01 to 4096.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cpus(pub f64);
+
+impl FromValue for Cpus {
+    const EXPECTED: &'static str = "a number of processors from 0.01 to 4096";
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "number", "minimum": 0.01, "maximum": 4096 })
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        let cpus = match value {
+            Value::Integer(number) => f64::from(i32::try_from(*number).ok()?),
+            Value::Float(number) => *number,
+            _ => return None,
+        };
+        (0.01..=4096.0).contains(&cpus).then_some(Self(cpus))
+    }
+}
+
+/// A number of processes, 32 to 4194304: with fewer, PostgreSQL does not start;
+/// more of them Linux does not give numbers to (`PID_MAX_LIMIT`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Processes(pub u32);
+
+impl Processes {
+    /// What a clone gets unless the profile says otherwise: room for hundreds of
+    /// connections with their workers, and little for this host to carry.
+    pub const USUAL: Self = Self(2048);
+}
+
+impl FromValue for Processes {
+    const EXPECTED: &'static str = "a number of processes from 32 to 4194304";
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "integer", "minimum": 32, "maximum": 4_194_304 })
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        let number = value
+            .as_integer()
+            .filter(|n| (32..=4_194_304).contains(n))?;
+        u32::try_from(number).ok().map(Self)
+    }
+}
+
+/// Niceness, 0 to 19.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Nice(pub u8);
+
+impl FromValue for Nice {
+    const EXPECTED: &'static str = "a number from 0 to 19";
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0, "maximum": 19 })
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        let number = value.as_integer().filter(|n| (0..=19).contains(n))?;
+        u8::try_from(number).ok().map(Self)
+    }
+}
+
+/// The least that a directory in memory gets, in bytes. To the kernel, none at
+/// all would be no limit.
+pub const LEAST: u64 = 1 << 20;
+
+impl FencePlan {
+    pub(in crate::profile) fn check(&self) -> Result<(), ProfileError> {
+        let open = match (self.level, self.network) {
+            (Level::Settings, _) => Some("fence.level = \"settings\" asks for less"),
+            (_, Network::Host) => Some("fence.network = \"host\" leaves the network open"),
+            _ => None,
+        };
+        if let (Require::Namespace, Some(open)) = (self.require, open) {
+            return Err(ProfileError::wrong("fence.require", open));
+        }
+        for (key, size) in [
+            ("fence.tmp_size", self.tmp_size.0),
+            ("fence.shm_size", self.shm_size.0),
+        ] {
+            if size < LEAST {
+                let reason = format!("{size} bytes are too few; it takes 1MB at least");
+                return Err(ProfileError::wrong(key, reason));
+            }
+        }
+        for path in &self.expose {
+            let is_root = path.parent().is_none();
+            if !path.is_absolute() || !path.exists() || is_root {
+                let reason = format!(
+                    "{} is not the absolute path of something on this host",
+                    path.display()
+                );
+                return Err(ProfileError::wrong("fence.expose", reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many processes the server may have, itself and its threads counted.
+    #[must_use]
+    pub fn processes(&self) -> u32 {
+        self.processes.unwrap_or(Processes::USUAL).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<FencePlan, String> {
+        let plan: FencePlan = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        plan.check().map_err(|e| e.to_string())?;
+        Ok(plan)
+    }
+
+    #[test]
+    fn what_is_required_is_not_left_open() {
+        assert_eq!(check("").unwrap().network, Network::None);
+        assert!(check("require = 'namespace'").is_ok());
+        for open in ["level = 'settings'", "network = 'host'"] {
+            let error = check(&format!("require = 'namespace'\n{open}")).unwrap_err();
+            assert!(error.contains("fence.require"), "{error}");
+            assert!(check(open).is_ok());
+        }
+        for path in ["relative", "/nonexistent/x", "/"] {
+            let error = check(&format!("expose = ['{path}']")).unwrap_err();
+            assert!(error.contains(path), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        for text in [
+            "cpus = 0",
+            "cpus = 5000",
+            "cpus = nan",
+            "nice = 20",
+            "nice = -1",
+            "processes = 31",
+            "processes = 4194305",
+        ] {
+            assert!(toml::from_str::<FencePlan>(text).is_err(), "{text}");
+        }
+        let plan: FencePlan = toml::from_str("cpus = 2\nnice = 19").unwrap();
+        assert_eq!((plan.cpus, plan.nice), (Some(Cpus(2.0)), Nice(19)));
+        let usual = check("").unwrap();
+        assert_eq!((usual.processes, usual.processes()), (None, 2048));
+        for key in ["tmp_size", "shm_size"] {
+            let error = check(&format!("{key} = 0")).unwrap_err();
+            assert!(error.contains(&format!("fence.{key}")), "{error}");
+            assert!(check(&format!("{key} = '1MB'")).is_ok());
+        }
+    }
+}
