@@ -463,6 +463,33 @@ fn a_mount_may_be_ended_by_umount() {
     });
 }
 
+/// A container, or a service with mounts of its own, that is started while a clone is
+/// mounted has a copy of the mount, which does not go with it.
+#[test]
+fn a_copy_of_the_mount_keeps_no_session_from_ending() {
+    as_both_users(|steps| {
+        steps.mount_with_diff("latest").expect_ok();
+        steps.write("kept", "x");
+        let mut container = Command::new("unshare");
+        container.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        container.arg("echo copied; exec sleep 600");
+        let mut container = container.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = [0; 6];
+        std::io::Read::read_exact(container.stdout.as_mut().unwrap(), &mut said).unwrap();
+        assert_eq!(&said, b"copied");
+        let owner = steps.owner();
+        let ended = steps.unmount(&[]);
+        container.kill().unwrap();
+        container.wait().unwrap();
+        ended.expect_ok();
+        assert!(!is_alive(owner));
+        assert_nothing_stays(&steps.sandbox);
+        steps.mount_by_diff(&[]).expect_ok();
+        assert_eq!(steps.read("kept"), "x");
+        steps.unmount(&[]).expect_ok();
+    });
+}
+
 /// The backups stay locked; the mount is given up in time, and nothing stays.
 #[test]
 fn a_timeout_undoes_everything() {

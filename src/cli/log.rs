@@ -73,7 +73,7 @@ pub fn init(verbosity: Verbosity, plan: Option<&Plan>) {
         Ok(sink) => (sink, None),
         Err(problem) => (Sink::Stderr, Some(problem)),
     };
-    let colour = verbosity.colour && matches!(sink, Sink::Stderr) && wants_colour();
+    let colour = verbosity.colour && matches!(sink, Sink::Stderr) && output::wants_colour();
     let subscriber = tracing_subscriber::registry()
         .with(filter(&verbosity, &log, &sink))
         .with(layer(sink, format, colour));
@@ -172,13 +172,6 @@ fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered>
 /// What a layer for lines lies on.
 type Filtered = tracing_subscriber::layer::Layered<EnvFilter, Registry>;
 
-/// Whether people look at standard error, and have not asked for plain text
-/// (<https://no-color.org>).
-pub fn wants_colour() -> bool {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    output::has_spectators() && !is_set("NO_COLOR") && !dumb
-}
 
 trait AddDirective {
     fn add_directive_lossily(self, directive: &str) -> Self;

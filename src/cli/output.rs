@@ -17,7 +17,7 @@ use clap::error::ContextValue;
 use serde::Serialize;
 
 use super::exit::Code;
-use super::log::{redact, wants_colour};
+use super::log::redact;
 use crate::escape;
 
 /// Prints one line to standard output.
@@ -129,6 +129,14 @@ pub fn is_terminal() -> bool {
 /// Whether people look at standard error.
 pub fn has_spectators() -> bool {
     io::stderr().is_terminal()
+}
+
+/// Whether people look at standard error, and have not asked for plain text
+/// (<https://no-color.org>).
+pub fn wants_colour() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    has_spectators() && !is_set("NO_COLOR") && !dumb
 }
 
 fn put(text: &str) {
