@@ -93,20 +93,12 @@ mod fuse;
 #[cfg(feature = "cli")]
 mod overlay;
 #[cfg(feature = "cli")]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "its keys are being written anew; what is left over goes with them"
-)]
 mod profile;
 #[cfg(feature = "cli")]
-#[allow(unused_imports, reason = "its files are being moved to other rooms")]
 mod server;
 #[cfg(feature = "cli")]
-#[allow(unused_imports, reason = "its files are being moved to other rooms")]
 mod session;
 #[cfg(feature = "cli")]
-#[allow(unused_imports, reason = "its files are being moved to other rooms")]
 mod verify;
 
 /// The program `pbkfs`: reads the arguments, does what they say, and gives the exit

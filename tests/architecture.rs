@@ -93,8 +93,8 @@ const STARTERS: &[&str] = &[
     "server/",
     "session/",
     "fuse/",
-    "cli/background.rs",
-    "cli/wal_get.rs",
+    "cli/clone/background.rs",
+    "cli/catalog/wal_get.rs",
     "catalog/probackup",
 ];
 
@@ -441,7 +441,7 @@ const OPENERS: &[(&str, &str)] = &[
     ("fuse/mod.rs", "/sys"),
     ("fuse/point.rs", "/dev/fuse"),
     ("cli/generate.rs", "makes the directory that the user names"),
-    ("cli/stay.rs", "/dev/null"),
+    ("cli/clone/stay.rs", "/dev/null"),
 ];
 
 /// Where the core knows of files at all: the store's own, the few beside it that

@@ -6,7 +6,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use super::{diff, list, plan, show_config, status, wal};
+use crate::cli::catalog::{list, wal};
+use crate::cli::clone::{diff, plan, status};
+use crate::cli::show_config;
 use crate::profile::keys;
 use crate::session::Ready;
 use crate::verify::Document;

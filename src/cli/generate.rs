@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
 
-use super::document::{DOCUMENTS, profile_schema};
-use super::exit::Code;
-use super::{Cli, Verbosity, log, output};
+use crate::cli::document::{DOCUMENTS, profile_schema};
+use crate::cli::exit::Code;
+use crate::cli::{Cli, Verbosity, log, output};
 use crate::session::SessionError;
 use crate::untrusted::Dir;
 

@@ -23,7 +23,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use super::{Verbosity, output};
+use crate::cli::{Verbosity, output};
 use crate::profile::{LogFormat, LogPlan, LogTarget, Plan};
 use crate::server::OsUser;
 use daily::Daily;
@@ -171,7 +171,6 @@ fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered>
 
 /// What a layer for lines lies on.
 type Filtered = tracing_subscriber::layer::Layered<EnvFilter, Registry>;
-
 
 trait AddDirective {
     fn add_directive_lossily(self, directive: &str) -> Self;

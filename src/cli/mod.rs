@@ -1,5 +1,11 @@
 //! The command line: one file for each subcommand, and the one table of exit
 //! codes ([`exit`]).
+//!
+//! ```text
+//! catalog/  what looks at a catalog
+//! clone/    what makes, shows and ends a clone
+//! jobs/     what runs once and is done
+//! ```
 
 /// As `println!`, by [`output::line`].
 macro_rules! say {
@@ -11,32 +17,17 @@ macro_rules! complain {
     ($($line:tt)*) => { $crate::cli::output::complain(format_args!($($line)*)) };
 }
 
-mod background;
-mod cleanup;
+mod catalog;
+mod clone;
 mod common;
-mod diff;
 mod document;
-mod down;
 mod exit;
-mod extract;
 mod generate;
-mod list;
+mod jobs;
 mod log;
-mod mount;
 mod output;
-mod own_wal;
-mod plan;
-mod progress;
 mod show_config;
 mod source;
-mod status;
-mod stay;
-mod unmount;
-mod up;
-mod verify;
-mod wal;
-mod wal_get;
-mod which;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,7 +39,10 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::diff::panic_is_contained;
 use crate::profile::LogFormat;
 use crate::{server, session};
+use catalog::{list, wal, wal_get};
+use clone::{cleanup, diff, down, mount, plan, status, unmount, up};
 use exit::Code;
+use jobs::{extract, verify};
 
 /// Run PostgreSQL on a pg_probackup backup without restoring it
 ///

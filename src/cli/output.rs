@@ -16,8 +16,8 @@ use clap::builder::StyledStr;
 use clap::error::ContextValue;
 use serde::Serialize;
 
-use super::exit::Code;
-use super::log::redact;
+use crate::cli::exit::Code;
+use crate::cli::log::redact;
 use crate::escape;
 
 /// Prints one line to standard output.

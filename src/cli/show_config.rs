@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::common::{At, ProfileArgs};
-use super::exit::Code;
-use super::log::{self, MASK, is_secret_name, redact};
-use super::{Verbosity, output};
+use crate::cli::common::{At, ProfileArgs};
+use crate::cli::exit::Code;
+use crate::cli::log::{self, MASK, is_secret_name, redact};
+use crate::cli::{Verbosity, output};
 use crate::escape;
 use crate::profile::keys::{self, Key, SETTINGS};
 use crate::profile::{Given, Origin, Profile};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::common::ProfileArgs;
 use crate::catalog::{BackupRef, InvalidBackupRef};
+use crate::cli::common::ProfileArgs;
 use crate::profile::{BackupChoice, Origin, Profile};
 use crate::session::{self, SessionError};
 

@@ -94,9 +94,9 @@ fn leave_out_null(schema: &mut Value) {
                     continue;
                 };
                 all.retain(|value| !is_null(value));
-                match (list, all.as_mut_slice()) {
-                    ("type", [only]) => *object.entry(list).or_insert(Value::Null) = only.take(),
-                    _ => {}
+                if let ("type", [only]) = (list, all.as_mut_slice()) {
+                    let only = only.take();
+                    object.insert(list.to_owned(), only);
                 }
             }
         }

@@ -29,13 +29,13 @@ pub use error::ProfileError;
 pub use given::{Given, Origin, Profile};
 pub use layers::unknown_variables;
 pub use plan::{LockBackups, MetadataSource, Plan};
-pub use section::expectation::{Comparison, Expectation};
-pub use section::fence::{FencePlan, IoNice, Level, Network, Require};
-pub use section::fuse::{FusePlan, Passthrough};
-pub use section::log::{LogDestination, LogFormat, LogLevel, LogPlan, LogTarget};
-pub use section::postgres::{Port, PostgresPlan, Settings};
-pub use section::recovery::{Action, MomentText, RecoveryPlan, RecoveryTarget, TimelineChoice};
+pub use section::expectation::Expectation;
+pub use section::fence::{IoNice, Level, Network, Require};
+pub use section::fuse::Passthrough;
+pub use section::log::{LogFormat, LogPlan, LogTarget};
+pub use section::postgres::{Port, PostgresPlan};
+pub use section::recovery::{Action, MomentText, RecoveryTarget, TimelineChoice};
 pub use section::verify::{
-    CommandCheck, Databases, KnownBadPolicy, RestoreBy, SqlCheck, VerifyChoice, VerifyPlan,
+    Databases, KnownBadPolicy, RestoreBy, SqlCheck, VerifyChoice, VerifyPlan,
 };
-pub use values::{BackupChoice, ByteSize, Seconds};
+pub use values::{BackupChoice, Seconds};

@@ -35,15 +35,14 @@ mod up;
 
 pub use context::Up;
 pub use error::{SessionError, Side, TargetError};
-pub use fence::{FenceLevel, Hazard};
+pub use fence::Hazard;
 pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use locks::{forget_locks, hold_locks};
 pub use outside::changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use outside::down::{Down, down};
 pub use outside::jobs::job_place;
-pub use outside::metrics::{Counts, METRICS, Metric, MetricKind};
-pub use outside::occupants::Occupant;
-pub use outside::orphans::{ThrowAway, all as all_orphans};
+pub use outside::metrics::{Counts, METRICS, MetricKind};
+pub use outside::orphans::all as all_orphans;
 pub use outside::others::{Other, all as all_others, at as other_at};
 pub use outside::status::{
     Status, all as all_sessions, count as count_sessions, of_profile as sessions_of_profile,
@@ -52,8 +51,8 @@ pub use outside::status::{
 pub use outside::unmount::{is_mounted, unmount};
 pub use place::Place;
 pub use place::lasting::{job_target, lasting_root, make as make_lasting, open as open_lasting};
-pub use place::state::{Phase, ReadLocks, State};
-pub use preview::{ServerPreview, obstacles, preview_server};
+pub use place::state::State;
+pub use preview::{obstacles, preview_server};
 pub use ready::Ready;
 pub use recovery::wal_service::archive_of_session;
 pub use signals::Signals;

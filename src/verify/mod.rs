@@ -28,12 +28,11 @@ mod run;
 mod verdict;
 mod wanted;
 
-pub use backup_report::{BackupReport, Check, CollationReport, LossReport, Place};
-pub use history::standing::{KnownBad, Listed, Standing};
-pub use history::{Entry, History, ProfileId};
+pub use backup_report::LossReport;
+pub use history::History;
 pub use ping::ping;
-pub use report::{Document, Skipped, VERSION, html, human, prometheus};
+pub use report::{Document, html, human, prometheus};
 pub use restore::restore_losses;
-pub use verdict::findings::{FINDINGS, Finding, consequence};
-pub use verdict::{Verdict, of_image, of_session, of_text};
+pub use verdict::Verdict;
+pub use verdict::findings::{FINDINGS, consequence};
 pub use wanted::Verify;

@@ -26,7 +26,7 @@ use crate::server::binaries::Binaries;
 use crate::server::error::{LogTail, ServerError};
 use crate::server::limits::Limits;
 use crate::server::namespace::Enclosure;
-use crate::server::settings::{Setting, port};
+use crate::server::settings::Setting;
 use crate::server::spawn::{become_child, clean_environment, leave_open};
 use crate::server::user::OsUser;
 use crate::untrusted::Dir;

@@ -14,7 +14,6 @@ pub mod port;
 pub mod preload;
 mod recovery;
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -338,6 +337,9 @@ fn check_user(name: &str, value: &str, allow: &[String]) -> Result<(), ServerErr
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::files::ConfigFiles;
     use super::*;
 
     fn fence(major: u32, user: &[(&str, &str)]) -> Result<Vec<Setting>, ServerError> {

@@ -211,7 +211,10 @@ impl Start<'_, '_> {
 /// that, as the mount, which has the overlay, is undone after it. If it cannot
 /// be stopped, the diff stays locked.
 fn stop_at_the_end(context: &mut Context<'_>, server: SharedServer, overlay: Arc<Overlay<Image>>) {
-    let (signals, patience) = (context.signals.clone(), context.plan.postgres.stop_timeout.0);
+    let (signals, patience) = (
+        context.signals.clone(),
+        context.plan.postgres.stop_timeout.0,
+    );
     context.undo.push("the server", move || {
         // What it would flush has gaps; recovery fills them.
         let hurry = || signals.hurry() || overlay.has_lost_writes();

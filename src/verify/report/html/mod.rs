@@ -323,8 +323,8 @@ fn badge(verdict: Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::history::standing::{KnownBad, Standing};
     use crate::verify::report::filled_with;
-    use crate::verify::{KnownBad, Standing};
 
     /// The tags of a page, in their order, without attributes.
     fn tags(page: &str) -> Vec<String> {

@@ -3,10 +3,10 @@
 use clap::Args;
 use std::time::Duration;
 
-use super::common::value;
-use super::exit::Code;
 use super::which::SessionArgs;
-use super::{Verbosity, log};
+use crate::cli::common::value;
+use crate::cli::exit::Code;
+use crate::cli::{Verbosity, log};
 use crate::profile::PostgresPlan;
 use crate::session::{self, Down, SessionError, State};
 

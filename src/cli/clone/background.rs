@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::exit::Code;
-use super::output;
+use crate::cli::exit::Code;
+use crate::cli::output;
 use crate::server::own_program;
 use crate::session::{SessionError, Signals};
 

@@ -4,12 +4,12 @@ use clap::{Args, Subcommand};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::{human_bytes, value};
-use super::exit::Code;
-use super::source::CatalogArgs;
-use super::{Verbosity, log, output};
 use crate::catalog::Catalog;
 use crate::catalog::wal::{Timeline, WalArchive};
+use crate::cli::common::{human_bytes, value};
+use crate::cli::exit::Code;
+use crate::cli::source::CatalogArgs;
+use crate::cli::{Verbosity, log, output};
 use crate::figures::counted;
 use crate::pg::Lsn;
 use crate::session::SessionError;

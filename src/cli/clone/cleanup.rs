@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 
-use super::common::{report, sentence, value};
-use super::exit::Code;
-use super::{Verbosity, log};
+use crate::cli::common::{report, sentence, value};
+use crate::cli::exit::Code;
+use crate::cli::{Verbosity, log};
 use crate::diff::{Changes, Cleanup, DiffError};
 use crate::figures::counted;
 use crate::session::{self, SessionError};

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::exit::Code;
-use super::{Verbosity, log, output};
+use crate::cli::exit::Code;
+use crate::cli::{Verbosity, log, output};
 use crate::descriptors;
 use crate::escape;
 use crate::profile::Plan;

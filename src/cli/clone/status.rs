@@ -9,10 +9,10 @@ use nix::unistd::geteuid;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::{human_bytes, value};
-use super::exit::Code;
 use super::which::SessionArgs;
-use super::{Verbosity, log, output};
+use crate::cli::common::{human_bytes, value};
+use crate::cli::exit::Code;
+use crate::cli::{Verbosity, log, output};
 use crate::figures::counted;
 use crate::session::{self, Counts, METRICS, Other, SessionError, State, Status};
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::common::At;
-use super::exit::Code;
-use super::source::{BackupArgs, catalog_of_environment, missing, require_backup};
+use super::background;
 use super::stay::{Stay, stay};
-use super::{Verbosity, background};
+use crate::cli::Verbosity;
+use crate::cli::common::At;
+use crate::cli::exit::Code;
+use crate::cli::source::{BackupArgs, catalog_of_environment, missing, require_backup};
 use crate::diff::{Binding, DiffError};
 use crate::profile::{BackupChoice, MomentText, Origin, Plan, Profile};
 use crate::session::SessionError;

@@ -7,12 +7,12 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::{At, ProfileArgs, human_bytes, sentence, value, wrapped};
-use super::exit::Code;
-use super::own_wal::WalReport;
-use super::{Verbosity, log, output};
 use crate::catalog::Backup;
 use crate::catalog::wal::OwnWalFinder;
+use crate::cli::catalog::own_wal::WalReport;
+use crate::cli::common::{At, ProfileArgs, human_bytes, sentence, value, wrapped};
+use crate::cli::exit::Code;
+use crate::cli::{Verbosity, log, output};
 use crate::profile::Plan;
 use crate::server::{LeftOut, Setting};
 use crate::session::{self, Hazard, SessionError};

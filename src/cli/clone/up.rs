@@ -2,10 +2,11 @@
 
 use clap::Args;
 
-use super::common::{At, ProfileArgs};
-use super::exit::Code;
+use super::background;
 use super::stay::{Stay, stay};
-use super::{Verbosity, background, output};
+use crate::cli::common::{At, ProfileArgs};
+use crate::cli::exit::Code;
+use crate::cli::{Verbosity, output};
 use crate::session::SessionError;
 
 /// Mount the backup and run PostgreSQL on it

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::common::{ProfileArgs, value};
-use super::source::absolute;
+use crate::cli::common::{ProfileArgs, value};
+use crate::cli::source::absolute;
 use crate::profile::Plan;
 use crate::session::{self, SessionError};
 

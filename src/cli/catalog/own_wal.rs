@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::sentence;
 use crate::catalog::wal::{OwnWal, WalError};
+use crate::cli::common::sentence;
 
 /// What became of it.
 #[derive(Debug, Serialize, JsonSchema)]

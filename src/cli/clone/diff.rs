@@ -7,9 +7,9 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::{ProfileArgs, human_bytes, value};
-use super::exit::Code;
-use super::{Verbosity, log, output};
+use crate::cli::common::{ProfileArgs, human_bytes, value};
+use crate::cli::exit::Code;
+use crate::cli::{Verbosity, log, output};
 use crate::figures::counted;
 use crate::overlay::{Change, ChangeKind};
 use crate::pg::relation::{Fork, RelationFile, Tablespace};

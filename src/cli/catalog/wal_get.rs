@@ -14,11 +14,11 @@ use std::process::{Command, ExitCode, Stdio};
 
 use clap::Args;
 
-use super::common::{sentence, value};
-use super::exit::Code;
-use super::{Verbosity, log};
 use crate::catalog::Catalog;
 use crate::catalog::wal::{Fetched, Prefetch, WalArchive, WalFault};
+use crate::cli::common::{sentence, value};
+use crate::cli::exit::Code;
+use crate::cli::{Verbosity, log};
 use crate::pg::wal::SegmentId;
 use crate::server::own_program;
 use crate::session::{self, SessionError};

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::common::{At, human_bytes, value};
-use super::exit::Code;
 use super::progress::Progress;
-use super::source::{BackupArgs, absolute};
-use super::stay::raise_file_limit;
-use super::{Verbosity, log, output};
+use crate::cli::clone::stay::raise_file_limit;
+use crate::cli::common::{At, human_bytes, value};
+use crate::cli::exit::Code;
+use crate::cli::source::{BackupArgs, absolute};
+use crate::cli::{Verbosity, log, output};
 use crate::extract::{Destination, Extract, Format, What};
 use crate::profile::Plan;
 use crate::session::{SessionError, Signals};

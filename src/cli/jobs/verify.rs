@@ -6,13 +6,13 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::common::{At, value};
-use super::exit::Code;
 use super::progress::Progress;
-use super::source::BackupArgs;
-use super::stay::raise_file_limit;
-use super::{Verbosity, log, output};
 use crate::causes::sentence;
+use crate::cli::clone::stay::raise_file_limit;
+use crate::cli::common::{At, value};
+use crate::cli::exit::Code;
+use crate::cli::source::BackupArgs;
+use crate::cli::{Verbosity, log, output};
 use crate::profile::{Databases, Plan};
 use crate::session::{SessionError, Signals};
 use crate::untrusted::Dir;
@@ -94,7 +94,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
         Err(error) => {
             let code = Code::Usage;
             ping(&(code as u8).to_string(), &sentence(&error));
-            super::common::report(&error);
+            crate::cli::common::report(&error);
             return Ok(code);
         }
     };

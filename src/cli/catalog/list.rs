@@ -8,14 +8,14 @@ use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-use super::common::{human_bytes, report, sentence, value};
-use super::exit::Code;
 use super::own_wal::WalReport;
-use super::source::CatalogArgs;
-use super::{Verbosity, log, output};
 use crate::catalog::wal::OwnWalFinder;
 use crate::catalog::{Backup, BackupRef, Catalog, Instance};
 use crate::chain::Chain;
+use crate::cli::common::{human_bytes, report, sentence, value};
+use crate::cli::exit::Code;
+use crate::cli::source::CatalogArgs;
+use crate::cli::{Verbosity, log, output};
 use crate::session::SessionError;
 
 /// Show the backups of a catalog, and which of them can be mounted

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::common::{ProfileArgs, value};
 use super::down::kept;
-use super::exit::Code;
-use super::source::{absolute, missing};
-use super::{Verbosity, log};
+use crate::cli::common::{ProfileArgs, value};
+use crate::cli::exit::Code;
+use crate::cli::source::{absolute, missing};
+use crate::cli::{Verbosity, log};
 use crate::session::{self, Down, SessionError};
 
 /// End a mount, and wait until its writes are saved

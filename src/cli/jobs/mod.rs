@@ -1,0 +1,5 @@
+//! Commands that run once and are done.
+
+pub mod extract;
+pub mod progress;
+pub mod verify;
