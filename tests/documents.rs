@@ -83,7 +83,8 @@ fn the_profiles_are_what_their_schema_says() {
     let schema = schema("profile");
     let refused = |text: &str| {
         let profile: toml::Value = toml::from_str(text).unwrap();
-        let errors = schema.iter_errors(&serde_json::to_value(profile).unwrap());
+        let profile = serde_json::to_value(profile).unwrap();
+        let errors = schema.iter_errors(&profile);
         errors.map(|error| error.to_string()).collect::<Vec<_>>()
     };
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
