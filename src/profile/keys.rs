@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use schemars::generate::SchemaSettings;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::plan::Plan;
 
@@ -90,19 +90,33 @@ fn leave_out_null(schema: &mut Value) {
             object.retain(|name, value| !(name == "default" && (value.is_null() || value == "")));
             object.values_mut().for_each(leave_out_null);
             for list in ["type", "enum", "anyOf"] {
-                let Some(Value::Array(all)) = object.get_mut(list) else {
-                    continue;
-                };
-                all.retain(|value| !is_null(value));
-                if let ("type", [only]) = (list, all.as_mut_slice()) {
-                    let only = only.take();
-                    object.insert(list.to_owned(), only);
+                if let Some(Value::Array(all)) = object.get_mut(list) {
+                    all.retain(|value| !is_null(value));
+                }
+            }
+            if let Some(kind) = take_only(object, "type") {
+                object.insert("type".to_owned(), kind);
+            }
+            if let Some(Value::Object(form)) = take_only(object, "anyOf") {
+                for (name, value) in form {
+                    object.entry(name).or_insert(value);
                 }
             }
         }
         Value::Array(items) => items.iter_mut().for_each(leave_out_null),
         _ => {}
     }
+}
+
+/// Takes a list out that has one item, and gives that.
+fn take_only(object: &mut Map<String, Value>, list: &str) -> Option<Value> {
+    let items = object.get_mut(list)?.as_array_mut()?;
+    let [only] = items.as_mut_slice() else {
+        return None;
+    };
+    let only = only.take();
+    object.remove(list);
+    Some(only)
 }
 
 fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {

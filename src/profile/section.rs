@@ -16,7 +16,7 @@ macro_rules! section {
     ) => {
         $(#[$attribute])*
         #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
-        #[serde(default, deny_unknown_fields)]
+        #[serde(default, deny_unknown_fields, expecting = "a section of keys")]
         pub struct $name {
             $( $(#[$of_field])* $visibility $field: $type, )*
         }

@@ -65,7 +65,8 @@ pub fn page() -> Page {
     page.paragraph(
         "\"pbkfs show-config\" prints every key with the place that its value is from. Editors \
          that know JSON schemas complete and check a profile by profile.schema.json, which \
-         \"pbkfs generate schema\" writes.",
+         \"pbkfs generate schema\" writes; a first line such as \"#:schema PATH\" tells many of \
+         them where it is.",
     );
     page.heading("LAYERS");
     page.paragraph("A key may be set in five places. Later ones count more, key by key:");

@@ -5,9 +5,9 @@ use std::num::NonZeroU16;
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use schemars::{Schema, json_schema};
-use serde::{Serialize, Serializer};
-use toml::{Table, Value};
+use schemars::{JsonSchema, Schema, json_schema};
+use serde::{Deserialize, Serialize};
+use toml::Value;
 
 use crate::profile::error::ProfileError;
 use crate::profile::values::{FromValue, Seconds, from_value};
@@ -59,7 +59,10 @@ section! {
         /// diff_dir, as nothing of such a clone outlives a crash.
         ///
         /// Default: none
-        #[schemars(extend("examples" = [{ "shared_buffers": "256MB", "work_mem": "64MB" }]))]
+        #[schemars(
+            title = "a table of text, numbers and booleans",
+            extend("examples" = [{ "shared_buffers": "256MB", "work_mem": "64MB" }])
+        )]
         pub settings: Settings,
     }
 }
@@ -99,7 +102,7 @@ impl Port {
     }
 }
 
-from_value!(Port, Settings);
+from_value!(Port, SettingValue);
 
 impl FromValue for Port {
     const EXPECTED: &'static str = "a port from 1 to 65535";
@@ -116,7 +119,8 @@ impl FromValue for Port {
 /// PostgreSQL settings by lower-case name, each value as text. Names are
 /// case-insensitive in PostgreSQL. An extension's `name.of.it` may be quoted
 /// or written as nested tables.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "BTreeMap<String, SettingValue>")]
 pub struct Settings(BTreeMap<String, String>);
 
 impl Deref for Settings {
@@ -127,50 +131,50 @@ impl Deref for Settings {
     }
 }
 
-impl Serialize for Settings {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+impl From<BTreeMap<String, SettingValue>> for Settings {
+    fn from(written: BTreeMap<String, SettingValue>) -> Self {
+        let settings = written.into_iter().flat_map(|(name, value)| {
+            let name = name.to_ascii_lowercase();
+            match value {
+                SettingValue::Text(text) => vec![(name, text)],
+                SettingValue::Below(Settings(settings)) => {
+                    let below = settings.into_iter();
+                    below
+                        .map(|(rest, text)| (format!("{name}.{rest}"), text))
+                        .collect()
+                }
+            }
+        });
+        Self(settings.collect())
     }
 }
 
-impl FromValue for Settings {
-    const EXPECTED: &'static str = "a table of text, numbers and booleans";
+/// What stands behind a name: a value, or settings whose names begin with it.
+#[derive(Debug)]
+enum SettingValue {
+    Text(String),
+    Below(Settings),
+}
+
+impl FromValue for SettingValue {
+    const EXPECTED: &'static str = "text, a number or a boolean";
 
     fn schema() -> Schema {
-        let value = json_schema!({ "type": ["string", "number", "boolean", "object"] });
-        json_schema!({ "type": "object", "additionalProperties": value })
+        json_schema!({ "type": ["string", "number", "boolean", "object"] })
     }
 
     fn from_value(value: &Value) -> Option<Self> {
-        let mut settings = BTreeMap::new();
-        for (name, value) in flat(value.as_table()?) {
-            let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Boolean(flag) => (if *flag { "on" } else { "off" }).to_owned(),
-                Value::Integer(number) => number.to_string(),
-                Value::Float(number) => number.to_string(),
-                Value::Datetime(_) | Value::Array(_) | Value::Table(_) => return None,
-            };
-            settings.insert(name, text);
-        }
-        Some(Self(settings))
-    }
-}
-
-/// The settings of a table by their names, those in nested tables with all of its name.
-fn flat(table: &Table) -> Vec<(String, &Value)> {
-    let mut settings = Vec::new();
-    for (name, value) in table {
-        let name = name.to_ascii_lowercase();
-        match value {
+        Some(Self::Text(match value {
+            Value::String(text) => text.clone(),
+            Value::Boolean(flag) => (if *flag { "on" } else { "off" }).to_owned(),
+            Value::Integer(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
             Value::Table(table) => {
-                let inner = flat(table).into_iter();
-                settings.extend(inner.map(|(rest, value)| (format!("{name}.{rest}"), value)));
+                return Settings::deserialize(table.clone()).ok().map(Self::Below);
             }
-            value => settings.push((name, value)),
-        }
+            Value::Datetime(_) | Value::Array(_) => return None,
+        }))
     }
-    settings
 }
 
 #[cfg(test)]

@@ -262,7 +262,7 @@ pub enum KnownBadPolicy {
 
 /// One `[[verify.sql]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section [[verify.sql]]")]
 pub struct SqlCheck {
     /// What reports call it.
     pub name: String,
@@ -278,7 +278,7 @@ pub struct SqlCheck {
 
 /// One `[[verify.command]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section [[verify.command]]")]
 pub struct CommandCheck {
     /// What reports call it.
     pub name: String,
