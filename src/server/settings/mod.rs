@@ -337,8 +337,6 @@ fn check_user(name: &str, value: &str, allow: &[String]) -> Result<(), ServerErr
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::files::ConfigFiles;
     use super::*;
 
