@@ -119,7 +119,7 @@ fn the_profiles_are_what_their_schema_says() {
         "verify.amcheck = 'shop'",
         "[[verify.sql]]\nname = 'a'",
     ] {
-        assert_eq!(refused(wrong).len(), 1, "{wrong}: {:?}", refused(wrong));
+        assert!(!refused(wrong).is_empty(), "{wrong}");
     }
 }
 
