@@ -181,7 +181,7 @@ fn plan_names_who_changes_a_backup() {
     fs::write(&lock, format!("{pid}\n")).unwrap();
     let plan = clone.pbkfs("plan", &[]);
     assert_eq!(plan.code(), Some(3), "{plan}");
-    let named = format!("backup {newest} is in use by process {pid}");
+    let named = format!("backup {newest} is locked by process {pid}");
     assert!(plan.stdout.contains(&named), "{plan}");
     assert!(lock.exists(), "it was only looked at");
     fs::remove_file(&lock).unwrap();

@@ -117,7 +117,9 @@ pub enum ChainError {
 
     /// The list of a member's files cannot be used, though its status is good.
     /// Only looked at where there is a choice, for `latest`.
-    #[error("backup {target} cannot be restored: what files backup {member} has cannot be told")]
+    #[error(
+        "backup {target} cannot be restored: the content list of backup {member} cannot be read"
+    )]
     Unlisted {
         /// The backup that was looked at.
         target: BackupId,

@@ -144,7 +144,7 @@ fn of_probackup(error: &ProbackupError) -> Code {
 fn of_diff(error: &DiffError) -> Code {
     match error {
         DiffError::Busy { .. }
-        | DiffError::Orphaned { .. }
+        | DiffError::HeldByServer { .. }
         | DiffError::BoundElsewhere { .. }
         | DiffError::NotADiff { .. }
         | DiffError::HoldsChanges { .. }

@@ -48,9 +48,9 @@ use jobs::{extract, verify};
 ///
 /// pbkfs makes a backup, FULL or the end of an incremental chain, appear as a
 /// writable data directory, starts PostgreSQL on it, fenced off from
-/// production, and keeps every write in a directory of its own. In the catalog
-/// it writes the lock files with which pg_probackup's own restore keeps a backup
-/// from being deleted or merged, and nothing else.
+/// production, and keeps every write in a directory of its own. It writes
+/// nothing to the catalog but lock files: those of pg_probackup restore, which
+/// prevent delete and merge.
 #[derive(Debug, Parser)]
 #[command(name = "pbkfs", bin_name = "pbkfs", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
@@ -77,7 +77,7 @@ Exit codes:
 /// What is logged, and where. Counts more than the profile's section [log].
 #[derive(Debug, Clone, Args)]
 pub struct Verbosity {
-    /// Log more; twice for everything
+    /// Log more detail (-v debug, -vv trace)
     #[arg(short, long, action = ArgAction::Count, global = true, display_order = 990)]
     verbose: u8,
     /// Log errors only

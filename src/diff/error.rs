@@ -40,7 +40,7 @@ pub enum DiffError {
          (`fuser -v {}` names what still has it)",
         path.display(), path.join(LOCK_FILE).display()
     )]
-    Orphaned {
+    HeldByServer {
         /// The diff.
         path: PathBuf,
         /// Who had it, as written in the lock file.
@@ -83,7 +83,7 @@ pub enum DiffError {
         changes: Changes,
     },
     /// Something in the diff's directory is not what a diff has there.
-    #[error("{} is {found}, which no pbkfs makes there; look at it first", path.display())]
+    #[error("{} is {found}, which pbkfs did not make; inspect it, then try again", path.display())]
     Foreign {
         /// What.
         path: PathBuf,

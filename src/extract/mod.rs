@@ -196,7 +196,7 @@ struct ExtractJob<'a> {
 impl Job for ExtractJob<'_> {
     fn ready(&mut self, live: &Live<'_>) -> Result<(), SessionError> {
         let extract = self.extract;
-        self.done.backup = live.told().backup;
+        self.done.backup = live.summary().backup;
         self.done.recovered = live.replayed().and_then(|replay| replay.time.clone());
         self.database = database::find(live, extract)?;
         match &extract.what {

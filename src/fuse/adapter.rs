@@ -102,7 +102,7 @@ impl<L: Lower> Adapter<L> {
             return;
         };
         if suppressed > 0 {
-            tracing::error!("suppressed {suppressed} failed requests like those above");
+            tracing::error!("{suppressed} more failures like those above were not logged");
         }
         tracing::error!(operation, ino = ino.0, "{message}");
     }
@@ -172,7 +172,7 @@ impl<L> Drop for Adapter<L> {
         let suppressed = self.faults.untold();
         if suppressed > 0 {
             let _span = self.span.enter();
-            tracing::error!("suppressed {suppressed} failed requests like those above");
+            tracing::error!("{suppressed} more failures like those above were not logged");
         }
     }
 }

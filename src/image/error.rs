@@ -57,7 +57,7 @@ pub enum ImageError {
     },
     /// A file is stored as pages in one backup and whole in another.
     #[error(
-        "{path} is stored by pages in one of the backups {target} and {backup}, whole in the other"
+        "the backups {target} and {backup} store {path} differently: one by pages, the other whole"
     )]
     KindChanged {
         /// The file.

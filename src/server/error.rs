@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::server::process::ready;
+use crate::server::refusal::refusal;
 
 /// The last lines of a server's log, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -212,7 +212,7 @@ pub enum ServerError {
 
     /// A path leads elsewhere than it did when that was checked.
     #[error(
-        "{} leads elsewhere by now than when it was looked at; let no other user write to \
+        "{} leads elsewhere by now than when it was checked; let no other user write to \
              the directories above it",
         path.display()
     )]
@@ -270,7 +270,7 @@ pub enum ServerError {
     },
 
     /// The server is up but refuses us, and waiting would not change that.
-    #[error("{}", ready::refusal(role, source.code(), &message(source)))]
+    #[error("{}", refusal(role, source.code(), &message(source)))]
     Refused {
         /// The role that was used.
         role: String,

@@ -24,6 +24,7 @@ pub mod limits;
 pub mod namespace;
 pub mod process;
 pub mod query;
+mod refusal;
 pub mod settings;
 mod spawn;
 pub mod tool;

@@ -130,8 +130,8 @@ impl Progress {
         &self.place
     }
 
-    /// What there is to tell when it is ready.
-    pub fn told(&self) -> Ready {
+    /// What a user gets to see of it once it is ready.
+    pub fn summary(&self) -> Ready {
         Ready::of(&self.state())
     }
 

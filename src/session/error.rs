@@ -116,7 +116,7 @@ pub enum SessionError {
         reason: String,
     },
     /// The fence leaves more open than the profile permits.
-    #[error("the fence cannot be what fence.require asks for: {reason}")]
+    #[error("fence.require cannot be met: {reason}")]
     NotEnclosed {
         /// What is missing.
         reason: String,
@@ -248,7 +248,7 @@ pub enum SessionError {
     },
     /// There is no diff to look at.
     #[error(
-        "nothing runs on {}, and what it wrote is not kept, as the profile has no diff_dir",
+        "no clone runs on {}, and its changes were discarded, as the profile sets no diff_dir",
         target.display()
     )]
     NoDiff {

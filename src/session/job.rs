@@ -96,10 +96,10 @@ pub struct Live<'a> {
 }
 
 impl Live<'_> {
-    /// What there is to tell of it.
+    /// What a user gets to see of it.
     #[must_use]
-    pub fn told(&self) -> Ready {
-        self.context.progress.told()
+    pub fn summary(&self) -> Ready {
+        self.context.progress.summary()
     }
 
     /// Its directory.

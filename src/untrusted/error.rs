@@ -88,7 +88,7 @@ pub enum Refused {
         mode: u32,
     },
     /// A file that is there by another name as well.
-    #[error("it has a further name elsewhere, by which others may have it")]
+    #[error("it has another hard link, by which other users may have access to it")]
     Linked,
     /// A directory on the way can be changed by another user, who could lead
     /// the path elsewhere.

@@ -14,8 +14,8 @@ use crate::untrusted::{Refused, refused};
 pub enum LockError {
     /// Another process holds the exclusive lock and keeps it.
     #[error(
-        "backup {} is in use by {}{}: try again when that has ended, or remove {} if it is no \
-         pg_probackup",
+        "backup {} is locked by {}{}; try again when that process has ended, or remove the lock \
+         file {} if the process is not pg_probackup",
         named(dir),
         holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string),
         waited_for(*waited),

@@ -56,7 +56,7 @@ pub enum WalError {
         expected: u64,
     },
     /// The content belongs elsewhere.
-    #[error("{} is not the WAL segment of its name", path.display())]
+    #[error("{} does not hold the WAL segment that its name says", path.display())]
     NotTheSegment {
         /// The file.
         path: PathBuf,

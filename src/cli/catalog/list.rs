@@ -23,13 +23,13 @@ use crate::session::SessionError;
 /// Reads pg_probackup's own files; pg_probackup need not be installed. The
 /// incrementals stand below the FULL backup that they are based on.
 ///
-/// Below a backup is said if WAL that it needs itself is missing or has a wrong
-/// size, by which pg_probackup validate finds it CORRUPT, and if pg_probackup's
-/// own restore of it may lose data: PAGE and PTRACK backups of pg_probackup
-/// 2.2.7 and older note a truncation in a way that a restore by 2.4.0 and newer
-/// takes for one of the newer backups on them. pbkfs shows all of such a backup;
-/// plan and verify tell what restore would lose. Take a new FULL backup then,
-/// and do not merge the chain.
+/// A note below a backup reports missing or wrongly sized WAL that the backup
+/// itself needs; pg_probackup validate marks such a backup CORRUPT. Another note
+/// warns that pg_probackup restore may lose data: PAGE and PTRACK backups made by
+/// 2.2.7 and older record a truncation in a way that restore by 2.4.0 and newer
+/// applies to newer backups of the chain, too. pbkfs shows such a backup
+/// completely; plan and verify show what restore would lose. Take a new FULL
+/// backup then, and do not merge the chain.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

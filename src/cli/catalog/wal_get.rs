@@ -47,8 +47,8 @@ pub struct ArchiveArgs {
     /// The instance within the catalog
     #[arg(long, value_name = "NAME")]
     instance: String,
-    /// Have the files opened by the session that listens there: the catalog
-    /// need not be readable then
+    /// Get the files from the session that listens on this socket, without read
+    /// access to the catalog
     #[arg(long, value_name = "SOCKET")]
     session: Option<PathBuf>,
 }

@@ -13,9 +13,9 @@ use crate::session::{self, SessionError};
 
 /// Empty a diff directory, so that it can be used for any backup again
 ///
-/// Refuses one that is in use, and a directory that is no diff, in any case;
-/// one that holds changes only without --force. Removes what pbkfs has made
-/// there, and nothing else: the directory and its lock file stay.
+/// Always refuses a diff that is in use, and a directory that is not a diff.
+/// Refuses a diff with changes unless you give --force. Removes only what pbkfs
+/// has made there: the directory and its lock file stay.
 ///
 /// With --orphans, removes the throw-away diffs whose sessions ended with the
 /// host, as by a power failure; "pbkfs status" shows them.
@@ -32,10 +32,10 @@ pub struct CleanupArgs {
     /// Remove the throw-away diffs that a power failure has left
     #[arg(long, conflicts_with = "force")]
     orphans: bool,
-    /// Throw the changes in it away
+    /// Throw away the changes in it
     #[arg(long)]
     force: bool,
-    /// Only say what would be removed
+    /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
 }

@@ -13,15 +13,15 @@ use crate::session::{self, Down, SessionError, State};
 /// What ending takes besides stopping the server.
 const UNMOUNTING: Duration = Duration::from_secs(30);
 
-/// End what up began, and wait until it is gone
+/// Stop the clone, and wait until it is unmounted
 ///
-/// Stops PostgreSQL, unmounts, and releases the backups; the diff stays, if
-/// the profile names one. Where the pbkfs that had begun it was killed, its
-/// work is finished. If nothing runs, that is fine too.
+/// Stops PostgreSQL, unmounts, and unlocks the backups. The diff stays if the
+/// profile names one. If the pbkfs that ran the clone was killed, down clears
+/// up after it. If nothing runs, down succeeds.
 ///
-/// A clone that was begun with the profile is found when the profile names
-/// another target by now, or is lost. With --target no profile is needed.
-/// Root ends clones of other users, too.
+/// down finds the clone of a profile that names another target by now, or that
+/// is lost. With --target it needs no profile. Root can stop clones of other
+/// users.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pbkfs down profile.toml\n  pbkfs down --target /srv/clone")]
 pub struct DownArgs {

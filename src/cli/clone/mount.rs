@@ -15,7 +15,7 @@ use crate::diff::{Binding, DiffError};
 use crate::profile::{BackupChoice, MomentText, Origin, Plan, Profile};
 use crate::session::SessionError;
 
-/// Mount the backup, and start no server
+/// Mount the backup without starting a server
 ///
 /// Returns when the mount answers, and prints one line that begins with
 /// "ready"; the mount goes on in the background until `pbkfs unmount`. What is
@@ -36,11 +36,11 @@ pub struct MountArgs {
     /// The mount point; made if it does not exist, in a directory that does
     #[arg(short = 'D', long)]
     target: Option<PathBuf>,
-    /// Where everything is kept that is written to the mount
+    /// Directory that keeps what is written to the mount
     #[arg(short = 'd', long, value_name = "DIFF")]
     diff_dir: Option<PathBuf>,
-    /// Take, where the backup is "latest", the newest that ended before that time, as in
-    /// --at "2026-11-22 14:32:00+00"; only a server would recover it up to then
+    /// With backup "latest", mount the newest backup that ended before this time, as in
+    /// --at "2026-11-22 14:32:00+00"; mount replays no WAL, use up for that
     #[arg(long, value_name = "TIME")]
     at: Option<MomentText>,
     /// Take no writes; needs no diff directory
@@ -94,7 +94,7 @@ impl MountArgs {
             complete(&mut given, &dir)?;
         } else {
             return Err(usage(
-                "say where the writes are to be kept, with -d DIFF, or give --read-only",
+                "name the directory that keeps the writes with -d DIFF, or use --read-only",
             ));
         }
         catalog_of_environment(&mut given)?;

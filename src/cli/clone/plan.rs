@@ -18,14 +18,13 @@ use crate::server::{LeftOut, Setting};
 use crate::session::{self, Hazard, SessionError};
 use crate::verify::{LossReport, restore_losses};
 
-/// Show what up would do, and what would keep it from that
+/// Show what up would do, and what would prevent it
 ///
-/// Makes and changes nothing; a diff that was used is locked while it is read.
-/// Reads the catalog as up does and shows the chain, the paths, and every
-/// setting that PostgreSQL would be started with, with the reason for it; what of
-/// the backup's own configuration cannot work on this host, and is left out; and
-/// whether WAL that the backup needs itself is missing, and which files, from
-/// which block on, pg_probackup's own restore of it would lose.
+/// Changes nothing; a used diff is locked while it is read. Shows the chain, the
+/// paths, and every setting of the server with its reason. Lists the settings of
+/// the backup that are left out because they cannot work on this host. Reports WAL
+/// that the backup needs and lacks, and the blocks that pg_probackup restore would
+/// lose.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

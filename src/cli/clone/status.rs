@@ -45,7 +45,7 @@ pub struct StatusArgs {
     /// Show every counter
     #[arg(long)]
     counters: bool,
-    /// Let the sessions shown count from anew after this
+    /// Reset the counters of the sessions shown, after showing them
     #[arg(long)]
     reset: bool,
 }

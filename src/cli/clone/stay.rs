@@ -71,7 +71,7 @@ struct Watch {
 
 impl Job for Watch {
     fn ready(&mut self, live: &Live<'_>) -> Result<(), SessionError> {
-        print(&live.told(), self.json);
+        print(&live.summary(), self.json);
         if self.background
             && let Err(error) = leave_the_terminal(live.place())
         {

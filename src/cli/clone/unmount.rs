@@ -32,7 +32,7 @@ pub struct UnmountArgs {
     /// The mount point
     #[arg(short = 'D', long, conflicts_with = "what")]
     target: Option<PathBuf>,
-    /// Take it away from those who are in it
+    /// Unmount even while processes are using it
     #[arg(long)]
     force: bool,
 }

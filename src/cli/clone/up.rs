@@ -35,7 +35,7 @@ pub struct UpArgs {
     json: bool,
 }
 
-/// What who gives no profile is told.
+/// What a user who gives no profile is told.
 const BEGINNING: &str = "\
 pbkfs: up takes a profile, a TOML file that names a backup and a mount point:
 

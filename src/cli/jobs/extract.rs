@@ -42,10 +42,10 @@ pub struct ExtractArgs {
     /// Without it, the whole database
     #[arg(short, long, value_name = "SCHEMA.NAME")]
     table: Vec<String>,
-    /// Only how the tables are made, no rows
+    /// Dump only the schema, no data
     #[arg(long, conflicts_with = "data_only")]
     schema_only: bool,
-    /// Only rows
+    /// Dump only the data
     #[arg(long)]
     data_only: bool,
     #[command(flatten)]

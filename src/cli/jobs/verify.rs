@@ -31,9 +31,9 @@ use crate::verify::{self, Document, History, Verdict, Verify};
 /// because the host ran out of time, space or permissions. A problem of the host is
 /// never reported as a bad backup, nor a bad backup as a problem of the host.
 ///
-/// A backup that was found bad counts in the exit code (see verify.known_bad), the
-/// reports and the metrics, whatever the next nights look at, until it is proved or
-/// gone.
+/// verify remembers a bad backup. Every later run reports it and counts it in the
+/// exit code (see verify.known_bad) and the metrics, until the backup is proved or
+/// deleted.
 ///
 /// Prints nothing if everything is right and standard output is no terminal, so that
 /// cron sends no mail. Otherwise names on one screen each bad block: its relation,

@@ -16,7 +16,7 @@ use crate::untrusted::found;
 
 /// How long the server of a dead owner is waited for: it is killed ten seconds
 /// after its owner, where it runs in namespaces.
-const ORPHAN_PATIENCE: Duration = Duration::from_secs(15);
+const HOLDER_GRACE: Duration = Duration::from_secs(15);
 
 /// How often the lock is tried meanwhile.
 const POLL: Duration = Duration::from_millis(50);
@@ -36,7 +36,7 @@ impl DiffLock {
     /// does not exist. Waits for the server of an owner that has died.
     ///
     /// # Errors
-    /// [`DiffError::Busy`] when another process has it; [`DiffError::Orphaned`]
+    /// [`DiffError::Busy`] when another process has it; [`DiffError::HeldByServer`]
     /// when its server does not end; [`DiffError::NotADiff`] when the directory
     /// holds other things, so that a mistyped path never gets files of ours;
     /// [`DiffError::Foreign`] and [`DiffError::Linked`] for a lock file that is
@@ -58,7 +58,7 @@ impl DiffLock {
         root: Arc<Root>,
         holder: &LockHolder,
     ) -> Result<Self, DiffError> {
-        Self::acquire_within(ORPHAN_PATIENCE, root, holder)
+        Self::acquire_within(HOLDER_GRACE, root, holder)
     }
 
     fn acquire_within(
@@ -137,7 +137,7 @@ fn lock(file: &mut File, root: &Root, patience: Duration) -> Result<(), DiffErro
             return Err(DiffError::Busy { path, holder });
         }
         if Instant::now() >= deadline {
-            return Err(DiffError::Orphaned { path, holder });
+            return Err(DiffError::HeldByServer { path, holder });
         }
         if !told {
             tracing::info!("{holder} has died; waiting for its server to end");
@@ -235,7 +235,7 @@ mod tests {
         close_without_unlocking(lock);
         let opened = Arc::new(Root::open(&root).unwrap());
         let error = DiffLock::acquire_within(Duration::ZERO, opened, &holder()).unwrap_err();
-        assert!(matches!(error, DiffError::Orphaned { .. }), "{error}");
+        assert!(matches!(error, DiffError::HeldByServer { .. }), "{error}");
         assert!(!ended.exists());
         let lock = DiffLock::acquire(&root, &holder()).unwrap();
         assert!(ended.exists(), "it was not waited for");

@@ -171,7 +171,7 @@ impl Diff {
     /// an owner that has died is waited for.
     ///
     /// # Errors
-    /// [`DiffError::Busy`] and [`DiffError::Orphaned`], and nothing is removed;
+    /// [`DiffError::Busy`] and [`DiffError::HeldByServer`], and nothing is removed;
     /// I/O errors, among them that the directory holds something else.
     pub fn remove(root: &Path) -> Result<(), DiffError> {
         let io = |e| DiffError::io("remove", root, e);

@@ -27,7 +27,7 @@ use crate::server::user::OsUser;
 
 /// How long a server has to end when its owner is gone, in seconds. An
 /// immediate shutdown gives its own children five.
-const ORPHAN_PATIENCE: u32 = 10;
+const SERVER_GRACE: u32 = 10;
 
 /// What the process inside says when the root is made.
 const MADE: &[u8] = b"made";
@@ -259,7 +259,7 @@ fn supervise(
             signal => kill(Pid::from_raw(number), signal)?,
         }
         if getppid() != owner {
-            alarm::set(ORPHAN_PATIENCE);
+            alarm::set(SERVER_GRACE);
         }
     }
 }

@@ -82,7 +82,9 @@ impl Server {
                     self.check_fence(&answer)?;
                     if self.is_reached(goal, &answer.replay)? {
                         for beaten in &answer.beaten {
-                            tracing::warn!("the clone's own settings do not hold: {beaten}");
+                            tracing::warn!(
+                                "ALTER ROLE or ALTER DATABASE overrides settings of the clone: {beaten}"
+                            );
                         }
                         return Ok(Outcome::Ready(answer.replay));
                     }

@@ -87,9 +87,9 @@ impl FenceLevel {
         }
     }
 
-    /// Tells it in the log. Namespaces that were wanted and cannot be had are
+    /// Logs it. Namespaces that were wanted and cannot be had are
     /// worth a warning.
-    pub fn tell(&self) {
+    pub fn log(&self) {
         match self {
             Self::Settings { refused: Some(_) } => tracing::warn!("fence {self}"),
             level => tracing::info!("fence {level}"),

@@ -13,7 +13,7 @@ use crate::session::steps::resolve::Resolved;
 pub fn lock_chain(context: &mut Context<'_>, resolved: &Resolved) -> Result<(), SessionError> {
     let lock_backups = context.plan.lock_backups;
     if lock_backups == LockBackups::Never {
-        tracing::info!("the backups are not locked, as the profile wants it");
+        tracing::info!("the backups are not locked (lock_backups = false)");
         return Ok(());
     }
     match Holder::start(&resolved.chain.dirs(), &|| context.signals.end_asked())? {

@@ -14,7 +14,7 @@ use crate::session::steps::target;
 use crate::session::{SessionError, TargetError, fence, locks};
 
 /// How long a server that lost its owner has to end by itself.
-const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
+const SERVER_GRACE: Duration = Duration::from_secs(10);
 
 /// What ending a session took.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,7 +219,7 @@ fn end_server(left: &State) -> Result<(), SessionError> {
     };
     let lives = || process_start(pid) == Some(start);
     let gone = |patience| wait_until(patience, || Ok(!lives()));
-    if gone(ORPHAN_PATIENCE)? {
+    if gone(SERVER_GRACE)? {
         return Ok(());
     }
     let stays = || SessionError::ServerStays {
@@ -236,7 +236,7 @@ fn end_server(left: &State) -> Result<(), SessionError> {
     for signal in [Signal::QUIT, Signal::KILL] {
         // A failure shows in that the process stays.
         let _ = pidfd_send_signal(&handle, signal);
-        if gone(ORPHAN_PATIENCE)? {
+        if gone(SERVER_GRACE)? {
             return Ok(());
         }
     }

@@ -92,7 +92,7 @@ pub fn with_demanded<T>(
             return Err(SessionError::Interrupted);
         }
         left -= 1;
-        tell(&raised);
+        log(&raised);
         tell_overruled(user, &raised);
     }
 }
@@ -113,7 +113,7 @@ fn raise(settings: &mut [Setting], control: &ControlFile) -> Vec<Setting> {
     raised
 }
 
-fn tell(raised: &[Setting]) {
+fn log(raised: &[Setting]) {
     let values = raised.iter().map(|s| format!("{} to {}", s.name, s.value));
     let values: Vec<String> = values.collect();
     tracing::info!(

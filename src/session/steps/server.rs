@@ -46,7 +46,7 @@ pub fn start(
     passthrough: bool,
 ) -> Result<Option<Running>, SessionError> {
     wal_service::serve_session(context, needs)?;
-    needs.level.tell();
+    needs.level.log();
     let level = needs.level.to_string();
     context.progress.change(|state| state.fence = Some(level))?;
     let limits = of_host(context, needs)?;

@@ -81,7 +81,7 @@ fn checks(text: &mut String, report: &BackupReport, verbose: bool) {
                 );
             }
             None if verbose => {
-                let _ = writeln!(text, "  {}: right, {seconds:.1} s", value(&check.label()));
+                let _ = writeln!(text, "  {}: ok, {seconds:.1} s", value(&check.label()));
             }
             None => {}
         }
@@ -107,14 +107,17 @@ fn places(text: &mut String, report: &BackupReport) {
     for place in report.damage.iter().take(SHOWN) {
         let _ = writeln!(text, "  {}", line(&place.message));
         if let Some(relation) = &place.relation {
-            let _ = writeln!(text, "    that is of {}", value(relation));
+            let _ = writeln!(text, "    belongs to {}", value(relation));
         }
         match place.good_in.as_deref() {
             Some([]) => {
-                let _ = writeln!(text, "    no other backup of the instance has it well");
+                let _ = writeln!(
+                    text,
+                    "    no other backup of the instance has an intact copy"
+                );
             }
             Some(good) => {
-                let _ = writeln!(text, "    it is well in backup {}", line(&good.join(", ")));
+                let _ = writeln!(text, "    intact in backup {}", line(&good.join(", ")));
             }
             None => {}
         }

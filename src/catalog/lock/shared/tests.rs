@@ -196,7 +196,7 @@ fn a_busy_lock_is_waited_for_then_its_holder_named() {
     let started = Instant::now();
     let error = acquire(dir.path(), std::process::id()).unwrap_err();
     assert!(started.elapsed() >= SHORT);
-    let named = format!("in use by process {}", holder.pid());
+    let named = format!("locked by process {}", holder.pid());
     assert!(error.to_string().contains(&named), "{error}");
     assert_eq!(snapshot(dir.path()), before);
 

@@ -1,0 +1,188 @@
+//! The settings with fixed values, by what they are for, and those that a profile may not
+//! set: [`FENCE`] keeps a clone from production.
+
+use std::ops::RangeInclusive;
+
+/// A setting whose value does not depend on the clone.
+pub(super) struct Fixed {
+    pub(super) name: &'static str,
+    pub(super) value: &'static str,
+    /// The major versions that know the name.
+    pub(super) majors: RangeInclusive<u32>,
+    pub(super) reason: &'static str,
+}
+
+pub(super) const ALL: RangeInclusive<u32> = 0..=u32::MAX;
+
+pub(super) const fn fixed(name: &'static str, value: &'static str, reason: &'static str) -> Fixed {
+    Fixed {
+        name,
+        value,
+        majors: ALL,
+        reason,
+    }
+}
+
+pub(super) const ARCHIVE: &str = "the clone must not write WAL into production's archive";
+pub(super) const ARCHIVE_COMMANDS: &str =
+    "the backup's own command could change production's archive";
+pub(super) const STALE_TARGET: &str = "a recovery target left in the backup is not the clone's";
+pub(super) const REPLICATION: &str =
+    "the clone must not connect to production's servers, nor wait for them";
+pub(super) const ELSEWHERE: &str = "the backup's value may be a path outside the clone";
+pub(super) const LOG: &str = "the log goes to a file that pbkfs watches";
+pub(super) const LANGUAGE: &str = "pbkfs understands what the server says in English only";
+
+pub(super) const FENCE: &[Fixed] = &[
+    fixed("archive_mode", "off", ARCHIVE),
+    fixed("archive_command", "", ARCHIVE),
+    Fixed {
+        name: "archive_library",
+        value: "",
+        majors: 15..=u32::MAX,
+        reason: ARCHIVE,
+    },
+    fixed("archive_cleanup_command", "", ARCHIVE_COMMANDS),
+    fixed("recovery_end_command", "", ARCHIVE_COMMANDS),
+    fixed("recovery_target", "", STALE_TARGET),
+    fixed("recovery_target_name", "", STALE_TARGET),
+    fixed("recovery_target_time", "", STALE_TARGET),
+    fixed("recovery_target_xid", "", STALE_TARGET),
+    fixed("recovery_target_lsn", "", STALE_TARGET),
+    fixed("recovery_min_apply_delay", "0", STALE_TARGET),
+    fixed("primary_conninfo", "", REPLICATION),
+    fixed("primary_slot_name", "", REPLICATION),
+    fixed("synchronous_standby_names", "", REPLICATION),
+    Fixed {
+        name: "sync_replication_slots",
+        value: "off",
+        majors: 17..=u32::MAX,
+        reason: REPLICATION,
+    },
+    fixed(
+        "max_logical_replication_workers",
+        "0",
+        "subscriptions would connect to their publishers",
+    ),
+    fixed(
+        "cron.launch_active_jobs",
+        "off",
+        "pg_cron's jobs could run, even on production",
+    ),
+    // PostgreSQL takes an empty one for a file's name, too. What is in this directory
+    // is in no base backup.
+    fixed("external_pid_file", "pg_stat_tmp/postmaster.pid", ELSEWHERE),
+    Fixed {
+        name: "stats_temp_directory",
+        value: "pg_stat_tmp",
+        majors: 0..=14,
+        reason: ELSEWHERE,
+    },
+    Fixed {
+        name: "promote_trigger_file",
+        value: "",
+        majors: 0..=15,
+        reason: ELSEWHERE,
+    },
+    Fixed {
+        name: "io_method",
+        value: "worker",
+        majors: 18..=u32::MAX,
+        reason: "in the namespaces there is no io_uring, which would get past their filter of \
+                 system calls",
+    },
+    fixed("logging_collector", "off", LOG),
+    fixed("log_destination", "stderr", LOG),
+    fixed("log_error_verbosity", "default", LOG),
+    fixed("lc_messages", "C", LANGUAGE),
+    fixed("listen_addresses", "", "reachable through its socket only"),
+];
+
+pub(super) const CLONE: &[Fixed] = &[
+    fixed("ssl", "off", "the backup has no certificates"),
+    fixed(
+        "unix_socket_group",
+        "",
+        "the backup's group may not be there on this host",
+    ),
+    Fixed {
+        name: "min_dynamic_shared_memory",
+        value: "0",
+        majors: 14..=u32::MAX,
+        reason: "production's size does not fit a clone",
+    },
+    fixed(
+        "shared_buffers",
+        "128MB",
+        "production's size does not fit a clone",
+    ),
+    fixed(
+        "huge_pages",
+        "off",
+        "production's size does not fit a clone",
+    ),
+    fixed(
+        "autovacuum",
+        "off",
+        "its writes would only make the diff grow",
+    ),
+    fixed(
+        "autovacuum_freeze_max_age",
+        "2000000000",
+        "its writes would only make the diff grow",
+    ),
+    fixed(
+        "log_min_messages",
+        "warning",
+        "the log has to tell where recovery ended",
+    ),
+];
+
+/// A commit's fsync is a request to pbkfs, while its write of the WAL is none:
+/// the kernel does both by itself for a file that was opened with `O_DSYNC`.
+/// PostgreSQL 15 and older open the WAL with `O_DIRECT` as well then where
+/// `wal_level` is minimal, which the file systems that can be passed through
+/// to allow.
+/// Every write waits for the disk then. Backends that find the buffers full
+/// write page by page; with more of them the WAL writer comes first, and writes
+/// megabytes at once. With 4 MB, CREATE INDEX took three times as long.
+pub(super) const PASSTHROUGH: &[Fixed] = &[
+    fixed(
+        "wal_sync_method",
+        "open_datasync",
+        "the kernel syncs the WAL without asking pbkfs then",
+    ),
+    fixed(
+        "wal_buffers",
+        "64MB",
+        "WAL that is synced as it is written is best written in large parts",
+    ),
+];
+
+/// Where the kernel gathers writes, a full disk is told to nobody but who calls
+/// fsync; of a server that does not, the session ends as soon as one fails.
+pub(super) const THROW_AWAY: &[Fixed] = &[fixed(
+    "fsync",
+    "off",
+    "a throw-away clone ends with the host that crashes",
+)];
+
+pub(super) const OWN_KEY: &str = "the profile has a key of its own for it (postgres.port)";
+pub(super) const SOCKET_KEY: &str = "the profile has a key of its own for it (postgres.socket_dir)";
+pub(super) const LOCATION: &str = "pbkfs says where the clone's files are";
+pub(super) const RECOVERY: &str = "recovery is pbkfs's business";
+
+/// Names that are refused whatever the profile allows.
+pub(super) const RESERVED: &[(&str, &str)] = &[
+    ("port", OWN_KEY),
+    ("unix_socket_directories", SOCKET_KEY),
+    ("data_directory", LOCATION),
+    ("config_file", LOCATION),
+    ("hba_file", LOCATION),
+    ("ident_file", LOCATION),
+    ("restore_command", RECOVERY),
+    ("recovery_target_timeline", RECOVERY),
+    ("recovery_target_action", RECOVERY),
+    ("recovery_target_inclusive", RECOVERY),
+    ("cluster_name", "it tells the clone from production"),
+];
