@@ -44,7 +44,8 @@ fn systemd_takes_the_units() {
 /// Checks that verify makes each metric that is named.
 #[track_caller]
 fn metrics_exist(named: &str) {
-    let source = fs::read_to_string(Path::new(ROOT).join("src/verify/report/prometheus.rs")).unwrap();
+    let source =
+        fs::read_to_string(Path::new(ROOT).join("src/verify/report/prometheus.rs")).unwrap();
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
     let names: Vec<&str> = named
         .match_indices("pbkfs_verify_")

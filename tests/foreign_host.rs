@@ -170,11 +170,12 @@ fn the_settings_of_a_database_are_in_no_checks_way() {
         "alter database postgres set lock_timeout = 1",
         "alter database postgres set idle_in_transaction_session_timeout = 5",
         "alter database postgres set idle_session_timeout = 5",
-        "create role weak",
-        "alter database postgres set role = 'weak'",
         &role,
         "alter system set default_transaction_read_only = on",
         "alter system set statement_timeout = 5",
+        "create role weak",
+        // The last: from here on it counts for these statements, too.
+        "alter database postgres set role = 'weak'",
     ];
     let catalog = prepared(&sandbox, &statements[..]);
     let lines = "[verify]\namcheck = true\ndump = true\n\

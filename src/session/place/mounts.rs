@@ -10,7 +10,7 @@ use crate::fuse::MountPoint;
 use crate::server::ServerError;
 use crate::server::namespace::Opened;
 use crate::session::SessionError;
-use crate::untrusted::{hold, identity};
+use crate::untrusted::{found, hold, identity};
 
 /// The source that our mounts bear.
 pub const OUR_SOURCE: &str = "pbkfs";
@@ -149,14 +149,17 @@ fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// Removes a mount point that was made. One that is not empty any more is
-/// somebody else's by now, and stays.
+/// Removes a mount point that was made, unless it is gone already, with the directory
+/// that it was in or without. One that is not empty any more is somebody else's by now,
+/// and stays.
 ///
 /// # Errors
 /// I/O errors.
 pub fn remove_point(target: &Path) -> Result<(), SessionError> {
-    let removed =
-        MountPoint::find(target).and_then(|point| point.parent().remove_dir(point.name()));
+    let removed = found(MountPoint::find(target)).and_then(|point| match point {
+        Some(point) => point.parent().remove_dir(point.name()),
+        None => Ok(()),
+    });
     removed.map_err(|e| SessionError::io("remove the mount point", target, e))
 }
 
@@ -174,6 +177,17 @@ mod tests {
             });
             assert_eq!(error.to_string(), replaced.to_string());
         }
+    }
+
+    #[test]
+    fn a_mount_point_may_be_gone_with_all_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("clones/main");
+        remove_point(&made).unwrap();
+        std::fs::create_dir_all(&made).unwrap();
+        remove_point(&made).unwrap();
+        assert!(!made.exists());
+        remove_point(&made).unwrap();
     }
 
     #[test]
