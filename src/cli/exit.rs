@@ -181,3 +181,15 @@ fn of_overlay(error: &OverlayError) -> Code {
         | OverlayError::Mismatch(_) => Code::Failed,
     }
 }
+
+/// The same for people, below the help of pbkfs.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  verification found the backup bad
+  2  usage or profile
+  3  could not tell, or operation failed (I/O, no space, timeout)
+  4  backup, instance or chain missing or unusable
+  5  diff or target busy, or bound to another backup
+  6  mount failed
+  7  PostgreSQL failed to start, or died";

@@ -10,12 +10,13 @@ mod profile;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, Subcommand};
+use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use crate::cli::document::{DOCUMENTS, profile_schema};
 use crate::cli::exit::Code;
-use crate::cli::{Cli, Verbosity, log, output};
+use crate::cli::verbosity::Verbosity;
+use crate::cli::{log, output};
 use crate::session::SessionError;
 use crate::untrusted::Dir;
 
@@ -79,23 +80,27 @@ enum What {
     },
 }
 
-/// Runs the subcommand.
-pub fn run(args: &GenerateArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
+/// Runs the subcommand, for the program with these definitions.
+pub fn run(
+    args: &GenerateArgs,
+    program: clap::Command,
+    verbosity: Verbosity,
+) -> Result<Code, SessionError> {
     log::init(verbosity, None);
     match &args.what {
-        What::Man { dir } => write_pages(dir)?,
+        What::Man { dir } => write_pages(dir, program)?,
         What::Schema { dir } => write_schemas(dir)?,
         What::Config { dir } => {
             let full = ("full.toml".to_owned(), profile::full());
             write_all(dir, std::iter::once(full))?;
         }
-        What::Completions { shell } => print_completions(*shell),
+        What::Completions { shell } => print_completions(*shell, &program),
     }
     Ok(Code::Done)
 }
 
-fn write_pages(dir: &Path) -> Result<(), SessionError> {
-    let mut pages = commands::pages(Cli::command());
+fn write_pages(dir: &Path, program: clap::Command) -> Result<(), SessionError> {
+    let mut pages = commands::pages(program);
     pages.push(profile::page());
     let made = pages.iter().map(|page| (page.file_name(), page.as_roff()));
     let written = WRITTEN
@@ -131,8 +136,7 @@ fn write_all(
     Ok(())
 }
 
-fn print_completions(shell: Shell) {
-    let all = Cli::command();
+fn print_completions(shell: Shell, all: &clap::Command) {
     // clap_complete would offer what is hidden too.
     let mut command = clap::Command::new(PROGRAM)
         .args(
@@ -140,7 +144,7 @@ fn print_completions(shell: Shell) {
                 .filter(|arg| !arg.is_hide_set())
                 .cloned(),
         )
-        .subcommands(commands::visible(&all).cloned());
+        .subcommands(commands::visible(all).cloned());
     // Into memory first: clap_complete panics when it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, PROGRAM, &mut script);

@@ -13,9 +13,7 @@ mod redact;
 mod short;
 mod sink;
 
-use std::convert::Infallible;
-use std::path::{self, Path, PathBuf};
-use std::str::FromStr;
+use std::path::{self, Path};
 
 use tracing::span::EnteredSpan;
 use tracing_subscriber::filter::LevelFilter;
@@ -23,7 +21,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::cli::{Verbosity, output};
+use super::output;
+use super::verbosity::{Verbosity, Where};
 use crate::profile::{LogFormat, LogPlan, LogTarget, Plan};
 use crate::server::OsUser;
 use daily::Daily;
@@ -32,29 +31,6 @@ use journal::Journal;
 pub use redact::{MASK, is_secret_name, redact};
 use short::Short;
 use sink::{Lines, Look, Sink};
-
-/// What `--log` takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Where {
-    /// Standard error.
-    Stderr,
-    /// The systemd journal.
-    Journald,
-    /// A file.
-    File(PathBuf),
-}
-
-impl FromStr for Where {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
-            "stderr" => Self::Stderr,
-            "journald" => Self::Journald,
-            file => Self::File(file.into()),
-        })
-    }
-}
 
 /// Begins logging. The command line's word counts more than the profile's. A
 /// place that cannot be logged to is no reason to fail: standard error takes

@@ -28,21 +28,22 @@ mod log;
 mod output;
 mod show_config;
 mod source;
+mod verbosity;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{io, panic};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::diff::panic_is_contained;
-use crate::profile::LogFormat;
 use crate::{server, session};
 use catalog::{list, wal, wal_get};
 use clone::{cleanup, diff, down, mount, plan, status, unmount, up};
-use exit::Code;
+use exit::{Code, EXIT_CODES};
 use jobs::{extract, verify};
+use verbosity::Verbosity;
 
 /// Run PostgreSQL on a pg_probackup backup without restoring it
 ///
@@ -61,66 +62,6 @@ struct Cli {
     background: bool,
     #[command(subcommand)]
     command: Command,
-}
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  verification found the backup bad
-  2  usage or profile
-  3  could not tell, or operation failed (I/O, no space, timeout)
-  4  backup, instance or chain missing or unusable
-  5  diff or target busy, or bound to another backup
-  6  mount failed
-  7  PostgreSQL failed to start, or died";
-
-/// What is logged, and where. Counts more than the profile's section [log].
-#[derive(Debug, Clone, Args)]
-pub struct Verbosity {
-    /// Log more detail (-v debug, -vv trace)
-    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 990)]
-    verbose: u8,
-    /// Log errors only
-    #[arg(
-        short,
-        long,
-        global = true,
-        conflicts_with = "verbose",
-        display_order = 991
-    )]
-    quiet: bool,
-    /// How a log line looks
-    #[arg(long, value_name = "FORMAT", global = true, display_order = 992)]
-    log_format: Option<LogFormat>,
-    /// Where to log: "stderr", "journald" or a file's path
-    #[arg(long, value_name = "WHERE", global = true, display_order = 993)]
-    log: Option<log::Where>,
-    /// Whether a terminal may get colours
-    #[arg(skip = true)]
-    colour: bool,
-    /// Whether standard error gets errors only
-    #[arg(skip)]
-    is_job: bool,
-}
-
-impl Verbosity {
-    /// Whether more is to be told than usual.
-    fn is_verbose(&self) -> bool {
-        self.verbose > 0
-    }
-
-    /// The same, for a one-shot job: what comes to standard error is mailed by
-    /// cron, so that is errors only, unless more was asked for.
-    fn for_job(mut self) -> Self {
-        self.is_job = true;
-        self
-    }
-
-    /// The same, for an output that will not stay a terminal.
-    fn without_colour(mut self) -> Self {
-        self.colour = false;
-        self
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -203,7 +144,7 @@ fn run() -> ExitCode {
         Command::List(args) => list::run(&args, cli.verbosity),
         Command::Verify(args) => verify::run(&args, cli.verbosity),
         Command::Extract(args) => extract::run(&args, cli.verbosity),
-        Command::Generate(args) => generate::run(&args, cli.verbosity),
+        Command::Generate(args) => generate::run(&args, Cli::command(), cli.verbosity),
         Command::Wal(args) => wal::run(&args, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),
         Command::WalPrefetch(args) => return wal_get::prefetch(&args),

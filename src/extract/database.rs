@@ -1,6 +1,7 @@
 //! Which database of the clone has what is wanted.
 
-use super::{Extract, What, server, settle, wait};
+use super::asking::{server, settle, wait};
+use super::wanted::{Extract, What};
 use crate::escape::value;
 use crate::server::{Output, Tool, query};
 use crate::session::{Live, SessionError};

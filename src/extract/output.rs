@@ -223,7 +223,7 @@ mod tests {
         fs::create_dir(part.inner()).unwrap();
         fs::hard_link(&precious, part.inner().join("1.dat")).unwrap();
         let error = part.finish().unwrap_err();
-        assert!(error.to_string().contains("a further name"), "{error}");
+        assert!(error.to_string().contains("another hard link"), "{error}");
         assert_eq!(fs::metadata(&precious).unwrap().uid(), 65534);
         assert!(!temp.path().join("out").exists());
     }

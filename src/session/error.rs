@@ -1,5 +1,6 @@
 //! Everything that can end a session, or keep it from beginning.
 
+mod more;
 mod target;
 mod told;
 

@@ -15,7 +15,8 @@ use crate::chain::Chain;
 use crate::cli::common::{human_bytes, report, sentence, value};
 use crate::cli::exit::Code;
 use crate::cli::source::CatalogArgs;
-use crate::cli::{Verbosity, log, output};
+use crate::cli::verbosity::Verbosity;
+use crate::cli::{log, output};
 use crate::session::SessionError;
 
 /// Show the backups of a catalog, and which of them can be mounted

@@ -6,7 +6,8 @@ use clap::{ArgGroup, Args};
 
 use crate::cli::common::{report, sentence, value};
 use crate::cli::exit::Code;
-use crate::cli::{Verbosity, log};
+use crate::cli::log;
+use crate::cli::verbosity::Verbosity;
 use crate::diff::{Changes, Cleanup, DiffError};
 use crate::figures::counted;
 use crate::session::{self, SessionError};

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::cli::common::{ProfileArgs, human_bytes, value};
 use crate::cli::exit::Code;
-use crate::cli::{Verbosity, log, output};
+use crate::cli::verbosity::Verbosity;
+use crate::cli::{log, output};
 use crate::figures::counted;
 use crate::overlay::{Change, ChangeKind};
 use crate::pg::relation::{Fork, RelationFile, Tablespace};

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::which::SessionArgs;
 use crate::cli::common::value;
 use crate::cli::exit::Code;
-use crate::cli::{Verbosity, log};
+use crate::cli::log;
+use crate::cli::verbosity::Verbosity;
 use crate::profile::PostgresPlan;
 use crate::session::{self, Down, SessionError, State};
 

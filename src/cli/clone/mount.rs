@@ -7,10 +7,10 @@ use clap::Args;
 
 use super::background;
 use super::stay::{Stay, stay};
-use crate::cli::Verbosity;
 use crate::cli::common::At;
 use crate::cli::exit::Code;
 use crate::cli::source::{BackupArgs, catalog_of_environment, missing, require_backup};
+use crate::cli::verbosity::Verbosity;
 use crate::diff::{Binding, DiffError};
 use crate::profile::{BackupChoice, MomentText, Origin, Plan, Profile};
 use crate::session::SessionError;

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::which::SessionArgs;
 use crate::cli::common::{human_bytes, value};
 use crate::cli::exit::Code;
-use crate::cli::{Verbosity, log, output};
+use crate::cli::verbosity::Verbosity;
+use crate::cli::{log, output};
 use crate::figures::counted;
 use crate::session::{self, Counts, METRICS, Other, SessionError, State, Status};
 

@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 
 use crate::cli::exit::Code;
-use crate::cli::{Verbosity, log, output};
+use crate::cli::verbosity::Verbosity;
+use crate::cli::{log, output};
 use crate::descriptors;
 use crate::escape;
 use crate::profile::Plan;

@@ -7,8 +7,9 @@ use clap::Args;
 use super::down::kept;
 use crate::cli::common::{ProfileArgs, value};
 use crate::cli::exit::Code;
+use crate::cli::log;
 use crate::cli::source::{absolute, missing};
-use crate::cli::{Verbosity, log};
+use crate::cli::verbosity::Verbosity;
 use crate::session::{self, Down, SessionError};
 
 /// End a mount, and wait until its writes are saved

@@ -6,7 +6,8 @@ use super::background;
 use super::stay::{Stay, stay};
 use crate::cli::common::{At, ProfileArgs};
 use crate::cli::exit::Code;
-use crate::cli::{Verbosity, output};
+use crate::cli::output;
+use crate::cli::verbosity::Verbosity;
 use crate::session::SessionError;
 
 /// Mount the backup and run PostgreSQL on it

@@ -6,9 +6,9 @@
 use clap::Command;
 
 use super::page::{Page, sentence};
-use crate::cli::EXIT_CODES;
 use crate::cli::common::SYSTEM_CONFIG;
 use crate::cli::document::{DOCUMENTS, DocumentKind};
+use crate::cli::exit::EXIT_CODES;
 use crate::verify::{FINDINGS, Verdict, consequence};
 
 const FILES: &[(&str, &str)] = &[

@@ -28,9 +28,12 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::PATIENCE;
 use crate::server::spawn::{become_child, follow};
 use crate::server::user::OsUser;
+
+/// How long a program has to end when it is asked to, or what cannot be ended is
+/// waited for.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "keep";

@@ -28,10 +28,6 @@ use crate::server::spawn::{become_child, clean_environment, first_line, own_prog
 /// the first one is.
 const KEPT: usize = 64 << 10;
 
-/// How long a program has to end when it is asked to, or what cannot be ended is
-/// waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How long the keeper has to start a program. It needs some milliseconds, unless
 /// a file system hangs.
 const START: Duration = Duration::from_secs(30);
@@ -207,7 +203,10 @@ impl Drop for Tool {
             return;
         }
         // The keeper itself waits that long for what it may not end.
-        for (signal, patience) in [(Signal::SIGTERM, PATIENCE), (Signal::SIGQUIT, PATIENCE * 2)] {
+        for (signal, patience) in [
+            (Signal::SIGTERM, keeper::PATIENCE),
+            (Signal::SIGQUIT, keeper::PATIENCE * 2),
+        ] {
             self.signal(signal);
             if self.ends_within(patience) {
                 return;
@@ -282,7 +281,7 @@ impl Said {
     /// What was kept, once the program has ended. Something that it has left behind
     /// and that cannot be ended would keep its output open.
     fn text(self) -> String {
-        let _ = self.end.recv_timeout(PATIENCE);
+        let _ = self.end.recv_timeout(keeper::PATIENCE);
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&kept).trim_end().to_owned()
     }

@@ -1,0 +1,240 @@
+//! One extraction: the clone, and what is done once it answers.
+
+use std::fs::File;
+use std::io;
+
+use super::asking::{server, settle, wait};
+use super::database;
+use super::output::Place;
+use super::wanted::{Destination, Extract, Extracted, Format, What};
+use crate::profile::Action;
+use crate::server::{Output, Tool, query};
+use crate::session::{Account, Job, Live, SessionError, Up, job_place};
+use crate::untrusted::Kind;
+
+impl Extract<'_> {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Those of the session; [`SessionError::Extract`] if pg_dump or the query
+    /// fails; the output cannot be written.
+    pub fn run(&self) -> Result<Extracted, SessionError> {
+        let place = self.open_output()?;
+        let mut plan = self.plan.clone();
+        let (point, held) = job_place(&plan.target, "extract")?;
+        plan.throw_away(point);
+        plan.recovery.action = Action::Promote;
+        plan.postgres.launch = true;
+        let mut job = ExtractJob {
+            extract: self,
+            place: place.as_ref(),
+            database: String::new(),
+            done: Extracted::default(),
+        };
+        (self.progress)("starting PostgreSQL", 0);
+        Up {
+            plan: &plan,
+            read_only: false,
+            profile: self.profile,
+            signals: self.signals,
+            detached: false,
+        }
+        .run(Some(held), &mut job)?;
+        Ok(job.done)
+    }
+
+    /// Before anything is mounted: whether the result could be put there.
+    fn open_output(&self) -> Result<Option<Place>, SessionError> {
+        let is_directory = self.what.is_directory();
+        let output = match &self.output {
+            Destination::Path(output) => output,
+            Destination::Opened(_) if is_directory => {
+                return Err(SessionError::Usage {
+                    message: "a directory cannot be written to standard output; name one with -o, \
+                              or choose another format"
+                        .to_owned(),
+                });
+            }
+            Destination::Opened(_) => return Ok(None),
+        };
+        let usage = |why: &str| SessionError::Usage {
+            message: format!("{} is there already; {why}", output.display()),
+        };
+        let io = |action| move |error| SessionError::io(action, output, error);
+        let place = Place::open(output).map_err(io("write"))?;
+        match place.occupant().map_err(io("look at"))? {
+            None => {}
+            Some(kind) if kind == Kind::Directory || is_directory => {
+                return Err(usage("choose another name"));
+            }
+            Some(_) if !self.replace => return Err(usage("give --force to replace it")),
+            Some(_) => {}
+        }
+        // Only tried; dropped, it is gone.
+        match is_directory {
+            true => place.directory().map(drop),
+            false => place.file().map(drop),
+        }
+        .map_err(io("write"))?;
+        Ok(Some(place))
+    }
+}
+
+struct ExtractJob<'a> {
+    extract: &'a Extract<'a>,
+    /// `None` is standard output.
+    place: Option<&'a Place>,
+    /// The database, once it is known.
+    database: String,
+    done: Extracted,
+}
+
+impl Job for ExtractJob<'_> {
+    fn ready(&mut self, live: &Live<'_>) -> Result<(), SessionError> {
+        let extract = self.extract;
+        self.done.backup = live.summary().backup;
+        self.done.recovered = live.replayed().and_then(|replay| replay.time.clone());
+        self.database = database::find(live, extract)?;
+        match &extract.what {
+            What::Query { sql, csv: true } => self.csv(live, sql)?,
+            What::Query { sql, csv: false } => self.table(live, sql)?,
+            What::Dump {
+                tables,
+                options,
+                format,
+            } => {
+                let mut arguments = options.clone();
+                arguments.extend(tables.iter().map(|table| format!("--table={table}")));
+                arguments.push(format.option().to_owned());
+                match format {
+                    Format::Directory => self.dump_directory(live, arguments)?,
+                    Format::Plain | Format::Custom => self.dump_file(live, arguments)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ending(&mut self, account: &Account) {
+        self.done.diff_bytes = account.diff_bytes;
+        self.done.read_bytes = account.backup_bytes;
+    }
+}
+
+impl ExtractJob<'_> {
+    /// Has `write` write the result into a file, which it gets with what tells
+    /// how many bytes are there so far, and gives that file its name.
+    fn write_file(
+        &mut self,
+        write: impl FnOnce(&Self, File, &dyn Fn() -> u64) -> Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
+        let extract = self.extract;
+        let io = |error| extract.write_error(error);
+        if let Destination::Opened(output) = &extract.output {
+            return write(self, output.try_clone().map_err(io)?, &|| 0);
+        }
+        let Some(place) = self.place else {
+            return Err(io(io::ErrorKind::NotFound.into()));
+        };
+        let mut new = place.file().map_err(io)?;
+        let output = new.file().try_clone().map_err(io)?;
+        let written = new.file().try_clone().map_err(io)?;
+        let bytes = || written.metadata().map_or(0, |meta| meta.len());
+        write(self, output, &bytes)?;
+        self.done.bytes = bytes();
+        new.finish().map_err(io)
+    }
+
+    /// pg_dump runs as the server's user, so it gets what it writes to open: a
+    /// file of ours.
+    fn dump_file(&mut self, live: &Live<'_>, arguments: Vec<String>) -> Result<(), SessionError> {
+        self.write_file(|job, output, bytes| {
+            job.run_dump(live, arguments, Output::To(output), bytes)
+        })
+    }
+
+    /// It makes a directory by itself, in one that is the server's until it is
+    /// done.
+    fn dump_directory(
+        &mut self,
+        live: &Live<'_>,
+        mut arguments: Vec<String>,
+    ) -> Result<(), SessionError> {
+        let extract = self.extract;
+        let io = |error| extract.write_error(error);
+        let Some(place) = self.place else {
+            return Err(io(io::ErrorKind::NotADirectory.into()));
+        };
+        let part = place.directory().map_err(io)?;
+        arguments.push(format!("--file={}", part.inner().display()));
+        part.admit(server(live)?.config().run_as.as_ref())
+            .map_err(io)?;
+        self.run_dump(live, arguments, Output::Kept, &|| part.bytes())?;
+        self.done.bytes = part.bytes();
+        part.finish().map_err(io)
+    }
+
+    fn run_dump(
+        &self,
+        live: &Live<'_>,
+        arguments: Vec<String>,
+        output: Output,
+        bytes: &dyn Fn() -> u64,
+    ) -> Result<(), SessionError> {
+        self.run_tool(live, "pg_dump", &arguments, output, bytes)
+    }
+
+    fn run_tool(
+        &self,
+        live: &Live<'_>,
+        name: &'static str,
+        arguments: &[String],
+        output: Output,
+        bytes: &dyn Fn() -> u64,
+    ) -> Result<(), SessionError> {
+        let server = server(live)?;
+        let mut tool = Tool::postgres(&server, name, &self.database, arguments, output)?;
+        drop(server);
+        wait(live, self.extract, bytes, || {
+            Ok(tool.try_wait()?.then_some(()))
+        })?;
+        let ended = tool.finish()?;
+        if !ended.status.success() {
+            settle(live)?;
+            return Err(SessionError::Extract {
+                what: name,
+                said: self::server(live)?.explain(ended.said),
+            });
+        }
+        Ok(())
+    }
+
+    /// The answer as people read it, by psql.
+    fn table(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
+        let arguments = [
+            "--no-psqlrc".to_owned(),
+            "--pset=pager=off".to_owned(),
+            format!("--command={sql}"),
+        ];
+        self.write_file(|job, output, bytes| {
+            job.run_tool(live, "psql", &arguments, Output::To(output), bytes)
+        })
+    }
+
+    fn csv(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
+        self.write_file(|job, output, bytes| {
+            let query = {
+                let server = server(live)?;
+                query::csv(&server, &job.database, sql, io::BufWriter::new(output))
+            };
+            if let Err(error) = wait(live, job.extract, bytes, || Ok(query.poll()))? {
+                settle(live)?;
+                return Err(SessionError::Extract {
+                    what: "the query",
+                    said: server(live)?.explain(error.to_string()),
+                });
+            }
+            Ok(())
+        })
+    }
+}
