@@ -8,7 +8,7 @@ use clap::{ArgAction, Args};
 
 use crate::profile::LogFormat;
 
-/// What is logged, and where. Counts more than the profile's section [log].
+/// What is logged, and where. Counts more than the section `log` of the profile.
 #[derive(Debug, Clone, Args)]
 pub struct Verbosity {
     /// Log more detail (-v debug, -vv trace)

@@ -11,7 +11,7 @@
 //! A holder that was killed lets nothing go. Who finishes the session starts another
 //! one that only takes away what the killed one has left.
 //!
-//! Each line of its output is an answer in JSON ([`Answer`]): what it waits
+//! Each line of its output is an answer in JSON ([`answer::Answer`]): what it waits
 //! for, each time that this is something else, and at last what came of it.
 //!
 //! ```text
