@@ -194,6 +194,8 @@ impl Mount {
         while self.is_serving() {
             match unmount_point(&self.point, false) {
                 Ok(()) => break,
+                // Somebody else has unmounted it, and only a copy is served still.
+                Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => break,
                 Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
                     if Instant::now() >= deadline {
                         return Err(FuseError::Busy {
@@ -320,6 +322,10 @@ fn fusermount(target: &Path, lazily: bool) -> io::Result<()> {
     let message = String::from_utf8_lossy(&output.stderr);
     if message.contains("busy") {
         return Err(io::Error::from_raw_os_error(nix::libc::EBUSY));
+    }
+    // As the kernel says it to root.
+    if message.contains("not found in") {
+        return Err(io::Error::from_raw_os_error(nix::libc::EINVAL));
     }
     Err(io::Error::other(message.trim().to_owned()))
 }
