@@ -527,7 +527,11 @@ fn a_damaged_page_is_told(user: OsUser) {
     let output = running.wait(LIMIT);
     let faults = faults(&output.stderr);
     assert!(faults.len() < 30, "a flood: {output}");
-    assert!(faults.iter().any(|line| line.contains("more failures like those above")));
+    assert!(
+        faults
+            .iter()
+            .any(|line| line.contains("more failures like those above"))
+    );
     output.expect_ok();
     assert_nothing_stays(&sandbox);
 }
