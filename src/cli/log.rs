@@ -95,9 +95,15 @@ fn filter(verbosity: &Verbosity, log: &LogPlan, sink: &Sink) -> EnvFilter {
         _ => "trace",
     };
     let level = level.parse().unwrap_or(LevelFilter::INFO);
+    // What is logged once in the life of a user is worth a mail.
+    let once = match verbosity.quiet {
+        true => "pbkfs::once=error",
+        false => "pbkfs::once=warn",
+    };
     EnvFilter::builder()
         .with_default_directive(level.into())
         .parse_lossy("")
+        .add_directive_lossily(once)
         .add_directive_lossily("fuser=error")
         .add_directive_lossily("tokio_postgres=warn")
 }

@@ -78,6 +78,7 @@ pub fn make(name: &str) -> io::Result<Dir> {
     // Once, as it is there from then on.
     if is_new && path == homeless() {
         tracing::warn!(
+            target: "pbkfs::once",
             "this user has no home, so histories and lists are kept in {}; XDG_STATE_HOME names \
              another place",
             path.display()
