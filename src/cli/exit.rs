@@ -182,7 +182,7 @@ fn of_overlay(error: &OverlayError) -> Code {
     }
 }
 
-/// The same for people, below the help of pbkfs.
+/// The exit codes for people, below the help of pbkfs.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done

@@ -14,6 +14,7 @@ use crate::cli::common::{At, ProfileArgs, human_bytes, sentence, value, wrapped}
 use crate::cli::exit::Code;
 use crate::cli::verbosity::Verbosity;
 use crate::cli::{log, output};
+use crate::clock::rfc3339;
 use crate::profile::Plan;
 use crate::server::{LeftOut, Setting};
 use crate::session::{self, Hazard, SessionError};
@@ -116,7 +117,6 @@ struct Member {
 
 impl Member {
     fn of(backup: &Backup) -> Self {
-        use time::format_description::well_known::Rfc3339;
         Self {
             id: backup.id.to_string(),
             mode: backup.mode.to_string(),
@@ -124,7 +124,7 @@ impl Member {
             wal: if backup.stream { "STREAM" } else { "ARCHIVE" },
             compress_alg: backup.compress_alg.to_string(),
             server_version: backup.server_version.clone(),
-            start_time: backup.start_time.format(&Rfc3339).unwrap_or_default(),
+            start_time: rfc3339(backup.start_time),
             data_bytes: backup.data_bytes,
             pgdata_bytes: backup.pgdata_bytes,
         }

@@ -3,12 +3,12 @@
 
 use std::fmt;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::clock::now;
 
 /// See the module's text.
 pub struct Short;
@@ -24,8 +24,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let now = OffsetDateTime::now_utc().truncate_to_second();
-        let now = now.format(&Rfc3339).unwrap_or_default();
+        let now = now();
         let level = *event.metadata().level();
         match writer.has_ansi_escapes() {
             true => write!(

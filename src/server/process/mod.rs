@@ -143,15 +143,15 @@ pub struct Server {
 /// databases and roles: the rights of the role that connects, and no limits of time,
 /// some of which a busy host could not keep.
 pub(super) fn client_options(major: u32) -> String {
-    const LIMITS: [(&str, u32); 5] = [
-        ("statement_timeout", 0),
-        ("lock_timeout", 0),
-        ("idle_in_transaction_session_timeout", 0),
-        ("idle_session_timeout", 14),
-        ("transaction_timeout", 17),
+    const LIMITS: [&str; 4] = [
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
     ];
-    let known = LIMITS.iter().filter(|(_, since)| *since <= major);
-    known.fold("-c role=none".to_owned(), |options, (name, _)| {
+    let newer = (major >= 17).then_some("transaction_timeout");
+    let known = LIMITS.into_iter().chain(newer);
+    known.fold("-c role=none".to_owned(), |options, name| {
         options + " -c " + name + "=0"
     })
 }
