@@ -27,7 +27,15 @@ fn prepared(sandbox: &Sandbox, statements: &[&str]) -> PathBuf {
     let icu = ["--locale-provider=icu", "--icu-locale=en-US"];
     let cluster = Cluster::new(&pg, sandbox, &icu);
     cluster.while_up(|conninfo| {
-        let options = "-c statement_timeout=0 -c default_transaction_read_only=off";
+        // What a statement sets for its database counts for those after it, too.
+        let options = [
+            "statement_timeout=0",
+            "lock_timeout=0",
+            "idle_session_timeout=0",
+            "default_transaction_read_only=off",
+        ]
+        .map(|option| format!("-c {option}"))
+        .join(" ");
         let conninfo = format!("{conninfo} options='{options}'");
         for statement in statements {
             pg.psql(&conninfo, "postgres", statement);
