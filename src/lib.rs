@@ -95,6 +95,8 @@ mod overlay;
 #[cfg(feature = "cli")]
 mod profile;
 #[cfg(feature = "cli")]
+mod program;
+#[cfg(feature = "cli")]
 mod server;
 #[cfg(feature = "cli")]
 mod session;

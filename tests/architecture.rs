@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("exposition", &[]),
     ("figures", &[]),
+    ("program", &[]),
     ("untrusted", &[]),
     ("pg", &[]),
     ("catalog", &["pg"]),
@@ -33,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("overlay", &["diff", "image", "pg"]),
     ("fuse", &["overlay", "diff"]),
     ("server", &["pg"]),
-    ("profile", &["pg"]),
+    ("profile", &["catalog", "pg"]),
     (
         "session",
         &[
@@ -71,6 +72,7 @@ const FOR_ALL: &[&str] = &[
     "clock",
     "exposition",
     "figures",
+    "program",
     "untrusted",
 ];
 
@@ -90,6 +92,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 
 /// The only places that start processes.
 const STARTERS: &[&str] = &[
+    "program.rs",
     "server/",
     "session/",
     "fuse/",

@@ -136,7 +136,6 @@ fn of_probackup(error: &ProbackupError) -> Code {
         | ProbackupError::Run { .. }
         | ProbackupError::Timeout { .. }
         | ProbackupError::Failed { .. }
-        | ProbackupError::TooMuchOutput { .. }
         | ProbackupError::BadJson { .. } => Code::Failed,
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::catalog::{BackupRef, InvalidBackupRef};
+use crate::catalog::BackupRef;
 use crate::cli::common::ProfileArgs;
-use crate::profile::{BackupChoice, Origin, Profile};
+use crate::profile::{Origin, Profile};
 use crate::session::{self, SessionError};
 
 /// The variable that pg_probackup itself takes the catalog from.
@@ -68,8 +68,8 @@ pub struct BackupArgs {
     #[command(flatten)]
     pub catalog: CatalogArgs,
     /// Which backup: an id, or "latest"
-    #[arg(short = 'i', long, alias = "backup-id", value_name = "ID", value_parser = backup_choice)]
-    pub backup: Option<BackupChoice>,
+    #[arg(short = 'i', long, alias = "backup-id", value_name = "ID")]
+    pub backup: Option<BackupRef>,
 }
 
 impl BackupArgs {
@@ -139,8 +139,4 @@ pub fn missing(what: &str) -> SessionError {
 /// A path that the user gave, as it is from any directory.
 pub fn absolute(path: &Path) -> Result<PathBuf, SessionError> {
     std::path::absolute(path).map_err(|e| SessionError::io("find", path, e))
-}
-
-fn backup_choice(text: &str) -> Result<BackupChoice, InvalidBackupRef> {
-    text.parse::<BackupRef>().map(BackupChoice::from)
 }

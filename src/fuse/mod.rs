@@ -14,7 +14,9 @@ mod handles;
 mod point;
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,9 +24,13 @@ use std::time::{Duration, Instant};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 
 use crate::overlay::{Lower, Overlay};
+use crate::program;
 use crate::untrusted::Dir;
 use adapter::Adapter;
 pub use point::MountPoint;
+
+/// How long `fusermount3` may take to unmount.
+const FUSERMOUNT: Duration = Duration::from_secs(30);
 
 /// How to mount.
 #[derive(Debug, Clone)]
@@ -306,20 +312,21 @@ fn unmount_point(point: &MountPoint, lazily: bool) -> io::Result<()> {
 }
 
 fn fusermount(target: &Path, lazily: bool) -> io::Result<()> {
-    let mut command = std::process::Command::new("fusermount3");
+    let mut command = Command::new("fusermount3");
     command.arg("-u");
     if lazily {
         command.arg("-z");
     }
-    let output = command
+    command
         .arg("--")
         .arg(target)
-        .stdin(std::process::Stdio::null())
-        .output()?;
-    if output.status.success() {
+        .stdin(Stdio::null())
+        .process_group(0);
+    let ended = program::run(&mut command, Instant::now() + FUSERMOUNT, 4 << 10)?;
+    if ended.status.success() {
         return Ok(());
     }
-    let message = String::from_utf8_lossy(&output.stderr);
+    let message = ended.stderr;
     if message.contains("busy") {
         return Err(io::Error::from_raw_os_error(nix::libc::EBUSY));
     }

@@ -251,11 +251,12 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::catalog::{BackupId, BackupRef};
     use crate::profile::plan::LockBackups;
     use crate::profile::section::fuse::Passthrough;
     use crate::profile::section::postgres::Port;
     use crate::profile::section::recovery::{MomentText, RecoveryTarget};
-    use crate::profile::values::{BackupChoice, ByteSize};
+    use crate::profile::values::ByteSize;
 
     /// What is set and typed; nothing is required.
     fn load_text(profile: &str, env: &[(&str, &str)], sets: &[&str]) -> Result<Plan, String> {
@@ -316,11 +317,7 @@ mod tests {
         assert_eq!(plan.cache_size, ByteSize(1 << 20));
         assert_eq!(plan.postgres.port, Port::new(4));
         assert_eq!(plan.postgres.role, "p");
-        assert_eq!(
-            plan.backup,
-            BackupChoice::Latest,
-            "a default shines through"
-        );
+        assert_eq!(plan.backup, BackupRef::Latest, "a default shines through");
         let settings: Vec<_> = plan.postgres.settings.iter().collect();
         assert_eq!(
             format!("{settings:?}"),
@@ -489,7 +486,7 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!(profile.backup, BackupChoice::Id("123456".into()));
+        assert_eq!(profile.backup, BackupRef::Id(BackupId("123456".into())));
         assert_eq!(profile.instance, "true");
         assert_eq!(profile.lock_backups, LockBackups::Never);
         assert_eq!(profile.fuse.passthrough, Passthrough::Off);

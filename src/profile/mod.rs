@@ -38,4 +38,4 @@ pub use section::recovery::{Action, MomentText, RecoveryTarget, TimelineChoice};
 pub use section::verify::{
     Databases, KnownBadPolicy, RestoreBy, SqlCheck, VerifyChoice, VerifyPlan,
 };
-pub use values::{BackupChoice, Seconds};
+pub use values::Seconds;

@@ -14,7 +14,8 @@ use super::section::log::{LogPlan, LogTarget};
 use super::section::postgres::PostgresPlan;
 use super::section::recovery::RecoveryPlan;
 use super::section::verify::VerifyPlan;
-use super::values::{BackupChoice, ByteSize, FromValue, Seconds, from_value};
+use super::values::{ByteSize, FromValue, Seconds, from_value};
+use crate::catalog::BackupRef;
 
 section! {
     /// What a session is to do, as [`Profile::plan`](super::Profile::plan) gives it: all
@@ -31,7 +32,7 @@ section! {
         /// Backup to show. "latest" is the newest that can be restored; with a recovery
         /// target, the newest before that.
         #[schemars(example = &"SBOL8S")]
-        pub backup: BackupChoice = BackupChoice::Latest,
+        pub backup: BackupRef = BackupRef::Latest,
 
         /// Mount point, which becomes PostgreSQL's data directory.
         #[schemars(extend("format" = "path"), example = "/srv/clone/main")]
@@ -293,7 +294,7 @@ mod tests {
     fn defaults_fill_the_rest() {
         let plan = plan("/nonexistent/cat", "/nonexistent/mnt", None);
         plan.check().unwrap();
-        assert_eq!(plan.backup, BackupChoice::Latest);
+        assert_eq!(plan.backup, BackupRef::Latest);
         assert_eq!(plan.postgres.start_timeout, Seconds::new(300));
         assert_eq!(plan.postgres.stop_timeout, Seconds::new(60));
         assert_eq!(plan.metadata_timeout, Seconds::new(60));

@@ -9,6 +9,8 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 use toml::Value;
 
+use crate::catalog::BackupRef;
+
 /// A value that may be written in several forms, or that has bounds.
 pub(super) trait FromValue: Sized {
     /// What it takes, as errors and the manual page say it.
@@ -57,50 +59,19 @@ macro_rules! from_value {
 }
 pub(super) use from_value;
 
-from_value!(BackupChoice, Seconds, ByteSize);
+from_value!(BackupRef, Seconds, ByteSize);
 
-/// Which backup of the instance is meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackupChoice {
-    /// The newest that can be restored.
-    Latest,
-    /// The one with this id: base36, upper case.
-    Id(String),
-}
-
-impl fmt::Display for BackupChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Latest => "latest",
-            Self::Id(id) => id,
-        })
-    }
-}
-
-impl FromStr for BackupChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let of_an_id = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
-        match text {
-            "latest" => Ok(Self::Latest),
-            id if !id.is_empty() && id.bytes().all(of_an_id) => Ok(Self::Id(id.to_owned())),
-            _ => Err(Self::refused(format!("\"{text}\""))),
-        }
-    }
-}
-
-impl Serialize for BackupChoice {
+impl Serialize for BackupRef {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl FromValue for BackupChoice {
-    const EXPECTED: &'static str = "\"latest\" or a backup id in capital letters and digits";
+impl FromValue for BackupRef {
+    const EXPECTED: &'static str = "\"latest\" or a backup id";
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(latest|[A-Z0-9]+)$" })
+        json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9]+$" })
     }
 
     fn from_value(value: &Value) -> Option<Self> {
@@ -223,6 +194,7 @@ impl FromValue for ByteSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::BackupId;
 
     #[test]
     fn sizes_use_postgresql_units() {
@@ -241,12 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn backup_is_latest_or_an_id() {
-        assert_eq!("latest".parse(), Ok(BackupChoice::Latest));
-        assert_eq!("SBOL8S".parse(), Ok(BackupChoice::Id("SBOL8S".into())));
-        for text in ["", "sbol8s", "Latest", "../SBOL8S", "SBOL8S "] {
-            assert!(text.parse::<BackupChoice>().is_err(), "{text}");
+    fn a_backup_is_latest_or_an_id_in_any_case_with_or_without_quotes() {
+        let id = |text: &str| Some(BackupRef::Id(BackupId(text.to_owned())));
+        assert_eq!(
+            BackupRef::from_value(&"latest".into()),
+            Some(BackupRef::Latest)
+        );
+        assert_eq!(BackupRef::from_value(&"sbol8s".into()), id("SBOL8S"));
+        assert_eq!(BackupRef::from_value(&123_456.into()), id("123456"));
+        for text in ["", "../SBOL8S", "SBOL8S "] {
+            assert_eq!(BackupRef::from_value(&text.into()), None, "{text}");
         }
+        assert_eq!(BackupRef::from_value(&1.5.into()), None);
     }
 
     #[test]

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsStr;
-use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::program;
 use crate::server::error::{Searched, ServerError};
-use crate::server::spawn::ends_by;
 
 /// How long `postgres --version` and `pg_config` may take. They answer at
 /// once, unless their file system hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much of what such a program says about its failure is kept, in bytes.
+const STDERR_KEPT: usize = 64 << 10;
 
 /// One installation of PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,40 +163,19 @@ fn major_of(version: &str) -> Option<u32> {
     number.get(..digits)?.parse().ok()
 }
 
-/// Runs a program that prints little, and gives its standard output.
+/// Runs a program of PostgreSQL's that must succeed, and returns its standard output.
 fn run(program: &Path, args: &[&str], timeout: Duration) -> Result<String, ServerError> {
-    let run_error = |source| ServerError::Run {
-        program: program.to_owned(),
-        source,
-    };
-    let mut child = Command::new(program)
-        .args(args.iter().map(OsStr::new))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(run_error)?;
-    let status = ends_by(&mut child, Instant::now() + timeout).map_err(run_error)?;
-    let status = status.ok_or_else(|| ServerError::RunTimeout {
-        program: program.to_owned(),
-        timeout,
-    })?;
-    // It ended, so what it wrote is in the pipes, which hold 64 KiB.
-    let (mut stdout, mut stderr) = (String::new(), String::new());
-    if let Some(mut pipe) = child.stdout.take() {
-        pipe.read_to_string(&mut stdout).map_err(run_error)?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).process_group(0);
+    let ended = program::run(&mut command, Instant::now() + timeout, STDERR_KEPT)
+        .map_err(|unfinished| ServerError::unfinished(program, timeout, unfinished))?;
+    if ended.status.success() {
+        return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
     }
-    if let Some(mut pipe) = child.stderr.take() {
-        pipe.read_to_string(&mut stderr).map_err(run_error)?;
-    }
-    if status.success() {
-        return Ok(stdout);
-    }
-    let stderr = stderr.trim().to_owned();
     Err(ServerError::RunFailed {
         program: program.to_owned(),
-        status,
-        stderr,
+        status: ended.status,
+        stderr: ended.stderr.trim().to_owned(),
     })
 }
 

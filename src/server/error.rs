@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::program::Unfinished;
 use crate::server::refusal::refusal;
 
 /// The last lines of a server's log, oldest first.
@@ -340,6 +341,15 @@ impl ServerError {
             | Self::Paused { log }
             | Self::Refused { log, .. } => Some(log),
             _ => None,
+        }
+    }
+
+    /// A program of PostgreSQL's did not end by itself.
+    pub(super) fn unfinished(program: &Path, timeout: Duration, error: Unfinished) -> Self {
+        let program = program.to_owned();
+        match error {
+            Unfinished::Failed(source) => Self::Run { program, source },
+            Unfinished::TimedOut { .. } => Self::RunTimeout { program, timeout },
         }
     }
 }

@@ -1,15 +1,12 @@
-//! What is done to a child between its fork and its exec, its first words, and
-//! how a helper ends as its child did.
+//! What is done to a child between its fork and its exec, and how a helper ends as
+//! its child did.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -82,52 +79,6 @@ pub fn leave_open(command: &mut Command, held: &Arc<OwnedFd>) {
     // nor locks; the closure keeps the descriptor open.
     unsafe {
         command.pre_exec(move || Ok(fcntl_setfd(&*held, FdFlags::empty())?));
-    }
-}
-
-/// The first line that a child prints; `TimedOut` if it has not within
-/// `patience`, `Interrupted` if `interrupted` said so.
-pub fn first_line(
-    said: impl Read + Send + 'static,
-    patience: Duration,
-    interrupted: &dyn Fn() -> bool,
-) -> io::Result<String> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut line = String::new();
-        let read = BufReader::new(said).read_line(&mut line);
-        // The receiver is gone only if nobody wants to know any more.
-        let _ = sender.send(read.map(|_| line));
-    });
-    let deadline = Instant::now() + patience;
-    loop {
-        match receiver.recv_timeout(Duration::from_millis(50)) {
-            Ok(line) => return line,
-            Err(RecvTimeoutError::Timeout) if interrupted() => {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-}
-
-/// How a child that takes some milliseconds has ended by then; `None` for one that
-/// has not, which is killed.
-///
-/// # Errors
-/// The system's own.
-pub fn ends_by(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        thread::sleep(Duration::from_millis(2));
     }
 }
 

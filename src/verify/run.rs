@@ -14,7 +14,7 @@ use crate::catalog::{Backup, BackupRef, Instance};
 use crate::causes::sentence;
 use crate::chain::{Chain, ChainError};
 use crate::clock::{now, rfc3339};
-use crate::profile::{Action, BackupChoice, KnownBadPolicy, Plan, VerifyChoice};
+use crate::profile::{Action, KnownBadPolicy, Plan, VerifyChoice};
 use crate::session::{Counts, SessionError, Up, all_backups, job_place};
 
 /// What there is of a run.
@@ -156,8 +156,8 @@ impl Verify<'_> {
         instance: &Instance,
         chains: Vec<(&Backup, Result<String, ChainError>)>,
         history: Option<&History>,
-    ) -> Result<(Vec<BackupChoice>, Vec<Skipped>), SessionError> {
-        let one = |choice: &BackupChoice| Ok((vec![choice.clone()], Vec::new()));
+    ) -> Result<(Vec<BackupRef>, Vec<Skipped>), SessionError> {
+        let one = |choice: &BackupRef| Ok((vec![choice.clone()], Vec::new()));
         let wanted = match &self.plan.verify.backup {
             None => return one(&self.plan.backup),
             Some(VerifyChoice::One(choice)) => return one(choice),
@@ -182,7 +182,7 @@ impl Verify<'_> {
             }
         }
         usable.sort_by_key(|(backup, _)| backup.start_time);
-        let id = |backup: &Backup| BackupChoice::Id(backup.id.to_string());
+        let id = |backup: &Backup| BackupRef::Id(backup.id.clone());
         if *wanted == VerifyChoice::All {
             let mut all: Vec<&Backup> = usable.iter().map(|(backup, _)| *backup).collect();
             all.extend(broken);
@@ -196,7 +196,7 @@ impl Verify<'_> {
         Ok((oldest.map(id).into_iter().collect(), Vec::new()))
     }
 
-    fn one(&self, backup: BackupChoice, all: &[Backup]) -> Result<BackupReport, SessionError> {
+    fn one(&self, backup: BackupRef, all: &[Backup]) -> Result<BackupReport, SessionError> {
         let begun = Instant::now();
         let signals = self.signals.until(begun + self.plan.verify.timeout.0);
         let (point, held) = job_place(&self.plan.target, "verify")?;
@@ -215,7 +215,7 @@ impl Verify<'_> {
 
     /// The plan of the clone for one backup: it has to become writable, and
     /// nothing may outlast the time that there is.
-    fn plan_for(&self, backup: BackupChoice, point: PathBuf) -> Plan {
+    fn plan_for(&self, backup: BackupRef, point: PathBuf) -> Plan {
         let mut plan = self.plan.clone();
         plan.throw_away(point);
         plan.backup = backup;

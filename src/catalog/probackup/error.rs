@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::STDOUT_LIMIT;
 use crate::catalog::ProgramVersion;
 
 /// `pg_probackup` could not be used.
@@ -88,13 +87,6 @@ pub enum ProbackupError {
         stderr: String,
     },
 
-    /// The program printed more than any catalog needs.
-    #[error("`{command}` printed more than {} MiB", STDOUT_LIMIT >> 20)]
-    TooMuchOutput {
-        /// The command line.
-        command: CommandLine,
-    },
-
     /// The program printed something else than the expected JSON.
     #[error(
         "`{command}` printed something that is not the expected JSON{}",
@@ -113,15 +105,16 @@ pub enum ProbackupError {
 
 /// A command line, shown as one would type it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandLine(pub(super) Vec<OsString>);
+pub struct CommandLine {
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+}
 
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, word) in self.0.iter().enumerate() {
-            let space = if index == 0 { "" } else { " " };
-            write!(f, "{space}{}", word.to_string_lossy())?;
-        }
-        Ok(())
+        write!(f, "{}", self.program.display())?;
+        let mut words = self.arguments.iter();
+        words.try_for_each(|word| write!(f, " {}", word.to_string_lossy()))
     }
 }
 

@@ -4,20 +4,15 @@ mod error;
 mod show;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
 pub use error::{CommandLine, ProbackupError};
 
 use super::{Backup, Instance, ProgramVersion};
+use crate::program::{self, Unfinished};
 
 /// The oldest version whose `show` is known to say what we need.
 const OLDEST: ProgramVersion = ProgramVersion::new(2, 5, 0);
@@ -28,19 +23,9 @@ const TOO_NEW: ProgramVersion = ProgramVersion::new(3, 0, 0);
 /// How long `pg_probackup version` may take: it touches no catalog.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The most that is read of the program's output. A backup takes about 1.5 kB
-/// of JSON, so this is more than any catalog has.
-const STDOUT_LIMIT: u64 = 256 << 20;
-
 /// How much of the program's messages is kept, from their end: the last ones
 /// say why it gave up.
 const STDERR_KEPT: usize = 8 << 10;
-
-/// How often a program that closed its output is asked whether it has ended.
-const REAP_INTERVAL: Duration = Duration::from_millis(2);
-
-/// How long a killed program may take to go.
-const REAP_LIMIT: Duration = Duration::from_secs(5);
 
 /// An installed `pg_probackup` of a supported version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +79,10 @@ impl Probackup {
     }
 
     fn with_version(path: PathBuf) -> Result<Self, ProbackupError> {
-        let command = CommandLine(vec![path.clone().into(), "version".into()]);
+        let command = CommandLine {
+            program: path.clone(),
+            arguments: vec!["version".into()],
+        };
         let output = run(&command, VERSION_TIMEOUT)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let answer = text.lines().next().unwrap_or_default();
@@ -125,17 +113,19 @@ impl Probackup {
     ) -> Result<Vec<Backup>, ProbackupError> {
         let mut named = OsString::from("--instance=");
         named.push(&instance.name);
-        let command = CommandLine(vec![
-            self.path.clone().into(),
-            "show".into(),
-            "-B".into(),
-            instance.catalog.clone().into(),
-            named,
-            "--format=json".into(),
-            // The instance may be configured to log into the catalog, which is
-            // not ours to write to.
-            "--log-level-file=off".into(),
-        ]);
+        let command = CommandLine {
+            program: self.path.clone(),
+            arguments: vec![
+                "show".into(),
+                "-B".into(),
+                instance.catalog.clone().into(),
+                named,
+                "--format=json".into(),
+                // The instance may be configured to log into the catalog, which is
+                // not ours to write to.
+                "--log-level-file=off".into(),
+            ],
+        };
         let output = run(&command, timeout)?;
         let json = String::from_utf8_lossy(&output.stdout);
         show::parse(instance, &json).map_err(|source| ProbackupError::BadJson {
@@ -146,158 +136,29 @@ impl Probackup {
     }
 }
 
-/// What a program that succeeded has printed.
-struct Output {
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
 /// Runs a command that must succeed within `limit`.
-fn run(command: &CommandLine, limit: Duration) -> Result<Output, ProbackupError> {
-    let deadline = Instant::now() + limit;
-    let run_error = |source| ProbackupError::Run {
-        command: command.clone(),
-        source,
-    };
-    let mut process = Process::start(&command.0).map_err(run_error)?;
-    // Both pipes are drained by threads of their own: a program that fills one
-    // while we wait for the other would never end.
-    let stdout = drain(process.child.stdout.take(), read_limited);
-    let stderr = drain(process.child.stderr.take(), read_tail);
-    let ended = receive(&stdout, deadline).and_then(|stdout| {
-        let stderr = receive(&stderr, deadline)?;
-        Some((stdout, stderr, process.wait_until(deadline)?))
-    });
-    let Some((printed, said, status)) = ended else {
-        drop(process);
-        // Killed, it has closed its end, unless something of it got away.
-        let said = receive(&stderr, Instant::now() + Duration::from_millis(200));
-        return Err(ProbackupError::Timeout {
-            command: command.clone(),
-            limit,
-            stderr: said.and_then(Result::ok).map(as_text).unwrap_or_default(),
-        });
-    };
-    let stdout = printed.map_err(run_error)?;
-    let stderr = as_text(said.map_err(run_error)?);
-    let status = status.map_err(run_error)?;
+fn run(command: &CommandLine, limit: Duration) -> Result<program::Ended, ProbackupError> {
+    let CommandLine { program, arguments } = command;
+    let mut process = Command::new(program);
+    process
+        .args(arguments)
+        .stdin(Stdio::null())
+        .process_group(0);
+    let ended = program::run(&mut process, Instant::now() + limit, STDERR_KEPT);
     let command = command.clone();
-    if !status.success() {
-        return Err(ProbackupError::Failed {
+    match ended {
+        Ok(ended) if ended.status.success() => Ok(ended),
+        Ok(program::Ended { status, stderr, .. }) => Err(ProbackupError::Failed {
             command,
             status,
             stderr,
-        });
-    }
-    if stdout.len() as u64 > STDOUT_LIMIT {
-        return Err(ProbackupError::TooMuchOutput { command });
-    }
-    Ok(Output { stdout, stderr })
-}
-
-fn as_text(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// A running program, the leader of its own process group. Dropped before it
-/// was waited for, the whole group is killed.
-struct Process {
-    child: Child,
-    reaped: bool,
-}
-
-impl Process {
-    fn start(words: &[OsString]) -> io::Result<Self> {
-        let (program, arguments) = words
-            .split_first()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        Ok(Self {
-            child,
-            reaped: false,
-        })
-    }
-
-    /// The exit status; `None` if the program still runs at the deadline.
-    fn wait_until(&mut self, deadline: Instant) -> Option<io::Result<ExitStatus>> {
-        loop {
-            match self.child.try_wait().transpose() {
-                Some(ended) => {
-                    self.reaped = true;
-                    return Some(ended);
-                }
-                None if Instant::now() >= deadline => return None,
-                None => thread::sleep(REAP_INTERVAL),
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Only until it is reaped is the id surely still its own.
-        if self.reaped {
-            return;
-        }
-        if let Ok(group) = i32::try_from(self.child.id()) {
-            // Failing means that the group has just ended.
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
-        // Not for ever: a process that waits for a dead file server cannot die.
-        let _ = self.wait_until(Instant::now() + REAP_LIMIT);
-    }
-}
-
-type Drained = Receiver<io::Result<Vec<u8>>>;
-
-/// Reads a pipe in a thread of its own, which lives as long as the pipe.
-fn drain<R: Read + Send + 'static>(
-    pipe: Option<R>,
-    read: impl FnOnce(R) -> io::Result<Vec<u8>> + Send + 'static,
-) -> Drained {
-    let (sender, receiver) = mpsc::channel();
-    if let Some(pipe) = pipe {
-        // Sending fails when nobody waits for the answer any more.
-        thread::spawn(move || drop(sender.send(read(pipe))));
-    }
-    receiver
-}
-
-/// The drained bytes; `None` if the pipe is still open at the deadline.
-fn receive(drained: &Drained, deadline: Instant) -> Option<io::Result<Vec<u8>>> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    drained.recv_timeout(left).ok()
-}
-
-/// One byte more than the limit tells that there was more; the rest is read
-/// and dropped, so that the program can end.
-fn read_limited(mut pipe: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    pipe.by_ref()
-        .take(STDOUT_LIMIT + 1)
-        .read_to_end(&mut bytes)?;
-    io::copy(&mut pipe, &mut io::sink())?;
-    Ok(bytes)
-}
-
-fn read_tail(mut pipe: impl Read) -> io::Result<Vec<u8>> {
-    let mut kept = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        match pipe.read(&mut chunk) {
-            Ok(0) => return Ok(kept),
-            Ok(count) => kept.extend(chunk.iter().take(count)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        let excess = kept.len().saturating_sub(STDERR_KEPT);
-        kept.drain(..excess);
+        }),
+        Err(Unfinished::TimedOut { stderr }) => Err(ProbackupError::Timeout {
+            command,
+            limit,
+            stderr,
+        }),
+        Err(Unfinished::Failed(source)) => Err(ProbackupError::Run { command, source }),
     }
 }
 
@@ -461,7 +322,7 @@ mod tests {
             let gone = || fs::read_to_string(&stat).map_or(true, |text| text.contains(") Z "));
             while !gone() {
                 assert!(started.elapsed() < LONG, "the child's child lives on");
-                thread::sleep(REAP_INTERVAL);
+                std::thread::sleep(Duration::from_millis(2));
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Starting a session in the background: the same command once more, as the
 //! process that stays, while this one waits for its ready line.
 
-use std::io::{self, BufRead, BufReader};
+use std::cell::Cell;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use crate::cli::exit::Code;
 use crate::cli::output;
+use crate::program::first_line;
 use crate::server::own_program;
 use crate::session::{SessionError, Signals};
 
@@ -20,6 +21,9 @@ use crate::session::{SessionError, Signals};
 pub const FLAG: &str = "--background";
 
 const POLL: Duration = Duration::from_millis(50);
+
+/// As good as for ever, and no deadline overflows by it.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// How long a session that was too slow has to undo what it had set up.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
@@ -40,23 +44,30 @@ pub fn start(limit: Option<Duration>) -> Result<Code, SessionError> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    match first_line(&mut child, &signals, limit) {
-        Answer::Ready(line) => {
+    let Some(stdout) = child.stdout.take() else {
+        return Err(failed(io::ErrorKind::BrokenPipe.into()));
+    };
+    // A signal to end is passed on, and its end waited for.
+    let passed_on = Cell::new(0);
+    let pass_on = || {
+        let wanted = u8::from(signals.end_asked()) + u8::from(signals.hurry());
+        if wanted > passed_on.get() {
+            passed_on.set(passed_on.get() + 1);
+            ask_to_end(&child);
+        }
+        false
+    };
+    match first_line(stdout, limit.unwrap_or(FOR_EVER), &pass_on) {
+        Ok(line) if !line.is_empty() => {
             output::ready(&line);
             Ok(Code::Done)
         }
-        Answer::Ended => Ok(code_of(child.wait().map_err(failed)?)),
-        Answer::TooLate => {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             give_up(&mut child).map_err(failed)?;
             Ok(Code::Failed)
         }
+        Ok(_) | Err(_) => Ok(code_of(child.wait().map_err(failed)?)),
     }
-}
-
-enum Answer {
-    Ready(String),
-    Ended,
-    TooLate,
 }
 
 /// The child has said why. Killed by a signal it has not, but then it was no
@@ -64,43 +75,6 @@ enum Answer {
 fn code_of(status: ExitStatus) -> Code {
     let code = status.code().and_then(Code::from_number);
     code.unwrap_or(Code::Failed)
-}
-
-/// Waits for the child's first line. A signal to end is passed on.
-fn first_line(child: &mut Child, signals: &Signals, limit: Option<Duration>) -> Answer {
-    let begin = Instant::now();
-    let lines = read_line(child);
-    let mut passed_on = 0;
-    loop {
-        match lines.recv_timeout(POLL) {
-            Ok(line) => return Answer::Ready(line),
-            Err(RecvTimeoutError::Disconnected) => return Answer::Ended,
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if limit.is_some_and(|limit| begin.elapsed() > limit) {
-            return Answer::TooLate;
-        }
-        let wanted = u8::from(signals.end_asked()) + u8::from(signals.hurry());
-        if wanted > passed_on {
-            passed_on += 1;
-            ask_to_end(child);
-        }
-    }
-}
-
-/// Gives the child's first line; nothing if it ends without one.
-fn read_line(child: &mut Child) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    if let Some(stdout) = child.stdout.take() {
-        thread::spawn(move || {
-            let mut line = String::new();
-            if matches!(BufReader::new(stdout).read_line(&mut line), Ok(n) if n > 0) {
-                // Gone only if nobody waits for the line any more.
-                let _ = sender.send(line);
-            }
-        });
-    }
-    receiver
 }
 
 fn ask_to_end(child: &Child) {

@@ -7,12 +7,13 @@ use clap::Args;
 
 use super::background;
 use super::stay::{Stay, stay};
+use crate::catalog::BackupRef;
 use crate::cli::common::At;
 use crate::cli::exit::Code;
 use crate::cli::source::{BackupArgs, catalog_of_environment, missing, require_backup};
 use crate::cli::verbosity::Verbosity;
 use crate::diff::{Binding, DiffError};
-use crate::profile::{BackupChoice, MomentText, Origin, Plan, Profile};
+use crate::profile::{MomentText, Origin, Plan, Profile};
 use crate::session::SessionError;
 
 /// Mount the backup without starting a server
@@ -132,10 +133,10 @@ fn complete(given: &mut Profile, diff_dir: &Path) -> Result<(), SessionError> {
         }
     }
     let instance: String = given.value("instance").unwrap_or_default();
-    let backup = given.value("backup").unwrap_or(BackupChoice::Latest);
+    let backup = given.value("backup").unwrap_or(BackupRef::Latest);
     let is_same = match &backup {
-        BackupChoice::Latest => true,
-        BackupChoice::Id(id) => *id == bound.backup,
+        BackupRef::Latest => true,
+        BackupRef::Id(id) => id.0 == bound.backup,
     };
     if instance != bound.instance || !is_same {
         let wanted = format!("{backup} of instance {instance}");

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use toml::Value;
 
 use super::expectation::Expectation;
+use crate::catalog::{BackupRef, InvalidBackupRef};
 use crate::profile::error::ProfileError;
-use crate::profile::values::{BackupChoice, FromValue, Seconds, from_value};
+use crate::profile::values::{FromValue, Seconds, from_value};
 
 section! {
     /// The keys of the section `[verify]`.
@@ -141,7 +142,7 @@ section! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VerifyChoice {
     /// The newest that can be restored, or the one of that id.
-    One(BackupChoice),
+    One(BackupRef),
     /// The one whose last verification is longest ago; one that was never
     /// verified before all others.
     OldestUnverified,
@@ -150,13 +151,13 @@ pub enum VerifyChoice {
 }
 
 impl FromStr for VerifyChoice {
-    type Err = String;
+    type Err = InvalidBackupRef;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, InvalidBackupRef> {
         match text {
             "all" => Ok(Self::All),
             "oldest-unverified" => Ok(Self::OldestUnverified),
-            text => text.parse().map(Self::One),
+            text => Ok(Self::One(text.parse()?)),
         }
     }
 }
@@ -181,7 +182,7 @@ impl FromValue for VerifyChoice {
     const EXPECTED: &'static str = "\"latest\", \"all\", \"oldest-unverified\" or a backup id";
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(latest|all|oldest-unverified|[A-Z0-9]+)$" })
+        json_schema!({ "type": "string", "pattern": "^(oldest-unverified|[A-Za-z0-9]+)$" })
     }
 
     fn from_value(value: &Value) -> Option<Self> {

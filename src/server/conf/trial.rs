@@ -8,16 +8,17 @@
 //! the server says of them only makes that faster, and is the reason that is told.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::process::{Command, Stdio};
+use std::io::{self, Write};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{Conf, Entry, line};
+use crate::program;
 use crate::server::binaries::Binaries;
 use crate::server::error::ServerError;
-use crate::server::spawn::{become_child, clean_environment, ends_by};
+use crate::server::spawn::{become_child, clean_environment};
 use crate::server::user::OsUser;
 
 /// How long one trial may take, and all of them together. One takes some 10 ms.
@@ -28,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST: usize = 1000;
 
 /// How much of what the server says is looked at, in bytes.
-const SAID: u64 = 1 << 20;
+const SAID: usize = 1 << 20;
 
 /// Which of the two files a setting is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,19 +189,14 @@ fn ask(
     settings: &[Candidate<'_>],
     deadline: Instant,
 ) -> Result<Option<String>, ServerError> {
-    let run_error = |source| ServerError::Run {
-        program: binaries.postgres.clone(),
-        source,
-    };
-    let in_memory = || -> io::Result<(File, File)> {
-        let file = |name| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
-        let (mut text, said) = (file("postgresql.conf")?, file("said")?);
+    let failed = |e| ServerError::unfinished(&binaries.postgres, TIMEOUT, e);
+    let in_memory = || -> io::Result<File> {
+        let mut text = memfd_create("postgresql.conf", MemfdFlags::CLOEXEC).map(File::from)?;
         for one in settings {
             text.write_all(&line::write(one.name, &one.entry.bytes))?;
         }
-        Ok((text, said))
+        Ok(text)
     };
-    let (text, mut said) = in_memory().map_err(run_error)?;
     let mut command = Command::new(&binaries.postgres);
     // A directory that is there, without a postgresql.auto.conf; the configuration
     // names production's.
@@ -217,26 +213,11 @@ fn ask(
         command.args(["-c", setting]);
     }
     clean_environment(&mut command);
-    command
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(text)
-        .stdout(Stdio::null())
-        .stderr(said.try_clone().map_err(run_error)?);
+    let text = in_memory().map_err(|source| failed(source.into()))?;
+    command.env("LC_ALL", "C").current_dir("/").stdin(text);
     become_child(&mut command, run_as.cloned());
-    let mut child = command.spawn().map_err(run_error)?;
-    let status = ends_by(&mut child, deadline).map_err(run_error)?;
-    let status = status.ok_or_else(|| ServerError::RunTimeout {
-        program: binaries.postgres.clone(),
-        timeout: TIMEOUT,
-    })?;
-    if status.success() {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    said.rewind().map_err(run_error)?;
-    said.take(SAID).read_to_end(&mut bytes).map_err(run_error)?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    let ended = program::run(&mut command, deadline, SAID).map_err(failed)?;
+    Ok((!ended.status.success()).then_some(ended.stderr))
 }
 
 #[cfg(test)]

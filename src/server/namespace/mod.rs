@@ -42,7 +42,8 @@ pub use system::read_only_view;
 
 use super::error::ServerError;
 use super::limits::Limits;
-use super::spawn::{become_child, clean_environment, first_line, leave_open};
+use super::spawn::{become_child, clean_environment, leave_open};
+use crate::program::first_line;
 use opened::Inherited;
 
 /// The hidden subcommand.

@@ -20,9 +20,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::program::first_line;
 use crate::server::error::ServerError;
 use crate::server::process::{Server, ServerConfig, client_options};
-use crate::server::spawn::{become_child, clean_environment, first_line, own_program};
+use crate::server::spawn::{become_child, clean_environment, own_program};
 
 /// How much of a program's errors is kept, in bytes: of the beginning, where
 /// the first one is.

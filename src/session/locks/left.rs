@@ -4,9 +4,10 @@
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::answer::SUBCOMMAND;
+use crate::program;
 use crate::server::own_program;
 use crate::session::SessionError;
 use crate::session::outside::owner::wait_until;
@@ -14,6 +15,9 @@ use crate::session::place::state::ReadLocks;
 
 /// How long a holder has to let go after its session's owner has died.
 const LETTING_GO: Duration = Duration::from_secs(5);
+
+/// How long the other holder may take: the catalog may be on a slow file server.
+const FORGETTING: Duration = Duration::from_secs(60);
 
 /// Takes away what the holder has left, if it was killed, after its session's owner
 /// had died. One that lives lets go by itself. What cannot be taken away is logged:
@@ -30,17 +34,17 @@ pub fn clear(locks: &ReadLocks) {
 
 /// Has another holder take away what a killed one has left.
 pub fn forget(killed: u32, dirs: &[PathBuf]) -> Result<(), SessionError> {
-    let program = own_program();
-    let mut command = Command::new(&program);
+    let own = own_program();
+    let mut command = Command::new(&own);
     command.arg0("pbkfs").args([SUBCOMMAND, "--forget"]);
     command.arg(killed.to_string()).args(dirs);
     command.stdin(Stdio::null()).process_group(0);
-    let ended = command.output();
-    let ended = ended.map_err(|e| SessionError::io("run", &program, e))?;
+    let ended = program::run(&mut command, Instant::now() + FORGETTING, 64 << 10)
+        .map_err(|e| SessionError::io("run", &own, e.into()))?;
     match ended.status.success() {
         true => Ok(()),
         false => Err(SessionError::Locks {
-            message: String::from_utf8_lossy(ended.stderr.trim_ascii()).into_owned(),
+            message: ended.stderr.trim().to_owned(),
         }),
     }
 }

@@ -11,8 +11,10 @@ pub mod restore_command;
 pub mod tablespace;
 pub mod wal_service;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
@@ -23,11 +25,15 @@ use crate::catalog::wal::{Reach, WalArchive};
 use crate::pg::Lsn;
 use crate::pg::wal::SegmentId;
 use crate::profile::{Action, MomentText, Plan, RecoveryTarget, TimelineChoice};
+use crate::program::run;
 use crate::server::{Goal, OsUser, become_child};
 use crate::session::place::Place;
 use crate::session::steps::resolve::Resolved;
 use crate::session::{SessionError, Side};
 use holds::Holds;
+
+/// How long this program may take to say its version to the server's user.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// A recovery that was asked for, or that the backup cannot do without.
 #[derive(Debug)]
@@ -300,10 +306,10 @@ impl Recovery {
             .current_dir("/")
             .stdin(Stdio::null());
         become_child(&mut command, Some(user.clone()));
-        let reason = match command.output() {
-            Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) => output.status.to_string(),
-            Err(error) => error.to_string(),
+        let reason = match run(&mut command, Instant::now() + TRIAL, 0) {
+            Ok(ended) if ended.status.success() => return Ok(()),
+            Ok(ended) => ended.status.to_string(),
+            Err(error) => io::Error::from(error).to_string(),
         };
         Err(SessionError::WalCommand {
             user: user.name.clone(),

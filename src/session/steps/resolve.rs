@@ -1,9 +1,9 @@
 //! From a plan to the chain that it means.
 
 use crate::catalog::probackup::Probackup;
-use crate::catalog::{Backup, BackupId, BackupRef, Catalog, Instance};
+use crate::catalog::{Backup, BackupRef, Catalog, Instance};
 use crate::chain::Chain;
-use crate::profile::{BackupChoice, MetadataSource, Plan};
+use crate::profile::{MetadataSource, Plan};
 
 use crate::pg::{NEWEST_MAJOR, OLDEST_MAJOR};
 use crate::session::SessionError;
@@ -40,36 +40,16 @@ pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
     let catalog = Catalog::open(&plan.catalog)?;
     let instance = catalog.instance(&plan.instance)?;
     let (backups, probackup) = read_metadata(plan, &instance)?;
-    let wanted = BackupRef::from(&plan.backup);
-    let backups = match wanted {
+    let backups = match plan.backup {
         BackupRef::Latest => before_target(plan, &instance, backups, go_on)?,
         BackupRef::Id(_) => backups,
     };
-    let chain = Chain::resolve(&instance.name, &backups, &wanted)?;
+    let chain = Chain::resolve(&instance.name, &backups, &plan.backup)?;
     Ok(Resolved {
         instance,
         chain,
         probackup,
     })
-}
-
-/// A profile knows nothing of catalogs, and so has a type of its own.
-impl From<&BackupChoice> for BackupRef {
-    fn from(choice: &BackupChoice) -> Self {
-        match choice {
-            BackupChoice::Latest => Self::Latest,
-            BackupChoice::Id(id) => Self::Id(BackupId(id.clone())),
-        }
-    }
-}
-
-impl From<BackupRef> for BackupChoice {
-    fn from(wanted: BackupRef) -> Self {
-        match wanted {
-            BackupRef::Latest => Self::Latest,
-            BackupRef::Id(id) => Self::Id(id.0),
-        }
-    }
 }
 
 fn read_metadata(

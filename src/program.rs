@@ -1,0 +1,222 @@
+//! Programs that run to their end: their output is read while they run, and a program
+//! that takes too long is killed with everything that it has started. Of those that
+//! stay, the first line.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// How much of the standard output is read, in bytes. `pg_probackup show` prints
+/// about 1.5 kB for a backup, so no program that is run here comes near it.
+const STDOUT_LIMIT: u64 = 256 << 20;
+
+/// How often a program that closed its output is asked whether it has ended.
+const REAP_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How long a killed program may take to go.
+const REAP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often somebody who waits for a first line is asked whether to go on.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A program that ended by itself.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// The end of its standard error, as long as was asked for.
+    pub stderr: String,
+}
+
+/// Why there is no exit status.
+#[derive(Debug)]
+pub enum Unfinished {
+    /// The program could not be started, or its output not be read.
+    Failed(io::Error),
+    /// It still ran at the deadline, and was killed.
+    TimedOut {
+        /// The end of its standard error, as far as that was to be had.
+        stderr: String,
+    },
+}
+
+impl From<io::Error> for Unfinished {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unfinished> for io::Error {
+    fn from(unfinished: Unfinished) -> Self {
+        match unfinished {
+            Unfinished::Failed(error) => error,
+            Unfinished::TimedOut { .. } => io::ErrorKind::TimedOut.into(),
+        }
+    }
+}
+
+/// Runs a program until it ends, and keeps the last `keep` bytes of its standard error.
+///
+/// The caller decides on its standard input. It also makes the program the leader of a
+/// process group (`process_group(0)` or [`become_child`]), which is what is killed at
+/// the deadline.
+///
+/// # Errors
+/// [`Unfinished`] if there is no exit status.
+///
+/// [`become_child`]: crate::server::spawn::become_child
+pub fn run(command: &mut Command, deadline: Instant, keep: usize) -> Result<Ended, Unfinished> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn()?;
+    let reaped = false;
+    let mut process = Process { child, reaped };
+    // Both pipes are drained by threads of their own: a program that fills one
+    // while we wait for the other would never end.
+    let stdout = drain(process.child.stdout.take(), read_limited);
+    let stderr = drain(process.child.stderr.take(), move |pipe| {
+        read_tail(pipe, keep)
+    });
+    let ended = receive(&stdout, deadline).and_then(|stdout| {
+        let stderr = receive(&stderr, deadline)?;
+        Some((stdout, stderr, process.wait_until(deadline)?))
+    });
+    let Some((stdout, stderr, status)) = ended else {
+        drop(process);
+        // Killed, it has closed its end, unless something of it got away.
+        let said = receive(&stderr, Instant::now() + Duration::from_millis(200));
+        let stderr = said.and_then(Result::ok).map(as_text).unwrap_or_default();
+        return Err(Unfinished::TimedOut { stderr });
+    };
+    Ok(Ended {
+        status: status?,
+        stdout: stdout?,
+        stderr: as_text(stderr?),
+    })
+}
+
+/// Returns the first line that a program prints, and nothing if it ends without one.
+///
+/// # Errors
+/// `TimedOut` if there is none within `patience`, `Interrupted` if `interrupted` says
+/// so while it is waited for, or the system's own error.
+pub fn first_line(
+    said: impl Read + Send + 'static,
+    patience: Duration,
+    interrupted: &dyn Fn() -> bool,
+) -> io::Result<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(said).read_line(&mut line);
+        // The receiver is gone only if nobody wants to know any more.
+        let _ = sender.send(read.map(|_| line));
+    });
+    let deadline = Instant::now() + patience;
+    loop {
+        match receiver.recv_timeout(POLL) {
+            Ok(line) => return line,
+            Err(RecvTimeoutError::Timeout) if interrupted() => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+fn as_text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A running program. Dropped before it was waited for, it is killed with its group.
+struct Process {
+    child: Child,
+    reaped: bool,
+}
+
+impl Process {
+    /// The exit status; `None` if the program still runs at the deadline.
+    fn wait_until(&mut self, deadline: Instant) -> Option<io::Result<ExitStatus>> {
+        loop {
+            match self.child.try_wait().transpose() {
+                Some(ended) => {
+                    self.reaped = true;
+                    return Some(ended);
+                }
+                None if Instant::now() >= deadline => return None,
+                None => thread::sleep(REAP_INTERVAL),
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Only until it is reaped is the id surely still its own.
+        if self.reaped {
+            return;
+        }
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            // Failing means that the group has just ended.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        // Not for ever: a process that waits for a dead file server cannot die.
+        let _ = self.wait_until(Instant::now() + REAP_LIMIT);
+    }
+}
+
+type Drained = Receiver<io::Result<Vec<u8>>>;
+
+/// Reads a pipe in a thread of its own, which lives as long as the pipe.
+fn drain<R: Read + Send + 'static>(
+    pipe: Option<R>,
+    read: impl FnOnce(R) -> io::Result<Vec<u8>> + Send + 'static,
+) -> Drained {
+    let (sender, receiver) = mpsc::channel();
+    if let Some(pipe) = pipe {
+        // Sending fails when nobody waits for the answer any more.
+        thread::spawn(move || drop(sender.send(read(pipe))));
+    }
+    receiver
+}
+
+/// The drained bytes; `None` if the pipe is still open at the deadline.
+fn receive(drained: &Drained, deadline: Instant) -> Option<io::Result<Vec<u8>>> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    drained.recv_timeout(left).ok()
+}
+
+/// What is beyond the limit is read and dropped, so that the program can end.
+fn read_limited(mut pipe: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.by_ref().take(STDOUT_LIMIT).read_to_end(&mut bytes)?;
+    match io::copy(&mut pipe, &mut io::sink())? {
+        0 => Ok(bytes),
+        _ => Err(io::Error::other(format!(
+            "it printed more than {} MiB",
+            STDOUT_LIMIT >> 20
+        ))),
+    }
+}
+
+fn read_tail(mut pipe: impl Read, keep: usize) -> io::Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match pipe.read(&mut chunk) {
+            Ok(0) => return Ok(kept),
+            Ok(count) => kept.extend(chunk.iter().take(count)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        let excess = kept.len().saturating_sub(keep);
+        kept.drain(..excess);
+    }
+}
