@@ -200,3 +200,18 @@ fn the_settings_of_a_database_are_in_no_checks_way() {
     }
     assert_nothing_stays(&sandbox);
 }
+
+#[test]
+fn a_database_whose_locale_is_not_installed_tells_nothing() {
+    let sandbox = Sandbox::root("pg15-debian");
+    let foreign = "update pg_database set datcollate = 'xx_YY.UTF-8' where datname = 'postgres'";
+    let catalog = prepared(&sandbox, &[foreign]);
+    let (document, told) = verified(&sandbox, &catalog, "", 3);
+    let backup = &document["backups"][0];
+    assert_eq!(backup["verdict"], "could-not-tell", "{document:#}");
+    let named = "the database \"postgres\" needs the locale of its LC_COLLATE \"xx_YY.UTF-8\"";
+    for said in [backup["error"].as_str().unwrap(), &told] {
+        assert!(said.contains(named), "{said}");
+    }
+    assert_nothing_stays(&sandbox);
+}
