@@ -147,7 +147,7 @@ pub enum ControlFileError {
     UnknownVersion(u32),
     /// The checksum does not match the content.
     #[error(
-        "pg_control is damaged: its checksum is {stored:08X}, but its content has {computed:08X}"
+        "pg_control is damaged: its checksum is {stored:08X}, but the calculated one is {computed:08X}"
     )]
     Checksum {
         /// The checksum stored in the file.
