@@ -224,7 +224,7 @@ impl ImageError {
     }
 }
 
-/// A stored page is not what was backed up.
+/// A stored page that is not what was backed up.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "block {block} of {path} is damaged in backup {backup}, at offset {offset} in the stored \

@@ -131,7 +131,7 @@ pub struct ControlFile {
     pub crc: u32,
 }
 
-/// The bytes are not a `pg_control` file of PostgreSQL 14 to 18.
+/// Bytes that are not a `pg_control` file of PostgreSQL 14 to 18.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlFileError {
     /// There are fewer bytes than the format requires.

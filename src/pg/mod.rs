@@ -64,7 +64,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// The text is not an LSN of the form `hi/lo`.
+/// Text that is not an LSN of the form `hi/lo`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not an LSN (hexadecimal/hexadecimal)")]
 pub struct LsnParseError(pub String);

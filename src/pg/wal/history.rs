@@ -26,7 +26,7 @@ pub struct History {
     pub ancestors: Vec<HistoryEntry>,
 }
 
-/// A line of a history file is invalid.
+/// An invalid line of a history file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} is not a timeline and the position where it ended, in ascending order")]
 pub struct HistoryError {
