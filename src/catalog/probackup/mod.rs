@@ -1,4 +1,4 @@
-//! Asking the `pg_probackup` program for the backups' metadata.
+//! Runs the `pg_probackup` program to read the backups' metadata.
 
 mod error;
 mod show;
@@ -19,27 +19,27 @@ pub use error::{CommandLine, ProbackupError};
 
 use super::{Backup, Instance, ProgramVersion};
 
-/// The oldest version whose `show` is known to say what we need.
+/// The oldest version whose `show` is known to print what we need.
 const OLDEST: ProgramVersion = ProgramVersion::new(2, 5, 0);
 
-/// Versions from here on have another catalog format.
+/// The first version with a different catalog format.
 const TOO_NEW: ProgramVersion = ProgramVersion::new(3, 0, 0);
 
-/// How long `pg_probackup version` may take: it touches no catalog.
+/// Time limit for `pg_probackup version`, which does not access a catalog.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The most that is read of the program's output. A backup takes about 1.5 kB
-/// of JSON, so this is more than any catalog has.
+/// Maximum number of bytes read from the program's output. A backup takes about 1.5 kB of
+/// JSON, so no catalog exceeds this.
 const STDOUT_LIMIT: u64 = 256 << 20;
 
-/// How much of the program's messages is kept, from their end: the last ones
-/// say why it gave up.
+/// Number of bytes kept from the end of the program's messages: the last messages say why
+/// it gave up.
 const STDERR_KEPT: usize = 8 << 10;
 
-/// How often a program that closed its output is asked whether it has ended.
+/// Interval of checks whether a program that closed its output has exited.
 const REAP_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long a killed program may take to go.
+/// Time limit for a killed program to exit.
 const REAP_LIMIT: Duration = Duration::from_secs(5);
 
 /// An installed `pg_probackup` of a supported version.
@@ -50,13 +50,13 @@ pub struct Probackup {
 }
 
 impl Probackup {
-    /// Looks for the program: at `explicit` if that is given; else
-    /// `pg_probackup` on the PATH, else `pg_probackup-MAJOR` for each of
-    /// `majors` in order. `None` if there is none.
+    /// Finds the program: at `explicit` if that is given, otherwise `pg_probackup` on the
+    /// PATH, otherwise `pg_probackup-MAJOR` for each of `majors` in order. `None` if
+    /// there is none.
     ///
     /// # Errors
-    /// If the explicit one is not there, or the one found is no pg_probackup
-    /// of a supported version.
+    /// If the explicitly given program does not exist, or if the program found is not a
+    /// pg_probackup of a supported version.
     pub fn find(explicit: Option<&Path>, majors: &[u32]) -> Result<Option<Self>, ProbackupError> {
         Self::find_in(explicit, majors, std::env::var_os("PATH").as_deref())
     }
@@ -81,13 +81,13 @@ impl Probackup {
             .transpose()
     }
 
-    /// The program's path.
+    /// Returns the program's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its version.
+    /// Returns its version.
     #[must_use]
     pub fn version(&self) -> ProgramVersion {
         self.version
@@ -110,14 +110,14 @@ impl Probackup {
         Ok(Self { path, version })
     }
 
-    /// All backups of an instance as the program shows them, newest first.
+    /// Returns all backups of an instance as shown by the program, newest first.
     ///
-    /// Always asks for the whole instance: with `-i` the program prints a wrong
-    /// parent timeline, and nothing at all for an id that it does not know.
+    /// It always requests the whole instance: with `-i`, the program prints a wrong
+    /// parent timeline, and nothing at all for an unknown id.
     ///
     /// # Errors
-    /// If the program fails, does not end within `timeout` (it is then killed,
-    /// with all that it started), or prints something else than expected.
+    /// If the program fails, does not finish within `timeout` (it is then killed, along
+    /// with everything that it started), or prints something other than expected.
     pub fn show(
         &self,
         instance: &Instance,
@@ -132,8 +132,8 @@ impl Probackup {
             instance.catalog.clone().into(),
             named,
             "--format=json".into(),
-            // The instance may be configured to log into the catalog, which is
-            // not ours to write to.
+            // The instance may be configured to log into the catalog, which is not ours
+            // to write to.
             "--log-level-file=off".into(),
         ]);
         let output = run(&command, timeout)?;
@@ -146,7 +146,7 @@ impl Probackup {
     }
 }
 
-/// What a program that succeeded has printed.
+/// The output of a program that succeeded.
 struct Output {
     stdout: Vec<u8>,
     stderr: String,
@@ -160,8 +160,8 @@ fn run(command: &CommandLine, limit: Duration) -> Result<Output, ProbackupError>
         source,
     };
     let mut process = Process::start(&command.0).map_err(run_error)?;
-    // Both pipes are drained by threads of their own: a program that fills one
-    // while we wait for the other would never end.
+    // Both pipes are drained by separate threads: a program that fills one while we wait
+    // for the other would never finish.
     let stdout = drain(process.child.stdout.take(), read_limited);
     let stderr = drain(process.child.stderr.take(), read_tail);
     let ended = receive(&stdout, deadline).and_then(|stdout| {
@@ -170,7 +170,7 @@ fn run(command: &CommandLine, limit: Duration) -> Result<Output, ProbackupError>
     });
     let Some((printed, said, status)) = ended else {
         drop(process);
-        // Killed, it has closed its end, unless something of it got away.
+        // The killed program has closed its end, unless one of its processes escaped.
         let said = receive(&stderr, Instant::now() + Duration::from_millis(200));
         return Err(ProbackupError::Timeout {
             command: command.clone(),
@@ -199,8 +199,8 @@ fn as_text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A running program, the leader of its own process group. Dropped before it
-/// was waited for, the whole group is killed.
+/// A running program that leads its own process group. If this is dropped before the
+/// program was reaped, the whole group is killed.
 struct Process {
     child: Child,
     reaped: bool,
@@ -224,7 +224,7 @@ impl Process {
         })
     }
 
-    /// The exit status; `None` if the program still runs at the deadline.
+    /// Returns the exit status; `None` if the program is still running at the deadline.
     fn wait_until(&mut self, deadline: Instant) -> Option<io::Result<ExitStatus>> {
         loop {
             match self.child.try_wait().transpose() {
@@ -241,42 +241,43 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Only until it is reaped is the id surely still its own.
+        // The id is certain to be its own only until it is reaped.
         if self.reaped {
             return;
         }
         if let Ok(group) = i32::try_from(self.child.id()) {
-            // Failing means that the group has just ended.
+            // A failure means that the group has just exited.
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
-        // Not for ever: a process that waits for a dead file server cannot die.
+        // The wait is limited: a process waiting for a dead file server cannot die.
         let _ = self.wait_until(Instant::now() + REAP_LIMIT);
     }
 }
 
 type Drained = Receiver<io::Result<Vec<u8>>>;
 
-/// Reads a pipe in a thread of its own, which lives as long as the pipe.
+/// Reads a pipe in a separate thread, which lives as long as the pipe.
 fn drain<R: Read + Send + 'static>(
     pipe: Option<R>,
     read: impl FnOnce(R) -> io::Result<Vec<u8>> + Send + 'static,
 ) -> Drained {
     let (sender, receiver) = mpsc::channel();
     if let Some(pipe) = pipe {
-        // Sending fails when nobody waits for the answer any more.
+        // Sending fails if the receiver was dropped because the answer is no longer
+        // needed.
         thread::spawn(move || drop(sender.send(read(pipe))));
     }
     receiver
 }
 
-/// The drained bytes; `None` if the pipe is still open at the deadline.
+/// Returns the drained bytes; `None` if the pipe is still open at the deadline.
 fn receive(drained: &Drained, deadline: Instant) -> Option<io::Result<Vec<u8>>> {
     let left = deadline.saturating_duration_since(Instant::now());
     drained.recv_timeout(left).ok()
 }
 
-/// One byte more than the limit tells that there was more; the rest is read
-/// and dropped, so that the program can end.
+/// Reads one byte more than the limit, which shows that there was more. The rest is read
+/// and discarded so that the program can finish.
 fn read_limited(mut pipe: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     pipe.by_ref()
@@ -311,11 +312,11 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A shell script that stands in for pg_probackup: it says a version and
+    /// Creates a shell script that stands in for pg_probackup: it prints a version, and
     /// runs `body` for `show`.
     ///
-    /// Written by another process: were this one to hold the file open for
-    /// writing while a test beside it forks, running it would fail (ETXTBSY).
+    /// Another process writes it: if this one held the file open for writing while a
+    /// parallel test forks, running it would fail (ETXTBSY).
     fn stand_in(dir: &Path, name: &str, version: &str, body: &str) -> PathBuf {
         let path = dir.join(name);
         let mut install = Command::new("install")
@@ -441,8 +442,8 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_killed_with_its_children() {
         let start_child = "echo 'WARNING: waiting' >&2; sleep 1000 & echo $! > \"$3/pid\"";
-        // In the second case the program itself has ended, but its child keeps
-        // the output open.
+        // In the second case the program itself has exited, but its child keeps the
+        // output open.
         for then in ["wait", "exit 0"] {
             let dir = tempfile::tempdir().unwrap();
             let body = format!("{start_child}; {then}");
