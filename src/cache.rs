@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Values by key, the least recently used dropped first when their weights
-/// add up to more than the capacity. The newest value is always kept, however
-/// heavy: dropping it would only make the next call build it again.
+/// Values by key. Once their weights add up to more than the capacity, the least recently
+/// used are dropped first. The newest value is always kept, however heavy: if it were
+/// dropped, the next call would only have to build it again.
 #[derive(Debug)]
 pub struct Cache<K, V: ?Sized> {
     capacity: usize,
@@ -16,7 +16,7 @@ pub struct Cache<K, V: ?Sized> {
 #[derive(Debug)]
 struct Inner<K, V: ?Sized> {
     slots: HashMap<K, Slot<V>>,
-    /// Keys by when they were last used.
+    /// Keys in the order of their last use.
     order: BTreeMap<u64, K>,
     clock: u64,
     weight: usize,
@@ -75,7 +75,7 @@ impl<K: Copy + Eq + Hash, V: ?Sized> Cache<K, V> {
         }
     }
 
-    /// Drops a value, if it is there.
+    /// Drops a value if it exists.
     pub fn remove(&self, key: &K) {
         let inner = &mut *self.lock();
         if let Some(slot) = inner.slots.remove(key) {
@@ -92,7 +92,8 @@ impl<K: Copy + Eq + Hash, V: ?Sized> Cache<K, V> {
         inner.weight = 0;
     }
 
-    /// Nothing in here can panic half-way, so a poisoned lock means nothing.
+    /// Locks the cache. Nothing in here can panic half-way, so a poisoned lock is
+    /// harmless.
     fn lock(&self) -> MutexGuard<'_, Inner<K, V>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

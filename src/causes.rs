@@ -5,16 +5,16 @@ use std::fmt::Write as _;
 
 use crate::escape;
 
-/// An error as one sentence in one line: what happened, and each cause that
-/// does not stand in it already.
+/// Formats an error as one sentence on one line: what happened, and each cause that the
+/// sentence does not already contain.
 #[must_use]
 pub fn sentence(error: &dyn Error) -> String {
     escape::line(&told(error)).into_owned()
 }
 
-/// The same, where the error quotes a text of several lines, such as a program's
-/// messages: each of these lines is one of the result, below the one that they
-/// were said in. All other line breaks are escaped.
+/// Like [`sentence`], for an error that quotes a text of several lines, such as a
+/// program's messages: each quoted line becomes a line of its own, below the line that
+/// introduces them. All other line breaks are escaped.
 #[must_use]
 pub fn lines(error: &dyn Error, quoted: Option<&str>) -> Vec<String> {
     let told = told(error);

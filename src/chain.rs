@@ -1,9 +1,9 @@
-//! From a list of backups to a [`Chain`] that can be read.
+//! Resolves a list of backups to a [`Chain`] that can be read.
 //!
-//! A chain is a FULL backup and the incrementals on it up to the wanted one.
-//! [`Chain::resolve`] is the only way to make one, so whoever holds a `Chain`
-//! holds a complete, restorable, supported one. The rules are those by which
-//! pg_probackup's own restore judges (`src/restore.c`, `do_restore_or_validate`).
+//! A chain is a FULL backup and the incrementals on it up to the requested one.
+//! [`Chain::resolve`] is the only way to create one, so every `Chain` is complete,
+//! restorable and supported. The rules are those of pg_probackup's own restore
+//! (`src/restore.c`, `do_restore_or_validate`).
 
 mod error;
 mod risk;
@@ -23,11 +23,11 @@ use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
 pub use error::ChainError;
 pub use risk::RestoreRisk;
 
-/// How many backups an error message names.
+/// Number of backups named in an error message.
 const NAMED_IN_ERRORS: usize = 5;
 
-/// A FULL backup and the incrementals on it up to the target; complete,
-/// restorable and supported when it was resolved.
+/// A FULL backup and the incrementals on it up to the target: complete, restorable and
+/// supported at the time it was resolved.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,17 +53,17 @@ const NAMED_IN_ERRORS: usize = 5;
 pub struct Chain {
     instance: String,
     target: Backup,
-    /// FULL first; the target is the last.
+    /// The FULL first, the target last.
     layers: Vec<Backup>,
 }
 
 impl Chain {
-    /// Finds the wanted backup's chain among an instance's backups.
+    /// Finds the requested backup's chain among an instance's backups.
     ///
     /// # Errors
-    /// If there is no such backup, or its chain is incomplete, not restorable
-    /// as it stands, or of an unsupported kind. Where several things are wrong,
-    /// the one nearest to the FULL is named: the others follow from it.
+    /// If there is no such backup, or if its chain is incomplete, cannot be restored in
+    /// its present state, or is of an unsupported kind. If several things are wrong, the
+    /// one nearest to the FULL is reported, because the others follow from it.
     pub fn resolve(
         instance_name: &str,
         backups: &[Backup],
@@ -85,60 +85,61 @@ impl Chain {
         })
     }
 
-    /// All members, the FULL first, the target last.
+    /// Returns all members, the FULL first, the target last.
     #[must_use]
     pub fn layers(&self) -> &[Backup] {
         &self.layers
     }
 
-    /// The backup that was wanted.
+    /// Returns the requested backup.
     #[must_use]
     pub fn target(&self) -> &Backup {
         &self.target
     }
 
-    /// The members' ids, in the order of [`layers`](Self::layers).
+    /// Returns the members' ids, in the order of [`layers`](Self::layers).
     #[must_use]
     pub fn ids(&self) -> Vec<BackupId> {
         self.layers.iter().map(|layer| layer.id.clone()).collect()
     }
 
-    /// The members' directories, in the order of [`layers`](Self::layers):
-    /// the order in which they are to be locked.
+    /// Returns the members' directories, in the order of [`layers`](Self::layers), which
+    /// is the order in which to lock them.
     #[must_use]
     pub fn dirs(&self) -> Vec<PathBuf> {
         self.layers.iter().map(|layer| layer.dir.clone()).collect()
     }
 
-    /// The instance's name.
+    /// Returns the instance's name.
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.instance
     }
 
     /// Locks every member for this process, the FULL first, as pg_probackup's restore
-    /// does: until the locks are released or dropped, pg_probackup's `delete` and
-    /// `merge` wait. Whoever changes a member now is waited for, up to `wait` each.
-    /// A process can hold one lock on a backup, not two.
+    /// does. Until the locks are released or dropped, pg_probackup's `delete` and `merge`
+    /// wait. If a member is being changed, this waits up to `wait` for each such member.
+    /// A process can hold only one lock on a backup.
     ///
-    /// The chain was resolved before: call [`recheck`](Self::recheck) next.
+    /// The chain was resolved before it was locked, so call [`recheck`](Self::recheck)
+    /// next.
     ///
     /// # Errors
-    /// [`LockError::Busy`] when the time is up; [`LockError::NoPermission`] where this
-    /// user may not write into the catalog; [`LockError::Gone`]; I/O errors. No lock is
-    /// held then.
+    /// [`LockError::Busy`] if the time runs out; [`LockError::NoPermission`] if this user
+    /// may not write into the catalog; [`LockError::Gone`]; I/O errors. After an error,
+    /// no lock is held.
     pub fn lock(&self, wait: Duration) -> Result<Vec<LockOutcome>, LockError> {
         let dirs = lock::open(&self.dirs())?;
         lock::lock_chain(&dirs, std::process::id(), wait, &mut |_| ())
     }
 
-    /// Reads every member's `backup.control` again and compares. To be called
-    /// once the members are locked: before that, pg_probackup may have deleted
-    /// one, or merged it, by which an id turns into a FULL in place.
+    /// Rereads every member's `backup.control` and compares it with what was resolved.
+    /// Call this once the members are locked: before that, pg_probackup may have deleted
+    /// one, or merged it, which turns a backup into a FULL under the same id.
     ///
     /// # Errors
-    /// If a member cannot be read, its status is bad, or it is another backup
-    /// than the one that was resolved.
+    /// If a member cannot be read, has a bad status, or is no longer the backup that was
+    /// resolved.
     pub fn recheck(&self, instance: &Instance) -> Result<(), ChainError> {
         for layer in &self.layers {
             let member = || layer.id.clone();
@@ -176,7 +177,7 @@ fn difference(before: &Backup, now: &Backup) -> Option<&'static str> {
     }
 }
 
-/// An instance's backups, ready to be looked up.
+/// An instance's backups, indexed for lookup.
 struct Listed<'a> {
     instance: &'a str,
     newest_first: Vec<&'a Backup>,
@@ -204,7 +205,7 @@ impl<'a> Listed<'a> {
         self.by_id.get(id).copied().ok_or_else(missing)
     }
 
-    /// The members of the newest backup that is restorable.
+    /// Returns the members of the newest restorable backup.
     fn latest(&self) -> Result<Vec<&'a Backup>, ChainError> {
         let mut passed_over = Vec::new();
         let mut lists = Lists::default();
@@ -224,7 +225,7 @@ impl<'a> Listed<'a> {
             }
         }
         self.tell_passed_over(&passed_over);
-        // What pg_probackup calls good, and is not, is the cause to be told.
+        // The cause to report is a backup that pg_probackup calls good but is not.
         let reasons = passed_over.into_iter().map(|(_, reason)| reason);
         let is_cause = |reason: &ChainError| {
             matches!(
@@ -238,7 +239,8 @@ impl<'a> Listed<'a> {
         Err(first.unwrap_or_else(|| self.nothing_restorable()))
     }
 
-    /// Says what is newer than the latest, and why it is not that.
+    /// Logs which backups are newer than the latest restorable one, and why they were
+    /// skipped.
     fn tell_passed_over(&self, passed_over: &[(&BackupId, ChainError)]) {
         let named = passed_over.iter().take(NAMED_IN_ERRORS);
         let mut reasons: Vec<String> = named
@@ -251,13 +253,14 @@ impl<'a> Listed<'a> {
         if !reasons.is_empty() {
             tracing::warn!(
                 instance = self.instance,
-                "looking for the latest restorable backup, these were passed over: {}",
+                "skipped these backups when looking for the latest restorable one: {}",
                 reasons.join("; ")
             );
         }
     }
 
-    /// A backup's chain, FULL first, if it is complete and its statuses good.
+    /// Returns a backup's chain, FULL first, if it is complete and all its statuses are
+    /// good.
     fn members(&self, target: &'a Backup) -> Result<Vec<&'a Backup>, ChainError> {
         let mut layers = vec![target];
         let walked = self.walk_to_full(target, &mut layers);
@@ -273,7 +276,7 @@ impl<'a> Listed<'a> {
         }
     }
 
-    /// Adds the parents to `layers`, which holds the target, up to the FULL.
+    /// Appends the parents, up to the FULL, to `layers`, which holds the target.
     fn walk_to_full(
         &self,
         target: &'a Backup,
@@ -321,12 +324,12 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// The lists of files that were looked at: chains share their members.
+/// Results of checking content lists, kept because chains share their members.
 #[derive(Default)]
 struct Lists<'a>(HashMap<&'a BackupId, Result<(), Arc<ContentError>>>);
 
 impl<'a> Lists<'a> {
-    /// Passes a chain on whose lists are all there, and those that were
+    /// Returns the chain if every member's content list exists and is the one that was
     /// written.
     fn check(
         &mut self,

@@ -1,8 +1,9 @@
-//! How many files may be open at once, and what pbkfs makes of it.
+//! The limit on open files, and how pbkfs uses it.
 //!
-//! Whoever has a file of the clone open, it is pbkfs that holds the diff's file,
-//! and the catalog's below. So the descriptors that are kept are bounded by what
-//! the system permits: a file whose descriptor was closed is opened again.
+//! Whichever process has a file of the clone open, it is pbkfs that holds the diff's file
+//! open, and the catalog's file beneath it. The number of descriptors kept open is
+//! therefore bounded by the system's limit: a file whose descriptor was closed is
+//! reopened.
 
 use std::io;
 use std::sync::OnceLock;
@@ -10,28 +11,28 @@ use std::thread::available_parallelism;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// With fewer, files are opened and closed over and over, and PostgreSQL has
-/// fewer than it would like, too.
+/// Below this, files are opened and closed over and over, and PostgreSQL has fewer
+/// descriptors than it needs as well.
 pub const ENOUGH: u64 = 1024;
 
-/// Descriptors for all else: the log, sockets, directories, the store.
+/// Descriptors for everything else: the log, sockets, directories, the store.
 const OTHERS: usize = 64;
 
-/// What each request thread needs for itself: its channel to the kernel, and
-/// what it opens for a moment.
+/// Descriptors that each request thread needs for itself: its channel to the kernel, and
+/// those it opens briefly.
 const OF_A_THREAD: usize = 3;
 
-/// The fewest that are kept for files, whatever the limit.
+/// The minimum number of descriptors kept for files, whatever the limit.
 const LEAST: usize = 24;
 
 /// The limit that this process was started with.
 static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises this process's soft limit to the hard one, and gives that; `None` for
-/// no limit. The usual soft limit of 1024 is small for a database.
+/// Raises this process's soft limit to the hard limit, and returns that; `None` means no
+/// limit. The usual soft limit of 1024 is low for a database.
 ///
 /// # Errors
-/// The system's own.
+/// Returns the system's error.
 pub fn raise() -> io::Result<Option<u64>> {
     let given = *GIVEN.get_or_init(|| getrlimit(Resource::Nofile));
     let raised = Rlimit {
@@ -42,9 +43,9 @@ pub fn raise() -> io::Result<Option<u64>> {
     Ok(given.maximum)
 }
 
-/// What a child has to call between its fork and its exec, so that it gets the
-/// limit that was given to this process: PostgreSQL takes what it may have. One
-/// system call, which neither allocates nor locks.
+/// Returns what a child must call between fork and exec to restore the limit that this
+/// process was started with: PostgreSQL uses as many descriptors as it may. It makes one
+/// system call, and neither allocates nor locks.
 pub fn give_back() -> impl Fn() -> io::Result<()> + Send + Sync + 'static {
     let given = GIVEN.get().copied();
     move || match given {
@@ -53,7 +54,7 @@ pub fn give_back() -> impl Fn() -> io::Result<()> + Send + Sync + 'static {
     }
 }
 
-/// How many descriptors may be kept for files, all in all.
+/// Returns how many descriptors may be kept for files in total.
 #[must_use]
 pub fn share() -> usize {
     let threads = available_parallelism().map_or(1, usize::from);

@@ -1,49 +1,46 @@
-//! Text from outside, made fit for a terminal, a table, a log and a page.
+//! Text from outside, made safe for a terminal, a table, a log and a page.
 //!
-//! What a catalog, a server, a file name or a log says may hold characters that
-//! change the terminal, begin a line of their own, or turn the order of what
-//! stands around them: all control characters, and the invisible ones of
-//! Unicode that format text. There are two nets against them:
+//! Text from a catalog, a server, a file name or a log may contain characters that change
+//! the terminal, start a new line, or reorder the text around them: all control
+//! characters, and Unicode's invisible formatting characters. There are two safety nets:
 //!
-//! - a **value** is escaped where it becomes text ([`value`]). One that holds
-//!   nothing odd is shown as it is. Any other is shown as `bash` takes it, so
-//!   that it can be copied and means one thing only: `$'a\nb'`, in which `\`
-//!   and `'` have a `\` before them;
+//! - a **value** is escaped where it becomes text ([`value`]). A value without odd
+//!   characters is shown unchanged. Any other is quoted the way `bash` reads it, so that
+//!   it can be copied and is unambiguous: `$'a\nb'`, in which `\` and `'` are preceded by
+//!   `\`;
 //! - a **line** is escaped where it leaves the program ([`line()`], [`lines`],
-//!   [`coloured`], [`json`]), in the same notation but without quotes, as it is
-//!   not known any more where the value began. There a `\` stands for itself.
+//!   [`coloured`], [`json`]), in the same notation but without quotes, because it is no
+//!   longer known where the value began. There a `\` stands for itself.
 //!
 //! | odd | shown as |
 //! |---|---|
 //! | line feed, carriage return, tab | `\n`, `\r`, `\t` |
-//! | another byte below 0x80, one that is no UTF-8 | `\x1b`, `\xff` |
+//! | another byte below 0x80, or one that is not valid UTF-8 | `\x1b`, `\xff` |
 //! | another character | `\u202e`, `\U000e0001` |
 //!
-//! JSON keeps exact values; there the same characters stand as JSON's own
-//! `\u001b`.
+//! JSON keeps exact values; there the same characters are written as JSON's own `\u001b`.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
-/// Whether a character changes how the text around it is shown, or is not seen
-/// at all.
+/// Whether a character changes how the text around it is shown, or is itself invisible.
 fn is_odd(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            // The directions of writing, and what joins and parts words.
+            // Writing direction, and characters that join or separate words.
             '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e007f}'
         )
 }
 
-/// A value as it is shown to people: a path, a name, an id, a setting.
+/// Escapes a value for display: a path, a name, an id, a setting.
 #[must_use]
 pub fn value<T: AsRef<OsStr> + ?Sized>(value: &T) -> Cow<'_, str> {
-    /// What a quoted value begins with.
+    /// The start of a quoted value.
     const QUOTE: &str = "$'";
     let bytes = value.as_ref().as_bytes();
     match str::from_utf8(bytes) {
@@ -67,20 +64,20 @@ pub fn value<T: AsRef<OsStr> + ?Sized>(value: &T) -> Cow<'_, str> {
     shown.into()
 }
 
-/// One line: a line break in it is odd, too.
+/// Escapes one line, in which a line break is odd as well.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, is_odd, push)
 }
 
-/// A text of several lines, whose breaks stay.
+/// Escapes a text of several lines, whose line breaks are kept.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     replaced(text, |c| c != '\n' && is_odd(c), push)
 }
 
-/// One line in which colours stay (`ESC [ .. m`): those that this program sets
-/// in text whose values were escaped before.
+/// Escapes one line but keeps its colours (`ESC [ .. m`): this program sets them in text
+/// whose values are already escaped.
 #[must_use]
 pub fn coloured(text: &str) -> Cow<'_, str> {
     if !text.contains(is_odd) {
@@ -110,11 +107,11 @@ pub fn coloured(text: &str) -> Cow<'_, str> {
     clean.into()
 }
 
-/// A JSON text: its strings keep their values, written so that a terminal may
-/// get them. Line breaks between its tokens stay.
+/// Escapes a JSON text: its strings keep their values, in a notation that is safe for a
+/// terminal. Line breaks between its tokens are kept.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
-    // What is below a blank stands there as an escape already.
+    // Characters below a space are escaped already.
     let odd = |c: char| c >= ' ' && is_odd(c);
     replaced(text, odd, |json, c| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -141,7 +138,7 @@ fn replaced(
     clean.into()
 }
 
-/// Adds an odd character as it is shown.
+/// Appends an odd character in its escaped form.
 fn push(text: &mut String, c: char) {
     let _ = match c {
         '\n' => text.write_str("\\n"),
@@ -159,7 +156,7 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    /// C0, DEL, C1, and what Unicode has to turn, hide and join text.
+    /// C0, DEL, C1, and the Unicode characters that reorder, hide or join text.
     fn odd() -> Vec<char> {
         let controls = ('\0'..='\u{1f}').chain('\u{7f}'..='\u{9f}');
         let bidi = ['\u{61c}', '\u{200e}', '\u{200f}'].into_iter();
@@ -222,8 +219,8 @@ mod tests {
         assert_eq!(lines("a\u{85}\nb"), "a\\u0085\nb");
     }
 
-    /// A shell reads each value as what it is: nothing is lost, and no two
-    /// values look the same.
+    /// A shell reads each value back exactly: nothing is lost, and no two values look the
+    /// same.
     #[test]
     fn a_shell_takes_a_value_back() {
         let mut values: Vec<Vec<u8>> = odd()

@@ -1,5 +1,5 @@
-//! Prometheus' text exposition format: one prefix, each family together below
-//! its HELP and TYPE.
+//! Prometheus' text exposition format: one prefix, and each family together below its
+//! HELP and TYPE.
 
 use std::fmt::{Display, Write as _};
 
@@ -10,16 +10,16 @@ const PREFIX: &str = "pbkfs_";
 /// A label's name and value.
 pub type Label<'a> = (&'a str, &'a str);
 
-/// How a number behaves.
+/// How a metric behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows, until it is reset.
+    /// It only increases, until it is reset.
     Counter,
-    /// It is as it is now.
+    /// It shows the current value.
     Gauge,
 }
 
-/// A text in the making; it begins with this program's version.
+/// A text under construction; it starts with this program's version.
 #[derive(Debug)]
 pub struct Text(String);
 
@@ -30,7 +30,7 @@ impl Default for Text {
 }
 
 impl Text {
-    /// The text with the version only.
+    /// Creates a text that contains only the version.
     #[must_use]
     pub fn new() -> Self {
         let mut text = Self(String::new());
@@ -39,7 +39,7 @@ impl Text {
         text
     }
 
-    /// Begins a family.
+    /// Starts a family.
     pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -49,7 +49,7 @@ impl Text {
         let _ = writeln!(self.0, "# TYPE {PREFIX}{name} {kind}");
     }
 
-    /// Adds a number to the family that was begun last.
+    /// Adds a sample to the family started last.
     pub fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
         let labels: Vec<String> = labels
             .iter()
@@ -58,14 +58,15 @@ impl Text {
         let _ = writeln!(self.0, "{PREFIX}{name}{{{}}} {value}", labels.join(","));
     }
 
-    /// The text, with a newline at its end.
+    /// Returns the text, with a newline at its end.
     #[must_use]
     pub fn finish(self) -> String {
         self.0
     }
 }
 
-/// The format knows three escapes; what else is odd is shown as everywhere.
+/// Escapes a label value. The format defines three escapes; other odd characters are
+/// escaped as everywhere else.
 fn escaped(value: &str) -> String {
     escape::lines(value)
         .replace('\\', "\\\\")

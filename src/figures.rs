@@ -1,8 +1,8 @@
-//! Figures for people. Documents for programs have plain numbers.
+//! Figures for human readers. Documents for programs have plain numbers.
 
 use std::fmt;
 
-/// A number of bytes: `1.5 GiB`.
+/// Formats a number of bytes: `1.5 GiB`.
 #[must_use]
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -22,7 +22,7 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{size:.1} {unit}")
 }
 
-/// A number of things: `1 file`, `2 files`.
+/// Formats a count with its noun: `1 file`, `2 files`.
 #[must_use]
 pub fn counted<N: fmt::Display + PartialEq + From<u8>>(n: N, what: &str) -> String {
     format!("{n} {what}{}", if n == N::from(1) { "" } else { "s" })

@@ -1,7 +1,7 @@
-//! Not an interface. What this project's own tests, benchmarks and fuzzers need of
-//! the inside, and can only reach from outside: it changes without notice.
+//! Not a public interface: internals that this project's own tests, benchmarks and
+//! fuzzers need, and can reach only from outside the crate. They change without notice.
 
-/// Of the catalog.
+/// Internals of the catalog.
 pub mod catalog {
     use std::path::Path;
 
@@ -12,22 +12,22 @@ pub mod catalog {
     /// Reads a content list from memory.
     ///
     /// # Errors
-    /// As [`ContentList::read`].
+    /// As for [`ContentList::read`].
     pub fn content_list(bytes: &[u8], path: &Path) -> Result<ContentList, ContentError> {
         ContentList::from_bytes(bytes, path)
     }
 
-    /// Reads a `backup.control` from memory: that of a backup at some place.
+    /// Reads the `backup.control` of a backup at a given place from memory.
     ///
     /// # Errors
-    /// As [`Instance::backup`](crate::catalog::Instance::backup).
+    /// As for [`Instance::backup`](crate::catalog::Instance::backup).
     pub fn backup(place: &Place, bytes: &[u8]) -> Result<Backup, ControlError> {
         let file = ControlFile::parse(&place.name(), bytes)?;
         from_control(place, &file)
     }
 }
 
-/// Of the diff.
+/// Internals of the diff.
 #[cfg(feature = "cli")]
 pub mod diff {
     pub use crate::diff::{
@@ -36,19 +36,19 @@ pub mod diff {
     };
 }
 
-/// Of the overlay.
+/// Internals of the overlay.
 #[cfg(feature = "cli")]
 pub mod overlay {
     pub use crate::overlay::apply_delta;
 }
 
-/// Of the profile.
+/// Internals of the profile.
 #[cfg(feature = "cli")]
 pub mod profile {
     pub use crate::profile::{MomentText, Plan, Profile};
 }
 
-/// Of the server.
+/// Internals of the server.
 #[cfg(feature = "cli")]
 pub mod server {
     pub use crate::server::{
@@ -57,13 +57,13 @@ pub mod server {
     };
 }
 
-/// Of the session.
+/// Internals of the session.
 #[cfg(feature = "cli")]
 pub mod session {
     pub use crate::session::Place;
 }
 
-/// Of the way to files that somebody else can write.
+/// Internals of access to files that other users can write.
 pub mod untrusted {
     pub use crate::untrusted::hold;
 }

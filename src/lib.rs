@@ -1,12 +1,12 @@
-//! Reads the backups that [pg_probackup] has made of PostgreSQL, as they lie in its
-//! catalog: without restoring them, and without pg_probackup.
+//! Reads the backups that [pg_probackup] makes of PostgreSQL directly from its catalog,
+//! without restoring them and without pg_probackup.
 //!
-//! A [`Catalog`](catalog::Catalog) has instances, an
-//! [`Instance`](catalog::Instance) has backups. A backup and those that it is an
-//! increment of are a [`Chain`](chain::Chain), and a chain is shown as an
-//! [`Image`](image::Image): the data directory that `pg_probackup restore` would
-//! write, with names, attributes and bytes. Each page is read from the newest backup
-//! that has it, decoded, and compared with its checksum.
+//! A [`Catalog`](catalog::Catalog) has instances, and an [`Instance`](catalog::Instance)
+//! has backups. A backup and the backups it builds on form a [`Chain`](chain::Chain), and
+//! a chain is presented as an [`Image`](image::Image): the data directory that
+//! `pg_probackup restore` would write, with the same names, attributes and bytes. Each
+//! page is read from the newest backup that contains it, decoded, and verified against
+//! its checksum.
 //!
 //! ```
 //! use std::path::Path;
@@ -35,7 +35,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is where
+//! # Modules
 //!
 //! | module | what it reads |
 //! |---|---|
@@ -44,26 +44,26 @@
 //! | [`chain`] | which backups belong together, and whether they can be read |
 //! | [`image`] | the data directory that a chain holds, and what is wrong with it |
 //!
-//! # What to know
+//! # Guarantees and limits
 //!
-//! - A catalog is somebody else's data. Whatever it holds gives a value or an error: it
-//!   does not panic, does not lead out of the catalog, and takes no memory for what it
-//!   only claims to have.
-//! - Nothing is written into a catalog but the lock that pg_probackup's own restore
-//!   takes, and that only by [`Chain::lock`](chain::Chain::lock). Who reads for longer
-//!   should take it: `pg_probackup delete` and `merge` wait for it.
-//! - It is synchronous, and what is open may be read by several threads at once.
-//! - Linux only: paths are opened by `openat2(2)`.
-//!
+//! - A catalog is untrusted data. Whatever it holds yields a value or an error: it causes
+//!   no panic, leads to no path outside the catalog, and gets no memory allocated for a
+//!   size that it only claims.
+//! - Nothing is written into a catalog except the lock that pg_probackup's own restore
+//!   takes, and that only by [`Chain::lock`](chain::Chain::lock). Programs that read for
+//!   longer should take it: `pg_probackup delete` and `merge` wait for it.
+//! - The API is synchronous, and whatever is open may be read by several threads at once.
+//! - Only Linux is supported: paths are opened with `openat2(2)`.
 //! # Features
 //!
-//! - `cli`, on by default: the program `pbkfs`, with all its dependencies. Who wants the
-//!   library sets `default-features = false`.
-//! - `encode`: the opposite, writing what pg_probackup writes, for who makes catalogs.
+//! - `cli`, on by default: the program `pbkfs`, with all its dependencies. To use only
+//!   the library, set `default-features = false`.
+//! - `encode`: the reverse, writing what pg_probackup writes, for programs that create
+//!   catalogs.
 //!
 //! [pg_probackup]: https://github.com/postgrespro/pg_probackup
 
-// The program uses all of the modules that the library has only a part of.
+// The program uses every module in full; the library uses some of them only in part.
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
 mod cache;
@@ -103,7 +103,7 @@ mod session;
 #[cfg(feature = "cli")]
 mod verify;
 
-/// The program `pbkfs`: reads the arguments, does what they say, and gives the exit
+/// The program `pbkfs`: parses the arguments, carries them out, and returns the exit
 /// code.
 #[cfg(feature = "cli")]
 #[doc(hidden)]

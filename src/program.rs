@@ -1,6 +1,6 @@
-//! Programs that run to their end: their output is read while they run, and a program
-//! that takes too long is killed with everything that it has started. Of those that
-//! stay, the first line.
+//! Programs that are run to completion: their output is read while they run, and a
+//! program that exceeds its time limit is killed together with everything it started. Of
+//! programs that stay, the first line is read.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,38 +11,38 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// How much of the standard output is read, in bytes. `pg_probackup show` prints
-/// about 1.5 kB for a backup, so no program that is run here comes near it.
+/// Maximum number of bytes read from the standard output. `pg_probackup show` prints about
+/// 1.5 kB for a backup, so no program that is run here exceeds this.
 const STDOUT_LIMIT: u64 = 256 << 20;
 
-/// How often a program that closed its output is asked whether it has ended.
+/// Interval of checks whether a program that closed its output has exited.
 const REAP_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long a killed program may take to go.
+/// Time limit for a killed program to exit.
 const REAP_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often somebody who waits for a first line is asked whether to go on.
+/// Interval of checks whether to keep waiting for a first line.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A program that ended by itself.
+/// The outcome of a program that exited by itself.
 #[derive(Debug)]
 pub struct Ended {
     /// Its exit status.
     pub status: ExitStatus,
     /// Its standard output.
     pub stdout: Vec<u8>,
-    /// The end of its standard error, as long as was asked for.
+    /// The end of its standard error, up to the requested number of bytes.
     pub stderr: String,
 }
 
-/// Why there is no exit status.
+/// Why there is no outcome.
 #[derive(Debug)]
 pub enum Unfinished {
-    /// The program could not be started, or its output not be read.
+    /// The program could not be started, or its output could not be read.
     Failed(io::Error),
-    /// It still ran at the deadline, and was killed.
+    /// It was still running at the deadline and was killed.
     TimedOut {
-        /// The end of its standard error, as far as that was to be had.
+        /// The end of its standard error, if it could still be read.
         stderr: String,
     },
 }
@@ -62,14 +62,13 @@ impl From<Unfinished> for io::Error {
     }
 }
 
-/// Runs a program until it ends, and keeps the last `keep` bytes of its standard error.
+/// Runs a program until it exits, and keeps the last `keep` bytes of its standard error.
 ///
-/// The caller decides on its standard input. It also makes the program the leader of a
-/// process group (`process_group(0)` or [`become_child`]), which is what is killed at
-/// the deadline.
+/// The caller sets its standard input, and makes it the leader of a process group
+/// (`process_group(0)` or [`become_child`]): at the deadline, the group is killed.
 ///
 /// # Errors
-/// [`Unfinished`] if there is no exit status.
+/// Returns [`Unfinished`] if the program could not be run or did not exit in time.
 ///
 /// [`become_child`]: crate::server::spawn::become_child
 pub fn run(command: &mut Command, deadline: Instant, keep: usize) -> Result<Ended, Unfinished> {
@@ -77,8 +76,8 @@ pub fn run(command: &mut Command, deadline: Instant, keep: usize) -> Result<Ende
     let child = command.spawn()?;
     let reaped = false;
     let mut process = Process { child, reaped };
-    // Both pipes are drained by threads of their own: a program that fills one
-    // while we wait for the other would never end.
+    // Both pipes are drained by separate threads: a program that fills one while we wait
+    // for the other would never finish.
     let stdout = drain(process.child.stdout.take(), read_limited);
     let stderr = drain(process.child.stderr.take(), move |pipe| {
         read_tail(pipe, keep)
@@ -89,7 +88,7 @@ pub fn run(command: &mut Command, deadline: Instant, keep: usize) -> Result<Ende
     });
     let Some((stdout, stderr, status)) = ended else {
         drop(process);
-        // Killed, it has closed its end, unless something of it got away.
+        // The killed program has closed its end, unless one of its processes escaped.
         let said = receive(&stderr, Instant::now() + Duration::from_millis(200));
         let stderr = said.and_then(Result::ok).map(as_text).unwrap_or_default();
         return Err(Unfinished::TimedOut { stderr });
@@ -101,11 +100,12 @@ pub fn run(command: &mut Command, deadline: Instant, keep: usize) -> Result<Ende
     })
 }
 
-/// Returns the first line that a program prints, and nothing if it ends without one.
+/// Returns the first line that a program prints; an empty one if it exits without
+/// printing.
 ///
 /// # Errors
-/// `TimedOut` if there is none within `patience`, `Interrupted` if `interrupted` says
-/// so while it is waited for, or the system's own error.
+/// Returns `TimedOut` if there is none within `patience`, `Interrupted` if `interrupted`
+/// returned true meanwhile, or the system's error.
 pub fn first_line(
     said: impl Read + Send + 'static,
     patience: Duration,
@@ -135,14 +135,15 @@ fn as_text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A running program. Dropped before it was waited for, it is killed with its group.
+/// A running program. If this is dropped before the program was reaped, its process group
+/// is killed.
 struct Process {
     child: Child,
     reaped: bool,
 }
 
 impl Process {
-    /// The exit status; `None` if the program still runs at the deadline.
+    /// Returns the exit status; `None` if the program is still running at the deadline.
     fn wait_until(&mut self, deadline: Instant) -> Option<io::Result<ExitStatus>> {
         loop {
             match self.child.try_wait().transpose() {
@@ -159,41 +160,41 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Only until it is reaped is the id surely still its own.
+        // The id is certain to be its own only until it is reaped.
         if self.reaped {
             return;
         }
         if let Ok(group) = i32::try_from(self.child.id()) {
-            // Failing means that the group has just ended.
+            // A failure means that the group has just exited.
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
-        // Not for ever: a process that waits for a dead file server cannot die.
+        // The wait is limited: a process waiting for a dead file server cannot die.
         let _ = self.wait_until(Instant::now() + REAP_LIMIT);
     }
 }
 
 type Drained = Receiver<io::Result<Vec<u8>>>;
 
-/// Reads a pipe in a thread of its own, which lives as long as the pipe.
+/// Reads a pipe in a separate thread, which lives as long as the pipe.
 fn drain<R: Read + Send + 'static>(
     pipe: Option<R>,
     read: impl FnOnce(R) -> io::Result<Vec<u8>> + Send + 'static,
 ) -> Drained {
     let (sender, receiver) = mpsc::channel();
     if let Some(pipe) = pipe {
-        // Sending fails when nobody waits for the answer any more.
+        // Sending fails if the receiver was dropped because the answer is no longer needed.
         thread::spawn(move || drop(sender.send(read(pipe))));
     }
     receiver
 }
 
-/// The drained bytes; `None` if the pipe is still open at the deadline.
+/// Returns the drained bytes; `None` if the pipe is still open at the deadline.
 fn receive(drained: &Drained, deadline: Instant) -> Option<io::Result<Vec<u8>>> {
     let left = deadline.saturating_duration_since(Instant::now());
     drained.recv_timeout(left).ok()
 }
 
-/// What is beyond the limit is read and dropped, so that the program can end.
+/// Reads and discards what exceeds the limit, so that the program can finish.
 fn read_limited(mut pipe: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     pipe.by_ref().take(STDOUT_LIMIT).read_to_end(&mut bytes)?;

@@ -139,7 +139,7 @@ fn what_is_no_lock_file_is_named_with_the_way_out() {
         let output = clone.pbkfs("up", &[]);
         refused(&output, 3, file.to_str().unwrap());
         refused(&output, 3, "it is a symbolic link");
-        refused(&output, 3, "remove it");
+        refused(&output, 3, "remove the file");
         assert!(begun.elapsed() < Duration::from_secs(10));
         assert!(file.is_symlink());
         fs::remove_file(&file).unwrap();

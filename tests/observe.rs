@@ -511,7 +511,7 @@ fn a_damaged_page_is_told(user: OsUser) {
     for fact in [
         format!("block 0 of {}", victim.name),
         format!("in backup {full}"),
-        "at byte 0 of".to_owned(),
+        "at offset 0 in".to_owned(),
     ] {
         assert!(line.contains(&fact), "no word of {fact}: {line}");
     }

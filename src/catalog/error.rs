@@ -1,4 +1,4 @@
-//! What can go wrong when the catalog's metadata is read.
+//! Errors when reading the catalog's metadata.
 
 use std::error::Error;
 use std::io;
@@ -9,11 +9,11 @@ use super::lock::{owner_of, user_name};
 
 /// A catalog, an instance or a backup's metadata that cannot be used.
 ///
-/// A variant's text says what was being done; its [`source`](Error::source),
-/// where it has one, says why it failed.
+/// A variant's text says what was being done; its [`source`](Error::source), if any, says
+/// why it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// Nothing at the catalog's path, or something without `backups/`.
+    /// There is nothing at the catalog's path, or something without `backups/`.
     #[error(
         "{} is not a pg_probackup catalog: it has no directory named \"backups\"; \
          give the path that pg_probackup takes as -B",
@@ -27,14 +27,14 @@ pub enum CatalogError {
     /// A file or directory of the catalog could not be read.
     #[error("cannot read {}{}", path.display(), closed(path, source))]
     Read {
-        /// What was to be read.
+        /// The path that was to be read.
         path: PathBuf,
-        /// Why it was not.
+        /// The reason.
         #[source]
         source: io::Error,
     },
 
-    /// The name cannot be an instance's: it would leave the catalog.
+    /// The name cannot be that of an instance: it would leave the catalog.
     #[error("\"{name}\" cannot be an instance's name: give one directory name, without \"/\"")]
     InvalidInstanceName {
         /// The name as given.
@@ -61,7 +61,7 @@ pub enum CatalogError {
     NoSuchBackup {
         /// The instance's name.
         instance: String,
-        /// The id looked for.
+        /// The requested id.
         id: BackupId,
         /// The instance's directory.
         dir: PathBuf,
@@ -72,7 +72,7 @@ pub enum CatalogError {
     Control(#[from] ControlError),
 }
 
-/// Whose a path is that this user may not read, and so who can.
+/// Names the owner of a path that this user may not read, because the owner can.
 fn closed(path: &Path, source: &io::Error) -> String {
     if source.kind() != io::ErrorKind::PermissionDenied {
         return String::new();
@@ -91,52 +91,52 @@ pub enum ControlError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why it was not read.
+        /// The reason.
         #[source]
         source: io::Error,
     },
 
-    /// A line is not of the form `key = value`. The line itself is not shown:
-    /// it may hold a password.
+    /// A line is not of the form `key = value`. The line itself is not shown because it
+    /// may contain a password.
     #[error("{}, line {line}: {problem}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line number, counted from 1.
         line: usize,
         /// What is wrong with it.
         problem: &'static str,
     },
 
-    /// A value is not what its key asks for.
+    /// A value is not valid for its key.
     #[error("{}, line {line}: {key} cannot be \"{value}\"", path.display())]
     Value {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line number, counted from 1.
         line: usize,
         /// The key, in lower case.
         key: String,
         /// The value as found.
         value: String,
-        /// What it should have been.
+        /// What the value should have been.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
 
-    /// A key that every such file has is not there.
+    /// A key that every such file must have is missing.
     #[error("{} has no \"{key}\"", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// The key that is missing.
+        /// The missing key.
         key: &'static str,
     },
 }
 
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
-        "no instance at all".to_owned()
+        "no instances".to_owned()
     } else {
         names.join(", ")
     }

@@ -1,6 +1,6 @@
 //! The project's recorded catalogs, for the tests of this crate.
 //!
-//! `postgres/fixtures/NAME/` holds a catalog made by a real PostgreSQL and
+//! `postgres/fixtures/NAME/` contains a catalog created by a real PostgreSQL and
 //! pg_probackup, and what the real `pg_probackup show` printed for it.
 
 use std::fs;
@@ -29,22 +29,22 @@ fn folder(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What the real program printed: `recorded/FILE` of a fixture.
+/// Returns the output of the real program: `recorded/FILE` of a fixture.
 pub(crate) fn recorded(name: &str, file: &str) -> String {
     fs::read_to_string(folder(name).join("recorded").join(file)).unwrap()
 }
 
-/// A fixture's metadata files alone, unpacked; the stored data is left out.
+/// Unpacks only a fixture's metadata files, without the stored data.
 pub(crate) fn unpack_metadata(name: &str) -> TempDir {
     unpack(name, &["--exclude=*/database/*/*", "--exclude=*/wal/*/*"])
 }
 
-/// A fixture's WAL archive, and its instance without any backup.
+/// Unpacks a fixture's WAL archive, and its instance without any backup.
 pub(crate) fn unpack_wal(name: &str) -> TempDir {
     unpack(name, &["--exclude=*/backups/*/*/*"])
 }
 
-/// A fixture's metadata, its WAL archive, and the WAL in its backups.
+/// Unpacks a fixture's metadata, its WAL archive, and the WAL in its backups.
 pub(crate) fn unpack_all_wal(name: &str) -> TempDir {
     unpack(name, &["--exclude=*/database/base/*"])
 }
@@ -64,12 +64,12 @@ fn unpack(name: &str, filter: &[&str]) -> TempDir {
     dir
 }
 
-/// A directory as a store of its own.
+/// Wraps a directory as a store of its own.
 pub(crate) fn place(dir: &Path) -> Place {
     Place::root(std::sync::Arc::new(LocalStore::new(dir.to_owned())))
 }
 
-/// The instance `main` of an unpacked fixture.
+/// Returns the instance `main` of an unpacked fixture.
 pub(crate) fn main_instance(unpacked: &TempDir) -> Instance {
     Catalog::open(&unpacked.path().join("catalog"))
         .unwrap()

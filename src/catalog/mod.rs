@@ -1,4 +1,4 @@
-//! What pg_probackup wrote: the catalog, its instances and their backups.
+//! pg_probackup's files: the catalog, its instances and their backups.
 //!
 //! ```text
 //! CATALOG/backups/INSTANCE/pg_probackup.conf            -> metadata
@@ -10,7 +10,7 @@
 //! CATALOG/wal/INSTANCE/..                               -> wal
 //! ```
 //!
-//! Whatever is read of it is read by its [`store`], and by nothing else.
+//! Everything in it is read through its [`store`], and in no other way.
 //!
 //! The catalog belongs to pg_probackup. The only thing this crate ever writes
 //! into it is the shared lock that pg_probackup's own restore takes ([`lock`]).

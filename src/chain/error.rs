@@ -1,4 +1,4 @@
-//! Why a chain cannot be read, in the words that the DBA sees.
+//! Why a chain cannot be read, as reported to the DBA.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::catalog::{BackupId, BackupMode, BackupStatus, CatalogError};
 use crate::escape::value;
 use crate::pg::{BLOCK_SIZE, NEWEST_MAJOR, OLDEST_MAJOR};
 
-/// A backup cannot be read as a whole, or no longer.
+/// A backup cannot be read as a whole, or can no longer be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// The instance has no such backup.
@@ -17,13 +17,13 @@ pub enum ChainError {
     NoSuchBackup {
         /// The instance's name.
         instance: String,
-        /// The id that was asked for.
+        /// The requested id.
         id: BackupId,
-        /// The newest few that exist, newest first.
+        /// The newest few existing backups, newest first.
         newest: Vec<(BackupId, BackupStatus)>,
     },
 
-    /// `latest` was asked for, and nothing can be restored.
+    /// `latest` was requested, and no backup can be restored.
     #[error(
         "instance \"{instance}\" has no backup that can be restored; {}",
         newest_are(newest)
@@ -31,7 +31,7 @@ pub enum ChainError {
     NothingRestorable {
         /// The instance's name.
         instance: String,
-        /// The newest few that exist, newest first.
+        /// The newest few existing backups, newest first.
         newest: Vec<(BackupId, BackupStatus)>,
     },
 
@@ -41,22 +41,22 @@ pub enum ChainError {
          and the catalog has no backup {parent}"
     )]
     MissingParent {
-        /// The backup that was asked for.
+        /// The requested backup.
         target: BackupId,
         /// The member whose parent is missing.
         child: BackupId,
-        /// The missing one.
+        /// The missing parent.
         parent: BackupId,
     },
 
-    /// A member of the chain is in a status in which it cannot be restored.
+    /// A member's status does not permit restoring it.
     #[error("{}", status_sentence(target, member, *status, dir, instance))]
     Status {
         /// The instance's name.
         instance: String,
-        /// The backup that was asked for.
+        /// The requested backup.
         target: BackupId,
-        /// The oldest member with such a status; may be the target.
+        /// The oldest member with such a status; it may be the target.
         member: BackupId,
         /// That member's status.
         status: BackupStatus,
@@ -64,36 +64,35 @@ pub enum ChainError {
         dir: PathBuf,
     },
 
-    /// The parents go in a circle.
+    /// The parents form a cycle.
     #[error(
-        "backup {target} cannot be restored: its parents go in a circle ({})",
+        "backup {target} cannot be restored: its parents form a cycle ({})",
         joined(members)
     )]
     Cycle {
-        /// The backup that was asked for.
+        /// The requested backup.
         target: BackupId,
-        /// The members in the order in which the parents lead, the first
-        /// repeated one at the end.
+        /// The members, each followed by its parent; the last is the first that repeats.
         members: Vec<BackupId>,
     },
 
-    /// The chain does not begin with a FULL backup.
+    /// The chain does not start with a FULL backup.
     #[error(
         "backup {target} cannot be restored: {member} is a {mode} backup, \
-         but its metadata name no parent, so the chain has no FULL backup"
+         but its metadata names no parent, so the chain has no FULL backup"
     )]
     NoFull {
-        /// The backup that was asked for.
+        /// The requested backup.
         target: BackupId,
         /// The incremental without a parent.
         member: BackupId,
-        /// How that one was taken.
+        /// That member's mode.
         mode: BackupMode,
     },
 
-    /// A PostgreSQL version that is not supported.
+    /// The PostgreSQL version is not supported.
     #[error(
-        "backup {member} is of PostgreSQL {}; \
+        "backup {member} was taken from PostgreSQL {}; \
          only {OLDEST_MAJOR} to {NEWEST_MAJOR} are supported",
         shown(version)
     )]
@@ -104,7 +103,7 @@ pub enum ChainError {
         version: String,
     },
 
-    /// A cluster built with another block size.
+    /// The cluster was built with another block size.
     #[error("backup {member} has a {key} of {size} bytes; only {BLOCK_SIZE} is supported")]
     UnsupportedBlockSize {
         /// The member.
@@ -115,22 +114,22 @@ pub enum ChainError {
         size: u32,
     },
 
-    /// The list of a member's files cannot be used, though its status is good.
-    /// Only looked at where there is a choice, for `latest`.
+    /// The content list of a member cannot be used, although its status is good. This is
+    /// checked only for `latest`, where there is a choice.
     #[error(
         "backup {target} cannot be restored: the content list of backup {member} cannot be read"
     )]
     Unlisted {
-        /// The backup that was looked at.
+        /// The backup that was considered.
         target: BackupId,
-        /// The member whose list it is.
+        /// The member whose content list cannot be used.
         member: BackupId,
-        /// Why.
+        /// The reason.
         #[source]
         source: Arc<ContentError>,
     },
 
-    /// A member is not any more what it was when the chain was resolved.
+    /// A member is no longer what it was when the chain was resolved.
     #[error(
         "backup {member} changed while it was being opened ({what}): \
          pg_probackup must have merged or rewritten it; try again"
@@ -138,22 +137,22 @@ pub enum ChainError {
     Changed {
         /// The member.
         member: BackupId,
-        /// What is different.
+        /// What differs.
         what: &'static str,
     },
 
-    /// A member's metadata could not be read again.
+    /// A member's metadata could not be reread.
     #[error("backup {member} can no longer be read")]
     Reread {
         /// The member.
         member: BackupId,
-        /// Why not.
+        /// The reason.
         #[source]
         source: CatalogError,
     },
 }
 
-/// What a status means to the person who wants the backup, and what to do.
+/// Explains a status to the user who wants the backup, and says what to do.
 fn status_sentence(
     target: &BackupId,
     member: &BackupId,
@@ -164,24 +163,24 @@ fn status_sentence(
     let meaning = match status {
         BackupStatus::Ok | BackupStatus::Done => "it can be restored".to_owned(),
         BackupStatus::Unknown => format!(
-            "{} is missing or unusable (the log says how)",
+            "{} is missing or unusable (see the log for the reason)",
             dir.join("backup.control").display()
         ),
         BackupStatus::Corrupt => format!(
-            "pg_probackup found damage in it; if that is repaired, run \
-             `pg_probackup validate --instance={instance} -i {target}`, else use another backup"
+            "pg_probackup found damage in it; once that is repaired, run `pg_probackup \
+             validate --instance={instance} -i {target}`; otherwise use another backup"
         ),
         BackupStatus::Orphan => format!(
-            "a parent was missing or bad when pg_probackup last looked; if the parents are good \
-             again, `pg_probackup validate --instance={instance} -i {target}` makes it OK"
+            "a parent was missing or bad when pg_probackup last checked; if the parents are good \
+             again, `pg_probackup validate --instance={instance} -i {target}` sets it to OK"
         ),
         BackupStatus::Running => {
-            "it is still being taken, or the program that took it died; wait for it to end, \
+            "it is still being taken, or the program taking it died; wait for it to finish, \
              or use another backup"
                 .to_owned()
         }
         BackupStatus::Error => {
-            "taking it failed and it is incomplete; use another backup".to_owned()
+            "taking the backup failed, and it is incomplete; use another backup".to_owned()
         }
         BackupStatus::Merging | BackupStatus::Merged => format!(
             "a merge is under way or was interrupted; let `pg_probackup merge \
@@ -198,10 +197,10 @@ fn status_sentence(
     }
 }
 
-/// A version that may be anything, or nothing.
+/// Returns a version for display; it may be anything, or empty.
 fn shown(version: &str) -> Cow<'_, str> {
     match version {
-        "" => "of no version".into(),
+        "" => "(version not recorded)".into(),
         version => value(version),
     }
 }
@@ -214,7 +213,7 @@ fn newest_are(newest: &[(BackupId, BackupStatus)]) -> String {
         .iter()
         .map(|(id, status)| format!("{id} ({status})"))
         .collect();
-    format!("the newest there are: {}", named.join(", "))
+    format!("the newest are: {}", named.join(", "))
 }
 
 fn joined(ids: &[BackupId]) -> String {

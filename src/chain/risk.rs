@@ -1,30 +1,30 @@
-//! Chains of which pg_probackup's own restore may lose data.
+//! Chains from which pg_probackup's own restore may lose data.
 //!
-//! PAGE and PTRACK backups of pg_probackup 2.2.7 and older say by a record at
-//! the end of a stored file that the file was cut (a truncation marker). From
-//! 2.4.0 on, restore goes from the newest backup to the oldest, and meets the
-//! marker when it has written already what came after it: a file that has grown
-//! again is cut at the marker, without a word, and what the oldest backup has
-//! beyond comes back in place of it (`restore_data_file_internal` in
-//! pg_probackup's data.c). A merge copies by the same function.
+//! In PAGE and PTRACK backups, pg_probackup 2.2.7 and older mark a truncated file by a
+//! record at the end of the stored file (a truncation marker). From 2.4.0 on, restore
+//! proceeds from the newest backup to the oldest, so it reaches the marker after it has
+//! written the later changes. If the file has grown again, restore silently truncates it
+//! at the marker, and fills the space beyond with what the oldest backup has there
+//! (`restore_data_file_internal` in pg_probackup's data.c). A merge copies with the same
+//! function.
 
 use std::fmt;
 
 use super::Chain;
 use crate::catalog::{Backup, BackupId, BackupMode, ProgramVersion};
 
-/// The last version that wrote markers.
+/// The last version that wrote truncation markers.
 const MARKERS_UNTIL: ProgramVersion = ProgramVersion::new(2, 2, 7);
 
-/// From here on restore goes from the newest backup to the oldest.
+/// The first version whose restore proceeds from the newest backup to the oldest.
 const NEWEST_FIRST_SINCE: ProgramVersion = ProgramVersion::new(2, 4, 0);
 
-/// That restore may lose data, as far as the versions tell.
+/// A warning that restore may lose data, judged by versions alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreRisk {
     /// The backup that would be restored.
     pub target: BackupId,
-    /// The members that may have markers, the oldest first; there is one.
+    /// The members that may have truncation markers, oldest first; never empty.
     pub marked: Vec<BackupId>,
 }
 
@@ -33,10 +33,10 @@ impl fmt::Display for RestoreRisk {
         let marked: Vec<String> = self.marked.iter().map(ToString::to_string).collect();
         write!(
             f,
-            "pg_probackup's own restore of backup {} may lose data without a word, as {} was \
-             taken by pg_probackup 2.2.7 or older below a newer backup; pbkfs shows all of it, and \
-             pbkfs plan and pbkfs verify tell whether something would be lost; take a new FULL \
-             backup, and do not merge this chain",
+            "pg_probackup's own restore of backup {} may silently lose data, because {} was taken \
+             by pg_probackup 2.2.7 or older below a newer backup; pbkfs shows all data, and pbkfs \
+             plan and pbkfs verify report whether any would be lost; take a new FULL backup, and \
+             do not merge this chain",
             self.target,
             marked.join(", ")
         )
@@ -44,8 +44,8 @@ impl fmt::Display for RestoreRisk {
 }
 
 impl Chain {
-    /// Whether pg_probackup's own restore of the target may lose data, by the
-    /// versions of the members alone.
+    /// Returns a risk if pg_probackup's own restore of the target may lose data, judged
+    /// by the members' versions alone.
     #[must_use]
     pub fn restore_risk(&self) -> Option<RestoreRisk> {
         if self.target.program_version < NEWEST_FIRST_SINCE {

@@ -78,12 +78,12 @@ fn latest_passes_over_what_cannot_be_restored() {
     );
     backups[1].status = BackupStatus::Corrupt;
     backups[0].status = BackupStatus::Done;
-    // Good itself, but not its parent.
+    // Good itself, but its parent is not.
     assert_eq!(
         resolve(&backups, "latest").unwrap().target().id,
         id("TOW7FV")
     );
-    // DONE, complete but not validated, is restorable.
+    // DONE means complete but not validated, which is restorable.
     backups[1].status = BackupStatus::Done;
     assert_eq!(
         resolve(&backups, "latest").unwrap().target().id,
@@ -97,7 +97,7 @@ fn latest_passes_over_what_cannot_be_restored() {
     assert_eq!(
         message,
         "instance \"main\" has no backup that can be restored; \
-         the newest there are: TOW7GA (ERROR), TOW7G5 (ERROR), TOW7FV (ERROR)"
+         the newest are: TOW7GA (ERROR), TOW7G5 (ERROR), TOW7FV (ERROR)"
     );
     let message = resolve(&[], "latest").unwrap_err().to_string();
     assert!(message.ends_with("it has no backup at all"), "{message}");
@@ -109,7 +109,7 @@ fn an_unknown_id_is_answered_with_those_that_exist() {
     assert_eq!(
         error.to_string(),
         "instance \"main\" has no backup ABC; \
-         the newest there are: TOW7GA (OK), TOW7G5 (OK), TOW7FV (OK)"
+         the newest are: TOW7GA (OK), TOW7G5 (OK), TOW7FV (OK)"
     );
 }
 
@@ -176,7 +176,7 @@ fn circles_and_chains_without_a_full_are_refused() {
     backups[2].parent = Some(id("TOW7G5"));
     let message = resolve(&backups, "TOW7GA").unwrap_err().to_string();
     assert!(
-        message.ends_with("in a circle (TOW7GA -> TOW7G5 -> TOW7FV -> TOW7G5)"),
+        message.ends_with("form a cycle (TOW7GA -> TOW7G5 -> TOW7FV -> TOW7G5)"),
         "{message}"
     );
     backups[0].parent = Some(id("TOW7GA"));
@@ -194,7 +194,7 @@ fn unsupported_versions_and_block_sizes_are_refused_by_name() {
             message.contains(&format!("PostgreSQL {version}")),
             "{message}"
         );
-        // As one whose metadata cannot be read, it is passed over.
+        // Like a backup whose metadata cannot be read, it is skipped.
         assert_eq!(
             resolve(&backups, "latest").unwrap().target().id,
             id("TOW7G5")
@@ -268,7 +268,7 @@ fn latest_passes_over_what_has_no_list_of_files() {
         &|| (),
         &|| nix::unistd::mkfifo(&list(0), nix::sys::stat::Mode::S_IRWXU).unwrap(),
         &|| std::os::unix::fs::symlink(list(1), list(0)).unwrap(),
-        // Another list than the one whose checksum was recorded.
+        // A different list from the one whose checksum was recorded.
         &|| fs::write(list(0), &good[..good.len() / 2]).unwrap(),
     ];
     for put in ways {
@@ -276,9 +276,9 @@ fn latest_passes_over_what_has_no_list_of_files() {
         put();
         assert_eq!(latest().unwrap(), id("TOW7G5"));
     }
-    // Who names a backup gets that one, or an error.
+    // A backup requested by id is returned, or an error is.
     assert!(resolve(&backups, "TOW7GA").is_ok());
-    // The FULL is a member of all.
+    // The FULL is a member of every chain.
     fs::remove_file(list(2)).unwrap();
     let error = latest().unwrap_err();
     assert!(

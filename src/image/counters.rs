@@ -1,21 +1,21 @@
-//! What an image has done, for metrics and tests.
+//! Counts of what an image has done, for metrics and tests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::catalog::CompressAlg;
 
-/// A number that only grows.
+/// A number that only increases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// The number now.
+    /// Returns the current value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Counts further.
+    /// Increases the count.
     pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
@@ -26,9 +26,9 @@ impl Counter {
 pub struct ImageCounters {
     /// Calls of `read_at`.
     pub reads: Counter,
-    /// Bytes that they gave.
+    /// Bytes returned by those calls.
     pub bytes: Counter,
-    /// Reads and lengths that failed.
+    /// Failed reads and failed lookups of a length.
     pub errors: Counter,
     /// Page indexes found in the cache.
     pub index_hits: Counter,
@@ -47,7 +47,7 @@ pub struct ImageCounters {
 }
 
 impl ImageCounters {
-    /// The counter of pages that were stored in this way.
+    /// Returns the counter of pages stored with this algorithm.
     #[must_use]
     pub fn pages(&self, alg: CompressAlg) -> &Counter {
         match alg {

@@ -1,4 +1,4 @@
-//! Why an image, or a part of it, cannot be shown.
+//! Why an image, or part of it, cannot be shown.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::pg::BlockNumber;
 use crate::pg::control::ControlFileError;
 use crate::untrusted::Refused;
 
-/// Why an image, or a part of it, cannot be shown. `path` is always the path
-/// inside PGDATA, `backup` the member of the chain that is at fault.
+/// Why an image, or part of it, cannot be shown. `path` is always the path inside PGDATA,
+/// and `backup` the member of the chain at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The chain has no backups.
@@ -24,11 +24,11 @@ pub enum ImageError {
     Content {
         /// The backup.
         backup: BackupId,
-        /// Why.
+        /// The reason.
         #[source]
         source: ContentError,
     },
-    /// A file of a compressed tablespace, which PostgreSQL itself cannot read.
+    /// The file belongs to a compressed tablespace, which PostgreSQL itself cannot read.
     #[error(
         "{path} in backup {backup} belongs to a compressed tablespace (CFS), which only \
          Postgres Pro Enterprise can read"
@@ -39,17 +39,18 @@ pub enum ImageError {
         /// The backup.
         backup: BackupId,
     },
-    /// The content list puts two things in one place.
+    /// The content list has two entries for the same path, or cannot be laid out as a
+    /// tree.
     #[error("{path} in backup {backup} cannot be shown: {why}")]
     Misplaced {
         /// The path.
         path: PathBuf,
         /// The backup.
         backup: BackupId,
-        /// What is in its way.
+        /// The reason.
         why: &'static str,
     },
-    /// Content of something that is no file.
+    /// Content was requested of something that is not a file.
     #[error("node {} is not a file", node.0)]
     NotAFile {
         /// The node.
@@ -57,7 +58,7 @@ pub enum ImageError {
     },
     /// A file is stored as pages in one backup and whole in another.
     #[error(
-        "the backups {target} and {backup} store {path} differently: one by pages, the other whole"
+        "backups {target} and {backup} store {path} differently: one as pages, the other whole"
     )]
     KindChanged {
         /// The file.
@@ -67,7 +68,7 @@ pub enum ImageError {
         /// The backup to show.
         target: BackupId,
     },
-    /// An unchanged file that no older backup has.
+    /// An unchanged file is missing from the older backups.
     #[error(
         "{path} is recorded as unchanged since an older backup, but backup {backup} does not \
          have it"
@@ -75,7 +76,7 @@ pub enum ImageError {
     NotInParent {
         /// The file.
         path: PathBuf,
-        /// The backup that should have it.
+        /// The backup that should contain it.
         backup: BackupId,
     },
     /// A stored file cannot be opened or read.
@@ -87,13 +88,13 @@ pub enum ImageError {
         backup: BackupId,
         /// The stored file.
         file: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// Something else stands where a stored file belongs: a link, a FIFO, a
-    /// directory.
-    #[error("{file}, which should hold {path} of backup {backup}, is not read: {reason}")]
+    /// Something else, such as a link, a FIFO or a directory, is in place of a stored
+    /// file.
+    #[error("{file}, which should hold {path} of backup {backup}, was not read: {reason}")]
     Refused {
         /// The file.
         path: PathBuf,
@@ -101,12 +102,13 @@ pub enum ImageError {
         backup: BackupId,
         /// The stored file.
         file: PathBuf,
-        /// What is there.
+        /// What is there instead.
         reason: Refused,
     },
     /// A stored file is shorter than recorded.
     #[error(
-        "the stored file of {path} in backup {backup} is cut off: it has {} of {expected}",
+        "the stored file of {path} in backup {backup} is truncated: it has {} instead of \
+         {expected}",
         counted(*found, "byte")
     )]
     Short {
@@ -119,22 +121,22 @@ pub enum ImageError {
         /// Bytes found.
         found: u64,
     },
-    /// The places of a file's pages cannot be told.
+    /// The locations of a file's pages cannot be determined.
     #[error("the pages of {path} in backup {backup} cannot be located")]
     Index {
         /// The file.
         path: PathBuf,
         /// The backup.
         backup: BackupId,
-        /// Why.
+        /// The reason.
         #[source]
         source: PageIndexError,
     },
-    /// A stored file has more bytes than recorded. Reading does not mind;
-    /// verification does.
+    /// A stored file is longer than recorded. Reading ignores this; verification reports
+    /// it.
     #[error(
         "the stored file of {path} in backup {backup} is too long: it has {}, \
-         {expected} were recorded",
+         but {expected} were recorded",
         counted(*found, "byte")
     )]
     Long {
@@ -147,30 +149,30 @@ pub enum ImageError {
         /// Bytes found.
         found: u64,
     },
-    /// A stored file is not the one that was written. Reading does not look;
+    /// A stored file is not the one that was written. Reading does not check this;
     /// verification does.
     #[error(
-        "the stored file of {path} in backup {backup} is damaged: the content list records \
-         checksum {recorded:08X}, it has {computed:08X}"
+        "the stored file of {path} in backup {backup} is damaged: its checksum is \
+         {computed:08X}, but the content list records {recorded:08X}"
     )]
     Checksum {
         /// The file.
         path: PathBuf,
         /// The backup.
         backup: BackupId,
-        /// As the content list has it.
+        /// The checksum in the content list.
         recorded: u32,
-        /// As the bytes give it.
+        /// The checksum calculated from the bytes.
         computed: u32,
     },
-    /// The cluster's control file does not make sense.
+    /// The cluster's control file is invalid.
     #[error("{path} in backup {backup} cannot be used")]
     Control {
         /// The file.
         path: PathBuf,
         /// The backup.
         backup: BackupId,
-        /// Why.
+        /// The reason.
         #[source]
         source: ControlFileError,
     },
@@ -180,7 +182,7 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// The file inside PGDATA that it is about.
+    /// Returns the file inside PGDATA that the error concerns.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -200,7 +202,7 @@ impl ImageError {
         }
     }
 
-    /// The backup that is at fault.
+    /// Returns the backup at fault.
     #[must_use]
     pub fn backup(&self) -> Option<&BackupId> {
         match self {
@@ -225,8 +227,8 @@ impl ImageError {
 /// A stored page that is not what was backed up.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "block {block} of {path} is damaged in backup {backup}, at byte {offset} of the stored file: \
-     {fault}"
+    "block {block} of {path} is damaged in backup {backup}, at offset {offset} in the stored \
+     file: {fault}"
 )]
 pub struct BadPage {
     /// The file, by its path inside PGDATA.
@@ -235,7 +237,7 @@ pub struct BadPage {
     pub backup: BackupId,
     /// The block within its segment.
     pub block: BlockNumber,
-    /// Where its record begins in the stored file, in bytes.
+    /// Byte offset of its record in the stored file.
     pub offset: u64,
     /// What is wrong with it.
     pub fault: PageFault,
@@ -244,30 +246,30 @@ pub struct BadPage {
 /// What is wrong with a stored page.
 #[derive(Debug, thiserror::Error)]
 pub enum PageFault {
-    /// Another record stands where the page's should.
+    /// The record is not the one that belongs in its place.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// It does not decode.
+    /// The page cannot be decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// It decodes, but its checksum is wrong.
-    #[error("its page checksum is {stored:04X}, its content gives {computed:04X}")]
+    /// The page can be decoded, but its checksum is wrong.
+    #[error("its page checksum is {stored:04X}, but the calculated one is {computed:04X}")]
     Checksum {
-        /// As the page has it.
+        /// The checksum in the page.
         stored: u16,
-        /// As its content and place give it.
+        /// The checksum calculated from its content and block number.
         computed: u16,
     },
-    /// It decodes, but is not the page that was backed up. Reading does not
-    /// look; verification does.
+    /// The page can be decoded, but is not the one that was backed up. Reading does not
+    /// check this; verification does.
     #[error(
-        "page_header_map records LSN {} and checksum {:04X}, the page has {} and {:04X}",
+        "page_header_map records LSN {} and checksum {:04X}, but the page has {} and {:04X}",
         recorded.lsn, recorded.checksum, found.lsn, found.checksum
     )]
     Stamp {
-        /// As the header map has it.
+        /// The header map's entry.
         recorded: PageStamp,
-        /// As the page gives it.
+        /// The values of the page itself.
         found: PageStamp,
     },
 }

@@ -1,4 +1,4 @@
-//! The backups of a chain, each with what it lists.
+//! The backups of a chain with their content lists.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,14 +8,14 @@ use super::error::ImageError;
 use crate::catalog::Backup;
 use crate::catalog::content::ContentList;
 
-/// One backup of the chain.
+/// A backup of the chain.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) backup: Backup,
     pub(super) list: ContentList,
 }
 
-/// Reads all content lists, several at once.
+/// Reads all content lists, several at a time.
 pub(super) fn read_layers(backups: &[Backup]) -> Result<Vec<Layer>, ImageError> {
     let lists: Vec<_> = backups.iter().map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
@@ -36,7 +36,7 @@ pub(super) fn read_layers(backups: &[Backup]) -> Result<Vec<Layer>, ImageError> 
         read();
     });
     let layers = backups.iter().zip(lists).map(|(backup, list)| {
-        // Every one was read, or the scope has passed on a panic.
+        // Every list was read, or else the scope has propagated a panic.
         let list = list
             .into_inner()
             .unwrap_or_else(|| ContentList::read(backup));

@@ -1,5 +1,5 @@
-//! What pg_probackup's own restore would lose of a backup that the image shows
-//! whole. Why it does is told in `chain/risk.rs`.
+//! What pg_probackup's own restore would lose from a backup that the image shows in full.
+//! `chain/risk.rs` explains why.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,18 +13,18 @@ use crate::catalog::pages::PageIndex;
 use crate::figures::counted;
 use crate::pg::BlockNumber;
 
-/// A file that restore cuts.
+/// A file that restore truncates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreLoss {
     /// The file inside PGDATA.
     pub path: PathBuf,
     /// The backup that would be restored.
     pub target: BackupId,
-    /// The backup whose truncation marker restore takes for a newer one.
+    /// The backup whose truncation marker restore mistakes for that of a newer one.
     pub marked_in: BackupId,
-    /// The first block that is lost, within its segment.
+    /// The first lost block, within its segment.
     pub first_block: BlockNumber,
-    /// The blocks from there to the end of the file.
+    /// Number of blocks from there to the end of the file.
     pub blocks: u32,
 }
 
@@ -32,8 +32,8 @@ impl fmt::Display for RestoreLoss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "pg_probackup's own restore of backup {} loses {} from block {} on ({}), by a \
-             truncation that pg_probackup 2.2.7 or older noted in backup {}; pbkfs shows all of \
+            "pg_probackup's own restore of backup {} loses {} from block {} on ({}), because of a \
+             truncation that pg_probackup 2.2.7 or older recorded in backup {}; pbkfs shows all of \
              it; take a new FULL backup, and do not merge this chain",
             self.target,
             self.path.display(),
@@ -44,20 +44,20 @@ impl fmt::Display for RestoreLoss {
     }
 }
 
-/// What restore would lose.
+/// The files that restore would truncate.
 #[derive(Debug, Default)]
 pub struct RestoreLosses {
-    /// The files, in the order of their nodes.
+    /// The affected files, in the order of their nodes.
     pub files: Vec<RestoreLoss>,
-    /// Why it cannot be told of others.
+    /// Errors for files that could not be examined.
     pub untold: Vec<ImageError>,
 }
 
 impl Image {
-    /// The files that pg_probackup's own restore would cut. Costs nothing for a
-    /// chain without [`restore_risk`](crate::chain::Chain::restore_risk); else
-    /// the last bytes of each data file that the old backups store are read, and
-    /// the page headers of those that end with a marker.
+    /// Returns the files that pg_probackup's own restore would truncate. This costs
+    /// nothing for a chain without [`restore_risk`](crate::chain::Chain::restore_risk).
+    /// Otherwise it reads the last bytes of each data file that the old backups store,
+    /// and the page headers of those that end with a marker.
     #[must_use]
     pub fn restore_losses(&self) -> RestoreLosses {
         let mut found = RestoreLosses::default();

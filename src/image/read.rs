@@ -1,4 +1,4 @@
-//! Reading files: those stored whole, and data files from stored records to pages.
+//! Reads files: those stored whole, and data files, by turning stored records into pages.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -13,20 +13,20 @@ use crate::catalog::store::StoreFile;
 use crate::pg::page::{self, Page, PageVerdict};
 use crate::pg::{BLOCK_SIZE, BlockNumber};
 
-/// Stored bytes that are read at once.
+/// Number of stored bytes read at a time.
 pub(super) const CHUNK: u64 = 1 << 20;
 
 thread_local! {
-    /// Stored bytes on their way to be decoded.
+    /// Stored bytes that are about to be decoded.
     static CHUNK_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Image {
-    /// A file's length in bytes.
+    /// Returns a file's length in bytes.
     ///
     /// # Errors
-    /// If the node is no file, or if its length cannot be told because a
-    /// stored file is missing, short or damaged.
+    /// If the node is not a file, or if its length cannot be determined because a stored
+    /// file is missing, too short or damaged.
     pub fn len(&self, node: NodeId) -> Result<u64, ImageError> {
         let cell = self.lengths.get(node.0 as usize);
         if let Some(known) = cell.map(|cell| cell.load(Ordering::Relaxed))
@@ -41,12 +41,12 @@ impl Image {
         Ok(length)
     }
 
-    /// Reads from a file at a byte offset, up to the end of `buf` or of the
-    /// file, and says how many bytes there were.
+    /// Reads from a file at a byte offset, up to the end of `buf` or of the file, and
+    /// returns the number of bytes read.
     ///
     /// # Errors
-    /// If the node is no file, or if any byte asked for cannot be had exactly
-    /// as it was backed up. What `buf` holds then is unspecified.
+    /// If the node is not a file, or if any requested byte cannot be read exactly as it
+    /// was backed up. The content of `buf` is then unspecified.
     pub fn read_at(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, ImageError> {
         self.counters.reads.add(1);
         let read = match self.is_paged(node) {
@@ -99,7 +99,7 @@ impl Image {
         Ok(wanted)
     }
 
-    /// Decodes consecutive records of one layer, a chunk at a time.
+    /// Decodes consecutive records of one layer, one chunk at a time.
     fn read_run(
         &self,
         segment: &SegmentMap,
@@ -151,7 +151,7 @@ impl Image {
         Ok(())
     }
 
-    /// Decodes one record and checks everything that can be checked of it.
+    /// Decodes a record and performs every check that it permits.
     fn decode(
         &self,
         run: &RecordRun<'_>,
@@ -190,26 +190,27 @@ impl Image {
     }
 }
 
-/// Records of consecutive blocks, which one read takes in.
+/// Records of consecutive blocks that are read in one go.
 struct RecordRun<'a> {
     segment: &'a SegmentMap,
     part: &'a Part,
-    /// The first record's index.
+    /// Index of the first record.
     index: u32,
     blocks: Range<u32>,
 }
 
 impl RecordRun<'_> {
-    /// The bytes of the record `step` after the first. The map gives no index
-    /// beyond the part's; were there one, its empty range is an error later.
+    /// Returns the byte range of the record `step` after the first. The map contains no
+    /// index beyond the part's records; if it did, the empty range would cause an error
+    /// later.
     fn record(&self, step: u32) -> Range<u64> {
         let place = self.part.records.place(self.index + step);
         place.unwrap_or_default()
     }
 }
 
-/// How many records from `index` on, of `wanted`, fit into one chunk: at
-/// least one.
+/// Returns how many of the `wanted` records from `index` on fit into one chunk; at least
+/// one.
 fn records_in_chunk(part: &Part, index: u32, wanted: u32) -> u32 {
     let place = |step| part.records.place(index + step).unwrap_or_default();
     let start = place(0).start;
@@ -219,23 +220,23 @@ fn records_in_chunk(part: &Part, index: u32, wanted: u32) -> u32 {
     1 + count as u32
 }
 
-/// The caller's buffer and the place in the file that it stands for.
+/// The caller's buffer and its offset in the file.
 struct Output<'a> {
     buf: &'a mut [u8],
-    /// Byte offset in the file of the buffer's first byte.
+    /// Offset in the file of the buffer's first byte.
     offset: u64,
 }
 
 impl Output<'_> {
-    /// The blocks that the buffer touches. The buffer lies within a segment,
-    /// so their numbers fit.
+    /// Returns the blocks that the buffer touches. The buffer is within one segment, so
+    /// their numbers fit.
     fn blocks(&self) -> Range<u32> {
         let end = self.offset + self.buf.len() as u64;
         let block = BLOCK_SIZE as u64;
         (self.offset / block) as u32..end.div_ceil(block) as u32
     }
 
-    /// The part of the buffer that stands for these bytes of the file.
+    /// Returns the part of the buffer that corresponds to these bytes of the file.
     fn part(&self, bytes: Range<u64>) -> Range<usize> {
         let within = |byte: u64| {
             let at = byte.saturating_sub(self.offset);
@@ -250,8 +251,8 @@ impl Output<'_> {
         self.buf[part].fill(0);
     }
 
-    /// Lets `fill` write a block: straight into the buffer if all of it is
-    /// wanted, else by way of a page of our own.
+    /// Lets `fill` write a block: directly into the buffer if the whole block is
+    /// requested, otherwise into a temporary page.
     fn page<E>(
         &mut self,
         block: BlockNumber,
@@ -264,7 +265,7 @@ impl Output<'_> {
         }
         let mut page = [0; BLOCK_SIZE];
         fill(&mut page)?;
-        // Less than a page, because the buffer begins or ends within it.
+        // Less than a page, because the buffer starts or ends within it.
         let skipped = self.offset.saturating_sub(start) as usize;
         let wanted = &page[skipped..skipped + part.len()];
         self.buf[part].copy_from_slice(wanted);

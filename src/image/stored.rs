@@ -1,4 +1,4 @@
-//! The files of the catalog, and those of the image that are stored whole.
+//! Access to the catalog's files, and to files of the image that are stored whole.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,13 +14,14 @@ use crate::catalog::content::FileEntry;
 use crate::catalog::store::StoreFile;
 use crate::untrusted::refused;
 
-/// The path of an entry, for messages.
+/// Returns the path of an entry, for messages.
 pub(super) fn display_path(entry: &FileEntry<'_>) -> PathBuf {
     OsStr::from_bytes(entry.path).into()
 }
 
 impl Image {
-    /// The stored bytes of an entry, open, and no shorter than recorded.
+    /// Opens the stored bytes of an entry, and checks that they are no shorter than
+    /// recorded.
     pub(super) fn open_entry(
         &self,
         layer: usize,
@@ -44,7 +45,7 @@ impl Image {
         Ok(file)
     }
 
-    /// A backup's header map, open; `entry` is the one it is needed for.
+    /// Opens a backup's header map; `entry` is the one that needs it.
     pub(super) fn open_header_map(
         &self,
         layer: usize,
@@ -61,8 +62,8 @@ impl Image {
         Ok(file)
     }
 
-    /// The length of a file that is stored whole: that of its stored bytes,
-    /// which restore copies to their end whatever the list says.
+    /// Returns the length of a file that is stored whole: the length of its stored bytes,
+    /// all of which restore copies whatever the list says.
     pub(super) fn whole_length(&self, node: NodeId) -> Result<u64, ImageError> {
         let Some((layer, entry)) = self.whole_source(node)? else {
             return Ok(0);
@@ -95,10 +96,11 @@ impl Image {
         })
     }
 
-    /// Which layer holds a file that is stored whole; `None` if it is empty.
+    /// Returns the layer that holds a file that is stored whole; `None` if the file is
+    /// empty.
     ///
-    /// The target's line decides. If it says "unchanged", so does the first
-    /// older one that has bytes or is empty; each of them must have a line.
+    /// The target's line decides. If it says "unchanged", the newest older line that has
+    /// bytes or is empty decides; every layer up to there must have a line.
     pub(super) fn whole_source(&self, node: NodeId) -> Result<Option<(usize, usize)>, ImageError> {
         self.whole_source_of(&self.file_entry(node)?)
     }
@@ -122,7 +124,7 @@ impl Image {
         Err(self.not_in_parent(0, wanted))
     }
 
-    /// Refuses an entry of another kind than the target's, and CFS files.
+    /// Refuses an entry of a different kind from the target's, and CFS files.
     pub(super) fn check_kind(
         &self,
         layer: usize,
@@ -192,7 +194,7 @@ impl Image {
     }
 }
 
-/// An entry together with the backup that it belongs to.
+/// An entry and the backup it belongs to.
 pub(super) struct Layered<'a> {
     pub(super) backup: &'a Backup,
     pub(super) entry: FileEntry<'a>,

@@ -1,4 +1,4 @@
-//! The image itself: its tree, and what is known of it without reading a file.
+//! The image itself: its tree, and what is known without reading a file.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,13 +19,13 @@ use crate::catalog::{BackupId, TablespaceMapping};
 use crate::chain::Chain;
 use crate::descriptors;
 
-/// Stored files that are kept open, where the system permits so many.
+/// Number of stored files kept open, if the system permits that many.
 const OPEN_FILES: usize = 512;
 
-/// A length that is not known yet.
+/// Marks a length that is not known yet.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
-/// A file of the catalog, by its layer and its place in the content list.
+/// A file of the catalog, identified by its layer and its index in the content list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum StoredFile {
     /// The stored bytes of one entry.
@@ -34,12 +34,12 @@ pub(super) enum StoredFile {
     HeaderMap { layer: usize },
 }
 
-/// How an image is read.
+/// Options for reading an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageOptions {
-    /// Check every page's checksum, where the cluster has them.
+    /// Verify every page's checksum, if the cluster has checksums.
     pub verify_checksums: bool,
-    /// Bytes of memory for the page indexes of the segments last used.
+    /// Bytes of memory for the page indexes of the most recently used segments.
     pub index_cache_bytes: usize,
 }
 
@@ -52,7 +52,7 @@ impl Default for ImageOptions {
     }
 }
 
-/// The data directory that a chain holds.
+/// The data directory that a chain contains.
 ///
 /// ```
 /// use std::path::Path;
@@ -78,16 +78,16 @@ impl Default for ImageOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A [`NodeId`] that this image never gave out stands for the root, except
-/// where content is asked for: that is an error.
+/// A [`NodeId`] that this image never allocated is treated as the root, except when
+/// content is requested: that is an error.
 #[derive(Debug)]
 pub struct Image {
     /// Oldest first, never empty.
     pub(super) layers: Vec<Layer>,
     pub(super) tree: Tree,
-    /// The layers by whose truncation markers restore may cut newer blocks.
+    /// The layers whose truncation markers may cause restore to truncate newer blocks.
     pub(super) marked: Vec<BackupId>,
-    /// The lengths found so far, by node.
+    /// The lengths determined so far, by node.
     pub(super) lengths: Vec<AtomicU64>,
     pub(super) segments: Cache<NodeId, SegmentMap>,
     pub(super) files: Cache<StoredFile, dyn StoreFile>,
@@ -100,11 +100,11 @@ impl Image {
     /// The root of PGDATA.
     pub const ROOT: NodeId = NodeId(0);
 
-    /// Reads the content lists of a chain and lays out the tree.
+    /// Reads the content lists of a chain and builds the tree.
     ///
     /// # Errors
-    /// If a list cannot be read or makes no sense, or if the target holds
-    /// what cannot be shown: files of a compressed tablespace.
+    /// If a list cannot be read or is invalid, or if the target contains files that
+    /// cannot be shown, which are those of a compressed tablespace.
     pub fn open(chain: &Chain, options: &ImageOptions) -> Result<Self, ImageError> {
         let layers = read_layers(chain.layers())?;
         let Some(target) = layers.last() else {
@@ -127,54 +127,54 @@ impl Image {
         })
     }
 
-    /// How many nodes there are; their ids are below this.
+    /// Returns the number of nodes; all ids are below it.
     #[must_use]
     pub fn node_count(&self) -> usize {
         self.tree.len()
     }
 
-    /// What a node is.
+    /// Returns a node's kind.
     #[must_use]
     pub fn kind(&self, node: NodeId) -> NodeKind {
         self.tree.node(node).kind
     }
 
-    /// A node's permission bits, as restore leaves them.
+    /// Returns a node's permission bits, as restore leaves them.
     #[must_use]
     pub fn mode(&self, node: NodeId) -> u32 {
         u32::from(self.tree.node(node).permissions)
     }
 
-    /// A node's name in its directory; empty for the root.
+    /// Returns a node's name in its directory; empty for the root.
     #[must_use]
     pub fn name(&self, node: NodeId) -> &OsStr {
         OsStr::from_bytes(self.tree.name(node))
     }
 
-    /// The directory a node is in; the root's is itself.
+    /// Returns the directory of a node; the root is its own.
     #[must_use]
     pub fn parent(&self, node: NodeId) -> NodeId {
         self.tree.node(node).parent
     }
 
-    /// A node's path inside PGDATA; empty for the root.
+    /// Returns a node's path inside PGDATA; empty for the root.
     #[must_use]
     pub fn path(&self, node: NodeId) -> PathBuf {
         self.tree.path(node)
     }
 
-    /// The node of this name in a directory.
+    /// Returns the node with this name in a directory.
     #[must_use]
     pub fn lookup(&self, directory: NodeId, name: &OsStr) -> Option<NodeId> {
         self.tree.lookup(directory, name.as_bytes())
     }
 
-    /// The nodes of a directory, in the order of their names' bytes.
+    /// Returns the nodes of a directory, in the byte order of their names.
     pub fn children(&self, directory: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         self.tree.children(directory).map(NodeId)
     }
 
-    /// The node at a path inside PGDATA. Symbolic links are not followed.
+    /// Returns the node at a path inside PGDATA. Symbolic links are not followed.
     #[must_use]
     pub fn find(&self, path: &Path) -> Option<NodeId> {
         let mut names = path.as_os_str().as_bytes().split(|&byte| byte == b'/');
@@ -184,39 +184,39 @@ impl Image {
             .try_fold(Self::ROOT, |at, name| self.tree.lookup(at, name))
     }
 
-    /// Where a symbolic link leads; relative to the directory it is in.
+    /// Returns the target of a symbolic link, relative to the link's directory.
     #[must_use]
     pub fn symlink_target(&self, node: NodeId) -> Option<&Path> {
         self.tree.symlink_target(node)
     }
 
-    /// Whether a file is merged page by page, out of several layers.
+    /// Whether a file is merged page by page from several layers.
     #[must_use]
     pub fn is_paged(&self, node: NodeId) -> bool {
         self.entry(node)
             .is_some_and(|entry| entry.is_datafile && !entry.is_directory())
     }
 
-    /// A number that two images share only if their chains have the same ids
-    /// and their trees the same names and kinds in the same places.
+    /// Returns a number that two images share only if their chains have the same ids, and
+    /// their trees the same names and kinds in the same places.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
 
-    /// What has been read so far.
+    /// Returns counts of what has been read so far.
     #[must_use]
     pub fn counters(&self) -> &ImageCounters {
         &self.counters
     }
 
-    /// The target's tablespaces and where they were.
+    /// Returns the target's tablespaces and their original locations.
     #[must_use]
     pub fn tablespaces(&self) -> &[TablespaceMapping] {
         &self.target().backup.tablespaces
     }
 
-    /// The time that the files of the image bear: when the backup began.
+    /// Returns the timestamp of all files in the image: the start of the backup.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         self.target().backup.start_time.into()
@@ -227,7 +227,7 @@ impl Image {
         &self.layers[self.layers.len() - 1]
     }
 
-    /// The target's line on a node; `None` for nodes that no line stands for.
+    /// Returns the target's line for a node; `None` for nodes without a line.
     pub(super) fn entry(&self, node: NodeId) -> Option<FileEntry<'_>> {
         let index = self.tree.entry(node)?;
         Some(self.target().list.entry(index))

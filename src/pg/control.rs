@@ -1,8 +1,8 @@
 //! `global/pg_control`, as PostgreSQL 14 to 18 write it.
 //!
-//! `ControlFileData` in src/include/catalog/pg_control.h, little-endian with
-//! 8-byte alignment. The formats that occur in those versions differ behind
-//! byte 256 only (1700 gave `CheckPoint` a wal_level where padding had been):
+//! `ControlFileData` in src/include/catalog/pg_control.h, little-endian with 8-byte
+//! alignment. The formats of these versions differ only after byte 256 (1700 put a
+//! wal_level into `CheckPoint` in place of padding):
 //!
 //! ```text
 //!   0 u64 system_identifier            180 i32 max_connections
@@ -37,9 +37,9 @@ pub enum ClusterState {
     ShuttingDown,
     /// Replaying WAL after a crash.
     InCrashRecovery,
-    /// Replaying WAL of an archive or a primary.
+    /// Replaying WAL from an archive or a primary.
     InArchiveRecovery,
-    /// Running; what a backup of a primary holds.
+    /// Running, which is the state in a backup of a primary.
     InProduction,
 }
 
@@ -59,7 +59,7 @@ impl ClusterState {
 }
 
 impl fmt::Display for ClusterState {
-    /// In the words of `pg_controldata`.
+    /// Uses the wording of `pg_controldata`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Startup => "starting up",
@@ -87,7 +87,7 @@ pub enum WalLevel {
 /// The fields of `pg_control` that a clone needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlFile {
-    /// Unique to the cluster; WAL carries it too.
+    /// The cluster's unique identifier, which its WAL carries, too.
     pub system_identifier: u64,
     /// The format of the file itself: 1300, 1700 or 1800.
     pub pg_control_version: u32,
@@ -95,13 +95,13 @@ pub struct ControlFile {
     pub catalog_version_no: u32,
     /// The server's state.
     pub state: ClusterState,
-    /// Where the last checkpoint's record begins.
+    /// Position of the last checkpoint's record.
     pub checkpoint: Lsn,
-    /// Where replay from that checkpoint begins.
+    /// Position from which replay starts after that checkpoint.
     pub redo: Lsn,
     /// The last checkpoint's timeline.
     pub timeline: u32,
-    /// How far a standby must replay before it is consistent; 0/0 otherwise.
+    /// Position up to which a standby must replay to be consistent; otherwise 0/0.
     pub min_recovery_point: Lsn,
     /// That point's timeline.
     pub min_recovery_point_timeline: u32,
@@ -119,46 +119,44 @@ pub struct ControlFile {
     pub max_locks_per_xact: i32,
     /// The primary's `track_commit_timestamp`.
     pub track_commit_timestamp: bool,
-    /// Bytes in a page.
+    /// Page size in bytes.
     pub block_size: u32,
     /// Blocks in a full segment file.
     pub segment_blocks: u32,
-    /// Bytes in a WAL segment.
+    /// WAL segment size in bytes.
     pub wal_segment_size: u32,
     /// 0 without page checksums.
     pub data_checksum_version: u32,
-    /// The file's own checksum, of all that stands before it.
+    /// The file's own checksum, of everything before it.
     pub crc: u32,
 }
 
-/// Bytes that are not a `pg_control` of PostgreSQL 14 to 18.
+/// Bytes that are not a `pg_control` file of PostgreSQL 14 to 18.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlFileError {
-    /// Fewer bytes than the format has.
-    #[error("pg_control is too short: {length} bytes, its format has {needed}")]
+    /// There are fewer bytes than the format requires.
+    #[error("pg_control is too short: it has {length} bytes, but its format needs {needed}")]
     TooShort {
-        /// Bytes found.
+        /// Number of bytes found.
         length: usize,
-        /// Bytes that the format has.
+        /// Number of bytes that the format requires.
         needed: usize,
     },
-    /// A format of another PostgreSQL version, or of another byte order.
-    #[error(
-        "pg_control has format {0}, which is none of PostgreSQL 14 to 18 (1300, 1700 and 1800)"
-    )]
+    /// The format is that of another PostgreSQL version or another byte order.
+    #[error("pg_control has format {0}, but PostgreSQL 14 to 18 use only 1300, 1700 and 1800")]
     UnknownVersion(u32),
-    /// The checksum does not fit the content.
+    /// The checksum does not match the content.
     #[error(
-        "pg_control is damaged: its checksum is {stored:08X}, its content gives {computed:08X}"
+        "pg_control is damaged: its checksum is {stored:08X}, but the calculated one is {computed:08X}"
     )]
     Checksum {
-        /// As the file has it.
+        /// The checksum stored in the file.
         stored: u32,
-        /// As its content gives it.
+        /// The checksum computed from the content.
         computed: u32,
     },
-    /// A field whose value has no meaning.
-    #[error("pg_control holds {value} as {field}, which has no meaning")]
+    /// A field has an invalid value.
+    #[error("pg_control has an invalid value for {field}: {value}")]
     Field {
         /// The field's name.
         field: &'static str,
@@ -167,7 +165,7 @@ pub enum ControlFileError {
     },
 }
 
-/// Where the checksum stands in each known format.
+/// Returns the offset of the checksum in each known format.
 fn crc_offset(version: u32) -> Result<usize, ControlFileError> {
     match version {
         1300 | 1700 => Ok(288),
@@ -177,10 +175,10 @@ fn crc_offset(version: u32) -> Result<usize, ControlFileError> {
 }
 
 impl ControlFile {
-    /// Parses the file's bytes; what stands behind the checksum is ignored.
+    /// Parses the file's bytes; anything after the checksum is ignored.
     ///
     /// # Errors
-    /// If the bytes are too few, of an unknown format, or damaged.
+    /// If there are too few bytes, or if they are in an unknown format or damaged.
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
         let fields = Fields(bytes);
         let version = fields.u32(8)?;
@@ -259,7 +257,7 @@ impl Fields<'_> {
 mod tests {
     use super::*;
 
-    /// A file of the given format with a few telling fields and a right crc.
+    /// A file of the given format with a few distinct fields and a correct CRC.
     fn sample(version: u32, crc_at: usize) -> Vec<u8> {
         let mut bytes = vec![0; 8192];
         let mut put = |at: usize, value: u32| {

@@ -1,7 +1,7 @@
-//! PostgreSQL's on-disk facts: sizes, page layout, file names, `pg_control`.
+//! PostgreSQL's on-disk formats: sizes, page layout, file names, `pg_control`.
 //!
-//! Nothing in here does I/O; every function takes bytes or names and gives
-//! typed values back.
+//! Nothing in here does I/O; every function takes bytes or names and returns typed
+//! values.
 
 pub mod control;
 pub mod page;
@@ -11,8 +11,8 @@ pub mod wal;
 use std::fmt;
 use std::str::FromStr;
 
-/// Bytes in one page, PostgreSQL's `BLCKSZ`. Clusters built with another size
-/// are refused by name when their backup is read.
+/// Page size in bytes, PostgreSQL's `BLCKSZ`. When a backup of a cluster with another
+/// block size is read, the error names that size.
 pub const BLOCK_SIZE: usize = 8192;
 
 /// Blocks in one full segment file, PostgreSQL's `RELSEG_SIZE` (1 GiB).
@@ -28,19 +28,19 @@ pub const NEWEST_MAJOR: u32 = 18;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockNumber(pub u32);
 
-/// A block's number within its relation fork: `segno * 131072 + block`.
-/// Page checksums are seeded with this one.
+/// A block's number within its relation fork: `segno * 131072 + block`. Page checksums
+/// are seeded with this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AbsoluteBlock(pub u32);
 
 impl BlockNumber {
-    /// The block's number in the whole fork, given its segment's number.
+    /// Returns the block's number in the whole fork, given its segment's number.
     #[must_use]
     pub fn absolute(self, segno: u32) -> AbsoluteBlock {
         AbsoluteBlock(segno.wrapping_mul(SEGMENT_BLOCKS).wrapping_add(self.0))
     }
 
-    /// The byte offset of the block in its segment file.
+    /// Returns the byte offset of the block in its segment file.
     #[must_use]
     pub fn offset(self) -> u64 {
         u64::from(self.0) * BLOCK_SIZE as u64

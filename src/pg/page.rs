@@ -28,13 +28,13 @@ const VALID_FLAGS: u16 = 0x0007;
 pub struct PageHeader<'a>(&'a Page);
 
 impl<'a> PageHeader<'a> {
-    /// The header of `page`, unchecked.
+    /// Returns the header of `page`, unchecked.
     #[must_use]
     pub fn of(page: &'a Page) -> Self {
         Self(page)
     }
 
-    /// Where the WAL record of the page's last change ends.
+    /// Returns the end of the WAL record of the page's last change.
     #[must_use]
     pub fn lsn(self) -> Lsn {
         let high = u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]);
@@ -42,45 +42,46 @@ impl<'a> PageHeader<'a> {
         Lsn(u64::from(high) << 32 | u64::from(low))
     }
 
-    /// The stored checksum; without meaning unless the cluster has checksums.
+    /// Returns the stored checksum, which is meaningless unless the cluster has
+    /// checksums.
     #[must_use]
     pub fn checksum(self) -> u16 {
         u16::from_le_bytes([self.0[8], self.0[9]])
     }
 
-    /// `pd_flags`.
+    /// Returns `pd_flags`.
     #[must_use]
     pub fn flags(self) -> u16 {
         u16::from_le_bytes([self.0[10], self.0[11]])
     }
 
-    /// Byte offset of the start of free space.
+    /// Returns the byte offset of the start of free space.
     #[must_use]
     pub fn lower(self) -> u16 {
         u16::from_le_bytes([self.0[12], self.0[13]])
     }
 
-    /// Byte offset of the end of free space; 0 on a page never initialised.
+    /// Returns the byte offset of the end of free space; 0 on a page never initialised.
     #[must_use]
     pub fn upper(self) -> u16 {
         u16::from_le_bytes([self.0[14], self.0[15]])
     }
 
-    /// Byte offset of the access method's own area.
+    /// Returns the byte offset of the access method's own area.
     #[must_use]
     pub fn special(self) -> u16 {
         u16::from_le_bytes([self.0[16], self.0[17]])
     }
 
-    /// The page's size in bytes as the header has it.
+    /// Returns the page size in bytes that the header states.
     #[must_use]
     pub fn page_size(self) -> u16 {
         u16::from_le_bytes([self.0[18], self.0[19]]) & 0xFF00
     }
 
-    /// Whether the fields fit together as they do on every initialised page:
-    /// the size, the flags, the order of the offsets and their alignment.
-    /// The same test as pg_probackup's `page_may_be_compressed` (data.c).
+    /// Whether the fields are consistent, as they are on every initialised page: the
+    /// size, the flags, the order of the offsets and their alignment. This is the same
+    /// test as pg_probackup's `page_may_be_compressed` (data.c).
     #[must_use]
     pub fn is_sane(self) -> bool {
         let (lower, upper, special) = (self.lower(), self.upper(), self.special());
@@ -94,7 +95,7 @@ impl<'a> PageHeader<'a> {
     }
 }
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageVerdict {
     /// All zeros: allocated, never initialised. Such a page has no checksum.
@@ -103,20 +104,20 @@ pub enum PageVerdict {
     Valid,
     /// The stored checksum is wrong.
     Mismatch {
-        /// As the page has it.
+        /// The checksum stored in the page.
         stored: u16,
-        /// As its bytes and its place give it.
+        /// The checksum computed from its bytes and its block number.
         computed: u16,
     },
 }
 
-/// Compares a page's stored checksum with its content and its place in the
-/// fork. Only meaningful for clusters that have checksums.
+/// Verifies a page's stored checksum against its content and its block number in the
+/// fork. The result is meaningful only for clusters with checksums.
 #[must_use]
 pub fn verify(page: &Page, block: AbsoluteBlock) -> PageVerdict {
     let header = PageHeader::of(page);
-    // As `PageIsNew` does: only a page without pd_upper can be all zeros, so
-    // the others are spared the comparison.
+    // As in `PageIsNew`, only a page whose pd_upper is 0 can be all zeros, so other pages
+    // are spared the comparison.
     if header.upper() == 0 && page.iter().all(|&byte| byte == 0) {
         return PageVerdict::Zero;
     }
@@ -128,13 +129,13 @@ pub fn verify(page: &Page, block: AbsoluteBlock) -> PageVerdict {
     }
 }
 
-/// Independent hashes that run side by side over a page (`N_SUMS`).
+/// Number of independent hashes computed in parallel over a page (`N_SUMS`).
 const LANES: usize = 32;
 
-/// Bytes that all lanes take in one round.
+/// Bytes consumed by all lanes in one round.
 const ROW: usize = LANES * 4;
 
-/// Where each lane starts (`checksumBaseOffsets`); part of the on-disk format.
+/// Initial value of each lane (`checksumBaseOffsets`); part of the on-disk format.
 const SEEDS: [u32; LANES] = [
     0x5B1F_36E9,
     0xB852_5960,
@@ -173,8 +174,8 @@ const SEEDS: [u32; LANES] = [
 /// The FNV-1a prime (`FNV_PRIME`).
 const PRIME: u32 = 16_777_619;
 
-/// The checksum of a page at its place in the fork, as PostgreSQL computes
-/// it: with `pd_checksum` taken as zero, never 0 itself.
+/// Computes the checksum of a page with the given block number as PostgreSQL does:
+/// `pd_checksum` is taken as zero, and the result is never 0.
 #[must_use]
 pub fn checksum(page: &Page, block: AbsoluteBlock) -> u16 {
     let hash = digest(page) ^ block.0;
@@ -182,9 +183,9 @@ pub fn checksum(page: &Page, block: AbsoluteBlock) -> u16 {
     (hash % 65_535 + 1) as u16
 }
 
-/// All lanes in one. The instructions that every x86-64 has lack a vector
-/// multiplication, and take five times as long as AVX2: then this is a sixth
-/// of what reading a zlib page costs.
+/// Hashes a page and combines all lanes. The instructions that every x86-64 has include
+/// no vector multiplication and take five times as long as AVX2; the hash is then a sixth
+/// of the cost of reading a zlib page.
 #[multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
 fn digest(page: &Page) -> u32 {
     let mut lanes = SEEDS;
@@ -212,8 +213,8 @@ fn words_of(row: &[u8; ROW]) -> [u32; LANES] {
     words
 }
 
-/// One round of every lane; written as one loop over arrays so that the
-/// compiler turns it into vector instructions.
+/// Mixes one round into every lane. It is one loop over arrays so that the compiler turns
+/// it into vector instructions.
 #[inline(always)]
 fn mix(lanes: &mut [u32; LANES], words: &[u32; LANES]) {
     for (lane, word) in lanes.iter_mut().zip(words) {

@@ -1,28 +1,28 @@
-//! Names of relation files: which relation, fork and segment a path inside
-//! PGDATA holds.
+//! Names of relation files: the relation, fork and segment that a path inside PGDATA
+//! denotes.
 //!
 //! ```text
 //! base/DB/NODE[_fork][.SEG]                                 default tablespace
 //! global/NODE[_fork][.SEG]                                  shared catalogs
 //! pg_tblspc/OID/PG_MAJOR_CATALOG/DB/NODE[_fork][.SEG]       any other
 //! ```
-//! A temporary relation has `tBACKEND_` before NODE. PostgreSQL builds these
-//! names in `GetRelationPath` (src/common/relpath.c) and takes them apart in
-//! `parse_filename_for_nontemp_relation` (src/backend/storage/file/reinit.c)
-//! and `looks_like_temp_rel_name` (src/backend/storage/file/fd.c).
+//! The file name of a temporary relation has `tBACKEND_` before NODE. PostgreSQL builds
+//! these names in `GetRelationPath` (src/common/relpath.c) and parses them in
+//! `parse_filename_for_nontemp_relation` (src/backend/storage/file/reinit.c) and
+//! `looks_like_temp_rel_name` (src/backend/storage/file/fd.c).
 
 use std::ffi::OsStr;
 
 use super::{AbsoluteBlock, BlockNumber};
 
-/// Where a relation file lives.
+/// The tablespace of a relation file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tablespace {
     /// `pg_default`, under `base/`.
     Default,
     /// `pg_global`, under `global/`.
     Global,
-    /// Any other, under `pg_tblspc/OID/PG_MAJOR_CATALOG`.
+    /// Any other tablespace, under `pg_tblspc/OID/PG_MAJOR_CATALOG`.
     Oid {
         /// The tablespace's oid.
         oid: u32,
@@ -46,7 +46,7 @@ pub enum Fork {
     Init,
 }
 
-/// What the path of one segment file says.
+/// What the path of a segment file encodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RelationFile {
     /// The tablespace.
@@ -64,7 +64,7 @@ pub struct RelationFile {
 }
 
 impl RelationFile {
-    /// Takes a path inside PGDATA apart; `None` if it names no relation file.
+    /// Parses a path inside PGDATA; `None` if it does not name a relation file.
     #[must_use]
     pub fn parse(path: impl AsRef<OsStr>) -> Option<Self> {
         let path = path.as_ref().to_str()?;
@@ -81,7 +81,7 @@ impl RelationFile {
         })
     }
 
-    /// A block's number in the whole fork.
+    /// Returns a block's number in the whole fork.
     #[must_use]
     pub fn absolute(&self, block: BlockNumber) -> AbsoluteBlock {
         block.absolute(self.segno)
@@ -145,13 +145,13 @@ impl FileName {
     }
 }
 
-/// A number as PostgreSQL prints it: digits, no sign, no leading zero.
+/// Parses a number as PostgreSQL prints it: digits, no sign, no leading zero.
 fn number(text: &str) -> Option<u32> {
     let plain = text == "0" || (!text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit()));
     text.parse().ok().filter(|_| plain)
 }
 
-/// A number that may be an oid: 0 is `InvalidOid`.
+/// Parses a number that can be an oid: 0 is `InvalidOid`.
 fn oid(text: &str) -> Option<u32> {
     number(text).filter(|&n| n != 0)
 }

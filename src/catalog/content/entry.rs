@@ -1,4 +1,4 @@
-//! One line of a content list: a file or a directory.
+//! A line of a content list: a file or a directory.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,43 +8,44 @@ use super::{S_IFDIR, S_IFMT};
 use crate::catalog::store::Place;
 use crate::catalog::{Backup, CompressAlg};
 
-/// One file or directory of a backup, as its line has it. The default is that
-/// of a line in which no key has a value yet.
+/// A file or directory of a backup, as described by its line. The default corresponds to
+/// a line in which no key has a value yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FileEntry<'a> {
-    /// The path, relative to PGDATA or to its external directory. Plain:
-    /// relative, no empty, `.` or `..` component, no NUL.
+    /// The path, relative to PGDATA or to its external directory. It is a plain path:
+    /// relative, without empty, `.` or `..` components, and without NUL.
     pub path: &'a [u8],
-    /// Stored bytes; 0 = empty, -1 = existed and unchanged, so not stored.
+    /// Size of the stored bytes; 0 means empty, -1 that the file existed unchanged and is
+    /// not stored.
     pub size: i64,
     /// `st_mode`, with the file type.
     pub mode: u32,
-    /// Whether pages are stored, rather than the file as it is.
+    /// Whether the file is stored as pages, rather than as it is.
     pub is_datafile: bool,
-    /// A file of a compressed tablespace (Enterprise).
+    /// Whether it is a file of a compressed tablespace (Enterprise).
     pub is_cfs: bool,
-    /// Of the stored bytes; see the format's rules before use.
+    /// Checksum of the stored bytes; see the format's rules before use.
     pub crc: u32,
     /// The codec of its pages.
     pub compress_alg: CompressAlg,
-    /// 0 for PGDATA, else the external directory's number.
+    /// 0 for PGDATA, otherwise the external directory's number.
     pub external_dir_num: u32,
-    /// The database's oid, 0 if none.
+    /// The database's OID, or 0 if there is none.
     pub db_oid: u32,
-    /// The content's bytes, where recorded; 0 otherwise. Not the file length
-    /// of a data file.
+    /// Size of the content in bytes if recorded, otherwise 0. For a data file, this is
+    /// not the file length.
     pub full_size: i64,
-    /// The segment's number in its fork.
+    /// The segment's number within its fork.
     pub segno: u32,
-    /// The source file's length in blocks, where recorded; 0 otherwise.
+    /// The source file's length in blocks if recorded, otherwise 0.
     pub n_blocks: u32,
-    /// Pages stored, where recorded; 0 otherwise.
+    /// Number of pages stored if recorded, otherwise 0.
     pub n_headers: u32,
-    /// CRC-32C of the inflated part of the page header map.
+    /// CRC-32C of the file's part of the page header map, after decompression.
     pub hdr_crc: u32,
-    /// Where that part begins, in bytes.
+    /// Byte offset of that part.
     pub hdr_off: u64,
-    /// How many bytes it has, deflated.
+    /// Size in bytes of that part, compressed.
     pub hdr_size: u32,
 }
 
@@ -55,13 +56,13 @@ impl FileEntry<'_> {
         self.mode & S_IFMT == S_IFDIR
     }
 
-    /// Where its bytes are stored, if the backup stores them.
+    /// Returns the path of its stored bytes, provided that the backup stores them.
     #[must_use]
     pub fn stored_in(&self, backup: &Backup) -> PathBuf {
         self.place_in(backup).name()
     }
 
-    /// The same, to be read.
+    /// Returns the same location, for reading.
     #[must_use]
     pub fn place_in(&self, backup: &Backup) -> Place {
         let path = OsStr::from_bytes(self.path);

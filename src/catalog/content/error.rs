@@ -1,4 +1,4 @@
-//! What can be wrong with a content list.
+//! Errors in a content list.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,35 +11,35 @@ pub enum ContentError {
     Read {
         /// The list's path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
     /// The file is not the one that pg_probackup wrote.
     #[error(
-        "the content list {path} is damaged: backup.control records checksum {recorded:08X}, \
-         the file has {computed:08X}"
+        "the content list {path} is damaged: its checksum is {computed:08X}, but backup.control \
+         records {recorded:08X}"
     )]
     Checksum {
         /// The list's path.
         path: PathBuf,
-        /// As `backup.control` has it.
+        /// The checksum in `backup.control`.
         recorded: u32,
-        /// As the file gives it.
+        /// The checksum computed from the file.
         computed: u32,
     },
-    /// A line that makes no sense.
+    /// A line is invalid.
     #[error("line {line} of the content list {path} {what}")]
     Line {
         /// The list's path.
         path: PathBuf,
-        /// The line's number, counted from 1.
+        /// The line number, counted from 1.
         line: usize,
         /// What is wrong with it.
         what: LineError,
     },
-    /// One key twice, with different content.
-    #[error("the content list {path} describes {name} twice, and differently")]
+    /// A path is listed twice, with different content.
+    #[error("the content list {path} describes {name} twice, in different ways")]
     Duplicate {
         /// The list's path.
         path: PathBuf,
@@ -51,33 +51,33 @@ pub enum ContentError {
 /// What is wrong with a line of the list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// Not of the form `{"key":"value", ..}`.
+    /// The line is not of the form `{"key":"value", ..}`.
     #[error("is not of the form {{\"key\":\"value\", ..}}")]
     Form,
-    /// A key that every line must have.
+    /// A key that every line must have is missing.
     #[error("has no {0}")]
     Missing(&'static str),
-    /// A value that is not a number of the right size.
-    #[error("has \"{value}\" as {key}, which is not a number that fits")]
+    /// A value is not a number in the valid range.
+    #[error("has \"{value}\" as {key}, which is not a valid number")]
     Number {
         /// The key.
         key: &'static str,
         /// The value found.
         value: String,
     },
-    /// A path that would leave PGDATA, or is no path.
+    /// A path would leave PGDATA, or is not a path.
     #[error("has \"{0}\" as path, which is not a plain relative path")]
     Path(String),
-    /// An unknown codec.
+    /// The codec is unknown.
     #[error("has \"{0}\" as compress_alg, which is not known")]
     Codec(String),
-    /// Neither a file nor a directory.
+    /// The entry is neither a file nor a directory.
     #[error("has mode {0:o}, which is neither a file nor a directory")]
     Mode(u32),
-    /// More bytes than pg_probackup reads of a line.
-    #[error("has more than {} KiB, more than a line has", super::LINE_MAX >> 10)]
+    /// The line is longer than any that pg_probackup reads.
+    #[error("is longer than {} KiB, which is the maximum", super::LINE_MAX >> 10)]
     TooLong,
-    /// More than this format of ours can index.
-    #[error("goes past what can be indexed: the paths of one backup may take 4 GiB")]
+    /// The list is larger than our own format can index.
+    #[error("exceeds what can be indexed: the paths of one backup may take up to 4 GiB")]
     TooMuch,
 }

@@ -1,12 +1,12 @@
-//! One line of the content list.
+//! Parses one line of the content list.
 
 use super::{FileEntry, LineError};
 use crate::catalog::CompressAlg;
 
-/// The longest path that the kernel takes.
+/// The length of the longest path that the kernel accepts.
 const PATH_MAX: usize = 4096;
 
-/// The longest name in it.
+/// The length of the longest file name.
 const NAME_MAX: usize = 255;
 
 /// Parses one line, without its line feed.
@@ -47,7 +47,7 @@ pub(super) fn parse(line: &[u8]) -> Result<FileEntry<'_>, LineError> {
             b"hdr_crc" => entry.hdr_crc = number("hdr_crc", value)?,
             b"hdr_off" => entry.hdr_off = number("hdr_off", value)?,
             b"hdr_size" => entry.hdr_size = count("hdr_size", value)?,
-            // Keys of other versions, which pg_probackup passes over too.
+            // Keys of other versions, which pg_probackup ignores, too.
             _ => {}
         }
     }
@@ -55,7 +55,7 @@ pub(super) fn parse(line: &[u8]) -> Result<FileEntry<'_>, LineError> {
     Ok(entry)
 }
 
-/// The keys without which pg_probackup's reader gives up.
+/// The keys that pg_probackup's reader requires.
 #[derive(Default)]
 struct Mandatory {
     path: bool,
@@ -87,7 +87,7 @@ struct Pairs<'a> {
     first: bool,
 }
 
-/// A key and its value, as they stand between their quotes.
+/// A key and its value, as they appear between their quotes.
 type Pair<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> Pairs<'a> {
@@ -131,8 +131,8 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// Made only where it is needed: a `LineError` has to be dropped, and a line
-/// has thirty places where one could come up.
+/// Creates the error only when it is needed: a `LineError` has to be dropped, and a line
+/// has thirty places where one could occur.
 #[cold]
 fn form() -> LineError {
     LineError::Form
@@ -161,7 +161,7 @@ fn integer(text: &[u8]) -> Option<i64> {
     })
 }
 
-/// A size in bytes, or -1; pg_probackup writes no other negative number.
+/// Parses a size in bytes, or -1; pg_probackup writes no other negative number.
 fn size(value: &[u8]) -> Result<i64, LineError> {
     match number("size", value)? {
         size if size >= -1 => Ok(size),
@@ -172,7 +172,7 @@ fn size(value: &[u8]) -> Result<i64, LineError> {
     }
 }
 
-/// A count, where some versions write -1 for "not known".
+/// Parses a count, for which some versions write -1 to mean "not known".
 fn count(key: &'static str, value: &[u8]) -> Result<u32, LineError> {
     match value {
         b"-1" => Ok(0),
@@ -190,7 +190,7 @@ fn codec(value: &[u8]) -> Result<CompressAlg, LineError> {
         .map_err(|_| LineError::Codec(text.into_owned()))
 }
 
-/// A path that cannot lead out of the directory that it is joined to.
+/// Checks that a path cannot lead out of the directory that it is joined to.
 fn plain_path(path: &[u8]) -> Result<&[u8], LineError> {
     let plain = path.len() < PATH_MAX
         && !path.contains(&0)

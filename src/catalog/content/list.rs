@@ -1,4 +1,4 @@
-//! The list as a whole: read, checked, and looked up by path.
+//! The whole list: reading, checking, and lookup by path.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
@@ -11,22 +11,22 @@ use super::reader::{self, Cut, Parsed};
 use super::{ContentError, FileEntry, LineError};
 use crate::catalog::Backup;
 
-/// A backup's content list, in the order of its lines.
+/// A backup's content list, in line order.
 #[derive(Debug, Default)]
 pub struct ContentList {
     packed: Packed,
-    /// The entries by [`Packed::key`].
+    /// Entries by [`Packed::key`].
     by_key: HashTable<u32>,
     hasher: RandomState,
 }
 
 impl ContentList {
-    /// Reads the list of a backup and checks it against the checksum in
-    /// `backup.control`, where one is recorded.
+    /// Reads the list of a backup and checks it against the checksum in `backup.control`,
+    /// if one is recorded.
     ///
     /// # Errors
-    /// If the file cannot be read, is not the one whose checksum was
-    /// recorded, or has a line that makes no sense.
+    /// If the file cannot be read, does not have the recorded checksum, or has an invalid
+    /// line.
     pub fn read(backup: &Backup) -> Result<Self, ContentError> {
         let path = backup.content().name();
         let read_error = |source| ContentError::Read {
@@ -53,7 +53,8 @@ impl ContentList {
             head.copy_from_slice(rest.get(..count).unwrap_or_default());
             Ok(count)
         };
-        // Pieces so small that the list is cut up, as only a long one is.
+        // The pieces are so small that the list is split, as otherwise only a long one
+        // is.
         let cut = Cut {
             threads: 2,
             piece: 1 << 10,
@@ -65,11 +66,11 @@ impl ContentList {
         Self::from_parsed(parsed, path)
     }
 
-    /// Whether the list of a backup can be read and is the one whose checksum
-    /// was recorded. Costs a fraction of reading it.
+    /// Checks that the list of a backup can be read and has the recorded checksum. This
+    /// costs a fraction of reading it.
     ///
     /// # Errors
-    /// As [`ContentList::read`], but for lines that make no sense.
+    /// As for [`ContentList::read`], except for invalid lines.
     pub fn check(backup: &Backup) -> Result<(), ContentError> {
         let read_error = |source| ContentError::Read {
             path: backup.content().name(),
@@ -91,7 +92,7 @@ impl ContentList {
         }
     }
 
-    /// `path` is for messages.
+    /// Builds the list; `path` is for messages.
     fn from_parsed(parsed: Parsed, path: &Path) -> Result<Self, ContentError> {
         if let Some((at, what)) = parsed.wrong {
             return Err(ContentError::Line {
@@ -111,11 +112,11 @@ impl ContentList {
         Ok(list)
     }
 
-    /// Fills `by_key`, and drops lines that say the same again.
+    /// Fills `by_key`, and removes identical duplicate lines.
     fn index(&mut self, path: &Path) -> Result<(), ContentError> {
         let (packed, hasher) = (&self.packed, &self.hasher);
         let hash_of = |index: u32| hasher.hash_one(packed.key(index));
-        // Each has a path of its own in what 32 bits can index.
+        // Each entry has its own path within what 32 bits can index.
         let count = packed.entries.len() as u32;
         let mut by_key = HashTable::with_capacity(packed.entries.len());
         let mut again = Vec::new();
@@ -147,7 +148,7 @@ impl ContentList {
         self.index(path)
     }
 
-    /// How many files and directories are listed.
+    /// Returns the number of files and directories listed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.packed.entries.len()
@@ -159,7 +160,7 @@ impl ContentList {
         self.packed.entries.is_empty()
     }
 
-    /// The entry at an index below [`len`](Self::len).
+    /// Returns the entry at an index below [`len`](Self::len).
     ///
     /// # Panics
     /// If the index is not below the length.
@@ -168,12 +169,12 @@ impl ContentList {
         self.packed.entry(index)
     }
 
-    /// All entries.
+    /// Returns all entries.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = FileEntry<'_>> {
         (0..self.len()).map(|index| self.entry(index))
     }
 
-    /// The index of the entry with this key, if there is one.
+    /// Returns the index of the entry with this key, if it exists.
     #[must_use]
     pub fn find(&self, path: &[u8], external_dir_num: u32) -> Option<usize> {
         let key = (path, external_dir_num);
@@ -183,7 +184,7 @@ impl ContentList {
         found.map(|&index| index as usize)
     }
 
-    /// The bytes of memory that the list takes.
+    /// Returns the memory used by the list, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.packed.entries.capacity() * size_of::<PackedEntry>()
@@ -193,7 +194,7 @@ impl ContentList {
     }
 }
 
-/// Compares a list's checksum with the recorded one, if there is one.
+/// Compares a list's checksum with the recorded one, if any.
 fn compare(backup: &Backup, computed: u32) -> Result<(), ContentError> {
     match backup
         .content_crc

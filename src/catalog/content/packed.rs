@@ -1,11 +1,11 @@
-//! The lines of a content list, packed: a list may have a million of them.
+//! The lines of a content list in compact form: a list may have a million of them.
 
 use std::ops::Range;
 
 use super::{FileEntry, LineError, S_IFDIR, S_IFMT, S_IFREG};
 use crate::catalog::CompressAlg;
 
-/// One line. `PackedPages` holds what only data files have.
+/// One line. `PackedPages` has the fields that only data files have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PackedEntry {
     size: i64,
@@ -35,12 +35,12 @@ pub(super) struct PackedPages {
     hdr_size: u32,
 }
 
-/// Lines, packed.
+/// Lines in compact form.
 #[derive(Debug, Default)]
 pub(super) struct Packed {
     pub(super) entries: Vec<PackedEntry>,
     pub(super) pages: Vec<PackedPages>,
-    /// All paths, end to end.
+    /// All paths, concatenated.
     pub(super) paths: Vec<u8>,
 }
 
@@ -84,7 +84,7 @@ impl Packed {
         Ok(())
     }
 
-    /// Adds the lines of another part of the list.
+    /// Appends the lines of another part of the list.
     pub(super) fn append(&mut self, other: &Self) -> Result<(), LineError> {
         let first = |length| u32::try_from(length).map_err(|_| LineError::TooMuch);
         let (paths, pages) = (first(self.paths.len())?, first(self.pages.len())?);
@@ -106,7 +106,7 @@ impl Packed {
         Ok(())
     }
 
-    /// What no two entries share: the path and the external directory.
+    /// Returns an entry's unique key: the path and the external directory.
     pub(super) fn key(&self, index: u32) -> (&[u8], u32) {
         let entry = &self.entries[index as usize];
         (&self.paths[entry.path_range()], entry.external_dir_num)
@@ -138,7 +138,7 @@ impl Packed {
 }
 
 impl PackedEntry {
-    /// Where the path stands; both ends were checked when it was pushed.
+    /// Returns the position of the path; both ends were checked when it was pushed.
     fn path_range(&self) -> Range<usize> {
         let start = self.path_offset as usize;
         start..start + usize::from(self.path_length)

@@ -1,5 +1,5 @@
-//! Reading a content list in pieces, several at once: the list of a million
-//! files has 300 MB, which are never in memory together.
+//! Reads a content list in pieces, several in parallel: the list of a million files takes
+//! 300 MB, which are never in memory at once.
 
 use std::io;
 use std::ops::Range;
@@ -12,12 +12,13 @@ use super::{LINE_MAX, LineError};
 /// Reads at an offset, as `FileExt::read_at` does.
 pub(super) type ReadAt<'a> = &'a (dyn Fn(&mut [u8], u64) -> io::Result<usize> + Sync);
 
-/// How a list is cut up.
+/// How a list is split.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cut {
-    /// Threads at most.
+    /// Maximum number of threads.
     pub(super) threads: usize,
-    /// Bytes that a thread reads at once; less than this is not worth one.
+    /// Number of bytes that a thread reads at a time; less than this is not worth a
+    /// thread.
     pub(super) piece: usize,
 }
 
@@ -30,16 +31,16 @@ impl Default for Cut {
     }
 }
 
-/// What a list, or a part of one, holds.
+/// The contents of a list, or of a part of one.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
     pub(super) packed: Packed,
-    /// The CRC-32C of its bytes.
+    /// CRC-32C of its bytes.
     pub(super) crc: u32,
-    /// The first line that makes no sense, counted from 0.
+    /// The first invalid line, counted from 0.
     pub(super) wrong: Option<(usize, LineError)>,
-    /// Whether it was given up at a line without end: then the rest was not
-    /// read, and the checksum is not that of all bytes.
+    /// Whether reading was abandoned at an endless line. The rest was then not read, and
+    /// the checksum does not cover all bytes.
     pub(super) given_up: bool,
     length: u64,
     lines: usize,
@@ -58,7 +59,7 @@ impl Parsed {
         self.lines += 1;
     }
 
-    /// Adds the part that comes after this one.
+    /// Appends the part that follows this one.
     fn append(&mut self, next: Self) {
         let length = usize::try_from(next.length).unwrap_or(usize::MAX);
         self.crc = crc32c::crc32c_combine(self.crc, next.crc, length);
@@ -72,7 +73,7 @@ impl Parsed {
         self.lines += next.lines;
     }
 
-    /// Ends the reading at a line that has no end.
+    /// Abandons reading at an endless line.
     fn give_up(mut self) -> Self {
         self.wrong.get_or_insert((self.lines, LineError::TooLong));
         self.given_up = true;
@@ -84,7 +85,7 @@ impl Parsed {
 pub(super) fn parse(read: ReadAt<'_>, length: u64, cut: Cut) -> io::Result<Parsed> {
     let parts = (length / cut.piece as u64).clamp(1, cut.threads as u64);
     let border = |part: u64| u128::from(length) * u128::from(part) / u128::from(parts);
-    // Not above `length`, so they fit.
+    // At most `length`, so they fit.
     let ranges = (0..parts).map(|part| border(part) as u64..border(part + 1) as u64);
     let parsed: Vec<_> = thread::scope(|scope| {
         let others: Vec<_> = ranges
@@ -108,14 +109,14 @@ pub(super) fn parse(read: ReadAt<'_>, length: u64, cut: Cut) -> io::Result<Parse
     Ok(whole)
 }
 
-/// Parses the lines that begin within a range of bytes.
+/// Parses the lines that start within a range of bytes.
 fn parse_range(read: ReadAt<'_>, range: Range<u64>, piece: usize) -> io::Result<Parsed> {
     let mut parsed = Parsed {
         length: range.end - range.start,
         ..Parsed::default()
     };
-    // From the byte before, which tells whether a line begins at the start;
-    // what comes up to the first line feed is the end of another's line.
+    // Start with the byte before, which shows whether a line starts at the range's start.
+    // Everything up to the first line feed belongs to a line that starts earlier.
     let mut is_rest = range.start > 0;
     let mut begin = range.start.saturating_sub(1);
     let mut buffer = Vec::new();
@@ -149,8 +150,8 @@ fn parse_range(read: ReadAt<'_>, range: Range<u64>, piece: usize) -> io::Result<
     Ok(parsed)
 }
 
-/// The CRC-32C of a list's bytes; `None` for what is no list, as it has a line
-/// without end.
+/// Computes the CRC-32C of a list's bytes; `None` if it has an endless line, and so is
+/// not a list.
 pub(super) fn checksum(read: ReadAt<'_>) -> io::Result<Option<u32>> {
     let (mut crc, mut at, mut buffer) = (0, 0, Vec::new());
     loop {
@@ -167,7 +168,8 @@ pub(super) fn checksum(read: ReadAt<'_>) -> io::Result<Option<u32>> {
     }
 }
 
-/// Appends what is at an offset, up to a piece; whether the file ends there.
+/// Appends up to a piece of what is at an offset, and returns whether the file ends
+/// there.
 fn fill(read: ReadAt<'_>, buffer: &mut Vec<u8>, at: u64, piece: usize) -> io::Result<bool> {
     let kept = buffer.len();
     buffer.resize(kept + piece, 0);
@@ -185,7 +187,7 @@ fn fill(read: ReadAt<'_>, buffer: &mut Vec<u8>, at: u64, piece: usize) -> io::Re
     Ok(ended)
 }
 
-/// Those of the bytes that were read at an offset which lie in the range.
+/// Returns the part of the bytes read at an offset that is in the range.
 fn within<'a>(bytes: &'a [u8], offset: u64, range: &Range<u64>) -> &'a [u8] {
     let place = |at: u64| {
         let at = usize::try_from(at.saturating_sub(offset));

@@ -1,9 +1,9 @@
-//! The stored form of backups, for who makes catalogs: the opposite of what
+//! The stored form of backups, for programs that create catalogs: the reverse of what
 //! [`pages`](super::pages), [`content`](super::content) and `metadata` read.
 //!
-//! pbkfs itself writes no catalog. This is for tests, benchmarks and the
-//! example `make-catalog`, and is held against real catalogs: what they list
-//! and store comes out the same, but for the choices that a compressor has.
+//! pbkfs itself writes no catalog. This is for tests, benchmarks and the example
+//! `make-catalog`. It is tested against real catalogs: their lists and stored files are
+//! reproduced exactly, except where a compressor has a choice.
 
 mod pglz;
 
@@ -21,14 +21,14 @@ use super::{Backup, CompressAlg, ProgramVersion};
 use crate::pg::page::{self, Page, PageHeader};
 use crate::pg::{AbsoluteBlock, BLOCK_SIZE, BlockNumber};
 
-/// How pg_probackup writes a moment, which is in UTC.
+/// pg_probackup's timestamp format, in UTC.
 const TIME_FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day] [hour]:[minute]:[second]+00");
 
-/// The level at which pg_probackup deflates page headers.
+/// The level at which pg_probackup compresses page headers.
 const HEADER_MAP_LEVEL: i32 = 1;
 
-/// Encodes pages by one algorithm.
+/// Encodes pages with one algorithm.
 pub struct PageEncoder {
     alg: CompressAlg,
     level: i32,
@@ -37,8 +37,8 @@ pub struct PageEncoder {
 }
 
 impl PageEncoder {
-    /// An encoder; `level` is the algorithm's own scale, and without meaning
-    /// for pglz and lz4.
+    /// Creates an encoder; `level` is on the algorithm's own scale, and has no effect for
+    /// pglz and lz4.
     #[must_use]
     pub fn new(alg: CompressAlg, level: i32) -> Self {
         Self {
@@ -49,14 +49,14 @@ impl PageEncoder {
         }
     }
 
-    /// A page's payload: compressed, or the page itself where that is the
-    /// algorithm or compression would not make it shorter.
+    /// Returns a page's payload: compressed, or the page itself if that is the algorithm
+    /// or if compression would not make it shorter.
     pub fn encode<'a>(&'a mut self, page: &'a Page) -> &'a [u8] {
         let compressed = match self.alg {
             CompressAlg::None => None,
             CompressAlg::Zlib => {
                 self.payload.resize(BLOCK_SIZE, 0);
-                // The only failure is that it does not fit.
+                // The only possible failure is that it does not fit.
                 let length = self.zlib.zlib_compress(page, &mut self.payload).ok();
                 length.and_then(|length| self.payload.get(..length))
             }
@@ -92,22 +92,22 @@ pub struct DataFileWriter<'a, W> {
     headers: Vec<u8>,
 }
 
-/// What a content list and a header map say of the pages that were written.
+/// What a content list and a header map record about the pages written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPages {
-    /// Bytes of the data file.
+    /// Size of the data file in bytes.
     pub length: u64,
-    /// Their CRC-32C.
+    /// CRC-32C of these bytes.
     pub crc: u32,
-    /// How many pages there are.
+    /// Number of pages.
     pub count: u32,
-    /// The file's part of the header map, not deflated.
+    /// The file's part of the header map, uncompressed.
     pub headers: Vec<u8>,
 }
 
 impl<'a, W: Write> DataFileWriter<'a, W> {
-    /// Begins a data file of the form that `version` writes; `segno` is its
-    /// number within its fork.
+    /// Starts a data file in the format that `version` writes; `segno` is its number
+    /// within its fork.
     pub fn new(out: W, encoder: &'a mut PageEncoder, segno: u32, version: ProgramVersion) -> Self {
         Self {
             out,
@@ -120,17 +120,17 @@ impl<'a, W: Write> DataFileWriter<'a, W> {
         }
     }
 
-    /// Adds a page. Blocks have to come in ascending order.
+    /// Adds a page. Blocks must be added in ascending order.
     ///
     /// # Errors
-    /// Those of the writer underneath.
+    /// Returns the errors of the underlying writer.
     pub fn push(&mut self, block: BlockNumber, page: &Page) -> io::Result<()> {
         let lsn = PageHeader::of(page).lsn().0;
         self.add_header(lsn, block.0, checksum(page, block.absolute(self.segno)));
         let payload = self.encoder.encode(page);
         let mut record = [0; 8 + BLOCK_SIZE];
         let (header, rest) = record.split_at_mut(8);
-        // A payload is no longer than a page, so its length fits.
+        // A payload is at most as long as a page, so its length fits.
         let number = u64::from(block.0) | (payload.len() as u64) << 32;
         header.copy_from_slice(&number.to_le_bytes());
         rest[..payload.len()].copy_from_slice(payload);
@@ -145,10 +145,10 @@ impl<'a, W: Write> DataFileWriter<'a, W> {
         Ok(())
     }
 
-    /// Ends the file.
+    /// Finishes the file.
     ///
     /// # Errors
-    /// Those of the writer underneath.
+    /// Returns the errors of the underlying writer.
     pub fn finish(mut self) -> io::Result<StoredPages> {
         self.out.flush()?;
         let count = self.headers.len() / MAP_ENTRY;
@@ -156,23 +156,23 @@ impl<'a, W: Write> DataFileWriter<'a, W> {
         Ok(StoredPages {
             length: self.length,
             crc: self.crc,
-            // No more than a segment's blocks.
+            // At most the blocks of a segment.
             count: count as u32,
             headers: self.headers,
         })
     }
 
-    /// `BackupPageHeader2` of the record that comes next.
+    /// Adds the `BackupPageHeader2` of the next record.
     fn add_header(&mut self, lsn: u64, block: u32, checksum: u16) {
         self.headers.extend(lsn.to_le_bytes());
         self.headers.extend(block.to_le_bytes());
-        // A segment's stored bytes are little more than its 1 GiB.
+        // A segment's stored bytes are only slightly more than its 1 GiB.
         self.headers.extend((self.length as u32).to_le_bytes());
         self.headers.extend(u64::from(checksum).to_le_bytes());
     }
 }
 
-/// The checksum that a header map has: computed, whether or not the cluster
+/// Computes the checksum that a header map contains, regardless of whether the cluster
 /// has checksums; 0 for a page of zeros.
 fn checksum(page: &Page, block: AbsoluteBlock) -> u16 {
     match page.iter().all(|&byte| byte == 0) {
@@ -188,20 +188,20 @@ pub struct HeaderMapWriter<W> {
     zlib: Compressor,
 }
 
-/// Where a file's page headers are: what the content list has as `hdr_off`,
+/// The location of a file's page headers, which the content list records as `hdr_off`,
 /// `hdr_size` and `hdr_crc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderMapPart {
-    /// Where the part begins, in bytes.
+    /// Byte offset of the part.
     pub offset: u64,
-    /// How many bytes it has, deflated.
+    /// Its compressed size in bytes.
     pub size: u32,
-    /// CRC-32C of what it inflates to.
+    /// CRC-32C of its uncompressed content.
     pub crc: u32,
 }
 
 impl<W: Write> HeaderMapWriter<W> {
-    /// Begins a map.
+    /// Starts a map.
     pub fn new(out: W) -> Self {
         Self {
             out,
@@ -210,10 +210,10 @@ impl<W: Write> HeaderMapWriter<W> {
         }
     }
 
-    /// Adds the headers of one file, as [`StoredPages::headers`] has them.
+    /// Adds the headers of one file, as in [`StoredPages::headers`].
     ///
     /// # Errors
-    /// Those of the writer underneath.
+    /// Returns the errors of the underlying writer.
     pub fn append(&mut self, headers: &[u8]) -> io::Result<HeaderMapPart> {
         let mut stream = vec![0; self.zlib.zlib_compress_bound(headers.len())];
         let length = self.zlib.zlib_compress(headers, &mut stream);
@@ -228,20 +228,20 @@ impl<W: Write> HeaderMapWriter<W> {
         Ok(part)
     }
 
-    /// Ends the map.
+    /// Finishes the map.
     ///
     /// # Errors
-    /// Those of the writer underneath.
+    /// Returns the errors of the underlying writer.
     pub fn finish(mut self) -> io::Result<()> {
         self.out.flush()
     }
 }
 
-/// Writes one line of a content list, with its line feed: the keys, and their
-/// order, of pg_probackup 2.5.16 (`write_backup_filelist` in its backup.c).
+/// Writes one line of a content list, with its line feed: the keys, in their order, of
+/// pg_probackup 2.5.16 (`write_backup_filelist` in its backup.c).
 ///
 /// # Errors
-/// Those of the writer underneath.
+/// Returns the errors of the underlying writer.
 pub fn write_content_line(out: &mut impl Write, entry: &FileEntry<'_>) -> io::Result<()> {
     out.write_all(br#"{"path":""#)?;
     out.write_all(entry.path)?;
@@ -276,12 +276,12 @@ pub fn write_content_line(out: &mut impl Write, entry: &FileEntry<'_>) -> io::Re
     out.write_all(b"}\n")
 }
 
-/// Writes a `backup.control` (`pgBackupWriteControl` in pg_probackup's
-/// catalog.c), without the keys that a [`Backup`] does not hold.
+/// Writes a `backup.control` (`pgBackupWriteControl` in pg_probackup's catalog.c),
+/// without the keys that a [`Backup`] does not contain.
 ///
 /// # Errors
-/// Those of the writer underneath; a note of several lines, or a time, that
-/// pg_probackup's form does not have.
+/// Returns the errors of the underlying writer; also an error if a note has several
+/// lines, or if pg_probackup's format cannot represent a time.
 pub fn write_control(out: &mut impl Write, backup: &Backup) -> io::Result<()> {
     writeln!(out, "#Configuration")?;
     writeln!(out, "backup-mode = {}", backup.mode)?;

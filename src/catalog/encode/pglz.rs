@@ -1,4 +1,4 @@
-//! Writing pglz streams, in the form that `catalog/pages/pglz.rs` describes.
+//! Writes pglz streams in the format that `catalog/pages/pglz.rs` describes.
 //!
 //! `pglz_compress` in src/common/pg_lzcompress.c.
 
@@ -7,10 +7,10 @@ use crate::catalog::pages::pglz::{LONG_COPY, MIN_COPY};
 /// The longest copy that a tag can describe.
 const MAX_COPY: usize = LONG_COPY + 255;
 
-/// The farthest a copy can reach back.
+/// The greatest distance that a copy can reach back.
 const MAX_OFFSET: usize = 4095;
 
-/// Encodes `input`; `None` if the result would not be shorter than it.
+/// Encodes `input`; `None` if the result would not be shorter.
 #[must_use]
 pub(super) fn compress(input: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = Encoder::default();
@@ -41,9 +41,9 @@ pub(super) fn compress(input: &[u8]) -> Option<Vec<u8>> {
 #[derive(Default)]
 struct Encoder {
     output: Vec<u8>,
-    /// Where the current group's control byte stands.
+    /// Offset of the current group's control byte.
     control: usize,
-    /// Items in the current group, 0 before the first group too.
+    /// Number of items in the current group; also 0 before the first group.
     items: u8,
 }
 
@@ -76,10 +76,10 @@ impl Encoder {
 
 const HASH_BITS: u32 = 12;
 
-/// How many earlier places are tried for a match.
+/// Number of earlier positions tried for a match.
 const CHAIN_LIMIT: usize = 32;
 
-/// Earlier places of the same three bytes, newest first.
+/// Earlier positions of the same three bytes, newest first.
 struct MatchFinder {
     newest: Vec<Option<usize>>,
     older: Vec<Option<usize>>,

@@ -1,4 +1,4 @@
-//! Why a backup cannot be locked.
+//! Errors when locking a backup.
 
 use std::borrow::Cow;
 use std::io;
@@ -9,10 +9,10 @@ use super::Process;
 use crate::escape::value;
 use crate::untrusted::{Refused, refused};
 
-/// A backup could not be locked, or a lock not released.
+/// A backup could not be locked, or a lock could not be released.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process holds the exclusive lock and keeps it.
+    /// Another process holds the exclusive lock and did not release it.
     #[error(
         "backup {} is locked by {}{}; try again when that process has ended, or remove the lock \
          file {} if the process is not pg_probackup",
@@ -26,36 +26,33 @@ pub enum LockError {
         dir: PathBuf,
         /// The lock file.
         file: PathBuf,
-        /// The process, if its pid could be read.
+        /// The holder, if its pid could be read.
         holder: Option<Process>,
-        /// How long was waited for it.
+        /// Time spent waiting for it.
         waited: Duration,
     },
 
-    /// The backup went, or another came in its place, while it was waited for.
-    #[error(
-        "backup {} is not there any more: it was merged or deleted",
-        value(dir)
-    )]
+    /// The backup disappeared or was replaced during the wait.
+    #[error("backup {} no longer exists: it was merged or deleted", value(dir))]
     Gone {
         /// The backup's directory.
         dir: PathBuf,
     },
 
-    /// Something stands at a lock file's name that no pg_probackup has made.
+    /// There is something at a lock file's path that no pg_probackup has created.
     #[error(
-        "the lock file {} cannot be used: {why}; make sure that no pg_probackup works on this \
-         backup, and remove it",
+        "cannot use the lock file {}: {why}; make sure that no pg_probackup process is using \
+         this backup, then remove the file",
         value(file)
     )]
     Refused {
         /// The lock file.
         file: PathBuf,
-        /// What is the matter with it.
+        /// What is wrong with it.
         why: Refused,
     },
 
-    /// The backup's directory may not be written by this user.
+    /// This user may not write into the backup's directory.
     #[error(
         "no permission to lock backup {} against pg_probackup's delete and merge",
         value(dir)
@@ -63,14 +60,14 @@ pub enum LockError {
     NoPermission {
         /// The backup's directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 
-    /// The process that is to hold the lock does not exist.
+    /// The process that should hold the lock does not exist.
     #[error(
-        "process {pid}, which is to hold the lock on backup {}, does not exist",
+        "process {pid}, which should hold the lock on backup {}, does not exist",
         value(dir)
     )]
     NoSuchProcess {
@@ -80,18 +77,18 @@ pub enum LockError {
         pid: u32,
     },
 
-    /// A lock file, or the directory that it is in, cannot be used.
+    /// A lock file or its directory cannot be used.
     #[error("cannot use the lock file {}", value(file))]
     Io {
         /// The lock file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// The backup by its id, as the file's path has the rest.
+/// Returns the backup's id, because the file's path has the rest.
 fn named(dir: &Path) -> Cow<'_, str> {
     dir.file_name().map_or_else(|| value(dir), value)
 }
@@ -103,9 +100,8 @@ fn waited_for(time: Duration) -> String {
     }
 }
 
-/// Tells what a caller may want to treat in its own way from the rest. Where
-/// nothing is found, the directory has gone: a file that is missing is no
-/// failure.
+/// Separates the errors that a caller may want to handle specially from the rest. "Not
+/// found" means that the directory has disappeared: a missing file is not a failure.
 pub(super) fn file_error(dir: &Path, file: &str, source: io::Error) -> LockError {
     let (dir, file) = (dir.to_owned(), dir.join(file));
     match (refused(&source), source.kind()) {

@@ -1,4 +1,4 @@
-//! `backup.pid`, the lock that one process at a time has on a backup.
+//! `backup.pid`, the lock that only one process at a time holds on a backup.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -16,23 +16,23 @@ use crate::untrusted::Dir;
 
 pub(super) const EXCLUSIVE_FILE: &str = "backup.pid";
 
-/// How long an empty `backup.pid` is left alone: its owner has created it and
-/// is about to write its pid, unless the system crashed in between.
+/// How long an empty `backup.pid` is left alone. Its owner has created it and is about to
+/// write its pid, unless the system crashed in between.
 const EMPTY_IS_STALE_AFTER: Duration = Duration::from_secs(30);
 
-/// How often a busy lock is tried again. pg_probackup itself sleeps a second;
-/// readers hold the exclusive lock for less than a millisecond.
+/// Interval between attempts to take a busy lock. pg_probackup itself sleeps for a
+/// second; readers hold the exclusive lock for less than a millisecond.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What takes no longer than this is not worth a word.
+/// Shorter waits are not reported.
 const UNTOLD: Duration = Duration::from_millis(200);
 
-/// What a lock is waited for.
+/// The cause of a wait for a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// The lock file.
     pub file: PathBuf,
-    /// Who holds it; `None` where the file is empty.
+    /// The process that holds it; `None` if the file is empty.
     pub holder: Option<Process>,
 }
 
@@ -41,17 +41,17 @@ impl fmt::Display for Waiting {
         let file = value(&self.file);
         match &self.holder {
             Some(holder) => write!(f, "{holder} holds {file}"),
-            None => write!(f, "{file} is empty, as one just made or left by a crash is"),
+            None => write!(f, "{file} is empty: just created, or left by a crash"),
         }
     }
 }
 
-/// How long to wait for what.
+/// How long to wait in each case.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) busy: Duration,
-    /// Counted apart, as in pg_probackup: an empty file does not use up the
-    /// time for a busy one.
+    /// Counted separately, as in pg_probackup: waiting for an empty file does not use up
+    /// the time for a busy one.
     pub(super) empty: Duration,
     pub(super) poll: Duration,
 }
@@ -66,26 +66,26 @@ impl Patience {
     }
 }
 
-/// `backup.pid`, removed when this goes out of scope, whatever the reason.
+/// `backup.pid`, which is removed when this goes out of scope for whatever reason.
 pub(super) struct ExclusiveLock {
     dir: Arc<Dir>,
     held: bool,
 }
 
-/// What is found where `backup.pid` could not be created.
+/// What is found if `backup.pid` could not be created.
 enum Occupant {
-    /// Held by a living process, if its pid is known: the file may have gone
-    /// before it could be read.
+    /// Held by a running process. Its pid is unknown if the file disappeared before it
+    /// could be read.
     Busy(Option<Holder>),
-    /// Just created, or left so by a crash.
+    /// Just created, or left in this state by a crash.
     Empty,
-    /// Of no meaning any more, for this reason.
+    /// No longer valid, for this reason.
     Stale(&'static str),
 }
 
 impl ExclusiveLock {
-    /// Takes the lock; `waiting` is told what is waited for, whenever that is
-    /// another than before.
+    /// Takes the lock. `waiting` is called with the cause of a wait whenever that
+    /// changes.
     pub(super) fn take(
         dir: &Arc<Dir>,
         holder: Holder,
@@ -105,7 +105,7 @@ impl ExclusiveLock {
                     continue;
                 }
                 Occupant::Empty if empty >= patience.empty => {
-                    remove_stale(dir, "it has been empty for long")?;
+                    remove_stale(dir, "it has been empty for too long")?;
                     continue;
                 }
                 Occupant::Busy(by) if busy >= patience.busy => {
@@ -139,8 +139,8 @@ impl ExclusiveLock {
         }
     }
 
-    /// Who holds the lock, looked at only: what is stale, or has just been made,
-    /// keeps nobody from taking it.
+    /// Checks who holds the lock without taking it. A stale or newly created file would
+    /// not prevent taking it.
     pub(super) fn look(dir: &Arc<Dir>, own: Holder) -> Result<(), LockError> {
         match dir.stat(EXCLUSIVE_FILE) {
             Ok(None) => return Ok(()),
@@ -158,7 +158,7 @@ impl ExclusiveLock {
         }
     }
 
-    /// `None` if the file exists.
+    /// Creates the file; `None` if it exists.
     fn try_create(dir: &Arc<Dir>, holder: Holder) -> Result<Option<Self>, LockError> {
         let mut file = match dir.create(EXCLUSIVE_FILE, 0o600) {
             Ok(file) => file,
@@ -169,7 +169,7 @@ impl ExclusiveLock {
             dir: dir.clone(),
             held: true,
         };
-        // Not synced: after a crash of the system any content is stale.
+        // The file is not synced: after a system crash, any content is stale.
         writeln!(file, "{}", holder.number()).map_err(|error| failed(dir, error))?;
         Ok(Some(lock))
     }
@@ -188,12 +188,12 @@ impl ExclusiveLock {
         };
         if other == own {
             return Ok(Occupant::Stale(
-                "it was left by an earlier process of our number",
+                "it was left by an earlier process with our pid",
             ));
         }
         match other.is_alive() {
             true => Ok(Occupant::Busy(Some(other))),
-            false => Ok(Occupant::Stale("its process is gone")),
+            false => Ok(Occupant::Stale("its process has exited")),
         }
     }
 
@@ -210,7 +210,7 @@ impl Drop for ExclusiveLock {
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the exclusive lock stays until this process ends"
+                "the exclusive lock remains until this process exits"
             );
         }
     }

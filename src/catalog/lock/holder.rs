@@ -1,4 +1,4 @@
-//! Who holds a lock, or is to hold it.
+//! The present or future holder of a lock.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use super::error::LockError;
 use super::process::{Process, user_name};
 use crate::untrusted::{self, Dir};
 
-/// The most that a process's name has, in bytes; the kernel keeps 16.
+/// Maximum size of a process's name in bytes; the kernel keeps 16.
 const NAME_LIMIT: u64 = 64;
 
-/// A process that holds, or is to hold, a lock; always positive.
+/// A process that holds, or will hold, a lock; always positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holder(i32);
 
@@ -29,8 +29,7 @@ impl Holder {
         }
     }
 
-    /// The pid at the start of `text`, as C's `atoi` reads it, which is what
-    /// pg_probackup uses.
+    /// Parses the pid at the start of `text` as C's `atoi` does, which pg_probackup uses.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let text = text.trim_ascii_start();
         let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -38,8 +37,9 @@ impl Holder {
         (number > 0).then_some(Self(number))
     }
 
-    /// Whether the process lives. One that this user may not signal (`EPERM`)
-    /// does: the kernel has looked for it before it looked at the right.
+    /// Whether the process is running. `EPERM`, for a process that this user may not
+    /// signal, means that it is: the kernel finds the process before it checks the
+    /// permission.
     pub(super) fn is_alive(self) -> bool {
         kill(Pid::from_raw(self.0), None) != Err(Errno::ESRCH)
     }
@@ -48,7 +48,7 @@ impl Holder {
         self.0.unsigned_abs()
     }
 
-    /// Who it is.
+    /// Describes the process.
     pub(super) fn process(self) -> Process {
         let pid = self.number();
         let proc = format!("/proc/{pid}");

@@ -1,4 +1,4 @@
-//! The processes that lock files name, as people want to hear of them.
+//! The processes that lock files name, for display.
 
 use std::fmt;
 use std::path::Path;
@@ -8,14 +8,14 @@ use nix::unistd::{Uid, User};
 use crate::escape::value;
 use crate::untrusted::Dir;
 
-/// A process that a lock file names, as far as this user can see it.
+/// A process that a lock file names, as far as it is visible to this user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Its pid.
     pub pid: u32,
     /// Its program's name.
     pub name: Option<String>,
-    /// Its user's name, or number.
+    /// Its user's name or number.
     pub user: Option<String>,
 }
 
@@ -31,7 +31,8 @@ impl fmt::Display for Process {
     }
 }
 
-/// Whose a path is, or, where that cannot be told, the directory that hides it.
+/// Returns the owner of a path or, if that cannot be determined, of the directory that
+/// hides it.
 pub(crate) fn owner_of(path: &Path) -> Option<u32> {
     let owner = |path: &Path| {
         let (dir, name) = Dir::of_file(path).ok()?;
@@ -40,7 +41,7 @@ pub(crate) fn owner_of(path: &Path) -> Option<u32> {
     path.ancestors().find_map(owner)
 }
 
-/// A user's name, or the number where there is none.
+/// Returns a user's name, or the number if there is no name.
 pub(crate) fn user_name(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     user.map_or_else(|| uid.to_string(), |user| user.name)

@@ -1,5 +1,5 @@
-//! `backup_ro.pid`, the list of those that read a backup. Whoever changes it
-//! holds `backup.pid`.
+//! `backup_ro.pid`, the list of a backup's readers. It is changed only while holding
+//! `backup.pid`.
 
 use std::io::{self, Write};
 
@@ -12,8 +12,8 @@ use crate::untrusted::{Dir, Kind, Refused, found};
 pub(super) const READERS_FILE: &str = "backup_ro.pid";
 pub(super) const READERS_TEMP_FILE: &str = "backup_ro.pidtmp";
 
-/// The living readers other than `own`, in the order listed. Readers are in
-/// nobody's way, so one of another user simply stays.
+/// Returns the running readers other than `own`, in the order listed. Readers block
+/// nobody, so those of other users are kept.
 pub(super) fn read(dir: &Dir, own: Holder) -> Result<Vec<Holder>, LockError> {
     let text = match dir.read(READERS_FILE, LIMIT) {
         Ok(text) => text,
@@ -34,7 +34,7 @@ pub(super) fn read(dir: &Dir, own: Holder) -> Result<Vec<Holder>, LockError> {
     Ok(living)
 }
 
-/// Whether a lock file names a process, alive or not.
+/// Whether a lock file names a process, running or not.
 pub(super) fn names(dir: &Dir, file: &str, pid: u32) -> Result<bool, LockError> {
     let text = found(dir.read(file, LIMIT)).map_err(|e| file_error(dir.path(), file, e))?;
     let text = text.unwrap_or_default();
@@ -42,7 +42,7 @@ pub(super) fn names(dir: &Dir, file: &str, pid: u32) -> Result<bool, LockError> 
     Ok(named.any(|holder| holder.number() == pid))
 }
 
-/// Replaces the list; an empty one is removed.
+/// Replaces the list, or removes it if it is empty.
 pub(super) fn write(dir: &Dir, readers: &[Holder]) -> Result<(), LockError> {
     if readers.is_empty() {
         let removed = dir.remove_file(READERS_FILE);
@@ -65,8 +65,8 @@ pub(super) fn write(dir: &Dir, readers: &[Holder]) -> Result<(), LockError> {
     })
 }
 
-/// Removes what a writer has left that was killed, but nothing that no writer
-/// leaves: a link, say, was put there by somebody for some reason.
+/// Removes what a killed writer has left, but nothing that a writer cannot have left: a
+/// link, for example, was put there by somebody for some reason.
 fn clear_temp(dir: &Dir) -> io::Result<()> {
     match dir.stat(READERS_TEMP_FILE)? {
         None => Ok(()),

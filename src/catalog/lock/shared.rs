@@ -11,22 +11,22 @@ use super::readers;
 use crate::escape::value;
 use crate::untrusted::Dir;
 
-/// How long a lock that is dropped, not released, waits for the exclusive lock.
+/// How long dropping a lock that was not released waits for the exclusive lock.
 const WAIT_IN_DROP: Duration = Duration::from_secs(2);
 
-/// What came of asking for a lock.
+/// The outcome of a request for a lock.
 #[derive(Debug)]
 #[must_use = "the lock is released when this is dropped"]
 pub enum LockOutcome {
     /// The lock is held.
     Held(ReadLock),
-    /// The catalog is on a read-only file system. As in pg_probackup this
-    /// counts as granted: nobody can change the backup through this mount.
+    /// The catalog is on a read-only file system. As in pg_probackup, this counts as
+    /// granted: nobody can change the backup through this mount.
     ReadOnly,
 }
 
-/// A shared lock on one backup. Released by [`release`](Self::release); if
-/// that was not called, as well as may be when it is dropped.
+/// A shared lock on one backup. It is released by [`release`](Self::release); if that was
+/// not called, dropping it tries to release it.
 #[derive(Debug)]
 pub struct ReadLock {
     dir: Arc<Dir>,
@@ -36,16 +36,15 @@ pub struct ReadLock {
 }
 
 impl ReadLock {
-    /// Enters `pid` as a reader of the backup in `dir`, waiting up to `wait`
-    /// while another process changes it; `waiting` is told what for. The
-    /// process must live as long as the lock shall. It can hold one lock on a
-    /// backup, not two.
+    /// Registers `pid` as a reader of the backup in `dir`, waiting up to `wait` while
+    /// another process changes it; `waiting` is called with the cause. The process must
+    /// live as long as the lock is needed. It can hold only one lock on a backup.
     ///
     /// # Errors
-    /// [`LockError::Busy`] when the time is up; [`LockError::NoPermission`] if
-    /// the directory may not be written, which a caller may take as a reason to
-    /// go on without; [`LockError::Gone`] if the backup is another by now; or
-    /// any other failure. No lock file is left behind.
+    /// [`LockError::Busy`] if the time runs out; [`LockError::NoPermission`] if the
+    /// directory may not be written, in which case a caller may choose to go on without a
+    /// lock; [`LockError::Gone`] if the backup has been replaced; or any other failure.
+    /// No lock file is left behind.
     pub(crate) fn acquire(
         dir: &Arc<Dir>,
         pid: u32,
@@ -65,13 +64,13 @@ impl ReadLock {
         }
     }
 
-    /// Gives the lock back: drops the own pid and those of dead processes, and
-    /// removes the list when none is left.
+    /// Releases the lock: removes its own pid and those of dead processes, and deletes
+    /// the list if it is then empty.
     ///
     /// # Errors
-    /// If the exclusive lock cannot be had in the time given when the lock was
-    /// acquired, or a file cannot be written. The entry then stays, and goes
-    /// stale when the process ends.
+    /// If the exclusive lock cannot be taken within the time given when the lock was
+    /// acquired, or if a file cannot be written. The entry then remains, and becomes
+    /// stale when the process exits.
     pub fn release(mut self) -> Result<(), LockError> {
         self.leave(Patience::of(self.wait))
     }
@@ -91,7 +90,7 @@ impl ReadLock {
         let mut readers = readers::read(dir, holder)?;
         readers.push(holder);
         readers::write(dir, &readers)?;
-        // From here on a failure is undone by this value's drop.
+        // From here on, dropping this value undoes a failure.
         let lock = Self {
             dir: dir.clone(),
             holder,
@@ -103,11 +102,11 @@ impl ReadLock {
     }
 
     fn leave(&mut self, patience: Patience) -> Result<(), LockError> {
-        // Whatever happens, once is enough: drop shall not try again.
+        // Once is enough, whatever happens: drop must not try again.
         self.released = true;
         let taken = ExclusiveLock::take(&self.dir, self.holder, patience, &mut |_| ());
         let exclusive = match taken {
-            // Nor is there anything to let go of.
+            // Then there is nothing to release.
             Err(LockError::Gone { .. }) => return Ok(()),
             taken => taken?,
         };
@@ -126,16 +125,16 @@ impl Drop for ReadLock {
             tracing::warn!(
                 backup = %value(self.dir.path()),
                 error = &error as &dyn std::error::Error,
-                "the lock's entry stays until its process ends"
+                "the lock's entry remains until its process exits"
             );
         }
     }
 }
 
-/// Finds who keeps a chain from being locked, and locks nothing.
+/// Checks whether another process prevents locking a chain, without locking anything.
 ///
 /// # Errors
-/// [`LockError::Busy`] for the first member that is being changed; those of
+/// [`LockError::Busy`] for the first member that is being changed; also the errors of
 /// [`open`] and of reading the lock files.
 pub(crate) fn look(dirs: &[PathBuf]) -> Result<(), LockError> {
     for dir in open(dirs)? {
@@ -145,12 +144,12 @@ pub(crate) fn look(dirs: &[PathBuf]) -> Result<(), LockError> {
     Ok(())
 }
 
-/// Takes away what a holder of ours has left in a backup's directory that was killed:
-/// its line among the readers, and an exclusive lock that it was killed with. Nothing
-/// is done where it is not named, or lives.
+/// Removes what a killed holder of ours has left in a backup's directory: its line among
+/// the readers, and an exclusive lock that it held when it was killed. Does nothing if
+/// the holder is not listed or is running.
 ///
 /// # Errors
-/// As [`ReadLock::acquire`].
+/// As for [`ReadLock::acquire`].
 pub(crate) fn forget(dir: &Arc<Dir>, killed: u32) -> Result<(), LockError> {
     let own = Holder::alive(dir.path(), std::process::id())?;
     let is_named = readers::names(dir, readers::READERS_FILE, killed)?
@@ -165,11 +164,11 @@ pub(crate) fn forget(dir: &Arc<Dir>, killed: u32) -> Result<(), LockError> {
     exclusive.give_back()
 }
 
-/// Opens the directories of backups that are to be locked.
+/// Opens the directories of backups to be locked.
 ///
 /// # Errors
-/// [`LockError::Gone`] for one that is not there; [`LockError::NoPermission`];
-/// the system's own.
+/// [`LockError::Gone`] if one does not exist; [`LockError::NoPermission`]; the system's
+/// errors.
 pub(crate) fn open(dirs: &[PathBuf]) -> Result<Vec<Arc<Dir>>, LockError> {
     let open = |dir: &PathBuf| match Dir::open(dir) {
         Ok(opened) => Ok(Arc::new(opened)),
@@ -178,24 +177,23 @@ pub(crate) fn open(dirs: &[PathBuf]) -> Result<Vec<Arc<Dir>>, LockError> {
     dirs.iter().map(open).collect()
 }
 
-/// Whether an opened directory is still what its path leads to.
+/// Whether an opened directory is still the one that its path resolves to.
 fn is_in_its_place(dir: &Dir) -> std::io::Result<bool> {
     match Dir::open(dir.path()) {
         Ok(now) => Ok(now.stat_self()?.id == dir.stat_self()?.id),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        // The directories above may be closed to who holds the lock.
+        // The lock's holder may have no access to the parent directories.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(true),
         Err(error) => Err(error),
     }
 }
 
-/// Locks every member of a chain, in the order given: the FULL first, as
-/// pg_probackup's restore does. `wait` counts for each member; `waiting` is
-/// told what is waited for. On failure those already locked are released, the
-/// last first.
+/// Locks every member of a chain in the given order: the FULL first, as pg_probackup's
+/// restore does. `wait` applies to each member; `waiting` is called with the cause of a
+/// wait. On failure, the members already locked are released, the last first.
 ///
 /// # Errors
-/// As [`ReadLock::acquire`], for the member that could not be locked.
+/// As for [`ReadLock::acquire`], for the member that could not be locked.
 pub(crate) fn lock_chain(
     dirs: &[Arc<Dir>],
     pid: u32,

@@ -1,4 +1,4 @@
-//! One backup as its metadata describes it, whichever way that was read.
+//! A backup as described by its metadata, from whichever source that was read.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use time::OffsetDateTime;
 use crate::catalog::store::Place;
 use crate::pg::Lsn;
 
-/// A backup's id: the base36 of its start time, in upper case. Also the name
-/// of its directory.
+/// A backup's id: its start time in base36, in upper case. It is also the name of the
+/// backup's directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupId(pub String);
 
@@ -21,9 +21,9 @@ impl fmt::Display for BackupId {
 }
 
 impl BackupId {
-    /// The id that pg_probackup gives to a backup started at that moment:
-    /// base36 of the seconds since 1970, in upper case. A moment before 1970
-    /// gives the id `0`, as no clock of a backup host can show it.
+    /// Returns the id that pg_probackup gives to a backup started at that time: the
+    /// seconds since 1970 in base36, in upper case. A time before 1970, which no clock of
+    /// a backup host can show, results in the id `0`.
     #[must_use]
     pub fn from_start_time(start: OffsetDateTime) -> Self {
         const DIGITS: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -38,8 +38,8 @@ impl BackupId {
         }
     }
 
-    /// The start time that the id encodes; `None` if it is not base36 or
-    /// lies outside the years that [`OffsetDateTime`] holds.
+    /// Returns the start time that the id encodes; `None` if it is not base36 or is out
+    /// of the range of [`OffsetDateTime`].
     #[must_use]
     pub fn start_time(&self) -> Option<OffsetDateTime> {
         let seconds = i64::from_str_radix(&self.0, 36).ok()?;
@@ -74,19 +74,19 @@ impl fmt::Display for BackupMode {
 /// A backup's status, as pg_probackup's `backup.control` spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackupStatus {
-    /// Directory without a readable `backup.control`.
+    /// A directory without a readable `backup.control`.
     Unknown,
     /// Complete and validated.
     Ok,
-    /// Complete, not yet validated.
+    /// Complete, but not yet validated.
     Done,
-    /// Being taken, or its process died.
+    /// Being taken, or its process has died.
     Running,
     /// Failed.
     Error,
     /// Being merged into its FULL.
     Merging,
-    /// Merged into its FULL, the rename is pending.
+    /// Merged into its FULL, with the rename pending.
     Merged,
     /// Being deleted.
     Deleting,
@@ -99,7 +99,7 @@ pub enum BackupStatus {
 }
 
 impl BackupStatus {
-    /// Whether pg_probackup restores a backup in this status as it stands.
+    /// Whether pg_probackup restores a backup in this status without further steps.
     #[must_use]
     pub fn is_restorable(self) -> bool {
         matches!(self, Self::Ok | Self::Done)
@@ -124,20 +124,20 @@ impl fmt::Display for BackupStatus {
     }
 }
 
-/// A codec by which a file's pages are stored. The per-file value of the
-/// content list decides, never the backup's.
+/// The codec with which a file's pages are stored. The per-file value in the content list
+/// decides, never the backup's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CompressAlg {
     /// Raw pages.
     #[default]
     None,
-    /// RFC 1950, one stream a page.
+    /// RFC 1950, one stream per page.
     Zlib,
-    /// PostgreSQL's own LZ, a bare stream a page.
+    /// PostgreSQL's own LZ, one bare stream per page.
     Pglz,
-    /// A raw LZ4 block a page (Enterprise; verified against our encoder only).
+    /// One raw LZ4 block per page (Enterprise; verified only against our encoder).
     Lz4,
-    /// A Zstandard frame a page (Enterprise; verified against our encoder only).
+    /// One Zstandard frame per page (Enterprise; verified only against our encoder).
     Zstd,
 }
 
@@ -153,12 +153,12 @@ impl fmt::Display for CompressAlg {
     }
 }
 
-/// A word that none of pg_probackup's vocabularies (modes, statuses, codecs,
-/// versions) has.
+/// A word that is in none of pg_probackup's vocabularies (modes, statuses, codecs,
+/// versions).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{word}\" is not a known {what}")]
 pub struct UnknownWord {
-    /// Which vocabulary: "backup mode", "status", ..
+    /// The vocabulary: "backup mode", "status", ..
     pub what: &'static str,
     /// The word as found.
     pub word: String,
@@ -211,7 +211,7 @@ impl FromStr for BackupStatus {
 impl FromStr for CompressAlg {
     type Err = UnknownWord;
 
-    /// pg_probackup matches codec names by case-insensitive prefix.
+    /// Matches a case-insensitive prefix of a codec's name, as pg_probackup does.
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
         let known = [
             ("none", Self::None),
@@ -231,15 +231,16 @@ impl FromStr for CompressAlg {
     }
 }
 
-/// The pg_probackup that wrote a backup, `a.b.c`; it drives format rules.
+/// The version of the pg_probackup that wrote a backup, `a.b.c`; it determines format
+/// rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProgramVersion {
-    /// `a * 10000 + b * 100 + c`, as pg_probackup compares them.
+    /// `a * 10000 + b * 100 + c`, which is how pg_probackup compares versions.
     number: u32,
 }
 
 impl ProgramVersion {
-    /// The version `a.b.c`.
+    /// Creates the version `a.b.c`.
     #[must_use]
     pub const fn new(a: u32, b: u32, c: u32) -> Self {
         Self {
@@ -269,7 +270,7 @@ impl FromStr for ProgramVersion {
     }
 }
 
-/// One line of a backup's `tablespace_map`: where a tablespace lived.
+/// One line of a backup's `tablespace_map`: the original location of a tablespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablespaceMapping {
     /// The tablespace's oid, the name under `pg_tblspc`.
@@ -278,8 +279,8 @@ pub struct TablespaceMapping {
     pub path: PathBuf,
 }
 
-/// One backup's metadata. `pg_probackup show` and the control files give the
-/// same; a test holds that they do.
+/// One backup's metadata. `pg_probackup show` and the control files yield the same
+/// values, which a test verifies.
 ///
 /// ```
 /// use pbkfs::catalog::Catalog;
@@ -301,15 +302,15 @@ pub struct TablespaceMapping {
 pub struct Backup {
     /// The backup's directory, `CATALOG/backups/INSTANCE/ID`.
     pub dir: PathBuf,
-    /// The same, to be read.
+    /// The same directory, for reading.
     pub place: Place,
     /// Its id.
     pub id: BackupId,
     /// The direct parent's id; `None` for a FULL.
     pub parent: Option<BackupId>,
-    /// How it was taken.
+    /// The backup mode.
     pub mode: BackupMode,
-    /// Its status when it was read.
+    /// Its status at the time it was read.
     pub status: BackupStatus,
     /// Whether the WAL it needs is inside the backup (STREAM) or in the
     /// archive (ARCHIVE).
@@ -320,39 +321,39 @@ pub struct Backup {
     pub compress_level: i32,
     /// Whether it was taken from a standby.
     pub from_replica: bool,
-    /// Bytes in a page; anything but 8192 is refused.
+    /// Page size in bytes; anything but 8192 is refused.
     pub block_size: u32,
-    /// Bytes in a WAL page.
+    /// WAL page size in bytes.
     pub xlog_block_size: u32,
     /// Whether the cluster has page checksums.
     pub checksums: bool,
-    /// The pg_probackup that wrote it.
+    /// The version of the pg_probackup that wrote it.
     pub program_version: ProgramVersion,
     /// PostgreSQL's version as recorded: `15`, `9.6`.
     pub server_version: String,
     /// The timeline it was taken on.
     pub timeline: u32,
-    /// Where recovery starts.
+    /// Position at which recovery starts.
     pub start_lsn: Lsn,
-    /// Where the backup becomes consistent.
+    /// Position at which the backup becomes consistent.
     pub stop_lsn: Lsn,
-    /// When it started.
+    /// Time at which it started.
     pub start_time: OffsetDateTime,
-    /// When it ended.
+    /// Time at which it ended.
     pub end_time: Option<OffsetDateTime>,
     /// The time of the last transaction in it.
     pub recovery_time: Option<OffsetDateTime>,
     /// The last transaction in it.
     pub recovery_xid: u64,
-    /// Stored bytes of data.
+    /// Size of the stored data in bytes.
     pub data_bytes: Option<u64>,
-    /// Stored bytes of WAL.
+    /// Size of the stored WAL in bytes.
     pub wal_bytes: Option<u64>,
-    /// The data's bytes before compression.
+    /// Size of the data in bytes before compression.
     pub uncompressed_bytes: Option<u64>,
-    /// The cluster's bytes when it was taken.
+    /// Size of the cluster in bytes when the backup was taken.
     pub pgdata_bytes: Option<u64>,
-    /// CRC-32C of `backup_content.control`; `None` when not recorded.
+    /// CRC-32C of `backup_content.control`; `None` if not recorded.
     pub content_crc: Option<u32>,
     /// The user's note.
     pub note: Option<String>,
@@ -361,35 +362,35 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// The content list.
+    /// Returns the content list.
     #[must_use]
     pub fn content(&self) -> Place {
         self.place.join("backup_content.control")
     }
 
-    /// The page header map.
+    /// Returns the page header map.
     #[must_use]
     pub fn header_map(&self) -> Place {
         self.place.join("page_header_map")
     }
 
-    /// A stored file, given its path inside PGDATA.
+    /// Returns a stored file, given its path inside PGDATA.
     #[must_use]
     pub fn file(&self, path: impl AsRef<Path>) -> Place {
         self.place.join("database").join(path)
     }
 
-    /// The server's major version, if the recorded text begins with a number.
+    /// Returns the server's major version, if the recorded text starts with a number.
     #[must_use]
     pub fn server_major(&self) -> Option<u32> {
         self.server_version.split('.').next()?.parse().ok()
     }
 
-    /// Whether its `backup.control` could be read. If not, nothing is known of it
-    /// but its id, and what the id says of its time.
+    /// Whether its `backup.control` could be read. If not, only its id is known, and the
+    /// time that the id encodes.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        // Its reader wants a version, whatever the status is.
+        // Reading it requires a version, whatever the status.
         self.status != BackupStatus::Unknown || !self.server_version.is_empty()
     }
 }

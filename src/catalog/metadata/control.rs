@@ -1,14 +1,14 @@
-//! The `key = value` form of `backup.control` and `pg_probackup.conf`.
+//! The `key = value` format of `backup.control` and `pg_probackup.conf`.
 //!
-//! One pair a line, without the blanks at the line's end. A key is compared
-//! without regard to case, `-` and `_` are the same. A value is bare or
-//! single-quoted. A bare one ends at a `#` or a tab, and keeps the spaces before
-//! it: `status = OK # so` has the value `OK `, which is no status. In a quoted
-//! one `''` stands for a quote, and every other byte for itself, a backslash
-//! too; without a closing quote it ends with the line. `#` begins a comment. A
-//! key given twice keeps its last value. Source: pg_probackup's
-//! `src/utils/configuration.c` (`config_read_opt`, `parse_pair`,
-//! `get_next_token`, `key_equals`).
+//! There is one pair per line; whitespace at the end of the line is ignored. Keys are
+//! compared without regard to case, and `-` and `_` are equivalent. A value is bare or
+//! single-quoted. A bare value ends at a `#` or a tab, and keeps the spaces before it:
+//! `status = OK # so` has the value `OK `, which is not a valid status. In a quoted
+//! value, `''` represents a quote, and every other byte, including a backslash,
+//! represents itself; without a closing quote, the value ends with the line. `#` starts a
+//! comment. If a key is repeated, its last value counts. Source: pg_probackup's
+//! `src/utils/configuration.c` (`config_read_opt`, `parse_pair`, `get_next_token`,
+//! `key_equals`).
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -23,12 +23,11 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::catalog::error::ControlError;
 use crate::catalog::store::Place;
 
-/// The most that is read of such a file, in bytes. pg_probackup's own have one
-/// or two kilobytes; a note has at most one, and a list of external directories
-/// some paths.
+/// Maximum number of bytes read from such a file. pg_probackup's own files have one or
+/// two kilobytes; a note has at most one, and a list of external directories a few paths.
 const LIMIT: u64 = 256 << 10;
 
-/// One parsed file: its pairs in the order of their lines.
+/// A parsed file: its pairs in line order.
 #[derive(Debug)]
 pub struct ControlFile {
     path: PathBuf,
@@ -44,10 +43,10 @@ struct Entry {
 }
 
 impl ControlFile {
-    /// Reads and splits a file of the catalog.
+    /// Reads a file of the catalog and splits it into pairs.
     ///
     /// # Errors
-    /// If it cannot be read, is larger than such a file is, or a line is not
+    /// If it cannot be read, is larger than such a file can be, or has a line that is not
     /// `key = value`.
     pub fn read(place: &Place) -> Result<Self, ControlError> {
         let path = place.name();
@@ -57,7 +56,7 @@ impl ControlFile {
         }
     }
 
-    /// Splits a file's bytes; `path` is for messages only.
+    /// Splits a file's bytes into pairs; `path` is used only in messages.
     ///
     /// # Errors
     /// If a line is not `key = value`.
@@ -80,8 +79,8 @@ impl ControlFile {
         })
     }
 
-    /// The value of `key` (in lower case, with `-`) as `T`; `None` if the key
-    /// is not there.
+    /// Returns the value of `key` (in lower case, with `-`) as a `T`; `None` if the key
+    /// is absent.
     ///
     /// # Errors
     /// If the value is not a `T`.
@@ -93,7 +92,7 @@ impl ControlFile {
         self.get_with(key, str::parse)
     }
 
-    /// As [`get`](Self::get), with a parser of the caller's.
+    /// Like [`get`](Self::get), with a parser supplied by the caller.
     ///
     /// # Errors
     /// If the parser refuses the value.
@@ -121,7 +120,7 @@ impl ControlFile {
         }
     }
 
-    /// The value of a key as a path, byte for byte.
+    /// Returns the value of a key as a path, byte for byte.
     #[must_use]
     pub fn path_value(&self, key: &str) -> Option<PathBuf> {
         let entry = self.entry(key)?;
@@ -139,8 +138,8 @@ impl ControlFile {
         })
     }
 
-    /// Logs the keys that are none of `known`: a newer pg_probackup may write
-    /// some, and they do not make a file unusable.
+    /// Logs the keys that are not in `known`: a newer pg_probackup may write such keys,
+    /// and they do not make a file unusable.
     pub fn note_unknown_keys(&self, known: &[&str]) {
         for entry in &self.entries {
             if !known.contains(&entry.key.as_str()) {
@@ -162,8 +161,8 @@ impl ControlFile {
 #[error("it must be true or false")]
 pub struct NotABoolean;
 
-/// Parses a boolean as the writer spells it (`true`, `false`) and as a person
-/// might (`on`, `no`, `1`).
+/// Parses a boolean as pg_probackup writes it (`true`, `false`) or as a person might
+/// (`on`, `no`, `1`).
 ///
 /// # Errors
 /// If the word is none of these.
@@ -175,27 +174,27 @@ pub fn parse_bool(text: &str) -> Result<bool, NotABoolean> {
     }
 }
 
-/// pg_probackup's form of a moment: `2026-11-22 07:28:43+00`, `..+05:30`.
+/// pg_probackup's timestamp format: `2026-11-22 07:28:43+00`, `..+05:30`.
 const TIME_FORMAT: &[BorrowedFormatItem<'_>] = format_description!(
     version = 2,
     "[year]-[month]-[day] [hour]:[minute]:[second][offset_hour sign:mandatory][optional [:[offset_minute]]]"
 );
 
-/// Text that is no moment.
+/// Text that is not a valid timestamp.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAMoment {
-    /// It is of another form.
+    /// The format is wrong.
     #[error(transparent)]
     Form(#[from] time::error::Parse),
-    /// Its offset leads out of the years that can be told.
+    /// The offset moves it outside the representable years.
     #[error("it is beyond the year 9999 in UTC")]
     TooFar,
 }
 
-/// Parses a moment with its offset and gives it in UTC.
+/// Parses a timestamp with an offset and converts it to UTC.
 ///
 /// # Errors
-/// If the text is not of that form; an offset is needed.
+/// If the text is not in that format; the offset is required.
 pub fn parse_time(text: &str) -> Result<OffsetDateTime, NotAMoment> {
     let local = OffsetDateTime::parse(text, TIME_FORMAT)?;
     local
@@ -205,10 +204,10 @@ pub fn parse_time(text: &str) -> Result<OffsetDateTime, NotAMoment> {
 
 type Pair = Option<(String, Vec<u8>)>;
 
-/// What C's `isspace` counts as a blank.
+/// The characters that C's `isspace` counts as whitespace.
 const BLANKS: &[u8] = b" \t\n\x0B\x0C\r";
 
-/// Where a bare value ends.
+/// The characters that end a bare value.
 const BARE_ENDS: &[u8] = b"#\n\r\t\x0B";
 
 fn is_blank(byte: &u8) -> bool {
@@ -251,8 +250,8 @@ fn split_pair(line: &[u8]) -> Result<Pair, &'static str> {
     let after = without_blanks_before(after);
     if !after.is_empty() && !after.starts_with(b"#") {
         return Err(
-            "there is more text after the value (a quote inside a quoted value has to be \
-             doubled, or pg_probackup cannot read it either)",
+            "there is more text after the value (a quote inside a quoted value must be doubled; \
+             otherwise pg_probackup cannot read it either)",
         );
     }
     let key = String::from_utf8_lossy(key)
@@ -261,8 +260,8 @@ fn split_pair(line: &[u8]) -> Result<Pair, &'static str> {
     Ok(Some((key, value)))
 }
 
-/// The value that `text`, all after an opening quote, holds, and what stands
-/// behind its closing quote.
+/// Returns the value at the start of `text`, which follows an opening quote, and the text
+/// after the closing quote.
 fn unquote(text: &[u8]) -> (Vec<u8>, &[u8]) {
     let mut value = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -282,9 +281,9 @@ fn unquote(text: &[u8]) -> (Vec<u8>, &[u8]) {
     }
 }
 
-/// A value, which may be any text of one line, as a quoted one that
-/// [`ControlFile::parse`] and pg_probackup read back. pg_probackup itself
-/// doubles no quote when it writes, so not every value that it took can be read.
+/// Quotes a value, which may be any one-line text, so that [`ControlFile::parse`] and
+/// pg_probackup can read it back. pg_probackup itself does not double quotes when
+/// writing, so not every value that it accepted can be read.
 #[cfg(feature = "encode")]
 #[must_use]
 pub fn quoted(value: &str) -> String {
@@ -308,7 +307,7 @@ mod tests {
 
     #[test]
     fn values_are_bare_or_quoted() {
-        // As C's strcspn leaves it.
+        // As C's strcspn delimits it.
         assert_eq!(value("note = plain # said so"), "plain ");
         assert_eq!(value("note = plain# said so"), "plain");
         assert_eq!(value("note = plain\t# said so"), "plain");
@@ -322,7 +321,7 @@ mod tests {
             value(r"note = 'ends with a backslash\'"),
             r"ends with a backslash\"
         );
-        // As pg_probackup writes a note that ends with a quote, and reads it.
+        // pg_probackup writes and reads a note that ends with a quote like this.
         assert_eq!(value("note = 'so called ''"), "so called '");
         assert_eq!(value("note = 'open"), "open");
         assert_eq!(value("NOTE = one\nNote = two\n"), "two");
@@ -400,9 +399,8 @@ mod tests {
             prop_assert_eq!(value(&line), note);
         }
 
-        /// Every byte that a value can have, between the quotes that
-        /// pg_probackup puts around it, is read as pg_probackup's own reader
-        /// reads it.
+        /// Every byte that a value can contain is read from between pg_probackup's quotes
+        /// just as pg_probackup's own reader reads it.
         #[test]
         fn what_pg_probackup_writes_is_read_as_it_reads_it(
             note in proptest::collection::vec(
@@ -418,8 +416,8 @@ mod tests {
         }
     }
 
-    /// `config_read_opt` on one line whose value is quoted, by indices into a
-    /// string that ends with a zero as C has it; `None` for its syntax error.
+    /// Does what `config_read_opt` does on one line with a quoted value, using indices
+    /// into a zero-terminated string as in C; `None` for its syntax error.
     fn as_pg_probackup_reads(line: &[u8]) -> Option<Vec<u8>> {
         let mut line = line.to_vec();
         while line

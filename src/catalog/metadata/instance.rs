@@ -10,10 +10,10 @@ use crate::catalog::error::{CatalogError, ControlError};
 use crate::catalog::store::{LocalStore, Place};
 use crate::untrusted::Kind;
 
-/// An instance's own settings.
+/// The file with an instance's own settings.
 const CONFIG: &str = "pg_probackup.conf";
 
-/// The keys of `pg_probackup.conf` that [`InstanceConfig`] takes.
+/// The keys of `pg_probackup.conf` that [`InstanceConfig`] uses.
 const USED_KEYS: [&str; 3] = ["pgdata", "system-identifier", "xlog-seg-size"];
 
 /// A pg_probackup catalog: the directory that pg_probackup takes as `-B`.
@@ -40,7 +40,7 @@ impl Catalog {
     /// Opens the catalog at `root`, which is made absolute first.
     ///
     /// # Errors
-    /// If there is no directory `backups` in it, or it cannot be read.
+    /// If it contains no directory `backups`, or if that cannot be read.
     pub fn open(root: &Path) -> Result<Self, CatalogError> {
         let root = std::path::absolute(root).map_err(|source| CatalogError::Read {
             path: root.to_owned(),
@@ -49,19 +49,19 @@ impl Catalog {
         let store = LocalStore::new(root.clone());
         let place = Place::root(Arc::new(store));
         let catalog = Self { root, place };
-        // Listing is the test for both: that it exists and that we may read it.
+        // Listing tests both that it exists and that we may read it.
         catalog.instances()?;
         Ok(catalog)
     }
 
-    /// The catalog's absolute path.
+    /// Returns the catalog's absolute path.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The names of all instances, sorted: each directory that is not hidden,
-    /// as pg_probackup has it, but for the file system's own.
+    /// Returns the names of all instances, sorted: as in pg_probackup, every directory
+    /// that is not hidden, but without the file system's own.
     ///
     /// # Errors
     /// If `backups/` cannot be listed.
@@ -77,10 +77,10 @@ impl Catalog {
         Ok(names)
     }
 
-    /// One instance with its configuration.
+    /// Returns an instance with its configuration.
     ///
     /// # Errors
-    /// If there is none of that name, the name is no plain directory name, or
+    /// If there is no instance of that name, the name is not a plain directory name, or
     /// its `pg_probackup.conf` is malformed.
     pub fn instance(&self, name: &str) -> Result<Instance, CatalogError> {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
@@ -144,19 +144,19 @@ pub struct Instance {
     pub catalog: PathBuf,
     /// The instance's name.
     pub name: String,
-    /// Its backups, `CATALOG/backups/NAME`.
+    /// The directory of its backups, `CATALOG/backups/NAME`.
     pub dir: PathBuf,
-    /// The same, to be read.
+    /// The same directory, for reading.
     pub place: Place,
     /// Its WAL archive, `CATALOG/wal/NAME`; it need not exist.
     pub wal_dir: PathBuf,
-    /// The same, to be read.
+    /// The same directory, for reading.
     pub wal: Place,
     /// Its `pg_probackup.conf`.
     pub config: InstanceConfig,
 }
 
-/// What `pg_probackup.conf` says about the cluster that was backed up.
+/// What `pg_probackup.conf` records about the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InstanceConfig {
@@ -164,7 +164,7 @@ pub struct InstanceConfig {
     pub pgdata: Option<PathBuf>,
     /// The cluster's system identifier.
     pub system_identifier: Option<u64>,
-    /// Bytes in one WAL segment.
+    /// WAL segment size in bytes.
     pub wal_segment_size: Option<u64>,
 }
 
@@ -190,8 +190,8 @@ impl InstanceConfig {
     }
 }
 
-/// The directories in `dir` whose names do not begin with a dot, symbolic
-/// links to directories included, in no order. pg_probackup counts the same
+/// Returns the directories in `dir` whose names do not start with a dot, including
+/// symbolic links to directories, in no particular order. pg_probackup counts the same
 /// ones (`src/catalog.c`, `IsDir`).
 pub(in crate::catalog) fn visible_directories(dir: &Place) -> Result<Vec<Place>, CatalogError> {
     let entries = dir.list().map_err(|source| CatalogError::Read {
@@ -204,13 +204,12 @@ pub(in crate::catalog) fn visible_directories(dir: &Place) -> Result<Vec<Place>,
     Ok(directories.map(|entry| dir.join(&entry.name)).collect())
 }
 
-/// Whether a directory of `backups` is the one that mkfs makes in the root of a
-/// file system, and no instance that somebody gave this name: that has a
-/// configuration, or backups.
+/// Whether a directory in `backups` is the one that mkfs creates in the root of a file
+/// system. An instance that a user gave this name has a configuration or backups.
 fn is_file_systems(dir: &Place) -> bool {
     let is_there = |place: Place| place.open().is_ok();
     let has_backups = || {
-        // As an ordinary user, one may not even look.
+        // An unprivileged user may not even be allowed to list it.
         let inner = visible_directories(dir).unwrap_or_default();
         let mut controls = inner.iter().map(|backup| backup.join("backup.control"));
         controls.any(is_there)
@@ -286,7 +285,7 @@ mod tests {
                 "{name}"
             );
         }
-        // An instance without a configuration is odd, not unusable.
+        // An instance without a configuration is unusual, but usable.
         assert_eq!(
             catalog.instance("one").unwrap().config,
             InstanceConfig::default()
@@ -301,7 +300,7 @@ mod tests {
         let catalog = Catalog::open(dir.path()).unwrap();
         assert_eq!(catalog.instances().unwrap(), [""; 0]);
         assert!(catalog.instance("lost+found").is_err());
-        // Whoever gave an instance this name keeps it.
+        // An instance that was given this name remains one.
         fs::create_dir(made.join("TOW7GA")).unwrap();
         fs::write(made.join("TOW7GA/backup.control"), "").unwrap();
         assert_eq!(catalog.instances().unwrap(), ["lost+found"]);

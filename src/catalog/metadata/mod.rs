@@ -1,5 +1,4 @@
-//! What a catalog says of itself: its instances, and the metadata of their
-//! backups.
+//! A catalog's metadata: its instances, and the metadata of their backups.
 //!
 //! ```text
 //! CATALOG/backups/INSTANCE/pg_probackup.conf     -> Instance

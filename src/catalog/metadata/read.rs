@@ -1,8 +1,8 @@
 //! Backups read from their own `backup.control`, without pg_probackup.
 //!
-//! Gives what `pg_probackup show` gives. One bad backup never spoils the list:
-//! [`Instance::backups`] marks it [`BackupStatus::Unknown`] and logs why, and
-//! only [`Instance::backup`], asked for that one, returns the error itself.
+//! The result is that of `pg_probackup show`. One bad backup never spoils the list:
+//! [`Instance::backups`] marks it [`BackupStatus::Unknown`] and logs the reason. Only
+//! [`Instance::backup`] for that backup returns the error itself.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,8 +21,8 @@ use crate::catalog::error::{CatalogError, ControlError};
 use crate::catalog::store::Place;
 use crate::pg::{BLOCK_SIZE, Lsn};
 
-/// The most that is read of a `tablespace_map`, in bytes: ten thousand
-/// tablespaces with a path of a hundred each.
+/// Maximum number of bytes read from a `tablespace_map`: ten thousand tablespaces with
+/// paths of a hundred bytes each.
 const TABLESPACE_MAP_LIMIT: u64 = 1 << 20;
 
 /// Every key of `backup.control` as of pg_probackup 2.5.16.
@@ -60,8 +60,8 @@ const KNOWN_KEYS: [&str; 30] = [
 ];
 
 impl Instance {
-    /// All backups, newest first. A directory without a readable
-    /// `backup.control` is there as [`BackupStatus::Unknown`].
+    /// Returns all backups, newest first. A directory without a readable `backup.control`
+    /// is listed as [`BackupStatus::Unknown`].
     ///
     /// # Errors
     /// If the instance's directory cannot be listed.
@@ -84,18 +84,18 @@ impl Instance {
         Ok(backups)
     }
 
-    /// One backup, whose metadata must be sound.
+    /// Returns one backup, whose metadata must be valid.
     ///
     /// # Errors
-    /// If there is no such backup, or its `backup.control` or `tablespace_map`
-    /// is missing or malformed; the error names file, line and key.
+    /// If there is no such backup, or if its `backup.control` or `tablespace_map` is
+    /// missing or malformed; the error names the file, line and key.
     pub fn backup(&self, id: &BackupId) -> Result<Backup, CatalogError> {
         read_directory(&backup_directory(self, id)?)
     }
 }
 
-/// The directory of a backup. It is named by the id, but for a directory that
-/// was renamed: there the start time in `backup.control` is the identity.
+/// Returns the directory of a backup. It is named after the id unless it was renamed;
+/// then the start time in `backup.control` identifies the backup.
 fn backup_directory(instance: &Instance, id: &BackupId) -> Result<Place, CatalogError> {
     for place in visible_directories(&instance.place)? {
         if place.file_name().is_some_and(|name| name == id.0.as_str()) {
@@ -121,9 +121,9 @@ pub(in crate::catalog) fn sort_newest_first(backups: &mut [Backup]) {
     });
 }
 
-/// What can be said of a backup whose metadata is missing or unusable: its
-/// place, its id and when that says it began. [`BackupStatus::Unknown`] keeps
-/// everyone from believing the rest.
+/// Describes a backup whose metadata is missing or unusable: its place, its id, and the
+/// start time that the id encodes. [`BackupStatus::Unknown`] marks all other values as
+/// invalid.
 pub(in crate::catalog) fn unknown_backup(place: Place, id: BackupId) -> Backup {
     Backup {
         dir: place.name(),
@@ -182,8 +182,9 @@ fn read_directory(place: &Place) -> Result<Backup, CatalogError> {
     Ok(backup)
 }
 
-/// A key that is missing has the value that pg_probackup's reader would give
-/// it (`pgBackupInit`), but for those without which nothing can be restored.
+/// Builds a backup from its control file. A missing key has the value that pg_probackup's
+/// reader would give it (`pgBackupInit`), except for keys without which nothing can be
+/// restored.
 #[doc(hidden)]
 pub fn from_control(place: &Place, file: &ControlFile) -> Result<Backup, ControlError> {
     let start_time = file.require("start-time", file.get_with("start-time", parse_time)?)?;
@@ -221,14 +222,14 @@ pub fn from_control(place: &Place, file: &ControlFile) -> Result<Backup, Control
     })
 }
 
-/// A negative count is pg_probackup's "not known".
+/// Reads a byte count; a negative one is pg_probackup's "not known".
 fn byte_count(file: &ControlFile, key: &str) -> Result<Option<u64>, ControlError> {
     let count: Option<i64> = file.get(key)?;
     Ok(count.and_then(|n| u64::try_from(n).ok()))
 }
 
-/// Lines `OID PATH`, sorted by oid; a backup without tablespaces has no such
-/// file. The path is taken as it stands, as pg_probackup takes it.
+/// Reads lines of the form `OID PATH` and sorts them by OID; a backup without tablespaces
+/// has no such file. The path is taken literally, as pg_probackup does.
 fn read_tablespace_map(place: &Place) -> Result<Vec<TablespaceMapping>, CatalogError> {
     let path = place.name();
     let bytes = match place.read(TABLESPACE_MAP_LIMIT) {
@@ -244,7 +245,7 @@ fn read_tablespace_map(place: &Place) -> Result<Vec<TablespaceMapping>, CatalogE
         let mapping = parse_tablespace(line).ok_or_else(|| ControlError::Syntax {
             path: path.clone(),
             line: index + 1,
-            problem: "this is not a tablespace's oid, a space and its path",
+            problem: "it is not a tablespace's OID followed by a space and a path",
         })?;
         found.push(mapping);
     }

@@ -1,12 +1,12 @@
-//! How people name a backup.
+//! How users refer to a backup.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::backup::BackupId;
 
-/// Which backup of an instance is meant: `latest`, or an id. Letters count in
-/// either case, as pg_probackup takes them.
+/// A reference to a backup of an instance: `latest`, or an id. Letters match in either
+/// case, as in pg_probackup.
 ///
 /// ```
 /// use pbkfs::catalog::{BackupId, BackupRef};
@@ -17,14 +17,14 @@ use super::backup::BackupId;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupRef {
-    /// The newest that can be restored, is supported, and whose lists of files
-    /// can be read, with all its parents.
+    /// The newest backup that can be restored, is supported, and whose content list can
+    /// be read, all of which applies to its parents, too.
     Latest,
-    /// The one with this id.
+    /// The backup with this id.
     Id(BackupId),
 }
 
-/// Text that names no backup.
+/// Text that does not refer to a backup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is neither \"latest\" nor a backup id such as TOW7GA")]
 pub struct InvalidBackupRef(pub String);

@@ -1,9 +1,9 @@
-//! One stored page: its payload in a data file to the page itself.
+//! Decodes one stored page: from its payload in a data file to the page itself.
 //!
-//! A payload of exactly 8192 bytes is the page as it is; any shorter one is
-//! compressed by its file's algorithm (`do_decompress` in pg_probackup's
-//! data.c). lz4 and zstd are what the Enterprise edition is reported to
-//! write; they are verified against our own `encode` only.
+//! A payload of exactly 8192 bytes is the page as it is; a shorter one is compressed with
+//! its file's algorithm (`do_decompress` in pg_probackup's data.c). lz4 and zstd are what
+//! the Enterprise edition is reported to write; they are verified only against our own
+//! `encode`.
 
 use std::cell::RefCell;
 use std::io;
@@ -16,13 +16,13 @@ use crate::figures::counted;
 use crate::pg::BLOCK_SIZE;
 use crate::pg::page::{Page, PageHeader};
 
-/// From this version on a payload of 8192 bytes is never compressed.
+/// From this version on, a payload of 8192 bytes is never compressed.
 const RAW_MEANS_RAW: ProgramVersion = ProgramVersion::new(2, 0, 23);
 
 /// A payload that does not decode to a page.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// No page is stored in so many bytes.
+    /// No page is stored in this number of bytes.
     #[error("{} cannot hold a page stored with {alg}", counted(*length, "byte"))]
     BadLength {
         /// The file's algorithm.
@@ -30,43 +30,44 @@ pub enum CodecError {
         /// The payload's length in bytes.
         length: usize,
     },
-    /// It decodes, but not to 8192 bytes.
-    #[error("it decodes by {alg} to {} instead of 8192", counted(*length, "byte"))]
+    /// The payload decodes, but not to 8192 bytes.
+    #[error("it decodes with {alg} to {} instead of 8192", counted(*length, "byte"))]
     WrongSize {
         /// The file's algorithm.
         alg: CompressAlg,
-        /// Bytes that it decodes to.
+        /// Number of bytes that it decodes to.
         length: usize,
     },
     /// Not a zlib stream.
-    #[error("it is not a whole zlib stream")]
+    #[error("it is not a complete zlib stream")]
     Zlib(#[source] DecompressionError),
     /// Not a pglz stream.
-    #[error("it is not a whole pglz stream")]
+    #[error("it is not a complete pglz stream")]
     Pglz(#[source] PglzError),
     /// Not an LZ4 block.
-    #[error("it is not a whole lz4 block")]
+    #[error("it is not a complete lz4 block")]
     Lz4(#[source] lz4_flex::block::DecompressError),
     /// Not a Zstandard frame.
-    #[error("it is not a whole zstd frame")]
+    #[error("it is not a complete zstd frame")]
     Zstd(#[source] io::Error),
 }
 
 thread_local! {
-    // Each holds tables of tens of kilobytes: made once a thread, not a page.
+    // Each contains tables of tens of kilobytes, so it is created once per thread, not
+    // per page.
     static ZLIB: RefCell<Decompressor> = RefCell::new(Decompressor::new());
     static ZSTD: RefCell<zstd::bulk::Decompressor<'static>> = RefCell::default();
 }
 
-/// Decodes a zlib stream of at most `output.len()` bytes; how many it has.
+/// Decodes a zlib stream of at most `output.len()` bytes, and returns its length.
 ///
 /// # Errors
-/// If the stream is damaged or has more bytes.
+/// If the stream is damaged or longer.
 pub(super) fn inflate(stream: &[u8], output: &mut [u8]) -> Result<usize, DecompressionError> {
     ZLIB.with_borrow_mut(|zlib| zlib.zlib_decompress(stream, output))
 }
 
-/// How the pages of one stored file are encoded.
+/// The encoding of the pages of one stored file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageCodec {
     alg: CompressAlg,
@@ -74,8 +75,8 @@ pub struct PageCodec {
 }
 
 impl PageCodec {
-    /// The codec of a file, given its algorithm in the content list and the
-    /// pg_probackup that wrote its backup.
+    /// Creates the codec of a file, given its algorithm in the content list and the
+    /// version of the pg_probackup that wrote its backup.
     #[must_use]
     pub fn new(alg: CompressAlg, version: ProgramVersion) -> Self {
         Self {
@@ -84,12 +85,12 @@ impl PageCodec {
         }
     }
 
-    /// Decodes one payload into `page`, and says by which algorithm:
+    /// Decodes one payload into `page`, and returns the algorithm used:
     /// [`CompressAlg::None`] for a page that was stored raw.
     ///
     /// # Errors
-    /// If the payload does not decode to exactly one page. What `page` holds
-    /// then is unspecified.
+    /// If the payload does not decode to exactly one page. The content of `page` is then
+    /// unspecified.
     pub fn decode(self, payload: &[u8], page: &mut Page) -> Result<CompressAlg, CodecError> {
         if let Ok(raw) = <&Page>::try_from(payload) {
             if !self.is_disguised(raw) {
@@ -121,15 +122,15 @@ impl PageCodec {
         }
     }
 
-    /// Whether 8192 bytes are a compressed page all the same: versions below
-    /// 2.0.23 stored a page that compressed to just that
-    /// (`page_may_be_compressed` in pg_probackup's data.c).
+    /// Whether 8192 bytes are a compressed page nevertheless: versions before 2.0.23
+    /// stored a page that compressed to exactly that size (`page_may_be_compressed` in
+    /// pg_probackup's data.c).
     fn is_disguised(self, raw: &Page) -> bool {
         self.raw_may_be_compressed
             && match self.alg {
                 CompressAlg::None => false,
                 CompressAlg::Zlib => raw[0] == 0x78,
-                // A page never initialised looks no saner than a stream.
+                // A page that was never initialised looks no saner than a stream.
                 _ => raw.iter().any(|&byte| byte != 0),
             }
             && !PageHeader::of(raw).is_sane()
@@ -165,7 +166,7 @@ mod tests {
         page
     }
 
-    /// The page compressed; `None` for the algorithm that does not.
+    /// Returns the page compressed; `None` for the algorithm that does not compress.
     fn encode(alg: CompressAlg, page: &Page) -> Option<Vec<u8>> {
         let payload = PageEncoder::new(alg, 1).encode(page).to_vec();
         (payload.len() < BLOCK_SIZE).then_some(payload)

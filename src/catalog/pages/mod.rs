@@ -1,5 +1,5 @@
-//! How the pages of a data file are stored: which there are and where
-//! ([`PageIndex`]), and how each is compressed ([`PageCodec`]).
+//! The stored form of a data file's pages: which pages exist and where ([`PageIndex`]),
+//! and how each is compressed ([`PageCodec`]).
 
 mod codec;
 pub(super) mod index;

@@ -8,38 +8,38 @@
 //!                        offset = (b0 & 0xF0) << 4 | b1     1 .. 4095, backwards
 //!             b2         only if length is 18: length += b2  up to 273
 //! ```
-//! A copy may overlap what it writes, byte by byte. `pglz_decompress` in
+//! A copy may overlap its own output, byte by byte. See `pglz_decompress` in
 //! src/common/pg_lzcompress.c.
 
 /// The shortest copy that a tag can describe.
 pub(in crate::catalog) const MIN_COPY: usize = 3;
 
-/// The length from which on a third byte follows.
+/// The shortest length that requires a third byte.
 pub(in crate::catalog) const LONG_COPY: usize = 18;
 
-/// A stream that does not decode to exactly the length wanted.
+/// A stream that does not decode to exactly the expected length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PglzError {
     /// The stream ends inside an item or before the output is full.
     #[error("the pglz stream ends early")]
     InputEnds,
-    /// A copy from before the beginning, or with offset 0.
-    #[error("the pglz stream copies from offset {offset}, where {written} were written")]
+    /// A copy starts before the beginning of the output, or has offset 0.
+    #[error("the pglz stream copies from offset {offset} after {written} bytes of output")]
     BadOffset {
         /// The offset.
         offset: usize,
-        /// Bytes of output before the copy.
+        /// Number of bytes of output before the copy.
         written: usize,
     },
-    /// More output than wanted, or input left over.
+    /// There is more output than expected, or input is left over.
     #[error("the pglz stream is longer than its page")]
     TooLong,
 }
 
-/// Decodes a stream that must fill `output` exactly and be used up by it.
+/// Decodes a stream that must fill `output` exactly and be fully consumed.
 ///
 /// # Errors
-/// If the stream is damaged in any way that its form can show.
+/// If the stream is damaged in any way that its format can reveal.
 pub(in crate::catalog) fn decompress(input: &[u8], output: &mut [u8]) -> Result<(), PglzError> {
     let mut input = input.iter().copied();
     let mut next = || input.next().ok_or(PglzError::InputEnds);
@@ -81,8 +81,8 @@ pub(in crate::catalog) fn decompress(input: &[u8], output: &mut [u8]) -> Result<
 /// Copies `length` bytes from `offset` before `at`. The caller has checked
 /// `1 <= offset <= at` and `at + length <= output.len()`.
 fn copy_within(output: &mut [u8], at: usize, offset: usize, length: usize) {
-    // What is copied repeats with period `offset`, so each step may take all
-    // that the steps before it have written, twice as much every time.
+    // The copied bytes repeat with period `offset`, so each step may copy everything
+    // written by the steps before it, which doubles every time.
     let from = at - offset;
     let mut copied = 0;
     while copied < length {

@@ -1,4 +1,4 @@
-//! Why `pg_probackup` could not be asked.
+//! Errors when running `pg_probackup`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,26 +12,26 @@ use crate::catalog::ProgramVersion;
 /// `pg_probackup` could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbackupError {
-    /// No program was found, and the profile insists on one.
+    /// No program was found, and the profile requires one.
     #[error(
         "pg_probackup was not found on PATH; set pg_probackup = \"/path/to/it\" in the profile, \
          or read the catalog without it: metadata = \"native\""
     )]
     NotInstalled,
 
-    /// The program that was asked for by path is not there.
-    #[error("there is no program to run at {}", path.display())]
+    /// There is no program at the explicitly given path.
+    #[error("there is no executable program at {}", path.display())]
     NotFound {
         /// The path as given.
         path: PathBuf,
-        /// Why it cannot be run.
+        /// The reason why it cannot be run.
         #[source]
         source: which::Error,
     },
 
-    /// The program's version is outside what is supported.
+    /// The program's version is not supported.
     #[error(
-        "{} is pg_probackup {version}; 2.5.0 or a later 2.x is needed \
+        "{} is pg_probackup {version}; 2.5.0 or a later 2.x is required \
          (or read the catalog without it: metadata = \"native\")",
         path.display()
     )]
@@ -42,8 +42,8 @@ pub enum ProbackupError {
         version: ProgramVersion,
     },
 
-    /// The program did not say its version.
-    #[error("{} does not look like pg_probackup: asked for its version it said \"{answer}\"", path.display())]
+    /// The program did not report its version.
+    #[error("{} does not look like pg_probackup: when asked for its version, it printed \"{answer}\"", path.display())]
     UnknownVersion {
         /// The program.
         path: PathBuf,
@@ -51,28 +51,28 @@ pub enum ProbackupError {
         answer: String,
     },
 
-    /// The program could not be started, or its output not read.
+    /// The program could not be started, or its output could not be read.
     #[error("cannot run `{command}`")]
     Run {
         /// The command line.
         command: CommandLine,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 
-    /// The program did not end in time and was killed.
+    /// The program did not finish in time and was killed.
     #[error(
-        "`{command}` did not finish within {} s and was stopped{}",
+        "`{command}` did not finish within {} s and was killed{}",
         limit.as_secs_f32(),
         messages(stderr)
     )]
     Timeout {
         /// The command line.
         command: CommandLine,
-        /// How long it was given.
+        /// The time that it was given.
         limit: Duration,
-        /// What it had written to stderr, if that was to be had.
+        /// What it had written to stderr, if available.
         stderr: String,
     },
 
@@ -81,13 +81,13 @@ pub enum ProbackupError {
     Failed {
         /// The command line.
         command: CommandLine,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// The end of what it wrote to stderr.
+        /// The end of its output to stderr.
         stderr: String,
     },
 
-    /// The program printed something else than the expected JSON.
+    /// The program printed something other than the expected JSON.
     #[error(
         "`{command}` printed something that is not the expected JSON{}",
         messages(stderr)
@@ -95,15 +95,15 @@ pub enum ProbackupError {
     BadJson {
         /// The command line.
         command: CommandLine,
-        /// The end of what it wrote to stderr.
+        /// The end of its output to stderr.
         stderr: String,
-        /// Where the JSON goes wrong.
+        /// The error in the JSON.
         #[source]
         source: serde_json::Error,
     },
 }
 
-/// A command line, shown as one would type it.
+/// A command line, displayed as a user would type it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandLine {
     pub(super) program: PathBuf,

@@ -1,4 +1,4 @@
-//! Asking the `pg_probackup` program for the backups' metadata.
+//! Runs the `pg_probackup` program to read the backups' metadata.
 
 mod error;
 mod show;
@@ -14,17 +14,17 @@ pub use error::{CommandLine, ProbackupError};
 use super::{Backup, Instance, ProgramVersion};
 use crate::program::{self, Unfinished};
 
-/// The oldest version whose `show` is known to say what we need.
+/// The oldest version whose `show` is known to print what we need.
 const OLDEST: ProgramVersion = ProgramVersion::new(2, 5, 0);
 
-/// Versions from here on have another catalog format.
+/// The first version with a different catalog format.
 const TOO_NEW: ProgramVersion = ProgramVersion::new(3, 0, 0);
 
-/// How long `pg_probackup version` may take: it touches no catalog.
+/// Time limit for `pg_probackup version`, which does not access a catalog.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How much of the program's messages is kept, from their end: the last ones
-/// say why it gave up.
+/// Number of bytes kept from the end of the program's messages: the last messages say why
+/// it gave up.
 const STDERR_KEPT: usize = 8 << 10;
 
 /// An installed `pg_probackup` of a supported version.
@@ -35,13 +35,13 @@ pub struct Probackup {
 }
 
 impl Probackup {
-    /// Looks for the program: at `explicit` if that is given; else
-    /// `pg_probackup` on the PATH, else `pg_probackup-MAJOR` for each of
-    /// `majors` in order. `None` if there is none.
+    /// Finds the program: at `explicit` if that is given, otherwise `pg_probackup` on the
+    /// PATH, otherwise `pg_probackup-MAJOR` for each of `majors` in order. `None` if
+    /// there is none.
     ///
     /// # Errors
-    /// If the explicit one is not there, or the one found is no pg_probackup
-    /// of a supported version.
+    /// If the explicitly given program does not exist, or if the program found is not a
+    /// pg_probackup of a supported version.
     pub fn find(explicit: Option<&Path>, majors: &[u32]) -> Result<Option<Self>, ProbackupError> {
         Self::find_in(explicit, majors, std::env::var_os("PATH").as_deref())
     }
@@ -66,13 +66,13 @@ impl Probackup {
             .transpose()
     }
 
-    /// The program's path.
+    /// Returns the program's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its version.
+    /// Returns its version.
     #[must_use]
     pub fn version(&self) -> ProgramVersion {
         self.version
@@ -98,14 +98,14 @@ impl Probackup {
         Ok(Self { path, version })
     }
 
-    /// All backups of an instance as the program shows them, newest first.
+    /// Returns all backups of an instance as shown by the program, newest first.
     ///
-    /// Always asks for the whole instance: with `-i` the program prints a wrong
-    /// parent timeline, and nothing at all for an id that it does not know.
+    /// It always requests the whole instance: with `-i`, the program prints a wrong
+    /// parent timeline, and nothing at all for an unknown id.
     ///
     /// # Errors
-    /// If the program fails, does not end within `timeout` (it is then killed,
-    /// with all that it started), or prints something else than expected.
+    /// If the program fails, does not finish within `timeout` (it is then killed, along
+    /// with everything that it started), or prints something other than expected.
     pub fn show(
         &self,
         instance: &Instance,
@@ -172,11 +172,11 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A shell script that stands in for pg_probackup: it says a version and
+    /// Creates a shell script that stands in for pg_probackup: it prints a version, and
     /// runs `body` for `show`.
     ///
-    /// Written by another process: were this one to hold the file open for
-    /// writing while a test beside it forks, running it would fail (ETXTBSY).
+    /// Another process writes it: if this one held the file open for writing while a
+    /// parallel test forks, running it would fail (ETXTBSY).
     fn stand_in(dir: &Path, name: &str, version: &str, body: &str) -> PathBuf {
         let path = dir.join(name);
         let mut install = Command::new("install")
@@ -302,8 +302,8 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_killed_with_its_children() {
         let start_child = "echo 'WARNING: waiting' >&2; sleep 1000 & echo $! > \"$3/pid\"";
-        // In the second case the program itself has ended, but its child keeps
-        // the output open.
+        // In the second case the program itself has exited, but its child keeps the
+        // output open.
         for then in ["wait", "exit 0"] {
             let dir = tempfile::tempdir().unwrap();
             let body = format!("{start_child}; {then}");

@@ -1,8 +1,8 @@
-//! The JSON that `pg_probackup show --format=json` prints.
+//! The JSON printed by `pg_probackup show --format=json`.
 //!
-//! An array of `{instance, backups[]}`, newest backup first. First taken as it
-//! is ([`RawBackup`]), then checked word by word into a [`Backup`]. Source:
-//! pg_probackup's `src/show.c` (`show_instance_json`).
+//! It is an array of `{instance, backups[]}`, newest backup first. It is first parsed
+//! without checks ([`RawBackup`]), then each word is checked and converted into a
+//! [`Backup`]. Source: pg_probackup's `src/show.c` (`show_instance_json`).
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -25,8 +25,8 @@ struct RawInstance {
     backups: Vec<RawBackup>,
 }
 
-/// One backup as printed. What is not here is not needed, the connection
-/// string least of all.
+/// A backup as printed. Omitted fields are not needed, least of all the connection
+/// string.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct RawBackup {
@@ -67,7 +67,7 @@ struct RawTablespace {
     path: String,
 }
 
-/// A value of the JSON that is not what its key asks for.
+/// A value in the JSON that is not valid for its key.
 #[derive(Debug, thiserror::Error)]
 #[error("{key} cannot be \"{value}\"")]
 struct BadValue {
@@ -77,9 +77,9 @@ struct BadValue {
     source: Box<dyn Error + Send + Sync>,
 }
 
-/// The backups of `instance` in what `show` printed, newest first; those of
-/// other instances are skipped. As when read natively, a backup that does not
-/// make sense is marked UNKNOWN and logged.
+/// Returns the backups of `instance` in the output of `show`, newest first; those of
+/// other instances are skipped. As when read natively, a backup with invalid values is
+/// marked UNKNOWN and logged.
 ///
 /// # Errors
 /// If the text is not JSON of the expected shape.
@@ -96,18 +96,18 @@ pub(super) fn parse(instance: &Instance, json: &str) -> Result<Vec<Backup>, serd
     Ok(backups)
 }
 
-/// Where an instance's backups are. `show` gives ids, not directories; they
-/// differ only if one was renamed.
+/// The locations of an instance's backups. `show` prints ids, not directories; they
+/// differ only if a directory was renamed.
 struct Places<'a> {
     instance: &'a Instance,
     named: HashMap<OsString, Place>,
-    /// By what their control files say; read only if a name is not enough.
+    /// By the ids in their control files; read only if the names are not sufficient.
     renamed: OnceCell<HashMap<String, Place>>,
 }
 
 impl<'a> Places<'a> {
     fn of(instance: &'a Instance) -> Self {
-        // What cannot be listed now is told when it is read.
+        // A failure to list is reported when the directory is read.
         let listed = visible_directories(&instance.place).unwrap_or_default();
         let named = listed
             .into_iter()
@@ -136,12 +136,12 @@ fn validate_or_mark(places: &Places<'_>, raw: RawBackup) -> Backup {
     let Some(place) = places.find(&id.0) else {
         tracing::warn!(
             backup = %id,
-            "pg_probackup shows a backup that the catalog has no directory of"
+            "pg_probackup shows a backup that has no directory in the catalog"
         );
         return unknown_backup(places.instance.place.clone(), id);
     };
     let mut backup = unknown_backup(place, id);
-    // Of a directory without metadata `show` prints empty words, no values.
+    // For a directory without metadata, `show` prints empty words instead of values.
     if raw.status == BackupStatus::Unknown.to_string() {
         return backup;
     }
@@ -151,7 +151,7 @@ fn validate_or_mark(places: &Places<'_>, raw: RawBackup) -> Backup {
             tracing::warn!(
                 backup = %backup.dir.display(),
                 error = &error as &dyn Error,
-                "pg_probackup shows this backup in a way that makes no sense"
+                "pg_probackup shows invalid values for this backup"
             );
             unknown_backup(backup.place, backup.id)
         }
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(parse(&instance, &local).unwrap(), plain);
     }
 
-    /// As pg_probackup's `json_add_escaped` puts a text into its JSON.
+    /// Converts a text to JSON as pg_probackup's `json_add_escaped` does.
     fn as_json(text: &[u8]) -> Vec<u8> {
         let mut json = vec![b'"'];
         for &byte in text {

@@ -1,12 +1,12 @@
-//! A catalog in a directory.
+//! A catalog in a local directory.
 //!
 //! ```text
-//! backups/INSTANCE/ID    links that lead up to here are followed: they are
-//! wal/INSTANCE           the administrator's, who has moved things elsewhere
-//! ..                     below, pg_probackup writes regular files and
-//!                        directories only, and no link is followed
+//! backups/INSTANCE/ID    links up to this level are followed: they were created
+//! wal/INSTANCE           by the administrator to move things elsewhere
+//! ..                     below, pg_probackup writes only regular files and
+//!                        directories, and no link is followed
 //! ```
-//! Nothing that is opened here waits, and nothing but a regular file is read.
+//! Opening anything here never blocks, and only regular files are read.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,14 +20,15 @@ use rustix::fs::{Advice, AtFlags, fadvise, statat};
 use super::{Entry, Store, StoreFile};
 use crate::untrusted::{Dir, Refused, Stat};
 
-/// The store of a catalog that is a directory of this host.
+/// The store of a catalog that is a directory on this host.
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
 }
 
 impl LocalStore {
-    /// The catalog with this absolute path; whether it is there, reading tells.
+    /// Creates the store of the catalog with this absolute path; whether it exists is
+    /// found out when it is read.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self { root }
@@ -57,7 +58,8 @@ impl Store for LocalStore {
         let may_be_links = path.components().count() < followed(path);
         let mut entries = Vec::new();
         for name in dir.names()? {
-            // What has gone meanwhile, as retention deletes, is left out.
+            // Entries that disappear in the meantime, as when retention deletes, are
+            // omitted.
             if let Some(stat) = look(&dir, &name, may_be_links)? {
                 entries.push(Entry {
                     name,
@@ -82,7 +84,7 @@ impl Store for LocalStore {
     }
 }
 
-/// How many of a path's first parts may be links.
+/// Returns how many leading components of a path may be links.
 fn followed(path: &Path) -> usize {
     match path.starts_with("wal") {
         true => 2,
@@ -90,7 +92,7 @@ fn followed(path: &Path) -> usize {
     }
 }
 
-/// The first parts of a path, and the others.
+/// Splits a path into its first components and the rest.
 fn parted(path: &Path, first: usize) -> io::Result<(PathBuf, PathBuf)> {
     let is_name = |part: Component<'_>| matches!(part, Component::Normal(_));
     if !path.components().all(is_name) {
@@ -103,8 +105,7 @@ fn parted(path: &Path, first: usize) -> io::Result<(PathBuf, PathBuf)> {
     ))
 }
 
-/// What stands at a name, or where its link leads, if that is asked for and
-/// leads anywhere.
+/// Returns the status of a name, or of its link's target if that is requested and exists.
 fn look(dir: &Dir, name: &OsString, follow: bool) -> io::Result<Option<Stat>> {
     if follow && let Ok(stat) = statat(dir, name, AtFlags::empty()) {
         return Ok(Some(Stat::from(&stat)));
@@ -118,7 +119,7 @@ impl StoreFile for File {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        // The system refuses what no file can have as a fault of ours.
+        // The system would report an impossible file offset as an error of ours.
         let end = offset.checked_add(buf.len() as u64);
         match end.is_some_and(|end| i64::try_from(end).is_ok()) {
             true => FileExt::read_at(self, buf, offset),
@@ -127,7 +128,7 @@ impl StoreFile for File {
     }
 
     fn expect_sequential(&self) {
-        // Only advice: it reads ahead further.
+        // This is only advice: it increases read-ahead.
         let _ = fadvise(self, 0, None, Advice::Sequential);
     }
 

@@ -1,14 +1,13 @@
-//! The one door to a catalog. Whatever reads a catalog reads it by a [`Store`]:
-//! lists a directory, reads a small file whole, or opens a file to read it at
-//! offsets. Nobody above knows where the catalog lies.
+//! The only access to a catalog. All code that reads a catalog does so through a
+//! [`Store`]: it lists a directory, reads a small file as a whole, or opens a file to
+//! read at offsets. Code above this module does not know where the catalog is located.
 //!
-//! A path given to a store is relative to the catalog's root and never leaves
-//! it. A [`Place`] is such a path together with its store.
+//! A path given to a store is relative to the catalog's root and never leaves it. A
+//! [`Place`] is such a path together with its store.
 //!
-//! A catalog is somebody else's data, and pbkfs often reads it as root. So what
-//! stands where pg_probackup writes regular files and directories only, and is
-//! neither, is refused by name ([`Refused`]), which is damage and no fault of
-//! the host.
+//! A catalog is untrusted data, and pbkfs often reads it as root. pg_probackup writes
+//! only regular files and directories into it. Therefore anything else in their place is
+//! refused by name ([`Refused`]), which is damage and not a fault of the host.
 
 mod local;
 
@@ -24,71 +23,71 @@ use crate::untrusted::read_limited;
 pub use crate::untrusted::{Kind, Refused};
 pub use local::LocalStore;
 
-/// What stands in a directory of a store.
+/// An entry in a directory of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its name.
     pub name: OsString,
-    /// What it is; of a link that may be followed, what it leads to.
+    /// Its kind; for a link that may be followed, that of its target.
     pub kind: Kind,
-    /// Bytes, for a regular file.
+    /// Size in bytes, for a regular file.
     pub length: u64,
 }
 
-/// Where a catalog lies. Reads only.
+/// Read-only access to a catalog, wherever it is located.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// What a path is called outside the store, for messages.
+    /// Returns the name of a path outside the store, for messages.
     fn name(&self, path: &Path) -> PathBuf;
 
-    /// What stands in a directory, in no order.
+    /// Lists the entries of a directory, in no particular order.
     ///
     /// # Errors
-    /// [`Refused`] if it is something else; the system's own.
+    /// [`Refused`] if it is something else; otherwise the system's error.
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
 
-    /// The names alone, where that is less work.
+    /// Lists only the names, if that is less work.
     ///
     /// # Errors
-    /// As [`Store::list`].
+    /// As for [`Store::list`].
     fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         let entries = self.list(dir)?.into_iter();
         Ok(entries.map(|entry| entry.name).collect())
     }
 
-    /// Opens a file to read it at offsets.
+    /// Opens a file for reading at offsets.
     ///
     /// # Errors
-    /// [`Refused`] if it is no regular file; the system's own.
+    /// [`Refused`] if it is not a regular file; otherwise the system's error.
     fn open(&self, file: &Path) -> io::Result<Box<dyn StoreFile>>;
 
     /// Reads a whole file of at most `limit` bytes.
     ///
     /// # Errors
-    /// [`Refused`] for a larger one; as [`Store::open`].
+    /// [`Refused`] if it is larger; otherwise as for [`Store::open`].
     fn read(&self, file: &Path, limit: u64) -> io::Result<Vec<u8>> {
         read_whole(self.open(file)?, limit)
     }
 }
 
-/// A file of a store, open. Several threads may read it at once.
+/// An open file of a store. Several threads may read it in parallel.
 pub trait StoreFile: fmt::Debug + Send + Sync {
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     ///
     /// # Errors
-    /// The system's own.
+    /// Returns the system's error.
     fn length(&self) -> io::Result<u64>;
 
-    /// Reads from an offset on, as much as there is and fits. 0 bytes are the
-    /// end of the file.
+    /// Reads from an offset as much as is available and fits. 0 bytes mean the end of the
+    /// file.
     ///
     /// # Errors
-    /// The system's own.
+    /// Returns the system's error.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Fills `buf` from an offset on.
+    /// Fills `buf` from an offset.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the file ends before; the system's own.
+    /// `UnexpectedEof` if the file ends too early; otherwise the system's error.
     fn fill_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut filled = 0;
         while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -105,16 +104,16 @@ pub trait StoreFile: fmt::Debug + Send + Sync {
     /// Hints that it will be read from end to end.
     fn expect_sequential(&self) {}
 
-    /// A descriptor that another process can read it by, where there is one.
+    /// Returns a descriptor through which another process can read it, if there is one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }
 
-/// Reads what was opened to its end.
+/// Reads an open file to its end.
 ///
 /// # Errors
-/// [`Refused`] if it has more than `limit` bytes; the system's own.
+/// [`Refused`] if it has more than `limit` bytes; otherwise the system's error.
 pub(super) fn read_whole(file: Box<dyn StoreFile>, limit: u64) -> io::Result<Vec<u8>> {
     if file.length()? > limit {
         return Err(Refused::TooLarge { limit }.into());
@@ -122,7 +121,7 @@ pub(super) fn read_whole(file: Box<dyn StoreFile>, limit: u64) -> io::Result<Vec
     read_limited(Sequential::new(file), limit)
 }
 
-/// A file of a store that is read from its beginning to its end.
+/// Reads a file of a store from beginning to end.
 #[derive(Debug)]
 pub struct Sequential {
     file: Box<dyn StoreFile>,
@@ -130,7 +129,7 @@ pub struct Sequential {
 }
 
 impl Sequential {
-    /// From the beginning.
+    /// Creates a reader at the beginning of the file.
     #[must_use]
     pub fn new(file: Box<dyn StoreFile>) -> Self {
         Self { file, at: 0 }
@@ -145,7 +144,7 @@ impl Read for Sequential {
     }
 }
 
-/// A path in a store. Two are the same if their names outside are.
+/// A path in a store. Two places are equal if their names outside the store are.
 #[derive(Clone)]
 pub struct Place {
     store: Arc<dyn Store>,
@@ -153,14 +152,14 @@ pub struct Place {
 }
 
 impl Place {
-    /// The root of a store.
+    /// Returns the root of a store.
     #[must_use]
     pub fn root(store: Arc<dyn Store>) -> Self {
         let path = PathBuf::new();
         Self { store, path }
     }
 
-    /// A place below this one.
+    /// Returns a place below this one.
     #[must_use]
     pub fn join(&self, path: impl AsRef<Path>) -> Self {
         Self {
@@ -169,30 +168,30 @@ impl Place {
         }
     }
 
-    /// What it is called outside the store, for messages.
+    /// Returns its name outside the store, for messages.
     #[must_use]
     pub fn name(&self) -> PathBuf {
         self.store.name(&self.path)
     }
 
-    /// The last part of its path; `None` for the root.
+    /// Returns the last component of its path; `None` for the root.
     #[must_use]
     pub fn file_name(&self) -> Option<&OsStr> {
         self.path.file_name()
     }
 
-    /// What stands in this directory, in no order.
+    /// Lists the entries of this directory, in no particular order.
     ///
     /// # Errors
-    /// As [`Store::list`].
+    /// As for [`Store::list`].
     pub fn list(&self) -> io::Result<Vec<Entry>> {
         self.store.list(&self.path)
     }
 
-    /// The names in this directory, in no order.
+    /// Lists the names in this directory, in no particular order.
     ///
     /// # Errors
-    /// As [`Store::list`].
+    /// As for [`Store::list`].
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         self.store.names(&self.path)
     }
@@ -200,15 +199,15 @@ impl Place {
     /// Opens this file.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// As for [`Store::open`].
     pub fn open(&self) -> io::Result<Box<dyn StoreFile>> {
         self.store.open(&self.path)
     }
 
-    /// Reads this file whole.
+    /// Reads this file as a whole.
     ///
     /// # Errors
-    /// As [`Store::read`].
+    /// As for [`Store::read`].
     pub fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
         self.store.read(&self.path, limit)
     }

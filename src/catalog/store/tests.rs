@@ -65,7 +65,7 @@ fn files_are_read_whole_and_at_offsets() {
 fn links_are_followed_above_a_backup_and_an_archive_only() {
     let (dir, root) = catalog();
     let at = |path: &str| dir.path().join(path);
-    // Everything moved to other disks, one after the other.
+    // Everything moved to other disks, one step after the other.
     for (number, path) in [BACKUP, "backups/main", "backups", "wal/main", "wal"]
         .into_iter()
         .enumerate()
@@ -113,7 +113,7 @@ fn links_are_followed_above_a_backup_and_an_archive_only() {
     assert_eq!(listed[1], ("segment".to_owned(), Kind::File, 3));
 }
 
-/// Bytes of a link itself.
+/// The size of the link itself.
 fn secret_length(path: &Path) -> u64 {
     fs::symlink_metadata(path).unwrap().len()
 }
@@ -137,7 +137,7 @@ fn what_is_no_file_is_refused_and_nothing_waits() {
     for place in dirs {
         assert!(place.list().is_err(), "{place:?}");
     }
-    // What is a file where a directory belongs.
+    // A file in place of a directory.
     let error = backup.join("fifo/below").open().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a WAL archive.
+//! Errors of a WAL archive.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ pub enum WalError {
     List {
         /// The archive.
         dir: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
@@ -28,11 +28,11 @@ pub enum WalError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// A compressed segment that cannot be decompressed to its end.
+    /// A compressed segment cannot be decompressed completely.
     #[error("the WAL segment {} is damaged: it cannot be decompressed", path.display())]
     Gzip {
         /// The file.
@@ -41,26 +41,25 @@ pub enum WalError {
         #[source]
         source: io::Error,
     },
-    /// More or fewer bytes than a segment has.
+    /// The file is larger or smaller than a segment.
     #[error(
-        "the WAL segment {} is damaged: it has {} bytes, and a segment has {expected}",
-        path.display(), found.map_or("more".to_owned(), |n| n.to_string())
+        "the WAL segment {} is damaged: it has {} bytes, but a segment has {expected}",
+        path.display(), found.map_or("too many".to_owned(), |n| n.to_string())
     )]
     Length {
         /// The file.
         path: PathBuf,
-        /// Its length without compression, in bytes; `None` if it is more
-        /// than a segment's.
+        /// Its uncompressed size in bytes; `None` if it is larger than a segment.
         found: Option<u64>,
-        /// A segment's length.
+        /// The size of a segment in bytes.
         expected: u64,
     },
-    /// The content belongs elsewhere.
-    #[error("{} does not hold the WAL segment that its name says", path.display())]
+    /// The content belongs to another segment.
+    #[error("{} does not contain the WAL segment that its name indicates", path.display())]
     NotTheSegment {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The mismatch.
         #[source]
         problem: PageProblem,
     },
@@ -69,15 +68,15 @@ pub enum WalError {
     Record {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// The position.
         at: Lsn,
-        /// What is wrong there.
+        /// The fault at that position.
         #[source]
         problem: RecordProblem,
     },
-    /// A segment that is missing though the WAL goes on behind it.
+    /// A segment is missing, although later WAL exists.
     #[error(
-        "the WAL segment {segment} is missing in {}, though the archive goes on with {later}; \
+        "the WAL segment {segment} is missing from {}, although the archive continues with {later}; \
          recovery cannot get past the gap",
         dir.display()
     )]
@@ -86,7 +85,7 @@ pub enum WalError {
         dir: PathBuf,
         /// The missing segment.
         segment: String,
-        /// What shows that there was one: a later segment, or a history.
+        /// The later segment or the history that shows that it existed.
         later: String,
     },
     /// The fetched file cannot be written.
@@ -94,28 +93,28 @@ pub enum WalError {
     Write {
         /// The destination, or its temporary name.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// A timeline's history that makes no sense.
+    /// A timeline's history is invalid.
     #[error("the timeline history {} is damaged", path.display())]
     History {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// The invalid line.
         #[source]
         source: HistoryError,
     },
-    /// No segment has that size.
-    #[error("WAL segments in {} would have {bytes} bytes, which PostgreSQL does not allow", dir.display())]
+    /// The segment size is not a valid one.
+    #[error("the WAL segment size in {} is {bytes} bytes, which PostgreSQL does not allow", dir.display())]
     SegmentSize {
         /// The archive.
         dir: PathBuf,
-        /// The size that is configured or found.
+        /// The configured or detected size.
         bytes: u64,
     },
-    /// A name that is none of a WAL archive's files.
+    /// The name is not that of a file in a WAL archive.
     #[error("\"{name}\" is not the name of a file in a WAL archive")]
     Name {
         /// The name.
@@ -123,15 +122,15 @@ pub enum WalError {
     },
 }
 
-/// What an error says of the WAL that was asked for. `pbkfs wal-get` begins its
-/// complaint with it, by which a session knows what its recovery ended of.
+/// What an error means for the requested WAL. The error message of `pbkfs wal-get` starts
+/// with it, which tells a session why its recovery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WalFault {
-    /// What is there is not what was archived.
+    /// The file is not what was archived.
     Damaged,
-    /// It is not there.
+    /// The file does not exist.
     Missing,
-    /// It cannot be had here and now, whatever there is.
+    /// The file cannot be obtained at the moment, whether it exists or not.
     Unavailable,
 }
 
@@ -163,7 +162,7 @@ impl FromStr for WalFault {
 }
 
 impl WalError {
-    /// What it says of the WAL.
+    /// Returns what the error means for the WAL.
     #[must_use]
     pub fn fault(&self) -> WalFault {
         match self {
@@ -172,7 +171,7 @@ impl WalError {
             | Self::NotTheSegment { .. }
             | Self::Record { .. }
             | Self::History { .. } => WalFault::Damaged,
-            // Something else stands in its place.
+            // Something else is in its place.
             Self::Read { source, .. } if refused(source).is_some() => WalFault::Damaged,
             Self::Gap { .. } => WalFault::Missing,
             Self::List { .. }

@@ -1,4 +1,4 @@
-//! Fetching one file, as PostgreSQL's `restore_command` does.
+//! Fetches a single file, as PostgreSQL's `restore_command` does.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,11 +15,11 @@ use crate::pg::wal::segment::{backup_history_segment, history_timeline};
 use crate::pg::wal::{SegmentId, SegmentSize};
 use crate::untrusted::Dir;
 
-/// How much is moved at once, in bytes; a multiple of the page size.
+/// Number of bytes moved at a time; a multiple of the page size.
 const CHUNK: usize = 256 << 10;
 
-/// How a segment is stored, in the order in which pg_probackup's archive-get
-/// looks for it.
+/// The format in which a segment is stored, in the order in which pg_probackup's
+/// archive-get tries them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
     /// `SEGMENT.gz`.
@@ -33,7 +33,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// All, in that order.
+    /// All formats, in that order.
     pub const ALL: [Self; 4] = [Self::Gzip, Self::Plain, Self::PartialGzip, Self::Partial];
 
     fn suffix(self) -> &'static str {
@@ -45,7 +45,7 @@ impl Form {
         }
     }
 
-    /// Whether it is the beginning of a segment only.
+    /// Whether it contains only the beginning of a segment.
     #[must_use]
     pub fn is_partial(self) -> bool {
         matches!(self, Self::PartialGzip | Self::Partial)
@@ -55,12 +55,12 @@ impl Form {
         matches!(self, Self::Gzip | Self::PartialGzip)
     }
 
-    /// The name of a segment's file in this form.
+    /// Returns the name of a segment's file in this format.
     pub(super) fn name_of(self, segment: &str) -> String {
         format!("{segment}{}", self.suffix())
     }
 
-    /// The segment and the form of a file, by its name.
+    /// Parses a file's name into its segment and format.
     pub(super) fn of(name: &str, size: SegmentSize) -> Option<(SegmentId, Self)> {
         Self::ALL.into_iter().find_map(|form| {
             let segment = name.strip_suffix(form.suffix())?;
@@ -74,25 +74,25 @@ impl Form {
 pub enum Fetched {
     /// The file is at its destination.
     Delivered,
-    /// The archive does not have it, and needs not have it.
+    /// The archive does not have the file, and is not required to have it.
     Missing,
 }
 
 impl WalArchive {
     /// Fetches the file that PostgreSQL calls `name` to `destination`.
     ///
-    /// The content goes to a temporary name beside it and gets its own name
-    /// once it is complete and checked; nothing is synced, because PostgreSQL
-    /// does that when it moves the file into its place. A beginning of a
-    /// segment is filled up with zeros. Of a missing segment that is needed
-    /// to get to later ones, `destination`'s directory may have a copy, as it
-    /// does in a STREAM backup; else it is an error.
+    /// The content is written under a temporary name in the same directory, and the file
+    /// is renamed once it is complete and checked. Nothing is synced, because PostgreSQL
+    /// does that when it moves the file into place. A partial segment is padded with
+    /// zeros. A missing segment that is needed to reach later ones is an error, unless
+    /// `destination`'s directory has a copy, as in a STREAM backup.
     ///
-    /// One fetch at a time may write to a `destination`, as PostgreSQL does.
+    /// Only one fetch at a time may write to a `destination`, as is the case with
+    /// PostgreSQL.
     ///
     /// # Errors
-    /// Anything that would make PostgreSQL replay something wrong, or stop
-    /// where it should not: see [`WalError`].
+    /// Returns a [`WalError`] for anything that would make PostgreSQL replay wrong WAL,
+    /// or stop at the wrong place.
     pub fn fetch(&self, name: &str, destination: &Path) -> Result<Fetched, WalError> {
         if let Some(id) = SegmentId::parse(name, self.size) {
             let Some(mut source) = self.open_segment(id)? else {
@@ -113,7 +113,8 @@ impl WalArchive {
                 Ok(Fetched::Delivered)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // An archive that is gone as a whole has no end either.
+                // If the whole archive is missing, the missing file does not mark its
+                // end.
                 self.names()?;
                 Ok(Fetched::Missing)
             }
@@ -127,7 +128,7 @@ impl WalArchive {
         };
         let name = self.name(id);
         let local = destination.with_file_name(&name);
-        // A recycled segment bears the name as well, but not the content.
+        // A recycled segment also has the name, but not the content.
         let is_there = |mut file: File| {
             let mut page = [0; PAGE_SIZE];
             file.read_exact(&mut page).is_ok() && self.check_first_page(id, &page, &local).is_ok()
@@ -139,7 +140,7 @@ impl WalArchive {
         Err(gap)
     }
 
-    /// The stored file of a segment, the first that there is.
+    /// Opens the stored file of a segment, in the first format that exists.
     pub(super) fn open_segment(&self, id: SegmentId) -> Result<Option<StoredSegment>, WalError> {
         for form in Form::ALL {
             let name = form.name_of(&self.name(id));
@@ -162,10 +163,10 @@ impl WalArchive {
         Ok(None)
     }
 
-    /// Copies a whole segment, checking it on the way: its first page, its
-    /// length, gzip's own checksum. A plain one has no checksum of its own, so
-    /// its records' are taken; but the last segment of an archive may have
-    /// been put there before it was full.
+    /// Copies a whole segment and checks its first page, its length, and gzip's own
+    /// checksum. A plain segment has no checksum of its own, so the checksums of its
+    /// records are used, except for the archive's last segment, which may have been
+    /// archived before it was full.
     pub(super) fn copy_segment(
         &self,
         id: SegmentId,
@@ -190,8 +191,8 @@ impl WalArchive {
         out.extend_to(copied, self.size.bytes())
     }
 
-    /// Gives a segment's content to `take`, in chunks of whole pages but for
-    /// the last of an incomplete one, and returns its length in bytes.
+    /// Passes a segment's content to `take` in chunks of whole pages, except for the last
+    /// chunk of an incomplete segment. Returns its length in bytes.
     pub(super) fn read_segment(
         &self,
         id: SegmentId,
@@ -261,7 +262,8 @@ impl StoredSegment {
         Ok(filled)
     }
 
-    /// A failure of the decoder is damage; one of the system is not.
+    /// Distinguishes a failure of the decoder, which is damage, from one of the system,
+    /// which is not.
     fn read_error(&self, source: io::Error) -> WalError {
         let path = self.path.clone();
         if self.form.is_compressed() && source.raw_os_error().is_none() {
@@ -272,7 +274,7 @@ impl StoredSegment {
     }
 }
 
-/// A file that is being written under its temporary name.
+/// A file being written under its temporary name.
 pub(super) struct Output<'a> {
     file: File,
     path: &'a Path,
@@ -284,7 +286,7 @@ impl Output<'_> {
         written.map_err(|source| self.error(source))
     }
 
-    /// Fills up with zeros from `length` to `wanted` bytes.
+    /// Pads the file with zeros from `length` to `wanted` bytes.
     fn extend_to(&mut self, length: u64, wanted: u64) -> Result<(), WalError> {
         if length >= wanted {
             return Ok(());
@@ -301,8 +303,8 @@ impl Output<'_> {
     }
 }
 
-/// Has `write` write a new file under a temporary name, and gives it its own
-/// name if that went well, over whatever is there.
+/// Lets `write` write a new file under a temporary name. On success, renames it to its
+/// own name, replacing any existing file.
 pub(super) fn deliver(
     destination: &Path,
     write: impl FnOnce(&mut Output<'_>) -> Result<(), WalError>,
@@ -312,8 +314,8 @@ pub(super) fn deliver(
         source,
     };
     let (dir, name) = Dir::of_file(destination).map_err(write_error)?;
-    // Always the same for a destination, so that a killed fetch leaves at most
-    // one file behind, which the next one replaces.
+    // The name depends only on the destination, so that a killed fetch leaves at most one
+    // file behind, which the next one replaces.
     let temporary: OsString = [name, ".pbkfs".as_ref()].into_iter().collect();
     let path = destination.with_file_name(&temporary);
     let created = dir.remove_file(&temporary);
@@ -326,8 +328,7 @@ pub(super) fn deliver(
         .and_then(|file| write(&mut Output { file, path: &path }))
         .and_then(|()| dir.rename(&temporary, name).map_err(write_error));
     if result.is_err() {
-        // What made the write fail is what has to be told; a leftover is
-        // replaced by the next fetch.
+        // The write's error is the one to report; the next fetch replaces a leftover.
         let _ = dir.remove_file(&temporary);
     }
     result

@@ -1,5 +1,4 @@
-//! Where the files of an archive come from: its directory, or somebody who may
-//! read it.
+//! The source of an archive's files: its directory, or a process that may read it.
 
 use std::fmt;
 use std::io;
@@ -10,28 +9,29 @@ use crate::catalog::store::{Entry, Place, StoreFile};
 use crate::pg::wal::segment::{backup_history_segment, history_timeline};
 use crate::untrusted::{Dir, Kind};
 
-/// The files of a WAL archive, by their names.
+/// The files of a WAL archive, by name.
 pub trait ArchiveFiles: fmt::Debug + Send + Sync {
-    /// The names of all files; what is not UTF-8 is none of an archive's.
+    /// Returns the names of all files; a name that is not UTF-8 does not belong to an
+    /// archive.
     ///
     /// # Errors
-    /// The archive cannot be listed.
+    /// If the archive cannot be listed.
     fn names(&self) -> io::Result<Vec<String>>;
 
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// It is not there, or cannot be opened.
+    /// If it does not exist or cannot be opened.
     fn open(&self, name: &str) -> io::Result<Box<dyn StoreFile>>;
 
-    /// All files, with their lengths as they are stored.
+    /// Returns all files with their stored lengths.
     ///
     /// # Errors
-    /// The archive cannot be listed.
+    /// If the archive cannot be listed.
     fn entries(&self) -> io::Result<Vec<Entry>> {
         let entry = |name: String| {
             let length = self.open(&name).and_then(|file| file.length());
-            // What has gone meanwhile is left out.
+            // A file that has disappeared in the meantime is omitted.
             let length = length.ok()?;
             Some(Entry {
                 name: name.into(),
@@ -60,23 +60,21 @@ impl ArchiveFiles for Place {
 }
 
 impl WalArchive {
-    /// The names of the archive's files, with the bare reason if it cannot be
-    /// listed.
+    /// Returns the names of the archive's files, or the plain I/O error.
     ///
     /// # Errors
-    /// It cannot.
+    /// If the archive cannot be listed.
     pub(crate) fn listed(&self) -> io::Result<Vec<String>> {
         self.files.names()
     }
 
-    /// Opens a file of the archive for somebody who may not read the archive:
-    /// only one whose name is an archive's, and only a regular file right
-    /// there, so that nobody is given more than the instance's WAL. With a
-    /// `view`, by which the archive's directory can be known as well, it is
-    /// opened in there.
+    /// Opens a file of the archive for a user who may not read the archive. The name must
+    /// be that of an archive's file, and the file must be a regular file in the archive
+    /// itself, so that nobody gains access to more than the instance's WAL. If a `view`
+    /// is given, another path of the archive's directory, the file is opened in there.
     ///
     /// # Errors
-    /// It is not there, cannot be opened, or is something else.
+    /// If it does not exist, cannot be opened, or is something else.
     pub(crate) fn open_for_another(
         &self,
         view: Option<&Path>,

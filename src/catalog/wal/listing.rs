@@ -1,4 +1,4 @@
-//! What an archive holds: timelines, their segments, and the gaps between.
+//! An archive's contents: timelines, their segments, and gaps.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::untrusted::{Kind, Refused};
 /// All timelines of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// Ascending by number.
+    /// Sorted by number, ascending.
     pub timelines: Vec<Timeline>,
 }
 
@@ -19,7 +19,7 @@ pub struct Listing {
 pub struct Timeline {
     /// Its number.
     pub number: u32,
-    /// Where it came from.
+    /// Its ancestors.
     pub history: History,
     /// Its whole segments, by number.
     pub segments: BTreeMap<u64, Segment>,
@@ -30,28 +30,28 @@ pub struct Timeline {
 /// A segment as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// How; of two files, the one that is fetched.
+    /// The format; if there are two files, that of the one that is fetched.
     pub form: Form,
-    /// Its files: a plain and a compressed one may stand side by side.
+    /// Number of its files: a plain and a compressed one may coexist.
     pub files: usize,
-    /// Bytes that it takes in the archive, all its files together.
+    /// Size of all its files in the archive, in bytes.
     pub stored: u64,
-    /// Whether the file that is fetched has a length that a segment can have:
-    /// the segments' own or, compressed, more than nothing.
+    /// Whether the size of the fetched file is possible for a segment: the segment size
+    /// or, if compressed, more than zero.
     pub fits: bool,
 }
 
-/// Missing segments, though there are earlier and later ones.
+/// Missing segments between existing ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// The first missing one.
+    /// The first missing segment.
     pub first: SegmentId,
-    /// The last missing one.
+    /// The last missing segment.
     pub last: SegmentId,
 }
 
 impl Timeline {
-    /// Its first and last whole segment.
+    /// Returns its first and last whole segments.
     #[must_use]
     pub fn range(&self) -> Option<(SegmentId, SegmentId)> {
         let (first, _) = self.segments.first_key_value()?;
@@ -59,7 +59,7 @@ impl Timeline {
         Some((self.id(*first), self.id(*last)))
     }
 
-    /// What is missing between them, ascending.
+    /// Returns the gaps between whole segments, ascending.
     #[must_use]
     pub fn gaps(&self) -> Vec<Gap> {
         let after = self.segments.keys().skip(1);
@@ -74,7 +74,7 @@ impl Timeline {
             .collect()
     }
 
-    /// The segments of which only the beginning is there, and no more.
+    /// Returns the segments of which only the beginning exists.
     pub fn partial_ids(&self) -> impl Iterator<Item = SegmentId> {
         let alone = |number: &&u64| !self.segments.contains_key(number);
         self.partial
@@ -83,26 +83,27 @@ impl Timeline {
             .map(|number| self.id(*number))
     }
 
-    /// Whether the archive has any WAL of it. Its history may have been archived
-    /// alone, or have outlived the WAL.
+    /// Whether the archive has any of its WAL. A history may have been archived alone, or
+    /// may have outlived the WAL.
     #[must_use]
     pub fn has_wal(&self) -> bool {
         !self.segments.is_empty() || !self.partial.is_empty()
     }
 
-    /// The files of its whole segments, which pg_probackup counts.
+    /// Returns the number of files of its whole segments, which is what pg_probackup
+    /// counts.
     #[must_use]
     pub fn files(&self) -> usize {
         self.segments.values().map(|segment| segment.files).sum()
     }
 
-    /// The whole segments whose files cannot be what their names say.
+    /// Returns the whole segments whose files cannot be what their names indicate.
     pub fn broken_ids(&self) -> impl Iterator<Item = SegmentId> {
         let broken = self.segments.iter().filter(|(_, segment)| !segment.fits);
         broken.map(|(number, _)| self.id(*number))
     }
 
-    /// Bytes that its whole segments take in the archive.
+    /// Returns the size in bytes of its whole segments in the archive.
     #[must_use]
     pub fn stored(&self) -> u64 {
         let sizes = self.segments.values().map(|segment| segment.stored);
@@ -121,9 +122,9 @@ impl WalArchive {
     /// Lists the archive.
     ///
     /// # Errors
-    /// The directory or a history cannot be read. A file that vanishes
-    /// meanwhile (retention deletes old ones) is left out, and so is what has
-    /// a segment's name and is no file.
+    /// If the directory or a history cannot be read. Files that disappear in the meantime
+    /// (retention deletes old ones) are omitted, and so is anything with a segment's name
+    /// that is not a file.
     pub fn list(&self) -> Result<Listing, WalError> {
         let mut found: BTreeMap<u32, Timeline> = BTreeMap::new();
         let entries = self
@@ -144,10 +145,7 @@ impl WalArchive {
             if entry.kind != Kind::File {
                 let reason = Refused::Is(entry.kind);
                 let path = self.dir.join(name);
-                tracing::warn!(
-                    "{} is left out of the WAL archive: {reason}",
-                    path.display()
-                );
+                tracing::warn!("{} in the WAL archive is ignored: {reason}", path.display());
                 continue;
             }
             let length = entry.length;
@@ -194,15 +192,15 @@ impl WalArchive {
         })
     }
 
-    /// Whether a segment that is not there is simply after the archive's end.
+    /// Checks that a missing segment is after the end of the archive.
     ///
-    /// PostgreSQL takes "not in the archive" for the end of the WAL. Where a
-    /// later segment of the timeline is there, or another timeline branched
-    /// off behind it, that would end recovery at the wrong point.
+    /// PostgreSQL takes "not in the archive" as the end of the WAL. If a later segment of
+    /// the timeline exists, or another timeline branched off after it, recovery would end
+    /// at the wrong point.
     ///
     /// # Errors
-    /// [`WalError::Gap`] if it is not; the archive cannot be listed, which an
-    /// archive that has gone missing as a whole cannot be either.
+    /// [`WalError::Gap`] if the segment is not after the end. Also if the archive cannot
+    /// be listed, as when the whole archive is missing.
     pub fn check_end(&self, missing: SegmentId) -> Result<(), WalError> {
         let gap = |later| {
             Err(WalError::Gap {
@@ -222,8 +220,8 @@ impl WalArchive {
         for timeline in names.iter().filter_map(|name| history_timeline(name)) {
             let ancestors = self.history(timeline)?.ancestors;
             let left = ancestors.iter().find(|a| a.timeline == missing.timeline);
-            // The segment in which it was left may exist on the new timeline
-            // only, the ones before it only here.
+            // The segment in which the timeline was left may exist only on the new
+            // timeline, those before it only here.
             let last = left.map(|a| SegmentId::containing(a.end, a.timeline, self.size));
             if last > Some(missing) {
                 return gap(format!("timeline {timeline}"));

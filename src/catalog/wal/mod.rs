@@ -1,10 +1,10 @@
-//! An instance's WAL archive, `CATALOG/wal/INSTANCE`: what is in it, and
-//! fetching from it as a `restore_command` does. Reads only.
+//! An instance's WAL archive, `CATALOG/wal/INSTANCE`: its contents, and fetching from it
+//! as a `restore_command` does. The archive is only read.
 //!
 //! ```text
 //! SEGMENT, SEGMENT.gz                    a whole segment, plain or gzip
 //! SEGMENT.partial, SEGMENT.gz.partial    the beginning of one
-//! *.part                                 being pushed just now; not there yet
+//! *.part                                 being archived at the moment; not available yet
 //! SEGMENT.OFFSET.backup                  where a backup was taken
 //! TIMELINE.history                       where a timeline branched off
 //! ```
@@ -39,8 +39,8 @@ use crate::pg::wal::page::{LONG_HEADER, PageHeader};
 use crate::pg::wal::segment::is_segment_name;
 use crate::pg::wal::{History, SegmentId, SegmentSize};
 
-/// The most that is read of a timeline's or a backup's history, in bytes. A
-/// timeline has about fifty bytes in each history after it.
+/// Maximum number of bytes read from a timeline history or a backup history. A timeline
+/// takes about fifty bytes in the history of each of its descendants.
 const HISTORY_LIMIT: u64 = 256 << 10;
 
 /// The WAL archive of one instance.
@@ -66,26 +66,26 @@ pub struct WalArchive {
     files: Arc<dyn ArchiveFiles>,
 }
 
-/// What has to be known of an archive besides its files.
+/// The facts about an archive that its files do not provide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Description {
     /// Its directory.
     pub dir: PathBuf,
-    /// Bytes in each segment.
+    /// WAL segment size in bytes.
     pub segment_size: u64,
-    /// The cluster whose WAL it has, if that is known.
+    /// The system identifier of the cluster whose WAL it contains, if known.
     pub system_identifier: Option<u64>,
 }
 
 impl WalArchive {
-    /// Opens the archive of `instance`. The segments' size is taken from the
-    /// instance's configuration or, if it does not say, from the archive's
-    /// first whole plain segment; an archive without one has PostgreSQL's default.
+    /// Opens the archive of `instance`. The segment size is that of the instance's
+    /// configuration or, if it has none, of the archive's first whole plain segment. If
+    /// there is no such segment, it is PostgreSQL's default.
     ///
     /// # Errors
-    /// The directory or a segment cannot be read, the configured size is none
-    /// that PostgreSQL has.
+    /// If the directory or a segment cannot be read, or if the configured size is not one
+    /// that PostgreSQL allows.
     pub fn open(instance: &Instance) -> Result<Self, WalError> {
         let dir = instance.wal_dir.clone();
         let size = match instance.config.wal_segment_size {
@@ -103,10 +103,10 @@ impl WalArchive {
         })
     }
 
-    /// An archive whose files somebody else opens.
+    /// Creates an archive whose files are opened by another process.
     ///
     /// # Errors
-    /// [`WalError::SegmentSize`].
+    /// Returns [`WalError::SegmentSize`] if the size is invalid.
     pub(crate) fn served(
         described: Description,
         files: Arc<dyn ArchiveFiles>,
@@ -127,7 +127,7 @@ impl WalArchive {
         }
     }
 
-    /// What [`WalArchive::served`] takes.
+    /// Returns the description that [`WalArchive::served`] takes.
     #[must_use]
     pub(crate) fn describe(&self) -> Description {
         Description {
@@ -137,10 +137,10 @@ impl WalArchive {
         }
     }
 
-    /// The names of the archive's files.
+    /// Returns the names of the archive's files.
     ///
     /// # Errors
-    /// It cannot be listed.
+    /// If the archive cannot be listed.
     pub fn names(&self) -> Result<Vec<String>, WalError> {
         self.files.names().map_err(|source| self.list_error(source))
     }
@@ -152,29 +152,29 @@ impl WalArchive {
         }
     }
 
-    /// The archive's directory.
+    /// Returns the archive's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Bytes in each segment.
+    /// Returns the segment size.
     #[must_use]
     pub fn segment_size(&self) -> SegmentSize {
         self.size
     }
 
-    /// The name of a segment's file.
+    /// Returns the name of a segment's file.
     #[must_use]
     pub fn name(&self, id: SegmentId) -> String {
         id.name(self.size).to_string()
     }
 
-    /// The history of `timeline`; without a file it has no ancestors. The first
-    /// never has one.
+    /// Returns the history of `timeline`; without a file it has no ancestors. The first
+    /// timeline never has one.
     ///
     /// # Errors
-    /// The file cannot be read, or makes no sense.
+    /// If the file cannot be read or is invalid.
     pub fn history(&self, timeline: u32) -> Result<History, WalError> {
         if timeline == 1 {
             return Ok(History::without_ancestors(timeline));
@@ -183,7 +183,8 @@ impl WalArchive {
         let path = self.dir.join(&name);
         match self.read_whole(&name) {
             Ok(bytes) => {
-                // Only the reason, which is for people, may be anything but ASCII.
+                // Only the reason, which is for human readers, may contain non-ASCII
+                // text.
                 History::parse(timeline, &String::from_utf8_lossy(&bytes))
                     .map_err(|source| WalError::History { path, source })
             }
@@ -194,13 +195,13 @@ impl WalArchive {
         }
     }
 
-    /// The content of a small file.
+    /// Returns the content of a small file.
     fn read_whole(&self, name: &str) -> io::Result<Vec<u8>> {
         read_whole(self.files.open(name)?, HISTORY_LIMIT)
     }
 }
 
-/// The size that the first whole segment of a directory states.
+/// Returns the size stated by the first whole segment in a directory.
 fn size_of_first(archive: &Place) -> Result<SegmentSize, WalError> {
     const POSTGRESQL_DEFAULT: u64 = 16 << 20;
     let dir = archive.name();

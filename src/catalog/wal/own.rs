@@ -1,8 +1,7 @@
-//! The WAL that a backup cannot be restored without: all from its start to its
-//! stop. A STREAM backup has it in its own `pg_wal`, an ARCHIVE backup in the
-//! archive. `pg_probackup validate` marks a backup CORRUPT that lacks a part of
-//! it (`validate_wal` in pg_probackup's parsexlog.c), and so long as nobody
-//! runs that, its status says nothing of it.
+//! The WAL without which a backup cannot be restored: all of it from its start to its
+//! stop. A STREAM backup has it in its own `pg_wal`, an ARCHIVE backup in the archive.
+//! `pg_probackup validate` marks a backup CORRUPT if any of it is missing (`validate_wal`
+//! in pg_probackup's parsexlog.c). Until that is run, the status does not reveal it.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -19,23 +18,23 @@ use crate::pg::wal::page::{LONG_HEADER, PAGE_SIZE};
 use crate::pg::wal::scan::{End, RecordProblem, Scanner};
 use crate::pg::wal::{SegmentId, SegmentSize};
 
-/// What became of a backup's own WAL.
+/// The state of a backup's own WAL.
 #[derive(Debug)]
 pub enum OwnWal {
-    /// All of it is there.
+    /// All of it exists.
     Complete,
-    /// Its metadata does not say where it stopped.
+    /// Its metadata does not record where it stopped.
     Unrecorded,
-    /// A segment is not there; the first such.
+    /// A segment does not exist; the first such segment.
     Missing {
         /// The segment, with its timeline.
         segment: SegmentId,
         /// Its name.
         name: String,
-        /// The directory that should have it.
+        /// The directory that should contain it.
         dir: PathBuf,
     },
-    /// A segment is there, and of no use; the first such.
+    /// A segment exists but is unusable; the first such segment.
     Damaged {
         /// The segment, with its timeline.
         segment: SegmentId,
@@ -47,13 +46,13 @@ pub enum OwnWal {
 }
 
 impl OwnWal {
-    /// Whether the backup lacks something, so that it cannot be restored.
+    /// Whether WAL is missing or damaged, so that the backup cannot be restored.
     #[must_use]
     pub fn is_bad(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Damaged { .. })
     }
 
-    /// One word: complete, unrecorded, missing or damaged.
+    /// Returns one word: complete, unrecorded, missing or damaged.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -64,7 +63,7 @@ impl OwnWal {
         }
     }
 
-    /// The segment at fault, and its name.
+    /// Returns the segment at fault, and its name.
     #[must_use]
     pub fn segment(&self) -> Option<(SegmentId, &str)> {
         match self {
@@ -79,7 +78,7 @@ impl OwnWal {
 impl fmt::Display for OwnWal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Complete => f.write_str("the WAL that it needs is there"),
+            Self::Complete => f.write_str("the WAL that it needs is available"),
             Self::Unrecorded => f.write_str("it does not record where its WAL ends"),
             Self::Missing {
                 segment, name, dir, ..
@@ -100,8 +99,8 @@ impl fmt::Display for OwnWal {
     }
 }
 
-/// Where the WAL of an instance's backups is looked for. The archive is opened
-/// once, when the first ARCHIVE backup needs it.
+/// Finds the WAL of an instance's backups. The archive is opened only once, when the
+/// first ARCHIVE backup needs it.
 #[derive(Debug)]
 pub struct OwnWalFinder<'a> {
     instance: &'a Instance,
@@ -109,7 +108,7 @@ pub struct OwnWalFinder<'a> {
 }
 
 impl<'a> OwnWalFinder<'a> {
-    /// Opens nothing yet.
+    /// Creates a finder without opening anything.
     #[must_use]
     pub fn new(instance: &'a Instance) -> Self {
         Self {
@@ -118,21 +117,21 @@ impl<'a> OwnWalFinder<'a> {
         }
     }
 
-    /// What can be told by the names and the sizes of the files: a few calls of
-    /// the system for each segment that the backup needs.
+    /// Checks the names and sizes of the files, which takes a few system calls for each
+    /// segment that the backup needs.
     ///
     /// # Errors
-    /// A file can neither be looked at nor is it missing; no size of segments
-    /// can be told.
+    /// If a file exists but cannot be examined, or if the segment size cannot be
+    /// determined.
     pub fn look(&self, backup: &Backup) -> Result<OwnWal, WalError> {
         self.each_segment(backup, |archive, id, _| archive.look_at(id))
     }
 
-    /// What reading it tells: the header of each page, and each record with its
-    /// checksum, between start and stop.
+    /// Reads the WAL between start and stop, and checks the header of each page, and each
+    /// record with its checksum.
     ///
     /// # Errors
-    /// As [`look`](Self::look); a file cannot be read to its end.
+    /// As for [`look`](Self::look); also if a file cannot be read completely.
     pub fn read(&self, backup: &Backup) -> Result<OwnWal, WalError> {
         let mut reader = Reader::new(backup);
         self.each_segment(backup, |archive, id, is_last| {
@@ -140,9 +139,9 @@ impl<'a> OwnWalFinder<'a> {
         })
     }
 
-    /// Looks at each segment until one is found wanting. `look` is told whether
-    /// it is the last. However far the metadata says that the WAL reaches, this
-    /// ends with the files that there are.
+    /// Examines the segments until one is missing or damaged. `look` receives whether a
+    /// segment is the last. No matter how far the metadata says that the WAL extends,
+    /// this ends with the existing files.
     fn each_segment(
         &self,
         backup: &Backup,
@@ -181,7 +180,7 @@ impl<'a> OwnWalFinder<'a> {
         Ok(OwnWal::Complete)
     }
 
-    /// Where a backup's WAL is.
+    /// Returns the location of a backup's WAL.
     fn place_of(&self, backup: &Backup) -> Result<WalArchive, WalError> {
         if !backup.stream {
             let opened = match self.archive.get() {
@@ -204,7 +203,7 @@ impl<'a> OwnWalFinder<'a> {
     }
 }
 
-/// What there is of a segment.
+/// What exists of a segment.
 enum Found {
     Whole,
     Nothing,
@@ -212,7 +211,8 @@ enum Found {
 }
 
 impl Found {
-    /// A fault of the file is one of the backup; one of the host is neither.
+    /// Classifies an error: a fault of the file is one of the backup; a fault of the host
+    /// is neither.
     fn of(error: WalError) -> Result<Self, WalError> {
         match error.fault() {
             WalFault::Damaged => Ok(Self::Damaged(error)),
@@ -222,7 +222,7 @@ impl Found {
 }
 
 impl WalArchive {
-    /// The WAL segments in a directory that is not an archive.
+    /// Wraps the WAL segments in a directory that is not an archive.
     fn of(place: Place, size: SegmentSize, system_identifier: Option<u64>) -> Self {
         Self {
             dir: place.name(),
@@ -232,7 +232,7 @@ impl WalArchive {
         }
     }
 
-    /// What the size of the file tells that a segment would be fetched from.
+    /// Judges a segment by the size of the file from which it would be fetched.
     fn look_at(&self, id: SegmentId) -> Result<Found, WalError> {
         for form in Form::ALL {
             let name = form.name_of(&self.name(id));
@@ -261,11 +261,11 @@ impl WalArchive {
     }
 }
 
-/// Reads a backup's WAL on, segment after segment.
+/// Reads a backup's WAL in order, one segment after the other.
 struct Reader {
-    /// The first byte of the page in which the backup starts.
+    /// Start of the page in which the backup starts.
     start: Lsn,
-    /// Where what is needed ends.
+    /// End of the required WAL.
     stop: Lsn,
     scanner: Option<Scanner>,
 }
@@ -274,7 +274,7 @@ impl Reader {
     fn new(backup: &Backup) -> Self {
         let page = PAGE_SIZE as u64;
         let stop = backup.stop_lsn.0;
-        // Behind nothing but a page's header nothing is needed of that page.
+        // If it stops right after a page's header, that page is not needed.
         let stop = match stop % page <= LONG_HEADER as u64 {
             true => stop - stop % page,
             false => stop,
@@ -314,7 +314,7 @@ impl Reader {
         let mut address = id.start(archive.size);
         let begin = address.max(self.start);
         let mut scanner = match self.scanner.take() {
-            // Behind a switch, the records begin anew with the next segment.
+            // After a switch, records start afresh in the next segment.
             Some(scanner) if scanner.end().is_none() => scanner,
             _ => Scanner::new(begin),
         };
@@ -333,7 +333,7 @@ impl Reader {
             Some(End::Damaged { at, problem }) if at < self.stop => {
                 return Err(damaged(at, problem));
             }
-            // Records begin at multiples of eight.
+            // Records start at multiples of eight.
             Some(End::NoRecord) | None
                 if (is_last || scanner.end().is_some())
                     && Lsn(read_to.0.next_multiple_of(8)) < self.stop =>
@@ -367,7 +367,7 @@ mod tests {
 
     /// An ARCHIVE backup of pg15-chain, whose archive is compressed.
     const ARCHIVED: &str = "TOW7K6";
-    /// A STREAM backup of the same.
+    /// A STREAM backup of the same fixture.
     const STREAMED: &str = "TOW7KQ";
 
     impl Sample {
@@ -382,7 +382,7 @@ mod tests {
             }
         }
 
-        /// What looking and reading tell.
+        /// The results of both looking and reading.
         fn both(&self) -> [OwnWal; 2] {
             let finder = OwnWalFinder::new(&self.instance);
             [
@@ -481,7 +481,7 @@ mod tests {
         let (start, stop) = (sample.backup.start_lsn, sample.backup.stop_lsn);
         let file = sample.files().remove(0);
         let in_segment = |lsn: Lsn| lsn.0 % (1 << 20);
-        // All of it is in one page of one segment.
+        // Everything between them is on one page of one segment.
         assert_eq!(in_segment(start) / 8192, in_segment(stop) / 8192);
         flip(&file, in_segment(stop) + 20_000);
         assert_eq!(sample.words(), ["complete", "complete"]);
@@ -501,7 +501,7 @@ mod tests {
         let mut sample = Sample::new("pg15-chain", STREAMED);
         sample.backup.stop_lsn = Lsn(0);
         assert_eq!(sample.words(), ["unrecorded", "unrecorded"]);
-        // Nor does a stop that nobody can reach take for ever.
+        // A stop that cannot be reached does not take forever, either.
         sample.backup.stop_lsn = Lsn(u64::MAX);
         assert_eq!(sample.words(), ["missing", "missing"]);
     }

@@ -1,9 +1,8 @@
-//! Segments fetched ahead of PostgreSQL's asking, in a directory of their own.
+//! Segments fetched before PostgreSQL requests them, in a separate directory.
 //!
-//! PostgreSQL replays a segment while the next ones are decompressed. A
-//! segment gets its name in the directory only when it is complete and
-//! checked, so that whoever is killed at any moment leaves nothing behind
-//! that could be taken for one.
+//! PostgreSQL replays a segment while the next ones are decompressed. A segment gets its
+//! final name in the directory only when it is complete and checked, so a process killed
+//! at any moment leaves nothing behind that could be mistaken for a segment.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,10 +14,10 @@ use super::{Fetched, Form, WalArchive, WalError};
 use crate::pg::wal::SegmentId;
 use crate::untrusted::Dir;
 
-/// Held by the one process that fills the directory.
+/// Locked by the one process that fills the directory.
 const LOCK: &str = "lock";
 
-/// A directory of segments fetched ahead.
+/// A directory of prefetched segments.
 #[derive(Debug, Clone)]
 pub struct Prefetch {
     dir: PathBuf,
@@ -26,8 +25,8 @@ pub struct Prefetch {
 }
 
 impl Prefetch {
-    /// At most `bytes` of segments in `dir`, which has to exist; a limit
-    /// below one segment's size means none.
+    /// Creates a prefetch of at most `bytes` of segments in `dir`, which must exist. A
+    /// limit below the segment size means no segments.
     #[must_use]
     pub fn new(dir: &Path, bytes: u64, archive: &WalArchive) -> Self {
         Self {
@@ -36,11 +35,11 @@ impl Prefetch {
         }
     }
 
-    /// Moves segment `id` to `destination`, if it is here. One that is no
-    /// good is deleted and counts as missing: the archive has the original.
+    /// Moves segment `id` to `destination`, if it was prefetched. An unusable one is
+    /// deleted and counts as missing: the archive has the original.
     ///
     /// # Errors
-    /// The destination cannot be written.
+    /// If the destination cannot be written.
     pub fn take(
         &self,
         archive: &WalArchive,
@@ -66,19 +65,20 @@ impl Prefetch {
             let copied = archive.read_segment(id, &mut source, &mut |chunk| out.write(chunk));
             copied.map(|_| ())
         });
-        // The room is for the next; one that cannot be deleted only takes it.
+        // This makes room for the next segment; a file that cannot be deleted only takes
+        // up space.
         let _ = dir.remove_file(&name);
         match copied {
             Ok(()) => Ok(Fetched::Delivered),
             Err(error @ WalError::Write { .. }) => Err(error),
             Err(error) => {
-                tracing::debug!(%error, "a segment fetched ahead is no good");
+                tracing::debug!(%error, "a prefetched segment is unusable");
                 Ok(Fetched::Missing)
             }
         }
     }
 
-    /// Whether a segment that would follow `id` is still to be fetched.
+    /// Whether any of the segments to be prefetched after `id` is still missing.
     #[must_use]
     pub fn wants_more(&self, archive: &WalArchive, id: SegmentId) -> bool {
         let Ok(dir) = Dir::open(&self.dir) else {
@@ -88,12 +88,12 @@ impl Prefetch {
             .any(|next| !is_there(&dir, &archive.name(next)))
     }
 
-    /// Fetches what follows `id`, as much as there is room for, and deletes
-    /// what does not follow it. Does nothing while another process does it.
+    /// Fetches the segments that follow `id`, as many as there is room for, and deletes
+    /// all others. Does nothing while another process is doing this.
     ///
     /// # Errors
-    /// The directory cannot be used. A segment that cannot be fetched ends the
-    /// work without an error: if it is ever asked for, that fetch will tell.
+    /// If the directory cannot be used. A segment that cannot be fetched ends the work
+    /// without an error: if PostgreSQL requests it, that fetch reports the error.
     pub fn fill(&self, archive: &WalArchive, id: SegmentId) -> Result<(), WalError> {
         let dir_error = |source| WalError::Write {
             path: self.dir.clone(),
@@ -110,7 +110,7 @@ impl Prefetch {
             if is_there(&dir, &name) {
                 continue;
             }
-            // A beginning of a segment may still be followed by the rest.
+            // The rest of a partial segment may still be archived.
             let stored = archive.open_segment(next);
             let Ok(Some(mut source)) = stored.map(|s| s.filter(|s| !s.form.is_partial())) else {
                 return Ok(());
@@ -118,7 +118,7 @@ impl Prefetch {
             let path = self.dir.join(&name);
             let fetched = deliver(&path, |out| archive.copy_segment(next, &mut source, out));
             if let Err(error) = fetched {
-                tracing::debug!(%error, "cannot fetch ahead");
+                tracing::debug!(%error, "cannot prefetch");
                 return Ok(());
             }
         }
@@ -142,7 +142,7 @@ impl Prefetch {
     }
 }
 
-/// Whether anything bears the name.
+/// Whether a file of that name exists.
 fn is_there(dir: &Dir, name: &str) -> bool {
     matches!(dir.stat(name), Ok(Some(_)))
 }

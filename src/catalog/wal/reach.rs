@@ -1,4 +1,4 @@
-//! How far recovery gets with an archive, from a backup's start on.
+//! How far recovery can proceed with an archive, beginning at a backup's start.
 
 use std::collections::BTreeSet;
 
@@ -10,40 +10,40 @@ use crate::pg::wal::segment::history_timeline;
 use crate::pg::wal::told::{Ended, Timestamp};
 use crate::pg::wal::{History, SegmentId};
 
-/// How many of the last segments are read in search of a transaction's end.
+/// Number of final segments that are searched for a transaction's end.
 const SEGMENTS_READ: usize = 64;
 
-/// What recovery along one timeline finds, from a backup's start on.
+/// What recovery along one timeline finds, beginning at a backup's start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
-    /// The timeline and those that lead to it.
+    /// The timeline and its ancestors.
     pub history: History,
-    /// The first and the last segment of the unbroken run that begins with
-    /// the backup's; `None` if the archive lacks already that one.
+    /// The first and the last segment of the uninterrupted run that starts with the
+    /// backup's segment; `None` if the archive lacks even that.
     pub segments: Option<(SegmentId, SegmentId)>,
-    /// The segment behind the run, if the archive goes on after it.
+    /// The segment after the run, if the archive continues after it.
     pub missing: Option<SegmentId>,
 }
 
-/// The end of what recovery can replay.
+/// The end of the WAL that recovery can replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WalEnd {
-    /// Where the last whole record ends.
+    /// End of the last whole record.
     pub lsn: Option<Lsn>,
-    /// When the last transaction ended.
+    /// Time at which the last transaction ended.
     pub time: Option<Timestamp>,
-    /// The end of a transaction that stands last.
+    /// The last end of a transaction in WAL order.
     pub last_ended: Option<Ended>,
-    /// The latest moment that the WAL which was read tells of.
+    /// The latest time found in the WAL that was read.
     pub clock: Option<Timestamp>,
 }
 
 impl WalArchive {
-    /// The newest timeline that PostgreSQL finds from `timeline` on: numbers
-    /// are tried upwards until one has no history (`findNewestTimeLine`).
+    /// Returns the newest timeline that PostgreSQL finds, starting from `timeline`: it
+    /// tries increasing numbers until one has no history (`findNewestTimeLine`).
     ///
     /// # Errors
-    /// The archive cannot be listed.
+    /// If the archive cannot be listed.
     pub fn newest_timeline(&self, timeline: u32) -> Result<u32, WalError> {
         let known: BTreeSet<u32> = self
             .names()?
@@ -57,11 +57,11 @@ impl WalArchive {
         Ok(newest)
     }
 
-    /// How far recovery gets along `timeline` that begins at `start`, by the
-    /// names of the archive's files.
+    /// Determines how far recovery along `timeline` can proceed from `start`, judged by
+    /// the names of the archive's files.
     ///
     /// # Errors
-    /// The archive or a history cannot be read.
+    /// If the archive or a history cannot be read.
     pub fn reach(&self, start: Lsn, timeline: u32) -> Result<Reach, WalError> {
         let history = self.history(timeline)?;
         let there: BTreeSet<SegmentId> = self
@@ -87,8 +87,8 @@ impl WalArchive {
         })
     }
 
-    /// The segment of that number on a history. A timeline may have been left
-    /// in its middle; then the younger one's file holds both parts.
+    /// Returns the segment with that number on a history. If a timeline was left in its
+    /// middle, the newer timeline's file contains both parts.
     fn youngest(&self, history: &History, number: u64) -> SegmentId {
         let timeline = history.timeline;
         let start = SegmentId { timeline, number }.start(self.size);
@@ -99,8 +99,8 @@ impl WalArchive {
         }
     }
 
-    /// That segment, if it is there. Where nothing of the younger timeline was
-    /// archived yet, the older one's file leads up to the switch.
+    /// Returns that segment, if it exists. If nothing of the newer timeline is archived
+    /// yet, the older timeline's file leads up to the switch.
     fn on_history(
         &self,
         history: &History,
@@ -120,16 +120,16 @@ impl WalArchive {
         leads.then_some(older)
     }
 
-    /// Where the run ends, found by reading its last segments.
+    /// Finds the end of the run by reading its last segments.
     ///
     /// # Errors
-    /// One of them cannot be read, or is damaged.
+    /// If one of them cannot be read or is damaged.
     pub fn end_of(&self, reach: &Reach) -> Result<WalEnd, WalError> {
         let mut end = WalEnd::default();
         let Some((first, last)) = reach.segments else {
             return Ok(end);
         };
-        // What an older timeline went on with is not on this history.
+        // WAL that an older timeline continued with is not on this history.
         let mut ancestors = reach.history.ancestors.iter();
         let left = ancestors.find(|entry| entry.timeline == last.timeline);
         let left = left.map_or(Lsn(u64::MAX), |entry| entry.end);
@@ -163,7 +163,7 @@ impl WalArchive {
         self.scan_with(id, Scanner::new(id.start(self.size)))
     }
 
-    /// Has a new scanner read a segment.
+    /// Reads a segment with the given scanner.
     pub(super) fn scan_with(
         &self,
         id: SegmentId,

@@ -1,9 +1,9 @@
-//! Where in an archive a restore point is, or the end of a transaction.
+//! Finds a restore point, or the end of a transaction, in an archive.
 //!
-//! PostgreSQL finds them by replaying; no list has them. The segments are read from
-//! the newest back, on all cores, each once, until one has what is looked for. They
-//! may be compressed, incomplete, or for other users closed, so `pg_waldump`, which
-//! is not everywhere, could not read them as they are.
+//! PostgreSQL finds them by replaying; they are not listed anywhere. The segments are
+//! read from the newest backwards, on all cores, each once, until one contains what is
+//! searched for. They may be compressed, incomplete, or inaccessible to other users, so
+//! `pg_waldump`, which is not installed everywhere, could not read them directly.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,26 +19,26 @@ use crate::pg::wal::scan::Scanner;
 use crate::pg::wal::told::{RestorePoint, Told, Wanted};
 use crate::pg::wal::{History, SegmentId};
 
-/// How much of a kind is kept, the newest.
+/// Number of items kept of each kind, the newest ones.
 const KEPT: usize = 1000;
 
 /// A search through an archive's WAL.
 pub struct Search<'a> {
     archive: &'a WalArchive,
     wanted: Wanted,
-    /// Whether the search may go on.
+    /// Whether the search may continue.
     go_on: &'a (dyn Fn() -> bool + Sync),
     there: BTreeSet<SegmentId>,
     known: Mutex<Known>,
 }
 
-/// What a search has come to know.
+/// The results of a search so far.
 #[derive(Default)]
 struct Known {
     read: BTreeSet<SegmentId>,
-    /// Where what is looked for was found, with the timeline of its segment.
+    /// Positions of the matches, with the timelines of their segments.
     found: BTreeSet<(Lsn, u32)>,
-    /// The restore points that were seen.
+    /// The restore points found.
     seen: BTreeMap<Lsn, RestorePoint>,
 }
 
@@ -65,10 +65,10 @@ impl Known {
 }
 
 impl<'a> Search<'a> {
-    /// Nothing is read yet but the archive's list.
+    /// Creates a search; only the archive's list is read.
     ///
     /// # Errors
-    /// The archive cannot be listed.
+    /// If the archive cannot be listed.
     pub fn new(
         archive: &'a WalArchive,
         wanted: Wanted,
@@ -85,8 +85,9 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Where the newest on a history is, from `from` on: where its record begins. A
-    /// segment that cannot be read is passed over, as recovery would not get past it.
+    /// Returns the position of the newest match on a history, from `from` on: the start
+    /// of its record. A segment that cannot be read is skipped, because recovery would
+    /// not get past it.
     pub fn newest(&mut self, history: &History, from: Lsn) -> Option<Lsn> {
         let size = self.archive.size;
         let first = SegmentId::containing(from, history.timeline, size).number;
@@ -101,14 +102,14 @@ impl<'a> Search<'a> {
         known_of(&mut self.known).newest(history, from)
     }
 
-    /// The restore points that were seen on the way, oldest first; of very many, the
-    /// newest.
+    /// Returns the restore points found during the search, oldest first; if there are
+    /// very many, only the newest.
     pub fn seen(&mut self) -> impl Iterator<Item = &RestorePoint> {
         known_of(&mut self.known).seen.values()
     }
 
-    /// Reads the segments in their order, by as many threads as there are processors,
-    /// until one has what is looked for. Whatever stands before that one is read, too.
+    /// Reads the segments in order, with as many threads as there are processors, until
+    /// one contains a match. All segments before that one are read, too.
     fn read_until_found(&self, history: &History, from: Lsn, segments: &[SegmentId]) {
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
@@ -121,7 +122,7 @@ impl<'a> Search<'a> {
                 if told.found.iter().any(fits) {
                     is_over.store(true, Ordering::Release);
                 }
-                // Who panicked has left it whole.
+                // A panicking thread has left it intact.
                 let known = self.known.lock();
                 known.unwrap_or_else(|e| e.into_inner()).take(*id, told);
             }
@@ -139,7 +140,7 @@ impl<'a> Search<'a> {
         self.archive
             .records_of(id, scanner)
             .unwrap_or_else(|error| {
-                tracing::warn!("the search passes a segment over: {}", sentence(&error));
+                tracing::warn!("the search skips a segment: {}", sentence(&error));
                 Told::default()
             })
     }
@@ -149,7 +150,7 @@ fn known_of(known: &mut Mutex<Known>) -> &mut Known {
     known.get_mut().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Whether what a timeline's segment has at `lsn` is part of a history.
+/// Whether the WAL at `lsn` in a timeline's segment is part of a history.
 fn is_on(history: &History, timeline: u32, lsn: Lsn) -> bool {
     let mut ancestors = history.ancestors.iter();
     let left = ancestors.find(|ancestor| ancestor.timeline == timeline);
@@ -157,8 +158,8 @@ fn is_on(history: &History, timeline: u32, lsn: Lsn) -> bool {
 }
 
 impl WalArchive {
-    /// What the records tell that begin in a segment, the last one read to its end,
-    /// which may be in the next one.
+    /// Returns what the records that start in a segment report. The last record is read
+    /// to its end, which may be in a later segment.
     fn records_of(&self, id: SegmentId, scanner: Scanner) -> Result<Told, WalError> {
         let mut scanner = self.scan_with(id, scanner)?;
         let mut next = id.next();
@@ -212,7 +213,7 @@ mod tests {
             found.map(|lsn| lsn.to_string())
         }
 
-        /// Puts WAL into the archive behind all that is there.
+        /// Appends WAL to the archive, after all existing segments.
         fn extend(&self, wal: &Wal) {
             let size = usize::try_from(self.archive.size.bytes()).unwrap();
             for (segment, number) in wal.bytes.chunks(size).zip(FIRST..) {
@@ -225,10 +226,10 @@ mod tests {
         }
     }
 
-    /// The number of the segment behind the last.
+    /// The number of the segment after the last.
     const FIRST: u64 = 0x62;
 
-    /// WAL in the making, from the segment [`FIRST`] on.
+    /// WAL under construction, starting with the segment [`FIRST`].
     struct Wal {
         bytes: Vec<u8>,
         system_identifier: u64,
@@ -251,7 +252,7 @@ mod tests {
             FIRST * Self::SEGMENT as u64 + self.bytes.len() as u64
         }
 
-        /// Begins a page with `remaining` bytes of the record before.
+        /// Starts a page with `remaining` bytes of the record before.
         fn page(&mut self, remaining: usize) {
             let is_first = self.bytes.len().is_multiple_of(Self::SEGMENT);
             let flags = u16::from(remaining > 0) | if is_first { 2 } else { 0 };
@@ -269,7 +270,7 @@ mod tests {
             }
         }
 
-        /// Adds a record of the WAL itself, and gives where it begins.
+        /// Adds a record of the resource manager XLOG, and returns its position.
         fn record(&mut self, info: u8, data: &[u8]) -> Lsn {
             let mut body = vec![254];
             body.extend((data.len() as u32).to_le_bytes());
@@ -323,7 +324,7 @@ mod tests {
     #[test]
     fn points_and_transactions_are_found_where_the_live_cluster_made_them() {
         let sample = Sample::new();
-        // The positions that pg_create_restore_point gave are the records' ends.
+        // The positions returned by pg_create_restore_point are the ends of the records.
         for (name, xid, from, end) in [
             ("before_mistake", 1271, "0/4B000B8", "0/4C037C8"),
             ("also_good", 1272, "0/4B000B8", "0/4C038D8"),
@@ -399,7 +400,7 @@ mod tests {
         let mut wal = Wal::new(&sample);
         let first = wal.restore_point("twice");
         let second = wal.restore_point("twice");
-        // Fills the segment but for a part of the next record.
+        // Fills the segment, leaving room for only part of the next record.
         let room = Wal::SEGMENT - wal.bytes.len();
         let headers = (room / PAGE_SIZE) * 24;
         wal.record(0x20, &vec![0; room - headers - 29 - 48]);
@@ -411,7 +412,7 @@ mod tests {
         assert_eq!(newest("twice"), Some(second.to_string()));
         assert!(first < second);
         assert_eq!(newest("across"), Some(across.to_string()));
-        // One that cannot be read is passed over.
+        // A segment that cannot be read is skipped.
         let name = sample.archive.name(SegmentId {
             timeline: 1,
             number: FIRST,

@@ -1,4 +1,4 @@
-//! On the real archives of the fixtures.
+//! Tests with the real archives of the fixtures.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -46,7 +46,7 @@ impl Sample {
         fetched
     }
 
-    /// The failure of a fetch, as a person reads it.
+    /// The error message of a fetch, as shown to a user.
     fn failure(&self, name: &str) -> String {
         let error = self.fetch(name).unwrap_err();
         let source = std::error::Error::source(&error);
@@ -159,8 +159,7 @@ fn the_listing_agrees_with_pg_probackup() {
     }
 }
 
-/// `show --archive` walks over the files, and lists the timelines of which
-/// there are any.
+/// `show --archive` walks over the files, and lists the timelines that have any.
 #[test]
 fn files_are_counted_as_pg_probackup_counts_them() {
     let sample = Sample::new("pg15-chain");
@@ -196,7 +195,7 @@ fn a_damaged_compressed_segment_is_never_delivered() {
     sample.flip(&gz, good.len() as u64 / 2);
     assert!(sample.failure(MIDDLE).contains(&gz));
 
-    // Gzip's content is whole, but it is not a segment's.
+    // Gzip's content is intact, but is not that of a segment.
     let content = |change: &dyn Fn(&mut Vec<u8>)| {
         fs::write(sample.path(&gz), &good).unwrap();
         let mut content = gunzip(&sample.path(&gz));
@@ -206,17 +205,17 @@ fn a_damaged_compressed_segment_is_never_delivered() {
     };
     let message = content(&|bytes| bytes.truncate(bytes.len() - 8192));
     assert!(
-        message.contains("has 1040384 bytes, and a segment has 1048576"),
+        message.contains("has 1040384 bytes, but a segment has 1048576"),
         "{message}"
     );
     let message = content(&|bytes| bytes.push(0));
-    assert!(message.contains("it has more bytes"), "{message}");
+    assert!(message.contains("it has too many bytes"), "{message}");
     let message = content(&|bytes| bytes[24] ^= 1);
     assert!(message.contains("comes from the cluster"), "{message}");
     let other = gunzip(&sample.path("00000001000000000000004E.gz"));
     let message = content(&|bytes| bytes.clone_from(&other));
     assert!(
-        message.contains("WAL of 0/4E00000 instead of 0/4D00000"),
+        message.contains("WAL from 0/4E00000 instead of 0/4D00000"),
         "{message}"
     );
 }
@@ -238,7 +237,7 @@ fn a_flipped_byte_of_a_plain_segment_is_found_in_its_records() {
     let error = sample.fetch(MIDDLE).unwrap_err();
     assert!(matches!(error, WalError::Length { .. }), "{error}");
 
-    // The last one may have been copied there before it was full.
+    // The last one may have been archived before it was full.
     sample.unpack_segment(LAST);
     sample.flip(LAST, 8192 * 20 + 8);
     assert_eq!(sample.fetch(LAST).unwrap(), Fetched::Delivered);
@@ -275,7 +274,7 @@ fn a_missing_segment_ends_the_wal_only_where_it_ends() {
     };
     assert_eq!(timeline.gaps(), [gap]);
 
-    // A STREAM backup brings its own; a recycled one is no help.
+    // A STREAM backup brings its own; a recycled one does not help.
     let local = sample.pg_wal.path().join(MIDDLE);
     fs::write(&local, &content).unwrap();
     assert_eq!(sample.fetch(MIDDLE).unwrap(), Fetched::Missing);
@@ -283,7 +282,7 @@ fn a_missing_segment_ends_the_wal_only_where_it_ends() {
     fs::write(&local, other).unwrap();
     assert!(sample.failure(MIDDLE).contains("is missing"));
 
-    // An archive that has gone as a whole is no end either.
+    // If the whole archive is missing, a missing file does not mark its end, either.
     let gone = sample.archive.dir.with_file_name("gone");
     fs::rename(&sample.archive.dir, gone).unwrap();
     for name in [MIDDLE, after_last, "00000002.history"] {
@@ -299,7 +298,7 @@ fn a_timeline_that_was_left_behind_a_missing_segment_shows_the_gap() {
     fs::write(sample.path("00000002.history"), history).unwrap();
     assert_eq!(sample.content("00000002.history"), history.as_bytes());
     let message = sample.failure("000000010000000000000062");
-    assert!(message.contains("goes on with timeline 2"), "{message}");
+    assert!(message.contains("continues with timeline 2"), "{message}");
     assert_eq!(
         sample.fetch("000000010000000000000063").unwrap(),
         Fetched::Missing
@@ -331,7 +330,7 @@ fn forms_are_tried_in_pg_probackups_order() {
     assert!(sample.content(LAST) == whole);
     fs::write(sample.path(&format!("{LAST}.gz")), b"no gzip").unwrap();
     assert!(sample.failure(LAST).contains(".gz is damaged"));
-    // What is being pushed is not there yet.
+    // A file that is being archived is not available yet.
     fs::write(sample.path("000000010000000000000062.gz.part"), b"").unwrap();
     assert_eq!(
         sample.fetch("000000010000000000000062").unwrap(),
@@ -399,13 +398,13 @@ fn segments_fetched_ahead_are_bounded_and_checked() {
     assert_eq!(fs::read(sample.destination()).unwrap(), content);
     assert_eq!(names().len(), 2);
 
-    // Whatever became of one, it is not delivered.
+    // Whatever has happened to one, it is not delivered.
     let next = sample.id("00000001000000000000004E");
     fs::write(dir.path().join(sample.archive.name(next)), &content).unwrap();
     let taken = prefetch.take(&sample.archive, next, &sample.destination());
     assert_eq!(taken.unwrap(), Fetched::Missing);
 
-    // Ahead of a damaged segment and of the end there is nothing.
+    // Nothing is prefetched past a damaged segment or past the end.
     sample.flip("00000001000000000000004F.gz", 5000);
     prefetch.fill(&sample.archive, id.next()).unwrap();
     assert_eq!(names(), [MIDDLE, "00000001000000000000004E"]);
@@ -429,7 +428,7 @@ fn reach_ends_at_the_last_record_and_at_the_last_transaction() {
     // (07:31:25), before the last backup's end (07:31:48).
     let text = wal_end.time.unwrap().to_offset().unwrap().to_string();
     assert!(text.starts_with("2026-11-22 7:31:"), "{text}");
-    // That is its record, and a checkpoint of that backup came behind it.
+    // This is its record; a checkpoint of that backup follows it.
     let ended = wal_end.last_ended.unwrap();
     assert!(Some(ended.time) == wal_end.time && ended.lsn < end);
     assert!(wal_end.clock > wal_end.time, "{wal_end:?}");
@@ -458,13 +457,13 @@ fn reach_leads_over_the_switch_to_another_timeline() {
     let reach = || sample.archive.reach(start, 2).unwrap();
     let last = |reach: &Reach| sample.archive.name(reach.segments.unwrap().1);
 
-    // Nothing of the new one yet: up to the switch, and no further.
+    // Nothing of the new one is archived yet: up to the switch, and no further.
     let before = reach();
     assert_eq!((last(&before).as_str(), before.missing), (MIDDLE, None));
     let end = sample.archive.end_of(&before).unwrap().lsn.unwrap();
     assert!(end <= switch.parse().unwrap(), "{end}");
 
-    // What was archived of the new one says that there was more.
+    // What was archived of the new one shows that there was more.
     let [first, second] = ["00000002000000000000004D", "00000002000000000000004E"];
     fs::write(sample.path(second), "").unwrap();
     let gap = reach();
@@ -518,7 +517,7 @@ fn what_is_no_file_is_neither_listed_nor_fetched() {
             .or_else(|_| fs::remove_file(&stored))
             .unwrap();
     }
-    // The archive itself may be elsewhere.
+    // The archive itself may be located elsewhere.
     fs::rename(&aside, &stored).unwrap();
     let dir = sample.archive.dir.clone();
     fs::rename(&dir, dir.with_file_name("moved")).unwrap();
@@ -557,7 +556,7 @@ fn what_is_fetched_goes_through_no_link() {
     assert!(meta.is_file() && meta.len() == 1 << 20);
     assert!(!sample.pg_wal.path().join("RECOVERYXLOG.pbkfs").exists());
 
-    // Neither what was fetched ahead, nor the lock beside it.
+    // Neither the prefetched segments nor the lock beside them.
     let ahead = tempfile::tempdir().unwrap();
     let prefetch = Prefetch::new(ahead.path(), 3 << 20, &sample.archive);
     let put = |name: &str| {

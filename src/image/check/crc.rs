@@ -1,12 +1,12 @@
-//! The checksum of a stored file, over all its bytes: CRC-32C, before 2.0.25 the
-//! CRC-32 of zlib (`pgFileGetCRC` in pg_probackup's dir.c).
+//! The checksum of a stored file, over all its bytes: CRC-32C, or zlib's CRC-32 before
+//! 2.0.25 (`pgFileGetCRC` in pg_probackup's dir.c).
 
 use crate::catalog::{Backup, ProgramVersion};
 
-/// From this version on files have a CRC-32C, and pg_control its own.
+/// From this version on, files have a CRC-32C, and pg_control uses its own checksum.
 pub(super) const CRC32C_SINCE: ProgramVersion = ProgramVersion::new(2, 0, 25);
 
-/// A checksum in the making.
+/// A checksum under construction.
 pub(super) enum Crc {
     Castagnoli(u32),
     Old(libdeflater::Crc),

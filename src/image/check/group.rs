@@ -6,19 +6,19 @@ use crate::catalog::pages::{PageStamp, Records};
 use crate::image::read::CHUNK;
 use crate::image::segment::{Part, SegmentMap};
 
-/// Records that were read at once.
+/// Records that were read in one go.
 pub(super) struct Group<'a> {
     pub(super) segment: &'a SegmentMap,
     pub(super) part: &'a Part,
     pub(super) stamps: &'a [PageStamp],
     pub(super) records: Range<u32>,
     pub(super) bytes: &'a [u8],
-    /// The first byte's place in the stored file.
+    /// Offset in the stored file of the first byte.
     pub(super) start: u64,
 }
 
 impl Group<'_> {
-    /// The bytes of a record of the group.
+    /// Returns the bytes of a record in the group.
     pub(super) fn record(&self, record: u32) -> &[u8] {
         let place = self.part.records.place(record).unwrap_or_default();
         let within = |byte: u64| {
@@ -30,7 +30,7 @@ impl Group<'_> {
     }
 }
 
-/// All records of a file, parted so that each group's bytes are about a chunk.
+/// Splits all records of a file into groups of about one chunk each.
 pub(super) fn groups(
     all: &Records,
     length: u64,

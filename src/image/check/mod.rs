@@ -1,10 +1,10 @@
-//! Everything that can be checked of an image's files, more than reading them
-//! does: each stored file that gives something to the image is read from end
-//! to end, once, for its checksum, and each page that the image shows is
-//! decoded on the way and compared with its entry in `page_header_map`.
+//! Thorough checks of an image's files, beyond those made when reading: each stored file
+//! that contributes to the image is read once, from end to end, for its checksum. Each
+//! page that the image shows is decoded in the process and compared with its entry in
+//! `page_header_map`.
 //!
-//! The checksum of a file in the content list is that of all its stored bytes;
-//! of `global/pg_control`, from 2.0.25 on, the one that it has in itself
+//! A file's checksum in the content list covers all its stored bytes. For
+//! `global/pg_control`, from 2.0.25 on, it is the checksum that the file itself contains
 //! (`get_pgcontrol_checksum` in pg_probackup's util.c).
 
 mod crc;
@@ -27,28 +27,28 @@ use crate::pg::control::ControlFile;
 use crate::pg::page::PageHeader;
 use crate::pg::{BLOCK_SIZE, BlockNumber};
 
-/// The control file, which is checked by the checksum in it.
+/// The control file, which is checked against the checksum it contains.
 const PG_CONTROL: &[u8] = b"global/pg_control";
 
-/// One file to check.
+/// A file to check.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckItem {
-    /// Its place in the target's content list.
+    /// Its index in the target's content list.
     entry: usize,
     /// Its node, if it is stored by pages.
     paged: Option<NodeId>,
-    /// About how many stored bytes are read for it.
+    /// Approximate number of stored bytes to read for it.
     pub weight: u64,
 }
 
-/// What was read for one file.
+/// What was read for a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Pages decoded and checked.
+    /// Number of pages decoded and checked.
     pub pages: u64,
-    /// Bytes that the file has in the image.
+    /// Size of the file in the image, in bytes.
     pub image_bytes: u64,
-    /// Bytes read from the catalog.
+    /// Number of bytes read from the catalog.
     pub stored_bytes: u64,
 }
 
@@ -60,16 +60,17 @@ impl std::ops::AddAssign for Checked {
     }
 }
 
-/// Where a check reports to.
+/// Receives the reports of a check.
 pub struct CheckSink<'a> {
-    /// Takes what is wrong, in no order.
+    /// Receives all damage, in no particular order.
     pub damage: &'a mut dyn FnMut(ImageError),
-    /// Told of each piece of stored bytes that was read; `false` breaks off.
+    /// Called with the size of each piece of stored bytes that was read; `false` cancels
+    /// the check.
     pub goes_on: &'a dyn Fn(u64) -> bool,
 }
 
 impl Image {
-    /// All files that a restore would write or read, the largest first.
+    /// Returns all files that a restore would write or read, the largest first.
     #[must_use]
     pub fn check_items(&self) -> Vec<CheckItem> {
         let list = &self.target().list;
@@ -96,13 +97,13 @@ impl Image {
         items
     }
 
-    /// Whether an item stands for a node.
+    /// Whether an item represents a node.
     #[must_use]
     pub fn is_item_of(&self, item: &CheckItem, node: NodeId) -> bool {
         self.tree.entry(node) == Some(item.entry)
     }
 
-    /// The stored bytes of all layers that a file may need.
+    /// Returns the number of stored bytes, over all layers, that a file may need.
     fn weight(&self, entry: usize) -> u64 {
         let wanted = self.target().list.entry(entry);
         let sizes = self.layers.iter().filter_map(|layer| {
@@ -115,7 +116,7 @@ impl Image {
         }
     }
 
-    /// Checks one file, and tells the sink of everything that is wrong.
+    /// Checks one file, and reports everything that is wrong to the sink.
     ///
     /// ```
     /// use pbkfs::catalog::{BackupRef, Catalog};
@@ -207,7 +208,7 @@ impl Image {
         Ok(())
     }
 
-    /// One stored file, end to end.
+    /// Checks one stored file from end to end.
     fn check_part(
         &self,
         segment: &SegmentMap,
@@ -243,7 +244,7 @@ impl Image {
         Ok(())
     }
 
-    /// What the header map says of a part's pages; nothing if it has none.
+    /// Returns the header map's entries for a part's pages; empty if it has none.
     fn stamps(&self, part: &Part) -> Result<Vec<PageStamp>, ImageError> {
         let Layered { backup, entry } = self.layered(part.layer, part.entry);
         if !PageIndex::is_mapped(backup, &entry) {
@@ -257,7 +258,7 @@ impl Image {
         })
     }
 
-    /// The pages of a group that the image shows; how many those are.
+    /// Checks the pages of a group that the image shows, and returns their number.
     fn check_group(&self, group: &Group<'_>, given: &[Given], sink: &mut CheckSink<'_>) -> u64 {
         let (start, end) = (group.records.start, group.records.end);
         let first = given.partition_point(|run| run.records.end <= start);
@@ -302,9 +303,9 @@ impl Image {
         }
     }
 
-    /// Reads a range of a stored file into the buffer, which then holds all of
-    /// it if it is no more than a chunk, and else its last chunk. `false` if
-    /// the sink broke it off.
+    /// Reads a range of a stored file into the buffer. Afterwards the buffer holds the
+    /// whole range if that fits into one chunk, and otherwise its last chunk. Returns
+    /// `false` if the sink cancelled the check.
     fn read_on(
         &self,
         file: &OpenFile,
@@ -316,7 +317,7 @@ impl Image {
     ) -> Result<bool, ImageError> {
         let mut at = range.start;
         while at < range.end {
-            // A record may be a little longer than a chunk, and is not cut.
+            // A record may be slightly longer than a chunk, and is not split.
             let most = CHUNK + 2 * BLOCK_SIZE as u64;
             let length = (range.end - at).min(most);
             buffer.resize(usize::try_from(length).unwrap_or(0), 0);
@@ -344,7 +345,7 @@ impl Image {
         })
     }
 
-    /// Opens a stored file, which has to be as long as recorded.
+    /// Opens a stored file, whose size must be as recorded.
     fn open_for_check(&self, layer: usize, entry_index: usize) -> Result<OpenFile, ImageError> {
         let file = self.open_entry(layer, entry_index)?;
         let Layered { backup, entry } = self.layered(layer, entry_index);

@@ -1,4 +1,4 @@
-//! Building the map of a data file, and keeping it.
+//! Builds and caches the map of a data file.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::pg::BlockNumber;
 use crate::pg::relation::RelationFile;
 
 impl Image {
-    /// The map of a data file, from the cache or built now. No lock is held
-    /// while it is built: at worst two threads build the same.
+    /// Returns the map of a data file, from the cache or newly built. No lock is held
+    /// while it is built: at worst, two threads build the same map.
     pub(in crate::image) fn segment(&self, node: NodeId) -> Result<Arc<SegmentMap>, ImageError> {
         if let Some(segment) = self.segments.get(&node) {
             self.counters.index_hits.add(1);
@@ -33,7 +33,7 @@ impl Image {
         let mut merger = Merger::new(wanted.n_blocks);
         let mut parts = Vec::new();
         let mut cuts = Vec::new();
-        // An empty file in the target is empty, whatever its parents have.
+        // A file that is empty in the target is empty, whatever its parents contain.
         let layers = match wanted.size {
             0 => &[][..],
             _ => &self.layers[..],
@@ -55,7 +55,7 @@ impl Image {
                     block,
                 });
             }
-            // A segment has fewer parts than a chain has backups.
+            // A segment has no more parts than its chain has backups.
             if merger.claim(parts.len() as u32, &index) {
                 parts.push(Part {
                     layer: number,
@@ -66,7 +66,7 @@ impl Image {
             }
         }
         let (runs, blocks) = merger.finish();
-        // What a marker cuts off, restore has from newer layers already.
+        // Restore has already written the blocks beyond a marker from newer layers.
         let cuts = cuts.into_iter().filter(|cut| cut.block < blocks);
         Ok(SegmentMap {
             parts,

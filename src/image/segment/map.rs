@@ -1,11 +1,11 @@
-//! Which part gives which block.
+//! Maps each block to the part that provides it.
 
 use std::ops::Range;
 
 use crate::catalog::pages::{PageCodec, Records};
 use crate::pg::BLOCK_SIZE;
 
-/// What one layer gives to a segment.
+/// What one layer contributes to a segment.
 #[derive(Debug)]
 pub(in crate::image) struct Part {
     pub(in crate::image) layer: usize,
@@ -15,70 +15,70 @@ pub(in crate::image) struct Part {
     pub(in crate::image) records: Records,
 }
 
-/// Consecutive records of a part, and the blocks that they are.
+/// Consecutive records of a part, and the number of the first block that they hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::image) struct Given {
     pub(in crate::image) records: Range<u32>,
     pub(in crate::image) block: u32,
 }
 
-/// Consecutive blocks that one part gives, or none: up to the next run, or
-/// the end of the file.
+/// Consecutive blocks provided by one part, or by none: up to the next run or the end of
+/// the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) block: u32,
     /// Index into the parts, or [`HOLE`].
     pub(super) part: u32,
-    /// The first one's index among the part's stored pages.
+    /// Index of the first block among the part's stored pages.
     pub(super) first: u32,
 }
 
-/// What no part gives.
+/// Marks blocks that no part provides.
 pub(super) const HOLE: u32 = u32::MAX;
 
-/// Where a range of blocks comes from.
+/// The source of a range of blocks.
 #[derive(Debug)]
 pub(in crate::image) enum Source<'a> {
-    /// No layer stores them: zeros.
+    /// No layer stores the blocks: they are zeros.
     Hole,
-    /// Consecutive records of one layer, from the given one on.
+    /// Consecutive records of one layer, starting with the given one.
     Stored { part: &'a Part, first: u32 },
 }
 
-/// A marker behind which newer layers, or the file's length, go on.
+/// A truncation marker beyond which newer layers, or the file's length, extend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::image) struct Cut {
-    /// The layer that has the marker.
+    /// The layer that contains the marker.
     pub(in crate::image) layer: usize,
-    /// The first block that it cuts off.
+    /// The first block that it truncates.
     pub(in crate::image) block: u32,
 }
 
-/// Where every block of a data file comes from.
+/// The source of every block of a data file.
 #[derive(Debug)]
 pub(in crate::image) struct SegmentMap {
     pub(super) parts: Vec<Part>,
-    /// All blocks, from 0 on.
+    /// The runs of all blocks, from 0 on.
     pub(super) runs: Vec<Run>,
     pub(super) blocks: u32,
-    /// Where pg_probackup's own restore would cut it.
+    /// Where pg_probackup's own restore would truncate the file.
     pub(in crate::image) cut_by_restore: Option<Cut>,
-    /// The file's number within its fork; checksums depend on it.
+    /// The file's number within its fork, on which checksums depend.
     pub(in crate::image) segno: u32,
 }
 
 impl SegmentMap {
-    /// The file's length in blocks.
+    /// Returns the file's length in blocks.
     pub(in crate::image) fn blocks(&self) -> u32 {
         self.blocks
     }
 
-    /// The file's length in bytes.
+    /// Returns the file's length in bytes.
     pub(in crate::image) fn length(&self) -> u64 {
         u64::from(self.blocks) * BLOCK_SIZE as u64
     }
 
-    /// The sources of all blocks of a range within the file, in order.
+    /// Returns the sources of all blocks in a range within the file, in order.
     pub(in crate::image) fn sources(
         &self,
         range: Range<u32>,
@@ -105,8 +105,7 @@ impl SegmentMap {
         })
     }
 
-    /// The parts, each with what it gives to the file, in the order in which
-    /// it is stored.
+    /// Returns the parts, each with what it contributes to the file, in stored order.
     pub(in crate::image) fn parts(&self) -> impl Iterator<Item = (&Part, Vec<Given>)> + '_ {
         (0..).zip(&self.parts).map(|(number, part)| {
             let ends = self.runs.iter().skip(1).map(|next| next.block);

@@ -1,27 +1,27 @@
-//! Laying the parts over each other, the newest first.
+//! Merges the parts, the newest first.
 
 use super::map::{HOLE, Run};
 use crate::catalog::pages::PageIndex;
 use crate::pg::SEGMENT_BLOCKS;
 
-/// Who gives a block: a part, and the index among its stored pages.
+/// The provider of a block: a part, and the index among its stored pages.
 #[derive(Debug, Clone, Copy)]
 struct Owner {
     part: u32,
     page: u32,
 }
 
-/// Collects what each part gives, the newest part first.
+/// Collects the contribution of each part, starting with the newest.
 pub(super) struct Merger {
     owners: Vec<Option<Owner>>,
-    /// Parts may give no block from here on.
+    /// The first block that parts may no longer provide.
     limit: u32,
-    /// The file has at least so many blocks.
+    /// The minimum length of the file in blocks.
     floor: u32,
 }
 
 impl Merger {
-    /// `n_blocks` is the target's, 0 if it is not known.
+    /// Creates a merger; `n_blocks` is the target's, or 0 if unknown.
     pub(super) fn new(n_blocks: u32) -> Self {
         let limit = match n_blocks {
             0 => SEGMENT_BLOCKS,
@@ -34,12 +34,12 @@ impl Merger {
         }
     }
 
-    /// Gives all blocks that no newer part has to this one; whether there
-    /// were any.
+    /// Assigns to this part all its blocks that no newer part provides, and returns
+    /// whether there were any.
     pub(super) fn claim(&mut self, part: u32, index: &PageIndex) -> bool {
         if let Some(cut) = index.truncate_to() {
-            // It cuts this part and all older ones. A file cut beyond its
-            // end grows, as ftruncate does.
+            // It truncates this part and all older ones. A file truncated beyond its end
+            // is extended, as by ftruncate.
             self.limit = self.limit.min(cut.0);
             self.floor = self.floor.max(self.limit);
         }
@@ -60,11 +60,11 @@ impl Merger {
         claimed
     }
 
-    /// The runs, and the file's length in blocks.
+    /// Returns the runs, and the file's length in blocks.
     pub(super) fn finish(self) -> (Vec<Run>, u32) {
-        // Every block within `owners` up to the last was given by a part.
+        // The highest block in `owners` that a part provides.
         let highest = self.owners.iter().rposition(Option::is_some);
-        // Not beyond a segment's blocks, so it fits.
+        // At most the blocks of a segment, so it fits.
         let blocks = self.floor.max(highest.map_or(0, |at| at as u32 + 1));
         let mut runs: Vec<Run> = Vec::new();
         for block in 0..blocks {
@@ -93,7 +93,7 @@ mod tests {
 
     const OLD: ProgramVersion = ProgramVersion::new(2, 2, 0);
 
-    /// An index over one-byte records of these blocks, perhaps with a marker.
+    /// Builds an index over one-byte records of these blocks, optionally with a marker.
     fn index(blocks: impl IntoIterator<Item = u32>, cut: Option<u32>) -> PageIndex {
         let mut bytes = Vec::new();
         for block in blocks {
@@ -110,7 +110,7 @@ mod tests {
         PageIndex::from_records(&file, OLD).unwrap()
     }
 
-    /// The merged file, as `part:first` of each block, `-` for a hole.
+    /// Returns the merged file as `part:first` for each block, `-` for a hole.
     fn merged(n_blocks: u32, newest_first: Vec<PageIndex>) -> String {
         let mut merger = Merger::new(n_blocks);
         for (number, index) in newest_first.iter().enumerate() {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_page_takes_a_few_bytes_of_memory() {
         let blocks = 10_000;
-        // Every other block in a layer of its own: nothing follows on.
+        // Alternate blocks come from different layers, so no two records are consecutive.
         let layers = [index((0..blocks).step_by(2), None), index(0..blocks, None)];
         let bytes = |layers: &[PageIndex]| {
             let mut merger = Merger::new(0);

@@ -1,5 +1,4 @@
-//! What a backup lists, directory by directory: a tree before its nodes have
-//! their numbers.
+//! A backup's content list as directories: the tree before its nodes are numbered.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -13,31 +12,31 @@ use crate::catalog::content::FileEntry;
 use crate::image::error::ImageError;
 use crate::image::layers::Layer;
 
-/// Where tablespaces live, in our own directory inside the mount.
+/// Directory of the tablespaces, in our own directory inside the mount.
 const TABLESPACES: &[u8] = b".pbkfs/tblspc";
 
-/// Restore writes this one with its default mode, and never sets another.
+/// Restore creates this file with its default mode, and never changes it.
 const CONTROL_FILE: &[u8] = b"global/pg_control";
 const CONTROL_FILE_MODE: u16 = 0o644;
 
-/// What a directory of a cluster with group access permits besides.
+/// Additional permissions of directories in a cluster with group access.
 const GROUP_ACCESS: u16 = 0o050;
 
-/// Files that restore uses and does not write.
+/// Files that restore uses but does not write.
 const HIDDEN: [&[u8]; 2] = [b"tablespace_map", b"database_map"];
 
-/// A node before it has its place.
+/// A node that is not placed yet.
 pub(super) struct Item<'a> {
-    /// The name's first bytes, which decide nearly every comparison.
+    /// The name's first bytes, which decide almost every comparison.
     start: u64,
     pub(super) name: Cow<'a, [u8]>,
     pub(super) kind: ItemKind,
 }
 
-/// What an item is to become.
+/// What an item will become.
 #[derive(Clone, Copy)]
 pub(super) enum ItemKind {
-    /// The directory of this number.
+    /// The directory with this number.
     Directory(usize),
     File {
         permissions: u16,
@@ -54,7 +53,7 @@ impl<'a> Item<'a> {
             *to = *from;
         }
         Self {
-            // No name has a zero byte, so this is the order of the names.
+            // No name contains a zero byte, so this orders like the names.
             start: u64::from_be_bytes(start),
             name,
             kind,
@@ -68,10 +67,10 @@ impl<'a> Item<'a> {
     }
 }
 
-/// A directory before it has its place.
+/// A directory that is not placed yet.
 pub(super) struct Directory<'a> {
     pub(super) children: Vec<Item<'a>>,
-    /// The numbers of the directories in it.
+    /// The numbers of its subdirectories.
     inner: HashMap<Vec<u8>, usize>,
     pub(super) permissions: u16,
     pub(super) entry: u32,
@@ -80,21 +79,21 @@ pub(super) struct Directory<'a> {
 /// The directories of an image, by number. The root is 0.
 pub(super) struct Directories<'a> {
     all: Vec<Directory<'a>>,
-    /// How many there may be.
+    /// Maximum number of directories.
     most: usize,
 }
 
-/// How many more directories than lines an image may have. A list describes
-/// each directory that it needs, but for a few; one of another's making could
-/// name a thousand in each line, which is memory for nothing.
+/// How many more directories than lines an image may have. A genuine list describes
+/// nearly every directory that it needs. A forged one could name a thousand in each line,
+/// which would only waste memory.
 const UNDESCRIBED: usize = 10_000;
 
 /// There are more directories than lines can account for.
 struct TooMany;
 
 impl<'a> Directories<'a> {
-    /// What the target's content list has in PGDATA, each at its place in the
-    /// image, and our own.
+    /// Builds the directories of PGDATA from the target's content list, each at its place
+    /// in the image, and adds our own.
     pub(super) fn listed(target: &'a Layer) -> Result<Self, ImageError> {
         let tablespaces: HashSet<String> = oids(&target.backup.tablespaces).collect();
         let mut directories = Self::new(target.list.len() + tablespaces.len() + UNDESCRIBED);
@@ -103,7 +102,7 @@ impl<'a> Directories<'a> {
             backup: target.backup.id.clone(),
             why: "the content list needs more directories than it has lines",
         };
-        // Most files are in the directory of the one before.
+        // Most files are in the same directory as the one before.
         let mut last: (&[u8], usize) = (b"", 0);
         for (index, entry) in target.list.iter().enumerate() {
             if entry.external_dir_num != 0 || HIDDEN.contains(&entry.path) {
@@ -115,7 +114,7 @@ impl<'a> Directories<'a> {
                     backup: target.backup.id.clone(),
                 });
             }
-            // The list packs its entries by 32-bit numbers, so this one fits.
+            // The list packs its entries with 32-bit numbers, so this fits.
             let index = index as u32;
             let permissions = permissions(&entry);
             if entry.is_directory() {
@@ -148,9 +147,10 @@ impl<'a> Directories<'a> {
         Ok(directories)
     }
 
-    /// No line describes PGDATA itself. The server gives each directory that it
-    /// makes PGDATA's permissions, so `global`, which it made first, tells
-    /// whether the cluster has group access (`initdb -g`).
+    /// Sets the mode of directories that no line describes, such as PGDATA itself. The
+    /// server gives every directory that it creates PGDATA's permissions. Those of
+    /// `global`, which it creates first, therefore show whether the cluster has group
+    /// access (`initdb -g`).
     fn give_undescribed_a_mode(&mut self) {
         let root = self.all.first();
         let global = root.and_then(|root| self.all.get(*root.inner.get(&b"global"[..])?));
@@ -162,7 +162,7 @@ impl<'a> Directories<'a> {
         }
     }
 
-    /// All of them, by their numbers.
+    /// Returns all directories, indexed by their numbers.
     pub(super) fn into_all(self) -> Vec<Directory<'a>> {
         self.all
     }
@@ -174,15 +174,15 @@ impl<'a> Directories<'a> {
         }
     }
 
-    /// The number of a directory. It and those above are made if they are
-    /// not there yet: no line need describe what something is in.
+    /// Returns the number of a directory. It and its parents are created if they do not
+    /// exist yet: a file's directory need not have a line.
     fn number(&mut self, path: &[u8]) -> Result<usize, TooMany> {
         let names = path.split(|&byte| byte == b'/');
         let mut names = names.filter(|name| !name.is_empty());
         names.try_fold(0, |above, name| self.inner(above, name))
     }
 
-    /// The number of a directory in another one.
+    /// Returns the number of a directory within another.
     fn inner(&mut self, above: usize, name: &[u8]) -> Result<usize, TooMany> {
         if let Some(&number) = self.all[above].inner.get(name) {
             return Ok(number);
@@ -216,7 +216,7 @@ impl Directory<'_> {
     }
 }
 
-/// A path's directory (empty for the root) and its name in it.
+/// Splits a path into its directory (empty for the root) and its name.
 fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -231,13 +231,13 @@ fn permissions(entry: &FileEntry<'_>) -> u16 {
     }
 }
 
-/// The tablespaces' names under `pg_tblspc`.
+/// Returns the tablespaces' names under `pg_tblspc`.
 fn oids(tablespaces: &[TablespaceMapping]) -> impl Iterator<Item = String> + '_ {
     tablespaces.iter().map(|space| space.oid.to_string())
 }
 
-/// Where a path of PGDATA stands in the image, given the names of the
-/// tablespaces that are moved.
+/// Returns the place in the image of a path in PGDATA, given the names of the relocated
+/// tablespaces.
 fn place_of<'a>(path: &'a [u8], tablespaces: &HashSet<String>) -> Cow<'a, [u8]> {
     let moved = || {
         let below = path.strip_prefix(b"pg_tblspc/")?;
@@ -248,13 +248,13 @@ fn place_of<'a>(path: &'a [u8], tablespaces: &HashSet<String>) -> Cow<'a, [u8]> 
     moved().map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
-/// Adds our own directories and the links that lead to them.
+/// Adds our own directories and the links to them.
 fn add_tablespaces(
     directories: &mut Directories<'_>,
     tablespaces: &[TablespaceMapping],
 ) -> Result<(), TooMany> {
     for oid in oids(tablespaces) {
-        // Restore makes an empty tablespace's directory too.
+        // Restore creates the directory of an empty tablespace, too.
         directories.number(&[TABLESPACES, b"/", oid.as_bytes()].concat())?;
         let link = Item::new(oid.into_bytes(), ItemKind::Symlink);
         directories.of(b"pg_tblspc")?.children.push(link);

@@ -4,7 +4,7 @@
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Ord, PartialOrd, Debug)]
 pub struct NodeId(pub u32);
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
 pub enum NodeKind {
     /// A directory.

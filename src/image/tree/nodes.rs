@@ -34,11 +34,11 @@ pub(in crate::image) struct Tree {
     links: Vec<(NodeId, PathBuf)>,
 }
 
-/// What cannot be shown, and why.
+/// A path that cannot be shown, and the reason.
 type Misplaced = (PathBuf, &'static str);
 
 impl Tree {
-    /// Lays out what the target of a chain holds.
+    /// Lays out the contents of a chain's target.
     pub(in crate::image) fn build(target: &Layer) -> Result<Self, ImageError> {
         let directories = Directories::listed(target)?.into_all();
         let root = directories.first();
@@ -74,7 +74,7 @@ impl Tree {
             let mut before = None;
             for item in &items {
                 if before.replace(&item.name) == Some(&item.name) {
-                    return Err(self.misplaced(id, item, "its place is taken"));
+                    return Err(self.misplaced(id, item, "its path is already taken"));
                 }
                 let child = self.push(id, item, &directories)?;
                 if let ItemKind::Directory(number) = item.kind {
@@ -96,7 +96,7 @@ impl Tree {
             u32::try_from(self.names.len()),
             u16::try_from(item.name.len()),
         ) else {
-            let why = "there are more than four thousand million names";
+            let why = "there are too many names, or this one is too long";
             return Err(self.misplaced(parent, item, why));
         };
         let (kind, permissions, entry) = match item.kind {
@@ -141,16 +141,16 @@ impl Tree {
     }
 
     pub(in crate::image) fn ids(&self) -> impl Iterator<Item = NodeId> {
-        // `place` gives no number beyond u32.
+        // `place` assigns no number beyond u32.
         (0..self.nodes.len() as u32).map(NodeId)
     }
 
-    /// The node of an id; the root's for an id that was never given out.
+    /// Returns the node with this id, or the root if the id was never allocated.
     pub(in crate::image) fn node(&self, id: NodeId) -> &Node {
         self.nodes.get(id.0 as usize).unwrap_or(&self.nodes[0])
     }
 
-    /// The node's line in the target's content list.
+    /// Returns the index of the node's line in the target's content list.
     pub(in crate::image) fn entry(&self, id: NodeId) -> Option<usize> {
         let node = self.nodes.get(id.0 as usize)?;
         (node.entry != NO_ENTRY).then_some(node.entry as usize)

@@ -1,9 +1,9 @@
 //! Timeline histories, the files `TTTTTTTT.history` (`readTimeLineHistory`,
 //! src/backend/access/transam/timeline.c).
 //!
-//! One line for each ancestor, oldest first: its timeline, where the next one
-//! branched off, and a reason for people, separated by white space; `#` begins
-//! a comment. Timeline 1 has no history.
+//! There is one line per ancestor, oldest first: its timeline, the position where the
+//! next one branched off, and a reason for human readers, separated by whitespace. `#`
+//! starts a comment. Timeline 1 has no history.
 
 use crate::pg::Lsn;
 
@@ -12,8 +12,8 @@ use crate::pg::Lsn;
 pub struct HistoryEntry {
     /// The ancestor.
     pub timeline: u32,
-    /// Where it was left for the next timeline; WAL from there on is not
-    /// part of this history.
+    /// The position where the next timeline branched off; the ancestor's WAL from there
+    /// on is not part of this history.
     pub end: Lsn,
 }
 
@@ -26,11 +26,11 @@ pub struct History {
     pub ancestors: Vec<HistoryEntry>,
 }
 
-/// A line of a history file that makes no sense.
+/// An invalid line of a history file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line} is not a timeline and the position where it was left, in ascending order")]
+#[error("line {line} is not a timeline and the position where it ended, in ascending order")]
 pub struct HistoryError {
-    /// The line, counted from 1.
+    /// The line number, counted from 1.
     pub line: usize,
 }
 
@@ -38,8 +38,8 @@ impl History {
     /// Parses the history file of `timeline`.
     ///
     /// # Errors
-    /// A line without timeline or position, or whose timeline does not come
-    /// after that of the line before and before `timeline` itself.
+    /// If a line lacks a timeline or a position, or if its timeline is not greater than
+    /// that of the line before and less than `timeline` itself.
     pub fn parse(timeline: u32, text: &str) -> Result<Self, HistoryError> {
         let mut ancestors: Vec<HistoryEntry> = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -59,7 +59,7 @@ impl History {
         })
     }
 
-    /// The history of a timeline that has no file: it has no ancestors.
+    /// Returns the history of a timeline that has no file: it has no ancestors.
     #[must_use]
     pub fn without_ancestors(timeline: u32) -> Self {
         Self {
@@ -68,13 +68,13 @@ impl History {
         }
     }
 
-    /// The timeline it branched off from, and where.
+    /// Returns the parent timeline, and the position where this one branched off.
     #[must_use]
     pub fn parent(&self) -> Option<HistoryEntry> {
         self.ancestors.last().copied()
     }
 
-    /// The timeline whose WAL this history takes at `lsn`.
+    /// Returns the timeline that provides this history's WAL at `lsn`.
     #[must_use]
     pub fn timeline_at(&self, lsn: Lsn) -> u32 {
         self.ancestors

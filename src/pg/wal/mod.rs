@@ -1,5 +1,5 @@
-//! Write-ahead log facts: segment names, page headers, records, timeline
-//! histories. Like the rest of [`pg`](super), nothing in here does I/O.
+//! Write-ahead log formats: segment names, page headers, records, timeline histories.
+//! Like the rest of [`pg`](super), nothing in here does I/O.
 
 pub mod history;
 pub mod page;

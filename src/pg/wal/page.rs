@@ -11,20 +11,20 @@
 use super::{SegmentId, SegmentSize};
 use crate::pg::Lsn;
 
-/// Bytes in one page of WAL, PostgreSQL's `XLOG_BLCKSZ`.
+/// Size of a WAL page in bytes, PostgreSQL's `XLOG_BLCKSZ`.
 pub const PAGE_SIZE: usize = 8192;
 
-/// Bytes of a page's header, but for a segment's first page.
+/// Header size of every page except a segment's first.
 pub const SHORT_HEADER: usize = 24;
 
-/// Bytes of the header of a segment's first page.
+/// Header size of a segment's first page.
 pub const LONG_HEADER: usize = 40;
 
-/// The page begins with the rest of a record of the page before.
+/// The page starts with the rest of a record from the page before.
 pub(super) const FIRST_IS_CONTRECORD: u16 = 0x0001;
 /// The page has a long header.
 const HAS_LONG_HEADER: u16 = 0x0002;
-/// The record that the page before had begun was never finished.
+/// The record that the page before had started was never finished.
 pub(super) const FIRST_IS_OVERWRITE_CONTRECORD: u16 = 0x0008;
 /// All flags that exist.
 const ALL_FLAGS: u16 = 0x000F;
@@ -38,52 +38,52 @@ const MAGICS: [(u16, u32); 5] = [
     (0xD118, 18),
 ];
 
-/// Why a page is not the page of WAL that it should be.
+/// Why a page is not the expected WAL page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PageProblem {
-    /// Fewer bytes than the header has.
-    #[error("it is too short to have a page header")]
+    /// There are fewer bytes than a header needs.
+    #[error("it is too short for a page header")]
     TooShort,
-    /// Not WAL, or of a version that is not supported.
-    #[error("its first bytes ({0:04X}) are not those of WAL of PostgreSQL 14 to 18")]
+    /// The page is not WAL, or of an unsupported version.
+    #[error("its magic number ({0:04X}) is not that of a WAL page of PostgreSQL 14 to 18")]
     Magic(u16),
-    /// Flags that do not exist, or a first page without its long header.
-    #[error("its header has impossible flags ({0:04X})")]
+    /// The page has unknown flags, or is a first page without its long header.
+    #[error("its header has invalid flags ({0:04X})")]
     Flags(u16),
-    /// WAL of another place.
-    #[error("it holds the WAL of {found} instead of {expected}")]
+    /// The WAL is from another position.
+    #[error("it holds WAL from {found} instead of {expected}")]
     Address {
-        /// Where the page says it belongs.
+        /// The position that the page states.
         found: Lsn,
-        /// Where it stands.
+        /// The position at which it was read.
         expected: Lsn,
     },
-    /// WAL of a timeline that cannot be in this file.
-    #[error("it holds the WAL of timeline {found}, which cannot be part of timeline {expected}")]
+    /// The WAL is of a timeline that cannot be in this file.
+    #[error("it holds WAL of timeline {found}, which cannot be part of timeline {expected}")]
     Timeline {
-        /// The page's.
+        /// The page's timeline.
         found: u32,
-        /// The file's.
+        /// The file's timeline.
         expected: u32,
     },
-    /// WAL of another cluster.
-    #[error("it comes from the cluster {found}, not from {expected} (system identifiers)")]
+    /// The WAL is from another cluster.
+    #[error("it comes from the cluster with system identifier {found}, not {expected}")]
     System {
-        /// The page's.
+        /// The page's system identifier.
         found: u64,
-        /// The wanted one.
+        /// The expected system identifier.
         expected: u64,
     },
-    /// WAL with segments of another size.
-    #[error("its segments have {found} bytes, not {expected}")]
+    /// The WAL has another segment size.
+    #[error("its WAL segment size is {found} bytes, not {expected}")]
     SegmentSize {
-        /// The page's.
+        /// The page's segment size.
         found: u32,
-        /// The wanted one.
+        /// The expected segment size.
         expected: u64,
     },
-    /// WAL with pages of another size.
-    #[error("its pages have {0} bytes, not 8192")]
+    /// The WAL has another page size.
+    #[error("its WAL page size is {0} bytes, not 8192")]
     PageSize(u32),
 }
 
@@ -94,31 +94,31 @@ pub struct PageHeader {
     pub major: u32,
     /// Flags.
     pub info: u16,
-    /// The timeline that was current when the page was begun.
+    /// The timeline that was current when the page was started.
     pub timeline: u32,
-    /// Where the page begins.
+    /// Position of the page's start.
     pub address: Lsn,
-    /// Bytes of a record that are still to come, this page's among them.
+    /// Remaining bytes of the continued record, including those on this page.
     pub remaining: u32,
-    /// What only a segment's first page has.
+    /// The fields that only a segment's first page has.
     pub long: Option<LongHeader>,
 }
 
-/// What the first page of a segment says besides.
+/// The additional fields of a segment's first page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LongHeader {
     /// The cluster's system identifier.
     pub system_identifier: u64,
-    /// Bytes in a segment.
+    /// Segment size in bytes.
     pub segment_size: u32,
 }
 
 impl PageHeader {
-    /// Parses the header at the beginning of `page`.
+    /// Parses the header at the start of `page`.
     ///
     /// # Errors
-    /// Too few bytes, no WAL of a supported version, flags that do not exist,
-    /// another page size.
+    /// If there are too few bytes, or if the page is not WAL of a supported version, has
+    /// unknown flags, or has another page size.
     pub fn parse(page: &[u8]) -> Result<Self, PageProblem> {
         let magic = u16::from_le_bytes(bytes(page, 0)?);
         let info = u16::from_le_bytes(bytes(page, 2)?);
@@ -151,7 +151,7 @@ impl PageHeader {
         })
     }
 
-    /// Where the page's content begins, in bytes.
+    /// Returns the header's size, which is the offset of the page's content.
     #[must_use]
     pub fn length(&self) -> usize {
         match self.long {
@@ -160,14 +160,14 @@ impl PageHeader {
         }
     }
 
-    /// Checks that this is the first page of segment `id`, of the cluster
+    /// Checks that this is the first page of segment `id`, and belongs to the cluster
     /// `system_identifier` if that is known.
     ///
-    /// A page's timeline may be older than its file's: the first segment of a
-    /// new timeline begins with a copy of what the old one had there.
+    /// A page's timeline may be older than its file's: the first segment of a new
+    /// timeline starts with a copy of the old timeline's WAL.
     ///
     /// # Errors
-    /// What does not fit.
+    /// Returns the mismatch.
     pub fn check_first(
         &self,
         id: SegmentId,
@@ -241,7 +241,7 @@ pub(super) mod tests {
     #[test]
     fn each_field_is_checked() {
         assert_eq!(check(|_| {}), Ok(()));
-        // An older timeline's copy is fine, a younger one's is not.
+        // A copy from an older timeline is fine, one from a newer timeline is not.
         assert_eq!(check(|page| page[4] = 1), Ok(()));
         assert!(matches!(
             check(|page| page[4] = 3),

@@ -1,9 +1,8 @@
-//! Reading the records of a segment: are they whole, and what do they tell
-//! ([`Told`]).
+//! Reads the records of a segment: checks that they are whole, and collects what they
+//! report ([`Told`]).
 //!
-//! A record (`XLogRecord`, src/include/access/xlogrecord.h) begins at a
-//! multiple of 8 and goes on over as many pages as it needs, each with its
-//! header in between:
+//! A record (`XLogRecord`, src/include/access/xlogrecord.h) starts at a multiple of 8 and
+//! continues over as many pages as it needs, each with its header in between:
 //!
 //! ```text
 //!  0 u32 xl_tot_len   4 u32 xl_xid   8 u64 xl_prev
@@ -18,23 +17,23 @@ use super::page::{
 use super::told::{RECORD_HEADER, Told, Wanted, u32_at, u64_at};
 use crate::pg::Lsn;
 
-/// How much of a record is kept to be looked at: its header, what may stand before
-/// its data, and a checkpoint or a restore point, of 72 bytes up to what matters. A
-/// record may have a gigabyte.
+/// Bytes of a record that are kept for inspection: its header, whatever may precede its
+/// data, and the first 72 bytes of a checkpoint or restore point, which is all that
+/// matters. A whole record may be a gigabyte.
 const HEAD: usize = RECORD_HEADER + 96;
-/// The longest record that PostgreSQL reads (`XLogRecordMaxSize`), in bytes.
+/// Size in bytes of the longest record that PostgreSQL reads (`XLogRecordMaxSize`).
 const MAX_RECORD: u32 = 1020 << 20;
 
-/// Where reading the records stopped before the pages did.
+/// Why reading the records stopped before the last page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The segment was switched; the rest is empty by intent.
+    /// The segment was switched; the rest is intentionally empty.
     Switched,
-    /// No record where the next one should begin.
+    /// There is no record where the next one should start.
     NoRecord,
-    /// Something that is no record.
+    /// There is something other than a valid record.
     Damaged {
-        /// Where.
+        /// Its position.
         at: Lsn,
         /// What is wrong.
         problem: RecordProblem,
@@ -44,31 +43,31 @@ pub enum End {
 /// What is wrong with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordProblem {
-    /// The page it stands on.
-    #[error("the page is not what belongs there: {0}")]
+    /// The record is on an invalid page.
+    #[error("the page is not the expected one: {0}")]
     Page(PageProblem),
-    /// A length that no record has.
-    #[error("a record cannot have {0} bytes")]
+    /// No record has this length.
+    #[error("a record cannot be {0} bytes long")]
     Length(u32),
-    /// The checksum does not fit.
-    #[error("the record's checksum does not fit its content")]
+    /// The checksum does not match.
+    #[error("the record's checksum does not match its content")]
     Checksum,
     /// It does not follow the record before it.
     #[error("the record does not follow the one before it")]
     Order,
-    /// The page does not go on with the record that the page before began.
-    #[error("the rest of the record is not there")]
+    /// The page does not continue the record that the page before started.
+    #[error("the rest of the record is missing")]
     Continuation,
 }
 
-/// Reads pages one after the other, each with its place.
+/// Reads pages in order, each at its position.
 #[derive(Debug)]
 pub struct Scanner {
     next_page: Lsn,
     state: State,
     previous: Option<Lsn>,
     told: Told,
-    /// Where the last whole record ends.
+    /// End of the last whole record.
     last_end: Option<Lsn>,
 }
 
@@ -78,22 +77,22 @@ enum State {
     Fresh,
     /// At the end of a record.
     Between,
-    /// In a record that began before the first page.
+    /// In a record that started before the first page.
     Skipping(u32),
     /// In a record.
     Inside(Partial),
     Ended(End),
 }
 
-/// What is known of a record up to where it was read.
+/// A record as far as it has been read.
 #[derive(Debug)]
 struct Partial {
     start: Lsn,
     total: u32,
     taken: u32,
-    /// Its first bytes, [`HEAD`] at most.
+    /// Its first bytes, at most [`HEAD`].
     head: Vec<u8>,
-    /// The CRC-32C of what was read behind the header.
+    /// The CRC-32C of what was read after the header.
     crc: u32,
 }
 
@@ -109,13 +108,13 @@ impl Partial {
         let of_header = RECORD_HEADER.saturating_sub(self.taken as usize);
         let data = part.get(of_header..).unwrap_or_default();
         self.crc = crc32c::crc32c_append(self.crc, data);
-        // Not above what is missing, so it fits.
+        // This is at most what is missing, so it fits.
         self.taken = self.taken.saturating_add(part.len() as u32);
     }
 }
 
 impl Scanner {
-    /// A scanner whose first page begins at `start`.
+    /// Creates a scanner whose first page starts at `start`.
     #[must_use]
     pub fn new(start: Lsn) -> Self {
         Self {
@@ -127,15 +126,15 @@ impl Scanner {
         }
     }
 
-    /// The same, which looks where that is.
+    /// Also searches for `wanted`.
     #[must_use]
     pub fn looking_for(mut self, wanted: Wanted) -> Self {
         self.told.wanted = Some(wanted);
         self
     }
 
-    /// Where reading stopped, if it did. Without an answer, every record that
-    /// began and ended in the pages so far is whole.
+    /// Returns why reading stopped, if it did. If it did not, every record that starts
+    /// and ends in the pages so far is whole.
     #[must_use]
     pub fn end(&self) -> Option<End> {
         match self.state {
@@ -144,31 +143,31 @@ impl Scanner {
         }
     }
 
-    /// What the records of the pages so far tell.
+    /// Returns what the records read so far report.
     #[must_use]
     pub fn told(&self) -> &Told {
         &self.told
     }
 
-    /// The same, when nothing more is to be read.
+    /// Like [`told`](Self::told), when there is nothing left to read.
     #[must_use]
     pub fn into_told(self) -> Told {
         self.told
     }
 
-    /// Whether the pages so far end in the middle of a record that began in them.
+    /// Whether the pages so far end in the middle of a record that started in them.
     #[must_use]
     pub fn is_inside(&self) -> bool {
         matches!(self.state, State::Inside(_))
     }
 
-    /// Where the last whole record ends.
+    /// Returns the end of the last whole record.
     #[must_use]
     pub fn last_end(&self) -> Option<Lsn> {
         self.last_end
     }
 
-    /// Reads the next page, of [`PAGE_SIZE`] bytes; a shorter one is damage.
+    /// Reads the next page of [`PAGE_SIZE`] bytes; a shorter one is damage.
     pub fn page(&mut self, page: &[u8]) {
         let address = self.next_page;
         self.next_page = Lsn(address.0.saturating_add(PAGE_SIZE as u64));
@@ -205,8 +204,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Brings what the page says about its beginning together with what the
-    /// pages before said.
+    /// Reconciles the page's header with the state after the pages before.
     fn enter_page(&mut self, header: &PageHeader) -> Result<(), RecordProblem> {
         let continues = header.info & FIRST_IS_CONTRECORD != 0;
         match &self.state {
@@ -216,7 +214,7 @@ impl Scanner {
             State::Fresh if continues => self.state = State::Skipping(header.remaining),
             State::Fresh => self.state = State::Between,
             State::Inside(_) if header.info & FIRST_IS_OVERWRITE_CONTRECORD != 0 => {
-                // After a crash, what was lost of the record is left out.
+                // After a crash, the lost rest of the record is omitted.
                 self.state = State::Between;
                 self.previous = None;
             }
@@ -234,8 +232,8 @@ impl Scanner {
         Ok(())
     }
 
-    /// Reads on in the rest of a page, and gives how many bytes were taken,
-    /// at least one.
+    /// Reads on in the rest of a page, and returns how many bytes were consumed, at least
+    /// one.
     fn read_part(&mut self, rest: &[u8], place: Lsn) -> Result<usize, End> {
         match &mut self.state {
             State::Skipping(missing) => {
@@ -266,7 +264,7 @@ impl Scanner {
     }
 
     fn begin_record(&mut self, rest: &[u8], place: Lsn) -> Result<usize, End> {
-        // Records begin at multiples of 8; pages do, too.
+        // Records start at multiples of 8, as pages do.
         let padding = usize::try_from(place.0.wrapping_neg() % 8).unwrap_or_default();
         if padding > 0 {
             return Ok(padding.min(rest.len()));

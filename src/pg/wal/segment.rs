@@ -1,24 +1,24 @@
-//! Segment names: `TTTTTTTTLLLLLLLLSSSSSSSS`, each part eight hexadecimal
-//! digits: timeline, "log" (the LSN's upper half) and the segment within that
-//! log (`XLogFileName`, src/include/access/xlog_internal.h).
+//! Segment names: `TTTTTTTTLLLLLLLLSSSSSSSS`, with eight hexadecimal digits each for the
+//! timeline, the "log" (the LSN's upper half) and the segment within that log
+//! (`XLogFileName`, src/include/access/xlog_internal.h).
 
 use std::fmt;
 
 use crate::pg::Lsn;
 
-/// Bytes in one "log", the part of the WAL that an LSN's upper half counts.
+/// Size in bytes of one "log", the unit of WAL that an LSN's upper half counts.
 const LOG_BYTES: u64 = 1 << 32;
 
-/// Characters in a segment's name.
+/// Length of a segment's name.
 const NAME_LENGTH: usize = 24;
 
-/// Bytes in one WAL segment: a power of two from 1 MiB to 1 GiB, chosen by
-/// `initdb --wal-segsize`.
+/// Size of a WAL segment in bytes: a power of two from 1 MiB to 1 GiB, chosen by `initdb
+/// --wal-segsize`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentSize(u32);
 
 impl SegmentSize {
-    /// The size of that many bytes, if PostgreSQL allows it
+    /// Returns the size of that many bytes, if PostgreSQL allows it
     /// (`IsValidWalSegSize`).
     #[must_use]
     pub fn new(bytes: u64) -> Option<Self> {
@@ -27,7 +27,7 @@ impl SegmentSize {
         (bytes.is_power_of_two() && allowed.contains(&bytes)).then_some(Self(bytes))
     }
 
-    /// The size in bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {
         u64::from(self.0)
@@ -48,8 +48,7 @@ pub struct SegmentId {
 }
 
 impl SegmentId {
-    /// The segment of that name; `None` if it is no segment's name for this
-    /// size.
+    /// Parses a segment's name; `None` if it is not a valid name for this size.
     #[must_use]
     pub fn parse(name: &str, size: SegmentSize) -> Option<Self> {
         if !is_segment_name(name) {
@@ -63,7 +62,7 @@ impl SegmentId {
         })
     }
 
-    /// The segment that holds the byte at `lsn`.
+    /// Returns the segment that contains the byte at `lsn`.
     #[must_use]
     pub fn containing(lsn: Lsn, timeline: u32, size: SegmentSize) -> Self {
         Self {
@@ -72,19 +71,19 @@ impl SegmentId {
         }
     }
 
-    /// Where the segment begins.
+    /// Returns the position of the segment's start.
     #[must_use]
     pub fn start(self, size: SegmentSize) -> Lsn {
         Lsn(self.number.saturating_mul(size.bytes()))
     }
 
-    /// Where the segment after it begins.
+    /// Returns the position of the next segment's start.
     #[must_use]
     pub fn end(self, size: SegmentSize) -> Lsn {
         self.next().start(size)
     }
 
-    /// The segment after it, on the same timeline.
+    /// Returns the next segment on the same timeline.
     #[must_use]
     pub fn next(self) -> Self {
         Self {
@@ -93,14 +92,14 @@ impl SegmentId {
         }
     }
 
-    /// Its file's name.
+    /// Returns the name of its file.
     #[must_use]
     pub fn name(self, size: SegmentSize) -> SegmentName {
         SegmentName { id: self, size }
     }
 }
 
-/// A segment's file name, for printing.
+/// A segment's file name, for display.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentName {
     id: SegmentId,
@@ -115,14 +114,14 @@ impl fmt::Display for SegmentName {
     }
 }
 
-/// Whether a name has a segment's form, whatever the segment size is
+/// Whether a name has the format of a segment name, whatever the segment size
 /// (`IsXLogFileName`).
 #[must_use]
 pub fn is_segment_name(name: &str) -> bool {
     name.len() == NAME_LENGTH && name.bytes().all(is_upper_hex)
 }
 
-/// The timeline whose history a file holds, by its name `TTTTTTTT.history`.
+/// Returns the timeline of a history file, given its name `TTTTTTTT.history`.
 #[must_use]
 pub fn history_timeline(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".history")?;
@@ -132,7 +131,7 @@ pub fn history_timeline(name: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok()
 }
 
-/// The segment a backup's history file belongs to, by its name
+/// Returns the segment that a backup history file belongs to, given its name
 /// `SEGMENT.OFFSET.backup` (`IsBackupHistoryFileName`).
 #[must_use]
 pub fn backup_history_segment(name: &str) -> Option<&str> {

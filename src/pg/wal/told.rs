@@ -1,4 +1,4 @@
-//! What records of the WAL tell: when transactions ended, and which points have names.
+//! What WAL records report: when transactions ended, and which restore points exist.
 
 use std::collections::VecDeque;
 
@@ -7,19 +7,20 @@ use time::{Duration, OffsetDateTime};
 
 use crate::pg::Lsn;
 
-/// Bytes of a record's header.
+/// Size of a record's header in bytes.
 pub(super) const RECORD_HEADER: usize = 24;
 
 const RM_XLOG: u8 = 0;
 const RM_XACT: u8 = 1;
 
-// What records of the WAL itself are about (src/include/catalog/pg_control.h).
+// Types of records of the resource manager XLOG (src/include/catalog/pg_control.h).
 const XLOG_CHECKPOINT_SHUTDOWN: u8 = 0x00;
 const XLOG_CHECKPOINT_ONLINE: u8 = 0x10;
 const XLOG_SWITCH: u8 = 0x40;
 const XLOG_RESTORE_POINT: u8 = 0x70;
 
-/// Where a checkpoint (`CheckPoint`, the same file) has its time, in seconds since 1970.
+/// Offset of the time in a checkpoint (`CheckPoint`, in the same file), in seconds since
+/// 1970.
 const CHECKPOINT_TIME: usize = 64;
 
 /// Microseconds since 2000-01-01 00:00 UTC, PostgreSQL's `TimestampTz`.
@@ -27,84 +28,83 @@ const CHECKPOINT_TIME: usize = 64;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The same moment; `None` for one outside the calendar.
+    /// Converts to a calendar time; `None` if it is out of range.
     #[must_use]
     pub fn to_offset(self) -> Option<OffsetDateTime> {
         let since = Duration::microseconds(self.0);
         datetime!(2000-01-01 00:00 UTC).checked_add(since)
     }
 
-    /// The moment of that many seconds since 1970-01-01 00:00 UTC; `None` for one that
-    /// has no number here.
+    /// Converts from seconds since 1970-01-01 00:00 UTC; `None` if the result is out of
+    /// range.
     #[must_use]
     pub fn of_unix(seconds: i64) -> Option<Self> {
-        /// Between 1970 and 2000.
+        /// Seconds between 1970 and 2000.
         const DIFFERENCE: i64 = 946_684_800;
         let seconds = seconds.checked_sub(DIFFERENCE)?;
         seconds.checked_mul(1_000_000).map(Self)
     }
 }
 
-/// A transaction's end.
+/// The end of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// Where its record begins.
+    /// Position of its record.
     pub lsn: Lsn,
-    /// When it was committed or rolled back.
+    /// Time of the commit or rollback.
     pub time: Timestamp,
 }
 
-/// A point that somebody gave a name to (`pg_create_restore_point`).
+/// A named restore point (`pg_create_restore_point`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestorePoint {
-    /// Its name, of at most 63 bytes; what is not UTF-8 is replaced.
+    /// Its name, at most 63 bytes; invalid UTF-8 is replaced.
     pub name: String,
-    /// Where its record begins.
+    /// Position of its record.
     pub lsn: Lsn,
-    /// When it was made.
+    /// Time of its creation.
     pub time: Timestamp,
 }
 
-/// What the records that were read tell.
+/// What the records read so far report.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// The earliest and the latest end of a transaction.
+    /// The earliest and the latest time at which a transaction ended.
     pub times: Option<(Timestamp, Timestamp)>,
-    /// The end of a transaction that stands last.
+    /// The last end of a transaction in WAL order.
     pub last_ended: Option<Ended>,
-    /// The latest moment of all: that of a transaction's end, a checkpoint or a restore
-    /// point.
+    /// The latest time in any end of a transaction, checkpoint or restore point.
     pub clock: Option<Timestamp>,
-    /// The restore points, in their order; of more than 1000 the last.
+    /// The restore points in WAL order; at most the last 1000.
     pub restore_points: VecDeque<RestorePoint>,
-    /// What is looked for.
+    /// What to search for.
     pub(super) wanted: Option<Wanted>,
-    /// Where records of that begin, in their order; of more than 1000 the last.
+    /// Positions of the matching records in WAL order; at most the last 1000.
     pub found: VecDeque<Lsn>,
 }
 
-/// How much of a kind is kept. Who wrote the WAL can have filled it with that.
+/// Number of items kept of each kind. The author of the WAL may have filled it with them.
 const KEPT: usize = 1000;
 
-/// What can be looked for.
+/// What can be searched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// A restore point of that name.
+    /// A restore point with that name.
     Name(String),
-    /// The end of that transaction. The record that ends a prepared one does not bear
-    /// its number.
+    /// The end of that transaction. The header of the record that ends a prepared
+    /// transaction does not carry its xid.
     Xid(u32),
 }
 
 impl Told {
-    /// Takes the record that begins at `start`: its header, and the first bytes of what
-    /// follows that. Whether it switches to the next segment.
+    /// Takes the record that starts at `start`, given its header and the first bytes
+    /// after that. Returns whether the record switches to the next segment.
     pub(super) fn take(&mut self, header: &[u8], data: &[u8], start: Lsn) -> bool {
         let (info, manager) = (header.get(16).copied(), header.get(17).copied());
         match (manager.zip(info), main_data(data)) {
             (Some((RM_XLOG, info)), _) if info & 0xF0 == XLOG_SWITCH => return true,
             (Some((RM_XLOG, info)), Some(main)) => self.note(info & 0xF0, main, start),
-            // Commit, abort, and both of prepared transactions.
+            // Commit and abort, also of prepared transactions.
             (Some((RM_XACT, info)), Some(main)) if matches!(info & 0x70, 0 | 0x20..=0x40) => {
                 self.ended(u32_at(header, 4), main, start);
             }
@@ -113,7 +113,7 @@ impl Told {
         false
     }
 
-    /// Notes the end of a transaction.
+    /// Records the end of a transaction.
     fn ended(&mut self, xid: Option<u32>, main: &[u8], lsn: Lsn) {
         let Some(time) = timestamp_at(main, 0) else {
             return;
@@ -127,7 +127,7 @@ impl Told {
         }
     }
 
-    /// Notes what a record of the WAL itself tells.
+    /// Records the contents of a record of the resource manager XLOG.
     fn note(&mut self, info: u8, main: &[u8], lsn: Lsn) {
         let time = match info {
             XLOG_CHECKPOINT_SHUTDOWN | XLOG_CHECKPOINT_ONLINE => {
@@ -156,7 +156,7 @@ fn keep<T>(list: &mut VecDeque<T>, item: T) {
     list.push_back(item);
 }
 
-/// The data of a record that refers to no block: what follows the headers.
+/// Returns the data of a record that refers to no block, which follows the headers.
 fn main_data(mut headers: &[u8]) -> Option<&[u8]> {
     const DATA_SHORT: u8 = 255;
     const DATA_LONG: u8 = 254;

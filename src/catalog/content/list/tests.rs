@@ -157,7 +157,7 @@ fn errors_name_the_line() {
     let error = parse(&text).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "line 3 of the content list list has \"x\" as size, which is not a number that fits"
+        "line 3 of the content list list has \"x\" as size, which is not a valid number"
     );
 }
 
@@ -210,8 +210,8 @@ fn a_line_without_end_is_given_up() {
         }
         other => panic!("{other:?}"),
     }
-    // A terabyte without a line feed, as a sparse file has it: only its
-    // beginning is read, however many read at once.
+    // A terabyte without a line feed, as in a sparse file: only its beginning is read,
+    // however many threads read in parallel.
     let read_bytes = std::sync::atomic::AtomicU64::new(0);
     let read = |buf: &mut [u8], _| {
         buf.fill(0);

@@ -36,7 +36,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// The pid of a process that was there and is reaped.
+/// The pid of a process that has exited and been reaped.
 fn dead_pid() -> u32 {
     let mut child = Command::new("true").spawn().unwrap();
     child.wait().unwrap();
@@ -68,7 +68,7 @@ fn readers(dir: &Path) -> String {
     fs::read_to_string(dir.join(READERS_FILE)).unwrap()
 }
 
-/// All files and their bytes.
+/// All files and their contents.
 fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fs::read_dir(dir)
         .unwrap()
@@ -225,7 +225,7 @@ fn a_process_that_does_not_exist_can_hold_nothing() {
 #[test]
 fn a_failure_after_the_exclusive_lock_gives_it_back() {
     let dir = backup_dir();
-    // A directory in the list's place: it can be neither read nor replaced.
+    // A directory in place of the list: it can be neither read nor replaced.
     fs::create_dir(dir.path().join(READERS_FILE)).unwrap();
     let error = acquire(dir.path(), std::process::id()).unwrap_err();
     assert!(error.to_string().contains(READERS_FILE), "{error}");
@@ -275,16 +275,16 @@ fn permission_and_read_only_errors_are_told_apart() {
     assert!(is_read_only(&erofs));
 }
 
-/// Set for the copies of this program that the next test starts.
+/// Set for copies of this program started by the next test.
 const LOCK_THIS: &str = "PBKFS_TEST_LOCK_DIR";
 
-/// What a copy of this test program says of locking `dir` when it is run
-/// by a shell as `$TRY`; the shell runs in a mount namespace of its own.
+/// The output of a copy of this test program that locks `dir`, run by a shell as `$TRY`;
+/// the shell runs in its own mount namespace.
 fn try_in_shell(dir: &Path, script: &str) -> String {
     let copy = dir.parent().unwrap().join("try");
-    // By another process: a descriptor open for writing in this one goes into
-    // whatever other tests start just then, and an executable that is open
-    // for writing cannot be run.
+    // Another process does this: a descriptor that is open for writing in this one is
+    // inherited by whatever other tests start at that moment, and an executable that is
+    // open for writing cannot be run.
     let mut cp = Command::new("cp");
     cp.arg(std::env::current_exe().unwrap()).arg(&copy);
     assert!(cp.status().unwrap().success());
@@ -347,8 +347,8 @@ fn read_only_catalogs_and_other_users() {
     assert!(said.contains("outcome: Ok(Held"), "{said}");
     assert_eq!(snapshot(&dir), before);
 
-    // A living process of root's: as a reader it is in nobody's way, and stays;
-    // what it holds alone is waited for.
+    // A running process of root's: as a reader it blocks nobody, and stays; for its
+    // exclusive lock we wait.
     let own = std::process::id();
     let path = dir.join(READERS_FILE);
     fs::write(&path, format!("{own}\n")).unwrap();
@@ -382,7 +382,7 @@ fn who_is_waited_for_is_told_at_once_and_again_when_it_is_another() {
             1 => two.pid(),
             _ => dead_pid(),
         };
-        // Time enough to tell the same thing twice.
+        // Enough time to report the same thing twice.
         thread::scope(|scope| {
             let write = || fs::write(&path, format!("{next}\n")).unwrap();
             scope.spawn(write).join().unwrap();
@@ -402,7 +402,7 @@ fn who_is_waited_for_is_told_at_once_and_again_when_it_is_another() {
     }
 }
 
-/// What stands at the lock files' names instead of them, and why it is refused.
+/// What takes the place of the lock files, and why it is refused.
 type Strange = (fn(&Path), Refused);
 
 fn strange_things() -> Vec<Strange> {
@@ -425,7 +425,7 @@ fn what_is_no_lock_file_is_refused_at_once() {
     let passwd = fs::read("/etc/passwd").unwrap();
     for name in [EXCLUSIVE_FILE, READERS_FILE, READERS_TEMP_FILE] {
         for (put, expected) in strange_things() {
-            // A leftover of any size is replaced unread.
+            // A leftover of any size is replaced without being read.
             if name == READERS_TEMP_FILE && matches!(expected, Refused::TooLarge { .. }) {
                 continue;
             }
@@ -443,7 +443,7 @@ fn what_is_no_lock_file_is_refused_at_once() {
             assert_eq!((file, why), (&path, &expected));
             let said = error.to_string();
             assert!(
-                said.ends_with("works on this backup, and remove it"),
+                said.ends_with("is using this backup, then remove the file"),
                 "{said}"
             );
             assert_eq!(names(), before, "{name}: nothing was made or removed");
@@ -462,15 +462,14 @@ fn a_link_for_the_new_list_is_not_written_through() {
     symlink(&precious, dir.path().join(READERS_TEMP_FILE)).unwrap();
     assert!(acquire(dir.path(), std::process::id()).is_err());
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
-    // What a killed writer has left is in nobody's way.
+    // What a killed writer has left blocks nobody.
     fs::remove_file(dir.path().join(READERS_TEMP_FILE)).unwrap();
     fs::write(dir.path().join(READERS_TEMP_FILE), "12").unwrap();
     drop(acquire(dir.path(), std::process::id()).unwrap());
     assert_eq!(snapshot(dir.path()).len(), 1);
 }
 
-/// A merge of pg_probackup removes directories, and gives the FULL's another
-/// name.
+/// A merge by pg_probackup removes directories, and renames the FULL's.
 #[test]
 fn a_backup_that_goes_meanwhile_is_gone() {
     let own = std::process::id();

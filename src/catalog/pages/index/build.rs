@@ -1,4 +1,4 @@
-//! Putting a page index together, from either source.
+//! Builds a page index from either source.
 
 use std::io;
 
@@ -8,13 +8,13 @@ use super::{PageIndexError, RECORD_HEADER};
 use crate::catalog::store::StoreFile;
 use crate::pg::{BLOCK_SIZE, BlockNumber, SEGMENT_BLOCKS};
 
-/// Collects records in file order, and refuses impossible ones.
+/// Collects records in file order, and refuses invalid ones.
 pub(super) struct Builder {
     runs: Vec<Run>,
     places: Places,
-    /// The first block that the next record may have.
+    /// The lowest block that the next record may have.
     next_block: u32,
-    /// Where the last record ends.
+    /// End of the last record.
     pub(super) end: u32,
 }
 
@@ -30,7 +30,7 @@ impl Builder {
 
     pub(super) fn push(&mut self, block: i32, start: i64, end: i64) -> Result<(), PageIndexError> {
         let wrong = |why| self.error(block, start, why);
-        let number = u32::try_from(block).map_err(|_| wrong("a negative number"))?;
+        let number = u32::try_from(block).map_err(|_| wrong("with a negative block number"))?;
         if number >= SEGMENT_BLOCKS {
             return Err(wrong("beyond the end of a segment"));
         }
@@ -38,7 +38,7 @@ impl Builder {
             return Err(wrong("which is not after the block before it"));
         }
         let (Ok(from), Ok(to)) = (u32::try_from(start), u32::try_from(end)) else {
-            return Err(wrong("a place that no data file has"));
+            return Err(wrong("an offset that no data file has"));
         };
         let header = RECORD_HEADER as u32;
         let index = self.places.len() as u32;

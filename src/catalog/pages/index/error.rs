@@ -1,4 +1,4 @@
-//! Why pages cannot be located.
+//! Errors when locating pages.
 
 use std::io;
 
@@ -8,80 +8,78 @@ use libdeflater::DecompressionError;
 #[derive(Debug, thiserror::Error)]
 pub enum PageIndexError {
     /// The header map or the data file cannot be read.
-    #[error("it cannot be read at byte {offset}")]
+    #[error("it cannot be read at offset {offset}")]
     Read {
-        /// Where.
+        /// The offset.
         offset: u64,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
     /// The file's part of the header map is not a zlib stream.
-    #[error("its page headers, at byte {offset} of page_header_map, cannot be decompressed")]
+    #[error("its page headers, at offset {offset} in page_header_map, cannot be decompressed")]
     Deflate {
-        /// Where the part begins.
+        /// Offset of the file's part.
         offset: u64,
-        /// Why.
+        /// The reason.
         #[source]
         source: DecompressionError,
     },
-    /// The file's part of the header map has another length.
+    /// The file's part of the header map has the wrong length.
     #[error(
-        "its page headers, at byte {offset} of page_header_map, are {found} bytes long, \
-         {expected} belong there"
+        "its page headers, at offset {offset} in page_header_map, have {found} bytes instead of \
+         {expected}"
     )]
     MapLength {
-        /// Where the part begins.
+        /// Offset of the file's part.
         offset: u64,
-        /// Bytes found.
+        /// Number of bytes found.
         found: usize,
-        /// Bytes expected.
+        /// Number of bytes expected.
         expected: usize,
     },
     /// The file's part of the header map is not the one that was written.
     #[error(
-        "its page headers, at byte {offset} of page_header_map, are damaged: the content list \
-         records checksum {recorded:08X}, they have {computed:08X}"
+        "its page headers, at offset {offset} in page_header_map, are damaged: their checksum is \
+         {computed:08X}, but the content list records {recorded:08X}"
     )]
     MapChecksum {
-        /// Where the part begins.
+        /// Offset of the file's part.
         offset: u64,
-        /// As the content list has it.
+        /// The checksum in the content list.
         recorded: u32,
-        /// As the bytes give it.
+        /// The checksum computed from the bytes.
         computed: u32,
     },
-    /// The number of page headers in the content list is impossible.
-    #[error("the content list gives it {0} pages, more than a segment can have")]
+    /// The number of page headers in the content list is too large.
+    #[error("the content list records {0} pages for it, more than a segment can have")]
     TooManyPages(u32),
-    /// A record or its header is impossible where it stands.
-    #[error(
-        "page number {index} of those stored is described as block {block} at byte {offset}, {why}"
-    )]
+    /// A record or its header is invalid in its position.
+    #[error("stored page number {index} is described as block {block} at offset {offset}, {why}")]
     Record {
-        /// Which record, counted from 0.
+        /// The record's number, counted from 0.
         index: usize,
-        /// The block in it.
+        /// Its block.
         block: i32,
         /// Its offset in the data file.
         offset: i64,
-        /// What is impossible about it.
+        /// The reason why it is invalid.
         why: &'static str,
     },
 }
 
-/// A record that is not the one its index promises.
+/// A record that is not the one recorded in its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Another block stands there.
+    /// The record is of another block.
     #[error("the record there holds block {0}")]
     Block(i32),
-    /// A payload of another length stands there.
-    #[error("the record there claims {claimed} bytes, {room} belong to it")]
+    /// The record's payload has another length.
+    #[error("the record there claims {claimed} bytes, but there is room for {room}")]
     Length {
-        /// As the record has it.
+        /// The length that the record states.
         claimed: i32,
-        /// Bytes up to the next record.
+        /// Number of bytes up to the next record.
         room: usize,
     },
 }

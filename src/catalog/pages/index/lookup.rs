@@ -1,4 +1,4 @@
-//! The index itself: runs of blocks, and where their records stand.
+//! The index itself: runs of blocks, and the locations of their records.
 
 use std::ops::Range;
 
@@ -9,11 +9,11 @@ use crate::pg::BlockNumber;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) block: u32,
-    /// The run's first page among all those stored.
+    /// Index of the run's first page among the stored pages.
     pub(super) first: u32,
 }
 
-/// Which pages one stored data file has, and where they are.
+/// The pages of one stored data file, and their locations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageIndex {
     pub(super) runs: Box<[Run]>,
@@ -22,7 +22,7 @@ pub struct PageIndex {
 }
 
 impl PageIndex {
-    /// How many pages are stored.
+    /// Returns the number of stored pages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
@@ -34,8 +34,8 @@ impl PageIndex {
         self.len() == 0
     }
 
-    /// The runs of consecutive blocks, ascending: the blocks, and the index
-    /// of the first of them among the pages stored.
+    /// Returns the runs of consecutive blocks, ascending: the blocks, and the index of
+    /// the first of them among the stored pages.
     pub fn runs(&self) -> impl Iterator<Item = (Range<u32>, u32)> + '_ {
         let pages = u32::try_from(self.len()).unwrap_or(u32::MAX);
         self.runs.iter().enumerate().map(move |(at, run)| {
@@ -44,7 +44,7 @@ impl PageIndex {
         })
     }
 
-    /// Which of the pages stored is this block, if any.
+    /// Returns the index of this block among the stored pages, if it is stored.
     #[must_use]
     pub fn find(&self, block: BlockNumber) -> Option<u32> {
         let after = self.runs.partition_point(|run| run.block <= block.0);
@@ -56,19 +56,20 @@ impl PageIndex {
         Some(run.first + (block.0 - run.block)).filter(|&index| index < end)
     }
 
-    /// Where the pages are.
+    /// Returns the locations of the pages.
     #[must_use]
     pub fn records(&self) -> &Records {
         &self.records
     }
 
-    /// Where the pages are, without which they are.
+    /// Returns the locations of the pages, without their block numbers.
     #[must_use]
     pub fn into_records(self) -> Records {
         self.records
     }
 
-    /// Where a truncation marker at the end of the file cuts it.
+    /// Returns the length in blocks to which a truncation marker at the end truncates the
+    /// file.
     #[must_use]
     pub fn truncate_to(&self) -> Option<BlockNumber> {
         self.truncate_to

@@ -1,4 +1,4 @@
-//! Reading an index: from the header map, or from the records themselves.
+//! Reads an index: from the header map, or from the records themselves.
 
 use std::io;
 
@@ -14,8 +14,8 @@ use crate::catalog::{Backup, ProgramVersion};
 use crate::pg::{BlockNumber, Lsn, SEGMENT_BLOCKS};
 
 impl PageIndex {
-    /// Whether a file's pages are listed in its backup's header map; if not,
-    /// the records themselves have to be scanned.
+    /// Whether a file's pages are listed in its backup's header map; if not, the records
+    /// themselves must be scanned.
     #[must_use]
     pub fn is_mapped(backup: &Backup, entry: &FileEntry<'_>) -> bool {
         backup.program_version >= HEADER_MAP_SINCE && entry.n_headers > 0
@@ -33,11 +33,11 @@ impl PageIndex {
         Self::from_map_entries(&read_map(map, entry)?, entry.size)
     }
 
-    /// What an open `page_header_map` says of each page of a file, in the
-    /// order in which they are stored.
+    /// Reads what an open `page_header_map` records about each page of a file, in stored
+    /// order.
     ///
     /// # Errors
-    /// As [`PageIndex::from_header_map`].
+    /// As for [`PageIndex::from_header_map`].
     pub fn stamps(
         map: &dyn StoreFile,
         entry: &FileEntry<'_>,
@@ -51,7 +51,7 @@ impl PageIndex {
                 checksum: u16::from_le_bytes([entry[16], entry[17]]),
             }
         };
-        // The last entry stands for the end of the file.
+        // The last entry represents the end of the file.
         let pages = entries.len().saturating_sub(1);
         Ok(entries.iter().take(pages).map(stamp).collect())
     }
@@ -77,8 +77,8 @@ impl PageIndex {
         Ok(builder.finish(None, false))
     }
 
-    /// Finds the pages by reading the record headers of an open data file,
-    /// written by the given pg_probackup.
+    /// Finds the pages by reading the record headers of an open data file that was
+    /// written by the given pg_probackup version.
     ///
     /// # Errors
     /// If the file cannot be read or is not a sequence of records.
@@ -100,7 +100,7 @@ impl PageIndex {
             if size == TRUNCATION_MARKER {
                 let cut = u32::try_from(block).ok();
                 let cut = cut.filter(|&cut| cut <= SEGMENT_BLOCKS);
-                let wrong = || builder.error(block, start, "where no file can be cut");
+                let wrong = || builder.error(block, start, "where no file can be truncated");
                 truncate_to = Some(BlockNumber(cut.ok_or_else(wrong)?));
                 break;
             }
@@ -110,7 +110,11 @@ impl PageIndex {
                 Err(_) => return Err(builder.error(block, start, "with a negative length")),
             };
             if end > length {
-                return Err(builder.error(block, start, "but the file ends before its end"));
+                return Err(builder.error(
+                    block,
+                    start,
+                    "but the file ends before the record does",
+                ));
             }
             builder.push(block, start, end.cast_signed())?;
             offset = end;
@@ -118,8 +122,8 @@ impl PageIndex {
         Ok(builder.finish(truncate_to, padded))
     }
 
-    /// Whether an open data file ends with what a truncation marker is. It may
-    /// be the end of a page as well, so only the records tell for sure.
+    /// Whether an open data file ends with what looks like a truncation marker. It may
+    /// also be the end of a page, so only the records can confirm it.
     ///
     /// # Errors
     /// If its end cannot be read.
@@ -133,15 +137,15 @@ impl PageIndex {
     }
 }
 
-/// A file's part of the header map, inflated and checked.
+/// Reads a file's part of the header map, decompressed and checked.
 fn read_map(map: &dyn StoreFile, entry: &FileEntry<'_>) -> Result<Vec<u8>, PageIndexError> {
     if entry.n_headers > SEGMENT_BLOCKS {
         return Err(PageIndexError::TooManyPages(entry.n_headers));
     }
     let offset = entry.hdr_off;
     let expected = (entry.n_headers as usize + 1) * MAP_ENTRY;
-    // A stream of incompressible bytes is little longer than they are;
-    // a length far beyond that is not worth allocating.
+    // A compressed stream of incompressible data is only slightly longer than the data;
+    // do not allocate a buffer for a length far beyond that.
     let stream_length = entry.hdr_size as usize;
     if stream_length > expected * 2 + 1024 {
         return Err(PageIndexError::MapLength {
@@ -287,7 +291,7 @@ mod tests {
         );
     }
 
-    /// A header map that holds one file's part at `offset`.
+    /// Creates a header map that contains one file's part at `offset`.
     fn map(blocks: &[(i32, i32)], end: i32, offset: u64) -> (File, u32, u32) {
         let mut bytes = Vec::new();
         for &(block, pos) in blocks.iter().chain(&[(0, end)]) {
@@ -327,7 +331,7 @@ mod tests {
 
     #[test]
     fn pages_are_found_by_the_map() {
-        // Behind 4 GiB, where a 32-bit offset would not reach.
+        // Past 4 GiB, which a 32-bit offset cannot reach.
         let offset = 5 << 30;
         let (file, crc, size) = map(&[(7, 0), (8, 100), (20, 300)], 350, offset);
         let index = PageIndex::from_header_map(&file, &entry(3, 350, crc, offset, size)).unwrap();

@@ -1,4 +1,4 @@
-//! Where the records of a data file stand, and what is in one.
+//! The locations of a data file's records, and the content of a record.
 
 use std::ops::Range;
 
@@ -6,35 +6,35 @@ use super::error::RecordError;
 use super::{RECORD_HEADER, split_header};
 use crate::pg::BlockNumber;
 
-/// How many records stand between two whose places are kept as they are.
+/// Interval between records whose offsets are stored.
 const STRIDE: usize = 64;
 
-/// The places of the records of one stored data file, each right behind the
-/// one before: 2 bytes a record, and 4 for every 64th.
+/// The locations of the records in one stored data file, each of which directly follows
+/// the one before: 2 bytes per record, and 4 for every 64th.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
-    /// Where every [`STRIDE`]th record begins.
+    /// Offset of every [`STRIDE`]th record.
     anchors: Box<[u32]>,
-    /// The length of each: at most a header and a page.
+    /// Length of each record: at most a header and a page.
     lengths: Box<[u16]>,
     padded: bool,
 }
 
 impl Records {
-    /// How many there are.
+    /// Returns the number of records.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lengths.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lengths.is_empty()
     }
 
-    /// The bytes in the data file that the record of a stored page takes,
-    /// header and padding included.
+    /// Returns the byte range in the data file of the record of a stored page, including
+    /// its header and padding.
     #[must_use]
     pub fn place(&self, index: u32) -> Option<Range<u64>> {
         let index = index as usize;
@@ -46,11 +46,11 @@ impl Records {
         Some(start..start + length)
     }
 
-    /// The payload of a record that was read from the [`place`](Self::place)
+    /// Returns the payload of a record that was read from its [`place`](Self::place),
     /// where `block` is stored.
     ///
     /// # Errors
-    /// If another block or another length stands there.
+    /// If the record has another block or another length.
     pub fn payload<'a>(
         &self,
         record: &'a [u8],
@@ -79,14 +79,14 @@ impl Records {
         }
     }
 
-    /// The bytes of memory that they take, beyond their own size.
+    /// Returns the memory used in bytes, beyond the size of the value itself.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         size_of_val(&*self.anchors) + size_of_val(&*self.lengths)
     }
 }
 
-/// Collects the places of records, in file order.
+/// Collects the locations of records, in file order.
 pub(super) struct Places {
     anchors: Vec<u32>,
     lengths: Vec<u16>,
@@ -104,7 +104,7 @@ impl Places {
         self.lengths.len()
     }
 
-    /// Adds a record, which begins where the last one ends.
+    /// Adds a record, which starts at the end of the last one.
     pub(super) fn push(&mut self, start: u32, length: u16) {
         if self.lengths.len().is_multiple_of(STRIDE) {
             self.anchors.push(start);
