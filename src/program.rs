@@ -115,7 +115,7 @@ pub fn first_line(
     thread::spawn(move || {
         let mut line = String::new();
         let read = BufReader::new(said).read_line(&mut line);
-        // The receiver is gone only if nobody wants to know any more.
+        // Sending fails if the receiver was dropped because the line is no longer needed.
         let _ = sender.send(read.map(|_| line));
     });
     let deadline = Instant::now() + patience;
