@@ -156,10 +156,10 @@ impl HeldBlocks {
     }
 }
 
-/// The presence of one chunk's blocks.
+/// Which of one chunk's blocks the diff has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockChunk {
-    /// The file.
+    /// The file's inode.
     pub ino: u64,
     /// `block / BLOCKS_PER_CHUNK`.
     pub chunk: u32,
@@ -170,7 +170,7 @@ pub struct BlockChunk {
 /// Changes that become durable together, or not at all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
-    /// Names to set; `None` removes what the diff says of the name.
+    /// Names to set; `None` removes the diff's entry for the name.
     pub names: Vec<(u64, Vec<u8>, Option<NameEntry>)>,
     /// Inodes to set or remove.
     pub inodes: Vec<(u64, Option<InodeRecord>)>,
@@ -180,7 +180,7 @@ pub struct Batch {
     pub blocks: Vec<BlockChunk>,
     /// Small blocks to set or remove, applied in order, after `contents`.
     pub deltas: Vec<DeltaChange>,
-    /// The next inode to give out, if it moved.
+    /// The next inode to allocate, if it changed.
     pub next_ino: Option<u64>,
 }
 
@@ -197,13 +197,13 @@ impl Batch {
     }
 }
 
-/// The names and inodes of a diff, as they were last committed.
+/// The names and inodes of a diff, as last committed.
 #[derive(Debug, Default)]
 pub struct Namespace {
-    /// (directory, name, what it leads to), in key order.
+    /// (directory, name, what it resolves to), in key order.
     pub names: Vec<(u64, Vec<u8>, NameEntry)>,
-    /// Inodes whose attributes the diff has.
+    /// Inodes whose attributes the diff holds.
     pub inodes: Vec<(u64, InodeRecord)>,
-    /// The next inode to give out, if any was.
+    /// The next inode to allocate; `None` if none was allocated yet.
     pub next_ino: Option<u64>,
 }
