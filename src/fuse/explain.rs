@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_missing_capability_is_seen() {
-        // Docker's default, and all.
+        // Docker's default set, and the full set.
         for (mask, has_it) in [("00000000a80425fb", false), ("000001ffffffffff", true)] {
             let status = format!("Name:\tpbkfs\nCapEff:\t{mask}\nCapBnd:\t000001ffffffffff\n");
             assert_eq!(has_admin(&status, "CapEff:"), has_it, "{mask}");

@@ -286,7 +286,7 @@ pub fn unmount_once(target: &Path, judged: u64, lazily: bool) -> io::Result<()> 
     let point = MountPoint::find(target)?;
     let mount = point.mounted()?;
     if mount.number != judged {
-        return Err(io::Error::other("another file system is mounted there now"));
+        return Err(io::Error::other("something else is mounted there now"));
     }
     if lazily {
         return match mount.detach() {

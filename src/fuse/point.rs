@@ -154,7 +154,7 @@ impl HeldMount {
     }
 }
 
-/// Links are not followed, neither at the path nor at what it names.
+/// Returns the flags for `umount2(2)`; a link at the path is not followed.
 fn flags(lazily: bool) -> MntFlags {
     match lazily {
         true => MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH,
@@ -176,7 +176,7 @@ mod tests {
         targets.filter(|target| target.starts_with(dir)).collect()
     }
 
-    /// Whoever owns the directory above can do that between any two calls.
+    /// The owner of the directory above can do this between any two calls.
     #[test]
     fn a_mount_stays_where_it_was_meant_to_be() {
         assert!(nix::unistd::geteuid().is_root(), "run this test as root");
@@ -192,14 +192,14 @@ mod tests {
         symlink(&victim, &above).unwrap();
         let mounted = point.mount(&dir, "pbkfs-test", false).unwrap();
         assert_eq!(mounts_in(&temp), [moved.join("target")]);
-        // By the path there is nothing to unmount, and nothing is followed there.
+        // There is nothing to unmount at the path, and no link is followed there.
         assert!(MountPoint::find(&above.join("target")).is_err());
         drop(mounted);
         point.unmount(true).unwrap();
         assert_eq!(mounts_in(&temp), Vec::<PathBuf>::new());
     }
 
-    /// What was judged is what is unmounted, and not what lies on it or in its place.
+    /// The mount that was checked is unmounted, not one on top of it or in its place.
     #[test]
     fn another_mount_at_the_path_is_not_the_one_that_is_held() {
         assert!(nix::unistd::geteuid().is_root(), "run this test as root");
@@ -209,7 +209,7 @@ mod tests {
         let point = MountPoint::find(&target).unwrap();
         let mount = || {
             let dir = point.parent().dir(point.name()).unwrap();
-            // Nobody serves it from the end of this line on.
+            // Nobody serves the mount after this line.
             drop(point.mount(&dir, "pbkfs-test", false).unwrap());
         };
         mount();
