@@ -138,7 +138,9 @@ impl<L: Lower> Overlay<L> {
         let mut tree = self.tree_mut();
         let mut inode = self.inode(&tree, ino)?;
         if inode.kind == InodeKind::Directory {
-            return Err(OverlayError::NotPermitted("a directory cannot have a second name"));
+            return Err(OverlayError::NotPermitted(
+                "a directory cannot have a second name",
+            ));
         }
         if tree.is_dead(ino) {
             return Err(OverlayError::NotFound);

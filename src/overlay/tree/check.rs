@@ -90,7 +90,11 @@ impl<'a, L: Lower> Records<'a, L> {
             let is_own = Ino(*ino) >= Ino::FIRST_NEW;
             // An inode of the diff's own that has no name has no kind, either.
             if kind != Some(InodeKind::File) && !(is_own && kind.is_none()) {
-                return Err(DiffError::record("content", *ino, &"its inode is not a file"));
+                return Err(DiffError::record(
+                    "content",
+                    *ino,
+                    &"its inode is not a file",
+                ));
             }
         }
         for (dir, _, entry) in &namespace.names {
