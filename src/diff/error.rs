@@ -167,13 +167,14 @@ pub enum DiffError {
     },
 }
 
-/// The directory of the diff that holds a file, formatted for a message.
+/// Returns the directory of the diff that holds a file, formatted for a message.
 fn directory(path: &Path) -> Cow<'_, str> {
     value(path.parent().unwrap_or(path))
 }
 
 impl DiffError {
-    /// An I/O error on `path`; a refused file kind becomes [`DiffError::Foreign`].
+    /// Wraps an I/O error on `path`; a refused file kind becomes
+    /// [`DiffError::Foreign`].
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match refused(&source) {
@@ -186,7 +187,7 @@ impl DiffError {
         }
     }
 
-    /// An error for a record in the store that pbkfs does not write.
+    /// Creates an error for a record in the store that pbkfs does not write.
     pub(crate) fn record(what: &str, key: impl fmt::Display, reason: &dyn fmt::Display) -> Self {
         Self::BadRecord {
             what: format!("{what} {key}"),

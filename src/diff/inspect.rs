@@ -76,7 +76,7 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
 /// diff that was used before is locked meanwhile.
 ///
 /// # Errors
-/// Those of [`DiffLock::acquire`](super::DiffLock::acquire) and
+/// As for [`DiffLock::acquire`](super::DiffLock::acquire) and
 /// [`Diff::open`](super::Diff::open).
 pub fn check(path: &Path, wanted: &Binding, reader: &LockHolder) -> Result<(), DiffError> {
     let Some(root) = Root::find(path)? else {
@@ -100,7 +100,7 @@ pub fn check(path: &Path, wanted: &Binding, reader: &LockHolder) -> Result<(), D
 }
 
 impl Records {
-    /// The names and inodes, without any content yet.
+    /// Creates records from the names and inodes, without any content yet.
     #[must_use]
     pub fn of(namespace: Namespace) -> Self {
         Self {

@@ -74,7 +74,7 @@ fn inode(kind: InodeKind) -> InodeRecord {
     }
 }
 
-/// A batch with some of everything, so that each table has more than one page.
+/// Creates a batch with some of everything, so that each table has more than one page.
 fn batch(first: u64) -> Batch {
     let new = (1 << 32) + first;
     let mut batch = Batch {
@@ -115,7 +115,7 @@ fn batch(first: u64) -> Batch {
     batch
 }
 
-/// A store such as a clone might leave.
+/// Creates a store such as a clone might leave.
 fn real_store(dir: &Path) -> Vec<u8> {
     let store = open(dir).unwrap();
     for n in 0..3 {
@@ -274,7 +274,7 @@ const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks"
 const DELTAS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("deltas");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// A store with rows that only another program writes.
+/// Creates a store with rows that only another program writes.
 fn with_rows(rows: impl FnOnce(&redb::WriteTransaction)) -> (tempfile::TempDir, Store) {
     let dir = memory_dir();
     drop(open(dir.path()).unwrap());

@@ -38,7 +38,7 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// The reply "no such name", which the kernel may cache.
+/// Returns the reply "no such name", which the kernel may cache.
 pub fn no_entry() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),

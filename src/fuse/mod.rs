@@ -331,9 +331,9 @@ fn fusermount(target: &Path, lazily: bool) -> io::Result<()> {
     Err(io::Error::other(message.trim().to_owned()))
 }
 
-/// The kernel reads ahead at most 128 KiB by default, and sequential scans benefit from
-/// more. Only root may change it, and everything works without it, so a failure is only
-/// of interest to developers.
+/// Raises the mount's read-ahead: the default is at most 128 KiB, and sequential scans
+/// benefit from more. Only root may change it, and everything works without it, so a
+/// failure is only of interest to developers.
 fn raise_read_ahead(point: &MountPoint) {
     const READ_AHEAD_KB: &str = "1024";
     use rustix::fs::{AtFlags, StatxFlags, statx};

@@ -47,10 +47,10 @@ impl Dir {
         self.opened_or_created(name.as_ref(), mode, OFlags::RDWR)
     }
 
-    /// The same for appending.
+    /// Opens a file in the same way for appending.
     ///
     /// # Errors
-    /// As [`Dir::open_or_create`].
+    /// As for [`Dir::open_or_create`].
     pub fn append(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         self.opened_or_created(name.as_ref(), mode, OFlags::WRONLY | OFlags::APPEND)
     }
@@ -112,11 +112,11 @@ impl Dir {
         self.write_new(name.as_ref(), bytes, mode, owner)?.finish()
     }
 
-    /// The same without any sync, for files that lose their meaning when the host goes
+    /// Replaces without any sync, for files that lose their meaning when the host goes
     /// down.
     ///
     /// # Errors
-    /// As [`Dir::replace`].
+    /// As for [`Dir::replace`].
     pub fn replace_volatile(
         &self,
         name: impl AsRef<OsStr>,

@@ -295,7 +295,7 @@ mod tests {
         KeptFile::new(files, ino)
     }
 
-    /// How many descriptors this process has of files in `dir`.
+    /// Counts the descriptors of this process for files in `dir`.
     fn descriptors_in(dir: &Path) -> usize {
         let all = fs::read_dir("/proc/self/fd").unwrap();
         let targets = all.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(old.metadata().unwrap().len(), 3);
     }
 
-    /// The names in `dir`.
+    /// Lists the names in `dir`.
     fn names_in(dir: &Path) -> Vec<String> {
         let all = fs::read_dir(dir).unwrap();
         let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());

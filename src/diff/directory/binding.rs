@@ -58,7 +58,7 @@ impl Binding {
         }
     }
 
-    /// The same for a directory that is already open.
+    /// Reads the binding in a directory that is already open.
     pub(in crate::diff) fn read_in(root: &Root) -> Result<Option<Self>, DiffError> {
         let path = root.join(BINDING_FILE);
         let text = found(root.dir().read(BINDING_FILE, SMALL));

@@ -48,7 +48,7 @@ impl Root {
     /// Opens the directory; returns `None` if the path does not exist.
     ///
     /// # Errors
-    /// Those of [`Root::open`].
+    /// As for [`Root::open`].
     pub fn find(path: &Path) -> Result<Option<Self>, DiffError> {
         match Self::open(path) {
             Err(DiffError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
@@ -68,7 +68,7 @@ impl Root {
     /// Opens the directory, creating it for this user alone if it does not exist.
     ///
     /// # Errors
-    /// Those of [`Root::open`] and [`Root::make`].
+    /// As for [`Root::open`] and [`Root::make`].
     pub fn open_or_make(path: &Path) -> Result<Self, DiffError> {
         match Self::find(path)? {
             Some(root) => Ok(root),
@@ -89,7 +89,7 @@ impl Root {
         Ok(Self { dir })
     }
 
-    /// The directory's path, as the user gave it.
+    /// Returns the directory's path, as the user gave it.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -99,7 +99,7 @@ impl Root {
         self.path().join(name)
     }
 
-    /// The directory itself.
+    /// Returns the directory itself.
     pub fn dir(&self) -> &Dir {
         &self.dir
     }
@@ -141,10 +141,10 @@ impl Root {
         file.map(|file| self.alone(name, file)).transpose()
     }
 
-    /// The same for a file that is created for this user alone if it does not exist.
+    /// Opens such a file, creating it for this user alone if it does not exist.
     ///
     /// # Errors
-    /// Those of [`Root::open_file`].
+    /// As for [`Root::open_file`].
     pub fn open_or_create(&self, name: &str) -> Result<File, DiffError> {
         let file = self.dir.open_or_create(name, 0o600);
         let file = file.map_err(|e| DiffError::io("open", &self.join(name), e))?;

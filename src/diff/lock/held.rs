@@ -45,7 +45,7 @@ impl DiffLock {
         Self::acquire_in(Arc::new(Root::open_or_make(root)?), holder)
     }
 
-    /// The same for a diff whose directory must not exist yet.
+    /// Locks a diff whose directory must not exist yet.
     ///
     /// # Errors
     /// If the path exists, and as for [`DiffLock::acquire`].
@@ -53,7 +53,7 @@ impl DiffLock {
         Self::acquire_in(Arc::new(Root::make(root)?), holder)
     }
 
-    /// The same for a directory that is already open.
+    /// Locks a diff whose directory is already open.
     pub(in crate::diff) fn acquire_in(
         root: Arc<Root>,
         holder: &LockHolder,
@@ -74,7 +74,7 @@ impl DiffLock {
         Ok(Self { file, root })
     }
 
-    /// The diff's directory.
+    /// Returns the diff's directory.
     pub(in crate::diff) fn root(&self) -> &Arc<Root> {
         &self.root
     }
@@ -214,7 +214,7 @@ mod tests {
         }
     }
 
-    /// What the kernel does for a process that is killed.
+    /// Acts like the kernel when it kills a process.
     fn close_without_unlocking(lock: DiffLock) {
         nix::unistd::close(lock.file.as_raw_fd()).unwrap();
         std::mem::forget(lock);
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(fs::read(&elsewhere).unwrap(), b"precious");
     }
 
-    /// The holder would be written to both.
+    /// The holder would be written to both files.
     #[test]
     fn a_lock_file_with_another_name_is_refused() {
         let dir = tempfile::tempdir().unwrap();

@@ -69,7 +69,7 @@ mod tests {
         Diff::open(DiffLock::acquire(root, &LockHolder::default())?, &binding())
     }
 
-    /// A diff in which a clone has changed something.
+    /// Creates a diff in which a clone has changed something.
     fn used(root: &Path) {
         let diff = open(root).unwrap();
         let batch = Batch {

@@ -30,7 +30,7 @@ impl<K: Ord> Ascending<K> {
     }
 }
 
-/// The same, if the caller has the last key.
+/// Checks the order of keys if the caller has the last one.
 pub fn in_order(is: bool) -> Result<(), Error> {
     match is {
         true => Ok(()),

@@ -53,7 +53,7 @@ pub struct ContentStat {
 }
 
 impl Content {
-    /// The content of a file that the clone created.
+    /// Creates the content of a file that the clone created.
     pub fn new_whole(data: Arc<dyn DataFile>) -> Self {
         Self::Whole(Whole {
             data,

@@ -52,8 +52,9 @@ impl<L: Lower> Overlay<L> {
         self.commit(snapshot.map(|s| (file.clone(), s)).into_iter().collect())
     }
 
-    /// The first half: syncs the bytes. The snapshot is taken before the sync, of a
-    /// state whose bytes are all in the data file. Later writes wait for the next sync.
+    /// Does the first half: syncs the bytes. The snapshot is taken before the sync, of
+    /// a state whose bytes are all in the data file. Later writes wait for the next
+    /// sync.
     fn sync_bytes(&self, file: &File) -> Result<Option<Snapshot>, OverlayError> {
         let (data, snapshot) = file.content_mut().snapshot(&self.ctx(), file.ino.0)?;
         let synced = data.map_or(Ok(()), |data| data.sync_data());
@@ -147,7 +148,7 @@ impl<L: Lower> Overlay<L> {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// The second half: commits all current names and the given contents in one
+    /// Does the second half: commits all current names and the given contents in one
     /// transaction. The callers hold each file's `sync` mutex.
     fn commit(&self, contents: Vec<(Arc<File>, Snapshot)>) -> Result<(), OverlayError> {
         let diff = self.diff()?;

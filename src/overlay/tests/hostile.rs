@@ -12,7 +12,7 @@ use crate::overlay::{Ino, Overlay, OverlayError, WalPlace};
 
 const NEW: u64 = 1 << 32;
 
-/// An image with inodes 1 to 6.
+/// Creates an image with inodes 1 to 6.
 fn image() -> MemLower {
     MemLower::new()
         .file("PG_VERSION", vec![1; 3 * BS])

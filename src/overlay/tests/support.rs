@@ -192,7 +192,7 @@ pub fn options(passthrough: bool) -> OverlayOptions {
     }
 }
 
-/// A directory on which syncing costs nothing, if the system has one.
+/// Creates a directory on which syncing costs nothing, if the system has one.
 pub fn memory_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())

@@ -38,7 +38,7 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// An unchanged image file of `len` bytes.
+    /// Creates the state of an unchanged image file of `len` bytes.
     pub fn new(node: NodeId, len: u64, mtime_ns: i64) -> Self {
         Self {
             node,
@@ -56,7 +56,7 @@ impl Blocks {
         }
     }
 
-    /// The file as recorded in the store.
+    /// Restores the state recorded in the store.
     pub fn stored(node: NodeId, size: u64, base_len: u64, mtime_ns: i64, held: HeldBlocks) -> Self {
         let mut blocks = Self::new(node, size, mtime_ns);
         blocks.base_len = base_len;
