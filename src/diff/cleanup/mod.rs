@@ -135,9 +135,9 @@ fn inode_of((_, _, entry): &(u64, Vec<u8>, NameEntry)) -> Option<u64> {
     }
 }
 
-/// Counts the relations that the files belong to. Only the image knows the path of a
-/// file that the clone created; but only relations have such names, and the directory
-/// tells relations of the same name apart.
+/// Counts the relations that the files belong to. Finding the path of a file that the
+/// clone created requires the image. But only relations have such names, and the
+/// directory's inode tells relations of the same name apart.
 fn relations(
     store: &Store,
     namespace: &Namespace,

@@ -12,8 +12,8 @@ use crate::diff::error::DiffError;
 use crate::diff::layout::{BINDING_FILE, DATA_DIR, META_FILE, WAL_DIR};
 use crate::diff::store::{Store, StoreBackend};
 
-/// Creates the parts of a diff and binds it, continuing the work of a process that was
-/// killed at it.
+/// Creates the parts of a diff and binds it. If a killed process left some of them,
+/// continues from there.
 ///
 /// # Errors
 /// Returns [`DiffError::Damaged`] if a clone's changes are already there, and I/O
@@ -25,7 +25,7 @@ pub fn make(root: &Arc<Root>, wanted: &Binding) -> Result<Binding, DiffError> {
     let data = data.map_err(|e| DiffError::io("list", &root.join(DATA_DIR), e))?;
     let store = match Store::open(StoreBackend::New(root.clone())) {
         // Without data files, only names could be lost with the store, and most likely
-        // it was created for a diff that was never bound.
+        // it never received any.
         Err(DiffError::Damaged { .. }) if data.is_empty() && root.stat(WAL_DIR)?.is_none() => {
             root.unlink(META_FILE)?;
             Store::open(StoreBackend::New(root.clone()))?

@@ -83,7 +83,7 @@ impl<L: Lower> Overlay<L> {
     /// Does the periodic work, every few seconds: commits names and base-file copies
     /// that were written to, frees the space of truncated and removed files, and
     /// shrinks blocks to small differences. Writes past the overlay, including `msync`
-    /// of a mapping, are only noticed by the file's new time.
+    /// of a mapping, are noticed only by the file's new time.
     ///
     /// # Errors
     /// If the diff fails; a later call tries again.
