@@ -83,7 +83,10 @@ pub enum DiffError {
         changes: Changes,
     },
     /// The diff's directory holds something that pbkfs does not create there.
-    #[error("{} is {found}, which pbkfs did not create; inspect it, then try again", path.display())]
+    #[error(
+        "{} is {found}, which pbkfs did not create; inspect it, then try again",
+        path.display()
+    )]
     Foreign {
         /// Its path.
         path: PathBuf,

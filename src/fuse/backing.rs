@@ -81,7 +81,7 @@ impl BackingTable {
             Err(error) if !self.worked.load(Ordering::Acquire) => {
                 // The diff's file system does not support passthrough (it may be
                 // stacked itself). Everything works without it, only slower.
-                tracing::info!(%error, "the kernel cannot pass requests through to the diff's files");
+                tracing::info!(%error, "the kernel cannot pass through to the diff's files");
                 self.disable();
                 Ok(None)
             }

@@ -106,7 +106,8 @@ pub enum Refused {
     },
     /// A link on the path belongs to another user, who could redirect the path.
     #[error(
-        "{} is a link that belongs to user {uid}, who can redirect the path; name its target instead",
+        "{} is a link that belongs to user {uid}, who can redirect the path; \
+         name its target instead",
         link.display()
     )]
     OthersLink {
