@@ -69,7 +69,7 @@ const OBSTACLES: [Obstacle; 12] = [
         },
     },
     Obstacle {
-        said: "others than its owner can write",
+        said: "users other than its owner can write",
         code: 5,
         profile: as_it_is,
         put: |clone| {

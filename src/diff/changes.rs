@@ -1,24 +1,24 @@
-//! How much a diff holds, for people.
+//! A summary of what a diff holds, for people.
 
 use std::fmt;
 
 use crate::figures::{counted, human_bytes};
 
-/// How much a diff holds.
+/// What a diff holds, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Bytes on disk of the data files, holes left out.
+    /// Size of the data files on disk in bytes, without holes.
     pub bytes: u64,
-    /// Files with content in the diff, changed or new.
+    /// Number of files with content in the diff, changed or new.
     pub files: usize,
-    /// Relations that some of these files belong to.
+    /// Number of relations that these files belong to.
     pub relations: usize,
-    /// Names made, hidden or moved, and attributes changed.
+    /// Number of names created, hidden or moved, and of attributes changed.
     pub names: usize,
 }
 
 impl Changes {
-    /// Whether there is nothing.
+    /// Whether the diff holds no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

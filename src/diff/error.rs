@@ -1,4 +1,4 @@
-//! What can go wrong with a diff.
+//! The errors of a diff.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,39 +11,39 @@ use super::lock::LockHolder;
 use crate::escape::value;
 use crate::untrusted::{Kind, Refused, refused};
 
-/// An error of the diff directory.
+/// An error of a diff's directory.
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
     /// A system call on one of the diff's files failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation that failed, as a verb.
         action: &'static str,
-        /// On which file.
+        /// The file's path.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Another process has the diff.
-    #[error("the diff {} is in use by {holder}; end that one first (pbkfs unmount, or pbkfs down), or use another diff directory", path.display())]
+    /// Another process is using the diff.
+    #[error("the diff {} is in use by {holder}; end it first (pbkfs unmount or pbkfs down), or use another diff directory", path.display())]
     Busy {
         /// The diff.
         path: PathBuf,
-        /// Who, as written in the lock file.
+        /// The user of the diff, as written in the lock file.
         holder: LockHolder,
     },
-    /// The process that had the diff has ended, but its server has not.
+    /// The process that used the diff has ended, but its server has not.
     #[error(
-        "the diff {} is still in use by the server of {holder}, which no longer runs here; \
-         the server should end within seconds: wait a moment and try again \
-         (`fuser -v {}` names what still has it)",
+        "the diff {} is still in use by the server of {holder}, which is no longer running; \
+         the server should exit within seconds: wait a moment and try again \
+         (`fuser -v {}` lists the processes that still hold it)",
         path.display(), path.join(LOCK_FILE).display()
     )]
     HeldByServer {
         /// The diff.
         path: PathBuf,
-        /// Who had it, as written in the lock file.
+        /// The last user of the diff, as written in the lock file.
         holder: LockHolder,
     },
     /// The diff belongs to another backup.
@@ -55,14 +55,14 @@ pub enum DiffError {
     BoundElsewhere {
         /// The diff.
         path: PathBuf,
-        /// What it is bound to.
+        /// The backup that it is bound to.
         bound: String,
-        /// What was asked for.
+        /// The backup that was requested.
         wanted: String,
     },
     /// The directory holds something that is not a diff.
     #[error(
-        "{} is not a pbkfs diff (it has no {}); for a new diff give an empty or new directory",
+        "{} is not a pbkfs diff (it has no {}); for a new diff, name an empty or new directory",
         path.display(), BINDING_FILE
     )]
     NotADiff {
@@ -71,40 +71,43 @@ pub enum DiffError {
     },
     /// The diff to be emptied holds changes.
     #[error(
-        "the diff {} of backup {backup} holds changes: {changes}; give --force to throw them away",
+        "the diff {} of backup {backup} holds changes: {changes}; use --force to discard them",
         path.display()
     )]
     HoldsChanges {
         /// The diff.
         path: PathBuf,
-        /// The backup that they were made on.
+        /// The backup that the changes were made on.
         backup: String,
-        /// How much there is.
+        /// The changes.
         changes: Changes,
     },
-    /// Something in the diff's directory is not what a diff has there.
-    #[error("{} is {found}, which pbkfs did not make; inspect it, then try again", path.display())]
+    /// The diff's directory holds something that pbkfs does not create there.
+    #[error(
+        "{} is {found}, which pbkfs did not create; inspect it, then try again",
+        path.display()
+    )]
     Foreign {
-        /// What.
+        /// Its path.
         path: PathBuf,
-        /// What it is.
+        /// Its kind.
         found: Kind,
     },
-    /// A file of the diff has another name somewhere, which would be written
-    /// to as well.
+    /// A file of the diff has another name elsewhere; writing would change that file,
+    /// too.
     #[error(
-        "{} has another name (a hard link), and what is written to the one is written to both; \
-         copy a diff in full (`cp -a`, not `cp -al`), and use that copy",
+        "{} has another name (a hard link), so a write to one changes both; \
+         copy the diff in full (`cp -a`, not `cp -al`), and use that copy",
         path.display()
     )]
     Linked {
         /// The file.
         path: PathBuf,
     },
-    /// Others than its owner can put things into the diff's directory.
+    /// Users other than its owner can write to the diff's directory.
     #[error(
-        "others than its owner can write to the diff {}; \
-         if what is in it can be trusted, take that right away (`chmod go-w {}`)",
+        "users other than its owner can write to the diff {}; \
+         if you trust its content, remove that permission (`chmod go-w {}`)",
         path.display(), path.display()
     )]
     WritableByOthers {
@@ -116,11 +119,11 @@ pub enum DiffError {
     BadBinding {
         /// The binding's file.
         path: PathBuf,
-        /// Where.
+        /// The position of the damage, and its kind.
         #[source]
         source: serde_json::Error,
     },
-    /// A newer pbkfs wrote it.
+    /// A newer pbkfs wrote the file.
     #[error("{} has format version {found}, this pbkfs reads up to {known}; use a newer pbkfs", path.display())]
     Version {
         /// The file.
@@ -133,31 +136,31 @@ pub enum DiffError {
     /// The metadata store failed.
     #[error("the diff's metadata {} cannot be {action}: {source}", path.display())]
     Store {
-        /// What was tried, as a participle.
+        /// The operation that failed, as a participle.
         action: &'static str,
         /// The store's file.
         path: PathBuf,
-        /// The store's answer.
+        /// The store's error.
         #[source]
         source: Box<redb::Error>,
     },
-    /// A part of the diff is missing, or is not what pbkfs or the store's program
+    /// A part of the diff is missing, or is not what pbkfs or the metadata store
     /// writes.
     #[error(
         "the diff is damaged at {}: {reason}; the diff cannot be used \
-         (`pbkfs cleanup --force -d {}` empties it), the backup is unharmed",
+         (`pbkfs cleanup --force -d {}` empties it), but the backup is unharmed",
         path.display(), directory(path)
     )]
     Damaged {
         /// The part.
         path: PathBuf,
-        /// Where that was seen.
+        /// How the damage shows.
         reason: String,
     },
     /// A record in the store is not one that pbkfs writes.
     #[error(
         "the diff's metadata has a damaged record for {what}: {reason}; the diff cannot be used \
-         (`pbkfs cleanup --force -d DIFF` empties it), the backup is unharmed"
+         (`pbkfs cleanup --force -d DIFF` empties it), but the backup is unharmed"
     )]
     BadRecord {
         /// Which record.
@@ -167,13 +170,14 @@ pub enum DiffError {
     },
 }
 
-/// The diff that a file is in, fit for a message.
+/// Returns the directory of the diff that holds a file, formatted for a message.
 fn directory(path: &Path) -> Cow<'_, str> {
     value(path.parent().unwrap_or(path))
 }
 
 impl DiffError {
-    /// An I/O error on `path`; a refusal of what stands there is its own error.
+    /// Wraps an I/O error on `path`; a refused file kind becomes
+    /// [`DiffError::Foreign`].
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match refused(&source) {
@@ -186,7 +190,7 @@ impl DiffError {
         }
     }
 
-    /// A record of the store that pbkfs does not write.
+    /// Creates an error for a record in the store that pbkfs does not write.
     pub(crate) fn record(what: &str, key: impl fmt::Display, reason: &dyn fmt::Display) -> Self {
         Self::BadRecord {
             what: format!("{what} {key}"),
@@ -194,7 +198,7 @@ impl DiffError {
         }
     }
 
-    /// The system's error number behind it, if there is one.
+    /// Returns the system's error number, if a system call failed.
     #[must_use]
     pub fn os_error(&self) -> Option<i32> {
         match self {

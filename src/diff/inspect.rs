@@ -1,4 +1,4 @@
-//! What a diff holds, as records, for telling what a clone has changed.
+//! The content of a diff as records, from which the changes of a clone are reported.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
@@ -13,35 +13,35 @@ use super::opened::Diff;
 use super::store::{ContentRecord, InodeRecord, NameEntry, Namespace, Store, StoreBackend};
 use crate::untrusted::{Dir, Kind};
 
-/// One regular file's content in a diff.
+/// The content of one regular file in a diff.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldContent {
-    /// Where the bytes are.
+    /// Location of the bytes.
     pub record: ContentRecord,
-    /// 8 KiB blocks that the diff has, for the blocks layout.
+    /// Number of 8 KiB blocks in the diff, for the blocks layout.
     pub blocks: u64,
-    /// By how many bytes those that are small are smaller.
+    /// Bytes saved by storing some blocks as small ones.
     pub saved: u64,
-    /// The data file's length in bytes, for the whole layout.
+    /// Size of the data file in bytes, for the whole layout.
     pub data_len: u64,
 }
 
-/// Everything that a diff says over its image.
+/// All changes of a diff to its image.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// (directory, name, what it leads to).
+    /// (directory, name, what the name resolves to).
     pub names: Vec<(u64, Vec<u8>, NameEntry)>,
-    /// Inodes whose attributes the diff has.
+    /// The inodes whose attributes the diff holds.
     pub inodes: HashMap<u64, InodeRecord>,
-    /// Contents by inode.
+    /// The contents, by inode.
     pub contents: BTreeMap<u64, HeldContent>,
 }
 
-/// Reads a diff that nobody uses; it is locked meanwhile.
+/// Reads a diff that is not in use, and locks it meanwhile.
 ///
 /// # Errors
-/// [`DiffError::Busy`] when it is in use, [`DiffError::NotADiff`] when the
-/// directory is none; I/O errors and damaged records.
+/// Returns [`DiffError::Busy`] if the diff is in use, [`DiffError::NotADiff`] if the
+/// directory is not a diff, and I/O errors and damaged records.
 pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), DiffError> {
     let not_a_diff = || DiffError::NotADiff {
         path: root.to_owned(),
@@ -72,11 +72,11 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
     Ok((binding, records))
 }
 
-/// Finds what would keep a diff from being used for `wanted`, and makes or binds
-/// nothing. One that was used is locked meanwhile.
+/// Checks whether a diff can be used for `wanted`, without creating or binding one. A
+/// diff that was used before is locked meanwhile.
 ///
 /// # Errors
-/// Those of [`DiffLock::acquire`](super::DiffLock::acquire) and
+/// As for [`DiffLock::acquire`](super::DiffLock::acquire) and
 /// [`Diff::open`](super::Diff::open).
 pub fn check(path: &Path, wanted: &Binding, reader: &LockHolder) -> Result<(), DiffError> {
     let Some(root) = Root::find(path)? else {
@@ -84,7 +84,7 @@ pub fn check(path: &Path, wanted: &Binding, reader: &LockHolder) -> Result<(), D
         return match Root::find(above)? {
             Some(_) => Ok(()),
             None => Err(DiffError::io(
-                "make the directory",
+                "create the directory",
                 path,
                 std::io::Error::from_raw_os_error(nix::libc::ENOENT),
             )),
@@ -100,7 +100,7 @@ pub fn check(path: &Path, wanted: &Binding, reader: &LockHolder) -> Result<(), D
 }
 
 impl Records {
-    /// The names and inodes, without any content yet.
+    /// Creates records from the names and inodes, without any content yet.
     #[must_use]
     pub fn of(namespace: Namespace) -> Self {
         Self {
@@ -115,14 +115,14 @@ fn data_len(root: &Path, data: Option<&Dir>, ino: u64) -> Result<u64, DiffError>
     let name = ino.to_string();
     let path = root.join(DATA_DIR).join(&name);
     let stat = data.map(|data| data.stat(&name)).transpose();
-    let stat = stat.map_err(|e| DiffError::io("look at", &path, e))?;
+    let stat = stat.map_err(|e| DiffError::io("stat", &path, e))?;
     match stat.flatten() {
         Some(stat) if stat.kind == Kind::File => Ok(stat.len),
         Some(stat) => Err(DiffError::Foreign {
             path,
             found: stat.kind,
         }),
-        None => Err(DiffError::io("look at", &path, ErrorKind::NotFound.into())),
+        None => Err(DiffError::io("stat", &path, ErrorKind::NotFound.into())),
     }
 }
 

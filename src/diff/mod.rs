@@ -9,15 +9,14 @@
 //! DIFF/.pbkfs-wal/           the server's pg_wal, once one has run    -> directory
 //! ```
 //!
-//! All of it may have been copied from anywhere, and counts as somebody else's
-//! ([`crate::untrusted`]): the directory is opened once (`directory`), what is read
-//! from the store is checked where it enters (`store` by itself, the overlay
-//! against the image), and a panic of the store is an error (`store/panics.rs`).
+//! All of it may have been copied from anywhere, so it is untrusted
+//! ([`crate::untrusted`]). The directory is opened once (`directory`). What is read
+//! from the store is checked where it enters: by `store` on its own, by the overlay
+//! against the image. A panic of the store becomes an error (`store/panics.rs`).
 //!
-//! This module stores and finds; what the parts mean together (which block
-//! wins, when a bit may become durable) is decided in [`crate::overlay`]. The
-//! one rule that both rest on: **metadata that points at bytes is committed
-//! only after those bytes are on disk.**
+//! This module stores and finds. What its parts mean together (which block wins, when a
+//! bit may become durable) is decided in [`crate::overlay`]. Both depend on one rule:
+//! **metadata that refers to bytes is committed only after those bytes are on disk.**
 
 mod changes;
 mod cleanup;

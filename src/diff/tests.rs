@@ -1,6 +1,5 @@
-//! Stores that are damaged, and stores that somebody made to do harm. Each
-//! answer is a value or a typed error; nothing panics out of the diff, waits,
-//! or goes on for ever.
+//! Stores that are damaged, and stores that somebody crafted to do harm. Each answer is
+//! a value or a typed error: the diff does not panic, hang or loop forever.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +16,7 @@ use super::directory::Root;
 use super::layout::META_FILE;
 use super::*;
 
-/// How long one damaged store may keep its reader; most take milliseconds.
+/// The time limit for reading one damaged store; most take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const PAGE: usize = 4096;
@@ -28,7 +27,7 @@ fn memory_dir() -> tempfile::TempDir {
         .unwrap()
 }
 
-/// As the command line does: what is contained is not printed.
+/// Installs the command line's panic hook, which prints no contained panic.
 fn keep_contained_panics_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -41,7 +40,7 @@ fn keep_contained_panics_quiet() {
     });
 }
 
-/// A number that looks like chance, and is the same each time.
+/// A pseudo-random number generator that always yields the same sequence.
 struct Chance(u64);
 
 impl Chance {
@@ -75,7 +74,7 @@ fn inode(kind: InodeKind) -> InodeRecord {
     }
 }
 
-/// Some of everything, so that each table has more pages than one.
+/// Creates a batch with some of everything, so that each table has more than one page.
 fn batch(first: u64) -> Batch {
     let new = (1 << 32) + first;
     let mut batch = Batch {
@@ -116,7 +115,7 @@ fn batch(first: u64) -> Batch {
     batch
 }
 
-/// A store that a clone might have left.
+/// Creates a store such as a clone might leave.
 fn real_store(dir: &Path) -> Vec<u8> {
     let store = open(dir).unwrap();
     for n in 0..3 {
@@ -131,7 +130,7 @@ fn open(dir: &Path) -> Result<Store, DiffError> {
     Store::open(StoreBackend::New(Arc::new(Root::open(dir)?)))
 }
 
-/// Asks for everything; goes on after an error, as a mount would.
+/// Reads everything; continues after an error, as a mount would.
 fn use_all(dir: &Path) -> Result<(), DiffError> {
     let store = open(dir)?;
     let mut answers = vec![
@@ -197,7 +196,7 @@ fn damage(bytes: &mut Vec<u8>, chance: &mut Chance) -> String {
             bytes[one..one + PAGE].copy_from_slice(&noise);
             format!("noise at {one}")
         }
-        // Where a page says what is in it.
+        // At a page's start, which describes its content.
         _ => {
             let at = one + chance.below(16);
             bytes[at] = chance.next() as u8;
@@ -212,7 +211,7 @@ fn a_damaged_store_is_an_error_and_never_a_panic() {
     let whole = memory_dir();
     let mut good = real_store(whole.path());
     use_all(whole.path()).unwrap();
-    // Chance shall hit what is used.
+    // Damage only the part that is in use.
     let used = good.iter().rposition(|byte| *byte != 0).unwrap();
     let len = good.len();
     good.truncate((used / PAGE + 1) * PAGE);
@@ -254,14 +253,14 @@ fn a_damaged_store_says_what_to_do_and_stays_damaged() {
     let text = error.to_string();
     assert!(text.contains("meta.redb: ") && text.contains("cleanup --force -d"));
 
-    // One that panics while it is used.
+    // A panic during use.
     let dir = memory_dir();
     let store = open(dir.path()).unwrap();
     let trap = |_: &Database| -> Result<(), redb::Error> { panic!("a trap") };
     for _ in 0..2 {
         let error = store.with("read", trap).unwrap_err();
         assert!(matches!(error, DiffError::Damaged { .. }), "{error}");
-        // What the trap says is for the log.
+        // The trap's text goes to the log.
         assert!(!error.to_string().contains("a trap"), "{error}");
     }
     let error = store.namespace().unwrap_err();
@@ -275,7 +274,7 @@ const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks"
 const DELTAS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("deltas");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// A store with rows as only another program writes them.
+/// Creates a store with rows that only another program writes.
 fn with_rows(rows: impl FnOnce(&redb::WriteTransaction)) -> (tempfile::TempDir, Store) {
     let dir = memory_dir();
     drop(open(dir.path()).unwrap());
@@ -325,7 +324,7 @@ fn names_and_inodes_that_cannot_be_are_refused() {
         (5, vec![b' '; 100_000]),
         (0, good.clone()),
         (u64::MAX, good.clone()),
-        // No number was given out yet.
+        // No number was allocated yet.
         (1 << 32, good.clone()),
     ] {
         let (_dir, store) = with_rows(|rows| {
@@ -357,7 +356,7 @@ fn blocks_and_differences_that_cannot_be_are_refused() {
     };
     let outside = bitmap(&[BLOCKS_PER_CHUNK - 1, BLOCKS_PER_CHUNK]);
     let small_outside = [bitmap(&[1]), bitmap(&[u32::MAX])].concat();
-    // Cookies that claim containers which are not there.
+    // Cookies that claim containers that do not exist.
     let claims = [0x3A, 0x30, 0, 0, 0xFF, 0xFF, 0, 0].to_vec();
     let runs = [0x3B, 0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF].to_vec();
     let long = [bitmap(&[1]), vec![0; 100_000]].concat();
@@ -379,7 +378,7 @@ fn blocks_and_differences_that_cannot_be_are_refused() {
     is_bad("a difference", store.delta(9, 1));
 }
 
-/// Tables of other types, and none.
+/// Tables of other types, and missing ones.
 #[test]
 fn a_store_of_something_else_is_damaged() {
     let dir = memory_dir();

@@ -1,14 +1,14 @@
-//! fuser's requests, one overlay call each.
+//! fuser's requests, one call of the overlay each.
 //!
-//! What the kernel may cache: everything. Only requests that come through
-//! this mount change the tree, so entries and attributes are good for a day
-//! and pages stay over a reopen. Two exceptions: names that do not exist in
-//! the hidden directory, where tablespaces appear without a request, and the
-//! pages of passed-through files, which are the diff file system's own.
+//! The kernel may cache everything. Only requests through this mount change the tree,
+//! so entries and attributes are valid for a day, and pages are kept across a reopen.
+//! There are two exceptions: names that do not exist in the hidden directory, where
+//! tablespaces appear without a request, and the pages of passed-through files, which
+//! belong to the diff's file system.
 //!
-//! Requests that have no method here (extended attributes, flush) are answered
-//! by fuser with `ENOSYS`, after which the kernel no longer sends them; asking
-//! for a capability attribute on every write would cost a round trip each.
+//! Requests without a method here (extended attributes, flush) get `ENOSYS` from fuser,
+//! and the kernel stops sending them. Otherwise each write would cost a round trip for
+//! the capability attribute.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -37,35 +37,35 @@ use crate::overlay::{Attr, AttrChange, Ino, Lower, Overlay, OverlayError, Rename
 const TTL: Duration = Duration::from_secs(86_400);
 const GENERATION: Generation = Generation(0);
 
-/// Requests that the kernel may have in flight without waiting for an answer:
-/// read-ahead and, where it gathers writes, write-back.
+/// The number of background requests that the kernel may have in flight: read-ahead
+/// and, with write-back caching, writes.
 const MAX_BACKGROUND: u16 = 64;
 
 thread_local! {
-    /// Each request thread's buffer for what it reads.
+    /// Each request thread's buffer for reads.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// See the module's text.
+/// See the module's documentation.
 pub struct Adapter<L> {
     overlay: Arc<Overlay<L>>,
-    /// What is wanted at first, and had from `init` on.
+    /// Whether passthrough is requested; after `init`, whether it is active.
     passthrough: Arc<AtomicBool>,
-    /// Whether the kernel gathers writes, and so knows lengths and bytes that
-    /// have not come here yet.
+    /// Whether the kernel caches writes, and so knows sizes and bytes that have not
+    /// arrived here yet.
     writes_gather: bool,
-    /// Whether nothing is answered any more once such a write has failed.
+    /// Whether reads, writes and syncs fail once such a write has failed.
     ends_with_loss: bool,
     backing: BackingTable,
     dirs: DirHandles,
     faults: FaultLimit,
-    /// What log lines are about: requests come in on threads of fuser's own.
+    /// The span for log lines: requests arrive on fuser's own threads.
     span: tracing::Span,
 }
 
 impl<L: Lower> Adapter<L> {
-    /// An adapter for `overlay`. Whether `passthrough` is had, where it is
-    /// wanted, is settled with the kernel when the mount begins.
+    /// Creates an adapter for `overlay`. Whether a requested `passthrough` is granted
+    /// is negotiated with the kernel when the mount starts.
     pub fn new(
         overlay: Arc<Overlay<L>>,
         passthrough: Arc<AtomicBool>,
@@ -84,8 +84,7 @@ impl<L: Lower> Adapter<L> {
         }
     }
 
-    /// The errno for a failed request; faults are counted and logged here,
-    /// and nowhere else.
+    /// Returns the errno for a failed request. Faults are counted and logged only here.
     fn failed(&self, operation: &'static str, ino: Ino, error: &OverlayError) -> Errno {
         let _span = self.span.enter();
         if is_fault(error) {
@@ -107,9 +106,9 @@ impl<L: Lower> Adapter<L> {
         tracing::error!(operation, ino = ino.0, "{message}");
     }
 
-    /// Whether bytes are to be asked for in vain. Where a gathered write has
-    /// failed, the kernel may have dropped the page: a server would read an
-    /// older one, and could write it into its WAL, or finish a checkpoint.
+    /// Whether file content can no longer be trusted. After a cached write has failed,
+    /// the kernel may have dropped the page. A server would then read an older one, and
+    /// could write it to its WAL, or finish a checkpoint.
     fn is_spoiled(&self) -> bool {
         self.ends_with_loss && self.overlay.has_lost_writes()
     }
@@ -127,10 +126,10 @@ impl<L: Lower> Adapter<L> {
         }
     }
 
-    /// The backing id of a file that was opened with `flags`, if the kernel is
-    /// to serve it by itself. A write with `O_DSYNC` is durable when it
-    /// returns, and with passthrough nothing of it is seen here: that the file
-    /// exists, and that its bytes are in the diff, is made durable at once.
+    /// Returns the backing id of a file opened with `flags`, if the kernel is to serve
+    /// the file itself. A write with `O_DSYNC` is durable when it returns, and with
+    /// passthrough no such write is seen here. So the file's existence, and the fact
+    /// that its bytes are in the diff, are made durable at once.
     fn pass_through(
         &self,
         ino: Ino,
@@ -186,7 +185,7 @@ impl<L: Lower> Filesystem for Adapter<L> {
         // The kernel refuses passthrough and write-back caching together.
         let passthrough = self.passthrough.load(Ordering::Acquire)
             && wish(config, InitFlags::FUSE_PASSTHROUGH)
-            // 2: the diff may itself lie on a stacked file system.
+            // 2: the diff may itself be on a stacked file system.
             && config.set_max_stack_depth(2).is_ok();
         self.passthrough.store(passthrough, Ordering::Release);
         if !passthrough {
@@ -453,7 +452,7 @@ impl<L: Lower> Filesystem for Adapter<L> {
             return reply.error(Errno::EIO);
         }
         match self.overlay.write(Ino(ino.0), offset, data) {
-            // As long as what a u32 of the request gave.
+            // Its length came from a u32 in the request.
             Ok(()) => reply.written(data.len() as u32),
             Err(e) => {
                 if self.writes_gather {
@@ -587,8 +586,9 @@ impl<L: Lower> Filesystem for Adapter<L> {
         reply: ReplyLseek,
     ) {
         if self.writes_gather {
-            // Holes as seen from here may hold bytes that the kernel has yet
-            // to write. It does not ask again, and says that all is data.
+            // What looks like a hole here may hold bytes that the kernel has yet to
+            // write. After `ENOSYS` it does not ask again, and treats everything as
+            // data.
             return reply.error(Errno::ENOSYS);
         }
         let kind = match whence {
@@ -603,8 +603,7 @@ impl<L: Lower> Filesystem for Adapter<L> {
         let found = if self.backing.serves(ino.0) {
             self.overlay.seek(ino, offset, kind)
         } else {
-            // Pages that are written through a mapping are the kernel's to
-            // know, as above.
+            // Only the kernel knows pages written through a mapping, as above.
             self.overlay.attr(ino).and_then(|attr| match kind {
                 _ if offset >= attr.size => Err(OverlayError::NoSuchOffset),
                 SeekKind::Data => Ok(offset),
@@ -631,7 +630,7 @@ impl<L: Lower> Filesystem for Adapter<L> {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The answer is a u32; the caller comes back for the rest.
+        // The reply is a u32; the caller asks again for the rest.
         let len = len.min(1 << 30);
         let from = (Ino(ino_in.0), offset_in);
         match self

@@ -1,10 +1,9 @@
-//! Files that the kernel serves by itself, from a descriptor of the diff's
-//! file system.
+//! Files that the kernel serves itself, from a descriptor on the diff's file system.
 //!
-//! All open handles of an inode must share one backing id, and an inode must
-//! not be open in both ways at once (the kernel answers `EIO`); which way an
-//! inode goes is [`Overlay::passthrough`](crate::overlay::Overlay::passthrough)'s
-//! to say.
+//! All open handles of an inode must share one backing id, and an inode must not be
+//! open in both ways at once (the kernel answers `EIO`).
+//! [`Overlay::passthrough`](crate::overlay::Overlay::passthrough) decides which way an
+//! inode is served.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,14 +23,14 @@ struct Entry {
 /// The backing ids in use, by inode.
 pub struct BackingTable {
     enabled: AtomicBool,
-    /// Whether a file was passed through before. From then on the kernel's
-    /// own cache may be behind the files, and there is no way back.
+    /// Whether a file was ever passed through. From then on the kernel's own cache may
+    /// be older than the files, so passthrough can no longer be turned off.
     worked: AtomicBool,
     entries: Mutex<HashMap<u64, Entry>>,
 }
 
 impl BackingTable {
-    /// An empty table; `enabled` tells whether the kernel agreed.
+    /// Creates an empty table; `enabled` is whether the kernel agreed.
     pub fn new(enabled: bool) -> Self {
         Self {
             enabled: AtomicBool::new(enabled),
@@ -40,14 +39,14 @@ impl BackingTable {
         }
     }
 
-    /// Turns passing through off for good, before anything was opened so.
+    /// Turns passthrough off for good, before any file was opened that way.
     pub fn disable(&self) {
         self.enabled.store(false, Ordering::Release);
     }
 
-    /// Counts one more open of `ino` and gives its backing id, which is made
-    /// by `register` from the file that `find` gives. `None` if the inode is
-    /// not for passing through.
+    /// Counts one more open of `ino` and returns its backing id. `register` creates the
+    /// id from the file that `find` returns. Returns `None` if the inode is not to be
+    /// passed through.
     pub fn open<E: From<io::Error>>(
         &self,
         ino: u64,
@@ -80,9 +79,9 @@ impl BackingTable {
                 Ok(Some(id))
             }
             Err(error) if !self.worked.load(Ordering::Acquire) => {
-                // The diff's file system cannot be passed through to (it is
-                // stacked itself, say). Everything works without, slower.
-                tracing::info!(%error, "the kernel does not pass through to the diff's files");
+                // The diff's file system does not support passthrough (it may be
+                // stacked itself). Everything works without it, only slower.
+                tracing::info!(%error, "the kernel cannot pass through to the diff's files");
                 self.disable();
                 Ok(None)
             }
@@ -90,13 +89,13 @@ impl BackingTable {
         }
     }
 
-    /// Whether the kernel serves the open file `ino` by itself.
+    /// Whether the kernel serves the open file `ino` itself.
     pub fn serves(&self, ino: u64) -> bool {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.contains_key(&ino)
     }
 
-    /// Counts one open less; the id goes with the last.
+    /// Counts one open less; the last one removes the id.
     pub fn release(&self, ino: u64) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get_mut(&ino) {

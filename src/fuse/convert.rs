@@ -1,4 +1,4 @@
-//! The overlay's types as fuser's, and back.
+//! Conversions between the overlay's types and fuser's.
 
 use std::time::UNIX_EPOCH;
 
@@ -38,7 +38,7 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// The answer "there is no such name" that the kernel may remember.
+/// Returns the reply "no such name", which the kernel may cache.
 pub fn no_entry() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),

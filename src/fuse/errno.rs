@@ -4,8 +4,8 @@ use fuser::Errno;
 
 use crate::overlay::OverlayError;
 
-/// The errno that stands for `error`. There is no catch-all: a new kind of
-/// error has to be thought about here.
+/// Returns the errno for `error`. There is no catch-all, so that a new kind of error
+/// has to be considered here.
 pub fn errno(error: &OverlayError) -> Errno {
     match error {
         OverlayError::NotFound => Errno::ENOENT,
@@ -28,8 +28,8 @@ pub fn errno(error: &OverlayError) -> Errno {
     }
 }
 
-/// Whether somebody has to look at it: not an answer that a program may well
-/// have expected, but something broken or full.
+/// Whether an administrator has to look at it: something is broken or full. Errors that
+/// a program may well expect are not faults.
 pub fn is_fault(error: &OverlayError) -> bool {
     match error {
         OverlayError::NotFound

@@ -1,4 +1,4 @@
-//! What a failed mount most likely means, and what to do about it.
+//! The likely cause of a failed mount, and its remedy.
 
 use std::io;
 use std::path::Path;
@@ -10,12 +10,12 @@ use crate::untrusted;
 /// The bit of CAP_SYS_ADMIN, from `linux/capability.h`.
 const SYS_ADMIN: u32 = 21;
 
-/// What a container is to be given.
-const CONTAINER: &str = "a mount takes the capability SYS_ADMIN, which this container does not \
-    have; start it with --cap-add SYS_ADMIN --device /dev/fuse, and where the host has AppArmor, \
+/// Advice for a container without the capability.
+const CONTAINER: &str = "mounting requires the capability SYS_ADMIN, which this container does not \
+    have; start it with --cap-add SYS_ADMIN --device /dev/fuse, and if the host uses AppArmor, \
     with --security-opt apparmor=unconfined";
 
-/// The advice, with the system's own words.
+/// Returns the advice, with the system's own message.
 pub(super) fn explain(error: &io::Error) -> String {
     let told = error.to_string();
     let advice = match error.raw_os_error() {
@@ -23,11 +23,11 @@ pub(super) fn explain(error: &io::Error) -> String {
             "there is no /dev/fuse; load the fuse module (modprobe fuse), or pass the device into \
              the container (--device /dev/fuse)"
         }
-        // fusermount3 says it in words, and as what it is.
+        // fusermount3 reports it in words, and the kernel by error number.
         _ if is_refused(error, &told) && !may_be_admin() => CONTAINER,
         _ if is_refused(error, &told) && geteuid().is_root() => {
             "the host does not permit it; in a container, give it the device (--device /dev/fuse), \
-             and where the host has AppArmor, --security-opt apparmor=unconfined"
+             and if the host uses AppArmor, --security-opt apparmor=unconfined"
         }
         Some(nix::libc::EACCES | nix::libc::EPERM) => {
             "not permitted; run as root, or install fuse3 and allow this user to use /dev/fuse"
@@ -48,8 +48,8 @@ fn is_refused(error: &io::Error, told: &str) -> bool {
     by_code && geteuid().is_root() || told.contains("mount failed: Operation not permitted")
 }
 
-/// Whether root, which fusermount3 becomes for others, can have the capability here.
-/// What cannot be told counts as yes.
+/// Whether root can have the capability here; for other users, fusermount3 becomes
+/// root. If unknown, the answer is yes.
 fn may_be_admin() -> bool {
     const LIMIT: u64 = 64 << 10;
     let status = untrusted::read(Path::new("/proc/self/status"), LIMIT).unwrap_or_default();
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_missing_capability_is_seen() {
-        // Docker's default, and all.
+        // Docker's default set, and the full set.
         for (mask, has_it) in [("00000000a80425fb", false), ("000001ffffffffff", true)] {
             let status = format!("Name:\tpbkfs\nCapEff:\t{mask}\nCapBnd:\t000001ffffffffff\n");
             assert_eq!(has_admin(&status, "CapEff:"), has_it, "{mask}");

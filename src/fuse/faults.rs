@@ -1,15 +1,15 @@
-//! Failed requests in the log: each fault when it first comes up, and then no
-//! more often than somebody can read. PostgreSQL reads a bad page again and
-//! again, and a log that fills a disk makes one fault into two.
+//! Rate limit for failed requests in the log. Each fault is logged when it first
+//! occurs, and then no more often than anybody can read. PostgreSQL rereads a bad page
+//! again and again, and a log that fills a disk would turn one fault into two.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Faults that are remembered as seen; those beyond count as seen, too.
+/// Number of faults that are remembered as seen; any more count as seen, too.
 const MAX_SEEN: usize = 1000;
 
-/// Lines in each [`WINDOW`] about faults seen before.
+/// Number of lines per [`WINDOW`] about faults seen before.
 const MAX_REPEATED: u32 = 10;
 
 /// See [`MAX_REPEATED`].
@@ -18,12 +18,12 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// What to do about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Log it, and before it that so many were not logged, unless none.
+    /// Log it, after a line with the number of suppressed faults, if there are any.
     Log {
-        /// How many were not.
+        /// Number of faults that were not logged.
         suppressed: u64,
     },
-    /// Say nothing.
+    /// Do not log it.
     Suppress,
 }
 
@@ -42,7 +42,7 @@ struct State {
 }
 
 impl FaultLimit {
-    /// Nothing was seen yet.
+    /// Creates a limit that has seen no faults.
     pub fn new(now: Instant) -> Self {
         let state = State {
             seen: HashSet::new(),
@@ -55,7 +55,7 @@ impl FaultLimit {
         }
     }
 
-    /// A fault on an inode came up.
+    /// Decides whether to log a fault on an inode.
     pub fn judge(&self, ino: u64, message: &str, now: Instant) -> Verdict {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(state.since) >= WINDOW {
@@ -74,7 +74,7 @@ impl FaultLimit {
         Verdict::Log { suppressed }
     }
 
-    /// How many were not logged and not told of so far.
+    /// Returns the number of suppressed faults not reported so far.
     pub fn untold(&self) -> u64 {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut state.suppressed)

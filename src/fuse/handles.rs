@@ -1,5 +1,5 @@
-//! Open directories: each holds the listing that its reader goes through, so
-//! that entries made or removed meanwhile move nothing.
+//! Open directories. Each keeps the listing that its reader is going through, so that
+//! entries created or removed meanwhile do not shift it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +17,13 @@ pub struct DirHandles {
 }
 
 impl DirHandles {
-    /// A new handle, without a listing yet.
+    /// Returns a new handle, without a listing yet.
     pub fn open(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The handle's listing, taken anew at the start and after a rewind.
+    /// Returns the handle's listing, which is read again at the start and after a
+    /// rewind.
     pub fn listing<E>(
         &self,
         handle: u64,

@@ -1,8 +1,8 @@
 //! The overlay as a mounted file system: a thin adapter over fuser.
 //!
-//! Each request is decoded, given to one call of [`Overlay`], and answered;
-//! the only decisions made here are what the kernel may cache and which files
-//! it may serve by itself (passthrough). See [`adapter`].
+//! Each request is decoded, passed to one call of [`Overlay`], and answered. Only two
+//! things are decided here: what the kernel may cache, and which files it may serve
+//! itself (passthrough). See [`adapter`].
 
 mod adapter;
 mod backing;
@@ -35,16 +35,16 @@ const FUSERMOUNT: Duration = Duration::from_secs(30);
 /// How to mount.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
-    /// Request threads.
+    /// Number of request threads.
     pub threads: usize,
-    /// Whether other users may enter, as only root may let them; needed where the
-    /// server runs as another user than the one who mounts.
+    /// Whether other users may access the mount, which only root may permit. It is
+    /// needed if the server runs as another user than the one who mounts.
     pub allow_other: bool,
-    /// Whether the kernel may serve files of the diff by itself. Needs root
-    /// and Linux 6.9; without it the kernel gathers writes instead.
+    /// Whether the kernel may serve files of the diff itself. This requires root and
+    /// Linux 6.9; without it the kernel caches writes instead.
     pub passthrough: bool,
-    /// Whether reading, writing and syncing fail once a write has failed that
-    /// the kernel had gathered: for a server, which might not hear of it.
+    /// Whether reads, writes and syncs fail once a write that the kernel had cached has
+    /// failed. This is for servers, which might not be notified of the failure.
     pub ends_with_loss: bool,
     /// The source that the mount table shows.
     pub source: String,
@@ -58,22 +58,22 @@ pub enum FuseError {
     Mount {
         /// The mount point.
         target: PathBuf,
-        /// What was the matter, and what to do.
+        /// The cause and the remedy.
         reason: String,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Somebody has files open, or a shell stands in it.
+    /// Another process has a file open in the mount, or its working directory there.
     #[error("{} is in use by other processes and cannot be unmounted", target.display())]
     Busy {
         /// The mount point.
         target: PathBuf,
     },
-    /// It is unmounted here, and not where it was copied to.
+    /// The mount is unmounted here, but not in mount namespaces that have a copy.
     #[error(
-        "{} is unmounted, but a container or service that was started while it was mounted has \
-         a copy of the mount (findmnt --task PID shows it)",
+        "{} is unmounted, but a container or service that was started while it was mounted still \
+         has a copy of the mount (findmnt --task PID shows it)",
         target.display()
     )]
     Copied {
@@ -85,14 +85,14 @@ pub enum FuseError {
     Unmount {
         /// The mount point.
         target: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Whether this process may ask the kernel for passthrough, and the kernel is
-/// new enough to know it. Only a mount tells whether it agrees.
+/// Whether this process may ask the kernel for passthrough, and the kernel is new
+/// enough to support it. Whether the kernel agrees is known only once mounted.
 #[must_use]
 pub fn may_pass_through() -> bool {
     let release = nix::sys::utsname::uname();
@@ -101,7 +101,7 @@ pub fn may_pass_through() -> bool {
     nix::unistd::geteuid().is_root() && release.is_ok_and(|release| knows_passthrough(&release))
 }
 
-/// Passthrough came with Linux 6.9.
+/// Passthrough was added in Linux 6.9.
 fn knows_passthrough(release: &str) -> bool {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
@@ -109,7 +109,7 @@ fn knows_passthrough(release: &str) -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(9))
 }
 
-/// How long the last requests of a mount may take, at least, when it is gone from the
+/// The minimum time allowed for the last requests of a mount after it has left the
 /// tree.
 const ENDING: Duration = Duration::from_secs(2);
 
@@ -122,11 +122,11 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts the overlay on `dir`, an existing directory, which is what is at
-    /// `point`, and serves it by threads of its own.
+    /// Mounts the overlay on `dir`, the existing directory at `point`, and serves it
+    /// from threads of its own.
     ///
     /// # Errors
-    /// [`FuseError::Mount`], with what to do about it.
+    /// Returns [`FuseError::Mount`], with the remedy.
     pub fn new<L: Lower>(
         overlay: Arc<Overlay<L>>,
         point: MountPoint,
@@ -149,7 +149,7 @@ impl Mount {
                 let mounted = point.mount(dir, &options.source, read_only).map_err(fail)?;
                 let session = Session::from_fd(adapter, mounted, SessionACL::All, config);
                 session.inspect_err(|_| {
-                    // What failed first is told.
+                    // The first failure is the one reported.
                     let _ = point.unmount(true);
                 })
             }
@@ -169,15 +169,15 @@ impl Mount {
         })
     }
 
-    /// Whether the kernel agreed to serve files of the diff by itself. Where
-    /// it did, every other write comes here before the writer goes on.
+    /// Whether the kernel agreed to serve files of the diff itself. If so, any other
+    /// write arrives here before the writer continues.
     #[must_use]
     pub fn passes_through(&self) -> bool {
         self.passthrough
     }
 
-    /// Whether the file system is still mounted and served. It is not when
-    /// somebody else unmounted it.
+    /// Whether the file system is still mounted and served. It is not if somebody else
+    /// unmounted it.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.session
@@ -185,22 +185,23 @@ impl Mount {
             .is_some_and(|session| !session.guard.is_finished())
     }
 
-    /// Unmounts, trying again for `patience` while files are open, and waits
-    /// until every request has been answered.
+    /// Unmounts, retrying for `patience` while files are open, and waits until every
+    /// request has been answered.
     ///
-    /// A mount namespace that was made meanwhile has a copy of the mount, which does not
-    /// go with this one unless it was made to: a container's, for one. Who is in there
-    /// keeps it until this process ends.
+    /// A mount namespace created meanwhile, such as a container's, has a copy of the
+    /// mount. The copy is not unmounted with this one unless mount propagation is set
+    /// up for it, and then processes in that namespace keep it until this process ends.
     ///
     /// # Errors
-    /// [`FuseError::Busy`] when it stayed in use: it is mounted still then,
-    /// and this can be called again. [`FuseError::Copied`]. Other failures as they are.
+    /// Returns [`FuseError::Busy`] if the mount stays in use; it is then still mounted,
+    /// and this can be called again. Returns [`FuseError::Copied`], and other failures
+    /// as they are.
     pub fn unmount(&mut self, patience: Duration) -> Result<(), FuseError> {
         let deadline = Instant::now() + patience;
         while self.is_serving() {
             match unmount_point(&self.point, false) {
                 Ok(()) => break,
-                // Somebody else has unmounted it, and only a copy is served still.
+                // Somebody else has unmounted it, and only a copy is still served.
                 Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => break,
                 Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
                     if Instant::now() >= deadline {
@@ -231,11 +232,11 @@ impl Mount {
         self.join()
     }
 
-    /// Takes the mount out of the tree at once; who has files open keeps them
+    /// Detaches the mount from the tree at once. Processes with open files keep them
     /// until this process ends.
     ///
     /// # Errors
-    /// [`FuseError::Unmount`].
+    /// Returns [`FuseError::Unmount`].
     pub fn detach(&mut self) -> Result<(), FuseError> {
         unmount_point(&self.point, true).map_err(|source| FuseError::Unmount {
             target: self.point.path().to_owned(),
@@ -257,10 +258,10 @@ impl Mount {
 }
 
 impl Drop for Mount {
-    /// A mount that nobody serves would keep everybody waiting who looks into it.
+    /// Unmounts, because accessing a mount that nobody serves would block.
     fn drop(&mut self) {
         if self.is_serving() && !self.detached {
-            // Who could be told is gone already.
+            // Nobody is left to report a failure to.
             let _ = unmount_point(&self.point, true);
         }
     }
@@ -280,18 +281,18 @@ fn mount_options(options: &MountOptions, read_only: bool) -> Vec<MountOption> {
     mount_options
 }
 
-/// Unmounts `target`, a path without links, by the system call, or by fusermount3
-/// where that takes a privilege this process does not have. `judged` is the kernel's
-/// number for the mount that is meant.
+/// Unmounts `target`, a path without links, by the system call, or by fusermount3 if
+/// this process lacks the privilege. `judged` is the kernel's number for the mount to
+/// be unmounted.
 ///
 /// # Errors
-/// Another mount is there by now; the system's own; `EBUSY` while files are open, unless
-/// `lazily`.
+/// If another mount is there now, or if a system call fails; with `EBUSY` while files
+/// are open, unless `lazily`.
 pub fn unmount_once(target: &Path, judged: u64, lazily: bool) -> io::Result<()> {
     let point = MountPoint::find(target)?;
     let mount = point.mounted()?;
     if mount.number != judged {
-        return Err(io::Error::other("something else is mounted there by now"));
+        return Err(io::Error::other("something else is mounted there now"));
     }
     if lazily {
         return match mount.detach() {
@@ -299,7 +300,7 @@ pub fn unmount_once(target: &Path, judged: u64, lazily: bool) -> io::Result<()> 
             detached => Ok(detached?),
         };
     }
-    // As long as it is held it is in use.
+    // Holding the mount keeps it busy.
     drop(mount);
     unmount_point(&point, false)
 }
@@ -330,21 +331,21 @@ fn fusermount(target: &Path, lazily: bool) -> io::Result<()> {
     if message.contains("busy") {
         return Err(io::Error::from_raw_os_error(nix::libc::EBUSY));
     }
-    // As the kernel says it to root.
+    // The kernel's error for this case.
     if message.contains("not found in") {
         return Err(io::Error::from_raw_os_error(nix::libc::EINVAL));
     }
     Err(io::Error::other(message.trim().to_owned()))
 }
 
-/// The kernel reads ahead 128 KiB at most unless told otherwise; sequential
-/// scans gain from more. Only root may tell it, and without it everything
-/// still works, so failures are of no interest to anybody but a developer.
+/// Raises the mount's read-ahead: the default is at most 128 KiB, and sequential scans
+/// benefit from more. Only root may change it, and everything works without it, so a
+/// failure is only of interest to developers.
 fn raise_read_ahead(point: &MountPoint) {
     const READ_AHEAD_KB: &str = "1024";
     use rustix::fs::{AtFlags, StatxFlags, statx};
-    // Without asking the server, which is this process: it could never be killed
-    // while it waits for itself.
+    // Do not ask the server, which is this process: it could never be killed while
+    // waiting for itself.
     let of_kernel = AtFlags::from_bits_retain(nix::libc::AT_STATX_DONT_SYNC.cast_unsigned());
     let Ok(stat) = statx(point.parent(), point.name(), of_kernel, StatxFlags::empty()) else {
         return;

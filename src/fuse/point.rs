@@ -1,10 +1,9 @@
 //! The mount point: a name in a directory that is opened once.
 //!
-//! Who can change a directory further up may put something else at the path of a
-//! mount point at any time. So root mounts on, and unmounts from, what was opened
-//! and looked at, and not what the path leads to by then. For other users
-//! `fusermount3` does it, which takes a path, and looks at it with the user's own
-//! rights.
+//! Anyone who can change a directory further up can put something else at the path of a
+//! mount point at any time. So root mounts on and unmounts from what was opened and
+//! checked, not what the path resolves to later. For other users this is done by
+//! `fusermount3`, which takes a path and resolves it with the user's own permissions.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -22,10 +21,10 @@ use crate::untrusted::{Dir, mount_of, path_of};
 
 const DEVICE: &str = "/dev/fuse";
 
-/// What the kernel's table of mounts shows as the type.
+/// The type that the kernel's mount table shows.
 const TYPE: &str = "fuse.pbkfs";
 
-/// See the module's text.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct MountPoint {
     path: PathBuf,
@@ -34,17 +33,17 @@ pub struct MountPoint {
 }
 
 impl MountPoint {
-    /// The mount point `name` in `parent`, which is known as `path`.
+    /// Creates the mount point `name` in `parent`, which is known as `path`.
     #[must_use]
     pub fn new(path: PathBuf, parent: Dir, name: OsString) -> Self {
         Self { path, parent, name }
     }
 
-    /// The one at `path`, which has no links in it: what is mounted there, and not
-    /// what a link that was put there since leads to.
+    /// Opens the mount point at `path`, which must have no links in it. Thus a link put
+    /// there later is not followed.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     pub fn find(path: &Path) -> io::Result<Self> {
         let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
         let name = path.file_name().ok_or_else(invalid)?;
@@ -57,34 +56,34 @@ impl MountPoint {
         Ok(Self::new(path.to_owned(), parent, name.to_owned()))
     }
 
-    /// Its path.
+    /// Returns its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory that it is in.
+    /// Returns the directory that contains it.
     #[must_use]
     pub fn parent(&self) -> &Dir {
         &self.parent
     }
 
-    /// Its name in there.
+    /// Returns its name in that directory.
     #[must_use]
     pub fn name(&self) -> &OsString {
         &self.name
     }
 
-    /// A path to it that goes by the opened directory.
+    /// Returns a path to it through the opened directory.
     fn pinned(&self) -> PathBuf {
         path_of(&self.parent).join(&self.name)
     }
 
-    /// Mounts an empty file system of FUSE on `dir`, which is what is at this name,
-    /// and gives the descriptor by which the kernel asks for what is in it.
+    /// Mounts an empty FUSE file system on `dir`, the directory at this name, and
+    /// returns the descriptor by which the kernel sends its requests.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     pub(super) fn mount(&self, dir: &Dir, source: &str, read_only: bool) -> io::Result<OwnedFd> {
         let device = File::options().read(true).write(true).open(DEVICE)?;
         let data = format!(
@@ -108,11 +107,10 @@ impl MountPoint {
         Ok(device.into())
     }
 
-    /// Holds what is mounted there at this moment. A mount whose server died can be
-    /// held, too.
+    /// Holds what is mounted there now. A mount whose server died can be held, too.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     pub fn mounted(&self) -> io::Result<HeldMount> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let held = openat(CWD, self.pinned(), flags, Mode::empty())?;
@@ -125,38 +123,38 @@ impl MountPoint {
     /// Unmounts it by the system call.
     ///
     /// # Errors
-    /// The system's own; `EBUSY` while files are open, unless `lazily`.
+    /// If the system call fails; with `EBUSY` while files are open, unless `lazily`.
     pub(super) fn unmount(&self, lazily: bool) -> Result<(), Errno> {
         umount2(&self.pinned(), flags(lazily))
     }
 }
 
-/// A mount that is held, whatever is mounted at its path by now.
+/// A held mount, whatever is mounted at its path later.
 #[derive(Debug)]
 pub struct HeldMount {
     held: OwnedFd,
-    /// The kernel's number for it.
+    /// The kernel's number for the mount.
     pub number: u64,
 }
 
 impl HeldMount {
-    /// A path to its uppermost directory, as long as it is held.
+    /// Returns a path to its root directory, valid while it is held.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         path_of(&self.held)
     }
 
-    /// Takes it out of the tree by the system call.
+    /// Detaches it from the tree by the system call.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub(super) fn detach(&self) -> Result<(), Errno> {
-        // The path is a link by which the kernel leads to what is held.
+        // The path is a magic link, which the kernel resolves to what is held.
         umount2(&self.path(), MntFlags::MNT_DETACH)
     }
 }
 
-/// As for a path, so for what is there: no link is followed.
+/// Returns the flags for `umount2(2)`; a link at the path is not followed.
 fn flags(lazily: bool) -> MntFlags {
     match lazily {
         true => MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH,
@@ -178,7 +176,7 @@ mod tests {
         targets.filter(|target| target.starts_with(dir)).collect()
     }
 
-    /// Whoever owns the directory above can do that between any two calls.
+    /// The owner of the directory above can do this between any two calls.
     #[test]
     fn a_mount_stays_where_it_was_meant_to_be() {
         assert!(nix::unistd::geteuid().is_root(), "run this test as root");
@@ -194,14 +192,14 @@ mod tests {
         symlink(&victim, &above).unwrap();
         let mounted = point.mount(&dir, "pbkfs-test", false).unwrap();
         assert_eq!(mounts_in(&temp), [moved.join("target")]);
-        // By the path there is nothing to unmount, and nothing is followed there.
+        // There is nothing to unmount at the path, and no link is followed there.
         assert!(MountPoint::find(&above.join("target")).is_err());
         drop(mounted);
         point.unmount(true).unwrap();
         assert_eq!(mounts_in(&temp), Vec::<PathBuf>::new());
     }
 
-    /// What was judged is what is unmounted, and not what lies on it or in its place.
+    /// The mount that was checked is unmounted, not one on top of it or in its place.
     #[test]
     fn another_mount_at_the_path_is_not_the_one_that_is_held() {
         assert!(nix::unistd::geteuid().is_root(), "run this test as root");
@@ -211,7 +209,7 @@ mod tests {
         let point = MountPoint::find(&target).unwrap();
         let mount = || {
             let dir = point.parent().dir(point.name()).unwrap();
-            // Nobody serves it from the end of this line on.
+            // Nobody serves the mount after this line.
             drop(point.mount(&dir, "pbkfs-test", false).unwrap());
         };
         mount();

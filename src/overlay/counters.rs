@@ -1,42 +1,41 @@
-//! What the overlay has done since the mount began, for `pbkfs status`.
+//! Counters of the overlay's work since the mount, for `pbkfs status`.
 //!
-//! The numbers only grow, and every thread adds to them without waiting for
-//! another; that they are counted from anew is the reader's affair.
+//! The numbers only increase, and threads add to them without waiting for each other. A
+//! reader that wants differences has to compute them.
 
 use super::error::OverlayError;
 use crate::image::{Counter, ImageError};
 
-/// Counts since the mount began. Files that the kernel serves by itself
-/// (passthrough) count when they are opened and synced; their reads and
-/// writes do not come by here.
+/// Counts since the mount. Files that the kernel serves itself (passthrough) are
+/// counted when opened and synced; their reads and writes do not pass through here.
 #[derive(Debug, Default)]
 pub struct OverlayCounters {
-    /// Reads that were answered.
+    /// Number of successful reads.
     pub reads: Counter,
-    /// Bytes that they gave.
+    /// Number of bytes read.
     pub read_bytes: Counter,
-    /// Writes that were taken.
+    /// Number of successful writes.
     pub writes: Counter,
-    /// Bytes that they brought.
+    /// Number of bytes written.
     pub written_bytes: Counter,
-    /// Opens that the kernel serves by itself from then on.
+    /// Number of opens after which the kernel serves the file itself.
     pub passthrough_opens: Counter,
-    /// Files of the backup that were copied into the diff whole.
+    /// Number of files of the backup that were copied into the diff whole.
     pub copy_ups: Counter,
-    /// Bytes of these copies.
+    /// Number of bytes in these copies.
     pub copied_up_bytes: Counter,
-    /// Requests to make a file durable.
+    /// Number of requests to make a file durable.
     pub fsyncs: Counter,
-    /// Transactions of the diff's metadata.
+    /// Number of transactions of the diff's metadata.
     pub commits: Counter,
-    /// Requests that failed by a fault.
+    /// Requests that failed with a fault.
     pub errors: ErrorCounters,
-    /// Writes among them that the kernel had gathered: who wrote has gone on,
-    /// and hears of it by fsync only.
+    /// Number of failed writes among them that the kernel had cached. The writer has
+    /// continued, and learns of the failure only by fsync.
     pub lost_writes: Counter,
 }
 
-/// Faults by what was at fault.
+/// Faults by cause.
 #[derive(Debug, Default)]
 pub struct ErrorCounters {
     /// A page of the backup is damaged.
@@ -50,8 +49,8 @@ pub struct ErrorCounters {
 }
 
 impl ErrorCounters {
-    /// The counter for an error. Only for faults: an answer such as "no such
-    /// file" is none.
+    /// Returns the counter for an error. Only for faults: a result such as "no such
+    /// file" is not one.
     #[must_use]
     pub fn of(&self, error: &OverlayError) -> &Counter {
         let by_errno = |errno: Option<i32>| match errno {

@@ -1,11 +1,11 @@
-//! What an operation on the overlay can answer besides success.
+//! The errors of operations on the overlay.
 
 use std::io;
 
 use crate::diff::DiffError;
 use crate::image::ImageError;
 
-/// An operation's failure. `fuse/errno.rs` turns each into an errno.
+/// An operation's failure. `fuse/errno.rs` maps each to an errno.
 #[derive(Debug, thiserror::Error)]
 pub enum OverlayError {
     /// No such name or inode.
@@ -29,19 +29,19 @@ pub enum OverlayError {
     /// The operation is not allowed on this object.
     #[error("not permitted: {0}")]
     NotPermitted(&'static str),
-    /// An argument that makes no sense.
+    /// An argument is invalid.
     #[error("invalid argument: {0}")]
     Invalid(&'static str),
-    /// Beyond the largest file.
+    /// The file would exceed the maximum size.
     #[error("the file would be too large")]
     TooLarge,
     /// The name is longer than 255 bytes.
     #[error("the name is too long")]
     NameTooLong,
-    /// A kind of operation that the overlay does not have.
+    /// The overlay does not have this operation.
     #[error("the operation is not supported")]
     Unsupported,
-    /// No data or hole after the offset asked for.
+    /// There is no data or hole after the requested offset.
     #[error("no data or hole there")]
     NoSuchOffset,
     /// The backup cannot be read there.
@@ -50,22 +50,22 @@ pub enum OverlayError {
     /// The diff failed.
     #[error(transparent)]
     Diff(#[from] DiffError),
-    /// The diff's file system answered with an error.
+    /// The diff's file system returned an error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The diff's data file is shorter than its metadata says.
+    /// The diff's data file is shorter than its metadata requires.
     #[error(
         "the diff's data file of inode {ino} lacks block {block}: the diff is damaged; \
-         take a fresh diff_dir"
+         use a fresh diff_dir"
     )]
     MissingBlock {
-        /// The file.
+        /// The file's inode.
         ino: u64,
-        /// The block that should be there.
+        /// The missing block.
         block: u32,
     },
-    /// The diff's metadata does not fit the image.
-    #[error("the diff does not fit the backup: {0}; take a fresh diff_dir")]
+    /// The diff's metadata does not match the image.
+    #[error("the diff does not match the backup: {0}; use a fresh diff_dir")]
     Mismatch(String),
 }
 

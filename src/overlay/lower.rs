@@ -1,4 +1,4 @@
-//! What the overlay needs of the layer below it.
+//! The interface of the layer below the overlay.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,39 +9,39 @@ use crate::image::{Image, NodeId};
 
 pub use crate::image::NodeKind as LowerKind;
 
-/// A read-only tree whose nodes are numbered from 0 (the root) without gaps,
-/// and keep their numbers from one mount to the next. [`crate::image::Image`]
-/// is the one that users get; tests bring a smaller one.
+/// A read-only tree. Its nodes are numbered from 0 (the root) without gaps, and keep
+/// their numbers from one mount to the next. Users get a [`crate::image::Image`]; tests
+/// use a smaller tree.
 pub trait Lower: Send + Sync + 'static {
-    /// How many nodes there are.
+    /// Returns the number of nodes.
     fn node_count(&self) -> usize;
-    /// What a node is.
+    /// Returns a node's kind.
     fn kind(&self, node: NodeId) -> LowerKind;
-    /// Its permission bits.
+    /// Returns a node's permission bits.
     fn mode(&self, node: NodeId) -> u32;
-    /// Its name in its directory.
+    /// Returns a node's name in its directory.
     fn name(&self, node: NodeId) -> &OsStr;
-    /// Its directory; the root's is the root.
+    /// Returns a node's directory; for the root, the root itself.
     fn parent(&self, node: NodeId) -> NodeId;
-    /// Its path from the root.
+    /// Returns a node's path from the root.
     fn path(&self, node: NodeId) -> PathBuf;
-    /// The child of that name.
+    /// Returns the child of that name.
     fn lookup(&self, dir: NodeId, name: &OsStr) -> Option<NodeId>;
-    /// A directory's children, by name.
+    /// Returns a directory's children, sorted by name.
     fn children(&self, dir: NodeId) -> Vec<NodeId>;
-    /// A symbolic link's target.
+    /// Returns a symbolic link's target.
     fn symlink_target(&self, node: NodeId) -> Option<&Path>;
-    /// A file's length in bytes.
+    /// Returns a file's size in bytes.
     ///
     /// # Errors
-    /// [`OverlayError::Lower`] when the length cannot be told.
+    /// Returns [`OverlayError::Lower`] if the size cannot be determined.
     fn len(&self, node: NodeId) -> Result<u64, OverlayError>;
     /// Fills `buf` from `offset`; fewer bytes only at the end of the file.
     ///
     /// # Errors
-    /// [`OverlayError::Lower`] when any of the bytes cannot be had.
+    /// Returns [`OverlayError::Lower`] if any of the bytes cannot be read.
     fn read_at(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, OverlayError>;
-    /// The time of the last change that files and directories show, in
+    /// Returns the time of the last change shown for files and directories, in
     /// nanoseconds since the epoch.
     fn timestamp_ns(&self) -> i64;
 }

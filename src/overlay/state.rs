@@ -1,5 +1,4 @@
-//! The overlay itself: what it is made of, and the looks into it that all
-//! operations share.
+//! The overlay itself: its state, and the lookups that all operations share.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -14,22 +13,22 @@ use super::tree::{Ino, Tree, check, more_dirs};
 use crate::diff::{Diff, InodeKind, NameEntry};
 use crate::image::NodeId;
 
-/// Who owns what the image shows, and how the overlay treats new things.
+/// The owner of the image's files, and the overlay's treatment of new ones.
 #[derive(Debug, Clone)]
 pub struct OverlayOptions {
-    /// Owner of the image's files; PostgreSQL insists that it owns PGDATA.
+    /// Owner of the image's files; PostgreSQL requires that it owns PGDATA.
     pub uid: u32,
     /// Their group.
     pub gid: u32,
-    /// `PG_15_202209061`: the directory that PostgreSQL keeps its files in
-    /// below a tablespace, needed for tablespaces that the clone makes.
+    /// `PG_15_202209061`: the directory for PostgreSQL's files below a tablespace. It
+    /// is needed for tablespaces that the clone creates.
     pub tablespace_version_dir: Option<String>,
-    /// The path at which a server has this tree as its data directory. A
-    /// tablespace's link is absolute there: a server that sends a base backup reads
-    /// the text of a link as a path from its data directory.
+    /// The path at which a server has this tree as its data directory. Links of
+    /// tablespaces are then absolute, because a server that sends a base backup
+    /// resolves the text of a link from its data directory.
     pub data_dir: Option<PathBuf>,
-    /// Whether files may be opened by a descriptor of the diff's own file
-    /// system, past the overlay.
+    /// Whether files may be opened by a descriptor on the diff's own file system,
+    /// bypassing the overlay.
     pub passthrough: bool,
 }
 
@@ -43,21 +42,21 @@ pub struct Overlay<L> {
     pub(super) files: RwLock<HashMap<u64, Arc<File>>>,
     /// Inodes with a content record in the store.
     pub(super) stored: RwLock<HashSet<u64>>,
-    /// Serialises commits, so that they reach the disk in the order in which
-    /// their batches were made.
+    /// Serializes commits, so that they reach the disk in the order in which their
+    /// batches were created.
     pub(super) committer: Mutex<()>,
     pub(super) copies: Mutex<Copies>,
-    /// The directories in each of the image's that was asked for.
+    /// The number of directories in each image directory that was counted so far.
     pub(super) image_dirs: Mutex<HashMap<NodeId, u32>>,
     pub(super) counters: OverlayCounters,
 }
 
 impl<L: Lower> Overlay<L> {
-    /// Lays `diff` over `lower`; without a diff the tree is read-only.
+    /// Layers `diff` over `lower`; without a diff the tree is read-only.
     ///
     /// # Errors
-    /// When the diff's metadata cannot be read, is damaged, or refers to
-    /// things that the lower layer does not have.
+    /// If the diff's metadata cannot be read, is damaged, or refers to things that the
+    /// lower layer does not have.
     pub fn new(
         lower: L,
         diff: Option<Diff>,
@@ -91,38 +90,38 @@ impl<L: Lower> Overlay<L> {
         })
     }
 
-    /// The lower layer.
+    /// Returns the lower layer.
     #[must_use]
     pub fn lower(&self) -> &L {
         &self.lower
     }
 
-    /// What was done since the mount began.
+    /// Returns the counters since the mount.
     #[must_use]
     pub fn counters(&self) -> &OverlayCounters {
         &self.counters
     }
 
-    /// Whether something that was written is not there, and who wrote it may
-    /// not know.
+    /// Whether a write was lost, possibly without its writer noticing.
     #[must_use]
     pub fn has_lost_writes(&self) -> bool {
         self.counters.lost_writes.get() > 0
     }
 
-    /// The diff, if there is one.
+    /// Returns the diff, if there is one.
     #[must_use]
     pub fn layer(&self) -> Option<&Diff> {
         self.diff.as_ref()
     }
 
-    /// Whether files may be opened past the overlay.
+    /// Whether files may be opened bypassing the overlay.
     #[must_use]
     pub fn passes_through(&self) -> bool {
         self.options.passthrough
     }
 
-    /// Lets files be opened past the overlay, or not; before it is mounted.
+    /// Sets whether files may be opened bypassing the overlay; only before it is
+    /// mounted.
     pub fn pass_through(&mut self, passthrough: bool) {
         self.options.passthrough = passthrough;
     }
@@ -133,11 +132,11 @@ impl<L: Lower> Overlay<L> {
         self.diff.is_none()
     }
 
-    /// Free space, as seen by `statfs`: that of the diff's file system.
-    /// `None` on a read-only tree, which has none.
+    /// Returns free space for `statfs`: that of the diff's file system. `None` for a
+    /// read-only tree, which has none.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn statvfs(&self) -> Result<Option<nix::sys::statvfs::Statvfs>, OverlayError> {
         self.diff
             .as_ref()
@@ -157,9 +156,9 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    // A thread that panicked while it held one of these locks has at worst
-    // left a change half recorded in memory; refusing every further request
-    // would turn that into a hung server.
+    // A thread that panicked while holding one of these locks left at worst a
+    // half-recorded change in memory. Refusing every further request would turn that
+    // into a hung server.
     pub(super) fn tree(&self) -> RwLockReadGuard<'_, Tree> {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,7 +189,7 @@ impl<L: Lower> Overlay<L> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What `name` in the directory `parent` leads to.
+    /// Returns what `name` in the directory `parent` refers to.
     pub(super) fn resolve(&self, tree: &Tree, parent: Ino, name: &OsStr) -> Option<Ino> {
         match tree.entry(parent, name) {
             Some(NameEntry::Inode(ino)) => Some(Ino(ino)),
@@ -199,7 +198,7 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// The image's own entry of that name, hidden or not.
+    /// Returns the image's own entry of that name, hidden or not.
     pub(super) fn lower_child(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
         let node = parent.node()?;
         self.lower.lookup(node, name).map(Ino::of_node)

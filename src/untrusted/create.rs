@@ -1,4 +1,4 @@
-//! Making files and directories, and replacing files whole.
+//! Creating files and directories, and replacing files as a whole.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,12 +13,12 @@ use rustix::io::Errno;
 
 use super::{Dir, Refused, path_of};
 
-/// What begins the name of a file that is not whole yet. A killed process
-/// leaves one behind.
+/// The prefix of the name of an unfinished file. A killed process leaves such a file
+/// behind.
 const UNFINISHED: &str = ".pbkfs-new-";
 
-/// Whether this is the name of a file that [`Dir::replace`] did not finish,
-/// since its process was killed.
+/// Whether this is the name of a file that [`Dir::replace`] did not finish because its
+/// process was killed.
 #[must_use]
 pub fn is_unfinished(name: &OsStr) -> bool {
     let number = name.to_str().and_then(|name| name.strip_prefix(UNFINISHED));
@@ -26,11 +26,11 @@ pub fn is_unfinished(name: &OsStr) -> bool {
 }
 
 impl Dir {
-    /// Makes a new, empty file, open for reading and writing. The mode is what
-    /// is given, whatever the umask.
+    /// Creates an empty file, open for reading and writing. The mode is set as given,
+    /// whatever the umask.
     ///
     /// # Errors
-    /// `AlreadyExists`, a link that leads nowhere included; the system's own.
+    /// Returns `AlreadyExists`, also for a dangling link, and the system's errors.
     pub fn create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -39,25 +39,24 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Opens a regular file for reading and writing, making it if it is not
-    /// there.
+    /// Opens a regular file for reading and writing, creating it if it does not exist.
     ///
     /// # Errors
-    /// [`Refused`] if something else is there; the system's own.
+    /// Returns [`Refused`] if something else is there, and the system's errors.
     pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         self.opened_or_created(name.as_ref(), mode, OFlags::RDWR)
     }
 
-    /// The same for adding to its end.
+    /// Opens a file in the same way for appending.
     ///
     /// # Errors
-    /// As [`Dir::open_or_create`].
+    /// As for [`Dir::open_or_create`].
     pub fn append(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         self.opened_or_created(name.as_ref(), mode, OFlags::WRONLY | OFlags::APPEND)
     }
 
     fn opened_or_created(&self, name: &OsStr, mode: u32, flags: OFlags) -> io::Result<File> {
-        // Each may be made or removed by another between the two calls.
+        // Another process may create or remove the file between the two calls.
         for _ in 0..8 {
             match self.regular(plain(name)?, flags) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -66,18 +65,17 @@ impl Dir {
             match self.create(name, mode) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
-                // As whoever finds it there opens it.
+                // Open it as if it had existed.
                 Ok(_) => continue,
             }
         }
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Makes a directory and opens it. The mode is what is given, whatever the
-    /// umask.
+    /// Creates a directory and opens it. The mode is set as given, whatever the umask.
     ///
     /// # Errors
-    /// `AlreadyExists`; the system's own.
+    /// Returns `AlreadyExists`, and the system's errors.
     pub fn make_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
         let name = plain(name.as_ref())?;
         mkdirat(self, name, Mode::RWXU)?;
@@ -86,11 +84,10 @@ impl Dir {
         Ok(dir)
     }
 
-    /// Opens a directory in this one, making it with that mode if it is not
-    /// there.
+    /// Opens a directory in this one, creating it with that mode if it does not exist.
     ///
     /// # Errors
-    /// [`Refused`] if something else is there; the system's own.
+    /// Returns [`Refused`] if something else is there, and the system's errors.
     pub fn dir_or_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
         let name = name.as_ref();
         match self.make_dir(name, mode) {
@@ -99,12 +96,12 @@ impl Dir {
         }
     }
 
-    /// Puts a file with these bytes at a name, whatever is there, whole or not
-    /// at all: it is written under a name of its own and renamed. `owner` is
-    /// who gets it, by number, if that is not this process's user.
+    /// Atomically replaces whatever is at a name by a file with these bytes: the file
+    /// is written under a name of its own and renamed. `owner` is the file's user and
+    /// group, by number, if not this process's user.
     ///
     /// # Errors
-    /// The system's own; what was there before still is.
+    /// If a system call fails; then nothing has changed at the name.
     pub fn replace(
         &self,
         name: impl AsRef<OsStr>,
@@ -115,11 +112,11 @@ impl Dir {
         self.write_new(name.as_ref(), bytes, mode, owner)?.finish()
     }
 
-    /// The same for what an end of the host makes void anyway: nothing is
-    /// synced.
+    /// Replaces without any sync, for files that lose their meaning when the host goes
+    /// down.
     ///
     /// # Errors
-    /// As [`Dir::replace`].
+    /// As for [`Dir::replace`].
     pub fn replace_volatile(
         &self,
         name: impl AsRef<OsStr>,
@@ -145,24 +142,24 @@ impl Dir {
         Ok(new)
     }
 
-    /// Puts a link that leads to `to` at a name, in place of what is there.
+    /// Replaces whatever is at a name by a link to `to`.
     ///
     /// # Errors
-    /// A directory is there; the system's own.
+    /// If a directory is there, or if a system call fails.
     pub fn put_link(&self, name: impl AsRef<OsStr>, to: &OsStr) -> io::Result<()> {
         let name = plain(name.as_ref())?;
         let new = Self::new_name()?;
         symlinkat(to, self, &new)?;
         self.rename(&new, name).inspect_err(|_| {
-            // What made it fail is told already.
+            // The cause of the failure is reported already.
             let _ = self.remove_file(&new);
         })
     }
 
-    /// Gives what is at a name to a user; of a link, the link itself.
+    /// Changes the owner of what is at a name; of a link, the owner of the link itself.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn give_name(&self, name: impl AsRef<OsStr>, uid: u32, gid: u32) -> io::Result<()> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let name = plain(name.as_ref())?;
@@ -170,10 +167,10 @@ impl Dir {
         Ok(chownat(self, name, Some(uid), Some(gid), flags)?)
     }
 
-    /// Gives the directory to a user.
+    /// Changes the owner of the directory.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
         give(self, uid, gid)
     }
@@ -181,71 +178,71 @@ impl Dir {
     /// Changes the directory's permissions.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         Ok(fchmod(self, Mode::from_raw_mode(mode))?)
     }
 
-    /// Renames within this directory, over what is there.
+    /// Renames within this directory, replacing whatever has the new name.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> io::Result<()> {
         let (from, to) = (plain(from.as_ref())?, plain(to.as_ref())?);
         Ok(renameat(self, from, self, to)?)
     }
 
-    /// Moves something to another directory, over what is there.
+    /// Moves something to another directory, replacing whatever has its name there.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn move_to(&self, name: impl AsRef<OsStr>, to: &Self) -> io::Result<()> {
         let name = plain(name.as_ref())?;
         Ok(renameat(self, name, to, name)?)
     }
 
-    /// A name that nothing has yet, most likely.
+    /// Generates a name that is most likely unused.
     pub(super) fn new_name() -> io::Result<OsString> {
         Ok(format!("{UNFINISHED}{:016x}", random()?).into())
     }
 }
 
-/// A number that nobody can foretell.
+/// Returns an unpredictable number.
 ///
 /// # Errors
-/// The system's own.
+/// If the system call fails.
 pub fn random() -> io::Result<u64> {
     let mut bytes = [0_u8; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Gives an opened file or directory to a user.
+/// Changes the owner of an opened file or directory.
 ///
 /// # Errors
-/// The system's own.
+/// If the system call fails.
 pub fn give(opened: impl std::os::fd::AsFd, uid: u32, gid: u32) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     Ok(fchown(opened, Some(uid), Some(gid))?)
 }
 
-/// A file that is going to replace another one. Until it is finished it has no
-/// name, where the file system lets it; then nothing of it is left when this
-/// process is killed. Dropped before it was finished, it is gone.
+/// A file that is to replace another one. If the file system supports it, the file has
+/// no name until it is finished, so nothing of it is left if this process is killed.
+/// Dropping it unfinished removes it.
 #[derive(Debug)]
 pub struct Replacement<'d> {
     dir: &'d Dir,
     name: OsString,
-    /// Its name in the meantime, if it has one.
+    /// Its temporary name, if it has one.
     unfinished: Option<OsString>,
     file: File,
 }
 
 impl<'d> Replacement<'d> {
-    /// Begins to write what is going to be at `name`.
+    /// Starts a file that is to be at `name`.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     pub fn begin(dir: &'d Dir, name: &OsStr, mode: u32) -> io::Result<Self> {
         let name = plain(name)?.into();
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
@@ -254,7 +251,7 @@ impl<'d> Replacement<'d> {
                 fchmod(&fd, Mode::from_raw_mode(mode))?;
                 (File::from(fd), None)
             }
-            // What a file system or a kernel says that cannot do it.
+            // The errors of file systems and kernels that do not support this.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
                 let unfinished = Dir::new_name()?;
                 (dir.create(&unfinished, mode)?, Some(unfinished))
@@ -269,15 +266,15 @@ impl<'d> Replacement<'d> {
         })
     }
 
-    /// The file to be written.
+    /// Returns the file to be written.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// Makes it durable and puts it in its place.
+    /// Makes the file durable and puts it in place.
     ///
     /// # Errors
-    /// The system's own; what was there before still is.
+    /// If a system call fails; then nothing has changed at the name.
     pub fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         self.put()?;
@@ -289,7 +286,8 @@ impl<'d> Replacement<'d> {
             Some(unfinished) => unfinished.clone(),
             None => {
                 let unfinished = Dir::new_name()?;
-                // A name of its own first: a link cannot replace what is there.
+                // Give it a temporary name first: linking cannot replace an existing
+                // file.
                 let path = path_of(&self.file);
                 linkat(CWD, path, self.dir, &unfinished, AtFlags::SYMLINK_FOLLOW)?;
                 self.unfinished.insert(unfinished).clone()
@@ -304,13 +302,13 @@ impl<'d> Replacement<'d> {
 impl Drop for Replacement<'_> {
     fn drop(&mut self) {
         if let Some(unfinished) = &self.unfinished {
-            // What made it fail is told already.
+            // The cause of the failure is reported already.
             let _ = self.dir.remove_file(unfinished);
         }
     }
 }
 
-/// One name, that leads nowhere else.
+/// Checks that a name is a single component that stays in its directory.
 pub(super) fn plain(name: &OsStr) -> io::Result<&Path> {
     let path = Path::new(name);
     match path.file_name() == Some(name) {

@@ -1,4 +1,4 @@
-//! What is refused, as an error inside an [`io::Error`].
+//! Refusals, as errors inside an [`io::Error`].
 
 use std::fmt;
 use std::fs::Metadata;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[cfg(feature = "cli")]
 use serde::{Deserialize, Serialize};
 
-/// The kind of what stands at a name.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(Serialize, Deserialize))]
 pub enum Kind {
@@ -30,13 +30,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What was opened.
+    /// Returns the kind of an opened file.
     #[must_use]
     pub fn of(meta: &Metadata) -> Self {
         Self::of_mode(meta.mode())
     }
 
-    /// By the type bits of `st_mode`.
+    /// Returns the kind by the type bits of `st_mode`.
     #[must_use]
     pub fn of_mode(mode: u32) -> Self {
         use rustix::fs::FileType as Type;
@@ -66,57 +66,58 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Why something that is there is not used.
+/// Why something that exists is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "cli", derive(Serialize, Deserialize))]
 pub enum Refused {
-    /// It is of another kind than belongs there.
+    /// It is not of the expected kind.
     #[error("it is {0}, which does not belong there")]
     Is(Kind),
-    /// The path leads out of its directory.
-    #[error("it leads out of its directory")]
+    /// The path leaves its directory.
+    #[error("it leads outside its directory")]
     LeadsOut,
-    /// A link or something else stands where a directory of ours has to be.
-    #[error("it is no directory")]
+    /// A link or something else is in the place of a directory of ours.
+    #[error("it is not a directory")]
     NoDirectory,
-    /// A directory of another user's, or one that others may write to.
+    /// A directory that another user owns or can write to.
     #[error("it is not this user's alone (user {uid} owns it, with mode {mode:04o})")]
     NotOurs {
-        /// Who owns it.
+        /// The owner.
         uid: u32,
         /// Its permissions.
         mode: u32,
     },
-    /// A file that is there by another name as well.
-    #[error("it has another hard link, by which other users may have access to it")]
+    /// A file that has another name, too.
+    #[error("it has another hard link, through which other users may have access to it")]
     Linked,
-    /// A directory on the way can be changed by another user, who could lead
-    /// the path elsewhere.
+    /// A directory on the path can be changed by another user, who could redirect the
+    /// path.
     #[error(
-        "{} belongs to user {uid} with mode {mode:04o}, so others can lead the path elsewhere",
+        "{} belongs to user {uid} with mode {mode:04o}, so other users can redirect the path",
         dir.display()
     )]
     OthersWay {
         /// The directory.
         dir: PathBuf,
-        /// Who owns it.
+        /// The owner.
         uid: u32,
         /// Its permissions.
         mode: u32,
     },
-    /// A link on the way is another user's, who could lead the path elsewhere.
+    /// A link on the path belongs to another user, who could redirect the path.
     #[error(
-        "{} is a link of user {uid}'s, who can lead the path elsewhere; name the place itself",
+        "{} is a link that belongs to user {uid}, who can redirect the path; \
+         name its target instead",
         link.display()
     )]
     OthersLink {
         /// The link.
         link: PathBuf,
-        /// Who owns it.
+        /// The owner.
         uid: u32,
     },
-    /// More than is ever read of such a file.
-    #[error("it has more than {} KiB, more than belongs there", limit >> 10)]
+    /// The file is larger than its limit.
+    #[error("it is larger than {} KiB, the limit for this file", limit >> 10)]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
@@ -129,7 +130,7 @@ impl From<Refused> for io::Error {
     }
 }
 
-/// Why an error refused something, if that is what it did.
+/// Returns why something was refused, if the error is a refusal.
 #[must_use]
 pub fn refused(error: &io::Error) -> Option<Refused> {
     error.get_ref()?.downcast_ref().cloned()

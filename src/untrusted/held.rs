@@ -1,5 +1,5 @@
-//! A directory or file that is held, so that it can be told again whether a path
-//! still leads to it.
+//! A directory or file that is held open, so that later checks can tell whether a path
+//! still resolves to it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -9,42 +9,42 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, openat
 
 use super::Kind;
 
-/// What is held, whatever path leads to it.
+/// The identity of what is held, independent of its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// Device (major and minor number) and inode. While it is held, nothing else
-    /// has them.
+    /// Device (major and minor number) and inode. No other file can have them while it
+    /// is held.
     pub id: (u32, u32, u64),
-    /// The mount that it was reached by, as `/proc/self/mountinfo` numbers them.
+    /// The mount through which it was reached, by its number in `/proc/self/mountinfo`.
     pub mount: u64,
-    /// Whether it is that mount's uppermost directory.
+    /// Whether it is the root of that mount.
     pub is_mount_root: bool,
-    /// Whether it is a directory at all.
+    /// Whether it is a directory.
     pub is_directory: bool,
 }
 
-/// Holds what a path leads to, links followed. It is not opened to be read or
-/// written, so its file system is asked for nothing.
+/// Holds the target of a path, following links. It is not opened for reading or
+/// writing, so its file system gets no request.
 ///
 /// # Errors
-/// The system's own.
+/// If the system call fails.
 pub fn hold(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
-/// A path to what is held, for calls that take no descriptor: it leads there as
-/// long as it is held, whatever its own path leads to by then.
+/// Returns a path to what is held, for calls that take no descriptor. The path resolves
+/// to it as long as it is held, even after its own path has changed.
 #[must_use]
 pub fn path_of(held: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", held.as_fd().as_raw_fd()))
 }
 
-/// The mount that what is held was reached by, as `/proc/self/mountinfo` numbers them.
-/// Its file system is not even asked whether this process may look at it.
+/// Returns the mount through which a held file was reached, by its number in
+/// `/proc/self/mountinfo`. Its file system is not even asked for permission.
 ///
 /// # Errors
-/// The system's own.
+/// If a system call fails.
 pub fn mount_of(held: impl AsFd) -> io::Result<u64> {
     let info = format!("/proc/self/fdinfo/{}", held.as_fd().as_raw_fd());
     let text = std::fs::read_to_string(info)?;
@@ -53,11 +53,11 @@ pub fn mount_of(held: impl AsFd) -> io::Result<u64> {
     number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// What is held, told by the kernel alone: a mount that this very process
-/// serves is asked nothing.
+/// Returns the identity of what is held, from the kernel alone: a mount that this very
+/// process serves gets no request.
 ///
 /// # Errors
-/// The system's own.
+/// If the system call fails.
 pub fn identity(held: impl AsFd) -> io::Result<Identity> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = statx(

@@ -1,24 +1,23 @@
-//! The one way to files that somebody else can write: a backup catalog, a data
-//! directory that a clone's superuser filled, a diff that was copied from
-//! somewhere, directories that users of the host share.
+//! The only access to files that others can write: a backup catalog, a data directory
+//! that a clone's superuser filled, a diff that was copied from somewhere, directories
+//! that users of the host share.
 //!
-//! pbkfs is often root, and such a place can hold anything: a link to a file of
-//! root's in place of a file of ours, a FIFO that keeps its reader waiting, a
-//! file without end. So everything there is done relative to an opened
-//! directory ([`Dir`]):
+//! pbkfs often runs as root, and such a place can hold anything: a link to a file of
+//! root's in place of one of ours, a FIFO that blocks its reader, an endless file. So
+//! all work there is relative to an opened directory ([`Dir`]):
 //!
-//! - no symbolic link is followed, and no path leads out (`openat2` with
-//!   `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`; where the kernel has none, step by
-//!   step with `O_NOFOLLOW`);
-//! - what is opened to be read is a regular file, seen by `fstat` after it was
-//!   opened without waiting (`O_NONBLOCK`);
-//! - what is read whole has a limit;
-//! - what is made is new (`O_EXCL`), and owner and mode are changed by the
-//!   descriptor, never by a path;
-//! - what root does for another user with paths that only that user may judge,
-//!   it does with that user's rights ([`as_user`]).
+//! - No symbolic link is followed, and no path leads outside (`openat2` with
+//!   `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`; if the kernel lacks it, step by step with
+//!   `O_NOFOLLOW`).
+//! - Only regular files are opened for reading. The open does not block (`O_NONBLOCK`),
+//!   and `fstat` checks the kind.
+//! - Whole reads have a limit.
+//! - New files are created with `O_EXCL`; owner and mode are changed by descriptor,
+//!   never by path.
+//! - Paths that only another user may judge are resolved by root with that user's
+//!   permissions ([`as_user`]).
 //!
-//! `tests/architecture.rs` holds that no other code opens such paths.
+//! `tests/architecture.rs` checks that no other code opens such paths.
 
 mod create;
 mod error;
@@ -47,11 +46,11 @@ pub use way::{check_owner, lead};
 
 use stat::is_ours;
 
-/// The most that is read of a small file of ours, in bytes: a state, a binding,
-/// a record. The largest of them has some kilobytes.
+/// The most that is read of a small file of ours, in bytes: a state, a binding, a
+/// record. The largest has a few kilobytes.
 pub const SMALL: u64 = 1 << 20;
 
-/// An opened directory. Paths given to it are relative, and stay below it.
+/// An opened directory. Paths passed to it are relative, and stay below it.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -60,11 +59,11 @@ pub struct Dir {
 }
 
 impl Dir {
-    /// Opens a directory that the user has named: links that lead to it are
-    /// the user's own, and are followed.
+    /// Opens a directory that the user has named. Links to it are the user's own, and
+    /// are followed.
     ///
     /// # Errors
-    /// The system's own; `ENOTDIR` where something else is there.
+    /// If the system call fails; with `ENOTDIR` if something else is there.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
@@ -73,11 +72,11 @@ impl Dir {
         })
     }
 
-    /// Opens a directory of ours, whose own name is no link.
+    /// Opens a directory of ours, whose own name must not be a link.
     ///
     /// # Errors
-    /// [`Refused`] if another user owns it, or others may write to it: then
-    /// nothing in it is ours for sure. The system's own.
+    /// Returns [`Refused`] if another user owns the directory or can write to it,
+    /// because then nothing in it is certain to be ours; and the system's errors.
     pub fn open_own(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(CWD, path, flags, Mode::empty());
@@ -93,10 +92,10 @@ impl Dir {
         Ok(dir)
     }
 
-    /// The directory that a file is in, with the file's name in it.
+    /// Opens the directory that contains a file, and returns it with the file's name.
     ///
     /// # Errors
-    /// The path names no file; those of [`Dir::open`].
+    /// If the path names no file, and as for [`Dir::open`].
     pub fn of_file(path: &Path) -> io::Result<(Self, &OsStr)> {
         let name = path
             .file_name()
@@ -105,7 +104,7 @@ impl Dir {
         Ok((Self::open(parent.unwrap_or(Path::new(".")))?, name))
     }
 
-    /// Where it is, for messages.
+    /// Returns its path, for messages.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -114,7 +113,7 @@ impl Dir {
     /// Opens a directory below this one.
     ///
     /// # Errors
-    /// [`Refused`] for anything but a directory; the system's own.
+    /// Returns [`Refused`] for anything but a directory, and the system's errors.
     pub fn dir(&self, path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -125,11 +124,11 @@ impl Dir {
         })
     }
 
-    /// Opens a directory below this one to go through it, which takes no right to
-    /// read it: its names cannot be told, and it cannot be synced.
+    /// Opens a directory below this one for traversal only, which needs no read
+    /// permission. It cannot be listed or synced.
     ///
     /// # Errors
-    /// As [`Dir::dir`].
+    /// As for [`Dir::dir`].
     pub fn through(&self, path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         let fd = self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -142,15 +141,15 @@ impl Dir {
     /// Opens a regular file below this directory for reading.
     ///
     /// # Errors
-    /// [`Refused`] for anything else; the system's own.
+    /// Returns [`Refused`] for anything else, and the system's errors.
     pub fn file(&self, path: impl AsRef<Path>) -> io::Result<File> {
         self.regular(path.as_ref(), OFlags::RDONLY)
     }
 
-    /// Opens a regular file that is there for reading and writing.
+    /// Opens an existing regular file for reading and writing.
     ///
     /// # Errors
-    /// As [`Dir::file`].
+    /// As for [`Dir::file`].
     pub fn file_to_write(&self, path: impl AsRef<Path>) -> io::Result<File> {
         self.regular(path.as_ref(), OFlags::RDWR)
     }
@@ -158,16 +157,16 @@ impl Dir {
     /// Reads a whole file of at most `limit` bytes.
     ///
     /// # Errors
-    /// [`Refused`] for a larger one and for what is no regular file; the
-    /// system's own.
+    /// Returns [`Refused`] for a larger file and for anything but a regular file, and
+    /// the system's errors.
     pub fn read(&self, path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
         read_limited(self.file(path)?, limit)
     }
 
-    /// What stands at a path, or `None`.
+    /// Examines what is at a path; returns `None` if nothing is.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     pub fn stat(&self, path: impl AsRef<Path>) -> io::Result<Option<Stat>> {
         let path = path.as_ref();
         let name = path.file_name().ok_or(Refused::LeadsOut)?;
@@ -176,7 +175,7 @@ impl Dir {
             Ok(Stat::from(&stat))
         };
         found(match path.parent() {
-            // Most are names in here, and cost one call.
+            // Most paths are names in this directory, and cost one call.
             Some(parent) if !parent.as_os_str().is_empty() => {
                 let flags = OFlags::PATH | OFlags::DIRECTORY;
                 let opened = self.open_beneath(parent, flags);
@@ -186,21 +185,21 @@ impl Dir {
         })
     }
 
-    /// What the directory itself is.
+    /// Examines the directory itself.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn stat_self(&self) -> io::Result<Stat> {
         Ok(Stat::from(&rustix::fs::fstat(&self.fd)?))
     }
 
-    /// The names in it, in no order.
+    /// Returns the names in it, in no particular order.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
-        // The descriptor's own position is left alone.
+        // This leaves the descriptor's own position alone.
         for entry in rustix::fs::Dir::read_from(&self.fd)? {
             let name = entry?.file_name().to_bytes().to_owned();
             if name != b"." && name != b".." {
@@ -210,16 +209,16 @@ impl Dir {
         Ok(names)
     }
 
-    /// Makes what was made, renamed and removed in it durable.
+    /// Makes creations, renames and removals in it durable.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.fd)?)
     }
 
-    /// Whether the directory is ours alone to write: its owner is this
-    /// process's user, or root.
+    /// Checks that only we can write to the directory: its owner is this process's user
+    /// or root.
     fn check_own(&self) -> io::Result<()> {
         let stat = self.stat_self()?;
         match is_ours(stat.uid) && stat.mode & 0o022 == 0 {
@@ -234,11 +233,11 @@ impl Dir {
 
     fn regular(&self, path: &Path, flags: OFlags) -> io::Result<File> {
         let fd = match self.open_beneath(path, flags | OFlags::NONBLOCK | OFlags::NOCTTY) {
-            // So answer a socket, and a device without a driver.
+            // A socket, or a device without a driver.
             Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => {
                 return Err(Refused::Is(self.kind_of(path)).into());
             }
-            // So answers a directory that is to be written.
+            // A directory opened for writing.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
                 return Err(Refused::Is(Kind::Directory).into());
             }
@@ -255,7 +254,7 @@ impl Dir {
         let flags = flags | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let opened = match openat2(&self.fd, path, flags, Mode::empty(), resolve) {
-            // Before Linux 5.6, and in containers that do not know it.
+            // Linux before 5.6, and containers whose filter does not know the call.
             Err(Errno::NOSYS | Errno::PERM) => self.open_step_by_step(path, flags),
             opened => opened,
         };
@@ -269,7 +268,7 @@ impl Dir {
         })
     }
 
-    /// The same as `openat2` does, for kernels that have none.
+    /// Does what `openat2` does, for kernels that lack it.
     fn open_step_by_step(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let mut at = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)?;
         let mut steps = path.components().peekable();
@@ -307,7 +306,8 @@ impl AsFd for Dir {
 /// Reads a file that somebody else may have opened, to its end.
 ///
 /// # Errors
-/// [`Refused`] if it has more than `limit` bytes; the system's own.
+/// Returns [`Refused`] if the file has more than `limit` bytes, and the system's
+/// errors.
 pub fn read_limited(file: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -320,24 +320,24 @@ pub fn read_limited(file: impl Read, limit: u64) -> io::Result<Vec<u8>> {
 /// Opens a regular file by a path whose directories the user has named.
 ///
 /// # Errors
-/// As [`Dir::file`].
+/// As for [`Dir::file`].
 pub fn open(path: &Path) -> io::Result<File> {
     let (dir, name) = Dir::of_file(path)?;
     dir.file(name)
 }
 
-/// Reads such a file whole.
+/// Reads all of such a file.
 ///
 /// # Errors
-/// As [`Dir::read`].
+/// As for [`Dir::read`].
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_limited(open(path)?, limit)
 }
 
-/// `None` for what is not there.
+/// Turns `NotFound` into `None`.
 ///
 /// # Errors
-/// All others.
+/// Returns all other errors.
 pub fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

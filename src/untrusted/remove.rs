@@ -1,4 +1,4 @@
-//! Removing, without following links and without leaving the directory.
+//! Removal that neither follows links nor leaves the directory.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,32 +11,31 @@ use super::create::plain;
 use super::{Dir, Kind, path_of};
 
 impl Dir {
-    /// Removes whatever is at a name, unless it is a directory; nothing is
-    /// fine, too.
+    /// Removes whatever is at a name, unless it is a directory. It is not an error if
+    /// nothing is.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         gone(unlinkat(self, plain(name.as_ref())?, AtFlags::empty()))
     }
 
-    /// Removes an empty directory; none is fine, too.
+    /// Removes an empty directory, if there is one.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         gone(unlinkat(self, plain(name.as_ref())?, AtFlags::REMOVEDIR))
     }
 
-    /// Removes all that is in this directory, and keeps the directory. Nobody
-    /// may be filling it meanwhile.
+    /// Removes everything in this directory, and keeps the directory. Nobody may be
+    /// adding files meanwhile.
     ///
-    /// A tree may be deeper than there are descriptors or stack, so it is
-    /// flattened: a directory in a directory is moved up before the one around
-    /// it goes.
+    /// A tree may be too deep for the descriptors or the stack. So it is flattened:
+    /// before a directory is removed, its subdirectories are moved up.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     pub fn remove_content(&self) -> io::Result<()> {
         loop {
             let names = self.names()?;
@@ -49,10 +48,11 @@ impl Dir {
         }
     }
 
-    /// Removes what is at a name, with all that is in it; nothing is fine, too.
+    /// Removes whatever is at a name, with everything in it. It is not an error if
+    /// nothing is.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     pub fn remove_tree(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         let name = name.as_ref();
         match self.stat(name)? {
@@ -64,7 +64,7 @@ impl Dir {
         }
     }
 
-    /// Removes what is at a name; the directories in it are moved up here.
+    /// Removes what is at a name, moving its subdirectories up to this directory.
     fn remove_level(&self, name: &OsStr) -> io::Result<()> {
         let is_dir = |dir: &Self, name: &OsStr| -> io::Result<bool> {
             Ok(dir
@@ -77,7 +77,7 @@ impl Dir {
         let dir = self.enter(name)?;
         for inner in dir.names()? {
             if is_dir(&dir, &inner)? {
-                // Who moves a directory has to be able to write to it.
+                // Moving a directory requires write permission for it.
                 dir.enter(&inner)?;
                 renameat(&dir, &inner, self, Self::new_name()?)?;
             } else {
@@ -87,14 +87,14 @@ impl Dir {
         self.remove_dir(name)
     }
 
-    /// Opens a directory of this user's that is to go, whatever its mode.
+    /// Opens a directory of this user's that is to be removed, whatever its mode.
     fn enter(&self, name: &OsStr) -> io::Result<Self> {
         let name = plain(name)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = openat(self, name, flags, Mode::empty())?;
-        // A descriptor of this kind takes no fchmod, but has a path that no
-        // link can change.
-        // Where that is not permitted, the removal itself says so.
+        // This kind of descriptor does not support fchmod, but its path cannot be
+        // redirected by a link. If the change is not permitted, the removal itself
+        // fails.
         let _ = std::fs::set_permissions(path_of(&found), PermissionsExt::from_mode(0o700));
         self.dir(name)
     }

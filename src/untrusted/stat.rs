@@ -1,4 +1,4 @@
-//! What stands at a name, and whose it is.
+//! The attributes and the owner of a file.
 
 use std::fs::File;
 use std::io;
@@ -7,10 +7,10 @@ use nix::unistd::geteuid;
 
 use super::Kind;
 
-/// What stands at a name, links not followed.
+/// A file's attributes; links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// `st_mode`'s permission bits.
     pub mode: u32,
@@ -18,13 +18,13 @@ pub struct Stat {
     pub uid: u32,
     /// The owner's group.
     pub gid: u32,
-    /// Bytes, for a regular file.
+    /// Size in bytes, for a regular file.
     pub len: u64,
-    /// Bytes that it takes on disk.
+    /// Size on disk in bytes.
     pub disk_bytes: u64,
-    /// How many names it has.
+    /// Number of hard links.
     pub links: u64,
-    /// Device and inode, which name it for good.
+    /// Device and inode, which identify the file.
     pub id: (u64, u64),
 }
 
@@ -37,7 +37,7 @@ impl From<&rustix::fs::Stat> for Stat {
             gid: stat.st_gid,
             len: u64::try_from(stat.st_size).unwrap_or(0),
             disk_bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
-            // Of another type on other architectures.
+            // The type differs on other architectures.
             #[allow(clippy::useless_conversion)]
             links: u64::from(stat.st_nlink),
             id: (stat.st_dev, stat.st_ino),
@@ -45,15 +45,16 @@ impl From<&rustix::fs::Stat> for Stat {
     }
 }
 
-/// Device and inode of an opened file, as in [`Stat::id`].
+/// Returns device and inode of an opened file, as in [`Stat::id`].
 ///
 /// # Errors
-/// The system's own.
+/// If the system call fails.
 pub fn id_of(file: &File) -> io::Result<(u64, u64)> {
     Ok(Stat::from(&rustix::fs::fstat(file)?).id)
 }
 
-/// Whether what this user owns is in nobody's hands but ours.
+/// Whether the user is root or our own, so that nobody else can change the user's
+/// files.
 pub(super) fn is_ours(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }

@@ -254,7 +254,7 @@ fn the_way_to_a_path_is_nobody_elses() {
     check_owner(&Dir::open(&dir).unwrap(), &[NOBODY]).unwrap();
 }
 
-/// The mode of a link is 0777, and says nothing; whose it is does.
+/// The mode of a link is always 0777 and means nothing; only its owner counts.
 #[test]
 fn a_link_on_the_way_is_ours_and_what_it_leads_over_is_looked_at() {
     let temp = tempfile::tempdir().unwrap();
@@ -271,14 +271,14 @@ fn a_link_on_the_way_is_ours_and_what_it_leads_over_is_looked_at() {
     let seen = dir.stat_self().unwrap().id;
     let real = fs::metadata(temp.join("real/deep")).unwrap();
     assert_eq!(seen, (real.dev(), real.ino()));
-    // The last name may be a link as well.
+    // The last component may be a link as well.
     let (dir, name) = lead(&temp.join("real/link"), &[]).unwrap();
     assert_eq!(
         (dir.path(), name.to_str()),
         (&*temp.join("real"), Some("deep"))
     );
 
-    // A user who is trusted with directories could lead the way anywhere by a link.
+    // A user trusted with directories could redirect the path anywhere by a link.
     std::os::unix::fs::lchown(temp.join("hop"), Some(NOBODY.0), Some(NOBODY.1)).unwrap();
     let link = temp.join("hop");
     for trusted in [&[][..], &[NOBODY]] {

@@ -1,4 +1,4 @@
-//! Doing something with another user's rights to files.
+//! File operations with another user's permissions.
 
 use std::io;
 use std::thread;
@@ -6,7 +6,7 @@ use std::thread;
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use rustix::thread::set_thread_groups;
 
-/// Whose rights: a user with all groups.
+/// A user with all groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
     /// The user.
@@ -17,15 +17,15 @@ pub struct Rights {
     pub groups: Vec<u32>,
 }
 
-/// Does `work` with the rights of `rights`, where this process is root and
-/// another user is meant; else as it is.
+/// Runs `work` with the permissions of `rights` if this process is root and `rights`
+/// are given; otherwise with its own.
 ///
-/// The work gets a thread of its own, which becomes that user for whatever
-/// concerns files (`setfsuid(2)`) and ends with the work: on Linux, a user
-/// belongs to a thread, and only libraries make it one of the process.
+/// The work runs in a thread of its own, which becomes that user for file access
+/// (`setfsuid(2)`) and ends with the work. On Linux, credentials belong to a thread;
+/// only libraries apply them to the whole process.
 ///
 /// # Errors
-/// The rights cannot be taken on; what the work fails with.
+/// If the permissions cannot be assumed, or if `work` fails.
 pub fn as_user<T: Send>(
     rights: Option<&Rights>,
     work: impl FnOnce() -> io::Result<T> + Send,
@@ -48,7 +48,7 @@ fn become_user(rights: &Rights) -> io::Result<()> {
     let groups: Vec<_> = groups.map(rustix::process::Gid::from_raw).collect();
     set_thread_groups(&groups)?;
     let (uid, gid) = (Uid::from_raw(rights.uid), Gid::from_raw(rights.gid));
-    // These two cannot fail but by doing nothing, which the second call tells.
+    // These calls report no error; a second call returns the resulting id.
     setfsgid(gid);
     setfsuid(uid);
     match setfsuid(uid) == uid && setfsgid(gid) == gid {

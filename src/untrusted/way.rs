@@ -1,4 +1,4 @@
-//! The directories that lead to a path.
+//! The directories and links on the way to a path.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -14,23 +14,23 @@ use super::{Dir, Refused, Stat};
 
 const STICKY: u32 = 0o1000;
 
-/// As many links as the kernel follows on a path.
+/// The number of links that the kernel follows on a path.
 const LINKS: usize = 40;
 
-/// Opens the directory that `path` is in, and gives the last name, which may lead
-/// nowhere yet. Nobody but this process's user, root and the users and groups
-/// `trusted` can lead that way elsewhere, and whatever changes on it afterwards,
-/// the directory stays the one that was looked at. It is opened to go through it,
-/// as by [`Dir::through`].
+/// Opens the directory that contains `path`, and returns it with the last component,
+/// which need not exist yet. Only this process's user, root and the users and groups
+/// `trusted` can redirect the path. Whatever changes on it later, the directory stays
+/// the one that was checked. It is opened for traversal, as by [`Dir::through`].
 ///
-/// Each directory on the way belongs to one of them, and others cannot write to
-/// it, or only add to it (the sticky bit). Each link belongs to this process's
-/// user or to root: it may lead anywhere, also to where those who are trusted
-/// here have no business.
+/// Each directory on the way must belong to one of these users. Others must not be able
+/// to write to it, or only to add to it (the sticky bit). Each link must belong to this
+/// process's user or to root, because a link can point anywhere, even where the trusted
+/// users have no business.
 ///
 /// # Errors
-/// [`Refused::OthersWay`] and [`Refused::OthersLink`] with the first that does
-/// not; a relative path, and one without a name at its end; the system's own.
+/// Returns [`Refused::OthersWay`] or [`Refused::OthersLink`] with the first violation.
+/// Fails for a relative path, for one without a last component, and if a system call
+/// fails.
 pub fn lead(path: &Path, trusted: &[(u32, u32)]) -> io::Result<(Dir, OsString)> {
     let mut dir = Dir::open(Path::new("/"))?;
     check(&dir, trusted)?;
@@ -65,7 +65,7 @@ pub fn lead(path: &Path, trusted: &[(u32, u32)]) -> io::Result<(Dir, OsString)> 
     Err(io::ErrorKind::InvalidInput.into())
 }
 
-/// One step on the way.
+/// One step of the walk.
 #[derive(PartialEq, Eq)]
 enum Step {
     Root,
@@ -83,11 +83,10 @@ fn steps_of(path: &Path) -> VecDeque<Step> {
     steps.collect()
 }
 
-/// Where a name leads, if it is a link. At the end of the way nothing needs to
-/// be there, or a mount that does not answer: whether that is a link, the kernel
-/// knows by itself.
+/// Returns a link's target. At the end of the path there may be nothing, or a mount
+/// that does not respond; the kernel knows by itself whether that is a link.
 fn link_in(dir: &Dir, name: &OsStr, is_last: bool) -> io::Result<Option<PathBuf>> {
-    // One look-up for both questions: another link may be at the name by then.
+    // Look the name up only once: another link could replace it between two look-ups.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = match openat(dir, name, flags, Mode::empty()) {
         Err(Errno::NOENT) if is_last => return Ok(None),
@@ -95,12 +94,12 @@ fn link_in(dir: &Dir, name: &OsStr, is_last: bool) -> io::Result<Option<PathBuf>
     };
     let to = match readlinkat(&held, "", Vec::new()) {
         Ok(to) => to,
-        // So Linux answers of what is no link, older and newer.
+        // The answers of older and newer kernels if it is not a link.
         Err(Errno::NOENT | Errno::INVAL) => return Ok(None),
         Err(errno) => return Err(errno.into()),
     };
     let link = Stat::from(&fstat(&held)?);
-    // Its mode says nothing: nobody can write to a link.
+    // The mode means nothing: nobody can write to a link.
     match is_ours(link.uid) {
         true => Ok(Some(PathBuf::from(OsString::from_vec(to.into_bytes())))),
         false => Err(Refused::OthersLink {
@@ -125,7 +124,7 @@ fn enter(dir: &Dir, name: &OsStr) -> io::Result<Dir> {
     Ok(Dir { fd: fd?, path })
 }
 
-/// Checks that others cannot change what is in a directory.
+/// Checks that others cannot change a directory's content.
 fn check(dir: &Dir, trusted: &[(u32, u32)]) -> io::Result<()> {
     let stat = dir.stat_self()?;
     let group_is_ours = stat.gid == 0 || trusted.iter().any(|(_, gid)| *gid == stat.gid);
@@ -136,11 +135,11 @@ fn check(dir: &Dir, trusted: &[(u32, u32)]) -> io::Result<()> {
     }
 }
 
-/// Checks that a directory belongs to this process's user, to root, or to one of
-/// the users `trusted`.
+/// Checks that a directory belongs to this process's user, to root, or to one of the
+/// users `trusted`.
 ///
 /// # Errors
-/// [`Refused::OthersWay`]; the system's own.
+/// Returns [`Refused::OthersWay`], and the system's errors.
 pub fn check_owner(dir: &Dir, trusted: &[(u32, u32)]) -> io::Result<()> {
     let stat = dir.stat_self()?;
     match is_ours(stat.uid) || trusted.iter().any(|(uid, _)| *uid == stat.uid) {

@@ -318,7 +318,7 @@ mod tests {
         conf.set_len(1 << 40).unwrap();
         let error = Catalog::open(dir.path()).unwrap().instance("main");
         let message = crate::causes::sentence(&error.unwrap_err());
-        assert!(message.contains("it has more than 256 KiB"), "{message}");
+        assert!(message.contains("it is larger than 256 KiB"), "{message}");
     }
 
     #[test]

@@ -212,7 +212,7 @@ mod tests {
         let file = inside.join("main.log");
         Daily::open(&file, 3, &[]).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o775)).unwrap();
-        assert!(why(Daily::open(&file, 3, &[])).contains("lead the path elsewhere"));
+        assert!(why(Daily::open(&file, 3, &[])).contains("redirect the path"));
         Daily::open(&file, 3, &[(POSTGRES, POSTGRES)]).unwrap();
         chown(&dir, Some(POSTGRES), None).unwrap();
         assert!(Daily::open(&file, 3, &[]).is_err());

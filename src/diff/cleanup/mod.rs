@@ -1,11 +1,11 @@
-//! Emptying a diff for reuse: exactly what the format names, and nothing
-//! else, whatever stands in the directory.
+//! Emptying a diff for reuse: exactly what the format names is removed, and nothing
+//! else, whatever the directory contains.
 //!
-//! Everything is done relative to opened directories and without following
-//! links, so whatever stands in the place of a file goes by its name, and what
-//! is in the place of `data/` and no directory is refused. The order keeps a half-emptied diff whole: first
-//! `meta.redb`, after which nothing refers to any data; the binding last, so
-//! that what was begun is still known as a diff.
+//! All operations are relative to opened directories and do not follow links. Whatever
+//! has taken the place of a file is removed by its name, and anything but a directory
+//! in the place of `data/` is refused. The order keeps a half-emptied diff consistent.
+//! `meta.redb` is removed first, and then nothing refers to any data. The binding is
+//! removed last, so that a half-emptied directory is still recognized as a diff.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::lock::{DiffLock, LockHolder};
 use super::store::{ContentRecord, NameEntry, Namespace, Store, StoreBackend};
 use crate::pg::relation::RelationFile;
 
-/// A diff about to be emptied: nobody uses it, and nobody can begin to.
+/// A diff about to be emptied, locked so that nobody can use it.
 #[derive(Debug)]
 pub struct Cleanup {
     root: Arc<Root>,
@@ -31,9 +31,9 @@ impl Cleanup {
     /// Locks the diff in `root`.
     ///
     /// # Errors
-    /// [`DiffError::Busy`] while it is in use; [`DiffError::NotADiff`] and
-    /// [`DiffError::Foreign`] for a directory that pbkfs did not make, which
-    /// is left as it is; a newer version's diff; I/O errors.
+    /// Returns [`DiffError::Busy`] while the diff is in use; [`DiffError::NotADiff`] or
+    /// [`DiffError::Foreign`] for a directory that pbkfs did not create, which is left
+    /// unchanged; an error for a newer version's diff, and for failed I/O.
     pub fn begin(root: &Path) -> Result<Self, DiffError> {
         let root = Arc::new(Root::open(root)?);
         root.check()?;
@@ -41,7 +41,7 @@ impl Cleanup {
         let lock = DiffLock::acquire_in(root.clone(), &holder)?;
         let binding = Binding::read_in(&root);
         match binding {
-            // Then it is not known what the format names.
+            // The names that a newer format uses are unknown.
             Err(error @ DiffError::Version { .. }) => Err(error),
             binding => Ok(Self {
                 root,
@@ -51,19 +51,19 @@ impl Cleanup {
         }
     }
 
-    /// The backup that the diff belongs to; `None` if it is bound to none.
+    /// Returns the backup that the diff belongs to; `None` if it is bound to none.
     ///
     /// # Errors
-    /// A damaged binding.
+    /// If the binding is damaged.
     pub fn binding(&self) -> Result<Option<&Binding>, &DiffError> {
         self.binding.as_ref().map(Option::as_ref)
     }
 
-    /// What would be lost.
+    /// Counts what would be lost.
     ///
     /// # Errors
-    /// The metadata cannot be read; something that no pbkfs makes is in the
-    /// place of the binding.
+    /// If the metadata cannot be read, or if the binding's place is taken by something
+    /// that no pbkfs creates.
     pub fn changes(&self) -> Result<Changes, DiffError> {
         if let Err(DiffError::Foreign { path, found }) = &self.binding {
             let (path, found) = (path.clone(), *found);
@@ -95,11 +95,11 @@ impl Cleanup {
         Ok(changes)
     }
 
-    /// The paths that would be removed, data files and WAL summed up under
-    /// their directory's.
+    /// Returns the paths that would be removed; a directory stands for the data files
+    /// or WAL in it.
     ///
     /// # Errors
-    /// I/O errors.
+    /// If an I/O operation fails.
     pub fn removals(&self) -> Result<Vec<PathBuf>, DiffError> {
         let mut paths = Vec::new();
         for name in [META_FILE, DATA_DIR, WAL_DIR, TEMPORARY_FILE, BINDING_FILE] {
@@ -110,19 +110,19 @@ impl Cleanup {
         Ok(paths)
     }
 
-    /// Whatever stands in the directory and is not of the format; it stays.
+    /// Returns the paths in the directory that the format does not name; they stay.
     ///
     /// # Errors
-    /// I/O errors.
+    /// If an I/O operation fails.
     pub fn strangers(&self) -> Result<Vec<PathBuf>, DiffError> {
         self.root.strangers()
     }
 
-    /// Empties the diff. The directory and its lock file stay: whoever waits
-    /// for the lock has that very file open.
+    /// Empties the diff. The directory and its lock file stay: a process waiting for
+    /// the lock has that very file open.
     ///
     /// # Errors
-    /// I/O errors.
+    /// If an I/O operation fails.
     pub fn run(self) -> Result<(), DiffError> {
         self.root.empty()
     }
@@ -135,9 +135,9 @@ fn inode_of((_, _, entry): &(u64, Vec<u8>, NameEntry)) -> Option<u64> {
     }
 }
 
-/// How many relations the files belong to. The path of a file that the clone
-/// made is known to the image only; but nothing besides relations has such a
-/// name, and its directory tells it from another's.
+/// Counts the relations that the files belong to. Finding the path of a file that the
+/// clone created requires the image. But only relations have such names, and the
+/// directory's inode tells relations of the same name apart.
 fn relations(
     store: &Store,
     namespace: &Namespace,
@@ -166,7 +166,7 @@ fn relations(
     for entry @ (dir, name, _) in &namespace.names {
         let is_new = inode_of(entry).is_some_and(|ino| with_content.contains(&ino));
         let file = std::str::from_utf8(name).ok().filter(|_| is_new);
-        // Any database's directory will do for the name to be taken apart.
+        // Any database's directory serves to parse the name.
         let file = file.and_then(|name| RelationFile::parse(format!("base/1/{name}")));
         found.extend(file.map(|file| Relation::New(*dir, file.relfilenode)));
     }

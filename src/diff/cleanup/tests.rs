@@ -137,14 +137,15 @@ fn what_is_in_use_or_no_diff_is_refused() {
     assert!(!dir.path().join(LOCK_FILE).exists());
 }
 
-/// What is put at a part's name, with something precious that it might lead to.
+/// Puts something in a part's place; it may point to the second path, which is
+/// precious.
 type Trap = fn(&Path, &Path);
 
 const TRAPS: [(&str, Trap); 4] = [
     ("a link", |at, to| symlink(to, at).unwrap()),
     ("a pipe", |at, _| mkfifo(at, Mode::S_IRWXU).unwrap()),
     ("a hard link", |at, to| {
-        // Of a file only; a directory has one name.
+        // Only a file can have another name; a directory cannot.
         let to = match to.is_dir() {
             true => to.join("10"),
             false => to.to_owned(),
@@ -154,8 +155,8 @@ const TRAPS: [(&str, Trap); 4] = [
     ("a directory", |at, _| fs::create_dir(at).unwrap()),
 ];
 
-/// Each part of a diff in turn is something else. What can go by its name goes,
-/// what it leads to never does, and nothing waits for a pipe.
+/// Each part of a diff in turn is something else. What can be removed by its name is
+/// removed, what it points to never is, and nothing waits for a pipe.
 #[test]
 fn what_stands_in_a_parts_place_goes_by_its_name_or_is_refused() {
     let parts = [META_FILE, BINDING_FILE, LOCK_FILE, DATA_DIR, "data/10"];
@@ -183,7 +184,7 @@ fn what_stands_in_a_parts_place_goes_by_its_name_or_is_refused() {
         let done = Cleanup::begin(&root).and_then(Cleanup::run);
         let goes = match part {
             LOCK_FILE => false,
-            // It is one.
+            // It is a directory, as it should be.
             DATA_DIR => what == "a directory",
             _ => what != "a directory",
         };
@@ -233,7 +234,7 @@ fn damage_can_be_cleaned_away_but_not_counted() {
     changed_diff(&root);
     fs::write(root.join(BINDING_FILE), "{ not json").unwrap();
     fs::write(root.join(META_FILE), vec![0x5A; 10_000]).unwrap();
-    // As a kill leaves it.
+    // A killed process leaves such a file.
     fs::write(root.join(".pbkfs-new-0123456789abcdef"), "{").unwrap();
     let cleanup = Cleanup::begin(&root).unwrap();
     assert!(cleanup.binding().is_err() && cleanup.changes().is_err());

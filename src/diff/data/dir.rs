@@ -1,4 +1,4 @@
-//! The data files of a real diff: a directory.
+//! The data files of a real diff, in a directory.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,8 +14,8 @@ use crate::diff::error::DiffError;
 use crate::diff::layout::DATA_DIR;
 use crate::untrusted::{Dir, Kind};
 
-/// Data files in a directory, which is opened once and kept. What stands at a
-/// file's name may have been put there by anybody.
+/// Data files in a directory that is opened once and kept open. Anybody may have put
+/// something else in a file's place.
 #[derive(Debug)]
 pub struct DirStorage {
     files: Arc<Files>,
@@ -23,18 +23,18 @@ pub struct DirStorage {
 }
 
 impl DirStorage {
-    /// Opens the data files of a diff, making their directory if need be.
+    /// Opens the data files of a diff, creating their directory if it is missing.
     ///
     /// # Errors
-    /// [`DiffError::Foreign`] for something else in its place; I/O errors, with
-    /// the path.
+    /// Returns [`DiffError::Foreign`] if something else is in its place, and I/O errors
+    /// with the path.
     pub(in crate::diff) fn open(root: &Root) -> Result<Self, DiffError> {
         let dir = match root.open_dir(DATA_DIR)? {
             Some(dir) => dir,
             None => (root.dir().make_dir(DATA_DIR, DIR_MODE))
-                .map_err(|e| DiffError::io("make the directory", &root.join(DATA_DIR), e))?,
+                .map_err(|e| DiffError::io("create the directory", &root.join(DATA_DIR), e))?,
         };
-        // The directory itself may be new, so its own name counts too.
+        // The directory itself may be new, so its own entry needs a sync, too.
         Ok(Self {
             files: Arc::new(Files::new(dir)),
             names_dirty: AtomicBool::new(true),
@@ -45,11 +45,11 @@ impl DirStorage {
         self.files.dir()
     }
 
-    /// Refuses what stands at the names of these inodes and is no file of this
-    /// diff alone. Gives those that have no file.
+    /// Refuses anything at the names of these inodes that is not a file of this diff
+    /// alone. Returns the inodes that have no file.
     ///
     /// # Errors
-    /// [`DiffError::Foreign`], [`DiffError::Linked`]; I/O errors.
+    /// Returns [`DiffError::Foreign`], [`DiffError::Linked`] or an I/O error.
     pub(in crate::diff) fn check(
         &self,
         known: impl Iterator<Item = u64>,
@@ -58,7 +58,7 @@ impl DirStorage {
         for ino in known {
             let path = self.path_of(ino);
             let stat = self.dir().stat(ino.to_string());
-            match stat.map_err(|e| DiffError::io("look at", &path, e))? {
+            match stat.map_err(|e| DiffError::io("stat", &path, e))? {
                 None => missing.push(ino),
                 Some(stat) if stat.kind != Kind::File => {
                     let found = stat.kind;
@@ -71,14 +71,14 @@ impl DirStorage {
         Ok(missing)
     }
 
-    /// Where an inode's bytes are.
+    /// Returns the path of an inode's data file.
     pub(in crate::diff) fn path_of(&self, ino: u64) -> PathBuf {
         self.dir().path().join(ino.to_string())
     }
 }
 
-/// The inodes whose data files are in a directory. Only names of our own form
-/// count; anything else is not ours to judge.
+/// Returns the inodes whose data files are in a directory. Names that pbkfs does not
+/// give are ignored.
 pub(in crate::diff) fn inodes_in(data: &Dir) -> io::Result<Vec<u64>> {
     let names = data.names()?;
     Ok(names
@@ -87,7 +87,7 @@ pub(in crate::diff) fn inodes_in(data: &Dir) -> io::Result<Vec<u64>> {
         .collect())
 }
 
-/// The inode of a data file's name, if it is one that pbkfs gives.
+/// Parses a data file's name into its inode; `None` if pbkfs gives no such name.
 pub(in crate::diff) fn inode_of_name(name: &OsStr) -> Option<u64> {
     let name = name.to_str()?;
     let ino: u64 = name.parse().ok()?;
@@ -164,7 +164,7 @@ mod tests {
             let error = storage.check([6, 7].into_iter()).unwrap_err();
             assert!(matches!(error, DiffError::Foreign { .. }), "{error}");
             assert!(error.to_string().contains("data/7"), "{error}");
-            // A new file takes the name.
+            // A new file replaces it.
             storage.create(7).unwrap().write_all_at(b"new", 0).unwrap();
             storage.check([6, 7].into_iter()).unwrap();
             storage.remove(7).unwrap();

@@ -1,4 +1,4 @@
-//! What the overlay asks of data files.
+//! The interface between the overlay and the data files.
 
 use std::fs::File;
 use std::io;
@@ -6,104 +6,105 @@ use std::sync::Arc;
 
 use nix::fcntl::FallocateFlags;
 
-/// What a data file says of itself.
+/// A data file's attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataStat {
-    /// Length in bytes.
+    /// Size in bytes.
     pub len: u64,
-    /// Last change of the bytes, nanoseconds since the epoch.
+    /// Last change of the bytes, in nanoseconds since the epoch.
     pub mtime_ns: i64,
-    /// Last change of the file, nanoseconds since the epoch.
+    /// Last change of the inode, in nanoseconds since the epoch.
     pub ctime_ns: i64,
-    /// Space taken, in units of 512 bytes.
+    /// Space on disk, in units of 512 bytes.
     pub blocks: u64,
 }
 
-/// One file's bytes.
+/// The bytes of one file.
 pub trait DataFile: Send + Sync {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `buf`.
     ///
     /// # Errors
-    /// The system's own, `ENOSPC` among them.
+    /// If a system call fails, for example with `ENOSPC`.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
-    /// Makes written bytes and the length durable (`fdatasync`).
+    /// Makes the written bytes and the size durable (`fdatasync`).
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn sync_data(&self) -> io::Result<()>;
-    /// Cuts or extends with zeros.
+    /// Truncates the file, or extends it with zeros.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Length, times and space.
+    /// Returns size, times and space.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn stat(&self) -> io::Result<DataStat>;
     /// Sets the time of the last change.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn set_mtime(&self, mtime_ns: i64) -> io::Result<()>;
-    /// `fallocate(2)` with these flags.
+    /// Calls `fallocate(2)` with these flags.
     ///
     /// # Errors
-    /// The system's own; `EOPNOTSUPP` where the file system cannot.
+    /// If the system call fails; with `EOPNOTSUPP` if the file system lacks the
+    /// operation.
     fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<()>;
-    /// `lseek(2)` with `SEEK_DATA` or `SEEK_HOLE`.
+    /// Calls `lseek(2)` with `SEEK_DATA` or `SEEK_HOLE`.
     ///
     /// # Errors
-    /// The system's own; `ENXIO` past the end.
+    /// If the system call fails; with `ENXIO` past the end.
     fn seek(&self, offset: u64, whence: nix::unistd::Whence) -> io::Result<u64>;
-    /// The opened file, where there is one to pass through to.
+    /// Returns the open file, if there is one to pass through to.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn opened(&self) -> io::Result<Option<Arc<File>>>;
 }
 
 /// The set of data files.
 pub trait Storage: Send + Sync {
-    /// Begins an empty file for `ino`, replacing an uncommitted leftover. It may be
-    /// made as late as [`Storage::sync_names`].
+    /// Starts an empty file for `ino`, replacing an uncommitted leftover. The file may
+    /// be created as late as in [`Storage::sync_names`].
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     fn create(&self, ino: u64) -> io::Result<Arc<dyn DataFile>>;
     /// Opens the file of `ino`.
     ///
     /// # Errors
-    /// The system's own, `ENOENT` among them.
+    /// If the system call fails, for example with `ENOENT`.
     fn open(&self, ino: u64) -> io::Result<Arc<dyn DataFile>>;
-    /// Removes the file of `ino`; it is not an error if there is none.
+    /// Removes the file of `ino`, if there is one.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn remove(&self, ino: u64) -> io::Result<()>;
-    /// The inodes that have a file.
+    /// Lists the inodes that have a file.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn list(&self) -> io::Result<Vec<u64>>;
-    /// Makes the created files that are still to be made, and all their names durable.
+    /// Creates the files whose creation was deferred, and makes all names durable.
     ///
     /// # Errors
-    /// The system's own.
+    /// If a system call fails.
     fn sync_names(&self) -> io::Result<()>;
     /// Makes the bytes of all files durable, open or not (`syncfs`).
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn sync_bytes(&self) -> io::Result<()>;
-    /// Free space, as `statvfs(3)` of the file system tells it.
+    /// Returns the file system's free space, from `statvfs(3)`.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     fn statvfs(&self) -> io::Result<nix::sys::statvfs::Statvfs>;
 }

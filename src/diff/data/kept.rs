@@ -1,7 +1,7 @@
-//! The descriptors of data files: as many are kept as the system permits, those
-//! that were used last. A file whose descriptor was closed is opened again when
-//! it is needed, as PostgreSQL does with its own: should the kernel fail to write
-//! its bytes back meanwhile, who opens it next is told when it syncs.
+//! The descriptors of data files. As many as the system permits are kept open, the most
+//! recently used first. A file whose descriptor was closed is reopened at the next use,
+//! as PostgreSQL does with its own files: if the kernel fails to write its bytes back
+//! meanwhile, the next descriptor gets the error when it syncs.
 
 use std::fs::File;
 use std::io;
@@ -19,8 +19,8 @@ use crate::cache::Cache;
 use crate::descriptors;
 use crate::untrusted::Dir;
 
-/// The directory of the data files, those of them that are open, and those that are
-/// still to be made.
+/// The directory of the data files, the files in it that are open, and those whose
+/// creation was deferred.
 #[derive(Debug)]
 pub struct Files {
     dir: Dir,
@@ -30,7 +30,7 @@ pub struct Files {
 
 impl Files {
     pub fn new(dir: Dir) -> Self {
-        // The catalog's files have the rest.
+        // The catalog's files get the rest.
         let capacity = descriptors::share() / 3 * 2;
         Self::with_capacity(dir, capacity)
     }
@@ -47,7 +47,7 @@ impl Files {
         &self.dir
     }
 
-    /// Begins the file of `ino` anew, empty.
+    /// Starts the file of `ino` afresh, empty.
     pub fn create(&self, ino: u64) -> io::Result<()> {
         self.forget(ino);
         if !self.unmade.put_off(ino, &self.dir)? {
@@ -63,7 +63,7 @@ impl Files {
         match created {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.forget(ino);
-                // A leftover goes by its name: what it is, and leads to, stays
+                // A leftover is removed by its name. If it is a link, its target stays
                 // as it is.
                 self.dir.remove_file(&name)?;
                 self.with_descriptors(|| self.dir.create(&name, FILE_MODE))
@@ -72,7 +72,7 @@ impl Files {
         }
     }
 
-    /// Makes the file of `ino` if it was put off.
+    /// Creates the file of `ino` if that was deferred.
     fn make_now(&self, ino: u64) -> io::Result<Option<File>> {
         self.unmade.made(ino, |time| {
             let file = self.make(ino)?;
@@ -81,7 +81,7 @@ impl Files {
         })
     }
 
-    /// Makes all files that were put off, and keeps none of them open.
+    /// Creates all deferred files, and keeps none of them open.
     pub fn make_all(&self) -> io::Result<()> {
         let unmade = self.unmade.all();
         unmade
@@ -89,7 +89,7 @@ impl Files {
             .try_for_each(|ino| self.make_now(ino).map(drop))
     }
 
-    /// The opened file of `ino`.
+    /// Returns the open file of `ino`.
     pub fn open(&self, ino: u64) -> io::Result<Arc<File>> {
         if let Some(file) = self.open.get(&ino) {
             return Ok(file);
@@ -101,7 +101,7 @@ impl Files {
         Ok(self.keep(ino, file))
     }
 
-    /// Whether `ino` has a file, put off or not.
+    /// Checks that `ino` has a file, deferred or not.
     pub fn check(&self, ino: u64) -> io::Result<()> {
         match self.unmade.stat(ino) {
             Some(_) => Ok(()),
@@ -109,14 +109,14 @@ impl Files {
         }
     }
 
-    /// Removes the file of `ino`; it is not an error if there is none.
+    /// Removes the file of `ino`, if there is one.
     pub fn remove(&self, ino: u64) -> io::Result<()> {
         self.unmade.forget(ino);
         self.forget(ino);
         self.dir.remove_file(ino.to_string())
     }
 
-    /// Closes the file of `ino`, once nobody is using it.
+    /// Closes the file of `ino` once it is no longer in use.
     pub fn forget(&self, ino: u64) {
         self.open.remove(&ino);
     }
@@ -127,8 +127,8 @@ impl Files {
         file
     }
 
-    /// Opens something. Should the system have no descriptor left, those that
-    /// are kept are let go, and it is tried once more.
+    /// Opens something. If the system is out of descriptors, closes those that are kept
+    /// and tries once more.
     fn with_descriptors(&self, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
         match open() {
             Err(error) if is_short_of_descriptors(&error) => {
@@ -145,10 +145,10 @@ fn is_short_of_descriptors(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE))
 }
 
-/// What there is of a data file.
+/// The state of a data file.
 enum Found {
     File(Arc<File>),
-    /// No bytes, and no file yet.
+    /// No file yet, hence no bytes.
     Unmade(DataStat),
 }
 
@@ -157,7 +157,7 @@ enum Found {
 pub struct KeptFile {
     files: Arc<Files>,
     ino: u64,
-    /// What it was used by last; a way around the table of all of them.
+    /// The file used last; it saves a lookup in the shared table.
     last: Mutex<Weak<File>>,
 }
 
@@ -170,7 +170,7 @@ impl KeptFile {
         }
     }
 
-    /// The file, made if it was put off.
+    /// Returns the file, creating it if that was deferred.
     fn file(&self) -> io::Result<Arc<File>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = last.upgrade() {
@@ -181,7 +181,7 @@ impl KeptFile {
         Ok(file)
     }
 
-    /// The file, or what one that was put off says of itself.
+    /// Returns the file, or the attributes of one that was deferred.
     fn found(&self) -> io::Result<Found> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = last.upgrade() {
@@ -295,7 +295,7 @@ mod tests {
         KeptFile::new(files, ino)
     }
 
-    /// How many descriptors this process has of files in `dir`.
+    /// Counts the descriptors of this process for files in `dir`.
     fn descriptors_in(dir: &Path) -> usize {
         let all = fs::read_dir("/proc/self/fd").unwrap();
         let targets = all.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(old.metadata().unwrap().len(), 3);
     }
 
-    /// The files in `dir`, by name.
+    /// Lists the names in `dir`.
     fn names_in(dir: &Path) -> Vec<String> {
         let all = fs::read_dir(dir).unwrap();
         let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(names_in(dir.path()), ["2", "3"]);
 
         let before = empty.stat().unwrap();
-        // Another look at it, after the first was closed.
+        // A second handle, after the first was closed.
         drop(empty);
         files.check(1).unwrap();
         let empty = KeptFile::new(&files, 1);
@@ -384,7 +384,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path(), 3);
         let file = make(&files, 1);
-        // Neither a file nor removed as one.
+        // A directory is no data file, and is not removed as one.
         fs::create_dir(dir.path().join("1")).unwrap();
         assert!(file.write_all_at(b"bytes", 0).is_err());
         assert!(files.make_all().is_err());

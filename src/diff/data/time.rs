@@ -1,9 +1,9 @@
-//! Moments as the diff keeps them: nanoseconds since the epoch.
+//! Timestamps as the diff keeps them: nanoseconds since the epoch.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The time that is `ns` nanoseconds after the epoch (before it, if negative).
-/// One that the system cannot tell is the epoch.
+/// Returns the time `ns` nanoseconds after the epoch (before it, if negative). A time
+/// that the system cannot represent becomes the epoch.
 #[must_use]
 pub fn system_time(ns: i64) -> SystemTime {
     let distance = Duration::from_nanos(ns.unsigned_abs());
@@ -14,8 +14,8 @@ pub fn system_time(ns: i64) -> SystemTime {
     time.unwrap_or(UNIX_EPOCH)
 }
 
-/// Nanoseconds from the epoch to `time`; times that an i64 cannot hold are
-/// brought to its ends (the years 1677 and 2262).
+/// Returns the nanoseconds from the epoch to `time`, clamped to the range of an i64
+/// (the years 1677 to 2262).
 #[must_use]
 pub fn time_ns(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
@@ -24,7 +24,7 @@ pub fn time_ns(time: SystemTime) -> i64 {
     }
 }
 
-/// Nanoseconds from the epoch to this moment.
+/// Returns the nanoseconds from the epoch to now.
 #[must_use]
 pub fn now_ns() -> i64 {
     time_ns(SystemTime::now())

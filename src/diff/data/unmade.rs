@@ -1,7 +1,7 @@
-//! Files that have a record to come, but no data file yet. Most that PostgreSQL
-//! makes with a table stay empty for a while, and some are gone before a record
-//! could name them; so a data file is made when its first bytes come, and at the
-//! latest before a record is committed that names it.
+//! Deferred files: they will get a record, but have no data file yet. Most files that
+//! PostgreSQL creates with a table stay empty for a while, and some are removed before
+//! a record could name them. So a data file is created for its first bytes, and at the
+//! latest before a record that names it is committed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,28 +13,28 @@ use super::file::DataStat;
 use super::time::now_ns;
 use crate::untrusted::Dir;
 
-/// How many files may be put off before the room for them is looked at again.
+/// How many files may be deferred before free space is checked again.
 const ROOM_FOR: u32 = 256;
 
-/// What has to be free for so many: a disk that is full is told to who makes a
-/// file, and not to who commits it.
+/// The free space required for so many: a full disk must fail the operation that
+/// creates a file, not the one that commits it.
 const FREE_BYTES: u64 = 64 << 20;
 const FREE_FILES: u64 = 10 * ROOM_FOR as u64;
 
-/// The files, each with the time at which it was last changed, in nanoseconds
-/// since the epoch.
+/// The deferred files, each with the time of its last change, in nanoseconds since the
+/// epoch.
 #[derive(Debug, Default)]
 pub struct Unmade {
     times: Mutex<BTreeMap<u64, i64>>,
-    /// How many more may be put off.
+    /// How many more files may be deferred.
     room: Mutex<u32>,
 }
 
 impl Unmade {
-    /// Puts a file off. Not where the file system has little room: it says so.
+    /// Defers a file; returns false if the file system is too full for that.
     ///
     /// # Errors
-    /// The room cannot be looked at.
+    /// If the free space cannot be determined.
     pub fn put_off(&self, ino: u64, dir: &Dir) -> io::Result<bool> {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         if *room == 0 && has_room(&fstatvfs(dir)?) {
@@ -49,7 +49,7 @@ impl Unmade {
         Ok(true)
     }
 
-    /// What such a file says of itself.
+    /// Returns the attributes of a deferred file.
     pub fn stat(&self, ino: u64) -> Option<DataStat> {
         let time = *self.times().get(&ino)?;
         Some(DataStat {
@@ -60,18 +60,18 @@ impl Unmade {
         })
     }
 
-    /// Sets the time of such a file; whether it is one.
+    /// Sets the time of a deferred file; returns whether it is one.
     pub fn set_mtime(&self, ino: u64, mtime_ns: i64) -> bool {
         let mut times = self.times();
         let time = times.get_mut(&ino);
         time.map(|time| *time = mtime_ns).is_some()
     }
 
-    /// Makes such a file by `make`, which is given its time; `None` for one that is
-    /// none. Whoever asks for it meanwhile waits.
+    /// Creates a deferred file by `make`, which gets its time; returns `None` if it is
+    /// not deferred. Concurrent callers wait.
     ///
     /// # Errors
-    /// Those of `make`; the file stays put off then.
+    /// If `make` fails; the file then stays deferred.
     pub fn made<T>(
         &self,
         ino: u64,
@@ -86,12 +86,12 @@ impl Unmade {
         Ok(Some(made))
     }
 
-    /// Forgets such a file.
+    /// Forgets a deferred file.
     pub fn forget(&self, ino: u64) {
         self.times().remove(&ino);
     }
 
-    /// All of them.
+    /// Returns all deferred files.
     pub fn all(&self) -> Vec<u64> {
         self.times().keys().copied().collect()
     }
@@ -105,7 +105,7 @@ fn has_room(found: &Statvfs) -> bool {
     let bytes = found
         .blocks_available()
         .saturating_mul(found.fragment_size());
-    // A file system that does not count its files says 0 of 0.
+    // A file system that does not count its files reports 0 of 0.
     let has_files = found.files() == 0 || found.files_available() >= FREE_FILES;
     bytes >= FREE_BYTES && has_files
 }
@@ -127,7 +127,7 @@ mod tests {
         let roomy = Dir::open(dir.path()).unwrap();
         assert!(unmade.put_off(2, &roomy).unwrap());
         assert_eq!(unmade.all(), [2]);
-        // For so many it was looked at.
+        // The check covers that many files.
         for ino in 0..u64::from(ROOM_FOR) - 1 {
             assert!(unmade.put_off(ino, &full).unwrap());
         }

@@ -13,24 +13,25 @@ use crate::untrusted::{SMALL, found};
 /// The format that this version writes and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The backup that a diff's blocks lie over. A block of the diff makes sense
-/// over exactly the image that it was made on, so the whole chain is named.
+/// The backup under a diff's blocks. A block of the diff is valid only over the image
+/// that it was changed on, so the whole chain is named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The diff's format.
     pub version: u32,
-    /// The catalog's path when the diff was made. For people, and for
-    /// mounting by the diff alone; a moved catalog is not another backup.
+    /// The catalog's path when the diff was created. It is for messages, and for
+    /// mounting by the diff alone; a catalog that was moved still holds the same
+    /// backup.
     pub catalog: PathBuf,
     /// The instance's name.
     pub instance: String,
-    /// The cluster's system identifier, where the catalog records it.
+    /// The cluster's system identifier, if the catalog records it.
     pub system_identifier: Option<u64>,
     /// The backup's id.
     pub backup: String,
     /// The chain's ids, FULL first.
     pub chain: Vec<String>,
-    /// The image's fingerprint, in hex: inode numbers of the diff refer to it.
+    /// The image's fingerprint in hex; the diff's inode numbers depend on it.
     pub image: String,
 }
 
@@ -48,8 +49,8 @@ impl Binding {
     /// Reads the binding of the diff in `root`; `None` if there is none.
     ///
     /// # Errors
-    /// When the file cannot be read, is no file, is damaged, or a newer version
-    /// wrote it.
+    /// If the file cannot be read, is not a regular file, is damaged, or was written by
+    /// a newer version.
     pub fn read(root: &Path) -> Result<Option<Self>, DiffError> {
         match Root::find(root)? {
             Some(root) => Self::read_in(&root),
@@ -57,7 +58,7 @@ impl Binding {
         }
     }
 
-    /// The same for a directory that is opened already.
+    /// Reads the binding in a directory that is already open.
     pub(in crate::diff) fn read_in(root: &Root) -> Result<Option<Self>, DiffError> {
         let path = root.join(BINDING_FILE);
         let text = found(root.dir().read(BINDING_FILE, SMALL));
@@ -81,8 +82,8 @@ impl Binding {
         Ok(Some(binding))
     }
 
-    /// What it says is told to people, and may be anybody's words to their
-    /// terminal.
+    /// Refuses control characters: the values are shown to people, and anybody may have
+    /// written them.
     fn check(&self) -> Result<(), serde_json::Error> {
         let told = format!("{self}{}{}", self.image, self.catalog.display());
         match told.chars().any(char::is_control) {
@@ -104,8 +105,7 @@ impl fmt::Display for Binding {
     }
 }
 
-/// Checks the diff in `root` against `wanted`; `None` if it is bound to nothing
-/// yet.
+/// Checks the diff in `root` against `wanted`; returns `None` if it is not bound yet.
 pub fn check(root: &Root, wanted: &Binding) -> Result<Option<Binding>, DiffError> {
     let Some(bound) = Binding::read_in(root)? else {
         return Ok(None);
@@ -121,8 +121,8 @@ pub fn check(root: &Root, wanted: &Binding) -> Result<Option<Binding>, DiffError
     Ok(Some(bound))
 }
 
-/// Binds the diff. A crash leaves either no binding or a whole one, and all else
-/// has to be on disk before.
+/// Binds the diff. A crash leaves either no binding or a complete one. All else must be
+/// on disk before.
 pub fn write(root: &Root, binding: &Binding) -> Result<(), DiffError> {
     let path = root.join(BINDING_FILE);
     let mut text = serde_json::to_vec_pretty(binding).map_err(|source| DiffError::BadBinding {
@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    /// Each would keep who reads it waiting, or never end.
+    /// Reading any of these would block, or never end.
     #[test]
     fn what_is_no_binding_is_refused_at_once() {
         let traps: [fn(&Path); 4] = [

@@ -1,4 +1,4 @@
-//! The directory of a diff and what is in it besides data and metadata.
+//! The directory of a diff and its files other than data and metadata.
 
 mod binding;
 mod parts;

@@ -1,5 +1,5 @@
-//! The parts of a diff as names in its directory: which are there, which are
-//! not of the format, and removing them.
+//! The parts of a diff as names in its directory: listing them, finding what is not of
+//! the format, and removing them.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,21 +11,21 @@ use crate::diff::error::DiffError;
 use crate::diff::layout::{BINDING_FILE, DATA_DIR, LOCK_FILE, META_FILE, TEMPORARY_FILE, WAL_DIR};
 use crate::untrusted::{Dir, Kind, is_unfinished};
 
-/// The files beside `data/`, in the order in which they may go.
+/// The files beside `data/`, in the order in which they may be removed.
 const FILES: [&str; 3] = [META_FILE, TEMPORARY_FILE, BINDING_FILE];
 
 /// One file of `data/`.
 pub struct StoredFile {
     /// Its inode.
     pub ino: u64,
-    /// What it takes on disk.
+    /// Its space on disk in bytes.
     pub bytes: u64,
 }
 
 impl Root {
-    /// Refuses what is no diff, or has something in it that could neither be
-    /// emptied nor removed by its name alone: a lock that is none, and a
-    /// directory in a file's place or something else in a directory's.
+    /// Refuses a directory that is not a diff, or that holds something that could be
+    /// neither emptied nor removed by its name alone: a lock that is not a file, a
+    /// directory in a file's place, or anything else in a directory's place.
     pub fn check(&self) -> Result<(), DiffError> {
         if !self.is_diff()? {
             return Err(DiffError::NotADiff {
@@ -49,7 +49,7 @@ impl Root {
         self.open_dir(DATA_DIR).map(|_| ())
     }
 
-    /// The files in `data/` whose names pbkfs gives.
+    /// Returns the files in `data/` whose names pbkfs gives.
     pub fn data_files(&self) -> Result<Vec<StoredFile>, DiffError> {
         let Some(data) = self.open_dir(DATA_DIR)? else {
             return Ok(Vec::new());
@@ -58,7 +58,7 @@ impl Root {
         for ino in inodes(&data)? {
             let name = ino.to_string();
             let stat = data.stat(&name);
-            let stat = stat.map_err(|e| DiffError::io("look at", &data.path().join(&name), e))?;
+            let stat = stat.map_err(|e| DiffError::io("stat", &data.path().join(&name), e))?;
             files.push(StoredFile {
                 ino,
                 bytes: stat.map_or(0, |stat| stat.disk_bytes),
@@ -67,7 +67,7 @@ impl Root {
         Ok(files)
     }
 
-    /// Whatever stands in the directory and is not of the format.
+    /// Returns the paths in the directory that the format does not name.
     pub fn strangers(&self) -> Result<Vec<PathBuf>, DiffError> {
         let known = [
             LOCK_FILE,
@@ -87,12 +87,13 @@ impl Root {
         Ok(strangers)
     }
 
-    /// Removes all of the diff but its lock, and the directory of the data
-    /// unless strangers stand in it.
+    /// Removes everything of the diff but its lock. The data directory stays if it
+    /// holds anything that is not of the format.
     pub fn empty(&self) -> Result<(), DiffError> {
         let data = self.open_dir(DATA_DIR)?;
         self.unlink(META_FILE)?;
-        // Durable before any data goes: metadata must not outlive its bytes.
+        // Make this durable before removing any data: metadata must not outlive its
+        // bytes.
         self.sync()?;
         if let Some(data) = data {
             for ino in inodes(&data)? {
@@ -117,14 +118,14 @@ impl Root {
         self.sync()
     }
 
-    /// Removes the WAL directory with all that is in it, which is the server's;
-    /// a link in its place, or in it, goes itself.
+    /// Removes the WAL directory with everything in it, all of which is the server's.
+    /// Of a link in its place, or in it, only the link is removed.
     pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
         let removed = self.dir().remove_tree(WAL_DIR);
         removed.map_err(|e| DiffError::io("remove", &self.join(WAL_DIR), e))
     }
 
-    /// Removes the lock file, for a diff that is to vanish altogether.
+    /// Removes the lock file, for a diff that is to be removed altogether.
     pub fn remove_lock(&self) -> Result<(), DiffError> {
         self.unlink(LOCK_FILE)
     }
@@ -133,7 +134,7 @@ impl Root {
         names(self.dir())
     }
 
-    /// Removes what is at a name, if anything is.
+    /// Removes the file or link at a name, if there is one.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<(), DiffError> {
         let name = name.as_ref();
         let removed = self.dir().remove_file(name);

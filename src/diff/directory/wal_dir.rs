@@ -1,24 +1,24 @@
-//! `.pbkfs-wal/`: the server's WAL directory, where it is not in the overlay.
-//! What is in it is PostgreSQL's, and so is every name.
+//! `.pbkfs-wal/`: the server's WAL directory, if it is outside the overlay. Its content
+//! and all names in it are PostgreSQL's.
 
 use super::root::Root;
 use crate::diff::layout::WAL_DIR;
 use crate::untrusted::{Dir, Kind};
 
-/// How deep it is looked into; PostgreSQL's has one level below it.
+/// How many levels are searched; PostgreSQL's directory has one level below it.
 const DEPTH: usize = 4;
 
-/// What a directory takes.
+/// What a directory takes up.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    /// Bytes on disk.
+    /// Size on disk in bytes.
     pub bytes: u64,
-    /// Files.
+    /// Number of files.
     pub files: usize,
 }
 
-/// What is in a diff's WAL directory, as far as it can be read: files come and
-/// go meanwhile, and it need not be there at all. Links are not followed.
+/// Measures a diff's WAL directory as far as it can be read. Files may appear and
+/// vanish meanwhile, and the directory need not exist. Links are not followed.
 pub fn disk_usage(root: &Root) -> Usage {
     let dir = root.dir().dir(WAL_DIR);
     dir.map_or_else(|_| Usage::default(), |dir| usage_of(&dir, DEPTH))

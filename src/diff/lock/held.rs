@@ -1,4 +1,4 @@
-//! Taking the lock, holding it, and asking who does.
+//! Acquiring the lock, holding it, and finding its holder.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -14,17 +14,17 @@ use crate::diff::error::DiffError;
 use crate::diff::layout::LOCK_FILE;
 use crate::untrusted::found;
 
-/// How long the server of a dead owner is waited for: it is killed ten seconds
-/// after its owner, where it runs in namespaces.
+/// How long to wait for the server of a dead owner. A server in namespaces is killed
+/// ten seconds after its owner.
 const HOLDER_GRACE: Duration = Duration::from_secs(15);
 
-/// How often the lock is tried meanwhile.
+/// The interval between attempts to lock.
 const POLL: Duration = Duration::from_millis(50);
 
-/// The most that is read of what a lock file says, in bytes.
+/// The most that is read of a lock file, in bytes.
 const TEXT_LIMIT: u64 = 64 << 10;
 
-/// A held lock on a diff directory; dropping it releases.
+/// A held lock on a diff directory, released on drop.
 #[derive(Debug)]
 pub struct DiffLock {
     file: File,
@@ -32,28 +32,28 @@ pub struct DiffLock {
 }
 
 impl DiffLock {
-    /// Locks the diff in `root`, making the directory for this user alone if it
-    /// does not exist. Waits for the server of an owner that has died.
+    /// Locks the diff in `root`, creating the directory for this user alone if it does
+    /// not exist. If the previous owner has died, waits for its server to exit.
     ///
     /// # Errors
-    /// [`DiffError::Busy`] when another process has it; [`DiffError::HeldByServer`]
-    /// when its server does not end; [`DiffError::NotADiff`] when the directory
-    /// holds other things, so that a mistyped path never gets files of ours;
-    /// [`DiffError::Foreign`] and [`DiffError::Linked`] for a lock file that is
-    /// none; I/O errors.
+    /// Returns [`DiffError::Busy`] if another process holds the lock;
+    /// [`DiffError::HeldByServer`] if a dead owner's server does not exit;
+    /// [`DiffError::NotADiff`] if the directory holds other things, so that a mistyped
+    /// path never gets files of ours; [`DiffError::Foreign`] or [`DiffError::Linked`]
+    /// if the lock file is not a file of its own; and I/O errors.
     pub fn acquire(root: &Path, holder: &LockHolder) -> Result<Self, DiffError> {
         Self::acquire_in(Arc::new(Root::open_or_make(root)?), holder)
     }
 
-    /// The same for a diff whose directory must not exist yet.
+    /// Locks a diff whose directory must not exist yet.
     ///
     /// # Errors
-    /// Something is there; those of [`DiffLock::acquire`].
+    /// If the path exists, and as for [`DiffLock::acquire`].
     pub fn acquire_new(root: &Path, holder: &LockHolder) -> Result<Self, DiffError> {
         Self::acquire_in(Arc::new(Root::make(root)?), holder)
     }
 
-    /// The same for a directory that is opened already.
+    /// Locks a diff whose directory is already open.
     pub(in crate::diff) fn acquire_in(
         root: Arc<Root>,
         holder: &LockHolder,
@@ -74,16 +74,16 @@ impl DiffLock {
         Ok(Self { file, root })
     }
 
-    /// The diff's directory.
+    /// Returns the diff's directory.
     pub(in crate::diff) fn root(&self) -> &Arc<Root> {
         &self.root
     }
 
-    /// Whether somebody holds the diff in `root`, and who.
+    /// Returns the holder of the diff in `root`; `None` if nobody holds it.
     ///
     /// # Errors
-    /// I/O errors other than a missing lock file; [`DiffError::Foreign`] for
-    /// one that is none.
+    /// Returns I/O errors other than a missing lock file, and [`DiffError::Foreign`] if
+    /// the lock file is not a file.
     pub fn holder(root: &Path) -> Result<Option<LockHolder>, DiffError> {
         let Some(root) = Root::find(root)? else {
             return Ok(None);
@@ -100,11 +100,11 @@ impl DiffLock {
         }
     }
 
-    /// A copy of the descriptor, closed by exec. The diff stays locked until
-    /// each copy is closed, or the lock is dropped.
+    /// Duplicates the descriptor, with close-on-exec set. The diff stays locked until
+    /// all duplicates are closed, or the lock is dropped.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn share(&self) -> std::io::Result<OwnedFd> {
         Ok(self.file.try_clone()?.into())
     }
@@ -112,14 +112,14 @@ impl DiffLock {
 
 impl Drop for DiffLock {
     fn drop(&mut self) {
-        // Closing releases it too, but not before the last copy is closed: that
-        // of a child that is forked at this moment, or of a process that the
-        // server left behind. The server itself must have ended.
+        // Closing also releases the lock, but only with the last duplicate. A child
+        // that is being forked right now may have one, or a process that the server
+        // left behind. The server itself must have exited.
         let _ = self.file.unlock();
     }
 }
 
-/// Locks the file; only the server of a dead owner is waited for.
+/// Locks the file, waiting only for the server of a dead owner.
 fn lock(file: &mut File, root: &Root, patience: Duration) -> Result<(), DiffError> {
     let deadline = Instant::now() + patience;
     let mut told = false;
@@ -131,7 +131,7 @@ fn lock(file: &mut File, root: &Root, patience: Duration) -> Result<(), DiffErro
                 return Err(DiffError::io("lock", &root.join(LOCK_FILE), e));
             }
         }
-        // Again each time: another one may have been faster.
+        // Read it again each time: another process may have been faster.
         let (path, holder) = (root.path().to_owned(), read_holder(file));
         if !holder.has_died() {
             return Err(DiffError::Busy { path, holder });
@@ -155,8 +155,8 @@ fn write_holder(file: &mut File, holder: &LockHolder) -> std::io::Result<()> {
     file.write_all(&text)
 }
 
-/// The text may be half-written or from another version; the lock itself is
-/// what counts, so an unreadable holder is an unknown one.
+/// Reads the holder. The text may be half-written or from another version. Only the
+/// lock itself counts, so an unreadable holder is an unknown one.
 fn read_holder(file: &mut File) -> LockHolder {
     let mut text = String::new();
     let read = file
@@ -166,7 +166,7 @@ fn read_holder(file: &mut File) -> LockHolder {
         Ok(_) => serde_json::from_str(&text).unwrap_or_default(),
         Err(_) => LockHolder::default(),
     };
-    // It is told to people, and may be anybody's words to their terminal.
+    // It is shown to people, and anybody may have written it.
     match holder.to_string().chars().any(char::is_control) {
         true => LockHolder::default(),
         false => holder,
@@ -204,7 +204,7 @@ mod tests {
         DiffLock::acquire(&root, &holder()).unwrap();
     }
 
-    /// Of this host, and waited for.
+    /// On this host, and reaped.
     fn dead_holder() -> LockHolder {
         let mut process = Command::new("true").spawn().unwrap();
         process.wait().unwrap();
@@ -214,7 +214,7 @@ mod tests {
         }
     }
 
-    /// What the kernel does for a process that is killed.
+    /// Acts like the kernel when it kills a process.
     fn close_without_unlocking(lock: DiffLock) {
         nix::unistd::close(lock.file.as_raw_fd()).unwrap();
         std::mem::forget(lock);
@@ -288,10 +288,10 @@ mod tests {
         assert!(!dir.path().join(LOCK_FILE).exists());
     }
 
-    /// Puts something at the first path, that may lead to the second.
+    /// Puts something at the first path; it may point to the second.
     type Trap = fn(&Path, &Path);
 
-    /// Each would keep who opens it waiting, or have its target overwritten.
+    /// Opening any of these would block, or would overwrite its target.
     #[test]
     fn what_is_no_lock_file_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(fs::read(&elsewhere).unwrap(), b"precious");
     }
 
-    /// The holder would be written into both.
+    /// The holder would be written to both files.
     #[test]
     fn a_lock_file_with_another_name_is_refused() {
         let dir = tempfile::tempdir().unwrap();
@@ -351,7 +351,7 @@ mod tests {
         write_holder(&mut lock.file, &loud).unwrap();
         let error = DiffLock::acquire(&root, &holder()).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
-        // A text without end is read up to a limit.
+        // An endless text is read up to a limit.
         File::options()
             .write(true)
             .open(root.join(LOCK_FILE))

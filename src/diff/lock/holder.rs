@@ -1,4 +1,4 @@
-//! Who holds a lock.
+//! The holder of a lock.
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,14 +9,14 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-/// Who holds a diff, as the lock file says.
+/// The holder of a diff, as written in the lock file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockHolder {
     /// The holder's process id.
     pub pid: u32,
-    /// Its host.
+    /// The holder's host.
     pub host: String,
-    /// Where it mounts; empty if it does not.
+    /// The holder's mount point; empty if it does not mount.
     pub target: PathBuf,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for LockHolder {
 }
 
 impl LockHolder {
-    /// This process, which mounts the diff at `target`.
+    /// Describes this process, which mounts the diff at `target`.
     #[must_use]
     pub fn this_process(target: &Path) -> Self {
         Self {
@@ -50,8 +50,8 @@ impl LockHolder {
         (self.pid, &self.host) == (other.pid, &other.host)
     }
 
-    /// Whether that process was one of this host and has ended. Of another PID
-    /// namespace nothing is known, so one that lives there may seem to have.
+    /// Whether the process was one of this host and has ended. Processes in another PID
+    /// namespace are not visible, so one that is alive there may seem dead.
     #[must_use]
     pub fn has_died(&self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
@@ -65,15 +65,15 @@ impl LockHolder {
     }
 }
 
-/// Whether a process has ended, by its descriptor (`pidfd_open(2)`): readable
-/// means that, even if its parent has not waited for it.
+/// Whether a process has ended, by its descriptor (`pidfd_open(2)`). The descriptor is
+/// readable from then on, even if the parent has not reaped the process.
 #[must_use]
 pub fn has_ended(process: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// This host's name; empty if it cannot be told.
+/// Returns this host's name; empty if it cannot be determined.
 fn this_host() -> String {
     nix::unistd::gethostname().map_or_else(
         |_| String::new(),

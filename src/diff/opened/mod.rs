@@ -16,25 +16,25 @@ use crate::untrusted::{Dir, Kind};
 
 /// An opened, locked diff directory, bound to one backup.
 pub struct Diff {
-    // `None` for what `from_parts` made.
+    // `None` in a diff created by `from_parts`.
     root: Option<Arc<Root>>,
     store: Store,
     storage: Arc<dyn Storage>,
-    // The flock goes when the diff does.
+    // Dropping the diff releases the flock.
     lock: Option<DiffLock>,
 }
 
 impl Diff {
-    /// Opens the diff that is locked by `lock`, and binds it to `binding` if it
-    /// is new. A new diff's directory is its owner's alone to write from then
-    /// on. Root may use a diff that another user owns: whatever that user does
-    /// to it, he does to his own clone.
+    /// Opens the diff that is locked by `lock`, and binds it to `binding` if it is new.
+    /// From then on, only its owner can write to the directory of a new diff. Root may
+    /// use a diff that another user owns: whatever that user does to it affects only
+    /// the user's own clone.
     ///
     /// # Errors
-    /// [`DiffError::BoundElsewhere`] when the diff belongs to another backup;
-    /// [`DiffError::WritableByOthers`] when others than its owner can write to
-    /// its directory; [`DiffError::Foreign`] and [`DiffError::Linked`] for
-    /// parts that are none; [`DiffError::Damaged`]; I/O and format errors.
+    /// Returns [`DiffError::BoundElsewhere`] if the diff belongs to another backup;
+    /// [`DiffError::WritableByOthers`] if users other than its owner can write to its
+    /// directory; [`DiffError::Foreign`] or [`DiffError::Linked`] if a part is not what
+    /// pbkfs creates; [`DiffError::Damaged`]; and I/O and format errors.
     pub fn open(lock: DiffLock, binding: &Binding) -> Result<Self, DiffError> {
         let root = lock.root().clone();
         if directory::check(&root, binding)?.is_none() {
@@ -43,7 +43,7 @@ impl Diff {
         let storage = DirStorage::open(&root)?;
         let store = Store::open(StoreBackend::In(root.clone()))?;
         for ino in storage.check(store.inodes_with_content()?.into_iter())? {
-            // A file may have blocks here and none of them yet.
+            // A file may have a record for blocks and no block yet.
             if store
                 .content(ino)?
                 .is_some_and(|(record, held)| needs_file(record, &held))
@@ -62,7 +62,7 @@ impl Diff {
         })
     }
 
-    /// A diff over any storage, for tests that lose power on purpose.
+    /// Builds a diff on any storage, for tests that simulate a power loss.
     #[cfg(test)]
     pub(crate) fn from_parts(
         backend: StoreBackend,
@@ -77,58 +77,59 @@ impl Diff {
         })
     }
 
-    /// The diff's directory.
+    /// Returns the path of the diff's directory.
     #[must_use]
     pub fn root(&self) -> &Path {
         self.root.as_ref().map_or(Path::new(""), |root| root.path())
     }
 
-    /// A copy of the lock's descriptor, for the server that writes to the diff:
-    /// see [`DiffLock::share`].
+    /// Duplicates the lock's descriptor, for the server that writes to the diff; see
+    /// [`DiffLock::share`].
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system call fails.
     pub fn share_lock(&self) -> Result<Option<OwnedFd>, DiffError> {
         let shared = self.lock.as_ref().map(DiffLock::share).transpose();
         shared.map_err(|e| DiffError::io("share", &self.root().join(LOCK_FILE), e))
     }
 
-    /// The metadata.
+    /// Returns the metadata.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The data files.
+    /// Returns the data files.
     #[must_use]
     pub fn storage(&self) -> &dyn Storage {
         &*self.storage
     }
 
-    /// What pbkfs has noted about the clone under that name.
+    /// Returns the note of that name that pbkfs keeps about the clone.
     ///
     /// # Errors
-    /// I/O errors; a damaged note.
+    /// If an I/O operation fails, or if the note is damaged.
     pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, DiffError> {
         self.store.note(name)
     }
 
-    /// Notes something of at most 64 KiB under that name, or forgets it;
+    /// Sets the note of that name, of at most 64 KiB, or removes it. The change is
     /// durable when this returns.
     ///
     /// # Errors
-    /// I/O errors, after which the old note still is there; a longer one.
+    /// If an I/O operation fails, and then the old note remains; if the note is too
+    /// large.
     pub fn set_note(&self, name: &str, value: Option<&[u8]>) -> Result<(), DiffError> {
         self.store.set_note(name, value)
     }
 
-    /// Applies `batch` in one durable transaction. Data files made since the
-    /// last call get their directory entries synced first, so that no record
-    /// can outlive the file that it points at.
+    /// Applies `batch` in one durable transaction. The directory entries of data files
+    /// created since the last call are synced first, so that no record can outlive the
+    /// file that it refers to.
     ///
     /// # Errors
-    /// The file system's own error (`ENOSPC`, `EIO`) in
-    /// [`DiffError::Io`]; nothing of the batch is applied then.
+    /// Returns the file system's error (`ENOSPC`, `EIO`) in [`DiffError::Io`]; then
+    /// nothing of the batch is applied.
     pub fn commit(&self, batch: &Batch) -> Result<(), DiffError> {
         self.storage
             .sync_names()
@@ -136,12 +137,12 @@ impl Diff {
         self.store.commit(batch)
     }
 
-    /// Removes data files that no record names: left by a crash between
-    /// making a file and committing it, or between a committed removal and
-    /// deleting its bytes.
+    /// Removes data files that no record names. A crash leaves them between creating a
+    /// file and committing its record, or between committing a removal and deleting the
+    /// bytes.
     ///
     /// # Errors
-    /// I/O errors of the data directory.
+    /// If an I/O operation on the data directory fails.
     pub fn collect_garbage(&self) -> Result<usize, DiffError> {
         let data_dir = self.root().join(DATA_DIR);
         let files = self
@@ -159,27 +160,27 @@ impl Diff {
         Ok(removed)
     }
 
-    /// The diff's directory, opened; `None` for one that is none.
+    /// Returns the opened directory of the diff; `None` if the diff has no directory.
     #[must_use]
     pub fn dir(&self) -> Option<&Dir> {
         self.root.as_ref().map(|root| root.dir())
     }
 
-    /// Removes a throw-away diff with the directory itself: what the format
-    /// names, and nothing else. pbkfs made the directory, so a link in its place
-    /// is somebody else's. Nobody but this process may be using it; the server of
-    /// an owner that has died is waited for.
+    /// Removes a throw-away diff with its directory: what the format names, and nothing
+    /// else. pbkfs created the directory, so a link in its place is foreign. No other
+    /// process may be using the diff; if its owner has died, this waits for the owner's
+    /// server to exit.
     ///
     /// # Errors
-    /// [`DiffError::Busy`] and [`DiffError::HeldByServer`], and nothing is removed;
-    /// I/O errors, among them that the directory holds something else.
+    /// Returns [`DiffError::Busy`] or [`DiffError::HeldByServer`], and then removes
+    /// nothing; and I/O errors, for example if the directory holds something else.
     pub fn remove(root: &Path) -> Result<(), DiffError> {
         let io = |e| DiffError::io("remove", root, e);
         let (parent, name) = Dir::of_file(root).map_err(io)?;
         let diff = Arc::new(Root::below(&parent, name).map_err(io)?);
         let this = LockHolder::this_process(Path::new(""));
         let _lock = match DiffLock::acquire_in(diff.clone(), &this) {
-            // By a mount that was detached, as somebody still has files open.
+            // A detached mount holds it, because files in it are still open.
             Err(DiffError::Busy { holder, .. }) if holder.is_same_process(&this) => None,
             lock => Some(lock?),
         };
@@ -188,47 +189,48 @@ impl Diff {
         parent.remove_dir(name).map_err(io)
     }
 
-    /// Where the server's WAL directory is, if it was moved out of the overlay.
+    /// Returns the path of the server's WAL directory, if it was moved out of the
+    /// overlay.
     #[must_use]
     pub fn wal_dir(&self) -> PathBuf {
         self.root().join(WAL_DIR)
     }
 
-    /// Removes a WAL directory that no link of the overlay leads to: left by a
-    /// crash before it was linked.
+    /// Removes a WAL directory that no link in the overlay points to. A crash leaves
+    /// one behind before it is linked.
     ///
     /// # Errors
-    /// I/O errors.
+    /// If an I/O operation fails.
     pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
         self.root
             .as_ref()
             .map_or(Ok(()), |root| root.remove_wal_dir())
     }
 
-    /// Makes the WAL directory, which must not be there, and opens it.
+    /// Creates the WAL directory, which must not exist, and opens it.
     ///
     /// # Errors
-    /// I/O errors.
+    /// If an I/O operation fails.
     pub fn make_wal_dir(&self) -> Result<Dir, DiffError> {
         let made = match &self.root {
             Some(root) => root.dir().make_dir(WAL_DIR, 0o700),
             None => Err(std::io::ErrorKind::Unsupported.into()),
         };
-        made.map_err(|e| DiffError::io("make the directory", &self.wal_dir(), e))
+        made.map_err(|e| DiffError::io("create the directory", &self.wal_dir(), e))
     }
 
-    /// Makes what was made and removed in the diff's directory durable.
+    /// Makes creations and removals in the diff's directory durable.
     ///
     /// # Errors
-    /// I/O errors.
+    /// If an I/O operation fails.
     pub fn sync_root(&self) -> Result<(), DiffError> {
         self.root.as_ref().map_or(Ok(()), |root| root.sync())
     }
 
-    /// Bytes that the diff takes on disk, holes left out.
+    /// Returns the size of the diff on disk in bytes, without holes.
     ///
     /// # Errors
-    /// I/O errors of the directory.
+    /// If an I/O operation on the directory fails.
     pub fn disk_bytes(root: &Path) -> Result<u64, DiffError> {
         let root = Root::open(root)?;
         let mut total = directory::disk_usage(&root).bytes;
@@ -236,7 +238,7 @@ impl Diff {
         for dir in [Some(root.dir()), data.as_ref()].into_iter().flatten() {
             let names = dir.names();
             for name in names.map_err(|e| DiffError::io("list", dir.path(), e))? {
-                // A file may vanish between the two calls; it takes nothing then.
+                // A file may vanish between the two calls, and then takes no space.
                 if let Ok(Some(stat)) = dir.stat(name)
                     && stat.kind == Kind::File
                 {

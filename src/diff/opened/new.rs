@@ -1,8 +1,8 @@
-//! Making a diff in a directory that is bound to no backup yet.
+//! Creating a diff in a directory that is not bound to a backup yet.
 //!
-//! The binding comes last, on disk after all else is. So a directory with a
-//! binding is a whole diff, and one in which the metadata or a data file is
-//! missing has lost it: it is refused, and never taken for a new one.
+//! The binding is written last, after everything else is on disk. So a directory with a
+//! binding is a complete diff. If its metadata or a data file is missing, it was lost,
+//! and the diff is refused rather than taken for a new one.
 
 use std::sync::Arc;
 
@@ -12,19 +12,20 @@ use crate::diff::error::DiffError;
 use crate::diff::layout::{BINDING_FILE, DATA_DIR, META_FILE, WAL_DIR};
 use crate::diff::store::{Store, StoreBackend};
 
-/// Makes the parts of a diff and binds it. What a process that was killed at
-/// that has left is gone on with.
+/// Creates the parts of a diff and binds it. If a killed process left some of them,
+/// continues from there.
 ///
 /// # Errors
-/// [`DiffError::Damaged`] if a clone's changes are here already; I/O errors.
+/// Returns [`DiffError::Damaged`] if a clone's changes are already there, and I/O
+/// errors.
 pub fn make(root: &Arc<Root>, wanted: &Binding) -> Result<Binding, DiffError> {
     root.take_for_owner()?;
     let storage = DirStorage::open(root)?;
     let data = storage.list();
     let data = data.map_err(|e| DiffError::io("list", &root.join(DATA_DIR), e))?;
     let store = match Store::open(StoreBackend::New(root.clone())) {
-        // Nothing but names could be lost with it, and those most likely are
-        // what it was made for and never got.
+        // Without data files, only names could be lost with the store, and most likely
+        // it never received any.
         Err(DiffError::Damaged { .. }) if data.is_empty() && root.stat(WAL_DIR)?.is_none() => {
             root.unlink(META_FILE)?;
             Store::open(StoreBackend::New(root.clone()))?
@@ -34,7 +35,7 @@ pub fn make(root: &Arc<Root>, wanted: &Binding) -> Result<Binding, DiffError> {
     if !data.is_empty() || !store.is_empty()? {
         return Err(DiffError::Damaged {
             path: root.join(BINDING_FILE),
-            reason: "it is not there, but changes of a clone are".to_owned(),
+            reason: "it is missing, but a clone's changes are there".to_owned(),
         });
     }
     drop(store);
@@ -68,7 +69,7 @@ mod tests {
         Diff::open(DiffLock::acquire(root, &LockHolder::default())?, &binding())
     }
 
-    /// A diff in which a clone has changed something.
+    /// Creates a diff in which a clone has changed something.
     fn used(root: &Path) {
         let diff = open(root).unwrap();
         let batch = Batch {
@@ -88,7 +89,7 @@ mod tests {
             let error = open(&root).err().map(|error| error.to_string());
             let error = error.unwrap_or_default();
             assert!(
-                error.contains(lost) && error.contains("it is not there"),
+                error.contains(lost) && error.contains("it is missing"),
                 "{error}"
             );
         }

@@ -1,4 +1,4 @@
-//! Where `meta.redb` lives: in a file, or in what a test puts in its place.
+//! The location of `meta.redb`: a file, or a test's substitute.
 
 #[cfg(test)]
 use std::io;
@@ -14,30 +14,30 @@ use crate::diff::directory::Root;
 use crate::diff::error::DiffError;
 use crate::diff::layout::{META_FILE, NOT_THERE};
 
-/// The overlay keeps the records that it uses in memory (a clone that rewrote
-/// 1 TB has 16 MB of bitmaps), and small blocks are read once each before the
-/// kernel caches them, so a small cache is enough.
+/// A small cache is enough. The overlay keeps the records that it uses in memory (16 MB
+/// of bitmaps for a clone that rewrote 1 TB), and small blocks are read once each
+/// before the kernel caches them.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// Where the store lives.
+/// The location of the store.
 pub enum StoreBackend {
-    /// In a diff's directory, where it has to be.
+    /// In a diff's directory; it must exist there.
     In(Arc<Root>),
-    /// In a directory that is to become a diff; made if it is not there.
+    /// In a directory that is to become a diff; created if it does not exist.
     New(Arc<Root>),
-    /// In whatever this makes each time the store is opened.
+    /// In whatever this function returns; it is called each time the store is opened.
     #[cfg(test)]
     Custom(Box<dyn Fn() -> Box<dyn StorageBackend> + Send + Sync>),
 }
 
 impl StoreBackend {
-    /// Opens the store: what the directory has in its place, or what redb says
-    /// of it.
+    /// Opens the store. The outer error is about the file in the directory, the inner
+    /// one is redb's.
     pub(super) fn open(&self) -> Result<Result<Database, redb::Error>, DiffError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         let file = match self {
-            // redb would make a new store of an empty file.
+            // redb would turn an empty file into a new store.
             Self::In(root) => match root.open_file(META_FILE)? {
                 None => return Ok(Err(redb::Error::Corrupted(NOT_THERE.to_owned()))),
                 Some((_, 0)) => return Ok(Err(redb::Error::Corrupted("it is empty".to_owned()))),
@@ -56,7 +56,7 @@ impl StoreBackend {
             .and_then(|opened| Ok(opened?)))
     }
 
-    /// The store's path, for messages.
+    /// Returns the store's path, for messages.
     pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::In(root) | Self::New(root) => root.join(META_FILE),

@@ -1,24 +1,23 @@
-//! What the tables may hold, whatever the image is. The store may be anybody's,
-//! so each record is checked where it is read; what only the image can tell is
-//! checked by the overlay.
+//! Limits on the records that do not depend on the image. Anybody may have written the
+//! store, so each record is checked where it is read. What can only be checked against
+//! the image is checked by the overlay.
 
 use redb::Error;
 
 use super::record::{InodeKind, InodeRecord, NameEntry, Namespace};
 use crate::diff::error::DiffError;
 
-/// The longest name, as in every Linux file system.
+/// The longest name, as in all Linux file systems.
 const NAME_MAX: usize = 255;
 
-/// The longest target of a symbolic link, with the NUL that ends it.
+/// The longest target of a symbolic link, including the terminating NUL.
 const PATH_MAX: usize = 4096;
 
-/// Inode numbers end here, so that there is always a next one.
+/// The limit of inode numbers, so that there is always a next one.
 const INO_MAX: u64 = 1 << 62;
 
-/// Takes the keys of a table in the order in which they come. A tree of pages
-/// that is none can be walked for ever, but not with new keys: so what is read
-/// of a table is never more than the file holds.
+/// Checks that a table's keys ascend. A damaged tree of pages may be walked forever,
+/// but not with ascending keys, so no more is read of a table than the file holds.
 #[derive(Debug, Default)]
 pub struct Ascending<K>(Option<K>);
 
@@ -31,11 +30,11 @@ impl<K: Ord> Ascending<K> {
     }
 }
 
-/// The same, for who has the last key already.
+/// Checks the order of keys if the caller has the last one.
 pub fn in_order(is: bool) -> Result<(), Error> {
     match is {
         true => Ok(()),
-        false => Err(Error::Corrupted("keys are not in their order".to_owned())),
+        false => Err(Error::Corrupted("keys are out of order".to_owned())),
     }
 }
 
@@ -49,7 +48,7 @@ pub fn check_name(dir: u64, name: &[u8]) -> Result<(), DiffError> {
         false => Err(DiffError::record(
             "a name in directory",
             dir,
-            &format!("{:?} is no name", name.escape_ascii().to_string()),
+            &format!("{:?} is not a name", name.escape_ascii().to_string()),
         )),
     }
 }
@@ -58,26 +57,26 @@ pub fn check_name(dir: u64, name: &[u8]) -> Result<(), DiffError> {
 pub fn check_inode(ino: u64, record: &InodeRecord) -> Result<(), DiffError> {
     let bad = |reason: &str| Err(DiffError::record("inode", ino, &reason));
     if ino == 0 || ino >= INO_MAX {
-        return bad("it is no inode number");
+        return bad("it is not an inode number");
     }
     if record.mode & !0o7777 != 0 {
-        return bad("its mode has other bits than permissions");
+        return bad("its mode has bits other than permissions");
     }
     match (record.kind, &record.link) {
         (InodeKind::Symlink, Some(target)) => {
             let is_path = !target.is_empty() && target.len() < PATH_MAX && !target.contains(&0);
             if !is_path {
-                return bad("its target is no path");
+                return bad("its target is not a path");
             }
         }
-        (InodeKind::Symlink, None) => return bad("it is a link that leads nowhere"),
-        (_, Some(_)) => return bad("it is no link and has a target"),
+        (InodeKind::Symlink, None) => return bad("it is a symbolic link without a target"),
+        (_, Some(_)) => return bad("it has a target but is not a symbolic link"),
         (_, None) => {}
     }
     Ok(())
 }
 
-/// Checks that inode numbers are not given out twice.
+/// Checks that no inode number can be allocated twice.
 pub fn check_next_ino(namespace: &Namespace) -> Result<(), DiffError> {
     let named = namespace
         .names
@@ -89,7 +88,7 @@ pub fn check_next_ino(namespace: &Namespace) -> Result<(), DiffError> {
     let known = namespace.inodes.iter().map(|(ino, _)| *ino);
     let last = named.chain(known).max().unwrap_or(0);
     match namespace.next_ino {
-        // None was given out, and the image's are below any.
+        // None was allocated, and all of the image's are below 2^32.
         None if last < 1 << 32 => Ok(()),
         Some(next) if next < INO_MAX && (last < 1 << 32 || last < next) => Ok(()),
         _ => Err(DiffError::record(

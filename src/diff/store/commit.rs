@@ -1,4 +1,4 @@
-//! Putting a batch into the tables.
+//! Writing a batch to the tables.
 
 use redb::WriteTransaction;
 
@@ -6,7 +6,7 @@ use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, DeltaChange, HeldBlocks
 use super::tables::{BLOCKS, CONTENTS, DELTAS, INODES, META, NAMES, NEXT_INO, WHITEOUT};
 use crate::diff::error::DiffError;
 
-/// The parts of a batch that need encoding, encoded before the transaction
+/// The parts of a batch that need encoding. They are encoded before the transaction
 /// begins, so that a failure leaves nothing half done.
 pub(super) struct Encoded {
     inodes: Vec<Option<Vec<u8>>>,
@@ -101,7 +101,7 @@ pub(super) fn apply(
     Ok(())
 }
 
-/// Applies the changes in their order.
+/// Applies the changes in order.
 fn apply_deltas(
     transaction: &WriteTransaction,
     changes: &[DeltaChange],

@@ -11,10 +11,11 @@ use crate::diff::error::DiffError;
 use crate::pg::BLOCK_SIZE;
 
 impl Store {
-    /// A small block of a file, if the store has it.
+    /// Returns a small block of a file, if the store has it.
     ///
     /// # Errors
-    /// I/O errors; [`DiffError::BadRecord`] for one that is larger than a block.
+    /// If an I/O operation fails; returns [`DiffError::BadRecord`] if the record is larger than
+    /// a block.
     pub fn delta(&self, ino: u64, block: u32) -> Result<Option<Vec<u8>>, DiffError> {
         let row = self.with("read", |database| {
             let deltas = database.begin_read()?.open_table(DELTAS)?;
@@ -31,11 +32,11 @@ impl Store {
         row.map(|delta| delta.ok_or_else(too_long)).transpose()
     }
 
-    /// By how many bytes each file's small blocks are smaller than whole ones.
-    /// Reads all of them.
+    /// Returns how many bytes each file's small blocks save over whole ones. Reads all
+    /// small blocks.
     ///
     /// # Errors
-    /// I/O errors.
+    /// If an I/O operation fails.
     pub fn saved(&self) -> Result<HashMap<u64, u64>, DiffError> {
         self.with("read", |database| {
             let mut saved = HashMap::new();

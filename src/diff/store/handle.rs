@@ -1,7 +1,8 @@
-//! The one place where redb is used: opened at need, and held apart from the
-//! rest of pbkfs.
+//! The one place where redb is used: opened on demand, and isolated from the rest of
+//! pbkfs.
 //!
-//! The file may be damaged, or made to do harm. Whatever redb then answers, or
+//! The file may be damaged, or crafted to do harm. Damage that redb then reports, and
+//! any panic, becomes [`DiffError::Damaged`], and the store is not used again.
 //! panics with, is [`DiffError::Damaged`], and the store is not used again.
 
 use std::io::ErrorKind;
@@ -15,7 +16,7 @@ use super::backend::StoreBackend;
 use super::panics::contain;
 use crate::diff::error::DiffError;
 
-/// See the module's text.
+/// See the module's documentation.
 pub struct Handle {
     backend: StoreBackend,
     state: RwLock<State>,
@@ -25,7 +26,7 @@ enum State {
     /// Before the first use, and after a failure.
     Closed,
     Open(Database),
-    /// What was seen of the damage.
+    /// The damage that was found.
     Damaged(String),
 }
 
@@ -41,13 +42,13 @@ impl Handle {
         self.backend.path()
     }
 
-    /// Runs `work` on the database. Reads go on while a commit is under way.
-    /// After an I/O error (a full disk) redb refuses all further use of a
-    /// handle, though what is on disk is whole: the next call then opens it
-    /// anew.
+    /// Runs `work` on the database. Reads continue during a commit. After an I/O error
+    /// (a full disk) redb refuses all further use of a handle, although the file on
+    /// disk is intact. The next call then reopens it.
     ///
     /// # Errors
-    /// [`DiffError::Store`]; [`DiffError::Damaged`], from then on for each call.
+    /// Returns [`DiffError::Store`], or [`DiffError::Damaged`], which all later calls
+    /// return, too.
     pub fn with<T>(
         &self,
         action: &'static str,
@@ -62,8 +63,7 @@ impl Handle {
                     return match done {
                         Ok(done) => done.map_err(|error| self.failed(action, error)),
                         Err(panic) => {
-                            // Nothing of redb's runs any more on what it choked
-                            // on, not even to close it.
+                            // Do not run redb on this data again, not even to close it.
                             mem::forget(self.replace(State::Damaged(panic.clone())));
                             Err(self.damaged(&panic))
                         }
@@ -98,7 +98,7 @@ impl Handle {
         }
     }
 
-    /// Judges what redb answered.
+    /// Classifies redb's error.
     fn failed(&self, action: &'static str, error: redb::Error) -> DiffError {
         if is_damage(&error) {
             let reason = match error {
@@ -126,8 +126,7 @@ impl Handle {
         }
     }
 
-    /// Changes the state, while nobody uses the database. What was seen of
-    /// damage stays.
+    /// Changes the state once the database is not in use. A damaged state stays.
     fn replace(&self, new: State) -> State {
         let mut state = self.write();
         match *state {
@@ -151,16 +150,17 @@ impl Drop for Handle {
     }
 }
 
-/// redb writes to the file once more, and may find it damaged only now.
+/// Closes the database. redb then writes to the file once more, and may find damage
+/// only now.
 fn close(state: State) {
     if let Err(panic) = contain(|| drop(state)) {
         tracing::debug!(panic, "the diff's metadata is damaged");
     }
 }
 
-/// Whether redb says so of the file, and not of this use of it or of the
-/// system. It is given no file that ends early, no other types and no tables
-/// that are missing, unless somebody else wrote it.
+/// Whether the error is about the file, and not about this use of it or the system.
+/// Unless somebody else wrote the file, redb never sees one that is truncated, has
+/// other types or lacks tables.
 fn is_damage(error: &redb::Error) -> bool {
     use redb::Error;
     match error {

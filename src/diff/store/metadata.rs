@@ -24,10 +24,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, making it where the backend is for a new one.
+    /// Opens the store, creating it if the backend is for a new one.
     ///
     /// # Errors
-    /// I/O errors; a store that is damaged, or that a newer version wrote.
+    /// If an I/O operation fails, if the store is damaged, or if a newer version wrote
+    /// it.
     pub fn open(backend: StoreBackend) -> Result<Self, DiffError> {
         let is_used = matches!(backend, StoreBackend::In(_));
         let store = Self {
@@ -52,10 +53,10 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the store of the diff in a directory, whoever uses the diff.
+    /// Opens the store of the diff in a directory, even while the diff is in use.
     ///
     /// # Errors
-    /// As [`Store::open`]; the directory cannot be opened.
+    /// As for [`Store::open`], and if the directory cannot be opened.
     #[doc(hidden)]
     pub fn open_in(dir: &Path) -> Result<Self, DiffError> {
         Self::open(StoreBackend::In(Arc::new(Root::open(dir)?)))
@@ -78,7 +79,7 @@ impl Store {
         }
     }
 
-    /// Runs `work` on the database, see [`Handle::with`].
+    /// Runs `work` on the database; see [`Handle::with`].
     pub(in crate::diff) fn with<T>(
         &self,
         action: &'static str,
@@ -87,10 +88,10 @@ impl Store {
         self.handle.with(action, work)
     }
 
-    /// Applies `batch` durably, all of it or nothing.
+    /// Applies all of `batch` durably, or nothing.
     ///
     /// # Errors
-    /// The file system's own error inside [`DiffError::Store`].
+    /// Returns the file system's error in [`DiffError::Store`].
     pub fn commit(&self, batch: &Batch) -> Result<(), DiffError> {
         let encoded = Encoded::new(batch)?;
         self.with("written", |database| {
@@ -102,11 +103,11 @@ impl Store {
         })
     }
 
-    /// All names and inodes, each checked by itself. How much memory they take
-    /// is bounded by the store's length on disk.
+    /// Returns all names and inodes, each checked by itself. The memory they take is
+    /// bounded by the size of the store on disk.
     ///
     /// # Errors
-    /// I/O errors and damaged records.
+    /// If an I/O operation fails, or if a record is damaged.
     pub fn namespace(&self) -> Result<Namespace, DiffError> {
         let (names, inodes, next_ino) = self.with("read", |database| {
             let read = database.begin_read()?;
@@ -145,10 +146,10 @@ impl Store {
         Ok(namespace)
     }
 
-    /// One file's content record and, for the blocks layout, its blocks.
+    /// Returns the content record of one file with, for the blocks layout, its blocks.
     ///
     /// # Errors
-    /// I/O errors and damaged records.
+    /// If an I/O operation fails, or if a record is damaged.
     pub fn content(&self, ino: u64) -> Result<Option<(ContentRecord, HeldBlocks)>, DiffError> {
         let (json, held) = self.with("read", |database| {
             let read = database.begin_read()?;
@@ -174,11 +175,11 @@ impl Store {
         Ok(Some((record, held)))
     }
 
-    /// All content records, each with the number of blocks that the diff has
-    /// of the file.
+    /// Returns all content records, each with the number of the file's blocks in the
+    /// diff.
     ///
     /// # Errors
-    /// I/O errors and damaged records.
+    /// If an I/O operation fails, or if a record is damaged.
     pub fn contents(&self) -> Result<Vec<(u64, ContentRecord, u64)>, DiffError> {
         let (rows, chunks) = self.with("read", |database| {
             let read = database.begin_read()?;
@@ -217,7 +218,7 @@ impl Store {
     /// Whether nothing was ever committed.
     ///
     /// # Errors
-    /// I/O errors; [`DiffError::Damaged`].
+    /// If an I/O operation fails, or if the store is damaged.
     pub fn is_empty(&self) -> Result<bool, DiffError> {
         self.with("read", |database| {
             let read = database.begin_read()?;
@@ -230,10 +231,10 @@ impl Store {
         })
     }
 
-    /// The inodes that have a content record.
+    /// Returns the inodes that have a content record.
     ///
     /// # Errors
-    /// I/O errors; [`DiffError::Damaged`].
+    /// If an I/O operation fails, or if the store is damaged.
     pub fn inodes_with_content(&self) -> Result<HashSet<u64>, DiffError> {
         self.with("read", |database| {
             let mut inodes = HashSet::new();
@@ -248,7 +249,7 @@ impl Store {
     }
 }
 
-/// A row's value, copied if it can be one of ours.
+/// Copies a row's value, if it is short enough to be one of ours.
 fn limited(value: &[u8]) -> Result<Vec<u8>, redb::Error> {
     match value.len() > ROW_LIMIT {
         true => Err(redb::Error::Corrupted("a record is too long".to_owned())),

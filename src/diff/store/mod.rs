@@ -1,6 +1,6 @@
 //! `meta.redb`: the diff's metadata, in an ACID store.
 //!
-//! Everything goes in by [`Store::commit`], one durable transaction a call.
+//! All changes are written by [`Store::commit`], one durable transaction per call.
 //! The tables are described in `record.rs`.
 
 mod backend;

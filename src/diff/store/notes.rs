@@ -1,5 +1,5 @@
-//! What pbkfs remembers about a clone beside its files: the table `notes`. The
-//! clone cannot write there, whatever rights its server has.
+//! What pbkfs remembers about a clone besides its files: the table `notes`. The clone
+//! cannot write to it, whatever its server's privileges.
 
 use redb::{Durability, ReadableDatabase};
 
@@ -7,14 +7,15 @@ use super::metadata::Store;
 use super::tables::NOTES;
 use crate::diff::error::DiffError;
 
-/// The most that a note may have, in bytes.
+/// The maximum size of a note in bytes.
 const MAX_LEN: usize = 64 << 10;
 
 impl Store {
-    /// The note of that name, if there is one.
+    /// Returns the note of that name, if there is one.
     ///
     /// # Errors
-    /// I/O errors; [`DiffError::BadRecord`] for one of more than 64 KiB.
+    /// If an I/O operation fails; returns [`DiffError::BadRecord`] for a note of more than 64
+    /// KiB.
     pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, DiffError> {
         let row = self.with("read", |database| {
             let notes = database.begin_read()?.open_table(NOTES)?;
@@ -22,19 +23,19 @@ impl Store {
                 return Ok(None);
             };
             let bytes = row.value();
-            // What is too long is not copied.
+            // Do not copy a note that is too large.
             Ok(Some((bytes.len() <= MAX_LEN).then(|| bytes.to_owned())))
         })?;
         row.map(|bytes| bytes.ok_or_else(|| too_long(name)))
             .transpose()
     }
 
-    /// Sets the note of that name, or removes it. It is durable when this
+    /// Sets the note of that name, or removes it. The change is durable when this
     /// returns.
     ///
     /// # Errors
-    /// I/O errors, after which the old note still is there;
-    /// [`DiffError::BadRecord`] for one of more than 64 KiB.
+    /// If an I/O operation fails, and then the old note remains;
+    /// [`DiffError::BadRecord`] for a note of more than 64 KiB.
     pub fn set_note(&self, name: &str, value: Option<&[u8]>) -> Result<(), DiffError> {
         if value.is_some_and(|value| value.len() > MAX_LEN) {
             return Err(too_long(name));
@@ -101,7 +102,7 @@ mod tests {
         let error = store.set_note("note", Some(&[1; MAX_LEN + 1])).unwrap_err();
         assert!(matches!(error, DiffError::BadRecord { .. }), "{error}");
         assert_eq!(store.note("note").unwrap().unwrap().len(), MAX_LEN);
-        // As somebody else's program may have put it there.
+        // Another program may have written this.
         store
             .with("written", |database| {
                 let transaction = database.begin_write()?;

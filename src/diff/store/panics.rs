@@ -1,8 +1,8 @@
-//! Panics of the metadata store, held where the store is used.
+//! Panics of the metadata store, caught where the store is used.
 //!
-//! redb trusts its file in places, and a file that is damaged, or was made on
-//! purpose, can make it panic. That is an error like others: it must neither
-//! end pbkfs nor print anything but that error.
+//! redb trusts its file in places, so a file that is damaged, or was crafted, can make
+//! it panic. That is an error like any other: it must neither end pbkfs nor print
+//! anything other than the error.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,19 +11,19 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic of this thread at this moment becomes an error: a hook then
-/// has nothing to print.
+/// Whether a panic in this thread would now be converted to an error. The panic hook
+/// then prints nothing.
 #[must_use]
 pub fn panic_is_contained() -> bool {
     CONTAINED.get()
 }
 
-/// What a contained panic is told as. Its own words are the library's, about its
-/// code and not about the file; the hook has them in the log, at DEBUG.
-const TOLD: &str = "it holds what no program has written there";
+/// The message for a contained panic. The panic's own text is about redb's code and not
+/// about the file; the hook logs it at DEBUG.
+const TOLD: &str = "it holds something that no program writes there";
 
-/// Does `work`; if it panics, gives a reason for people. What the work had hold
-/// of is not to be used then.
+/// Runs `work`; if it panics, returns a reason for people. Nothing that `work` had
+/// access to may be used after a panic.
 pub(super) fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let outer = CONTAINED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
@@ -43,7 +43,7 @@ mod tests {
             let inner: Result<(), _> = contain(|| unreachable!("number {}\nmore", 7));
             (inner, panic_is_contained())
         });
-        // The library's own words are for the log.
+        // The library's own text goes to the log.
         assert_eq!(inside, Ok((Err(TOLD.to_owned()), true)));
         assert!(!panic_is_contained());
     }

@@ -1,4 +1,4 @@
-//! The records of `meta.redb`, and the batch in which they change.
+//! The records of `meta.redb`, and the batch that changes them.
 //!
 //! | table      | key                        | value                              |
 //! |------------|----------------------------|------------------------------------|
@@ -10,9 +10,9 @@
 //! | `deltas`   | (inode, block)             | a small block, see [`DeltaChange`] |
 //! | `notes`    | name                       | what pbkfs remembers, see [`Store::note`](super::Store::note) |
 //!
-//! Inodes below 2^32 are the image's nodes (node + 1); the clone's own begin
-//! at 2^32. JSON keeps the records readable with a dump of the store, and
-//! lets a later version add fields.
+//! Inodes below 2^32 are the image's nodes (node + 1); the clone's own start at 2^32.
+//! JSON keeps the records readable in a dump of the store, and lets a later version add
+//! fields.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,15 +21,15 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
-/// Blocks whose presence one bitmap record holds: 128 MiB of file, 2 KiB of
+/// The number of blocks that one bitmap record covers: 128 MiB of a file, 2 KiB of
 /// bitmap at worst, so that an fsync after one write rewrites little.
 pub const BLOCKS_PER_CHUNK: u32 = 16_384;
 
-/// The most that a record has, in bytes: a link's target in JSON is the
-/// longest, with up to four characters for each byte.
+/// The maximum size of a record in bytes. The longest is a link's target in JSON, with
+/// up to four characters per byte.
 pub(super) const ROW_LIMIT: usize = 64 << 10;
 
-/// What an inode is.
+/// The kind of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InodeKind {
@@ -49,7 +49,7 @@ pub enum InodeKind {
 /// in its [`ContentRecord`] or with its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InodeRecord {
-    /// What it is.
+    /// The kind.
     pub kind: InodeKind,
     /// Permission bits.
     pub mode: u32,
@@ -57,49 +57,50 @@ pub struct InodeRecord {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Names that point at it. A directory's are counted, whatever this says.
+    /// Number of names that refer to it. For a directory this is ignored, and its names
+    /// are counted.
     pub nlink: u32,
-    /// Last access, nanoseconds since the epoch, as it was set; absent where it
-    /// is `mtime_ns`. Reading does not change it.
+    /// Last access in nanoseconds since the epoch, as it was set; absent if it equals
+    /// `mtime_ns`. Reading does not change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub atime_ns: Option<i64>,
-    /// Last change of the content, nanoseconds since the epoch. For a regular
-    /// file, its content has the truth: as long as that says the same,
-    /// `ctime_ns` is the inode's last change; else it is the content's, if that
-    /// is later.
+    /// Last change of the content in nanoseconds since the epoch. For a regular file,
+    /// the time that its content records is the true one. As long as both are equal,
+    /// `ctime_ns` is the inode's last change; otherwise the later of `ctime_ns` and the
+    /// content's time is.
     pub mtime_ns: i64,
-    /// Last change of the inode, nanoseconds since the epoch.
+    /// Last change of the inode in nanoseconds since the epoch.
     pub ctime_ns: i64,
     /// A symbolic link's target, as bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Vec<u8>>,
 }
 
-/// Where a regular file's bytes are.
+/// Location of a regular file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "layout", rename_all = "lowercase")]
 pub enum ContentRecord {
-    /// All of them in `data/INODE`, whose length and times are the file's.
+    /// All bytes are in `data/INODE`, whose size and times are the file's.
     Whole {
         /// The image file that it was copied from, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         origin: Option<PathBuf>,
     },
-    /// Changed blocks in `data/INODE`; the others in the image up to
+    /// Changed blocks are in `data/INODE`. The others are in the image up to
     /// `base_len`, and zeros from there on.
     Blocks {
         /// The image file below.
         origin: PathBuf,
-        /// The file's length in bytes.
+        /// The file's size in bytes.
         size: u64,
-        /// The image's bytes that still show through.
+        /// The size of the image's part that is still visible, in bytes.
         base_len: u64,
-        /// Last change, nanoseconds since the epoch.
+        /// Last change in nanoseconds since the epoch.
         mtime_ns: i64,
     },
 }
 
-/// What a name in a directory leads to, over what the image says.
+/// What a directory entry of the diff resolves to, overriding the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameEntry {
     /// This inode.
@@ -108,21 +109,21 @@ pub enum NameEntry {
     Whiteout,
 }
 
-/// One block's difference to set, or to remove.
+/// One block's difference from the image, to be set or removed.
 pub type DeltaChange = (u64, u32, Option<Arc<[u8]>>);
 
-/// Which blocks of a file the diff has, and where: the two do not overlap.
+/// The blocks of a file that the diff has, by location; the two sets are disjoint.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeldBlocks {
     /// In the data file.
     pub data: RoaringBitmap,
-    /// As a difference to the image's block.
+    /// As a difference from the image's block.
     pub small: RoaringBitmap,
 }
 
 impl HeldBlocks {
-    /// The value of one row of `blocks`: the bitmap of all blocks, then that of
-    /// the small ones.
+    /// Encodes one row of `blocks`: the bitmap of all blocks, then that of the small
+    /// ones.
     #[doc(hidden)]
     pub fn encode(&self) -> io::Result<Vec<u8>> {
         let all = &self.data | &self.small;
@@ -132,8 +133,7 @@ impl HeldBlocks {
         Ok(bytes)
     }
 
-    /// Adds what a row says of a chunk. Before format 2 there were no small
-    /// blocks.
+    /// Adds the blocks in a chunk's row. Before format 2 there were no small blocks.
     #[doc(hidden)]
     pub fn add(&mut self, chunk: u32, mut row: &[u8]) -> io::Result<()> {
         let bad = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
@@ -148,7 +148,7 @@ impl HeldBlocks {
         let ends = [all.min(), all.max(), small.min(), small.max()];
         let is_inside = |block: &u32| block / BLOCKS_PER_CHUNK == chunk;
         if !ends.iter().flatten().all(is_inside) {
-            return bad("it has blocks outside of its chunk");
+            return bad("it has blocks outside its chunk");
         }
         self.data |= all - &small;
         self.small |= small;
@@ -156,10 +156,10 @@ impl HeldBlocks {
     }
 }
 
-/// The presence of one chunk's blocks.
+/// Which of one chunk's blocks the diff has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockChunk {
-    /// The file.
+    /// The file's inode.
     pub ino: u64,
     /// `block / BLOCKS_PER_CHUNK`.
     pub chunk: u32,
@@ -170,7 +170,7 @@ pub struct BlockChunk {
 /// Changes that become durable together, or not at all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
-    /// Names to set; `None` removes what the diff says of the name.
+    /// Names to set; `None` removes the diff's entry for the name.
     pub names: Vec<(u64, Vec<u8>, Option<NameEntry>)>,
     /// Inodes to set or remove.
     pub inodes: Vec<(u64, Option<InodeRecord>)>,
@@ -180,7 +180,7 @@ pub struct Batch {
     pub blocks: Vec<BlockChunk>,
     /// Small blocks to set or remove, applied in order, after `contents`.
     pub deltas: Vec<DeltaChange>,
-    /// The next inode to give out, if it moved.
+    /// The next inode to allocate, if it changed.
     pub next_ino: Option<u64>,
 }
 
@@ -197,13 +197,13 @@ impl Batch {
     }
 }
 
-/// The names and inodes of a diff, as they were last committed.
+/// The names and inodes of a diff, as last committed.
 #[derive(Debug, Default)]
 pub struct Namespace {
-    /// (directory, name, what it leads to), in key order.
+    /// (directory, name, what it resolves to), in key order.
     pub names: Vec<(u64, Vec<u8>, NameEntry)>,
-    /// Inodes whose attributes the diff has.
+    /// Inodes whose attributes the diff holds.
     pub inodes: Vec<(u64, InodeRecord)>,
-    /// The next inode to give out, if any was.
+    /// The next inode to allocate; `None` if none was allocated yet.
     pub next_ino: Option<u64>,
 }

@@ -1,9 +1,9 @@
 //! The file of the metadata store, with its space reserved.
 //!
-//! redb makes its file longer than it needs for the moment, as a hole, and
-//! fills that later. On a disk that has become full meanwhile it could then
-//! write nothing at all, not even that files were removed; and as their bytes
-//! go only after that is committed, removing files would never free the disk.
+//! redb makes its file larger than it needs at the moment, as a hole, and fills the
+//! hole later. If the disk became full meanwhile, redb could write nothing at all, not
+//! even that files were removed. Their bytes are deleted only after that commit, so
+//! removing files would never free space.
 
 use std::fs::File;
 use std::io;
@@ -13,41 +13,42 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use redb::StorageBackend;
 
-/// How much of the file may be a hole, in bytes, before it counts as none that
-/// redb has written: `ROOM` in any case, as a file system may tell only later
-/// what a new file takes, and some times what it does take, as it may compress
-/// it. What redb keeps in memory grows with the length, and a length costs who
-/// made the file nothing.
+/// Limits on the holes in a file that redb wrote, in bytes: a larger hole means that
+/// redb did not write the file. `ROOM` is always allowed, because a file system may
+/// report the space of a new file late. `RATIO` times the space on disk is allowed as
+/// well, because a file system may compress. redb's memory grows with the file size,
+/// and a large size costs whoever created the file nothing.
 const ROOM: u64 = 256 << 20;
 const RATIO: u64 = 64;
 
-/// The most that is filled of holes that an older version has left, in bytes,
-/// or a copy that has them.
+/// The most bytes of holes that are filled; an older version or a copy may have left
+/// them.
 const FILL_LIMIT: u64 = 64 << 20;
 
-/// The most that redb reads at once, in bytes. Its own tables have pages of
-/// some 100 KB; ours have smaller ones.
+/// The most that redb reads at once, in bytes. Its own tables have pages of about 100
+/// KB; ours have smaller ones.
 const READ_LIMIT: usize = 16 << 20;
 
-/// See the module's text. The diff's own lock keeps others away, so the file
-/// has none.
+/// See the module's documentation. The diff's own lock keeps others away, so the file
+/// is not locked.
 #[derive(Debug)]
 pub struct ReservedFile(File);
 
 impl ReservedFile {
-    /// Takes an opened file.
+    /// Wraps an open file.
     ///
     /// # Errors
-    /// `InvalidData` for one that is hardly more than a hole; the system's own.
+    /// Returns `InvalidData` for a file that is almost all hole, and the system's
+    /// errors.
     pub fn new(file: File) -> io::Result<Self> {
         let meta = file.metadata()?;
         let on_disk = meta.blocks().saturating_mul(512);
         if meta.len() > ROOM.saturating_add(on_disk.saturating_mul(RATIO)) {
-            return Err(damage("hardly anything of its length is there"));
+            return Err(damage("almost all of it is a hole"));
         }
         let reserved = Self(file);
         if meta.len().saturating_sub(on_disk) <= on_disk.max(FILL_LIMIT)
-            // A full disk is no reason not to open what is there.
+            // A full disk is no reason not to open an existing file.
             && let Err(error) = reserved.reserve(0, meta.len())
         {
             tracing::debug!(%error, "no space to reserve for the metadata");
@@ -63,7 +64,7 @@ impl ReservedFile {
         let offset = i64::try_from(from).map_err(too_big)?;
         let len = i64::try_from(to - from).map_err(too_big)?;
         match fallocate(&self.0, FallocateFlags::empty(), offset, len) {
-            // Then the writes themselves find out.
+            // The writes themselves will then report a full disk.
             Err(Errno::EOPNOTSUPP) => Ok(()),
             other => Ok(other?),
         }
@@ -76,7 +77,7 @@ impl StorageBackend for ReservedFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        // A page that claims to be larger has no memory to get.
+        // Allocate nothing for a page that claims to be larger.
         match out.len() > READ_LIMIT {
             true => Err(damage("it has a page of an impossible size")),
             false => self.0.read_exact_at(out, offset),
@@ -146,7 +147,7 @@ mod tests {
         file.set_len(1 << 20).unwrap();
         assert!(all_there());
 
-        // As an older version left it.
+        // An older version left such a file.
         file.set_len(0).unwrap();
         File::options()
             .write(true)

@@ -1,4 +1,4 @@
-//! The tables of `meta.redb`. What is in them is described in `record.rs`.
+//! The tables of `meta.redb`. `record.rs` describes their contents.
 
 use redb::{Database, TableDefinition};
 
@@ -7,17 +7,17 @@ pub(super) const NAMES: TableDefinition<(u64, &[u8]), u64> = TableDefinition::ne
 pub(super) const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");
 pub(super) const CONTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("contents");
 pub(super) const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks");
-/// (inode, block) to what the overlay made of the difference.
+/// (inode, block) to a difference, as encoded by the overlay.
 pub(super) const DELTAS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("deltas");
-/// A note's name to its bytes, which who wrote it understands.
+/// A note's name to its bytes, whose format is up to the note's writer.
 pub(super) const NOTES: TableDefinition<&str, &[u8]> = TableDefinition::new("notes");
 
 pub(super) const NEXT_INO: &str = "next_ino";
 pub(super) const FORMAT: &str = "format";
-/// 2 added small blocks, 3 notes.
+/// Version 2 added small blocks, version 3 notes.
 pub(super) const FORMAT_VERSION: u64 = 3;
 
-/// The inode number that stands for "hidden" in `names`. No inode has it.
+/// The inode number that means "hidden" in `names`. No inode has it.
 pub(super) const WHITEOUT: u64 = 0;
 
 pub(super) fn create_tables(database: &Database) -> Result<(), redb::Error> {

@@ -1,43 +1,43 @@
-//! One change, as it is told.
+//! One change, as reported.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What happened to a file.
+/// The kind of a change.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
-    /// A file of the backup has other content.
+    /// A file of the backup has different content.
     Changed,
-    /// The clone made it.
+    /// The clone created it.
     New,
-    /// The backup has it, the clone no longer.
+    /// The backup has it, the clone no longer does.
     Deleted,
-    /// A file or directory of the backup has another name; its content, if
-    /// that changed too, counts here.
+    /// A file or directory of the backup has another name. If its content changed too,
+    /// it is counted here.
     Renamed,
 }
 
-/// One thing that a clone changed.
+/// One change that a clone made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
-    /// Where it is in the data directory, tablespaces under `pg_tblspc`. A
-    /// directory ends with a slash; it stands for all that was in it.
+    /// Path in the data directory, with tablespaces under `pg_tblspc`. The path of a
+    /// directory ends with a slash, and stands for everything that was in it.
     pub path: String,
-    /// What happened.
+    /// Kind of the change.
     pub kind: ChangeKind,
-    /// What a renamed file was called.
+    /// Previous name of a renamed file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// 8 KiB blocks of it that the diff has.
+    /// Number of the file's 8 KiB blocks in the diff.
     pub blocks: u64,
-    /// Bytes of it that the diff has.
+    /// Number of the file's bytes in the diff.
     pub bytes: u64,
-    /// Whether the diff has all of the file, as it has of new ones, and of
-    /// small files of the backup, which are copied whole when they are opened:
-    /// `blocks` does not say then how many of them differ.
+    /// Whether the diff has all of the file. This is so for new files, and for small
+    /// files of the backup, which are copied whole when they are opened. `blocks` is
+    /// then not the number of blocks that differ.
     #[serde(default)]
     pub whole: bool,
 }

@@ -1,5 +1,5 @@
-//! What a clone has changed, file by file: of a mounted overlay, or of the
-//! records of a diff that nobody uses.
+//! The changes of a clone, file by file: from a mounted overlay, or from the records of
+//! a diff that is not in use.
 
 mod change;
 mod mounted;

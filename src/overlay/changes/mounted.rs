@@ -12,10 +12,10 @@ use crate::overlay::state::Overlay;
 use crate::overlay::tree::Ino;
 
 impl<L: Lower> Overlay<L> {
-    /// What was changed so far, committed or not.
+    /// Returns the changes so far, committed or not.
     ///
     /// # Errors
-    /// The diff's own.
+    /// If the diff fails.
     pub fn changes(&self) -> Result<Vec<Change>, OverlayError> {
         match &self.diff {
             Some(diff) => Ok(changes(&self.records()?, Some(&self.lower), diff.root())),
@@ -23,10 +23,10 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// How many blocks of the backup's files the diff has instead.
+    /// Returns how many blocks of the backup's files the diff replaces.
     ///
     /// # Errors
-    /// The diff's own.
+    /// If the diff fails.
     pub fn diff_blocks(&self) -> Result<u64, OverlayError> {
         if self.is_read_only() {
             return Ok(0);
@@ -51,8 +51,8 @@ impl<L: Lower> Overlay<L> {
             };
             records.contents.insert(ino, held);
         }
-        // The clone's own files have a content from the start, their record
-        // only from the next commit on.
+        // The clone's own files have content from the start, but a record only after
+        // the next commit.
         for (ino, inode) in &records.inodes {
             let own = Ino(*ino).node().is_none() && inode.kind == InodeKind::File;
             if own && !records.contents.contains_key(ino) {
@@ -68,7 +68,7 @@ impl<L: Lower> Overlay<L> {
         Ok(records)
     }
 
-    /// The contents that the store has, and over them those in use.
+    /// Returns the contents in the store, overridden by those in use.
     fn held(&self) -> Result<BTreeMap<u64, (ContentRecord, u64)>, OverlayError> {
         let stored = self.diff()?.store().contents()?;
         let mut contents: BTreeMap<_, _> = stored

@@ -1,4 +1,4 @@
-//! From the records of a diff to what was changed.
+//! Derives the changes from the records of a diff.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,13 +14,13 @@ use crate::overlay::tree::Ino;
 use crate::overlay::wal::{PG_WAL, is_wal_link, wal_changes};
 use crate::pg::BLOCK_SIZE;
 
-/// Directories are not nested deeper than this in any data directory; the
-/// bound keeps a damaged diff from leading in circles.
+/// No data directory nests directories deeper than this. The limit stops loops in a
+/// damaged diff.
 const DEPTH: usize = 64;
 
-/// What the records of the diff in `root` say was changed, in the order of the
-/// paths, and what its WAL directory does. Without the image, what only it can
-/// name is called by its number there.
+/// Returns the changes in the records and in the WAL directory of the diff in `root`,
+/// sorted by path. Without the image, paths that only it knows are shown by node
+/// number.
 pub fn changes<L: Lower>(records: &Records, lower: Option<&L>, root: &Path) -> Vec<Change> {
     let survey = Survey::new(records, lower);
     let mut changes = survey.changes();
@@ -34,7 +34,7 @@ pub fn changes<L: Lower>(records: &Records, lower: Option<&L>, root: &Path) -> V
 struct Survey<'a, L> {
     records: &'a Records,
     lower: Option<&'a L>,
-    /// The name of each inode that the diff gives one.
+    /// The name of each inode that has one in the diff.
     named: HashMap<u64, (u64, &'a [u8])>,
 }
 
@@ -68,7 +68,7 @@ impl<'a, L: Lower> Survey<'a, L> {
         changes
     }
 
-    /// Whether that is the link to the WAL directory in the diff.
+    /// Whether it is the link to the WAL directory in the diff.
     fn is_moved_wal(&self, (dir, name, entry): &(u64, Vec<u8>, NameEntry)) -> bool {
         let NameEntry::Inode(ino) = entry else {
             return false;
@@ -96,7 +96,7 @@ impl<'a, L: Lower> Survey<'a, L> {
         let renamed = origin.is_some() && self.named.contains_key(&ino);
         let path = match origin {
             Some(origin) if !renamed => shown(origin),
-            // Removed, and still open somewhere.
+            // Removed, but still open.
             _ => shown(&self.path(ino)?),
         };
         Some(Change {
@@ -104,7 +104,8 @@ impl<'a, L: Lower> Survey<'a, L> {
             kind: match (renamed, origin) {
                 (true, _) => ChangeKind::Renamed,
                 (false, Some(_)) => ChangeKind::Changed,
-                // Written beside and renamed over it, as configuration is.
+                // Written beside the old file and renamed over it, like configuration
+                // files.
                 (false, None) if replaces().is_some() => ChangeKind::Changed,
                 (false, None) => ChangeKind::New,
             },
@@ -115,9 +116,9 @@ impl<'a, L: Lower> Survey<'a, L> {
         })
     }
 
-    /// A name that leads to something without changed content: a renamed file
-    /// or directory of the image, or a new link or pipe. New directories are
-    /// told by what is in them.
+    /// Returns the change for a name without changed content: a renamed file or
+    /// directory of the image, or a new link or pipe. A new directory shows only by its
+    /// content.
     fn naming_change(&self, ino: u64) -> Option<Change> {
         if self.records.contents.contains_key(&ino) {
             return None;
@@ -149,8 +150,8 @@ impl<'a, L: Lower> Survey<'a, L> {
         })
     }
 
-    /// What the image has under a name that the diff hides, unless it only
-    /// moved.
+    /// Returns the deletion of the image's entry that the diff hides, unless it was
+    /// only moved.
     fn deletion(&self, dir: u64, name: &'a [u8]) -> Option<Change> {
         let parent = Ino(dir).node()?;
         let mut path = self.image_path(parent).join(OsStr::from_bytes(name));
@@ -173,14 +174,14 @@ impl<'a, L: Lower> Survey<'a, L> {
         })
     }
 
-    /// What the image has under that name; `None` without the image.
+    /// Returns the image's entry of that name; `None` without the image.
     fn below(&self, dir: u64, name: &[u8]) -> Option<NodeId> {
         let (lower, parent) = (self.lower?, Ino(dir).node()?);
         let parent = Some(parent).filter(|parent| known(lower, *parent))?;
         lower.lookup(parent, OsStr::from_bytes(name))
     }
 
-    /// Where an inode is now; `None` if nothing leads to it.
+    /// Returns an inode's current path; `None` if it has none.
     fn path(&self, ino: u64) -> Option<PathBuf> {
         let mut names = Vec::new();
         let mut at = ino;
@@ -210,7 +211,7 @@ fn known<L: Lower>(lower: &L, node: NodeId) -> bool {
     (node.0 as usize) < lower.node_count()
 }
 
-/// A path for people: tablespaces where PostgreSQL has them.
+/// Formats a path for people, with tablespaces where PostgreSQL has them.
 fn shown(path: &Path) -> String {
     let tablespaces = Path::new(HIDDEN_DIR).join("tblspc");
     match path.strip_prefix(&tablespaces) {

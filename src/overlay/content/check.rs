@@ -1,4 +1,4 @@
-//! What a diff may say of a file's bytes over an image.
+//! Checks of a diff's content records against the image.
 
 use super::blocks::{BS, MAX_BLOCKS};
 use crate::diff::{ContentRecord, DiffError, HeldBlocks};
@@ -6,10 +6,10 @@ use crate::image::NodeId;
 use crate::overlay::lower::Lower;
 use crate::overlay::tree::Ino;
 
-/// Checks where a file of the image has its bytes.
+/// Checks the blocks of an image file.
 ///
 /// # Errors
-/// [`DiffError::BadRecord`].
+/// Returns [`DiffError::BadRecord`].
 pub fn check_blocks<L: Lower>(
     lower: &L,
     node: NodeId,
@@ -22,15 +22,15 @@ pub fn check_blocks<L: Lower>(
     let bad = |reason: &str| Err(DiffError::record("content", Ino::of_node(node).0, &reason));
     let blocks = size.div_ceil(BS);
     if blocks > MAX_BLOCKS {
-        return bad("the file is larger than any can be");
+        return bad("the file is larger than the maximum");
     }
     let last = held.data.max().max(held.small.max());
     if last.is_some_and(|last| u64::from(last) >= blocks) {
-        return bad("it has blocks behind the file's end");
+        return bad("it has blocks past the end of the file");
     }
-    // Where the backup does not tell the length, its bytes cannot be read.
+    // If the backup does not provide the size, its bytes cannot be read anyway.
     if lower.len(node).is_ok_and(|len| *base_len > len) {
-        return bad("it shows more of the backup's file than there is");
+        return bad("it shows more of the backup's file than exists");
     }
     Ok(())
 }

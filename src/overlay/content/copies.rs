@@ -1,12 +1,12 @@
-//! Copies of base files that wait, closed and unchanged, for the next open.
+//! Parked copies of base files: closed, unchanged, and kept for the next open.
 
 use std::collections::HashMap;
 
 use crate::diff::DataStat;
 use crate::overlay::tree::Ino;
 
-/// The parked copies, each with its data file's state. What this says of a
-/// file counts only while the file's content is the image's.
+/// The parked copies, each with its data file's state. An entry is valid only while the
+/// file's content is the image's.
 #[derive(Debug, Default)]
 pub struct Copies {
     pub(in crate::overlay) parked: HashMap<Ino, DataStat>,

@@ -1,11 +1,11 @@
-//! What is around a file's bytes: the image below, and the diff.
+//! The context of a file's content: the image below, and the diff.
 
 use crate::diff::Diff;
 use crate::image::NodeId;
 use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
 
-/// What content needs from around it.
+/// The context that content operations need.
 pub struct Ctx<'a, L> {
     pub lower: &'a L,
     pub diff: Option<&'a Diff>,
@@ -16,7 +16,7 @@ impl<L: Lower> Ctx<'_, L> {
         self.diff.ok_or(OverlayError::ReadOnly)
     }
 
-    /// Reads image bytes that must be there.
+    /// Reads image bytes that must exist.
     pub fn read_lower_exact(
         &self,
         node: NodeId,
@@ -27,7 +27,7 @@ impl<L: Lower> Ctx<'_, L> {
         if n < buf.len() {
             let path = self.lower.path(node);
             return Err(OverlayError::Mismatch(format!(
-                "{} ends at byte {}, before the {} that the diff knows of",
+                "{} ends at byte {}, but the diff expects {} bytes",
                 path.display(),
                 offset + n as u64,
                 offset + buf.len() as u64

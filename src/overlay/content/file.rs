@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 use super::Content;
 use crate::overlay::tree::Ino;
 
-/// A regular file that is open, or has changes that are not committed.
+/// A regular file that is open, or has uncommitted changes.
 pub struct File {
     pub ino: Ino,
     content: RwLock<Content>,
@@ -32,8 +32,8 @@ impl File {
         self.content.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Held by who syncs the file, so that an older state is never committed
-    /// over a newer one.
+    /// Locks the file for syncing, so that an older state is never committed over a
+    /// newer one.
     pub fn syncing(&self) -> MutexGuard<'_, ()> {
         self.sync.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,7 +46,7 @@ impl File {
         self.opens() > 0
     }
 
-    /// Whether it can be forgotten and loaded again without loss.
+    /// Whether it can be unloaded and loaded again without loss.
     pub fn is_clean(&self) -> bool {
         match &*self.content() {
             Content::Image { .. } => true,

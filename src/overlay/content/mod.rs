@@ -1,4 +1,4 @@
-//! Where a regular file's bytes are, while it is in use.
+//! The content of regular files in use.
 
 mod blocks;
 mod check;
@@ -24,36 +24,36 @@ use super::tree::Ino;
 use crate::diff::{ContentRecord, DataFile, DataStat};
 use crate::image::NodeId;
 
-/// A regular file's bytes.
+/// Where a regular file's bytes are.
 pub enum Content {
-    /// The image's, untouched.
+    /// In the image, untouched.
     Image { node: NodeId, len: u64 },
-    /// The image's, with changed blocks in the diff.
+    /// In the image, with changed blocks in the diff.
     Blocks(Blocks),
     /// All in the diff.
     Whole(Whole),
 }
 
-/// The data file whose bytes a commit must wait for.
+/// The data file to sync before a commit.
 pub type Unsynced = Option<Arc<dyn DataFile>>;
 
-/// What a commit of a file's content writes.
+/// The content that a commit writes for a file.
 pub enum Snapshot {
     Blocks(BlocksSnapshot),
     Whole(ContentRecord),
 }
 
-/// Length, space and last change.
+/// Size, space and time of the last change.
 pub struct ContentStat {
     pub len: u64,
-    /// In units of 512 bytes: what the file has of its own, or would have had
-    /// it been restored.
+    /// In units of 512 bytes: the space of the file's own bytes, or the space it would
+    /// take if it had been restored.
     pub blocks: u64,
     pub mtime_ns: i64,
 }
 
 impl Content {
-    /// That of a file of the clone's own.
+    /// Creates the content of a file that the clone created.
     pub fn new_whole(data: Arc<dyn DataFile>) -> Self {
         Self::Whole(Whole {
             data,
@@ -63,7 +63,7 @@ impl Content {
         })
     }
 
-    /// A file's content as the store and the image have it.
+    /// Loads a file's content from the store and the image.
     pub fn load<L: Lower>(
         ctx: &Ctx<'_, L>,
         ino: u64,
@@ -124,7 +124,7 @@ impl Content {
             }
             (Some((ContentRecord::Whole { origin: None }, _)) | None, None) => whole(None),
             _ => Err(OverlayError::Mismatch(format!(
-                "the record of inode {ino} is of another kind"
+                "the record of inode {ino} is of the wrong kind"
             ))),
         }
     }
@@ -166,17 +166,16 @@ impl Content {
         }
     }
 
-    /// Turns an untouched image file into one whose blocks can change.
+    /// Turns an untouched image file into one whose blocks can be changed.
     pub fn make_writable(&mut self, mtime_ns: i64) {
         if let Self::Image { node, len } = *self {
             *self = Self::Blocks(Blocks::new(node, len, mtime_ns));
         }
     }
 
-    /// Brings all of an untouched image file into the diff, or takes the copy
-    /// that is `parked` there. A file with changed blocks stays as it is: its
-    /// record in the store would not survive that the kernel cuts the data
-    /// file by itself.
+    /// Copies all of an untouched image file into the diff, or uses the `parked` copy.
+    /// A file with changed blocks is left alone: its record in the store would be wrong
+    /// once the kernel truncates the data file by itself.
     pub fn make_whole<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
@@ -186,8 +185,8 @@ impl Content {
         let Self::Image { node, len } = *self else {
             return Ok(());
         };
-        // A parked copy that is not as it was put aside has been written to by
-        // a mapping, which outlives the handle that it was made from.
+        // A parked copy that changed since it was parked was written to through a
+        // mapping, which outlives the handle that it was created from.
         let (data, pristine) = match parked {
             Some(stat) => (ctx.diff()?.storage().open(ino)?, Some(stat)),
             None => {
@@ -205,7 +204,7 @@ impl Content {
         Ok(())
     }
 
-    /// The data file to sync before a commit, and what to commit.
+    /// Returns the data file to sync before a commit, and what to commit.
     pub fn snapshot<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
@@ -232,7 +231,7 @@ impl Content {
         }
     }
 
-    /// Takes back what could not be committed.
+    /// Reverts a snapshot that could not be committed.
     pub fn restore(&mut self, snapshot: Snapshot) {
         match (self, snapshot) {
             (Self::Blocks(blocks), Snapshot::Blocks(snapshot)) => blocks.restore(snapshot),
@@ -259,7 +258,7 @@ fn check_origin<L: Lower>(
         return Ok(());
     }
     Err(OverlayError::Mismatch(format!(
-        "it has blocks of {}, where the backup has {}",
+        "its blocks belong to {}, but the backup has {} there",
         recorded.display(),
         path.display()
     )))

@@ -1,4 +1,4 @@
-//! Attributes: what `stat` shows, and changing them.
+//! Attributes: reading them for `stat`, and changing them.
 
 use std::time::SystemTime;
 
@@ -8,16 +8,16 @@ use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
 use crate::overlay::tree::{Ino, Inode, Tree};
 
-/// What `stat` shows of an inode.
+/// An inode's attributes, as `stat` shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
     /// The inode's number.
     pub ino: Ino,
-    /// What it is.
+    /// Its kind.
     pub kind: InodeKind,
-    /// Length in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Space taken, in units of 512 bytes.
+    /// Space on disk, in units of 512 bytes.
     pub blocks: u64,
     /// Last access, as it was set: reading does not change it.
     pub atime: SystemTime,
@@ -27,7 +27,7 @@ pub struct Attr {
     pub ctime: SystemTime,
     /// Permission bits.
     pub mode: u32,
-    /// Names that point at it.
+    /// Number of names that refer to it.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
@@ -40,11 +40,11 @@ pub struct Attr {
 pub enum TimeChange {
     /// The time of the call.
     Now,
-    /// This one.
+    /// This time.
     At(SystemTime),
 }
 
-/// The attributes to change; `None` leaves one as it is.
+/// The attributes to change; `None` leaves one unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AttrChange {
     /// Permission bits.
@@ -53,19 +53,19 @@ pub struct AttrChange {
     pub uid: Option<u32>,
     /// Group.
     pub gid: Option<u32>,
-    /// Length in bytes.
+    /// Size in bytes.
     pub size: Option<u64>,
     /// Last access.
     pub atime: Option<TimeChange>,
     /// Last change of the content.
     pub mtime: Option<TimeChange>,
-    /// When all that was changed, if that is not now: a kernel that gathers
-    /// writes has kept the time.
+    /// The time of these changes, if not now: a kernel that caches writes keeps the
+    /// time itself.
     pub ctime: Option<SystemTime>,
 }
 
 impl AttrChange {
-    /// Whether it changes times only.
+    /// Whether only times are changed.
     fn is_of_times(&self) -> bool {
         let Self {
             mode,
@@ -81,11 +81,11 @@ impl AttrChange {
 }
 
 impl<L: Lower> Overlay<L> {
-    /// An inode's attributes.
+    /// Returns an inode's attributes.
     ///
     /// # Errors
-    /// [`OverlayError::NotFound`] for an unknown inode; what telling the
-    /// length of an image file or of a data file can fail with.
+    /// Returns [`OverlayError::NotFound`] for an unknown inode. Fails if the size of an
+    /// image file or of a data file cannot be determined.
     pub fn attr(&self, ino: Ino) -> Result<Attr, OverlayError> {
         let inode = self.inode(&self.tree(), ino)?;
         self.attr_of(ino, &inode)
@@ -126,7 +126,7 @@ impl<L: Lower> Overlay<L> {
         Ok(attr)
     }
 
-    /// The inode, from the diff or made up from the image's node.
+    /// Returns the inode, from the diff or derived from the image's node.
     pub(in crate::overlay) fn inode(&self, tree: &Tree, ino: Ino) -> Result<Inode, OverlayError> {
         if let Some(inode) = tree.inode(ino) {
             let mut inode = inode.clone();
@@ -156,23 +156,22 @@ impl<L: Lower> Overlay<L> {
         Ok(inode)
     }
 
-    /// Changes attributes and gives the new ones.
+    /// Changes attributes and returns the new ones.
     ///
     /// # Errors
-    /// Those of [`Overlay::attr`]; [`OverlayError::ReadOnly`];
-    /// [`OverlayError::IsADirectory`] for the size of a directory; the diff's
-    /// own.
+    /// As for [`Overlay::attr`]. Returns [`OverlayError::ReadOnly`], or
+    /// [`OverlayError::IsADirectory`] for the size of a directory. Fails if the diff
+    /// fails.
     pub fn set_attr(&self, ino: Ino, change: &AttrChange) -> Result<Attr, OverlayError> {
         self.diff()?;
-        // The tree is let go at once: setting a length may commit, which
-        // needs it.
+        // Release the tree at once: setting the size may commit, which locks it.
         let (kind, is_dead) = {
             let tree = self.tree();
             let kind = self.kind(&tree, ino);
             (kind, kind == Some(InodeKind::File) && tree.is_dead(ino))
         };
-        // A kernel that gathers writes sends the times of a removed file as it
-        // lets go of it: they are nobody's any more.
+        // A kernel that caches writes sends the times of a removed file when it evicts
+        // the inode. They no longer matter.
         if is_dead && change.is_of_times() && !self.is_open(ino) {
             return Err(OverlayError::NotFound);
         }
@@ -181,7 +180,7 @@ impl<L: Lower> Overlay<L> {
                 None => return Err(OverlayError::NotFound),
                 Some(InodeKind::Directory) => return Err(OverlayError::IsADirectory),
                 Some(InodeKind::File) => self.truncate(ino, size)?,
-                Some(_) => return Err(OverlayError::Invalid("only files have a length to set")),
+                Some(_) => return Err(OverlayError::Invalid("only a file's size can be set")),
             }
         }
         let now = now_ns();
@@ -216,9 +215,9 @@ impl<L: Lower> Overlay<L> {
     }
 }
 
-/// When a regular file's inode was changed last. Its content has a time of its
-/// own, and each write changes the inode, too; but a time that was set says
-/// nothing of when.
+/// Returns when a regular file's inode was last changed. The content has a time of its
+/// own, and each write changes the inode as well. But a time that was set explicitly
+/// does not tell when it was set.
 fn file_ctime(inode: &Inode, content_mtime_ns: i64) -> i64 {
     match content_mtime_ns == inode.mtime_ns {
         true => inode.ctime_ns,
@@ -226,9 +225,9 @@ fn file_ctime(inode: &Inode, content_mtime_ns: i64) -> i64 {
     }
 }
 
-/// Whether a file whose content has got the time `mtime_ns` shows a change at
-/// `ctime_ns` without a record of it. A kernel that gathers writes sends their
-/// time with every fsync; a record of each would make each of them a commit.
+/// Whether a file whose content has the time `mtime_ns` shows a change at `ctime_ns`
+/// without a record of it. A kernel that caches writes sends their time with every
+/// fsync, and a record of each would turn every fsync into a commit.
 fn goes_without_saying(inode: &Inode, mtime_ns: i64, ctime_ns: i64) -> bool {
     let shown = file_ctime(inode, mtime_ns);
     let is_set_ahead = mtime_ns > ctime_ns && shown != ctime_ns;

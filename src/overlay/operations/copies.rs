@@ -1,10 +1,9 @@
-//! Small base files, copied up whole so that the kernel can read and write
-//! them past the overlay.
+//! Small base files, copied up whole so that the kernel can read and write them without
+//! the overlay.
 //!
-//! A copy that nobody has written to is no part of the diff: no record names
-//! it. Closed, it is *parked*: it costs no descriptor, waits for the next
-//! open, and goes when the mount ends (or, after a crash, when the next one
-//! begins).
+//! A copy that nobody has written to is not part of the diff: no record names it. A
+//! closed copy is *parked*: it holds no descriptor, and is kept for the next open. It
+//! is removed at the end of the mount or, after a crash, at the start of the next one.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -16,7 +15,7 @@ use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
 use crate::overlay::tree::Ino;
 
-/// Parked copies may take this much of the diff's file system.
+/// The maximum space that parked copies may take on the diff's file system.
 const PARKED_LIMIT: u64 = 256 << 20;
 
 impl<L: Lower> Overlay<L> {
@@ -24,16 +23,15 @@ impl<L: Lower> Overlay<L> {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The descriptor that reads and writes of an open file may be passed
-    /// through to: for files that are whole in the diff, and for small base
-    /// files, which are brought there if the opener may `write`. PostgreSQL
-    /// opens all relations so; who only reads, as `tar` and pg_checksums do,
-    /// would have everything copied. A copy that is there already serves them
-    /// too: a mapping of it may have been written to. `None` where the file
-    /// must be served block by block.
+    /// Returns the data file to which reads and writes of an open file may be passed
+    /// through; `None` if the file must be served block by block. Files that are whole
+    /// in the diff qualify. Small base files do, too, and are copied up if the opener
+    /// may `write`, as PostgreSQL does with all relations. An opener that only reads
+    /// causes no copy, or `tar` and pg_checksums would copy everything. But an existing
+    /// copy serves it as well, because a mapping of the copy may have been written to.
     ///
     /// # Errors
-    /// The diff's own when copying up.
+    /// If the diff fails during copy-up.
     pub fn passthrough(
         &self,
         ino: Ino,
@@ -47,8 +45,8 @@ impl<L: Lower> Overlay<L> {
         if let Content::Whole(whole) = &*content {
             return Ok(Some(whole.data.clone()));
         }
-        // Blocks of it may be in the kernel's cache if it is open already;
-        // one inode is never served in both ways at once.
+        // If it is already open, the kernel's cache may hold blocks of it. One inode is
+        // never served in both ways at once.
         if file.opens() > 1 || content.stat()?.len > WHOLE_COPY_LIMIT {
             return Ok(None);
         }
@@ -61,8 +59,8 @@ impl<L: Lower> Overlay<L> {
                 self.copies().park(ino, stat);
                 return Err(error);
             }
-            // The disk is full, or a page of the backup is bad. Served block
-            // by block, what can be read still is.
+            // The disk is full, or a page of the backup is bad. Served block by block,
+            // the rest can still be read.
             tracing::debug!(ino = ino.0, %error, "not copied up");
             if matches!(&*content, Content::Image { .. }) {
                 self.diff()?.storage().remove(ino.0)?;
@@ -86,8 +84,8 @@ impl<L: Lower> Overlay<L> {
             .add(copied.map_or(0, |stat| stat.len));
     }
 
-    /// Lets a file that was closed hold no descriptor, so that many changed
-    /// or copied files do not use them up.
+    /// Releases the descriptor of a closed file, so that many changed or copied files
+    /// do not exhaust the descriptors.
     pub(in crate::overlay) fn rest(&self, file: &File) {
         let mut content = file.content_mut();
         if file.is_open() {
@@ -98,7 +96,7 @@ impl<L: Lower> Overlay<L> {
             return;
         }
         if let Err(error) = self.park_if_pristine(file.ino, &mut content) {
-            tracing::warn!(ino = file.ino.0, %error, "cannot put an unchanged copy aside");
+            tracing::warn!(ino = file.ino.0, %error, "cannot park an unchanged copy");
         }
     }
 
@@ -125,11 +123,11 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// Makes a file durable, and that it is whole in the diff if it is: for who
-    /// will write to it past the overlay, and calls no fsync.
+    /// Makes a file durable, and with it the fact that it is whole in the diff, if it
+    /// is. This is for openers that write past the overlay without calling fsync.
     ///
     /// # Errors
-    /// As [`Overlay::sync_file`].
+    /// As for [`Overlay::sync_file`].
     pub fn keep_copy(&self, ino: Ino) -> Result<(), OverlayError> {
         if self.is_read_only() {
             return Ok(());
@@ -142,8 +140,8 @@ impl<L: Lower> Overlay<L> {
         self.sync_locked(&file)
     }
 
-    /// Deletes the parked copies. Those that a mapping has written to are no
-    /// copies any more, and wait to be synced.
+    /// Deletes the parked copies. Those that a mapping has written to are no longer
+    /// copies, and are left to be synced.
     pub(in crate::overlay) fn drop_copies(&self) -> Result<(), OverlayError> {
         let parked: Vec<Ino> = self.copies().parked.keys().copied().collect();
         for ino in parked {
@@ -170,8 +168,8 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// Bytes of unchanged copies of base files that lie in the diff's
-    /// directory, closed, at the moment.
+    /// Returns the current size in bytes of the parked, unchanged copies of base files
+    /// in the diff's directory.
     #[must_use]
     pub fn pristine_bytes(&self) -> u64 {
         self.copies().bytes

@@ -13,20 +13,20 @@ use crate::overlay::tree::{Ino, Tree};
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
-    /// The inode that it leads to.
+    /// The inode that it refers to.
     pub ino: Ino,
     /// Its name.
     pub name: OsString,
-    /// What it is.
+    /// Its kind.
     pub kind: InodeKind,
 }
 
 impl<L: Lower> Overlay<L> {
-    /// All entries of a directory, `.` and `..` first, the others by name.
+    /// Returns all entries of a directory: `.` and `..` first, then the others by name.
     /// The root's hidden directory is left out.
     ///
     /// # Errors
-    /// [`OverlayError::NotFound`], [`OverlayError::NotADirectory`].
+    /// Returns [`OverlayError::NotFound`] or [`OverlayError::NotADirectory`].
     pub fn read_dir(&self, dir: Ino) -> Result<Vec<DirEntry>, OverlayError> {
         let tree = self.tree();
         self.require_directory(&tree, dir)?;
@@ -50,9 +50,9 @@ impl<L: Lower> Overlay<L> {
         Ok(entries)
     }
 
-    /// Whether a name that is absent can only appear by a request of its own.
-    /// Not so below the hidden directory: a symbolic link in `pg_tblspc`
-    /// makes directories there.
+    /// Whether an absent name can only appear by a request for that name. This does not
+    /// hold below the hidden directory, where a symbolic link in `pg_tblspc` creates
+    /// directories.
     #[must_use]
     pub fn stays_absent(&self, dir: Ino, name: &OsStr) -> bool {
         if dir == Ino::ROOT {

@@ -1,4 +1,4 @@
-//! Regular files in use: the table of them, opening and closing.
+//! Regular files in use: their table, opening and closing.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockWriteGuard};
@@ -11,11 +11,11 @@ use crate::overlay::state::Overlay;
 use crate::overlay::tree::{Ino, Tree};
 
 impl<L: Lower> Overlay<L> {
-    /// Opens a file; each open is closed by [`Overlay::release`].
+    /// Opens a file. Each open must be matched by an [`Overlay::release`].
     ///
     /// # Errors
-    /// [`OverlayError::NotFound`], [`OverlayError::IsADirectory`]; what
-    /// reading its metadata can fail with.
+    /// Returns [`OverlayError::NotFound`] or [`OverlayError::IsADirectory`]. Fails if
+    /// the file's metadata cannot be read.
     pub fn open(&self, ino: Ino) -> Result<(), OverlayError> {
         let tree = self.tree();
         match self.kind(&tree, ino) {
@@ -24,8 +24,8 @@ impl<L: Lower> Overlay<L> {
             Some(_) => return Err(OverlayError::Invalid("not a regular file")),
             None => return Err(OverlayError::NotFound),
         }
-        // Counted under the tree's lock: an unlink either sees the file open
-        // or comes first, and then its bytes may be gone any moment.
+        // Count under the tree's lock: an unlink either sees the file open or comes
+        // first, and then the bytes may be deleted at any moment.
         if tree.is_dead(ino) && !self.is_open(ino) {
             return Err(OverlayError::NotFound);
         }
@@ -33,15 +33,15 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// Counts a file that was made a moment ago as open, by the descriptor that
-    /// it was made with.
+    /// Registers a file that was just created as open, with the data file it was
+    /// created with.
     pub(in crate::overlay) fn open_new(&self, ino: Ino, data: Arc<dyn DataFile>) {
         let file = File::new(ino, Content::new_whole(data));
         file.opens.store(1, Ordering::Release);
         self.files_mut().insert(ino.0, Arc::new(file));
     }
 
-    /// Closes a file. Its bytes go with the last close if it has no name.
+    /// Closes a file. If it has no name, the last close deletes its bytes.
     pub fn release(&self, ino: Ino) {
         let Some(file) = self.files().get(&ino.0).cloned() else {
             return;
@@ -65,13 +65,13 @@ impl<L: Lower> Overlay<L> {
         self.forget_if_idle(ino);
     }
 
-    /// Takes a file out of the table if loading it again would give the same:
-    /// nobody has it open or is about to use it, and all of it is committed.
+    /// Removes a file from the table if loading it again would give the same: it is not
+    /// open or about to be used, and all of it is committed.
     fn forget_if_idle(&self, ino: Ino) {
         let mut files = self.files_mut();
         let idle = files.get(&ino.0).is_some_and(|file| {
-            // A count above one is a write, cut or fsync in progress. None
-            // can begin meanwhile: they all get the file from the table.
+            // A count above one is a write, truncation or fsync in progress. None can
+            // start meanwhile, because they all get the file from the table.
             Arc::strong_count(file) == 1 && !file.is_open() && file.is_clean()
         });
         if idle {
@@ -79,7 +79,7 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// Forgets the files that are closed and clean by now.
+    /// Forgets the files that are closed and clean.
     pub(in crate::overlay) fn forget_idle(&self) {
         let idle: Vec<u64> = self.files().keys().copied().collect();
         for ino in idle {
@@ -87,7 +87,7 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// The file's entry in the table, loaded if it is not there.
+    /// Returns the file's entry in the table, loading it if it is missing.
     pub(in crate::overlay) fn file(&self, ino: Ino) -> Result<Arc<File>, OverlayError> {
         if let Some(file) = self.files().get(&ino.0) {
             return Ok(file.clone());
@@ -111,7 +111,7 @@ impl<L: Lower> Overlay<L> {
         self.files().get(&ino.0).is_some_and(|file| file.is_open())
     }
 
-    /// A file's length and time, without keeping it in the table.
+    /// Returns a file's size and time, without keeping the file in the table.
     pub(in crate::overlay) fn content_stat(&self, ino: Ino) -> Result<ContentStat, OverlayError> {
         let in_use = self.files().get(&ino.0).cloned();
         let mut stat = match in_use {
@@ -124,7 +124,7 @@ impl<L: Lower> Overlay<L> {
         Ok(stat)
     }
 
-    /// Deletes the bytes of dead files where that is safe by now.
+    /// Deletes the bytes of dead files where this has become safe.
     pub(in crate::overlay) fn reclaim(&self, mut tree: RwLockWriteGuard<'_, Tree>) {
         let ready = tree.take_reclaimable();
         if ready.is_empty() {
@@ -137,7 +137,7 @@ impl<L: Lower> Overlay<L> {
             self.stored_mut().remove(&ino.0);
             self.copies().take(ino);
             if let Err(error) = diff.storage().remove(ino.0) {
-                // Its record is gone, so the next mount collects it.
+                // Its record is deleted, so the next mount removes the data file.
                 tracing::warn!(ino = ino.0, %error, "cannot delete a removed file's bytes");
             }
         }

@@ -10,23 +10,23 @@ use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
 use crate::overlay::tree::Ino;
 
-/// What `fallocate` is to do with a range.
+/// The operation of `fallocate` on a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FallocateMode {
-    /// Reserve space, and extend the file if the range ends behind it.
+    /// Reserve space, and extend the file if the range ends past it.
     Extend,
     /// Reserve space only.
     KeepSize,
-    /// Let the range read as zeros, giving its space back where possible.
+    /// Make the range read as zeros, freeing its space where possible.
     PunchHole,
-    /// Let the range read as zeros, extending the file unless `keep_size`.
+    /// Make the range read as zeros, extending the file unless `keep_size`.
     ZeroRange {
-        /// Whether the file's length stays.
+        /// Whether the file's size stays.
         keep_size: bool,
     },
 }
 
-/// What `lseek` looks for.
+/// The target of an `lseek`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeekKind {
     /// `SEEK_DATA`.
@@ -39,7 +39,7 @@ impl<L: Lower> Overlay<L> {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
     ///
     /// # Errors
-    /// Those of the image and of the diff, for any byte of the range.
+    /// If any byte of the range cannot be read from the image or the diff.
     pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, OverlayError> {
         let file = self.file(ino)?;
         let content = file.content();
@@ -52,8 +52,8 @@ impl<L: Lower> Overlay<L> {
     /// Writes all of `buf`.
     ///
     /// # Errors
-    /// The diff's own (`ENOSPC`); those of the image for the rest of a block
-    /// that is written in part.
+    /// If the diff fails (`ENOSPC`), or if the rest of a partly written block cannot be
+    /// read from the image.
     pub fn write(&self, ino: Ino, offset: u64, buf: &[u8]) -> Result<(), OverlayError> {
         self.diff()?;
         let file = self.file(ino)?;
@@ -75,8 +75,8 @@ impl<L: Lower> Overlay<L> {
         if !self.cut(&file, size)? {
             return Ok(());
         }
-        // Rare: PostgreSQL cuts relations between blocks. The old tail may
-        // only be overwritten once the cut is committed.
+        // This is rare: PostgreSQL truncates relations at block boundaries. The old
+        // tail may only be overwritten once the truncation is committed.
         self.sync_locked(&file)?;
         match &mut *file.content_mut() {
             Content::Blocks(blocks) => blocks.zero_tail(&self.ctx(), ino.0),
@@ -84,8 +84,8 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// Sets a file's length. `Ok(true)` if a block that it cuts keeps bytes
-    /// behind the new end.
+    /// Sets a file's size. Returns `Ok(true)` if the truncated block still holds bytes
+    /// past the new end.
     fn cut(&self, file: &File, size: u64) -> Result<bool, OverlayError> {
         let mut content = file.content_mut();
         content.make_writable(now_ns());
@@ -121,10 +121,10 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// `fallocate(2)`.
+    /// Performs `fallocate(2)`.
     ///
     /// # Errors
-    /// [`OverlayError::Invalid`] for an empty range; the diff's own
+    /// Returns [`OverlayError::Invalid`] for an empty range. Fails if the diff fails
     /// (`ENOSPC`: then nothing was reserved).
     pub fn fallocate(
         &self,
@@ -160,11 +160,11 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// `lseek(2)` with `SEEK_DATA` or `SEEK_HOLE`. Holes of the image count
-    /// as data: telling them apart is not worth reading its indexes.
+    /// Performs `lseek(2)` with `SEEK_DATA` or `SEEK_HOLE`. Holes of the image count as
+    /// data: finding them is not worth reading its indexes.
     ///
     /// # Errors
-    /// [`OverlayError::NoSuchOffset`] behind the end of the file.
+    /// Returns [`OverlayError::NoSuchOffset`] past the end of the file.
     pub fn seek(&self, ino: Ino, offset: u64, kind: SeekKind) -> Result<u64, OverlayError> {
         let file = self.file(ino)?;
         let content = file.content();
@@ -186,12 +186,12 @@ impl<L: Lower> Overlay<L> {
         found.ok_or(OverlayError::NoSuchOffset)
     }
 
-    /// Copies a range from one file to another, or within one where the
-    /// ranges do not overlap. Gives the number of bytes copied: fewer at the
-    /// end of the source.
+    /// Copies a range from one file to another, or within one if the ranges do not
+    /// overlap. Returns the number of bytes copied, which is lower at the end of the
+    /// source.
     ///
     /// # Errors
-    /// Those of reading and writing, if nothing was copied before.
+    /// If reading or writing fails before anything was copied.
     pub fn copy_range(
         &self,
         from: (Ino, u64),

@@ -9,7 +9,7 @@ use crate::overlay::state::Overlay;
 use crate::overlay::tree::{Ino, Tree, is_hidden};
 
 impl<L: Lower> Overlay<L> {
-    /// A directory's link count; 0 for one that was removed.
+    /// Returns a directory's link count; 0 for a removed one.
     pub(in crate::overlay) fn dir_links(&self, tree: &Tree, dir: Ino) -> u32 {
         if tree.is_dead(dir) {
             return 0;
@@ -19,15 +19,15 @@ impl<L: Lower> Overlay<L> {
         u32::try_from(count.max(0).saturating_add(2)).unwrap_or(u32::MAX)
     }
 
-    /// Counts the directories that `dir` has more than before, or fewer.
+    /// Adds `by` to the number of directories in `dir`.
     pub(in crate::overlay) fn count_dirs(tree: &mut Tree, dir: Ino, name: &OsStr, by: i64) {
         if !is_hidden(dir, name) {
             tree.add_dirs(dir, by);
         }
     }
 
-    /// How many directories the image has in one of its own. It may hold very
-    /// many files, so that it is gone through only once.
+    /// Returns how many directories the image has in one of its own. The directory may
+    /// hold very many files, so it is scanned only once.
     fn image_dirs(&self, node: NodeId) -> u32 {
         let known = self.image_dirs.lock();
         let mut known = known.unwrap_or_else(PoisonError::into_inner);

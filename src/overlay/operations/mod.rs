@@ -1,6 +1,6 @@
-//! What can be done with the tree, one file for each kind of operation.
+//! The operations on the tree, one file for each kind.
 //!
-//! They all are methods of [`Overlay`](super::Overlay).
+//! All are methods of [`Overlay`](super::Overlay).
 
 mod attr;
 mod copies;

@@ -1,4 +1,4 @@
-//! Names: look-up, making, removing, renaming, linking.
+//! Names: looking up, creating, removing, renaming, linking.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
 use crate::overlay::tree::{Ino, Inode, Tree};
 
-/// The longest name, as in every Linux file system.
+/// The longest name, as in all Linux file systems.
 const NAME_MAX: usize = 255;
 
-/// On a directory: what is made in it belongs to its group.
+/// On a directory: what is created in it belongs to its group.
 const S_ISGID: u32 = 0o2000;
 
-/// What was made: a regular file with its data file.
+/// A created inode; a regular file comes with its data file.
 pub(super) struct Added {
     pub(super) ino: Ino,
     pub(super) inode: Inode,
     pub(super) data: Option<Arc<dyn DataFile>>,
 }
 
-/// Who makes a thing, and with which permissions.
+/// The kind, permissions and owner of a new inode.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NewInode {
     pub(super) kind: InodeKind,
@@ -34,10 +34,10 @@ pub(super) struct NewInode {
 }
 
 impl<L: Lower> Overlay<L> {
-    /// The attributes of what `name` in `parent` leads to.
+    /// Returns the attributes of what `name` in `parent` refers to.
     ///
     /// # Errors
-    /// [`OverlayError::NotFound`], and those of [`Overlay::attr`].
+    /// Returns [`OverlayError::NotFound`], and as for [`Overlay::attr`].
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attr, OverlayError> {
         check_name(name)?;
         let (ino, inode) = {
@@ -50,10 +50,11 @@ impl<L: Lower> Overlay<L> {
         self.attr_of(ino, &inode)
     }
 
-    /// Makes a file and opens it; [`Overlay::release`] closes it.
+    /// Creates a file and opens it; [`Overlay::release`] closes it.
     ///
     /// # Errors
-    /// [`OverlayError::Exists`] and the like; the diff's own (`ENOSPC`).
+    /// Returns [`OverlayError::Exists`] and the like. Fails if the diff fails
+    /// (`ENOSPC`).
     pub fn create(
         &self,
         parent: Ino,
@@ -77,11 +78,11 @@ impl<L: Lower> Overlay<L> {
         self.attr_of(ino, &inode)
     }
 
-    /// Makes a file, pipe or socket without opening it.
+    /// Creates a file, pipe or socket without opening it.
     ///
     /// # Errors
-    /// As [`Overlay::create`]; [`OverlayError::Unsupported`] for a directory
-    /// or symbolic link.
+    /// As for [`Overlay::create`]; [`OverlayError::Unsupported`] for a directory or
+    /// symbolic link.
     pub fn make_node(
         &self,
         parent: Ino,
@@ -105,10 +106,10 @@ impl<L: Lower> Overlay<L> {
         self.attr_of(ino, &inode)
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     ///
     /// # Errors
-    /// As [`Overlay::create`].
+    /// As for [`Overlay::create`].
     pub fn make_dir(
         &self,
         parent: Ino,
@@ -128,16 +129,18 @@ impl<L: Lower> Overlay<L> {
         self.attr_of(ino, &inode)
     }
 
-    /// Gives a file a further name.
+    /// Gives a file another name.
     ///
     /// # Errors
-    /// As [`Overlay::create`]; [`OverlayError::NotPermitted`] for a directory.
+    /// As for [`Overlay::create`]; [`OverlayError::NotPermitted`] for a directory.
     pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Attr, OverlayError> {
         self.diff()?;
         let mut tree = self.tree_mut();
         let mut inode = self.inode(&tree, ino)?;
         if inode.kind == InodeKind::Directory {
-            return Err(OverlayError::NotPermitted("a directory has one name"));
+            return Err(OverlayError::NotPermitted(
+                "a directory cannot have a second name",
+            ));
         }
         if tree.is_dead(ino) {
             return Err(OverlayError::NotFound);
@@ -152,11 +155,11 @@ impl<L: Lower> Overlay<L> {
         self.attr_of(ino, &inode)
     }
 
-    /// Removes a file's name, and its bytes with the last one once nobody has
-    /// it open.
+    /// Removes a file's name. With the last name, the bytes are removed as well, once
+    /// the file is no longer open.
     ///
     /// # Errors
-    /// [`OverlayError::NotFound`], [`OverlayError::IsADirectory`].
+    /// Returns [`OverlayError::NotFound`] or [`OverlayError::IsADirectory`].
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<(), OverlayError> {
         self.diff()?;
         let mut tree = self.tree_mut();
@@ -176,9 +179,9 @@ impl<L: Lower> Overlay<L> {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// [`OverlayError::NotFound`], [`OverlayError::NotADirectory`],
-    /// [`OverlayError::NotEmpty`]; [`OverlayError::NotPermitted`] for the
-    /// hidden directory.
+    /// Returns [`OverlayError::NotFound`], [`OverlayError::NotADirectory`] or
+    /// [`OverlayError::NotEmpty`], and [`OverlayError::NotPermitted`] for the hidden
+    /// directory.
     pub fn remove_dir(&self, parent: Ino, name: &OsStr) -> Result<(), OverlayError> {
         self.diff()?;
         let mut tree = self.tree_mut();
@@ -198,20 +201,20 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// Lets a name lead nowhere: a whiteout where the image has one of it.
+    /// Removes a name, leaving a whiteout if the image has the name.
     pub(super) fn detach(&self, tree: &mut Tree, parent: Ino, name: &OsStr) {
         let hides = self.lower_child(parent, name).is_some();
         tree.set_entry(parent, name, hides.then_some(NameEntry::Whiteout));
     }
 
-    /// Counts one name less, and buries the inode with its last.
+    /// Decrements the link count, and buries the inode with its last name.
     pub(super) fn drop_name(&self, tree: &mut Tree, ino: Ino) -> Result<(), OverlayError> {
         let mut inode = self.inode(tree, ino)?;
         inode.nlink = inode.nlink.saturating_sub(1);
         inode.ctime_ns = now_ns();
         let gone = inode.nlink == 0;
-        // `put` clears nothing that burying needs: the flag that tells
-        // whether the store may know the inode travels with it.
+        // `put` keeps what `bury` needs: the flag whether the store may have the inode
+        // is part of it.
         tree.put(ino, inode);
         if gone {
             let open = self.is_open(ino);
@@ -220,7 +223,7 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// A directory's content changed, and so do its times.
+    /// Updates a directory's times after a change of its content.
     pub(super) fn touch(&self, tree: &mut Tree, dir: Ino) -> Result<(), OverlayError> {
         let mut inode = self.inode(tree, dir)?;
         inode.mtime_ns = now_ns();

@@ -1,4 +1,4 @@
-//! Renaming, in all the forms of `renameat2(2)`.
+//! Renaming, with all modes of `renameat2(2)`.
 
 use std::ffi::OsStr;
 
@@ -9,7 +9,7 @@ use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
 use crate::overlay::tree::{Ino, Tree};
 
-/// What a rename does when the new name is taken.
+/// The action of a rename if the new name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenameMode {
     /// Replaces it.
@@ -21,11 +21,11 @@ pub enum RenameMode {
 }
 
 impl<L: Lower> Overlay<L> {
-    /// Renames.
+    /// Renames a file or directory.
     ///
     /// # Errors
-    /// As the system call: [`OverlayError::NotFound`], `Exists`, `NotEmpty`,
-    /// `NotADirectory`, `IsADirectory`.
+    /// As the system call does: returns [`OverlayError::NotFound`], `Exists`,
+    /// `NotEmpty`, `NotADirectory` or `IsADirectory`.
     pub fn rename(
         &self,
         parent: Ino,
@@ -77,7 +77,7 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// Whether `dir` is `above` or below it.
+    /// Whether `dir` is `above` itself or below it.
     fn is_within(&self, tree: &Tree, mut dir: Ino, above: Ino) -> bool {
         while dir != above {
             if dir == Ino::ROOT {
@@ -88,7 +88,7 @@ impl<L: Lower> Overlay<L> {
         true
     }
 
-    /// Takes `old` away so that `ino` can have its name.
+    /// Removes `old` so that `ino` can take its name.
     fn replace(&self, tree: &mut Tree, ino: Ino, old: Ino) -> Result<(), OverlayError> {
         let is_dir = self.kind(tree, ino) == Some(InodeKind::Directory);
         let old_is_dir = self.kind(tree, old) == Some(InodeKind::Directory);
@@ -104,14 +104,14 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// Notes that an inode no longer is where it was.
+    /// Records that an inode is no longer at a name.
     fn leave(&self, tree: &mut Tree, ino: Ino, parent: Ino, name: &OsStr) {
         if self.kind(tree, ino) == Some(InodeKind::Directory) {
             Self::count_dirs(tree, parent, name, -1);
         }
     }
 
-    /// Lets a name lead to an inode, whatever it led to before.
+    /// Makes a name refer to an inode, whatever it referred to before.
     fn place(
         &self,
         tree: &mut Tree,

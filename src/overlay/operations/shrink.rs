@@ -1,4 +1,4 @@
-//! Making blocks small that differ from the image's in a few bytes.
+//! Shrinking blocks that differ from the image's in a few bytes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,16 +8,14 @@ use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
 
-/// Blocks that are looked at while the file cannot be used: a millisecond or
-/// less.
+/// Number of blocks examined while the file is locked: a millisecond or less.
 const STEP: usize = 16;
-/// Steps before what they made small is committed.
+/// Number of steps before the result is committed.
 const STEPS: usize = 64;
 
 impl<L: Lower> Overlay<L> {
-    /// Goes on with it until that time, in files of which everything is
-    /// committed: those that are being written to have their turn after their
-    /// next fsync.
+    /// Continues until `until`, in files that are fully committed. A file that is being
+    /// written has its turn after its next fsync.
     pub(in crate::overlay) fn shrink(&self, until: Instant) -> Result<(), OverlayError> {
         let mut files: Vec<Arc<File>> = self.files().values().cloned().collect();
         files.sort_by_key(|file| file.ino);
@@ -28,7 +26,8 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// `Ok(false)` if the file has no more to look at for now.
+    /// Shrinks some blocks; returns `Ok(false)` if the file has none left to examine
+    /// for now.
     fn shrink_some(&self, file: &Arc<File>) -> Result<bool, OverlayError> {
         let _syncing = file.syncing();
         if self.tree().is_dead(file.ino) {

@@ -1,4 +1,4 @@
-//! Symbolic links. A tablespace's is led into the mount.
+//! Symbolic links. A tablespace's link is redirected into the mount.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -13,17 +13,16 @@ use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
 use crate::overlay::tree::{Ino, Inode, Tree};
 
-/// Where `pg_tblspc/OID` leads, before the OID.
+/// The target of `pg_tblspc/OID`, without the OID.
 const TABLESPACES: &str = "../.pbkfs/tblspc/";
 
 impl<L: Lower> Overlay<L> {
-    /// Makes a symbolic link. One that looks like a tablespace's, a number in
-    /// `pg_tblspc`, is made to lead into the mount instead of to where it was
-    /// told: the clone must not write to a live tablespace directory, nor
-    /// outside of its diff.
+    /// Creates a symbolic link. One that looks like a tablespace's (a number in
+    /// `pg_tblspc`) is redirected into the mount: the clone must not write to a live
+    /// tablespace directory, nor outside its diff.
     ///
     /// # Errors
-    /// As [`Overlay::create`].
+    /// As for [`Overlay::create`].
     pub fn symlink(
         &self,
         parent: Ino,
@@ -56,9 +55,9 @@ impl<L: Lower> Overlay<L> {
         is_oid && self.lower_child(Ino::ROOT, OsStr::new("pg_tblspc")) == Some(parent)
     }
 
-    /// Makes `.pbkfs/tblspc/OID` and in it the version directory, which
-    /// PostgreSQL has made at the real place just before it links there
-    /// (`create_tablespace_directories`). Gives the link's target.
+    /// Creates `.pbkfs/tblspc/OID` and in it the version directory, which PostgreSQL
+    /// has created at the real location just before this link
+    /// (`create_tablespace_directories`). Returns the link's target.
     fn tablespace_dir(
         &self,
         tree: &mut Tree,
@@ -95,18 +94,18 @@ impl<L: Lower> Overlay<L> {
         Ok(target)
     }
 
-    /// A symbolic link's target.
+    /// Returns a symbolic link's target.
     ///
     /// # Errors
-    /// [`OverlayError::NotFound`]; [`OverlayError::Invalid`] for what is no
-    /// link.
+    /// Returns [`OverlayError::NotFound`], or [`OverlayError::Invalid`] for anything
+    /// but a link.
     pub fn read_link(&self, ino: Ino) -> Result<OsString, OverlayError> {
         let inode = self.inode(&self.tree(), ino)?;
         self.shown_link(&inode)
             .ok_or(OverlayError::Invalid("not a symbolic link"))
     }
 
-    /// Where a symbolic link leads, as it is shown.
+    /// Returns a symbolic link's target as it is shown.
     pub(in crate::overlay) fn shown_link(&self, inode: &Inode) -> Option<OsString> {
         let link = inode.link.as_ref()?;
         let oid = link.as_bytes().strip_prefix(TABLESPACES.as_bytes());

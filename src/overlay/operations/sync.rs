@@ -10,8 +10,8 @@ use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
 use crate::overlay::tree::Ino;
 
-/// How long each time may be spent on making blocks small: of five seconds, and
-/// most of it waiting for the disk.
+/// The time limit for shrinking blocks in each period of five seconds. Most of it is
+/// spent waiting for the disk.
 const SHRINK_TIME: Duration = Duration::from_secs(1);
 
 impl Snapshot {
@@ -28,12 +28,11 @@ impl Snapshot {
 }
 
 impl<L: Lower> Overlay<L> {
-    /// Makes a file durable: its bytes, its length, and its name if it is
-    /// new.
+    /// Makes a file durable: its bytes, its size, and its name if it is new.
     ///
     /// # Errors
-    /// The diff's own. Nothing of what was written is forgotten then: a later
-    /// call tries again.
+    /// If the diff fails. Nothing that was written is forgotten then: a later call
+    /// tries again.
     pub fn sync_file(&self, ino: Ino) -> Result<(), OverlayError> {
         if self.is_read_only() {
             return Ok(());
@@ -44,7 +43,7 @@ impl<L: Lower> Overlay<L> {
         self.sync_locked(&file)
     }
 
-    /// Does it for who holds the file's `sync` mutex.
+    /// Syncs a file whose `sync` mutex the caller holds.
     pub(in crate::overlay) fn sync_locked(&self, file: &Arc<File>) -> Result<(), OverlayError> {
         let snapshot = self.sync_bytes(file)?;
         if snapshot.is_none() && !self.tree().needs_commit(file.ino) {
@@ -53,9 +52,9 @@ impl<L: Lower> Overlay<L> {
         self.commit(snapshot.map(|s| (file.clone(), s)).into_iter().collect())
     }
 
-    /// The first half: the bytes to disk. The snapshot is of a state whose
-    /// bytes are all in the data file, taken before they are synced; what is
-    /// written meanwhile waits for the next sync.
+    /// Does the first half: syncs the bytes. The snapshot is taken before the sync, of
+    /// a state whose bytes are all in the data file. Later writes wait for the next
+    /// sync.
     fn sync_bytes(&self, file: &File) -> Result<Option<Snapshot>, OverlayError> {
         let (data, snapshot) = file.content_mut().snapshot(&self.ctx(), file.ino.0)?;
         let synced = data.map_or(Ok(()), |data| data.sync_data());
@@ -73,7 +72,7 @@ impl<L: Lower> Overlay<L> {
     /// Makes all names durable.
     ///
     /// # Errors
-    /// The diff's own; a later call tries again.
+    /// If the diff fails; a later call tries again.
     pub fn sync_names(&self) -> Result<(), OverlayError> {
         if self.is_read_only() || self.tree().is_durable() {
             return Ok(());
@@ -81,14 +80,13 @@ impl<L: Lower> Overlay<L> {
         self.commit(Vec::new())
     }
 
-    /// What is done every few seconds: names, the space of files that were
-    /// cut or removed, blocks that can be kept as a small difference, and that
-    /// copies of base files were written to. Of writes past the overlay,
-    /// `msync` of a mapping among them, nothing is heard but the file's new
-    /// time.
+    /// Does the periodic work, every few seconds: commits names and base-file copies
+    /// that were written to, frees the space of truncated and removed files, and
+    /// shrinks blocks to small differences. Writes past the overlay, including `msync`
+    /// of a mapping, are noticed only by the file's new time.
     ///
     /// # Errors
-    /// The diff's own; a later call tries again.
+    /// If the diff fails; a later call tries again.
     pub fn sync_periodically(&self) -> Result<(), OverlayError> {
         let due: Vec<Ino> = self
             .files()
@@ -111,21 +109,21 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    /// Makes everything durable and drops unchanged copies: the end of a
-    /// mount. Errors of one file do not keep the others from being saved.
+    /// Makes everything durable and drops unchanged copies, at the end of a mount. An
+    /// error in one file does not keep the others from being saved.
     ///
     /// # Errors
-    /// The first of the diff's own.
+    /// Returns the first error of the diff.
     pub fn sync_all(&self) -> Result<(), OverlayError> {
         if self.is_read_only() {
             return Ok(());
         }
         let mut first_error = self.drop_copies().err();
         let mut files: Vec<Arc<File>> = self.files().values().cloned().collect();
-        // Who takes several sync mutexes takes them in this order.
+        // Several sync mutexes are always taken in this order.
         files.sort_by_key(|file| file.ino);
-        // Files of the clone's own that were written and closed are in no
-        // table; their records may be committed long before their bytes.
+        // The clone's own files that were written and closed are not in the table.
+        // Their records may be committed long before their bytes.
         let whole = self.diff()?.storage().sync_bytes();
         first_error = first_error.or(whole.err().map(OverlayError::Io));
         let mut snapshots = Vec::new();
@@ -150,8 +148,8 @@ impl<L: Lower> Overlay<L> {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// The second half: all names as they are now, and the given contents, in
-    /// one transaction. The callers hold each file's `sync` mutex.
+    /// Does the second half: commits all current names and the given contents in one
+    /// transaction. The callers hold each file's `sync` mutex.
     fn commit(&self, contents: Vec<(Arc<File>, Snapshot)>) -> Result<(), OverlayError> {
         let diff = self.diff()?;
         let committing = self.committing();
@@ -159,7 +157,7 @@ impl<L: Lower> Overlay<L> {
         {
             let tree = self.tree();
             for (file, snapshot) in &contents {
-                // Its removal may have been committed already.
+                // Its removal may be committed already.
                 if !tree.is_dead(file.ino) {
                     snapshot.add_to(file.ino, &mut batch);
                 }
@@ -197,7 +195,7 @@ impl<L: Lower> Overlay<L> {
                 (&mut *file.content_mut(), snapshot)
                 && let Err(error) = blocks.settle(&self.ctx(), file.ino.0, committed)
             {
-                tracing::warn!(ino = file.ino.0, %error, "cannot give a file's space back");
+                tracing::warn!(ino = file.ino.0, %error, "cannot free a file's space");
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Times, link counts and the space that files take.
+//! Times, link counts and the disk space of files.
 
 use std::time::{Duration, SystemTime};
 
@@ -118,7 +118,7 @@ fn a_directory_counts_those_in_it() {
     let links = |overlay: &Overlay<MemLower>, ino| overlay.attr(ino).unwrap().nlink;
     let base = overlay.at("base").unwrap();
     let five = overlay.at("base/5").unwrap();
-    // The root's listing does not show the hidden one.
+    // The root's listing leaves out the hidden directory, and so does its link count.
     assert_eq!(
         [Ino::ROOT, base, five].map(|ino| links(&overlay, ino)),
         [3, 4, 2]
@@ -136,10 +136,10 @@ fn a_directory_counts_those_in_it() {
         let renamed = overlay.rename(from, name(at), to, name(called), mode);
         renamed.unwrap();
     };
-    // Away, in place of an empty one of the image.
+    // Move a directory in place of an empty one of the image.
     rename(new, "inner", base, "1", RenameMode::Replace);
     assert_eq!([base, five, new].map(|ino| links(&overlay, ino)), [4, 3, 2]);
-    // A directory for a file, and within one directory.
+    // Exchange a directory and a file, then rename within one directory.
     rename(five, "1259", base, "1", RenameMode::Exchange);
     assert_eq!([base, five].map(|ino| links(&overlay, ino)), [3, 4]);
     rename(five, "new", five, "renamed", RenameMode::NoReplace);
@@ -179,6 +179,6 @@ fn a_hole_takes_no_space() {
     for at in (0..LEN).step_by(BLOCK_SIZE) {
         overlay.write(changed, at, &page).unwrap();
     }
-    // No more than its length, where there is no hole.
+    // Without a hole, the space is no more than the file's size.
     assert_eq!(blocks(changed), (LEN + 1).div_ceil(512));
 }

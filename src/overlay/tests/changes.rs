@@ -1,5 +1,5 @@
-//! What a clone changed is told alike while it is mounted, after, and as far
-//! as possible without the image.
+//! A clone's changes are reported alike while it is mounted, afterwards, and as far as
+//! possible without the image.
 
 use std::ffi::OsStr;
 
@@ -26,7 +26,7 @@ fn image() -> MemLower {
         .file("untouched", pattern(7, 0, 100))
 }
 
-/// (kind, path, blocks), with the old name of what moved.
+/// Lines of (kind, path, blocks), with the old name of a renamed file.
 fn told(changes: &[Change]) -> Vec<String> {
     let tell = |change: &Change| {
         let from = change.from.as_deref().map(|from| format!(" was {from}"));
@@ -57,7 +57,7 @@ fn change_much(overlay: &Overlay<MemLower>) -> Result<(), OverlayError> {
     let made = overlay.create(base, name("103"), 0o600, 26, 26)?.ino;
     overlay.write(made, 0, &[9; 2 * BS])?;
     overlay.release(made);
-    // Replaced as configuration files are, and renamed with a change in it.
+    // Replaced like a configuration file, and renamed with a change in it.
     let conf = overlay
         .create(Ino::ROOT, name("conf.tmp"), 0o600, 26, 26)?
         .ino;
@@ -72,7 +72,7 @@ fn change_much(overlay: &Overlay<MemLower>) -> Result<(), OverlayError> {
         replace,
     )?;
     overlay.rename(base, name("101"), base, name("104"), replace)?;
-    // Made and gone again: nothing to tell.
+    // Created and removed again: no change to report.
     let gone = overlay.create(base, name("105"), 0o600, 26, 26)?.ino;
     overlay.unlink(base, name("105"))?;
     overlay.release(gone);

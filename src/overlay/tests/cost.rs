@@ -1,4 +1,4 @@
-//! What requests that come often may cost: commits, and copies.
+//! Limits on the cost of frequent requests: commits, and copies.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,7 +37,7 @@ fn an_fsync_commits_only_what_is_new() {
         overlay.write(ino, 0, &page).unwrap();
         overlay.sync_file(ino).unwrap();
         let before = commits();
-        // As a kernel does that gathers writes: the bytes, then their time.
+        // Like a kernel that caches writes: first the bytes, then their time.
         for second in 1..5 {
             overlay.write(ino, 0, &page).unwrap();
             let time = SystemTime::now() + Duration::from_secs(second);
@@ -47,7 +47,7 @@ fn an_fsync_commits_only_what_is_new() {
             assert_eq!(overlay.attr(ino).unwrap().ctime, time);
         }
         assert_eq!(commits(), before);
-        // A time that was set back is a change of its own.
+        // Setting a time back is a change of its own.
         let past = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         set_time(&overlay, ino, past);
         overlay.sync_file(ino).unwrap();
@@ -81,7 +81,7 @@ fn the_times_of_a_removed_file_cost_nothing() {
     let ino = overlay.make(Ino::ROOT, "new").unwrap();
     overlay.sync_names().unwrap();
     overlay.unlink(Ino::ROOT, name("new")).unwrap();
-    // Who has it open still can.
+    // An open file can still be changed.
     set_time(&overlay, ino, SystemTime::UNIX_EPOCH);
     assert_eq!(overlay.attr(ino).unwrap().mtime, SystemTime::UNIX_EPOCH);
     overlay.release(ino);
@@ -118,7 +118,7 @@ fn removing_a_file_takes_as_long_whatever_waits_for_a_commit() {
         .collect();
     let first = took[..5].iter().min().unwrap();
     let last = took[took.len() - 5..].iter().min().unwrap();
-    // Going through all that wait, it would be a hundred times as long.
+    // Scanning all that wait for a commit would take a hundred times as long.
     assert!(*last < 15 * *first, "{first:?}, then {last:?}");
 
     let (_, in_flight) = tree.take_pending();
@@ -133,7 +133,7 @@ fn who_only_reads_has_nothing_copied() {
     let ino = overlay.at("base/5/1259").unwrap();
     overlay.open(ino).unwrap();
     assert!(overlay.passthrough(ino, false).unwrap().is_none());
-    // Its pages may be in the kernel's cache now, so it stays this way.
+    // Its pages may be in the kernel's cache now, so it is not passed through.
     overlay.open(ino).unwrap();
     assert!(overlay.passthrough(ino, true).unwrap().is_none());
     overlay.release(ino);
@@ -148,13 +148,13 @@ fn who_only_reads_has_nothing_copied() {
     overlay.release(ino);
     assert_eq!(overlay.counters().copy_ups.get(), 1);
 
-    // The copy is put aside, and may have been written to by a mapping.
+    // The copy is parked, and may have been written to through a mapping.
     overlay.open(ino).unwrap();
     assert!(overlay.passthrough(ino, false).unwrap().is_some());
     overlay.release(ino);
 }
 
-/// A hint bit: a few bytes of each page, and its checksum.
+/// Changes a page as a hint bit does: a few bytes, and the checksum.
 fn touch(page: &mut [u8], stamp: u8) {
     page[8] = stamp;
     page[100..110].fill(stamp);
@@ -178,13 +178,13 @@ fn a_few_changed_bytes_of_each_block_cost_few() {
         touch(page, 2);
         write(&overlay, block, page);
     }
-    // One that changed as a whole stays so.
+    // A block that changed entirely stays whole.
     let whole = pattern(9, 0, BLOCK_SIZE);
     expected[..BLOCK_SIZE].copy_from_slice(&whole);
     write(&overlay, 0, &whole);
     overlay.release(ino);
 
-    // Not before it is on disk, nor right after it was written.
+    // A block does not shrink before it is on disk, nor right after a write.
     let data = overlay.diff().unwrap().storage().open(ino.0).unwrap();
     let stored = || data.stat().unwrap().blocks * 512 / BLOCK_SIZE as u64;
     overlay.sync_periodically().unwrap();
@@ -204,7 +204,7 @@ fn a_few_changed_bytes_of_each_block_cost_few() {
     drop(overlay);
     let overlay = open_in(image.clone(), dir.path(), false);
     assert!(overlay.bytes(ino).unwrap() == expected);
-    // Written to in part, as a whole, and cut in the middle.
+    // Write part of a block, write a whole block, and truncate in the middle of one.
     overlay
         .write(ino, 3 * BLOCK_SIZE as u64 + 50, b"part")
         .unwrap();
@@ -220,7 +220,7 @@ fn a_few_changed_bytes_of_each_block_cost_few() {
     drop(overlay);
     let overlay = open_in(image, dir.path(), false);
     assert!(overlay.bytes(ino).unwrap() == expected);
-    // What was cut off or written over is not kept.
+    // The differences of truncated and overwritten blocks are gone.
     let store = overlay.diff().unwrap().store();
     for (block, is_small) in [
         (2, true),

@@ -1,9 +1,9 @@
-//! A disk that loses power on purpose.
+//! A disk that simulates power losses.
 //!
-//! Everything written stays volatile until it is synced: sectors, lengths,
-//! directory entries, and the pages of the metadata store. When power is
-//! lost, each volatile thing lands or not by itself, in no order. After the
-//! cut nothing more reaches the disk: handles from before it fail.
+//! Everything written is volatile until it is synced: sectors, sizes, directory
+//! entries, and the pages of the metadata store. A power loss keeps or drops each
+//! volatile item independently, in no order. Afterwards, handles opened before it fail,
+//! and nothing more reaches the disk through them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -21,7 +21,7 @@ fn os(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
 
-/// A small generator of its own: the tests must repeat exactly by seed.
+/// A small random number generator: a seed must reproduce a test exactly.
 #[derive(Debug, Clone)]
 pub struct Rng(pub u64);
 
@@ -47,9 +47,9 @@ impl Rng {
 struct Object {
     len: u64,
     sectors: HashMap<u64, Sector>,
-    /// Lengths that the file may have after a power loss, besides `len`.
+    /// Sizes that the file may have after a power loss, besides `len`.
     old_lens: Vec<u64>,
-    /// What an un-synced sector may hold after a power loss; `None` is zeros.
+    /// Possible contents of an unsynced sector after a power loss; `None` is zeros.
     old_sectors: BTreeMap<u64, Vec<Option<Sector>>>,
     mtime_ns: i64,
 }
@@ -157,21 +157,21 @@ struct State {
     objects: HashMap<u64, Object>,
     next_object: u64,
     names: BTreeMap<u64, u64>,
-    /// What an un-synced name may lead to after a power loss.
+    /// What an unsynced name may refer to after a power loss.
     old_names: BTreeMap<u64, Vec<Option<u64>>>,
     meta: Object,
     boot: u64,
     off: bool,
-    /// Calls that still reach the disk before power is lost.
+    /// Number of calls that still reach the disk before power is lost.
     calls_left: Option<u64>,
-    /// Bytes by which files may still grow.
+    /// Number of bytes by which files may still grow.
     room: Option<u64>,
-    /// How often a data file was opened by its name.
+    /// How often a data file was opened by name.
     opens: u64,
 }
 
 impl State {
-    /// Counts a change. The one that power fails at does not happen.
+    /// Counts a change. The change at which power fails is not made.
     fn change(&mut self, boot: u64) -> io::Result<()> {
         if self.off || boot != self.boot {
             return Err(os(EIO));
@@ -201,7 +201,7 @@ impl State {
     }
 }
 
-/// The disk. Clones are the same one.
+/// The disk. Clones share its state.
 #[derive(Debug, Clone, Default)]
 pub struct Disk(Arc<Mutex<State>>);
 
@@ -210,7 +210,7 @@ impl Disk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A diff on this disk.
+    /// Opens a diff on this disk.
     pub fn open(&self) -> Result<Diff, crate::diff::DiffError> {
         let boot = self.state().boot;
         let disk = self.clone();
@@ -227,7 +227,7 @@ impl Disk {
         Diff::from_parts(StoreBackend::Custom(Box::new(make)), storage)
     }
 
-    /// Loses power after this many further changes.
+    /// Makes power fail after this many more changes.
     pub fn cut_after(&self, calls: u64) {
         self.state().calls_left = Some(calls);
     }
@@ -236,7 +236,7 @@ impl Disk {
         self.state().off
     }
 
-    /// Power comes back, after a random part of what was volatile landed.
+    /// Restores power, after a random part of what was volatile has reached the disk.
     pub fn lose_power(&self, rng: &mut Rng) {
         let mut state = self.state();
         let state = &mut *state;
@@ -260,17 +260,17 @@ impl Disk {
         state.objects.retain(|number, _| named.contains(number));
     }
 
-    /// Limits by how much files may still grow; `None` lifts the limit.
+    /// Limits how much files may still grow; `None` lifts the limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.state().room = bytes;
     }
 
-    /// How often a data file was opened by its name.
+    /// Returns how often a data file was opened by name.
     pub fn opens(&self) -> u64 {
         self.state().opens
     }
 
-    /// The inodes that have a data file.
+    /// Returns the inodes that have a data file.
     pub fn data_files(&self) -> Vec<u64> {
         self.state().names.keys().copied().collect()
     }
@@ -324,8 +324,8 @@ impl Storage for Directory {
         Ok(self.disk.data_files())
     }
 
-    /// Makes what exists durable. Removals stay volatile, as nothing relies
-    /// on their being so.
+    /// Makes existing names durable. Removals stay volatile, because nothing depends on
+    /// their being durable.
     fn sync_names(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.change(self.boot)?;

@@ -1,5 +1,5 @@
-//! A full disk: the caller learns of it, nothing is lost, and once there is
-//! space again everything goes on.
+//! A full disk: the caller gets an error, nothing is lost, and everything works again
+//! once there is space.
 
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +34,7 @@ fn a_commit_that_meets_a_full_disk_can_be_repeated() {
     let f = overlay.at("f").unwrap();
     overlay.write(f, 0, &pattern(2, 0, BS)).unwrap();
     overlay.sync_file(f).unwrap();
-    // The store grows by whole regions: many names make it need one.
+    // The store grows by whole regions: create enough names to require a new one.
     for i in 0..6_000 {
         let name = format!("a-name-that-takes-space-in-the-store-{i:04}");
         overlay
@@ -64,7 +64,7 @@ fn a_commit_that_meets_a_full_disk_can_be_repeated() {
         .unwrap();
 }
 
-/// A file system of its own, unmounted at the end.
+/// A separate file system, unmounted at the end.
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
@@ -133,6 +133,6 @@ fn a_full_file_system_is_survived() {
     let bytes = overlay.contents("f").unwrap();
     assert!(bytes[..BS] == pattern(2, 0, BS));
     assert!(bytes[20 * BS..21 * BS] == pattern(3, 0, BS));
-    // `.` and `..` and the file besides.
+    // `.` and `..` and the file are also listed.
     assert_eq!(overlay.read_dir(Ino::ROOT).unwrap().len(), made + 3);
 }

@@ -1,5 +1,5 @@
-//! Diffs whose records were made to do harm: each is an error when the diff is
-//! laid over the image, or when the file is used, and nothing goes in circles.
+//! Diffs whose records were crafted to do harm. Each causes an error when the diff is
+//! layered over the image or when the file is used, and nothing loops forever.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::overlay::{Ino, Overlay, OverlayError, WalPlace};
 
 const NEW: u64 = 1 << 32;
 
-/// Inodes 1 to 6.
+/// Creates an image with inodes 1 to 6.
 fn image() -> MemLower {
     MemLower::new()
         .file("PG_VERSION", vec![1; 3 * BS])
@@ -36,7 +36,7 @@ fn inode(kind: InodeKind) -> InodeRecord {
     }
 }
 
-/// What the overlay says of a diff with these records.
+/// Opens an overlay with a diff of these records.
 fn laid_over(batch: &Batch) -> Result<Overlay<MemLower>, OverlayError> {
     let dir = memory_dir();
     let lock = DiffLock::acquire(&dir.path().join("diff"), &LockHolder::default()).unwrap();
@@ -78,12 +78,12 @@ fn names(names: &[(u64, &str, u64)]) -> Batch {
 #[test]
 fn names_make_a_tree() {
     laid_over(&names(&[])).unwrap();
-    // Moved, and a directory of the diff's in its place.
+    // The image's directory is moved, and one of the diff's takes its place.
     let moved = names(&[(6, "moved", 3), (1, "base", NEW), (NEW, "deep", NEW + 1)]);
     let overlay = laid_over(&moved).unwrap();
     assert_eq!(overlay.at("global/moved/1/file").unwrap(), Ino(5));
     assert_eq!(overlay.at("base/deep").unwrap(), Ino(NEW + 1));
-    // Its own place went with the directory around it.
+    // Its own place vanished with the directory around it.
     laid_over(&names(&[(6, "moved", 4), (1, "base", 0)])).unwrap();
     laid_over(&names(&[(1, "base", 3)])).unwrap();
 
@@ -124,7 +124,7 @@ fn an_inode_is_of_one_kind() {
         batch
     };
     let overlay = laid_over(&record(2, InodeKind::File)).unwrap();
-    // Times at the limits of what can be told.
+    // Times at the limits of the representable range.
     overlay.attr(Ino(2)).unwrap();
     refused("a file as a directory", &record(2, InodeKind::Directory));
     refused("a directory as a file", &record(3, InodeKind::File));
@@ -177,7 +177,7 @@ fn blocks_are_within_their_file() {
     }
 }
 
-/// Who walks a directory without a bound falls off his stack.
+/// Unbounded recursion into directories would overflow the stack.
 #[test]
 fn a_wal_directory_without_bottom_stays_where_it_is() {
     let dir = memory_dir();

@@ -1,5 +1,5 @@
-//! Random operations on the overlay and on a plain directory: both must give
-//! the same answers and end up with the same tree.
+//! Random operations on the overlay and on a plain directory. Both must return the same
+//! results and end up with the same tree.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +17,8 @@ use super::support::{BS, MemLower, open_in, pattern};
 use crate::diff::{DataFile, InodeKind};
 use crate::overlay::{AttrChange, FallocateMode, Ino, Overlay, OverlayError, RenameMode, SeekKind};
 
-/// Few paths, so that they meet: of the image, new, in moved directories.
+/// A few paths only, so that operations collide: of the image, new, in moved
+/// directories.
 const PATHS: [&str; 14] = [
     "a", "b", "d", "e", "d/a", "d/b", "d/s", "e/a", "e/s", "d/s/a", "d/s/b", "e/s/a", "link", "big",
 ];
@@ -68,7 +69,7 @@ enum Op {
         path: P,
         offset: u64,
     },
-    /// Opens a file and keeps it so, for the operations on what is held.
+    /// Opens a file and keeps it open, for the operations on the held file.
     Hold(P),
     WriteHeld {
         offset: u64,
@@ -138,7 +139,7 @@ fn make_image() -> MemLower {
     for (i, (path, len)) in BASE_FILES.into_iter().enumerate() {
         image = image.file(path, pattern(100 + i as u32, 0, len));
     }
-    // Leads nowhere: following links is the kernel's part.
+    // A dangling link: following links is the kernel's part.
     image.symlink("link", "nowhere")
 }
 
@@ -155,7 +156,7 @@ fn plain(root: &Path) {
     std::os::unix::fs::symlink("nowhere", root.join("link")).unwrap();
 }
 
-/// What an operation answered: a number of bytes or an offset, or an errno.
+/// The result of an operation: a number of bytes or an offset, or an errno.
 type Answer = Result<u64, i32>;
 
 fn system(result: io::Result<u64>) -> Answer {
@@ -209,8 +210,8 @@ impl Both {
         self.dir.path().join("plain").join(PATHS[path])
     }
 
-    /// Opens a regular file in the plain directory. What is no regular file
-    /// is left out on both sides: the kernel sees to that.
+    /// Opens a regular file in the plain directory. Anything else is skipped on both
+    /// sides: the kernel takes care of that.
     fn plain_file(&self, path: P) -> Option<File> {
         let path = self.plain(path);
         let meta = fs::symlink_metadata(&path).ok()?;
@@ -234,7 +235,7 @@ impl Both {
             .map_or_else(|e| Err(errno(&e)), |()| Ok(0))
     }
 
-    /// Runs `op` on both and gives both answers.
+    /// Runs `op` on both and returns both results.
     fn apply(&mut self, op: &Op) -> (Answer, Answer) {
         match *op {
             Op::Create(p) => {
@@ -332,7 +333,7 @@ impl Both {
         if self.plain(p).is_symlink() {
             return (Ok(0), Ok(0));
         }
-        // Not even root could look into a directory without these.
+        // Without these, not even root could read the directory.
         let mode = mode | 0o700;
         let change = AttrChange {
             mode: Some(mode),
@@ -347,7 +348,7 @@ impl Both {
     }
 
     fn write(&self, ino: Ino, data: Option<&dyn DataFile>, offset: u64, bytes: &[u8]) -> Answer {
-        // As the kernel: past the overlay where it was given a descriptor.
+        // Like the kernel: past the overlay if it was given a descriptor.
         self.ok(match data {
             Some(data) => data.write_all_at(bytes, offset).map_err(OverlayError::Io),
             None => self.overlay.write(ino, offset, bytes),
@@ -426,8 +427,8 @@ impl Both {
                     theirs.map_or_else(|e| Err(e as i32), |()| Ok(0)),
                 )
             }
-            // Where holes are is the file system's choice, so that only the
-            // end of the file can be compared.
+            // The file system chooses where holes are, so only the end of the file can
+            // be compared.
             Op::Seek { offset, .. } => {
                 let end = file.metadata().unwrap().len();
                 let ours = self.overlay.seek(ino, offset, SeekKind::Hole);
@@ -470,7 +471,7 @@ impl Both {
             self.overlay.release(held.ino);
         }
         self.overlay.sync_all().unwrap();
-        // The old one goes first: it has the lock.
+        // Drop the old one first: it holds the lock.
         self.overlay = Overlay::new(image(), None, super::support::options(false)).unwrap();
         self.overlay = open_in(image(), self.dir.path(), self.passthrough);
     }
@@ -566,8 +567,8 @@ proptest! {
         let mut both = Both::new(passthrough);
         for op in &ops {
             let (ours, theirs) = both.apply(op);
-            // Where several errors apply, the kernel's order of checks is its
-            // own affair; the unit tests look at each.
+            // If several errors apply, the kernel's order of checks is its own affair;
+            // the unit tests cover each.
             if ours.is_ok() || theirs.is_ok() {
                 prop_assert_eq!(ours, theirs, "{:?}", op);
             }

@@ -30,7 +30,7 @@ fn ours() -> (u32, u32) {
     )
 }
 
-/// An overlay of this user's, as only root can give files away.
+/// Opens an overlay with this user's files, because only root can give files away.
 fn open(root: &Path) -> Overlay<MemLower> {
     let lock = DiffLock::acquire(root, &LockHolder::default()).unwrap();
     let diff = Diff::open(lock, &binding()).unwrap();
@@ -54,7 +54,7 @@ fn the_wal_directory_is_moved_as_it_is_and_stays_moved() {
 
     let to = overlay.layer().unwrap().wal_dir();
     overlay.copy_wal(ours(), true).unwrap();
-    // Until the link is there, the tree's own counts.
+    // Until the link exists, the tree's own directory counts.
     assert!(matches!(overlay.wal_place().unwrap(), WalPlace::Tree(_)));
     overlay.link_wal(&to).unwrap();
     assert_eq!(overlay.wal_place().unwrap(), WalPlace::Diff(to.clone()));
@@ -74,8 +74,8 @@ fn the_wal_directory_is_moved_as_it_is_and_stays_moved() {
     assert_eq!(overlay.wal_place().unwrap(), WalPlace::Diff(moved));
 }
 
-/// The copies are outside of the mount, where a set-user-ID program runs, and a
-/// file that was given away is its new owner's.
+/// The copies are outside the mount, where set-user-ID programs run, and where a file
+/// given away belongs to its new owner.
 #[test]
 fn what_the_tree_says_of_owner_and_mode_does_not_leave_it() {
     let dir = memory_dir();

@@ -1,4 +1,4 @@
-//! Each operation by itself, its answers and its errors.
+//! Each operation by itself: its results and its errors.
 
 use std::path::Path;
 
@@ -285,12 +285,12 @@ fn a_tablespace_made_by_the_clone_stays_in_the_mount() {
         f.symlink(tblspc, name("16384"), live, 0, 0),
         Err(OverlayError::Exists)
     ));
-    // Anything else is what it was told to be.
+    // Any other link keeps the target it was given.
     let other = f.symlink(Ino::ROOT, name("24576"), live, 0, 0).unwrap();
     assert_eq!(f.read_link(other.ino).unwrap(), "/srv/fast_disk");
     assert!(!f.names("").contains(&HIDDEN_DIR.to_owned()));
 
-    // A server that sends a base backup takes a link's text for a path.
+    // A server that sends a base backup resolves a link's text as a path.
     f.sync_all().unwrap();
     f.overlay = None;
     let options = OverlayOptions {
@@ -489,7 +489,7 @@ fn offsets_at_the_end_of_numbers_are_refused_not_wrapped() {
             Err(OverlayError::TooLarge)
         ));
     }
-    // Beyond 16 TiB, where a block's number no longer fits an i32.
+    // Beyond 16 TiB, where a block number no longer fits an i32.
     f.write(ino, 20 << 40, b"far").unwrap();
     let mut far = [1; 4];
     assert_eq!(f.read(ino, (20 << 40) - 1, &mut far).unwrap(), 4);
@@ -556,7 +556,7 @@ fn a_copy_that_was_not_written_is_dropped_but_never_from_an_open_file() {
     assert_eq!(stored, [ino.0]);
 }
 
-/// The descriptors that this process has open below `dir`.
+/// Counts the descriptors of this process that are open below `dir`.
 fn descriptors(dir: &Path) -> usize {
     let open = std::fs::read_dir("/proc/self/fd").unwrap();
     open.flatten()
@@ -573,7 +573,7 @@ fn closed_files_hold_no_descriptors_whatever_became_of_them() {
         let before = descriptors(dir.path());
         let (changed, copied) = (overlay.at("base/5/1259"), overlay.at("base/5/1260"));
         let (changed, copied) = (changed.unwrap(), copied.unwrap());
-        // Cut by path first, so that it has blocks on either mount.
+        // Truncate by path first, so that it is served by blocks on either mount.
         overlay.set_len(changed, 3 * BS as u64).unwrap();
         overlay.open(changed).unwrap();
         overlay.write(changed, 5, b"changed").unwrap();
@@ -587,7 +587,7 @@ fn closed_files_hold_no_descriptors_whatever_became_of_them() {
         assert_eq!(descriptors(dir.path()), before);
         assert_eq!(&overlay.bytes(changed).unwrap()[5..12], b"changed");
         assert!(overlay.bytes(copied).unwrap() == pattern(2, 0, BS));
-        // The next open takes the copy that is still there.
+        // The next open uses the copy that still exists.
         overlay.open(copied).unwrap();
         if let Some(copy) = overlay.passthrough(copied, true).unwrap() {
             assert_eq!(overlay.pristine_bytes(), 0);

@@ -1,10 +1,10 @@
-//! Power lost at any moment: what was fsynced is there, nothing is invented,
-//! and the next mount needs no repair.
+//! Power loss at any moment: what was fsynced is there, nothing is invented, and the
+//! next mount needs no repair.
 //!
-//! The guarantee is the one that PostgreSQL builds on. A sector written since
-//! the last fsync may hold any state that the file has had since then; all
-//! others are exactly as at the fsync. Names are those of one moment at or
-//! after the last time they were made durable.
+//! The guarantee is the one that PostgreSQL relies on. A sector written since the last
+//! fsync may hold any state that the file has had since then; all others are exactly as
+//! at the fsync. Names are as they were at one moment, at or after they were last made
+//! durable.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -43,7 +43,7 @@ enum Op {
     Fsync(usize),
     SyncNames,
     Periodically,
-    /// An fsync, and rest until blocks get small.
+    /// An fsync, then a pause until blocks are shrunk.
     Rest(usize),
     Create(usize),
     Unlink(usize),
@@ -51,9 +51,9 @@ enum Op {
         from: usize,
         to: usize,
     },
-    /// Everything saved, unmounted and mounted again.
+    /// Save everything, unmount, and mount again.
     Remount,
-    /// Power fails so many changes to the disk later.
+    /// Power fails after this many more changes to the disk.
     CutAfter(u64),
     /// Power fails now.
     Cut,
@@ -61,7 +61,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let name = 0..NAMES.len();
-    // Ends of blocks, and sectors around them, are where mistakes would be.
+    // Mistakes are likely at the ends of blocks and in the sectors around them.
     let offset = prop_oneof![
         (0..14_u64).prop_map(|b| b * BS as u64),
         0..14 * BS as u64,
@@ -91,15 +91,15 @@ fn op() -> impl Strategy<Value = Op> {
 
 type Names = BTreeMap<&'static str, usize>;
 
-/// What may be found after a power loss.
+/// The states that are allowed after a power loss.
 struct Model {
-    /// Each file's contents since its last fsync, the present last.
+    /// Each file's contents since its last fsync, the current one last.
     files: HashMap<usize, Vec<Vec<u8>>>,
-    /// The names since they were last made durable, the present last.
+    /// The names since they were last made durable, the current ones last.
     names: Vec<Names>,
-    /// How many moments before `names` are forgotten.
+    /// Number of moments before `names` that are forgotten.
     forgotten: usize,
-    /// The moment at which a file got its name.
+    /// The moment at which a file was last given a name.
     renamed: BTreeMap<usize, usize>,
     next_file: usize,
 }
@@ -160,7 +160,7 @@ impl Model {
         }
     }
 
-    /// Takes over what a power loss has left, if it is allowed.
+    /// Adopts the state after a power loss, if it is allowed.
     fn recover(&mut self, found: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
         let mut reasons = Vec::new();
         for names in self.names.iter().rev() {
@@ -191,7 +191,7 @@ impl Model {
     }
 }
 
-/// Whether each sector is one that the file has had.
+/// Checks that each sector is one that the file has had.
 fn explain_bytes(states: &[Vec<u8>], found: &[u8]) -> Result<(), String> {
     if !states.iter().any(|state| state.len() == found.len()) {
         let lens: Vec<usize> = states.iter().map(Vec::len).collect();
@@ -199,7 +199,7 @@ fn explain_bytes(states: &[Vec<u8>], found: &[u8]) -> Result<(), String> {
     }
     for (index, sector) in found.chunks(512).enumerate() {
         let at = index * 512;
-        // Behind the end of a state are the zeros of a file that grew.
+        // After the end of a state come the zeros of a file that grew.
         let fits = |state: &Vec<u8>| {
             let had = state.get(at..).unwrap_or_default();
             let had = &had[..had.len().min(sector.len())];
@@ -328,14 +328,14 @@ impl Run {
             }
             Op::Cut => {
                 self.disk.cut_after(0);
-                // The first change finds the power gone.
+                // The first change fails because power is off.
                 let _ = self.disk.open();
                 Ok(())
             }
         }
     }
 
-    /// Bytes to write, which the model has already.
+    /// Generates bytes to write, and adds them to the model.
     fn new_bytes(&mut self, file: usize, offset: u64, len: usize) -> Vec<u8> {
         self.stamp += 1;
         let bytes = pattern(self.stamp, offset, len);
@@ -409,7 +409,7 @@ impl Run {
         for file in files {
             self.model.file_is_durable(file);
         }
-        // The old one goes first: it has the store.
+        // Drop the old one first: it holds the store.
         self.overlay = Overlay::new(image(), None, options(false))?;
         self.overlay = Overlay::new(image(), Some(self.disk.open()?), options(self.passthrough))?;
         Ok(())
@@ -437,8 +437,8 @@ impl Run {
             .collect()
     }
 
-    /// The state in memory is the model's, and nothing is left on the disk
-    /// that no name leads to.
+    /// Checks that the state in memory is the model's, and that the disk holds nothing
+    /// without a name.
     fn finish(&mut self) -> Result<(), String> {
         let found = self.found()?;
         let names = self.model.now().clone();
@@ -458,7 +458,7 @@ impl Run {
         if !stored.is_subset(&inodes) {
             return Err(format!("orphaned records: {stored:?} of {inodes:?}"));
         }
-        // Loses power once more: nothing is volatile now.
+        // Lose power once more: nothing is volatile now.
         self.power_loss()
     }
 }

@@ -1,4 +1,4 @@
-//! An image in memory, and short ways to use an overlay.
+//! An image in memory, and shortcuts for using an overlay.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,7 +11,7 @@ use crate::pg::BLOCK_SIZE;
 
 pub const BS: usize = BLOCK_SIZE;
 
-/// The image's time: long before any test runs.
+/// The image's time, long before any test runs.
 pub const IMAGE_TIME_NS: i64 = 1_600_000_000_000_000_000;
 
 #[derive(Debug, Clone)]
@@ -160,7 +160,7 @@ pub fn name(name: &str) -> &OsStr {
     OsStr::new(name)
 }
 
-/// Bytes of which each 8 say who wrote them and where: none of them is zero.
+/// Generates bytes that identify their writer and offset in each 8 bytes; none is zero.
 pub fn pattern(stamp: u32, offset: u64, len: usize) -> Vec<u8> {
     let byte = |at: u64| {
         let word = (u64::from(stamp) << 32) ^ (at / 8).wrapping_mul(0x9e37_79b9);
@@ -192,14 +192,14 @@ pub fn options(passthrough: bool) -> OverlayOptions {
     }
 }
 
-/// A directory where syncing costs nothing, if the system has one.
+/// Creates a directory on which syncing costs nothing, if the system has one.
 pub fn memory_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap()
 }
 
-/// An overlay whose diff is in `dir`.
+/// Opens an overlay whose diff is in `dir`.
 pub fn open_in(lower: MemLower, dir: &Path, passthrough: bool) -> Overlay<MemLower> {
     open_with(lower, dir, options(passthrough))
 }
@@ -212,7 +212,7 @@ pub fn open_with(lower: MemLower, dir: &Path, options: OverlayOptions) -> Overla
 }
 
 impl Overlay<MemLower> {
-    /// The inode at a path from the root.
+    /// Returns the inode at a path from the root.
     pub fn at(&self, path: &str) -> Result<Ino, OverlayError> {
         let mut ino = Ino::ROOT;
         for part in Path::new(path) {

@@ -24,7 +24,7 @@ fn image() -> MemLower {
     image.file("shared", pattern(3, 0, BLOCKS * BS))
 }
 
-/// Fails the test, rather than hanging it, if `work` never ends.
+/// Fails the test, instead of hanging, if `work` never ends.
 fn watched(work: impl FnOnce() + Send + 'static) {
     let (done, ended) = channel();
     let worker = std::thread::spawn(move || {
@@ -45,7 +45,7 @@ fn expect_race(result: Result<(), OverlayError>) {
     }
 }
 
-/// Writes to files of its own, which it checks, and stirs those of all.
+/// Writes to its own files, checking them, and modifies the shared ones.
 struct Worker<'a> {
     overlay: &'a Overlay<MemLower>,
     number: usize,
@@ -95,7 +95,7 @@ impl Worker<'_> {
     fn cut_and_grow_own(&mut self) {
         let size = self.rng.below((BLOCKS * BS) as u64);
         let path = format!("own{}", self.number);
-        // By path, as truncate(2) does: without having it open.
+        // By path, as truncate(2) does, without opening it.
         let ino = self.overlay.at(&path).unwrap();
         self.overlay.set_len(ino, size).unwrap();
         self.overlay.set_len(ino, (BLOCKS * BS) as u64).unwrap();
@@ -165,7 +165,7 @@ fn everything_at_once(passthrough: bool) {
                 scope.spawn(move || worker.run(until, rounds))
             })
             .collect();
-        // What the mount does in the background, only more often.
+        // The background work of a mount, only more often.
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 overlay.sync_periodically().unwrap();

@@ -1,7 +1,8 @@
-//! What a diff's records may say over an image. The diff may be anybody's, so
-//! they are checked once, where they enter the overlay, which then relies on
-//! them: each inode is of the image or of the diff and of one kind, and a directory
-//! has one name and is not in itself. Blocks are checked with their content.
+//! Checks of a diff's records against an image. Anybody may have written the diff, so
+//! its records are checked once, where they enter the overlay. The overlay then relies
+//! on them: each inode belongs to the image or to the diff and has one kind, and a
+//! directory has one name and does not contain itself. Blocks are checked with their
+//! content.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -12,13 +13,13 @@ use crate::diff::{DiffError, InodeKind, NameEntry, Namespace};
 use crate::image::NodeId;
 use crate::overlay::lower::{Lower, LowerKind};
 
-/// A name: its directory, and what it is called there.
+/// A name: its directory, and the name in that directory.
 type Place<'a> = (u64, &'a [u8]);
 
-/// Checks all names and inodes, and which of them have content.
+/// Checks all names and inodes, and which inodes have content.
 ///
 /// # Errors
-/// [`DiffError::BadRecord`].
+/// Returns [`DiffError::BadRecord`].
 pub fn check<L: Lower>(
     lower: &L,
     namespace: &Namespace,
@@ -50,7 +51,7 @@ impl<'a, L: Lower> Records<'a, L> {
         }
     }
 
-    /// The image's node of that inode, if it has one.
+    /// Returns the image's node of that inode, if it has one.
     fn node(&self, ino: u64) -> Option<NodeId> {
         let node = Ino(ino).node();
         node.filter(|node| (node.0 as usize) < self.lower.node_count())
@@ -80,16 +81,20 @@ impl<'a, L: Lower> Records<'a, L> {
                 return Err(DiffError::record(
                     "inode",
                     *ino,
-                    &"the backup has none of that kind",
+                    &"the backup has no such inode of that kind",
                 ));
             }
         }
         for ino in contents {
             let kind = self.kind(*ino);
             let is_own = Ino(*ino) >= Ino::FIRST_NEW;
-            // One of the diff's own that nothing leads to has no kind.
+            // An inode of the diff's own that has no name has no kind, either.
             if kind != Some(InodeKind::File) && !(is_own && kind.is_none()) {
-                return Err(DiffError::record("content", *ino, &"it is not of a file"));
+                return Err(DiffError::record(
+                    "content",
+                    *ino,
+                    &"its inode is not a file",
+                ));
             }
         }
         for (dir, _, entry) in &namespace.names {
@@ -97,7 +102,7 @@ impl<'a, L: Lower> Records<'a, L> {
                 return Err(DiffError::record(
                     "a name in directory",
                     *dir,
-                    &"it is no directory",
+                    &"it is not a directory",
                 ));
             }
             if let NameEntry::Inode(ino) = entry
@@ -106,14 +111,14 @@ impl<'a, L: Lower> Records<'a, L> {
                 return Err(DiffError::record(
                     "inode",
                     *ino,
-                    &"it has a name and is not there",
+                    &"it has a name but does not exist",
                 ));
             }
         }
         Ok(())
     }
 
-    /// Where the diff has each directory that it gives a name.
+    /// Returns the place of each directory that has a name in the diff.
     fn directories(&self, namespace: &'a Namespace) -> Result<HashMap<u64, Place<'a>>, DiffError> {
         let mut places = HashMap::new();
         for (dir, name, entry) in &namespace.names {
@@ -130,8 +135,8 @@ impl<'a, L: Lower> Records<'a, L> {
         Ok(places)
     }
 
-    /// Refuses a directory of the image that has another name in the diff, and
-    /// can still be seen by its own.
+    /// Refuses a directory of the image that has another name in the diff while its own
+    /// name is still visible.
     fn check_one_name(&self, places: &HashMap<u64, Place<'a>>) -> Result<(), DiffError> {
         let mut known = HashMap::from([(Ino::ROOT.0, true)]);
         for (ino, place) in places {
@@ -150,15 +155,14 @@ impl<'a, L: Lower> Records<'a, L> {
         Ok(())
     }
 
-    /// Where the image has an inode.
+    /// Returns an inode's place in the image.
     fn own_place(&self, ino: u64) -> Option<Place<'a>> {
         let node = self.node(ino).filter(|_| ino != Ino::ROOT.0)?;
         let parent = Ino::of_node(self.lower.parent(node)).0;
         Some((parent, OsStr::as_bytes(self.lower.name(node))))
     }
 
-    /// Whether names lead from the root to a directory; `known` is for which
-    /// that was found out before.
+    /// Whether names lead from the root to a directory. `known` caches earlier results.
     fn is_reachable(
         &self,
         places: &HashMap<u64, Place<'a>>,
@@ -171,7 +175,7 @@ impl<'a, L: Lower> Records<'a, L> {
                 break *known;
             }
             let place = places.get(&ino).copied().or_else(|| {
-                // The image's own name counts where the diff says nothing of it.
+                // The image's own name counts unless the diff overrides it.
                 self.own_place(ino)
                     .filter(|own| !self.names.contains_key(own))
             });
@@ -184,7 +188,7 @@ impl<'a, L: Lower> Records<'a, L> {
         is_reachable
     }
 
-    /// Refuses a directory that is above itself.
+    /// Refuses a directory that contains itself.
     fn check_circles(&self, places: &HashMap<u64, Place<'a>>) -> Result<(), DiffError> {
         let mut ends = HashSet::from([Ino::ROOT.0]);
         for start in places.keys() {
@@ -192,7 +196,7 @@ impl<'a, L: Lower> Records<'a, L> {
             let mut ino = *start;
             while !ends.contains(&ino) {
                 if !way.insert(ino) {
-                    return Err(DiffError::record("directory", ino, &"it is in itself"));
+                    return Err(DiffError::record("directory", ino, &"it contains itself"));
                 }
                 let place = places.get(&ino).copied();
                 match place.or_else(|| self.own_place(ino)) {

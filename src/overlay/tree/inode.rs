@@ -1,4 +1,4 @@
-//! Inodes: their numbers, and what they hold.
+//! Inodes: their numbers and attributes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -6,27 +6,27 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use crate::diff::{InodeKind, InodeRecord};
 use crate::image::NodeId;
 
-/// An inode number. The image's nodes come first (node + 1, so that the root
-/// is 1 as FUSE wants it); the clone's own begin at 2^32.
+/// An inode number. The image's nodes come first (node + 1, so that the root is 1 as
+/// FUSE requires); the clone's own start at 2^32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ino(pub u64);
 
 impl Ino {
     /// The root directory.
     pub const ROOT: Self = Self(1);
-    /// The first number of the clone's own.
+    /// The first number for the clone's own inodes.
     pub const FIRST_NEW: Self = Self(1 << 32);
 
-    /// The inode of an image node.
+    /// Returns the inode of an image node.
     #[must_use]
     pub fn of_node(node: NodeId) -> Self {
         Self(u64::from(node.0) + 1)
     }
 
-    /// The image node of an inode; `None` for the clone's own.
+    /// Returns the image node of an inode; `None` for the clone's own.
     #[must_use]
     pub fn node(self) -> Option<NodeId> {
-        // 2^32 less 1 would fit a u32 too, but is the first of the clone's own.
+        // 2^32 - 1 would fit a u32, too, but the inode is the clone's first.
         if self >= Self::FIRST_NEW {
             return None;
         }
@@ -34,7 +34,7 @@ impl Ino {
     }
 }
 
-/// An inode whose attributes differ from the image's, or that it lacks.
+/// An inode that the image lacks, or whose attributes differ from the image's.
 #[derive(Debug, Clone)]
 pub struct Inode {
     pub kind: InodeKind,
@@ -48,8 +48,7 @@ pub struct Inode {
     pub link: Option<OsString>,
     /// The tree's sequence number at the last change.
     pub changed: u64,
-    /// Whether a commit that holds it has been begun; only then can the
-    /// store know it.
+    /// Whether a commit with the inode was started; only then can the store have it.
     pub maybe_stored: bool,
 }
 

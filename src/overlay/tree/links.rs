@@ -1,6 +1,6 @@
-//! Directories' link counts: one for their name, one for `.`, and one for the
-//! `..` of each directory in them. They are counted, never stored: a record
-//! could only come to disagree with the names.
+//! Link counts of directories: one for their name, one for `.`, and one for the `..` of
+//! each directory in them. They are counted and never stored, because a record could
+//! disagree with the names.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,8 +12,8 @@ use crate::image::NodeId;
 use crate::overlay::HIDDEN_DIR;
 use crate::overlay::lower::{Lower, LowerKind};
 
-/// How many directories each directory has more than in the image, by the names
-/// of a diff.
+/// Returns how many more directories each directory has than in the image, according to
+/// a diff's names.
 pub fn more_dirs<L: Lower>(lower: &L, namespace: &Namespace) -> HashMap<Ino, i64> {
     let mut more = HashMap::new();
     if namespace.names.is_empty() {
@@ -45,7 +45,7 @@ pub fn more_dirs<L: Lower>(lower: &L, namespace: &Namespace) -> HashMap<Ino, i64
     more
 }
 
-/// The root's listing does not show it, so it is not counted either.
+/// Whether it is the hidden directory, which the root neither lists nor counts.
 pub fn is_hidden(dir: Ino, name: &OsStr) -> bool {
     dir == Ino::ROOT && name == HIDDEN_DIR
 }

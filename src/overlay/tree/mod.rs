@@ -1,5 +1,5 @@
-//! The names and inodes that differ from the image, in memory, and what of
-//! them has yet to be committed. No I/O happens here.
+//! The names and inodes that differ from the image, in memory, and those of them not
+//! committed yet. No I/O happens here.
 
 mod check;
 mod inode;
@@ -14,8 +14,8 @@ pub use check::check;
 pub use inode::{Ino, Inode};
 pub use links::{is_hidden, more_dirs};
 
-/// What has changed since the last commit, by key; the values are the tree's
-/// when the batch is made.
+/// The keys that changed since the last commit. The values are taken from the tree when
+/// the batch is created.
 #[derive(Debug, Default, Clone)]
 pub struct Pending {
     names: HashSet<(Ino, OsString)>,
@@ -28,22 +28,22 @@ impl Pending {
     }
 }
 
-/// See the module's text.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct Tree {
     inodes: HashMap<Ino, Inode>,
     entries: HashMap<Ino, BTreeMap<OsString, NameEntry>>,
-    /// Directories that are elsewhere than the image has them, or new.
+    /// Directories that are new, or not where the image has them.
     parents: HashMap<Ino, Ino>,
-    /// How many directories each has more than in the image.
+    /// How many more directories each has than in the image.
     more_dirs: HashMap<Ino, i64>,
-    /// Inodes without a name whose bytes are still there, with when the last
-    /// name went; 0 if the store never knew the inode.
+    /// Inodes without a name whose bytes still exist, each with the sequence number at
+    /// which it lost its last name; 0 if the store never had the inode.
     dead: HashMap<Ino, u64>,
-    /// Those of them that nobody has open, in that order.
+    /// Those of them that are not open, in that order.
     closed: BTreeSet<(u64, Ino)>,
-    /// The image's inodes that were dead and whose removal is committed:
-    /// nothing leads to them ever again.
+    /// The image's inodes that were dead and whose removal is committed: no name will
+    /// ever refer to them again.
     gone: HashSet<Ino>,
     next_ino: u64,
     stored_next_ino: u64,
@@ -72,8 +72,8 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// The tree as the store has it, after [`check()`], with what
-    /// [`more_dirs`] has counted.
+    /// Loads the tree from the store's records, after [`check()`], with the counts of
+    /// [`more_dirs`].
     pub fn load(namespace: Namespace, more_dirs: HashMap<Ino, i64>) -> Self {
         let mut tree = Self {
             more_dirs,
@@ -113,7 +113,7 @@ impl Tree {
         self.entries.get(&dir)?.get(name).copied()
     }
 
-    /// What the diff says of a directory, in name order.
+    /// Returns the diff's entries in a directory, by name.
     pub fn entries(&self, dir: Ino) -> impl Iterator<Item = (&OsString, NameEntry)> {
         self.entries
             .get(&dir)
@@ -130,12 +130,12 @@ impl Tree {
         self.parents.insert(dir, parent);
     }
 
-    /// How many directories a directory has more than in the image.
+    /// Returns how many more directories a directory has than in the image.
     pub fn more_dirs(&self, dir: Ino) -> i64 {
         self.more_dirs.get(&dir).copied().unwrap_or(0)
     }
 
-    /// Adds to that.
+    /// Adds `by` to that number.
     pub fn add_dirs(&mut self, dir: Ino, by: i64) {
         *self.more_dirs.entry(dir).or_default() += by;
     }
@@ -146,7 +146,7 @@ impl Tree {
         self.dead.contains_key(&ino) || self.gone.contains(&ino) || unknown()
     }
 
-    /// Adds a new inode and gives its number.
+    /// Adds a new inode and returns its number.
     pub fn add(&mut self, inode: Inode) -> Ino {
         let ino = Ino(self.next_ino);
         self.next_ino += 1;
@@ -162,7 +162,7 @@ impl Tree {
         self.pending.inodes.insert(ino);
     }
 
-    /// Sets what a name leads to; `None` gives it back to the image.
+    /// Sets what a name refers to; `None` restores the image's entry.
     pub fn set_entry(&mut self, dir: Ino, name: &OsStr, entry: Option<NameEntry>) {
         self.seq += 1;
         let names = self.entries.entry(dir).or_default();
@@ -185,15 +185,15 @@ impl Tree {
         self.pending.names.insert((dir, name.to_owned()));
     }
 
-    /// Marks an inode whose last name went. `open` tells whether somebody
-    /// still uses its bytes.
+    /// Marks an inode that has lost its last name. `open` is whether its bytes are
+    /// still in use.
     pub fn bury(&mut self, ino: Ino, open: bool) {
         self.seq += 1;
         let seq = match self.inodes.get(&ino) {
             Some(inode) if !inode.maybe_stored && ino.node().is_none() => 0,
             _ => self.seq,
         };
-        // What the diff says inside a removed directory goes with it.
+        // The diff's entries in a removed directory are removed with it.
         for name in self
             .entries
             .remove(&ino)
@@ -212,15 +212,15 @@ impl Tree {
         }
     }
 
-    /// Notes that nobody uses a dead inode's bytes any more.
+    /// Records that a dead inode's bytes are no longer in use.
     pub fn close_dead(&mut self, ino: Ino) {
         if let Some(seq) = self.dead.get(&ino) {
             self.closed.insert((*seq, ino));
         }
     }
 
-    /// Takes out the dead whose bytes may be deleted now: closed, and their
-    /// removal committed (or never in the store).
+    /// Removes and returns the dead inodes whose bytes may be deleted now: closed, and
+    /// their removal committed (or never in the store).
     pub fn take_reclaimable(&mut self) -> Vec<Ino> {
         let waiting = self.closed.split_off(&(self.durable_seq + 1, Ino(0)));
         let ready = std::mem::replace(&mut self.closed, waiting);
@@ -237,7 +237,7 @@ impl Tree {
         ready
     }
 
-    /// All names and living inodes, committed or not.
+    /// Returns all names and living inodes, committed or not.
     pub fn namespace(&self) -> Namespace {
         let names = self.entries.iter().flat_map(|(dir, names)| {
             names
@@ -252,20 +252,19 @@ impl Tree {
         }
     }
 
-    /// Whether the inode or its name has yet to be committed.
+    /// Whether the inode or its name is not committed yet.
     pub fn needs_commit(&self, ino: Ino) -> bool {
         self.inodes
             .get(&ino)
             .is_some_and(|inode| inode.changed > self.durable_seq)
     }
 
-    /// Whether all names and inodes are committed. A commit that is still on
-    /// its way does not count.
+    /// Whether all names and inodes are committed. A commit in progress does not count.
     pub fn is_durable(&self) -> bool {
         self.pending.is_empty() && self.seq == self.durable_seq
     }
 
-    /// The pending changes as a batch, with what [`Tree::commit_done`] or
+    /// Returns the pending changes as a batch, with what [`Tree::commit_done`] or
     /// [`Tree::commit_failed`] needs.
     pub fn take_pending(&mut self) -> (Batch, InFlight) {
         let pending = std::mem::take(&mut self.pending);
@@ -313,7 +312,7 @@ impl Tree {
     }
 }
 
-/// A batch that is on its way to the store.
+/// The pending changes of a commit in progress.
 #[derive(Debug)]
 pub struct InFlight {
     pending: Pending,

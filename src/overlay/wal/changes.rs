@@ -1,4 +1,4 @@
-//! What the server has changed in the WAL directory of the diff.
+//! The server's changes in the WAL directory of the diff.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,9 +13,9 @@ use crate::overlay::tree::Ino;
 use crate::pg::BLOCK_SIZE;
 use crate::untrusted::{Dir, Kind};
 
-/// What was changed in the WAL directory of the diff in `root`. A file counts
-/// as the backup's as long as it has its length and time. A directory that
-/// cannot be read tells nothing, and links are not followed.
+/// Returns the changes in the WAL directory of the diff in `root`. A file counts as
+/// unchanged as long as it has the backup's size and time. A directory that cannot be
+/// read yields nothing, and links are not followed.
 pub fn wal_changes<L: Lower>(root: &Path, lower: Option<&L>) -> Vec<Change> {
     let below = lower.and_then(|lower| lower.lookup(Ino::ROOT.node()?, OsStr::new(PG_WAL)));
     let mut changes = Vec::new();

@@ -1,7 +1,6 @@
-//! The WAL directory, moved out of the tree: from then on a link leads from
-//! `pg_wal` to a directory in the diff, which programs use without the
-//! overlay. WAL is written and synced at every commit, always new, and never
-//! needs the image below it.
+//! The WAL directory, moved out of the tree. A link then leads from `pg_wal` to a
+//! directory in the diff, which programs use without the overlay. WAL is written and
+//! synced at every commit, is always new, and never needs the image below it.
 
 mod changes;
 mod moved;
@@ -13,25 +12,25 @@ use crate::diff::WAL_DIR;
 
 pub use changes::wal_changes;
 
-/// What PostgreSQL calls it.
+/// PostgreSQL's name for the WAL directory.
 pub const PG_WAL: &str = "pg_wal";
 
-/// How deep a WAL directory is looked into; PostgreSQL's has one level.
+/// How many levels of a WAL directory are searched; PostgreSQL's has one.
 const DEPTH: usize = 4;
 
-/// Where the tree's WAL directory is.
+/// The location of the tree's WAL directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WalPlace {
-    /// In the tree, with so many bytes of files.
+    /// In the tree, with this size of its files in bytes.
     Tree(u64),
-    /// In the diff, by a link of ours that leads there or, if the diff was
-    /// moved or copied, to where that was.
+    /// In the diff, through a link of ours with this target. If the diff was moved or
+    /// copied, the target is the old location.
     Diff(PathBuf),
-    /// Nowhere, or where somebody else made it.
+    /// Nowhere, or in a place chosen by somebody else.
     Elsewhere,
 }
 
-/// Whether a link is ours, and leads to a WAL directory in a diff.
+/// Whether a link is ours, and its target a WAL directory in a diff.
 pub fn is_wal_link(link: &Path) -> bool {
     link.file_name() == Some(OsStr::new(WAL_DIR))
 }

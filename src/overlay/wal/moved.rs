@@ -14,16 +14,16 @@ use crate::overlay::state::Overlay;
 use crate::overlay::tree::Ino;
 use crate::untrusted::{Dir, give};
 
-/// How much is copied at a time.
+/// Number of bytes copied at a time.
 const STEP: usize = 1 << 20;
 
 impl<L: Lower> Overlay<L> {
-    /// Where the WAL directory is.
+    /// Returns the location of the WAL directory.
     ///
     /// # Errors
-    /// Those of reading attributes; [`OverlayError::Unsupported`] if there is
-    /// something in it that is neither file nor directory, or directories are
-    /// nested as PostgreSQL's are not.
+    /// If attributes cannot be read. Returns [`OverlayError::Unsupported`] if it
+    /// contains anything but files and directories, or directories nested deeper than
+    /// PostgreSQL's.
     pub fn wal_place(&self) -> Result<WalPlace, OverlayError> {
         let attr = match self.lookup(Ino::ROOT, OsStr::new(PG_WAL)) {
             Ok(attr) => attr,
@@ -43,14 +43,14 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// Copies the WAL directory into the diff, where none must be yet, and has
-    /// it on disk if `durable`. The copies belong to `owner` (user and group), and
-    /// to nobody else: what the tree says of owner and mode may be the clone's or
-    /// a foreign diff's word, and these files are outside of the mount.
+    /// Copies the WAL directory into the diff, which must not have one yet, and syncs
+    /// the copy if `durable`. The copies belong to `owner` (user and group) and are
+    /// accessible to nobody else: the tree's owners and modes may come from the clone
+    /// or a foreign diff, and these files are outside the mount.
     ///
     /// # Errors
-    /// Those of reading the tree; I/O errors of the copy, of which a part may
-    /// be left.
+    /// If reading the tree fails, or if copying fails; a part of the copy may then be
+    /// left.
     pub fn copy_wal(&self, owner: (u32, u32), durable: bool) -> Result<(), OverlayError> {
         let attr = self.lookup(Ino::ROOT, OsStr::new(PG_WAL))?;
         let diff = self.diff()?;
@@ -61,11 +61,11 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
-    /// Puts a link to `to` in the place of the WAL directory, or of a link
-    /// that led elsewhere, and commits that at once.
+    /// Replaces the WAL directory, or a link to elsewhere, by a link to `to`, and
+    /// commits that at once.
     ///
     /// # Errors
-    /// The diff's own.
+    /// If the diff fails.
     pub fn link_wal(&self, to: &Path) -> Result<(), OverlayError> {
         let name = OsStr::new(PG_WAL);
         let attr = self.lookup(Ino::ROOT, name)?;
@@ -78,11 +78,11 @@ impl<L: Lower> Overlay<L> {
             _ => self.unlink(Ino::ROOT, name)?,
         }
         self.symlink(Ino::ROOT, name, to, root.uid, root.gid)?;
-        // One commit: nobody else changes the tree yet.
+        // One commit suffices: nobody else changes the tree yet.
         self.sync_names()
     }
 
-    /// The entries of a directory but for `.` and `..`.
+    /// Returns the entries of a directory without `.` and `..`.
     fn entries_of(&self, dir: Ino) -> Result<Vec<(OsString, Attr)>, OverlayError> {
         let listed = self.read_dir(dir)?.into_iter().skip(2);
         listed
@@ -103,8 +103,8 @@ impl<L: Lower> Overlay<L> {
         Ok(bytes)
     }
 
-    /// Everything is made relative to an opened directory: the diff may be
-    /// another user's, who can put links in the places of names.
+    /// Copies relative to an opened directory: the diff may belong to another user, who
+    /// can replace names by links.
     fn copy_dir(
         &self,
         dir: &Attr,

@@ -1,4 +1,4 @@
-//! Which bytes a file has, and changing them.
+//! The bytes of a block-wise file: reading and changing them.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -22,7 +22,7 @@ pub struct Blocks {
     pub size: u64,
     pub base_len: u64,
     pub mtime_ns: i64,
-    /// The time that was committed last, or is about to be.
+    /// The time in the last commit, or in the one that is about to be made.
     pub(super) recorded_ns: i64,
     pub(super) present: RoaringBitmap,
     pub(super) small: Small,
@@ -30,15 +30,15 @@ pub struct Blocks {
     pub(super) dirty: BTreeSet<u32>,
     /// Whether the content record changed since the last commit.
     pub(super) changed: bool,
-    /// Whether the data file may hold bytes behind the last present block.
+    /// Whether the data file may hold bytes after the last present block.
     pub(super) excess: bool,
-    /// Whether the block that `size` cuts may hold bytes behind that length,
-    /// which must read as zeros should the file grow.
+    /// Whether the block that `size` truncates may hold bytes past that size. They must
+    /// read as zeros if the file is extended.
     pub(super) stale_tail: bool,
 }
 
 impl Blocks {
-    /// An image file of `len` bytes, unchanged so far.
+    /// Creates the state of an unchanged image file of `len` bytes.
     pub fn new(node: NodeId, len: u64, mtime_ns: i64) -> Self {
         Self {
             node,
@@ -56,15 +56,15 @@ impl Blocks {
         }
     }
 
-    /// As the store has it.
+    /// Restores the state recorded in the store.
     pub fn stored(node: NodeId, size: u64, base_len: u64, mtime_ns: i64, held: HeldBlocks) -> Self {
         let mut blocks = Self::new(node, size, mtime_ns);
         blocks.base_len = base_len;
         blocks.present = held.data;
         blocks.small = Small::stored(held.small);
         blocks.changed = false;
-        // A crash may have come between the commit of a cut and what follows
-        // it: the trimming, and the zeroing of the block that was cut.
+        // A crash may have come after the commit of a truncation, but before the data
+        // file was trimmed and the truncated block zeroed.
         blocks.excess = true;
         blocks.stale_tail = true;
         blocks
@@ -75,12 +75,12 @@ impl Blocks {
         self.dirty.is_empty() && !self.changed
     }
 
-    /// How many blocks the diff has.
+    /// Returns the number of blocks in the diff.
     pub fn count(&self) -> u64 {
         self.present.len() + self.small.count()
     }
 
-    /// The content record as it would be committed now.
+    /// Returns the content record that a commit would write now.
     pub fn record(&self, origin: std::path::PathBuf) -> ContentRecord {
         ContentRecord::Blocks {
             origin,
@@ -90,14 +90,13 @@ impl Blocks {
         }
     }
 
-    /// Whether space waits for a commit to be given back.
+    /// Whether space can be freed after the next commit.
     pub fn has_excess(&self) -> bool {
         self.excess && !self.is_clean()
     }
 
-    /// Sets the time of the last change. One that goes on from the last is
-    /// committed with what is committed next, as that of a write is; one that
-    /// was set back asks for a commit.
+    /// Sets the time of the last change. A later time than the recorded one is included
+    /// in the next commit, as after a write. An earlier one requires a commit.
     pub fn set_mtime(&mut self, mtime_ns: i64) {
         self.mtime_ns = mtime_ns;
         self.changed |= mtime_ns < self.recorded_ns;
@@ -136,7 +135,8 @@ impl Blocks {
         u32::try_from(block).is_ok_and(|block| self.present.contains(block))
     }
 
-    /// The end of the run of blocks from `at` that are all present, or all not.
+    /// Returns the end of the run of blocks from `at` that are all present, or all
+    /// absent.
     fn run_end(&self, at: u64, present: bool) -> u64 {
         let Ok(block) = u32::try_from(at / BS) else {
             return u64::MAX;
@@ -179,7 +179,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Writes all of `buf`, filling up its first and last block.
+    /// Writes all of `buf`, completing its first and last block.
     pub fn write<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
@@ -233,8 +233,8 @@ impl Blocks {
         Ok(())
     }
 
-    /// Brings the present content of `block` into its place in `whole`, which
-    /// begins at `start`.
+    /// Reads the current content of `block` into its place in `whole`, which starts at
+    /// `start`.
     fn fill<L: Lower>(
         &self,
         ctx: &Ctx<'_, L>,
@@ -251,7 +251,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// The data file, opened or made at first need.
+    /// Returns the data file, opening or creating it on first use.
     pub fn data_file<L: Lower>(
         &self,
         ctx: &Ctx<'_, L>,
@@ -261,8 +261,8 @@ impl Blocks {
             return Ok(data);
         }
         let storage = ctx.diff()?.storage();
-        // Not made anew where there is one: even with no block present, a cut
-        // that is not committed yet may have to be taken back by a crash.
+        // Do not recreate an existing file: even if no block is present, a crash may
+        // undo a truncation that is not committed yet.
         let data = match storage.open(ino) {
             Err(e) if e.kind() == ErrorKind::NotFound && self.present.is_empty() => {
                 storage.create(ino)?
@@ -272,14 +272,14 @@ impl Blocks {
         Ok(self.data.get_or_init(|| data))
     }
 
-    /// Gives the descriptor back; it is opened again at need.
+    /// Releases the descriptor; the data file is reopened on demand.
     pub fn close(&mut self) {
         self.data = OnceLock::new();
     }
 
-    /// The data file, if the file has any bytes there. It counts even where
-    /// nothing was written since it was opened: somebody else may have written
-    /// and closed the file, as PostgreSQL's backends do before a checkpoint.
+    /// Returns the data file, if the file has any bytes there, even if nothing was
+    /// written since it was opened: another process may have written and closed the
+    /// file, as PostgreSQL's backends do before a checkpoint.
     pub fn unsynced<L: Lower>(
         &self,
         ctx: &Ctx<'_, L>,
@@ -319,8 +319,8 @@ impl Blocks {
         }
     }
 
-    /// The first offset from `offset` on whose block has data (of the diff or
-    /// the image), or is a hole.
+    /// Returns the first offset at or after `offset` whose block has data (of the diff
+    /// or the image), or is a hole.
     pub fn seek(&self, offset: u64, data: bool) -> Option<u64> {
         let mut at = offset;
         while at < self.size {
@@ -338,8 +338,8 @@ impl Blocks {
         (!data && offset < self.size).then_some(self.size)
     }
 
-    /// Fills every missing block of the data file from the image, so that it
-    /// holds the whole file.
+    /// Copies every missing block from the image to the data file, so that it holds the
+    /// whole file.
     pub fn complete<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,

@@ -3,19 +3,20 @@
 
 use crate::pg::BLOCK_SIZE;
 
-/// A difference that is longer is not worth keeping apart: more than a few of
-/// them would fill a page of the store.
+/// The maximum size of a difference. A larger one is not worth storing separately: a
+/// few of them would fill a page of the store.
 const MAX_LEN: usize = 1024;
 
 const HEADER: usize = 4;
 
-/// What turns `base` into `new`, if that is small. Both are one block.
+/// Returns the difference that turns `base` into `new`, if it is small. Both are one
+/// block.
 pub fn encode(base: &[u8], new: &[u8]) -> Option<Vec<u8>> {
     let mut delta = Vec::new();
     let mut at = 0;
     while let Some(from) = next(base, new, at, |a, b| a != b) {
         let mut to = from;
-        // Equal bytes in between are taken along where a new run costs more.
+        // Include equal bytes in between if starting a new run costs more.
         while let Some(changed) = next(base, new, to, |a, b| a != b)
             && changed - to <= HEADER
         {
@@ -40,8 +41,8 @@ fn next(base: &[u8], new: &[u8], at: usize, is: impl Fn(u8, u8) -> bool) -> Opti
         .map(|(_, index)| index)
 }
 
-/// Changes `part`, the bytes from `from` on of a block as the image has it.
-/// `None` if `delta` is no difference of a block.
+/// Applies `delta` to `part`, the bytes from `from` on of the image's block. Returns
+/// `None` if `delta` is not a valid difference of a block.
 pub fn apply(mut delta: &[u8], from: usize, part: &mut [u8]) -> Option<()> {
     while !delta.is_empty() {
         let (offset, rest) = delta.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! Making blocks small, and large again.
+//! Turning blocks into small ones, and back.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ impl Blocks {
         !(self.small.cold.is_empty() && self.small.fresh.is_empty())
     }
 
-    /// Looks at up to `count` blocks, and makes those small that can be.
-    /// `Ok(false)` if no more are to be looked at for now.
+    /// Examines up to `count` blocks, and makes those small that can be. Returns
+    /// `Ok(false)` if no blocks are left to examine for now.
     pub fn shrink<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
@@ -41,7 +41,7 @@ impl Blocks {
             }
             self.read_data(ctx, ino, at, &mut new)?;
             if let Err(error) = self.read_base(ctx, at, &mut base) {
-                // A bad page of the backup, which the clone wrote over.
+                // A bad page of the backup that the clone has overwritten.
                 tracing::debug!(ino, block, %error, "a block stays whole");
                 continue;
             }
@@ -55,7 +55,7 @@ impl Blocks {
         Ok(true)
     }
 
-    /// Makes a small block an ordinary one, if it is small.
+    /// Turns a small block back into a full one.
     pub fn enlarge<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
@@ -76,8 +76,8 @@ impl Blocks {
         Ok(())
     }
 
-    /// What can be done once `committed` is in the store: the space of blocks
-    /// that are small now, and of a part that was cut, is given back.
+    /// Frees space once `committed` is in the store: the space of blocks that are small
+    /// now, and of a truncated part.
     pub fn settle<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
@@ -87,7 +87,7 @@ impl Blocks {
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         for (_, block, delta) in &committed.deltas {
             let Some(delta) = delta else { continue };
-            // Not if it was written since then.
+            // Skip a block that was written since then.
             let pending = self.small.pending.get(block);
             if pending.is_some_and(|pending| Arc::ptr_eq(pending, delta)) {
                 self.small.pending.remove(block);

@@ -1,10 +1,10 @@
-//! Blocks that differ from the image's in a few bytes, as after a hint bit was
-//! set, are kept as that difference.
+//! Blocks that differ from the image's in a few bytes, for example after a hint bit was
+//! set, are stored as that difference.
 //!
-//! A block gets small in the background, when it has not been written for a
-//! while and all of the file is committed. Its difference goes into the store
-//! in the transaction that says so; only then is its place in the data file
-//! given back. A write makes it an ordinary block again.
+//! A block becomes small in the background, once it has not been written for a while
+//! and all of the file is committed. Its difference is stored in the same transaction
+//! as its new state. Only then is its space in the data file freed. A write makes it a
+//! full block again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::overlay::lower::Lower;
 #[derive(Default)]
 pub struct Small {
     pub(super) held: RoaringBitmap,
-    /// Differences that the store does not have yet.
+    /// Differences not in the store yet.
     pub(super) pending: BTreeMap<u32, Arc<[u8]>>,
-    /// Blocks whose differences in the store are void.
+    /// Blocks whose differences in the store are obsolete.
     pub(super) dropped: RoaringBitmap,
-    /// Blocks written since they were last looked through.
+    /// Blocks written since the last pass over them.
     pub(super) fresh: RoaringBitmap,
-    /// Blocks to look at, not written since then.
+    /// Blocks to examine, not written since the last pass.
     pub(super) cold: RoaringBitmap,
 }
 
@@ -47,14 +47,14 @@ impl Small {
         &self.held
     }
 
-    /// Blocks that have their bytes in the data file from now on.
+    /// Records that these blocks now have their bytes in the data file.
     pub fn written(&mut self, first: u32, last: u32) {
         self.drop_held(first, last);
         self.cold.remove_range(first..=last);
         self.fresh.insert_range(first..=last);
     }
 
-    /// The file is cut before block `first`. Gives the chunks that change.
+    /// Truncates the file before block `first`. Returns the chunks that change.
     pub fn cut(&mut self, first: u32) -> BTreeSet<u32> {
         let chunks = self.held.range(first..).map(|b| b / BLOCKS_PER_CHUNK);
         let chunks = chunks.collect();
@@ -73,8 +73,8 @@ impl Small {
         }
     }
 
-    /// Changes `part`, the image's bytes from `offset` on, to what the small
-    /// blocks among them hold.
+    /// Applies the small blocks in a range to `part`, the image's bytes from `offset`
+    /// on.
     pub fn patch<L: Lower>(
         &self,
         ctx: &Ctx<'_, L>,
@@ -109,7 +109,7 @@ impl Small {
         Ok(())
     }
 
-    /// What to commit. What is pending stays until it is settled.
+    /// Returns what to commit. Pending differences remain until they are settled.
     pub fn snapshot(&mut self, ino: u64) -> (Vec<DeltaChange>, RoaringBitmap) {
         let dropped = std::mem::take(&mut self.dropped);
         let void = dropped.iter().map(|block| (ino, block, None));

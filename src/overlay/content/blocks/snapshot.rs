@@ -1,4 +1,4 @@
-//! What of a block-wise file has yet to be committed, and committing it.
+//! The uncommitted state of a block-wise file, and committing it.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 use super::bytes::Blocks;
 use crate::diff::{BLOCKS_PER_CHUNK, BlockChunk, ContentRecord, DeltaChange, HeldBlocks};
 
-/// What a commit of a file's content writes, and what to put back if it fails.
+/// The content that a commit writes for a file, and what to restore if it fails.
 pub struct BlocksSnapshot {
     pub record: ContentRecord,
     pub chunks: Vec<BlockChunk>,
@@ -17,7 +17,7 @@ pub struct BlocksSnapshot {
 }
 
 impl Blocks {
-    /// The state to commit, if any of it is not committed yet.
+    /// Returns the state to commit, if any of it is not committed yet.
     pub fn snapshot(&mut self, ino: u64, origin: std::path::PathBuf) -> Option<BlocksSnapshot> {
         if self.is_clean() {
             return None;
@@ -47,7 +47,7 @@ impl Blocks {
         BlockChunk { ino, chunk, blocks }
     }
 
-    /// Takes back a snapshot that could not be committed.
+    /// Reverts a snapshot that could not be committed.
     pub fn restore(&mut self, snapshot: BlocksSnapshot) {
         self.changed = true;
         self.dirty.extend(snapshot.dirty);

@@ -1,4 +1,5 @@
-//! A block-wise file's length and space: cutting, growing, reserving, zeroing.
+//! The size and space of a block-wise file: truncation, extension, reservation,
+//! zeroing.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -13,13 +14,13 @@ use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
 
 impl Blocks {
-    /// Whether the block that the file's end cuts has bytes behind the end.
+    /// Whether the block that the file's end truncates may hold bytes past the end.
     pub fn has_stale_tail(&self) -> bool {
         self.stale_tail && self.tail().is_some()
     }
 
-    /// The space that the file would take by itself, in units of 512 bytes:
-    /// all that shows through of the image, and the blocks behind it.
+    /// Returns the space that the file would take if it stood alone, in units of 512
+    /// bytes: the visible part of the image, and the blocks after it.
     pub fn space(&self) -> u64 {
         let image = self.base_len.div_ceil(BS);
         let behind = match u32::try_from(image) {
@@ -28,20 +29,20 @@ impl Blocks {
         };
         let blocks = image + behind;
         match blocks == self.size.div_ceil(BS) {
-            // No hole anywhere.
+            // There is no hole.
             true => self.size.div_ceil(512),
             false => blocks * (BS / 512),
         }
     }
 
-    /// The rest of the present block that the file's end cuts.
+    /// Returns the rest of the present block that the file's end truncates.
     fn tail(&self) -> Option<std::ops::Range<u64>> {
         let rest = self.size % BS;
         (rest > 0 && self.is_present(self.size / BS)).then(|| self.size..self.size - rest + BS)
     }
 
-    /// Cuts or extends. Cutting leaves the data file alone: until the new
-    /// length is committed, the old blocks are what a crash would bring back.
+    /// Truncates or extends. Truncation leaves the data file alone: until the new size
+    /// is committed, a crash brings the old blocks back.
     pub fn set_len<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
@@ -79,9 +80,9 @@ impl Blocks {
         Ok(())
     }
 
-    /// Zeros what a cut has left behind the file's end. Before the file
-    /// grows: then the zeros are its content, whatever a crash brings back.
-    /// Otherwise only after the cut was committed.
+    /// Zeros what a truncation left after the file's end. This is safe before the file
+    /// is extended, because the zeros are then its content whatever a crash brings
+    /// back. Otherwise it is safe only once the truncation is committed.
     pub fn zero_tail<L: Lower>(&mut self, ctx: &Ctx<'_, L>, ino: u64) -> Result<(), OverlayError> {
         if let Some(tail) = self.tail().filter(|_| self.stale_tail) {
             let zeros = vec![0; (tail.end - tail.start) as usize];
@@ -91,8 +92,8 @@ impl Blocks {
         Ok(())
     }
 
-    /// Gives the space behind the last present block back. Only after a
-    /// commit of the state that no longer has the blocks there.
+    /// Frees the space after the last present block. Only safe once a state without
+    /// blocks there is committed.
     pub fn trim<L: Lower>(&mut self, ctx: &Ctx<'_, L>, ino: u64) -> Result<(), OverlayError> {
         if !self.excess || !self.is_clean() {
             return Ok(());
@@ -103,7 +104,7 @@ impl Blocks {
             .map_or(0, |last| (u64::from(last) + 1) * BS);
         match ctx.diff()?.storage().open(ino) {
             Ok(data) if data.stat()?.len > needed => data.set_len(needed)?,
-            // An image file may have been cut without ever being written.
+            // A truncated image file that was never written has no data file.
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
             _ => {}
         }
@@ -111,8 +112,8 @@ impl Blocks {
         Ok(())
     }
 
-    /// Reserves space for a range, so that later writes to it do not meet a
-    /// full disk; extends the file unless `keep_size`.
+    /// Reserves space for a range, so that later writes to it do not fail on a full
+    /// disk. Extends the file unless `keep_size`.
     pub fn reserve<L: Lower>(
         &mut self,
         ctx: &Ctx<'_, L>,
@@ -126,7 +127,7 @@ impl Blocks {
         let data = self.data_file(ctx, ino)?;
         let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
         match data.allocate(flags, range.start, range.end - range.start) {
-            // Without reservations the writes themselves find out.
+            // Without a reservation, the writes themselves report a full disk.
             Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {}
             other => other?,
         }
@@ -152,8 +153,8 @@ impl Blocks {
         let end = range.end.min(self.size);
         let mut at = range.start;
         while at < end {
-            // Steps end on a multiple of 1 MiB, so that only the range's own
-            // ends can need filling up.
+            // Steps end at multiples of 1 MiB, so that at most the range's own ends
+            // need completing.
             let stop = (at / STEP + 1).saturating_mul(STEP).min(end);
             if let Some(part) = zeros.get(..(stop - at) as usize) {
                 self.write(ctx, ino, at, part)?;
