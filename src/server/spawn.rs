@@ -1,5 +1,5 @@
-//! What is done to a child between its fork and its exec, its first words, and
-//! how a helper ends as its child did.
+//! What happens in a child between fork and exec, how its first line is read, and how
+//! a helper exits as its child did.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -21,9 +21,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::descriptors;
 use crate::server::user::OsUser;
 
-/// Takes from the environment what would change the server's behaviour: all of
-/// PostgreSQL's variables, and systemd's sockets, through which the clone
-/// would report itself ready in our name.
+/// Removes the environment variables that would change the server's behaviour:
+/// PostgreSQL's, pbkfs's own, and those of systemd, through which the clone would
+/// report itself ready in our name.
 pub fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -42,9 +42,9 @@ pub fn clean_environment(command: &mut Command) {
     }
 }
 
-/// Makes the child a session of its own (a terminal's Ctrl-C is for us alone),
-/// the wanted user, and mortal: it gets SIGQUIT when we are gone. It may open as
-/// many files as we were told that we may.
+/// Puts the child in a session of its own (a terminal's Ctrl-C is for us alone),
+/// makes it the given user, and has the kernel send it SIGQUIT when we exit. Its
+/// limit of open files is the one that this process was started with.
 pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
     let owner = getpid();
     let give_back_limit = descriptors::give_back();
@@ -57,11 +57,11 @@ pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
             setgid(user.gid)?;
             setuid(user.uid)?;
         }
-        // A change of credentials clears this, so it comes last.
+        // A change of credentials clears this setting, so it comes last.
         prctl::set_pdeathsig(Signal::SIGQUIT)?;
-        // From within a pid namespace, a parent outside is 0.
+        // Inside a PID namespace, a parent outside it has pid 0.
         if getppid() != owner && getppid().as_raw() != 0 {
-            // The owner died before that was in force.
+            // The owner exited before the setting took effect.
             return Err(nix::Error::ESRCH.into());
         }
         Ok(())
@@ -74,8 +74,8 @@ pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
     }
 }
 
-/// Leaves a descriptor, which exec would close, open in the child, under the
-/// same number. This process's other children do not get it.
+/// Keeps a close-on-exec descriptor open in the child, under the same number. Other
+/// children of this process do not inherit it.
 pub fn leave_open(command: &mut Command, held: &Arc<OwnedFd>) {
     let held = held.clone();
     // SAFETY: one system call between fork and exec, which neither allocates
@@ -85,8 +85,8 @@ pub fn leave_open(command: &mut Command, held: &Arc<OwnedFd>) {
     }
 }
 
-/// The first line that a child prints; `TimedOut` if it has not within
-/// `patience`, `Interrupted` if `interrupted` said so.
+/// Returns the first line that a child prints; `TimedOut` if there is none within
+/// `patience`, `Interrupted` if `interrupted` returns true.
 pub fn first_line(
     said: impl Read + Send + 'static,
     patience: Duration,
@@ -96,7 +96,7 @@ pub fn first_line(
     thread::spawn(move || {
         let mut line = String::new();
         let read = BufReader::new(said).read_line(&mut line);
-        // The receiver is gone only if nobody wants to know any more.
+        // The receiver is dropped once the line is no longer needed.
         let _ = sender.send(read.map(|_| line));
     });
     let deadline = Instant::now() + patience;
@@ -112,11 +112,11 @@ pub fn first_line(
     }
 }
 
-/// How a child that takes some milliseconds has ended by then; `None` for one that
-/// has not, which is killed.
+/// Returns the exit status of a short-lived child; kills it and returns `None` if it
+/// still runs at `deadline`.
 ///
 /// # Errors
-/// The system's own.
+/// If a system call fails.
 pub fn ends_by(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait()? {
@@ -131,7 +131,8 @@ pub fn ends_by(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitSt
     }
 }
 
-/// The program that this process runs, by its name where it still has one.
+/// Returns the path of this process's program, or `/proc/self/exe` if that path no
+/// longer exists.
 #[must_use]
 pub fn own_program() -> PathBuf {
     match std::env::current_exe() {
@@ -140,10 +141,11 @@ pub fn own_program() -> PathBuf {
     }
 }
 
-/// Ends as a child did: gives its exit code, or is ended by the same signal.
+/// Ends this process as its child ended: returns the exit code, or raises the signal
+/// that killed the child.
 ///
 /// # Errors
-/// The system's own.
+/// If a system call fails.
 pub fn follow(status: ExitStatus) -> io::Result<i32> {
     if let Some(code) = status.code() {
         return Ok(code);
