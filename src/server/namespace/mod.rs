@@ -54,9 +54,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The part of the host that the server can see. All paths are absolute.
 ///
 /// Whatever the server may write, and whatever the clone itself names, is passed by a
-/// descriptor that was checked when it was opened: the owner of a directory above
-/// could replace it in the meantime. Everything else that the server may read is
-/// named by the host, and passed by path.
+/// descriptor that was checked when it was opened: otherwise the owner of a directory
+/// above could replace it in the meantime. Everything else that the server may read
+/// is named by the host, and passed by path.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Enclosure {
     /// The pbkfs program that is started as the helper.
