@@ -168,7 +168,7 @@ fn reason(name: &str, said: &str) -> String {
         .or(said.lines().last())
         .unwrap_or_default();
     if why.starts_with("unrecognized configuration parameter") {
-        return "this server does not know it".to_owned();
+        return "this server does not recognize it".to_owned();
     }
     match name {
         "lc_messages" | "lc_monetary" | "lc_numeric" | "lc_time" => {
