@@ -193,8 +193,8 @@ fn collations(text: &mut String, report: &BackupReport) {
         return;
     }
     text.push_str(
-        "<h2>Collations whose version differs on this \
-         host</h2>\n<table>\n<tr><th>Database</th><th>Collation</th><th>Version</th><th>Here</th><th>Indexes</th></tr>\n",
+        "<h2>Collations whose version differs on this host</h2>\n<table>\n<tr><th>Database</th>\
+         <th>Collation</th><th>Version</th><th>Here</th><th>Indexes</th></tr>\n",
     );
     for collation in &report.collations {
         let indexes = collation.indexes.to_string();
