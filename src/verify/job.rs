@@ -229,8 +229,8 @@ impl<'a> VerifyJob<'a> {
         let found = OwnWalFinder::new(&resolved.instance).read(resolved.chain.target());
         let (verdict, error) = match found {
             Ok(own) if own.is_bad() => (Verdict::Bad, Some(own.to_string())),
-            // Without the backup's stop, it is unknown here what it needs; the server
-            // will find out.
+            // Without the backup's stop, the WAL that it needs is unknown here; the
+            // server will find out.
             Ok(OwnWal::Unrecorded) => return,
             Ok(_) => (Verdict::Proved, None),
             Err(error) => (of_wal(&error), Some(sentence(&error))),

@@ -124,7 +124,8 @@ pub fn good_in(
     good
 }
 
-/// Returns whether what an error of another image is about is intact in this one.
+/// Returns whether the page or file that an error of another image names is intact in
+/// this one.
 fn has_well(image: &Image, error: &ImageError) -> bool {
     let Some(node) = error.path().and_then(|path| image.find(path)) else {
         return false;

@@ -10,8 +10,8 @@ use crate::image::{Image, ImageError, ImageOptions};
 use crate::profile::RestoreBy;
 
 /// Returns what a restore of a chain's target would lose, and the errors for files
-/// about which that cannot be told. Reads nothing if the versions of the backups rule
-/// out any loss.
+/// for which this cannot be determined. Reads nothing if the versions of the backups
+/// rule out any loss.
 ///
 /// # Errors
 /// If the chain's file lists cannot be read.

@@ -31,7 +31,7 @@ struct Run {
 }
 
 impl Verify<'_> {
-    /// Verifies what the plan says, one backup after the other.
+    /// Verifies the backups that the plan names, one after the other.
     ///
     /// # Errors
     /// If it was asked for wrongly. Any other error that kept it from checking a
@@ -89,8 +89,8 @@ impl Verify<'_> {
             {
                 tracing::warn!(
                     "the history {} cannot be written: {error}; set verify.state_dir to a \
-                     directory of this user, because only the history keeps a bad backup known to \
-                     be bad",
+                     directory of this user, because only the history records that a backup is \
+                     bad",
                     history.file().display()
                 );
             }

@@ -7,7 +7,7 @@ pub enum Line {
     Empty,
     /// `name value` or `name = value`; the name in lower case.
     Setting(String, Vec<u8>),
-    /// What PostgreSQL calls a syntax error.
+    /// A syntax error to PostgreSQL.
     Wrong,
 }
 

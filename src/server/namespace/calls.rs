@@ -138,7 +138,7 @@ impl Filters {
     }
 }
 
-/// The calls, each with the rules for what is refused; without rules, the whole call
+/// The calls, each with the rules by which it is refused; a call without rules always
 /// is.
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 

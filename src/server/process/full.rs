@@ -14,8 +14,8 @@ const OWN: [(&str, &str, &str); 3] = [
 ];
 
 impl Server {
-    /// Adds to a message of the server or its client what to do, if one of the
-    /// clone's own directories is full.
+    /// Adds advice to a message of the server or its client, if one of the clone's
+    /// own directories is full.
     #[must_use]
     pub fn explain(&self, said: String) -> String {
         match self.config().enclosure {

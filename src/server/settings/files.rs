@@ -28,7 +28,7 @@ const HEADER: &str = "# Written by pbkfs for this clone; it is replaced at each 
 /// The files that configure a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFiles {
-    /// Our `postgresql.conf`, made from the backup's.
+    /// Our `postgresql.conf`, derived from the backup's.
     pub config_file: PathBuf,
     /// Our `pg_hba.conf`.
     pub hba_file: PathBuf,

@@ -105,9 +105,9 @@ impl Checks<'_> {
         };
         let said = match verdict {
             Verdict::CouldNotTell if !found.has_findings() => format!(
-                "indexes are not in this host's sort order, and the collation of each of them has \
-                 another version here; a host with production's version can tell, and this host \
-                 would need REINDEX\n{}",
+                "indexes are not in this host's sort order, and the collation of each has another \
+                 version here; a host with production's version can tell whether they are intact, \
+                 while this host would need REINDEX\n{}",
                 ended.said
             ),
             _ => ended.said,

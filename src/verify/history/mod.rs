@@ -93,7 +93,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns what is kept of a backup's report.
+    /// Creates the line for a backup's report.
     #[must_use]
     pub fn of(profile: &ProfileId, report: &BackupReport) -> Self {
         let failed = report.checks.iter().find(|check| check.error.is_some());

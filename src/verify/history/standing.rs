@@ -88,7 +88,7 @@ enum Known<'a> {
 impl Standing {
     /// Returns what the history, with its oldest line first, says about the listed
     /// backups. A proof counts only for the chain that was verified, because the same
-    /// id may become a FULL in place; bad stays bad.
+    /// id may become a FULL in place; a backup found bad stays bad under any chain.
     #[must_use]
     pub fn of<'a>(history: &'a [Entry], backups: &'a [Listed]) -> Self {
         let mut known: BTreeMap<&str, (&Listed, Option<Known<'_>>)> = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! A verification as metrics for node_exporter's textfile collector: gauges, because
 //! the job is one-shot, and no timestamps. A backup's id is a label of one family
-//! only, which says what is bad; a series ends when its backup is gone.
+//! only, which shows the bad backups; a series ends when its backup is gone.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

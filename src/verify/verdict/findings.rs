@@ -60,7 +60,7 @@ pub const FINDINGS: &[Finding] = &[
     },
     Finding {
         what: "a command exits with 3, 126 or 127, or a signal ends it",
-        why: "by exiting with 3 it says so itself; otherwise it did not run to its end",
+        why: "with 3 it says so itself; otherwise it did not run to its end",
         verdict: CouldNotTell,
     },
     Finding {
@@ -91,13 +91,13 @@ pub const FINDINGS: &[Finding] = &[
     },
     Finding {
         what: "PostgreSQL reports that its files are broken",
-        why: "its own messages are evidence, if neither the mount nor the log shows a fault of \
-              the host",
+        why: "its own messages are the evidence, unless the mount or the log shows a fault of the \
+              host",
         verdict: Bad,
     },
     Finding {
         what: "a query fails with an error of class XX or 58",
-        why: "by these PostgreSQL reports broken data and files that it cannot read",
+        why: "PostgreSQL uses these classes for broken data and for files that it cannot read",
         verdict: Bad,
     },
     Finding {

@@ -31,7 +31,7 @@ pre{white-space:pre-wrap;margin:0;font-size:.85em}\
 svg{width:100%;height:auto}footer{margin-top:3em;color:#5b6675;font-size:.85em}\
 @media print{body{margin:0}}";
 
-/// Returns the page. `history` is the instance's; what other profiles did is left
+/// Returns the page. `history` is the instance's; entries of other profiles are left
 /// out.
 #[must_use]
 pub fn html(document: &Document, history: &[Entry]) -> String {
