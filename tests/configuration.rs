@@ -13,7 +13,7 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// What a line of the log begins with that says what is left out.
-const TOLD: &str = "the server does without what of the configuration cannot work here: ";
+const TOLD: &str = "the server does without parts of the configuration that cannot work here: ";
 
 /// What is told of what is left out, which has to be one line.
 #[track_caller]
@@ -108,7 +108,7 @@ fn an_include_that_is_not_there_is_left_out() {
     starts_without(
         "TP40C7",
         "include '/opt/pgconf_h3/my.conf'",
-        "it is not there",
+        "it does not exist",
     );
 }
 
@@ -126,7 +126,7 @@ fn a_setting_of_another_edition_is_left_out() {
     starts_without(
         "TP40FT",
         "enable_compound_index_stats = 'on'",
-        "this server does not know it",
+        "this server does not recognize it",
     );
 }
 
@@ -241,8 +241,8 @@ fn a_database_whose_locale_is_not_installed_is_named() {
     );
     clone.down();
     let output = clone.pbkfs("up", &["--detach"]);
-    let said = "the database \"postgres\" needs the locale of its LC_COLLATE \"xx_YY.UTF-8\", \
-                which is not installed here; install it";
+    let said = "the database \"postgres\" needs the locale set by its LC_COLLATE \"xx_YY.UTF-8\", \
+                which is not installed on this host; install it";
     refused(&output, 7, said);
     assert_nothing_stays(&sandbox);
 }

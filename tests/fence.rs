@@ -480,7 +480,10 @@ fn a_host_without_namespaces_gives_settings_only_and_says_so() {
     type Case = (OsUser, fn(&mut Command), &'static str, &'static str);
     let denied = "Operation not permitted";
     let unknown = "Function not implemented";
-    let (to_user, filter) = ("unshare, as an ordinary user: ", "filter system calls: ");
+    let (to_user, filter) = (
+        "unshare, as an unprivileged user: ",
+        "filter system calls: ",
+    );
     let cases: [Case; 4] = [
         (OsUser::root(), forbid_namespaces, "unshare: ", denied),
         (OsUser::postgres(), forbid_namespaces, to_user, denied),

@@ -123,7 +123,7 @@ fn the_diffs_wal_is_led_elsewhere(user: OsUser) {
     assert_eq!(fs::read_dir(&wal).unwrap().count(), 0, "{up}");
     let moved = above.with_extension("moved");
     assert!(moved.join("diff/.pbkfs-wal").exists(), "too late: {up}");
-    refused(&up, 7, "leads elsewhere by now");
+    refused(&up, 7, "no longer resolves to what was checked");
 }
 
 /// What a process has open, and its children.

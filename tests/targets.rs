@@ -248,7 +248,7 @@ fn who_pauses_the_replay_makes_no_clone_ready() {
                 paused.code() == Some(0)
             });
         });
-        refused(&output, 7, "paused its recovery before the target");
+        refused(&output, 7, "paused recovery before the target");
         assert_nothing_stays(&sandbox);
     }
 }
@@ -261,7 +261,7 @@ fn a_server_that_is_ended_before_its_target_has_not_shut_down_there() {
         let pid = clone.status()[0]["server_pid"].as_i64().unwrap();
         kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGINT).unwrap();
     });
-    refused(&output, 7, "ended during its start");
+    refused(&output, 7, "exited during startup");
     assert_nothing_stays(&sandbox);
 }
 

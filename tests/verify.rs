@@ -675,7 +675,7 @@ fn a_corrupt_backup_is_bad_among_all_and_beside_another() {
             .contains("CORRUPT")
     );
     let output = verify(&clone, &others);
-    let line = format!("backup {NEWEST}: BAD by pg_probackup's own word");
+    let line = format!("backup {NEWEST}: BAD according to pg_probackup");
     assert!(output.stderr.contains(&line), "{output}");
     let text = metrics(&clone, &others, 1);
     assert!(text.contains(&format!("backup=\"{NEWEST}\"}} 1")), "{text}");

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::program;
 use crate::server::error::{Searched, ServerError};
 
-/// How long `postgres --version` and `pg_config` may take. They answer at
-/// once, unless their file system hangs.
+/// Time limit of each call of `postgres` and `pg_config` here. They answer at once,
+/// unless their file system hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of what such a program says about its failure is kept, in bytes.
@@ -24,19 +24,20 @@ pub struct Binaries {
     pub dir: PathBuf,
     /// The server program.
     pub postgres: PathBuf,
-    /// What `postgres --version` says.
+    /// Output of `postgres --version`.
     pub version: String,
     /// Its major version.
     pub major: u32,
 }
 
 impl Binaries {
-    /// The installation in `bin_dir`, or else the first of the wanted `major`
-    /// version in `PATH` and in the places of Debian, PGDG's RPMs, a build
-    /// from source and Postgres Pro.
+    /// Returns the installation in `bin_dir` or, without one, the first of the wanted
+    /// `major` version in `PATH` and in the directories used by Debian, PGDG's RPMs,
+    /// a build from source and Postgres Pro.
     ///
     /// # Errors
-    /// None is found; the error lists the places and what was there.
+    /// If none of that version is found; the error lists the directories searched and
+    /// what was there.
     pub fn find(major: u32, bin_dir: Option<&Path>) -> Result<Self, ServerError> {
         let dirs = bin_dir.map_or_else(|| usual_places(major), |dir| vec![dir.to_owned()]);
         let mut searched = Vec::new();
@@ -57,8 +58,8 @@ impl Binaries {
         if !named.is_file() {
             return Ok(None);
         }
-        // A link in PATH stands alone; the other programs and the libraries
-        // are beside what it leads to. PostgreSQL resolves it likewise.
+        // A link in PATH may be alone there; the other programs and the libraries are
+        // beside its target. PostgreSQL resolves it the same way.
         let postgres = named.canonicalize().map_err(|source| ServerError::Run {
             program: named.clone(),
             source,
@@ -73,11 +74,11 @@ impl Binaries {
         }))
     }
 
-    /// Has the server read settings, and start nothing: those of extensions, which
-    /// are not loaded, it takes as they are.
+    /// Asks the server whether it accepts the settings, without starting it. It
+    /// accepts any setting of an extension, because none is loaded.
     ///
     /// # Errors
-    /// [`ServerError::RefusedSettings`].
+    /// Returns [`ServerError::RefusedSettings`] if it does not accept them.
     pub fn check_settings(&self, settings: &BTreeMap<String, String>) -> Result<(), ServerError> {
         let is_name = |name: &str| {
             let mut bytes = name.bytes();
@@ -98,7 +99,7 @@ impl Binaries {
             return Ok(());
         }
         match ask(&given) {
-            // Nor would it without them; the start tells why.
+            // It fails without them, too; the start reports why.
             Err(ServerError::RunFailed { .. }) if ask(&[]).is_err() => Ok(()),
             Err(ServerError::RunFailed { stderr, .. }) => {
                 let last = stderr.lines().last().unwrap_or_default();
@@ -111,7 +112,7 @@ impl Binaries {
         }
     }
 
-    /// The directory of the server's loadable libraries, `$libdir` in its
+    /// Returns the directory of the server's loadable libraries, `$libdir` in its
     /// settings: from `pg_config` if it is installed (Debian has it in another
     /// package), else the usual places beside the programs.
     #[must_use]
@@ -123,7 +124,7 @@ impl Binaries {
                 return Some(dir);
             }
         }
-        // PL/pgSQL is part of every build, so its library marks the place.
+        // PL/pgSQL is part of every build, so its library identifies the directory.
         [
             "lib",
             "lib/postgresql",
@@ -155,7 +156,7 @@ fn usual_places(major: u32) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The 15 of `postgres (PostgreSQL) 15.20 (Debian 15.20-1)`, the 18 of
+/// Returns the 15 of `postgres (PostgreSQL) 15.20 (Debian 15.20-1)`, the 18 of
 /// `postgres (PostgreSQL) 18beta1`.
 fn major_of(version: &str) -> Option<u32> {
     let (_, number) = version.split_once(") ")?;

@@ -24,7 +24,7 @@ impl fmt::Display for LogTail {
     }
 }
 
-/// A place where PostgreSQL's programs were looked for, and why not there.
+/// A directory searched for PostgreSQL's programs, and what was found there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Searched {
     /// The directory.
@@ -33,8 +33,8 @@ pub struct Searched {
     pub found: String,
 }
 
-/// A PostgreSQL server that cannot be found, started, reached or stopped.
-/// Where the server's log can tell more, its last lines are in `log`.
+/// Why a PostgreSQL server could not be found, started, reached or stopped. If the
+/// server's log can explain more, its last lines are in `log`.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// No usable `postgres` program.
@@ -46,11 +46,11 @@ pub enum ServerError {
     NoBinaries {
         /// The major version that was wanted.
         major: u32,
-        /// Where they were looked for.
+        /// The directories searched.
         searched: Vec<Searched>,
     },
 
-    /// A program of PostgreSQL's could not be run.
+    /// A PostgreSQL program could not be run.
     #[error("cannot run {}: {source}", program.display())]
     Run {
         /// The program.
@@ -60,34 +60,34 @@ pub enum ServerError {
         source: io::Error,
     },
 
-    /// A program of PostgreSQL's did not finish in time.
+    /// A PostgreSQL program did not finish in time.
     #[error("{} did not finish within {} s", program.display(), timeout.as_secs())]
     RunTimeout {
         /// The program.
         program: PathBuf,
-        /// How long it was given.
+        /// The time limit.
         timeout: Duration,
     },
 
-    /// A program of PostgreSQL's failed.
+    /// A PostgreSQL program failed.
     #[error("{} failed ({status}): {stderr}", program.display())]
     RunFailed {
         /// The program.
         program: PathBuf,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// What it wrote.
+        /// Its error output.
         stderr: String,
     },
 
-    /// A path that PostgreSQL's settings cannot hold.
-    #[error("the path {} is not valid UTF-8 and cannot be given to PostgreSQL", path.display())]
+    /// A path that cannot be the value of a PostgreSQL setting.
+    #[error("the path {} is not valid UTF-8 and cannot be passed to PostgreSQL", path.display())]
     NotUtf8 {
         /// The path.
         path: PathBuf,
     },
 
-    /// `[postgres.settings]` names a setting that is not the user's to make.
+    /// `[postgres.settings]` names a setting that the user cannot change.
     #[error("postgres.settings.{name} cannot be set: {reason}")]
     ForcedSetting {
         /// The setting.
@@ -96,40 +96,40 @@ pub enum ServerError {
         reason: &'static str,
     },
 
-    /// `[postgres.settings]` names a setting of the fence's.
+    /// `[postgres.settings]` names a setting that belongs to the fence.
     #[error(
-        "postgres.settings.{name} cannot be set: {reason}; fence.allow = [\"{name}\"] permits it \
-             all the same"
+        "postgres.settings.{name} cannot be set: {reason}; to permit it anyway, set fence.allow = \
+         [\"{name}\"]"
     )]
     FencedSetting {
         /// The setting.
         name: String,
-        /// Why the fence has it.
+        /// Why the fence sets it.
         reason: &'static str,
     },
 
-    /// `fence.allow` names something that is not the fence's.
-    #[error("fence.allow names \"{name}\", which is none of the settings that it can permit")]
+    /// `fence.allow` names a setting that does not belong to the fence.
+    #[error("fence.allow names \"{name}\", which is not a setting that it can permit")]
     NothingToAllow {
         /// The name as it was written, in lower case.
         name: String,
     },
 
-    /// The server does not take what `[postgres.settings]` holds.
-    #[error("PostgreSQL does not take what postgres.settings holds: {said}")]
+    /// The server rejects the values in `[postgres.settings]`.
+    #[error("PostgreSQL rejects postgres.settings: {said}")]
     RefusedSettings {
-        /// What the server said.
+        /// The server's message.
         said: String,
     },
 
-    /// `[postgres.settings]` holds something that is no setting.
-    #[error("postgres.settings: {name:?} is not the name and value of a PostgreSQL setting")]
+    /// `[postgres.settings]` contains something that is not a setting.
+    #[error("postgres.settings: {name:?} and its value are not a valid PostgreSQL setting")]
     BadSetting {
         /// The name as it was written.
         name: String,
     },
 
-    /// A file that tells how the server is configured could not be read.
+    /// A file of the server's configuration could not be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
@@ -139,7 +139,7 @@ pub enum ServerError {
         source: io::Error,
     },
 
-    /// A file of ours could not be written.
+    /// One of pbkfs's own files could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file.
@@ -157,13 +157,13 @@ pub enum ServerError {
     },
 
     /// PostgreSQL refuses to run as root.
-    #[error("PostgreSQL cannot run as root; set postgres.user to another user than \"{name}\"")]
+    #[error("PostgreSQL cannot run as root; set postgres.user to a user other than \"{name}\"")]
     RootUser {
         /// The name.
         name: String,
     },
 
-    /// The user database could not be asked.
+    /// The user database could not be queried.
     #[error("cannot look up the user \"{name}\": {source}")]
     LookUp {
         /// The name.
@@ -174,19 +174,19 @@ pub enum ServerError {
     },
 
     /// The socket's path does not fit into the kernel's address structure.
-    #[error("the socket path {} has {length} bytes, and {limit} are the most that \
-             the kernel takes; set postgres.socket_dir to a shorter path", path.display())]
+    #[error("the socket path {} is {length} bytes long, and the kernel accepts at most {limit}; \
+             set postgres.socket_dir to a shorter path", path.display())]
     SocketPathTooLong {
         /// The socket.
         path: PathBuf,
         /// Its length in bytes.
         length: usize,
-        /// The most that is possible.
+        /// The maximum length.
         limit: usize,
     },
 
     /// Something already listens on the wanted port.
-    #[error("port {port} is taken ({by}); set postgres.port to another, or leave it out")]
+    #[error("port {port} is in use ({by}); set postgres.port to another port, or leave it out")]
     PortTaken {
         /// The port.
         port: u16,
@@ -194,27 +194,27 @@ pub enum ServerError {
         by: String,
     },
 
-    /// All ports that are tried by default are taken.
+    /// All ports that are tried by default are in use.
     #[error("no free port was found between {first} and 65535")]
     NoFreePort {
-        /// The first that was tried.
+        /// The first port that was tried.
         first: u16,
     },
 
-    /// The host does not permit the namespaces that the server is to run in.
+    /// The host does not permit the namespaces that the server needs.
     #[error(
-        "the server cannot have namespaces of its own here ({reason}); \
-             fence.level = \"settings\" does without them"
+        "the server cannot have its own namespaces on this host ({reason}); fence.level = \
+         \"settings\" works without them"
     )]
     NoNamespaces {
         /// The step that failed, and why.
         reason: String,
     },
 
-    /// A path leads elsewhere than it did when that was checked.
+    /// A path no longer resolves to what was checked.
     #[error(
-        "{} leads elsewhere by now than when it was checked; let no other user write to \
-             the directories above it",
+        "{} no longer resolves to what was checked; let no other user write to the directories \
+         above it",
         path.display()
     )]
     Replaced {
@@ -232,84 +232,85 @@ pub enum ServerError {
         source: io::Error,
     },
 
-    /// The server ended by itself.
-    #[error("PostgreSQL ended during its start ({status})")]
+    /// The server exited by itself.
+    #[error("PostgreSQL exited during startup ({status})")]
     Died {
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
         /// The end of its log.
         log: LogTail,
     },
 
-    /// The WAL makes more tablespaces than a recovery is started again for.
+    /// The WAL creates more tablespaces than a recovery is restarted for.
     #[error(
-        "the WAL makes more than {limit} tablespaces that the backup does not know; take a \
-             backup that is newer than they are, or recover to a time before them"
+        "the WAL creates more than {limit} tablespaces that are not in the backup; use a newer \
+         backup, which has them, or recover to a time before they were created"
     )]
     TooManyTablespaces {
-        /// The most that are made.
+        /// The most that are created.
         limit: usize,
     },
 
     /// The server did not answer a query in time.
     #[error("PostgreSQL did not answer a query within {} s{}", timeout.as_secs(), after(last))]
     NotReady {
-        /// How long it was given.
+        /// The time limit.
         timeout: Duration,
-        /// What the last attempt to connect said.
+        /// The error of the last attempt to connect.
         last: Option<String>,
         /// The end of its log.
         log: LogTail,
     },
 
-    /// Recovery waits and is not at its target: PostgreSQL does that when a setting
-    /// is lower than the primary's was, or when a user says so.
-    #[error("PostgreSQL paused its recovery before the target; its log says why")]
+    /// Recovery is paused before its target. PostgreSQL pauses if a setting is lower
+    /// than the primary's was, or if a user asks for it.
+    #[error("PostgreSQL paused recovery before the target; its log says why")]
     Paused {
         /// The end of its log.
         log: LogTail,
     },
 
-    /// The server is up but refuses us, and waiting would not change that.
+    /// The server is up but refuses pbkfs, and waiting would not change that.
     #[error("{}", refusal(role, source.code(), &message(source)))]
     Refused {
         /// The role that was used.
         role: String,
-        /// What the server said.
+        /// The server's message.
         #[source]
         source: postgres::Error,
         /// The end of its log.
         log: LogTail,
     },
 
-    /// A database was made with a locale that this host does not have. That is no
-    /// setting: its indexes are in that order.
+    /// A database was created with a locale that this host does not have. No setting
+    /// can replace the locale: the database's indexes are sorted by it.
     #[error(
-        "the database \"{database}\" needs the locale of its {locale}, which is not installed \
-             here; install it on this host, and try again"
+        "the database \"{database}\" needs the locale set by its {locale}, which is not installed \
+         on this host; install it, and try again"
     )]
     MissingLocale {
         /// The database.
         database: String,
-        /// As in `LC_COLLATE "de_DE.utf8"`.
+        /// For example, `LC_COLLATE "de_DE.utf8"`.
         locale: String,
     },
 
-    /// The wait was broken off from outside.
+    /// The wait was interrupted from outside.
     #[error("interrupted while PostgreSQL was starting")]
     Interrupted,
 
-    /// The running server does not have a value that keeps it from production.
+    /// A setting of the running server lacks the value that isolates it from
+    /// production.
     #[error(
-        "PostgreSQL runs with {name} = {found:?} instead of {expected:?}, which is not safe; \
-             it was stopped"
+        "PostgreSQL runs with {name} = {found:?} instead of {expected:?}, which is not safe; the \
+         server was stopped"
     )]
     NotFenced {
         /// The setting.
         name: &'static str,
-        /// What it must be.
+        /// The required value.
         expected: String,
-        /// What it is.
+        /// The actual value.
         found: String,
     },
 
@@ -323,8 +324,8 @@ pub enum ServerError {
         source: io::Error,
     },
 
-    /// The postmaster outlived SIGKILL: it hangs in the kernel.
-    #[error("the PostgreSQL process {pid} does not end, not even by SIGKILL")]
+    /// The postmaster survived SIGKILL: it hangs in the kernel.
+    #[error("the PostgreSQL process {pid} does not exit, not even on SIGKILL")]
     Unkillable {
         /// The postmaster.
         pid: u32,
@@ -332,7 +333,7 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// The end of the server's log, where it can tell more.
+    /// Returns the end of the server's log, if the log can explain more.
     #[must_use]
     pub fn log(&self) -> Option<&LogTail> {
         match self {
@@ -364,13 +365,13 @@ fn after(last: &Option<String>) -> String {
         .map_or_else(String::new, |last| format!("; the last attempt: {last}"))
 }
 
-/// The server's own words where there are any: a `postgres::Error` prints as
-/// "db error" alone.
+/// Returns the server's own message if there is one: a `postgres::Error` prints only
+/// "db error".
 pub(super) fn message(error: &postgres::Error) -> String {
     if let Some(locale) = missing_locale(error) {
         return format!(
-            "the database needs the locale of its {locale}, which is not installed here; \
-             install it on this host, and try again"
+            "the database needs the locale set by its {locale}, which is not installed on this \
+             host; install it, and try again"
         );
     }
     match error.as_db_error() {
@@ -379,9 +380,10 @@ pub(super) fn message(error: &postgres::Error) -> String {
     }
 }
 
-/// What a database needs that this host does not have, as in `LC_COLLATE
-/// "de_DE.utf8"`. PostgreSQL has no code of its own for that (`CheckMyDatabase` in
-/// postinit.c); the fence has it speak English.
+/// Returns the locale that a database needs and this host does not have, such as
+/// `LC_COLLATE "de_DE.utf8"`. PostgreSQL has no error code for this
+/// (`CheckMyDatabase` in postinit.c), so the message decides; the fence keeps it in
+/// English.
 pub(super) fn missing_locale(error: &postgres::Error) -> Option<String> {
     let answer = error.as_db_error()?;
     let is_meant = answer.message() == "database locale is incompatible with operating system";

@@ -1,5 +1,5 @@
-//! How much of the host a server may take: priority, and memory, processors
-//! and the number of processes by way of a control group.
+//! Limits on a server's use of the host: its priority and, by a control group, its
+//! memory, processors and number of processes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -11,30 +11,29 @@ use nix::libc;
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
 
-/// Where version 2 of the control groups is mounted: alone, or beside
-/// version 1.
+/// Mount points of cgroup v2: alone, or beside version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// The period that processor time is measured by, in microseconds; the
-/// kernel's default.
+/// The period over which processor time is limited, in microseconds; the kernel's
+/// default.
 const PERIOD: u64 = 100_000;
 
-/// What is asked for.
+/// The limits asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Wanted {
-    /// Bytes of memory, the page cache's among them.
+    /// Bytes of memory, including the page cache.
     pub memory: Option<u64>,
-    /// Processors' worth of time.
+    /// Processor time, as a number of processors.
     pub cpus: Option<f64>,
-    /// Processes, each thread of one counted.
+    /// Number of processes, counting each thread.
     pub processes: Option<u32>,
-    /// Added to the scheduling priority's number: 0 to 19.
+    /// The nice value, 0 to 19; 0 leaves it unchanged.
     pub nice: i32,
-    /// Whether the disks serve others first.
+    /// Whether the disks serve other processes first (the idle I/O class).
     pub idle_io: bool,
 }
 
-/// Limits that can be put on a process.
+/// Limits to apply to a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     nice: i32,
@@ -44,7 +43,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits without a control group.
+    /// Returns the limits without a control group.
     #[must_use]
     pub fn of_process(wanted: &Wanted) -> Self {
         Self {
@@ -54,11 +53,12 @@ impl Limits {
         }
     }
 
-    /// Puts the limits on what `command` starts, from its first instruction.
+    /// Applies the limits to the process that `command` starts, from its first
+    /// instruction.
     pub(super) fn apply(&self, command: &mut Command) {
         let (nice, idle_io) = (self.nice, self.idle_io);
         let procs = self.cgroup.as_ref().map(|dir| dir.join("cgroup.procs"));
-        // A group that is gone is an error of the start, not a missing limit.
+        // If the group is gone, the start fails; it never proceeds without the limit.
         let procs: Option<io::Result<File>> =
             procs.map(|path| OpenOptions::new().write(true).open(path));
         let limit = move || -> io::Result<()> {
@@ -106,16 +106,16 @@ fn set_priority(nice: i32, idle_io: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a control group with the wanted limits, below the nearest group of
-/// this process or above it that this user may add to and that shares out what
-/// is to be limited. No other group is changed. `None` if there is nothing to
-/// limit so.
+/// Creates a control group with the wanted limits. Its parent is the nearest group,
+/// from this process's own upwards, in which this user may create groups and which
+/// enables the needed controllers for its children. No other group is changed.
+/// Returns `None` if no limit needs a control group.
 ///
 /// # Errors
-/// There is no such place, or the kernel refused.
+/// If there is no such parent, or the kernel refuses a limit.
 pub fn make_cgroup(wanted: &Wanted, name: &str) -> io::Result<Option<PathBuf>> {
     let Some((mount, own)) = own_cgroup() else {
-        let text = "no control groups of version 2 are mounted";
+        let text = "control groups of version 2 are not mounted";
         return match knobs(wanted).is_empty() {
             true => Ok(None),
             false => Err(io::Error::new(io::ErrorKind::Unsupported, text)),
@@ -136,7 +136,10 @@ fn make_below(
     }
     let mut reason = io::Error::new(
         io::ErrorKind::Unsupported,
-        format!("no control group shares out {}", controllers(&knobs)),
+        format!(
+            "no control group enables for its children: {}",
+            controllers(&knobs)
+        ),
     );
     for parent in own.ancestors().take_while(|dir| dir.starts_with(mount)) {
         let shared = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
@@ -146,7 +149,8 @@ fn make_below(
         }
         let dir = parent.join(name);
         match fs::create_dir(&dir) {
-            // Left by one that was killed: it is ours by its name.
+            // Left behind by a process that was killed; its name says that it is
+            // ours.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
                 reason = error;
@@ -165,7 +169,7 @@ fn make_below(
     Err(reason)
 }
 
-/// A controller with the file that holds its limit, and what to write there.
+/// A controller, the file that holds its limit, and the value to write.
 type Knob = (&'static str, &'static str, String);
 
 fn controllers(knobs: &[Knob]) -> String {
@@ -193,24 +197,25 @@ fn knobs(wanted: &Wanted) -> Vec<Knob> {
     memory.into_iter().chain(cpus).chain(processes).collect()
 }
 
-/// Whether the kernel counts the processes of this user's namespaces by
-/// themselves (`RLIMIT_NPROC`): those of a user namespace, which an ordinary
-/// user's fence has, since Linux 5.14. Otherwise all of the user's on this host
-/// are counted, production's among them.
+/// Returns whether the kernel counts the processes of this user's namespaces
+/// separately (`RLIMIT_NPROC`). Since Linux 5.14 it does so in a user namespace,
+/// which an unprivileged user's fence has. Otherwise all of the user's processes on
+/// this host count, including production's.
 #[must_use]
 pub fn counted_in_namespaces() -> bool {
     let release = uname().map(|name| name.release().to_string_lossy().into_owned());
     !geteuid().is_root() && release.is_ok_and(|release| is_since((5, 14), &release))
 }
 
-/// Whether a release of Linux, as in `6.1.0-40-amd64`, is that version or newer.
+/// Returns whether a release of Linux, such as `6.1.0-40-amd64`, is that version or
+/// newer.
 fn is_since(version: (u32, u32), release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut next = || numbers.next().and_then(|number| number.parse().ok());
     matches!((next(), next()), (Some(major), Some(minor)) if (major, minor) >= version)
 }
 
-/// Where control groups are mounted, and this process's own there.
+/// Returns the mount point of cgroup v2, and this process's own group there.
 fn own_cgroup() -> Option<(PathBuf, PathBuf)> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -268,7 +273,10 @@ mod tests {
         group(mount.path(), "pids");
         let error = make(&wanted(None, Some(1.0))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        assert!(error.to_string().ends_with("shares out cpu"), "{error}");
+        assert!(
+            error.to_string().ends_with("for its children: cpu"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -3,19 +3,19 @@
 //!
 //! ```text
 //! Binaries::find     which postgres program serves this major version
-//! conf               what the backup's own configuration says, and what of it works here
-//! settings::preload  which libraries it would load
+//! conf               the backup's own configuration, and which of its settings work here
+//! settings::preload  the libraries that it would load
 //! ConfigFiles        our postgresql.conf, pg_hba.conf and pg_ident.conf
 //! settings::all      every -c that the server is started with, and why
-//! namespace          a root, processes and a network of its own around it
-//! limits             how much of the host it may take
+//! namespace          its own root, processes and network
+//! limits             how much of the host it may use
 //! settings::port     a port whose socket name is free
 //! Server             the running postmaster
-//! Goal               what is awaited of a starting one, recovery included
-//! Tool, query        programs and queries against a running one
+//! Goal               the state that a start waits for, recovery included
+//! Tool, query        programs and queries against a running server
 //! ```
 //!
-//! Nothing in here knows of backups or mounts; a data directory is enough.
+//! Nothing here knows about backups or mounts; a data directory is enough.
 
 pub mod binaries;
 pub mod conf;

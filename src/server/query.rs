@@ -1,5 +1,5 @@
-//! Queries to a clone, each in a thread and with a connection of its own: the
-//! client has no time limit for a server that says nothing.
+//! Queries against a clone. Each has its own thread and connection, because the
+//! client has no timeout for a server that does not respond.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
@@ -11,38 +11,38 @@ use postgres::{CancelToken, Config, Error, NoTls, SimpleQueryMessage};
 use crate::server::error::{message, missing_locale};
 use crate::server::process::Server;
 
-/// Why a query gave no answer.
+/// Why a query returned no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The server refused or failed.
+    /// The server refused the query, or failed.
     #[error("{}", message(.0))]
     Server(#[from] Error),
-    /// What it answered could not be written.
+    /// The answer could not be written.
     #[error("cannot write the answer: {0}")]
     Write(#[from] io::Error),
-    /// The thread is gone.
+    /// The thread exited without an answer.
     #[error("the query was not finished")]
     Lost,
 }
 
-/// What a failed query is about.
+/// What the error of a failed query is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// The database, schema or table is not there.
+    /// The database, schema or table does not exist.
     Missing,
     /// Data or files that PostgreSQL finds broken, or cannot read.
     Broken,
-    /// Anything else; its text tells.
+    /// Anything else; see the error's text.
     Other,
 }
 
 impl QueryError {
-    /// What it is about, by PostgreSQL's error code
+    /// Classifies the error by PostgreSQL's error code
     /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
     #[must_use]
     pub fn about(&self) -> About {
         let code = match self {
-            // PostgreSQL calls that an internal error.
+            // PostgreSQL reports a missing locale as an internal error.
             Self::Server(error) if missing_locale(error).is_some() => None,
             Self::Server(error) => error.code(),
             Self::Write(_) | Self::Lost => None,
@@ -60,12 +60,13 @@ impl QueryError {
     }
 }
 
-/// Class XX is of internal errors, broken data among them, class 58 of files.
+/// Returns whether a code is of a class: XX has internal errors, including corrupted
+/// data; 58 has errors of files.
 fn is_of_class(code: &SqlState, class: &str) -> bool {
     code.code().starts_with(class)
 }
 
-/// A query on its way.
+/// A query in progress.
 pub struct Query<T> {
     answer: Receiver<Result<T, QueryError>>,
     cancel: Receiver<CancelToken>,
@@ -87,13 +88,13 @@ impl<T: Send + 'static> Query<T> {
                 let _ = token.send(client.cancel_token());
                 ask(&mut client)
             };
-            // Nobody listens any more if the wait was given up.
+            // The receiver is dropped if the wait was abandoned.
             let _ = sender.send(work(config));
         });
         Self { answer, cancel }
     }
 
-    /// The answer, once there is one.
+    /// Returns the answer once it has arrived.
     #[must_use]
     pub fn poll(&self) -> Option<Result<T, QueryError>> {
         match self.answer.try_recv() {
@@ -105,7 +106,7 @@ impl<T: Send + 'static> Query<T> {
 }
 
 impl<T> Drop for Query<T> {
-    /// Cancels it, if it still runs.
+    /// Cancels the query if it is still running.
     fn drop(&mut self) {
         if let Ok(token) = self.cancel.try_recv() {
             let _ = token.cancel_query(NoTls);
@@ -113,8 +114,9 @@ impl<T> Drop for Query<T> {
     }
 }
 
-/// Asks for text, as `psql -At` prints it; then, if given, whether it fits a
-/// condition: SQL with the text as its parameter `$1`, and another as `$2`.
+/// Runs a query and returns its rows as `psql -At` prints them. A condition, if
+/// given, is then evaluated: SQL with that text as its parameter `$1`, and the second
+/// string of the pair as `$2`.
 #[must_use]
 pub fn text(
     server: &Server,
@@ -135,7 +137,8 @@ pub fn text(
     })
 }
 
-/// `COPY (sql) TO STDOUT` as CSV with a header, into `output`; how many bytes.
+/// Writes the result of `COPY (sql) TO STDOUT` to `output`, as CSV with a header;
+/// returns the number of bytes.
 #[must_use]
 pub fn csv(
     server: &Server,
@@ -153,7 +156,7 @@ pub fn csv(
     })
 }
 
-/// A failure of the server while it copies comes as one of reading.
+/// Unwraps an error of the server, which `io::copy` reports as a read error.
 fn told(error: io::Error) -> QueryError {
     if !error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         return error.into();

@@ -1,21 +1,21 @@
-//! What is said of a query that the server refuses.
+//! The error text for a query that the server refuses.
 
 use postgres::error::SqlState;
 
-/// What is said of a query that the server refuses. Only where the role is at fault
-/// (SQLSTATE class 28, and no right to ask) is that a matter of the profile. Else a file
-/// could not be read, mostly, which PostgreSQL names.
+/// Returns the error text for a query that the server refuses. The profile is at
+/// fault only if the role is (SQLSTATE class 28, or insufficient privilege).
+/// Otherwise it is usually a file that could not be read, and PostgreSQL names it.
 pub fn refusal(role: &str, code: Option<&SqlState>, said: &str) -> String {
     let is_of_role = |code: &SqlState| {
         code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE
     };
     match code {
         Some(code) if !is_of_role(code) => format!(
-            "PostgreSQL is up but cannot answer: {said}; where that is a file of the backup, \
+            "PostgreSQL is up but cannot answer: {said}; if this is about a file of the backup, \
              pbkfs has logged why it cannot be read"
         ),
         _ => format!(
-            "PostgreSQL is up but refuses the query of role \"{role}\" ({said}); is \
+            "PostgreSQL is up but refuses the query from role \"{role}\" ({said}); is \
              postgres.role the cluster's superuser?"
         ),
     }

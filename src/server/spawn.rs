@@ -18,9 +18,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::descriptors;
 use crate::server::user::OsUser;
 
-/// Takes from the environment what would change the server's behaviour: all of
-/// PostgreSQL's variables, and systemd's sockets, through which the clone
-/// would report itself ready in our name.
+/// Removes the environment variables that would change the server's behaviour:
+/// PostgreSQL's, pbkfs's own, and those of systemd, through which the clone would
+/// report itself ready in our name.
 pub fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -39,9 +39,9 @@ pub fn clean_environment(command: &mut Command) {
     }
 }
 
-/// Makes the child a session of its own (a terminal's Ctrl-C is for us alone),
-/// the wanted user, and mortal: it gets SIGQUIT when we are gone. It may open as
-/// many files as we were told that we may.
+/// Puts the child in a session of its own (a terminal's Ctrl-C is for us alone),
+/// makes it the given user, and has the kernel send it SIGQUIT when we exit. Its
+/// limit of open files is the one that this process was started with.
 pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
     let owner = getpid();
     let give_back_limit = descriptors::give_back();
@@ -54,11 +54,11 @@ pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
             setgid(user.gid)?;
             setuid(user.uid)?;
         }
-        // A change of credentials clears this, so it comes last.
+        // A change of credentials clears this setting, so it comes last.
         prctl::set_pdeathsig(Signal::SIGQUIT)?;
-        // From within a pid namespace, a parent outside is 0.
+        // Inside a PID namespace, a parent outside it has pid 0.
         if getppid() != owner && getppid().as_raw() != 0 {
-            // The owner died before that was in force.
+            // The owner exited before the setting took effect.
             return Err(nix::Error::ESRCH.into());
         }
         Ok(())
@@ -71,8 +71,8 @@ pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
     }
 }
 
-/// Leaves a descriptor, which exec would close, open in the child, under the
-/// same number. This process's other children do not get it.
+/// Keeps a close-on-exec descriptor open in the child, under the same number. Other
+/// children of this process do not inherit it.
 pub fn leave_open(command: &mut Command, held: &Arc<OwnedFd>) {
     let held = held.clone();
     // SAFETY: one system call between fork and exec, which neither allocates
@@ -91,10 +91,11 @@ pub fn own_program() -> PathBuf {
     }
 }
 
-/// Ends as a child did: gives its exit code, or is ended by the same signal.
+/// Ends this process as its child ended: returns the exit code, or raises the signal
+/// that killed the child.
 ///
 /// # Errors
-/// The system's own.
+/// If a system call fails.
 pub fn follow(status: ExitStatus) -> io::Result<i32> {
     if let Some(code) = status.code() {
         return Ok(code);

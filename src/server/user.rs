@@ -8,10 +8,10 @@ use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 use crate::server::error::ServerError;
 use crate::untrusted::Rights;
 
-/// A user with everything that becoming it takes.
+/// A user, with everything needed to become that user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OsUser {
-    /// The login name, which PostgreSQL's `peer` method goes by.
+    /// The login name, which PostgreSQL's `peer` method uses.
     pub name: String,
     /// The user id.
     pub uid: Uid,
@@ -25,7 +25,7 @@ impl OsUser {
     /// Looks a user up by name.
     ///
     /// # Errors
-    /// No such user; the user database cannot be read.
+    /// If there is no such user, or the user database cannot be read.
     pub fn find(name: &str) -> Result<Self, ServerError> {
         let look_up = |errno: nix::Error| ServerError::LookUp {
             name: name.to_owned(),
@@ -46,7 +46,7 @@ impl OsUser {
         })
     }
 
-    /// What this user may do to files.
+    /// Returns the ids by which this user's access to files is decided.
     #[must_use]
     pub fn rights(&self) -> Rights {
         Rights {
@@ -56,10 +56,10 @@ impl OsUser {
         }
     }
 
-    /// The user that this process is.
+    /// Returns the user of this process.
     ///
     /// # Errors
-    /// The process's user id has no name; the user database cannot be read.
+    /// If the process's user id has no name, or the user database cannot be read.
     pub fn current() -> Result<Self, ServerError> {
         let uid = geteuid();
         let user = User::from_uid(uid)
@@ -73,11 +73,11 @@ impl OsUser {
         Self::find(&user.name)
     }
 
-    /// The user to become for running PostgreSQL: `name` when this process is
-    /// root, else none, since no other user may become another.
+    /// Returns the user to run PostgreSQL as: `name` if this process is root, else
+    /// none, because only root can become another user.
     ///
     /// # Errors
-    /// As [`OsUser::find`], and if `name` is root too.
+    /// As for [`OsUser::find`]; also if `name` is root.
     pub fn for_server(name: &str) -> Result<Option<Self>, ServerError> {
         if !geteuid().is_root() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What a verification found of one backup.
+//! The findings of a verification on one backup.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,72 +11,73 @@ use crate::image::RestoreLoss;
 pub struct BackupReport {
     /// Its id.
     pub backup: String,
-    /// FULL, DELTA, ..
+    /// Its mode: FULL, DELTA, ..
     pub mode: String,
-    /// All members of its chain, the FULL first.
+    /// All backups of its chain, the FULL first.
     pub chain: Vec<String>,
-    /// When the backup had ended, RFC 3339.
+    /// End time of the backup, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_end: Option<String>,
-    /// When this was begun, RFC 3339.
+    /// Start time of the verification, RFC 3339.
     pub started: String,
-    /// How long all of it took.
+    /// Duration of the whole verification, in seconds.
     pub seconds: f64,
-    /// The worst of the checks' verdicts; absent while there is none.
+    /// The worst verdict of the checks; null while there is none.
     pub verdict: Option<Verdict>,
-    /// How long each part took.
+    /// Duration of each phase.
     pub phases: Vec<Phase>,
-    /// How far the server had replayed the WAL.
+    /// Position up to which the server replayed the WAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_lsn: Option<String>,
-    /// When the last transaction replayed had ended, or else the backup; absent
-    /// where nothing was recovered.
+    /// End time of the last transaction replayed, or else of the backup; absent if
+    /// nothing was recovered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered_time: Option<String>,
-    /// Stored bytes read for the pages.
+    /// Stored bytes read to check the pages.
     pub read_bytes: u64,
-    /// Bytes that the files have in the data directory.
+    /// Size of the files in the data directory, in bytes.
     pub image_bytes: u64,
-    /// Files looked at.
+    /// Number of files checked.
     pub files: u64,
-    /// Pages decoded and checked.
+    /// Number of pages decoded and checked.
     pub pages: u64,
-    /// Bytes that the clone wrote.
+    /// Bytes written by the clone.
     pub diff_bytes: u64,
-    /// What was done, in its order.
+    /// The checks that were done, in order.
     pub checks: Vec<Check>,
-    /// Bad places.
+    /// Damaged places.
     pub damage: Vec<Place>,
-    /// How many there are, named or not.
+    /// Number of damaged places, listed or not.
     pub damages: u64,
-    /// What pg_probackup's own restore would lose, though the backup has it.
+    /// What pg_probackup's own restore would lose, although the backup has it.
     pub restore_losses: Vec<LossReport>,
-    /// Collations that have another version on this host.
+    /// Collations whose version differs on this host.
     pub collations: Vec<CollationReport>,
     /// Whether less was done than the profile asks for.
     #[serde(skip)]
     pub partial: bool,
 }
 
-/// How long a part took.
+/// Duration of a phase.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Phase {
-    /// pages, start, amcheck, dump, sql, command or stop.
+    /// pages, start, session, amcheck, dump, sql, command or stop.
     pub name: &'static str,
-    /// Seconds.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 /// One check.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Check {
-    /// pages, wal, restore, start, amcheck, dump, sql or command.
+    /// pages, wal, restore, start, session, amcheck, dump, sql or command.
     pub kind: &'static str,
-    /// What was checked: a database, or the name in the profile.
+    /// What was checked: a database, or the name in the profile; empty for other
+    /// kinds.
     pub name: String,
-    /// What it says.
+    /// Its verdict.
     pub verdict: Verdict,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
     /// The first error, as one text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,7 +85,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// `kind`, or `kind:name`.
+    /// Returns `kind`, or `kind:name`.
     #[must_use]
     pub fn label(&self) -> String {
         match self.name.is_empty() {
@@ -94,39 +95,39 @@ impl Check {
     }
 }
 
-/// A bad place.
+/// A damaged place.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Place {
     /// The file inside the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The relation's file node, if it is a relation's.
+    /// The relation's file node, if the file is a relation's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relfilenode: Option<u32>,
-    /// The oid of its database; 0 is a shared one.
+    /// The OID of its database; 0 for a shared relation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<u32>,
-    /// Its name, where the catalog could be read.
+    /// The relation's name, if the system catalog could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relation: Option<String>,
     /// The block within the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<u32>,
-    /// The byte in the stored file.
+    /// The offset in the stored file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
-    /// The backup that is at fault.
+    /// The backup that contains the damage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
     /// What is wrong, as a sentence.
     pub message: String,
-    /// The other backups that have it well; absent where that was not looked at.
+    /// The other backups with an intact copy; absent if they were not searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub good_in: Option<Vec<String>>,
 }
 
 impl BackupReport {
-    /// The verdict; nothing proves a backup of which nothing was checked, or less
+    /// Returns the verdict. A backup is not proved if nothing was checked, or less
     /// than was asked for.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
@@ -137,14 +138,14 @@ impl BackupReport {
         }
     }
 
-    /// How long a part took, if it was done.
+    /// Returns the duration of a phase, if it took place.
     #[must_use]
     pub fn phase(&self, name: &str) -> Option<f64> {
         let phase = self.phases.iter().find(|phase| phase.name == name)?;
         Some(phase.seconds)
     }
 
-    /// Adds to how long a part took.
+    /// Adds to the duration of a phase.
     pub fn spend(&mut self, name: &'static str, seconds: f64) {
         match self.phases.iter_mut().find(|phase| phase.name == name) {
             Some(phase) => phase.seconds += seconds,
@@ -153,23 +154,23 @@ impl BackupReport {
     }
 }
 
-/// A file that restore would cut.
+/// A file that restore would truncate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LossReport {
     /// The file inside the data directory.
     pub path: String,
-    /// The first block that is lost, within the file.
+    /// The first block of the file that is lost.
     pub first_block: u32,
-    /// The blocks from there to the file's end.
+    /// Number of blocks from there to the end of the file.
     pub blocks: u32,
-    /// The backup whose note of a truncation is taken for a newer one.
+    /// The backup whose truncation marker is taken for a newer one.
     pub marked_in: String,
-    /// All that as a sentence, with what to do.
+    /// The loss as a sentence, with what to do.
     pub message: String,
 }
 
 impl LossReport {
-    /// One that the image has found.
+    /// Converts a loss that the image has found.
     #[must_use]
     pub fn of(loss: &RestoreLoss) -> Self {
         Self {
@@ -182,24 +183,24 @@ impl LossReport {
     }
 }
 
-/// A collation that has another version on this host.
+/// A collation whose version differs on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CollationReport {
     /// The database.
     pub database: String,
-    /// The collation: the database's own, or one that an index there has.
+    /// The collation: the database's own, or one that an index there uses.
     pub collation: String,
-    /// The version by which the cluster has sorted.
+    /// The version by which the cluster's indexes were sorted.
     pub recorded: String,
-    /// This host's; absent where it has none.
+    /// This host's version; absent if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub here: Option<String>,
-    /// How many indexes of the database are sorted by it.
+    /// Number of the database's indexes that are sorted by it.
     pub indexes: usize,
 }
 
 impl CollationReport {
-    /// All that as a sentence.
+    /// Returns the difference as a sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
         let Self {
@@ -214,8 +215,8 @@ impl CollationReport {
             more => format!("{more} indexes are"),
         };
         format!(
-            "in database {database}, the collation {collation} is of version {recorded}, and this \
-             host's is {here}; {indexes} sorted by it"
+            "in database {database}, the collation {collation} has version {recorded}, but this \
+             host has {here}; {indexes} sorted by it"
         )
     }
 }

@@ -1,5 +1,5 @@
-//! The work on one backup: its pages once it is locked, its checks once the
-//! clone answers, and what it means when that never happens.
+//! The work on one backup: its pages once it is locked, its checks once the clone
+//! answers, and the verdict if the clone never does.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::pg::relation::RelationFile;
 use crate::profile::Plan;
 use crate::session::{Account, Job, Live, Needs, Resolved, SessionError, Signals, Then};
 
-/// Bad places for which the other backups are looked through.
+/// Number of bad places that are searched for in the other backups.
 const COMPARED: usize = 20;
 
 /// The work on one backup.
@@ -29,7 +29,7 @@ pub struct VerifyJob<'a> {
     report: BackupReport,
     account: Account,
     begun: Instant,
-    /// When the current part began.
+    /// When the current phase began.
     since: Instant,
     /// Whether the server answered.
     is_up: bool,
@@ -98,7 +98,7 @@ impl Job for VerifyJob<'_> {
 }
 
 impl<'a> VerifyJob<'a> {
-    /// Nothing is done yet; `all` are the instance's backups.
+    /// Creates the job; `all` are the instance's backups.
     pub fn new(
         verify: &'a Verify<'a>,
         plan: &'a Plan,
@@ -112,7 +112,7 @@ impl<'a> VerifyJob<'a> {
             signals,
             all,
             report: BackupReport {
-                // Until it is known which one that is.
+                // Replaced by the id as soon as it is known.
                 backup: plan.backup.to_string(),
                 started: now(),
                 partial: verify.partial,
@@ -125,7 +125,7 @@ impl<'a> VerifyJob<'a> {
         }
     }
 
-    /// The report, given what came of the session.
+    /// Returns the report, given the outcome of the session.
     pub fn finish(
         mut self,
         outcome: Result<(), SessionError>,
@@ -194,7 +194,7 @@ impl<'a> VerifyJob<'a> {
         };
         let error = match found.damage.first() {
             Some(first) => Some(sentence(first)),
-            None if !found.complete => Some("broken off before the end".to_owned()),
+            None if !found.complete => Some("stopped before the end".to_owned()),
             None => None,
         };
         self.check("pages", verdict, seconds, error);
@@ -206,7 +206,7 @@ impl<'a> VerifyJob<'a> {
         }
     }
 
-    /// Finds the first bad places in other backups.
+    /// Searches other backups for intact copies of the first bad places.
     fn compare(&mut self, damage: &[ImageError], target: &Backup) {
         let is_bad = |(_, error): &(usize, &ImageError)| of_image(error) == Verdict::Bad;
         let bad = damage.iter().enumerate().filter(is_bad).take(COMPARED);
@@ -223,13 +223,14 @@ impl<'a> VerifyJob<'a> {
         }
     }
 
-    /// The WAL that the backup itself needs, from its start to its stop.
+    /// Checks the WAL that the backup itself needs, from its start to its stop.
     fn wal(&mut self, resolved: &Resolved) {
         let begun = Instant::now();
         let found = OwnWalFinder::new(&resolved.instance).read(resolved.chain.target());
         let (verdict, error) = match found {
             Ok(own) if own.is_bad() => (Verdict::Bad, Some(own.to_string())),
-            // Without its end nobody can say what it needs; the server will.
+            // Without the backup's stop, the WAL that it needs is unknown here; the
+            // server will find out.
             Ok(OwnWal::Unrecorded) => return,
             Ok(_) => (Verdict::Proved, None),
             Err(error) => (of_wal(&error), Some(sentence(&error))),
@@ -237,7 +238,7 @@ impl<'a> VerifyJob<'a> {
         self.check("wal", verdict, begun.elapsed().as_secs_f64(), error);
     }
 
-    /// What pg_probackup's own restore would lose.
+    /// Checks what pg_probackup's own restore would lose.
     fn restore(&mut self, chain: &Chain) {
         let begun = Instant::now();
         let (losses, check) = restore::look(chain, self.plan.verify.restore);
@@ -247,8 +248,8 @@ impl<'a> VerifyJob<'a> {
         self.report.restore_losses = losses;
     }
 
-    /// Writes down what ended the session. What says nothing about a backup,
-    /// because none was found to look at, is left to the caller.
+    /// Records what ended the session. An error that says nothing about a backup,
+    /// because none was found to be checked, is returned to the caller.
     fn failed(&mut self, error: SessionError) -> Result<(), SessionError> {
         let verdict = match of_session(&error, &self.account.counts) {
             Some(verdict) => verdict,
@@ -260,7 +261,7 @@ impl<'a> VerifyJob<'a> {
         let (verdict, mut said) = match error {
             SessionError::Interrupted if self.signals.is_late() => (
                 Verdict::CouldNotTell,
-                format!("it did not end within verify.timeout, {limit} s"),
+                format!("it did not finish within verify.timeout, {limit} s"),
             ),
             error => {
                 let mut said = sentence(&error);
@@ -286,7 +287,7 @@ impl<'a> VerifyJob<'a> {
     }
 }
 
-/// A bad place, as the report has it.
+/// Converts a bad place for the report.
 fn place(error: &ImageError) -> Place {
     let path = error.path();
     let relation = path.and_then(RelationFile::parse);

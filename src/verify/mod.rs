@@ -1,19 +1,19 @@
-//! Proves that a backup restores: every page of it straight from the catalog,
-//! then a throw-away clone that recovers and answers, then whatever else the
-//! profile asks for.
+//! Proves that a backup restores: reads every page straight from the catalog, then
+//! starts a throw-away clone that has to recover and answer, then does whatever else
+//! the profile asks for.
 //!
 //! ```text
-//! wanted         what a run is done with
+//! wanted         the input of a run
 //! run            one backup after the other
 //! pages          every page and stored file, in parallel, without a mount
-//! job            what is done about one backup, and when
+//! job            the work on one backup
 //! checks/        queries, pg_amcheck, pg_dump and commands against the clone
 //! restore        what pg_probackup's own restore would lose
-//! verdict/       what each failure says: bad, or could not tell
-//! backup_report  what was found of one backup
-//! report/        the one document, and its forms
-//! history/       what was verified when, and what is known of each backup by that
-//! ping           a URL that is told
+//! verdict/       what each failure means: bad, or could not tell
+//! backup_report  the findings on one backup
+//! report/        the one document, and the reports made from it
+//! history/       what was verified when, and what that says about each backup
+//! ping           a URL that is notified
 //! ```
 
 mod backup_report;

@@ -1,5 +1,5 @@
-//! Every page and file of an image, straight from the catalog: several files
-//! at once, each stored byte read once, no mount.
+//! Checks every page and file of an image, straight from the catalog: several files
+//! at once, each stored byte read once, without a mount.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,29 +12,30 @@ use crate::chain::Chain;
 use crate::image::{CheckSink, Checked, Image, ImageError, ImageOptions};
 use crate::pg::BLOCK_SIZE;
 
-/// Damages that are kept; those beyond are only counted.
+/// Maximum number of damaged places that are kept; the rest are only counted.
 const KEPT: usize = 1000;
 
-/// How often the one who waits looks up.
+/// Longest pause between two checks of the thread that waits.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What a look at all pages found.
+/// The result of checking all pages.
 #[derive(Debug, Default)]
 pub struct Pages {
     /// What was read.
     pub checked: Checked,
-    /// Files that were looked at.
+    /// Number of files checked.
     pub files: u64,
-    /// What is wrong, the first of it.
+    /// The first damaged places.
     pub damage: Vec<ImageError>,
-    /// How much is wrong.
+    /// Number of damaged places.
     pub damages: u64,
-    /// Whether it got to the end.
+    /// Whether the check was completed.
     pub complete: bool,
 }
 
-/// Looks at everything, with so many threads. `look` is told now and then how
-/// many stored bytes of how many were read, and breaks it off by `false`.
+/// Checks everything, with `threads` threads. `look` is called now and then with the
+/// number of stored bytes read so far and their total; it stops the check by
+/// returning `false`.
 pub fn check(image: &Image, threads: usize, look: &mut dyn FnMut(u64, u64) -> bool) -> Pages {
     let items = image.check_items();
     let weights = items.iter().map(|item| item.weight);
@@ -92,9 +93,9 @@ pub fn check(image: &Image, threads: usize, look: &mut dyn FnMut(u64, u64) -> bo
     found
 }
 
-/// For each of these, the other backups in which the block of a bad page, or a file
-/// of which nothing can be told by pages, is still good. Each backup is opened once.
-/// `goes_on` breaks it off between two of them.
+/// Returns, for each error, the other backups in which the damaged page is still
+/// good, or the file if its damage cannot be narrowed down to a page. Each backup is
+/// opened once. `goes_on` stops the search between two backups by returning `false`.
 #[must_use]
 pub fn good_in(
     damage: &[&ImageError],
@@ -123,7 +124,8 @@ pub fn good_in(
     good
 }
 
-/// Whether what an error of another image is about is well in this one.
+/// Returns whether the page or file that an error of another image names is intact in
+/// this one.
 fn has_well(image: &Image, error: &ImageError) -> bool {
     let Some(node) = error.path().and_then(|path| image.find(path)) else {
         return false;

@@ -1,4 +1,4 @@
-//! The ping URL, as <https://healthchecks.io/docs/signaling_failures/> has it:
+//! The ping URL, used as in <https://healthchecks.io/docs/signaling_failures/>:
 //! `URL/start`, then `URL/EXIT-CODE` with the end of the report.
 
 use std::thread;
@@ -7,14 +7,14 @@ use std::time::Duration;
 /// How long one attempt may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How often it is tried, and the pause in between.
+/// Number of attempts, and the pause between them.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How much of a report is sent, in bytes.
+/// Maximum number of bytes of a report that are sent.
 const TAIL: usize = 10_000;
 
-/// Tells the URL. A failure is logged, and changes nothing.
+/// Notifies the URL. A failure is logged, and has no other effect.
 pub fn ping(url: &str, what: &str, report: &str) {
     let place = format!("{}/{what}", url.trim_end_matches('/'));
     let agent: ureq::Agent = ureq::Agent::config_builder()

@@ -1,6 +1,6 @@
-//! What pg_probackup's own restore would lose of a backup that has it. That
-//! makes a backup bad only for who restores by it (`verify.restore`), since what
-//! pbkfs shows is right.
+//! What pg_probackup's own restore would lose although the backup has it. This makes
+//! a backup bad only if it is to be restored that way (`verify.restore`), because
+//! what pbkfs shows is right.
 
 use super::backup_report::LossReport;
 use super::verdict::{Verdict, of_image};
@@ -9,11 +9,12 @@ use crate::chain::Chain;
 use crate::image::{Image, ImageError, ImageOptions};
 use crate::profile::RestoreBy;
 
-/// What restore of a chain's target would lose, and why that cannot be told of
-/// some files. Reads nothing where the versions of the backups rule it out.
+/// Returns what a restore of a chain's target would lose, and the errors for files
+/// for which this cannot be determined. Reads nothing if the versions of the backups
+/// rule out any loss.
 ///
 /// # Errors
-/// The chain's lists cannot be read.
+/// If the chain's file lists cannot be read.
 pub fn restore_losses(chain: &Chain) -> Result<(Vec<LossReport>, Vec<ImageError>), ImageError> {
     if chain.restore_risk().is_none() {
         return Ok((Vec::new(), Vec::new()));
@@ -27,8 +28,8 @@ pub fn restore_losses(chain: &Chain) -> Result<(Vec<LossReport>, Vec<ImageError>
 /// The outcome of a check: its verdict and the first error.
 type Outcome = (Verdict, Option<String>);
 
-/// What would be lost, and what that says to who restores so; `None` if that is
-/// nobody.
+/// Returns what would be lost, and the outcome of the check; `None` if backups are
+/// not restored that way.
 pub(super) fn look(chain: &Chain, by: RestoreBy) -> (Vec<LossReport>, Option<Outcome>) {
     let (losses, untold) = match restore_losses(chain) {
         Ok(found) => found,

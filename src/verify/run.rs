@@ -1,4 +1,4 @@
-//! One backup verified after the other.
+//! Verifies one backup after the other.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::clock::{now, rfc3339};
 use crate::profile::{Action, KnownBadPolicy, Plan, VerifyChoice};
 use crate::session::{Counts, SessionError, Up, all_backups, job_place};
 
-/// What there is of a run.
+/// The state of a run.
 struct Run {
     begun: Instant,
     started: String,
@@ -26,16 +26,16 @@ struct Run {
     history: Option<History>,
     reports: Vec<BackupReport>,
     skipped: Vec<Skipped>,
-    /// What ended it.
+    /// The error that ended it.
     error: Option<SessionError>,
 }
 
 impl Verify<'_> {
-    /// Verifies what the plan says, one backup after the other.
+    /// Verifies the backups that the plan names, one after the other.
     ///
     /// # Errors
-    /// It was asked for wrongly. Whatever else kept it from looking at a backup,
-    /// and what becomes of a backup, is in the document.
+    /// If it was asked for wrongly. Any other error that kept it from checking a
+    /// backup, and the result for each backup, is in the document.
     pub fn run(&self) -> Result<(Document, Option<History>), SessionError> {
         let mut run = Run {
             begun: Instant::now(),
@@ -74,7 +74,7 @@ impl Verify<'_> {
         while let Some(backup) = chosen.next() {
             let id = backup.to_string();
             let report = match self.one(backup, &backups) {
-                // Nobody has named it.
+                // Nobody has named this backup.
                 Err(error @ SessionError::Chain(ChainError::NoSuchBackup { .. })) if is_choice => {
                     run.skipped.push(Skipped {
                         backup: id,
@@ -88,8 +88,9 @@ impl Verify<'_> {
                 && let Err(error) = history.add(Entry::of(&self.id(), &report))
             {
                 tracing::warn!(
-                    "the history {} cannot be written: {error}; let verify.state_dir name a \
-                     directory of this user, as a bad backup is known to be bad by it",
+                    "the history {} cannot be written: {error}; set verify.state_dir to a \
+                     directory of this user, because only the history records that a backup is \
+                     bad",
                     history.file().display()
                 );
             }
@@ -140,12 +141,12 @@ impl Verify<'_> {
         (document, run.history)
     }
 
-    /// The history; without one, everything else goes on.
+    /// Reads the history; without one, the run continues.
     fn history(&self, instance: &Instance) -> Option<History> {
         match History::read(self.plan, instance) {
             Ok(history) => Some(history),
             Err(error) => {
-                tracing::error!("the history of verifications cannot be read: {error}");
+                tracing::error!("the verification history cannot be read: {error}");
                 None
             }
         }
@@ -164,7 +165,8 @@ impl Verify<'_> {
             Some(wanted) => wanted,
         };
         if chains.iter().all(|(_, chain)| chain.is_err()) {
-            // Says what there is, and why none of it can be restored.
+            // The error says which backups there are, and why none of them can be
+            // restored.
             let backups: Vec<Backup> = chains.iter().map(|(backup, _)| (*backup).clone()).collect();
             Chain::resolve(&instance.name, &backups, &BackupRef::Latest)?;
         }
@@ -225,7 +227,7 @@ impl Verify<'_> {
     }
 }
 
-/// What is known of a backup by the catalog alone.
+/// Returns what is known about a backup from the catalog alone.
 fn listed((backup, chain): &(&Backup, Result<String, ChainError>)) -> Listed {
     let of_evidence = |error: &&ChainError| of_chain(error) == Some(Verdict::Bad);
     let broken = chain.as_ref().err().filter(of_evidence);

@@ -1,4 +1,4 @@
-//! What a verification is done with.
+//! The input of a verification.
 
 use std::path::Path;
 
@@ -6,22 +6,22 @@ use super::history::ProfileId;
 use crate::profile::Plan;
 use crate::session::Signals;
 
-/// What a run is done with.
+/// The input of a run.
 pub struct Verify<'a> {
     /// The checked profile.
     pub plan: &'a Plan,
     /// Its path.
     pub profile: Option<&'a Path>,
-    /// Whether only the pages are looked at, whatever else the profile asks for.
+    /// Whether only the pages are checked, whatever else the profile asks for.
     pub partial: bool,
-    /// The signals that break it off.
+    /// The signals that interrupt it.
     pub signals: &'a Signals,
-    /// Told what is being done, with how many bytes of how many are read.
+    /// Called with the current step, the bytes read so far and their total.
     pub progress: &'a dyn Fn(&str, u64, u64),
 }
 
 impl Verify<'_> {
-    /// The name by which reports call the profile.
+    /// Returns the profile's name in reports.
     #[must_use]
     pub fn name(&self) -> String {
         let stem = self.profile.and_then(Path::file_stem);
@@ -31,8 +31,8 @@ impl Verify<'_> {
         )
     }
 
-    /// The profile, as the history knows it. What is no file, as a pipe is, has another
-    /// path each time.
+    /// Returns the profile's identity in the history. The path is left out if it is
+    /// not a regular file: a pipe, for example, has a different path each time.
     #[must_use]
     pub fn id(&self) -> ProfileId {
         let path = self.profile.and_then(|path| path.canonicalize().ok());

@@ -1,17 +1,17 @@
 //! One line of a configuration file, as PostgreSQL's guc-file.l reads it.
 
-/// What a line says.
+/// The content of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
     /// Nothing, or a comment.
     Empty,
     /// `name value` or `name = value`; the name in lower case.
     Setting(String, Vec<u8>),
-    /// What PostgreSQL calls a syntax error.
+    /// A syntax error to PostgreSQL.
     Wrong,
 }
 
-/// Reads one line, without its end.
+/// Parses one line, without its line end.
 #[must_use]
 pub fn parse(line: &[u8]) -> Line {
     let line = line.trim_ascii();
@@ -41,13 +41,13 @@ fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.') || !byte.is_ascii()
 }
 
-/// A name, or one of an extension's with a dot in it.
+/// Returns whether this is a name, possibly an extension's with a dot in it.
 fn is_name(name: &str) -> bool {
     let starts = |part: &str| part.starts_with(|c: char| !c.is_ascii_digit());
     name.split('.').all(starts) && name.matches('.').count() <= 1
 }
 
-/// A value without quotes, and what follows it.
+/// Returns a value without quotes, and what follows it.
 fn plain(rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let is_part = |byte: &u8| is_of_name(*byte) || matches!(byte, b'-' | b'+' | b':' | b'/');
     let end = rest.iter().position(|byte| !is_part(byte));
@@ -55,9 +55,9 @@ fn plain(rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     (!value.is_empty()).then(|| (value.to_vec(), rest))
 }
 
-/// The text up to the closing quote, and what follows that; `''` and a backslash
-/// escape as in PostgreSQL's `DeescapeQuotedString`. `None` if the quote is never
-/// closed.
+/// Returns the text up to the closing quote, and what follows the quote; `''` and a
+/// backslash escape as in PostgreSQL's `DeescapeQuotedString`. `None` if the quote is
+/// never closed.
 fn unquote(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut value = Vec::new();
     let mut rest = quoted;
@@ -82,7 +82,7 @@ fn unquote(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// The byte that is meant behind a backslash, and what follows it.
+/// Returns the byte that an escape stands for, and what follows it.
 fn escaped(rest: &[u8]) -> Option<(u8, &[u8])> {
     let is_octal = |byte: &&u8| matches!(byte, b'0'..=b'7');
     let digits = rest.iter().take(3).take_while(is_octal).count();
@@ -105,11 +105,11 @@ fn escaped(rest: &[u8]) -> Option<(u8, &[u8])> {
     Some((meant, behind))
 }
 
-/// A line that [`parse`] reads as that setting.
+/// Returns a line that [`parse`] reads as that setting.
 #[must_use]
 pub fn write(name: &str, value: &[u8]) -> Vec<u8> {
     let mut line = format!("{name} = '").into_bytes();
-    // PostgreSQL's value ends at a zero byte, too.
+    // In PostgreSQL, a value ends at a zero byte, too.
     for &byte in value.iter().take_while(|byte| **byte != 0) {
         match byte {
             b'\'' => line.extend(b"''"),

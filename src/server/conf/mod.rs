@@ -1,5 +1,5 @@
-//! Reading `postgresql.conf` and `postgresql.auto.conf`, as PostgreSQL does, but
-//! for what cannot work on this host: that is left out and told.
+//! Reads `postgresql.conf` and `postgresql.auto.conf` as PostgreSQL does, but leaves
+//! out, and reports, what cannot work on this host.
 
 mod line;
 mod source;
@@ -21,11 +21,11 @@ pub use source::{Host, InClone, LIMIT, Source, normal};
 /// PostgreSQL's own limit on includes within includes.
 const MAX_DEPTH: u32 = 10;
 
-/// How many files and directories are looked for at most. PostgreSQL gives up at
-/// a file that includes itself; read as often as it says so, it would never end.
+/// Maximum number of files and directories that are looked up. PostgreSQL gives up on
+/// a file that includes itself; following every include would never end.
 const MAX_READS: u32 = 1000;
 
-/// How much is told of what is left out.
+/// Maximum number of omissions that are reported.
 const MOST_TOLD: usize = 1000;
 
 /// A setting in a configuration file.
@@ -51,19 +51,20 @@ impl Entry {
     }
 }
 
-/// The settings of a file and of what it includes, by name; the last one counts.
+/// The settings of a file and its includes, by name; the last one counts.
 type Entries = BTreeMap<String, Entry>;
 
-/// Something in the backup's configuration that the server does not get.
+/// A line of the backup's configuration that is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LeftOut {
-    /// The setting's name, in lower case; absent where no setting can be read.
+    /// The setting's name, in lower case; absent if no setting can be read from the
+    /// line.
     pub name: Option<String>,
-    /// The line.
+    /// The line's text.
     pub text: String,
-    /// Its file; a relative path is one in the data directory.
+    /// Its file; a relative path is relative to the data directory.
     pub file: PathBuf,
-    /// The line's number in it, from 1.
+    /// The line number, from 1.
     pub line: usize,
     /// Why it is left out.
     pub reason: String,
@@ -80,20 +81,21 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// The values that the configuration files of a data directory give.
+/// The settings in the configuration files of a data directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conf {
-    /// Of `postgresql.conf`.
+    /// Those of `postgresql.conf`.
     main: Entries,
-    /// Of `postgresql.auto.conf`, which `ALTER SYSTEM` writes. They come first.
+    /// Those of `postgresql.auto.conf`, which `ALTER SYSTEM` writes. They take
+    /// precedence.
     auto: Entries,
-    /// Whether the server can read `postgresql.auto.conf` as it is. It reads it in
-    /// the data directory, whatever its `config_file` is.
+    /// Whether the server can use `postgresql.auto.conf` as it is. It reads the one
+    /// in the data directory, whatever its `config_file` is.
     auto_is_right: bool,
-    /// Files and directories that were looked for, the data directory's own among
-    /// them, whether or not they are there.
+    /// Files and directories that were looked up, including the data directory's own,
+    /// whether or not they exist.
     pub named: Vec<PathBuf>,
-    /// What cannot be had here.
+    /// What is left out.
     pub left_out: Vec<LeftOut>,
     /// Whether the data directory has a `postgresql.conf`; Debian keeps it
     /// elsewhere.
@@ -107,7 +109,7 @@ impl Conf {
     /// be missing. What PostgreSQL would refuse is left out.
     ///
     /// # Errors
-    /// A file is there but cannot be read; there are too many.
+    /// If a file exists but cannot be read, or there are too many.
     pub fn read_from(source: &dyn Source, data_directory: &Path) -> Result<Self, ServerError> {
         let mut reader = Reader::new(source, data_directory);
         let has_main_file = reader
@@ -115,7 +117,7 @@ impl Conf {
             .is_ok();
         let main = std::mem::take(&mut reader.entries);
         reader.is_plain = true;
-        // It need not be there.
+        // This file may be missing.
         let _ = reader.read_file(&data_directory.join("postgresql.auto.conf"), 0)?;
         Ok(Self {
             main,
@@ -128,29 +130,29 @@ impl Conf {
         })
     }
 
-    /// The value of a setting, by its lower-case name.
+    /// Returns the value of a setting, by its lower-case name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let entry = self.auto.get(name).or_else(|| self.main.get(name));
         entry.map(|entry| entry.text.as_str())
     }
 
-    /// The settings of `postgresql.conf` and of what it includes, as one file.
+    /// Returns the settings of `postgresql.conf` and its includes, as one file.
     #[must_use]
     pub fn main_file(&self) -> Vec<u8> {
         lines(&self.main)
     }
 
-    /// The settings that `ALTER SYSTEM` made, as one file, where the one in the data
-    /// directory would keep the server from starting.
+    /// Returns the settings that `ALTER SYSTEM` made, as one file, if the one in the
+    /// data directory would keep the server from starting.
     #[must_use]
     pub fn new_auto_file(&self) -> Option<Vec<u8>> {
         (!self.auto_is_right).then(|| lines(&self.auto))
     }
 
-    /// Tells in one line of the log what the server does not get.
+    /// Logs in one line what is left out.
     pub fn tell_left_out(&self) {
-        /// So many are told one by one.
+        /// Number of omissions that are listed one by one.
         const EACH: usize = 20;
         let (first, more) = self.left_out.split_at(self.left_out.len().min(EACH));
         let mut told: Vec<String> = first.iter().map(LeftOut::to_string).collect();
@@ -160,20 +162,20 @@ impl Conf {
         }
         if !told.is_empty() {
             tracing::warn!(
-                "the server does without what of the configuration cannot work here: {}",
+                "the server does without parts of the configuration that cannot work here: {}",
                 told.join("; ")
             );
         }
     }
 
-    /// Whether a path leads into the data directory.
+    /// Returns whether a path, with no link resolved, is inside the data directory.
     #[must_use]
     pub fn is_inside(&self, path: &Path) -> bool {
         let has_root = !self.root.as_os_str().is_empty();
         has_root && normal(path).starts_with(&self.root)
     }
 
-    /// The directories that the server would put its sockets into.
+    /// Returns the directories that the server would create its sockets in.
     #[must_use]
     pub fn socket_dirs(&self) -> Vec<PathBuf> {
         let list = self.get("unix_socket_directories").unwrap_or_default();
@@ -188,27 +190,27 @@ fn lines(entries: &Entries) -> Vec<u8> {
         .collect()
 }
 
-/// Where a line stands.
+/// The position of a line.
 #[derive(Clone, Copy)]
 struct At<'a> {
     file: &'a Path,
     line: usize,
 }
 
-/// A file with all that it includes.
+/// The reader of a file and everything it includes.
 struct Reader<'a> {
     source: &'a dyn Source,
     root: &'a Path,
     entries: Entries,
     named: Vec<PathBuf>,
     left_out: Vec<LeftOut>,
-    /// Whether nothing is included, and nothing left out.
+    /// Whether nothing was included, and nothing left out.
     is_plain: bool,
-    /// How many files and directories were looked for.
+    /// Number of files and directories that were looked up.
     reads: u32,
 }
 
-/// What is included, or why it cannot be.
+/// What was read, or why it cannot be included.
 type Found<T> = Result<T, Lack>;
 
 /// Why a file is not included.
@@ -220,7 +222,7 @@ enum Lack {
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotThere => "it is not there",
+            Self::NotThere => "it does not exist",
             Self::Other(reason) => reason,
         })
     }
@@ -258,7 +260,7 @@ impl<'a> Reader<'a> {
                         at,
                         None,
                         text,
-                        "PostgreSQL calls it a syntax error".to_owned(),
+                        "PostgreSQL rejects it as a syntax error".to_owned(),
                     );
                 }
                 Line::Setting(name, value) => self.take(at, name, value, depth)?,
@@ -291,7 +293,7 @@ impl<'a> Reader<'a> {
         self.is_plain = false;
         let included = at.file.parent().unwrap_or(Path::new("/")).join(&text);
         let found = match name.as_str() {
-            _ if depth >= MAX_DEPTH => Err(Lack::Other("it is included too deeply".to_owned())),
+            _ if depth >= MAX_DEPTH => Err(Lack::Other("it is nested too deeply".to_owned())),
             "include_dir" => self.read_dir(&included, depth + 1)?,
             _ => self.read_file(&included, depth + 1)?,
         };
@@ -319,12 +321,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A file's path for people: from the data directory, if it is there.
+    /// Returns a file's path for people: relative to the data directory, if it is
+    /// inside.
     fn shown(&self, file: &Path) -> PathBuf {
         file.strip_prefix(self.root).unwrap_or(file).to_owned()
     }
 
-    /// Counts a file or directory that is to be read, whether or not it is there.
+    /// Counts a file or directory that is about to be read, whether or not it exists.
     fn count(&mut self, path: &Path) -> Result<(), ServerError> {
         self.reads += 1;
         match self.reads > MAX_READS {
@@ -339,7 +342,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the files `*.conf` of a directory that are not hidden, by name.
+    /// Reads the `*.conf` files of a directory, except hidden ones, in the order of
+    /// their names.
     fn read_dir(&mut self, dir: &Path, depth: u32) -> Result<Found<()>, ServerError> {
         self.count(dir)?;
         let names = match found(dir, self.source.names(dir))? {
@@ -363,7 +367,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What was read, or why the server can do without; other errors are errors.
+/// Returns what was read, or why it is left out; any other error is returned as an
+/// error.
 fn found<T>(path: &Path, read: io::Result<T>) -> Result<Found<T>, ServerError> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     match read {
@@ -374,7 +379,7 @@ fn found<T>(path: &Path, read: io::Result<T>) -> Result<Found<T>, ServerError> {
                 Ok(Err(Lack::Other(error.to_string())))
             }
             PermissionDenied => {
-                let reason = "the server's user may not read it";
+                let reason = "the server's user has no permission to read it";
                 Ok(Err(Lack::Other(reason.to_owned())))
             }
             _ => Err(ServerError::Read {
@@ -420,7 +425,7 @@ mod tests {
         let told: Vec<String> = conf.left_out.iter().map(LeftOut::to_string).collect();
         assert_eq!(
             told,
-            ["include '/nonexistent/x.conf' (postgresql.conf, line 7): it is not there"]
+            ["include '/nonexistent/x.conf' (postgresql.conf, line 7): it does not exist"]
         );
     }
 

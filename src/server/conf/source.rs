@@ -1,5 +1,6 @@
-//! Where configuration files are read from: a clone's data directory, which
-//! its superuser fills, and the host, as far as its server could read there.
+//! Where configuration files are read from: a clone's data directory, whose contents
+//! its superuser controls, and the host, as far as the clone's server could read
+//! there.
 
 use std::ffi::OsString;
 use std::io;
@@ -7,22 +8,21 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::untrusted::{self, Dir, Rights, as_user};
 
-/// The most that is read of a configuration file, in bytes. PostgreSQL's own
-/// sample has 30 KB.
+/// Maximum size of a configuration file, in bytes. PostgreSQL's own sample has 30 KB.
 pub const LIMIT: u64 = 1 << 20;
 
 /// Where configuration files are read from.
 pub trait Source {
-    /// A file's bytes.
+    /// Reads a file.
     ///
     /// # Errors
-    /// `NotFound` if there is none; it is no regular file, or too large.
+    /// If there is none (`NotFound`), it is not a regular file, or it is too large.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// The names in a directory, in any order.
+    /// Returns the names in a directory, in any order.
     ///
     /// # Errors
-    /// `NotFound` if there is none.
+    /// If there is none (`NotFound`).
     fn names(&self, dir: &Path) -> io::Result<Vec<OsString>>;
 }
 
@@ -36,7 +36,7 @@ pub struct Host {
 impl Source for Host {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         as_user(self.rights.as_ref(), || {
-            // Links lead where the server would follow them, too.
+            // Links are resolved here as the server would resolve them.
             let path = path.canonicalize()?;
             untrusted::read(&path, LIMIT)
         })
@@ -47,16 +47,16 @@ impl Source for Host {
     }
 }
 
-/// A clone's data directory, and the host besides it.
+/// A clone's data directory, and the host outside it.
 pub struct InClone<'a> {
     /// The data directory's path.
     pub root: &'a Path,
-    /// What is in it, by relative paths.
+    /// The contents of the data directory, by relative paths.
     pub inside: &'a dyn Source,
     /// Everything else.
     pub host: Host,
-    /// What of that the backup's own configuration includes. What the clone has
-    /// added would show it a file of the host.
+    /// The host's files that the backup's own configuration includes. An include that
+    /// the clone has added could show it any file of the host.
     pub known: &'a [PathBuf],
 }
 
@@ -66,7 +66,8 @@ impl InClone<'_> {
     }
 
     /// # Errors
-    /// `PermissionDenied`, with the reason, if the backup does not include it.
+    /// Returns `PermissionDenied`, with the reason, if the backup does not include
+    /// it.
     fn check_known(&self, path: &Path) -> io::Result<()> {
         if self.known.iter().any(|known| known == path) {
             return Ok(());
@@ -98,7 +99,7 @@ impl Source for InClone<'_> {
     }
 }
 
-/// A path without `.` and `..`.
+/// Returns a path without `.` and `..`; no link is resolved.
 #[must_use]
 pub fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
@@ -123,7 +124,7 @@ mod tests {
     use crate::server::Conf;
     use crate::untrusted::{Kind, Refused, refused};
 
-    /// A directory in place of what a session has.
+    /// A directory in place of a session's data directory.
     struct InDir<'a>(&'a Dir);
 
     impl Source for InDir<'_> {

@@ -1,11 +1,11 @@
-//! What of a configuration the server of this host takes: it is asked.
+//! Finds which settings of a configuration this host's server accepts, by asking it.
 //!
-//! `postgres -C` reads a configuration as a start does, and starts nothing. It finds
-//! names that it does not know, locales and time zones that are not installed,
-//! values of another build or beyond this host's limits, in every version and
-//! edition. `--describe-config` would not do: it hides what is not in the sample
-//! file. Which setting it is that is refused is found by leaving settings out; what
-//! the server says of them only makes that faster, and is the reason that is told.
+//! `postgres -C` reads a configuration as a start does, but starts nothing. It finds
+//! unknown names, locales and time zones that are not installed, and values of
+//! another build or beyond this host's limits, in every version and edition.
+//! `--describe-config` would not do: it hides what is not in the sample file. Which
+//! settings are refused is found by leaving settings out; the server's messages only
+//! make the search faster, and provide the reasons that are reported.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,11 +21,10 @@ use crate::server::error::ServerError;
 use crate::server::spawn::{become_child, clean_environment};
 use crate::server::user::OsUser;
 
-/// How long one trial may take, and all of them together. One takes some 10 ms.
+/// Time limit of a trial, and of all of them together. One takes about 10 ms.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many trials there may be: who wrote the configuration can have any number
-/// of wrong lines in it.
+/// Maximum number of trials: a configuration can contain any number of wrong lines.
 const MOST: usize = 1000;
 
 /// How much of what the server says is looked at, in bytes.
@@ -47,11 +46,11 @@ struct Candidate<'a> {
 }
 
 impl Conf {
-    /// Leaves out what the server does not take. It is asked as the user that the
-    /// server runs as, since the configuration is the clone's to write.
+    /// Leaves out what the server refuses. The server is asked as the user that it
+    /// runs as, because the clone can write the configuration.
     ///
     /// # Errors
-    /// The server's program cannot be run, or does not answer in time.
+    /// If the server's program cannot be run, or does not answer in time.
     pub fn leave_out_refused(
         &mut self,
         binaries: &Binaries,
@@ -72,8 +71,8 @@ impl Conf {
         let deadline = Instant::now() + TIMEOUT;
         let ask = |settings: &[Candidate<'_>]| ask(binaries, run_as, settings, deadline);
         let mut sieve = Sieve::new(&ask);
-        // Where all of it is taken, one trial is enough. Where nothing at all is, the
-        // start tells why.
+        // If everything is accepted, one trial is enough. If even an empty
+        // configuration is refused, the start reports why.
         if sieve.ask(&candidates)?.is_none() || sieve.ask(&[])?.is_some() {
             return Ok(());
         }
@@ -100,10 +99,10 @@ impl Conf {
     }
 }
 
-/// Has the server read settings. What it says if it refuses any.
+/// Lets the server read settings; returns its messages if it refuses any.
 type Ask<'a> = dyn Fn(&[Candidate<'_>]) -> Result<Option<String>, ServerError> + 'a;
 
-/// Parts settings into those that the server takes together, and the others.
+/// Separates the settings that the server accepts together from the others.
 struct Sieve<'a> {
     ask: &'a Ask<'a>,
     asked: usize,
@@ -144,7 +143,7 @@ impl<'a> Sieve<'a> {
             self.refused.push((*one, reason(one.name, &said)));
             return Ok(());
         }
-        // PostgreSQL writes some names with capitals.
+        // PostgreSQL spells some names with capitals.
         let said = said.to_ascii_lowercase();
         let is_named = |one: &&Candidate<'_>| said.contains(&format!("\"{}\"", one.name));
         let (named, others): (Vec<_>, Vec<_>) = candidates.iter().partition(is_named);
@@ -161,7 +160,7 @@ impl<'a> Sieve<'a> {
     }
 }
 
-/// Why a setting is refused, from what the server said of it.
+/// Returns why a setting is refused, from the server's messages about it.
 fn reason(name: &str, said: &str) -> String {
     let logged = said.lines().filter_map(|line| line.split_once("LOG:  "));
     let why = logged
@@ -170,7 +169,7 @@ fn reason(name: &str, said: &str) -> String {
         .or(said.lines().last())
         .unwrap_or_default();
     if why.starts_with("unrecognized configuration parameter") {
-        return "this server does not know it".to_owned();
+        return "this server does not recognize it".to_owned();
     }
     match name {
         "lc_messages" | "lc_monetary" | "lc_numeric" | "lc_time" => {
@@ -181,8 +180,8 @@ fn reason(name: &str, said: &str) -> String {
     }
 }
 
-/// Asks the server itself. The file is in memory: who looks before a start makes no
-/// file, and the server's user need not reach one.
+/// Asks the server itself. The file is in memory, so that a check before a start
+/// creates no file, and the server's user needs no access to one.
 fn ask(
     binaries: &Binaries,
     run_as: Option<&OsUser>,
@@ -198,8 +197,8 @@ fn ask(
         Ok(text)
     };
     let mut command = Command::new(&binaries.postgres);
-    // A directory that is there, without a postgresql.auto.conf; the configuration
-    // names production's.
+    // An existing directory without a postgresql.auto.conf; the configuration names
+    // production's.
     let dir = binaries.dir.to_string_lossy();
     command.args(["-C", "server_version_num", "-D", &*dir]);
     for setting in [
@@ -238,8 +237,8 @@ mod tests {
         }
     }
 
-    /// The names that are refused by a server that says `say` of those that it does
-    /// not like, and how often it was asked.
+    /// Returns the names that are refused by a server that says `say` about each name
+    /// it does not like, and how often it was asked.
     fn refused(
         names: &[String],
         likes: impl Fn(&str) -> bool,
@@ -328,7 +327,7 @@ mod tests {
             told,
             [
                 "enable_compound_index_stats = 'on' (postgresql.conf, line 4): \
-                 this server does not know it",
+                 this server does not recognize it",
                 "lc_monetary = 'ru_RU.UTF-8' (postgresql.conf, line 3): \
                  this locale is not installed here",
                 "lc_time = 'xx_XX' (postgresql.auto.conf, line 2): \
@@ -339,7 +338,7 @@ mod tests {
                  this time zone is not installed here",
                 "wal_sync_method = 'blah' (postgresql.conf, line 5): \
                  PostgreSQL says: invalid value for parameter \"wal_sync_method\": \"blah\"",
-                "what is that (postgresql.conf, line 12): PostgreSQL calls it a syntax error",
+                "what is that (postgresql.conf, line 12): PostgreSQL rejects it as a syntax error",
             ]
         );
         assert_eq!(

@@ -1,18 +1,19 @@
-//! The system calls that are refused to the server and whatever it starts: a
-//! filter in the kernel, which nothing in there can take off again.
+//! The system calls that are denied to the server and everything it starts: a filter
+//! in the kernel, which no process inside can remove.
 //!
-//! *Rights that stay.* A program that is left in a directory of the host, as that of the socket is,
-//! and given its owner's rights (`chmod 4755`), would run with them for any user
-//! of the host: the mount that forbids it is seen from inside only. So no file
-//! gets `S_ISUID` or `S_ISGID` in here, as with systemd's `RestrictSUIDSGID=`.
+//! *Lasting rights.* A program left in a directory of the host, such as that of the
+//! socket, and given its owner's rights (`chmod 4755`), would run with these rights
+//! for any user of the host: the mount option that forbids this is in force inside
+//! only. So no file gets `S_ISUID` or `S_ISGID` in here, as with systemd's
+//! `RestrictSUIDSGID=`.
 //!
-//! *Rights over a namespace.* In a user namespace of its own, a process could
-//! mount what it likes, a file system in memory of any size among it, and could
-//! reach much of the kernel that it otherwise cannot.
+//! *Rights over a namespace.* In a user namespace of its own, a process could mount
+//! anything, including an in-memory file system of any size, and could reach much of
+//! the kernel that is otherwise closed to it.
 //!
-//! What a call is told in memory, a filter cannot see. So calls that are told
-//! such things there (`openat2`, `clone3`, `io_uring`) are answered as by a kernel
-//! that does not know them, and programs then go on without.
+//! A filter cannot see arguments that are passed in memory. Calls that pass such
+//! arguments there (`openat2`, `clone3`, `io_uring`) therefore fail as on a kernel
+//! that does not have them, and programs then do without.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -25,22 +26,22 @@ use seccompiler::{
     SeccompRule,
 };
 
-/// The bits of a mode that no file gets.
+/// The mode bits that no file gets.
 const BITS: [u32; 2] = [libc::S_ISUID, libc::S_ISGID];
 
-/// Flags with which an open makes a file. `O_TMPFILE` without `O_DIRECTORY`,
-/// which is one bit of it.
+/// Flags with which an open creates a file: `O_TMPFILE` without `O_DIRECTORY`, which
+/// is one of its bits.
 const MAKING: [u32; 2] = [
     libc::O_CREAT.cast_unsigned(),
     (libc::O_TMPFILE & !libc::O_DIRECTORY).cast_unsigned(),
 ];
 
-/// `fchmodat2` of asm-generic/unistd.h, the same everywhere. libc has it for
-/// some architectures only.
+/// `fchmodat2` from asm-generic/unistd.h, the same on every architecture. libc has it
+/// for some architectures only.
 const FCHMODAT2: c_long = 452;
 
-/// The calls that set a mode, and which of their arguments it is. `mkdir` is
-/// none of them: the kernel takes these bits out of its mode.
+/// The calls that set a mode, with the index of that argument. `mkdir` is not one of
+/// them: the kernel clears these bits in its mode.
 const SET: &[(c_long, u8)] = &[
     (libc::SYS_fchmod, 1),
     (libc::SYS_fchmodat, 2),
@@ -54,41 +55,40 @@ const SET: &[(c_long, u8)] = &[
     (libc::SYS_mknod, 1),
 ];
 
-/// The calls that set a mode if their flags make a file, and which of their
-/// arguments these two are.
+/// The calls that set a mode if their flags create a file, with the indexes of flags
+/// and mode.
 const OPEN: &[(c_long, u8, u8)] = &[
     (libc::SYS_openat, 2, 3),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, 1, 2),
 ];
 
-/// The calls that make a user namespace, by a flag in the first argument.
+/// The calls that create a user namespace if a flag in their first argument is set.
 const NAMESPACES: [c_long; 2] = [libc::SYS_clone, libc::SYS_unshare];
 
-/// The calls that are unknown in here.
+/// The calls that do not exist in here.
 const UNKNOWN: [c_long; 3] = [
     libc::SYS_openat2,
     libc::SYS_clone3,
     libc::SYS_io_uring_setup,
 ];
 
-/// What is added to a number for the x32 variant of the call: the same
-/// architecture to a filter.
+/// The offsets of a call's variants. To a filter, x32 is the same architecture.
 #[cfg(target_arch = "x86_64")]
 const VARIANTS: &[c_long] = &[0, 0x4000_0000];
 #[cfg(not(target_arch = "x86_64"))]
 const VARIANTS: &[c_long] = &[0];
 
-/// The filters, ready to be installed. Programs of another architecture (of 32
-/// bits) are killed by them, as their calls have other numbers.
+/// The filters, ready to be installed. They kill programs of another architecture
+/// (32-bit ones), because their calls have other numbers.
 #[derive(Debug, Clone)]
 pub struct Filters(Vec<BpfProgram>);
 
 impl Filters {
-    /// Makes them.
+    /// Builds the filters.
     ///
     /// # Errors
-    /// The kernel filters no system calls, or the filter is not made for this
+    /// If the kernel cannot filter system calls, or there is no filter for this
     /// architecture.
     pub fn new() -> io::Result<Self> {
         let action: u32 = libc::SECCOMP_RET_ERRNO;
@@ -107,21 +107,21 @@ impl Filters {
         Ok(Self(filters.into()))
     }
 
-    /// Puts them on this thread and on what it starts; it must have no new
-    /// privileges. To be called between fork and exec: it makes only system
-    /// calls.
+    /// Installs the filters on this thread and everything it starts; the thread must
+    /// have `no_new_privs` set. May be called between fork and exec: it makes only
+    /// system calls.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// If the kernel refuses a filter.
     pub fn install(&self) -> io::Result<()> {
-        // Before Linux 5.16, a filter turned a defence of the processor on, too
-        // (against speculative store bypass), and made everything slower. The
-        // filter is no reason for that.
+        // Before Linux 5.16, a filter also enabled a mitigation in the processor
+        // (against speculative store bypass), which slowed everything down. The
+        // filter does not need it.
         let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         for filter in &self.0 {
             let program = libc::sock_fprog {
                 len: u16::try_from(filter.len()).map_err(|_| Errno::EINVAL)?,
-                // The same structure by its other name.
+                // The same structure under another name.
                 filter: filter.as_ptr().cast_mut().cast(),
             };
             // SAFETY: the program and what it points at outlive the call, which
@@ -138,11 +138,12 @@ impl Filters {
     }
 }
 
-/// The calls with what of them is refused; all of a call if it has no rules.
+/// The calls, each with the rules by which it is refused; a call without rules always
+/// is.
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
-/// Every call that would give a file one of [`BITS`], or a process a user
-/// namespace.
+/// Returns the rules for every call that would give a file one of [`BITS`], or a
+/// process a user namespace.
 fn rights() -> io::Result<Rules> {
     let mut rules = Rules::new();
     for (call, mode) in SET {
@@ -163,7 +164,7 @@ fn rights() -> io::Result<Rules> {
     Ok(rules)
 }
 
-/// That each of these arguments has that bit.
+/// Returns the rule that each of these arguments has its bit set.
 fn rule(bits: &[(u8, u32)]) -> io::Result<SeccompRule> {
     let conditions = bits.iter().map(|(argument, bit)| {
         let bit = u64::from(*bit);
@@ -176,7 +177,7 @@ fn rule(bits: &[(u8, u32)]) -> io::Result<SeccompRule> {
         .map_err(io::Error::other)
 }
 
-/// Lets what `rules` say fail with `errno`, and the rest pass.
+/// Builds a filter that fails what `rules` name with `errno`, and lets the rest pass.
 fn filter(rules: Rules, errno: Errno) -> io::Result<BpfProgram> {
     let variants = VARIANTS.iter().flat_map(|variant| {
         let variant_of = move |(call, rules): (&c_long, &Vec<_>)| (call + variant, rules.clone());
@@ -195,13 +196,13 @@ fn filter(rules: Rules, errno: Errno) -> io::Result<BpfProgram> {
 /// `seccomp(2)`.
 ///
 /// # Safety
-/// `argument` has to be what the operation takes, and to outlive the call.
+/// `argument` must be what the operation expects, and must outlive the call.
 unsafe fn seccomp(
     operation: libc::c_uint,
     flags: libc::c_ulong,
     argument: *const libc::c_void,
 ) -> io::Result<()> {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller guarantees it.
     match unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, argument) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -219,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    /// What a call answers, by its number and arguments.
+    /// Makes a call, given by its number and arguments, and returns its result.
     fn answer(call: c_long, arguments: [usize; 4]) -> Result<(), Errno> {
         let [a, b, c, d] = arguments;
         // SAFETY: the caller passes live pointers and numbers; what is opened
@@ -232,7 +233,7 @@ mod tests {
         CString::new(path.to_str().unwrap()).unwrap()
     }
 
-    /// In a thread of its own, which the filters end with.
+    /// Runs `work` in a thread of its own, so that the filters end with it.
     fn filtered(work: impl FnOnce() + Send + 'static) {
         thread::spawn(|| {
             prctl::set_no_new_privs().unwrap();
@@ -284,7 +285,8 @@ mod tests {
                 ];
                 for (call, arguments) in calls {
                     let answered = answer(call, arguments);
-                    // Some kernels and disks do not know it without a filter.
+                    // Some kernels and file systems do not have it even without a
+                    // filter.
                     let unknown = [Err(Errno::ENOSYS), Err(Errno::EOPNOTSUPP)];
                     let may_be_unknown = call == FCHMODAT2 || arguments[2] == nameless;
                     if expected.is_err() || !(may_be_unknown && unknown.contains(&answered)) {
@@ -293,7 +295,7 @@ mod tests {
                     let _ = fs::remove_file(&made);
                 }
             }
-            // Without O_CREAT the argument means nothing.
+            // Without O_CREAT the mode is ignored.
             assert_eq!(answer(libc::SYS_openat, [at, file, 0, 0o4755]), Ok(()));
         });
         assert_eq!(
@@ -319,7 +321,7 @@ mod tests {
                 answer(libc::SYS_unshare, [libc::CLONE_FS as usize, 0, 0, 0]),
                 Ok(())
             );
-            // Threads and processes are made as ever.
+            // Threads and processes can still be created.
             assert_eq!(thread::spawn(|| 1).join().unwrap(), 1);
             let output = std::process::Command::new("true").status().unwrap();
             assert!(output.success());
@@ -341,7 +343,7 @@ mod tests {
     fn the_other_numbers_of_a_call_are_no_way_round() {
         filtered(|| {
             let chmod = VARIANTS[1] + libc::SYS_chmod;
-            // A kernel without x32 says ENOSYS, if the filter lets it.
+            // A kernel without x32 returns ENOSYS if the filter lets the call pass.
             assert_eq!(answer(chmod, [0, 0o4755, 0, 0]), Err(Errno::EPERM));
         });
     }

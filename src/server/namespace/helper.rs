@@ -1,5 +1,5 @@
-//! The process that makes the namespaces and stays beside the server. It has
-//! one thread only.
+//! The process that creates the namespaces and stays beside the server. It is
+//! single-threaded.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -25,19 +25,19 @@ use crate::server::limits::counted_in_namespaces;
 use crate::server::spawn::{become_child, follow};
 use crate::server::user::OsUser;
 
-/// How long a server has to end when its owner is gone, in seconds. An
-/// immediate shutdown gives its own children five.
+/// How long a server may take to shut down after its owner has exited, in seconds. An
+/// immediate shutdown gives the server's own children five.
 const SERVER_GRACE: u32 = 10;
 
-/// What the process inside says when the root is made.
+/// The message of the process inside once the root is set up.
 const MADE: &[u8] = b"made";
 
-/// The hidden subcommand: reads a [`Spec`] from standard input, sets all up,
-/// starts the server, and stays until it ends. Gives the exit code; a server
-/// that was killed by a signal is followed by the same one.
+/// Runs the hidden subcommand: reads a [`Spec`] from standard input, sets everything
+/// up, starts the server, and stays until it exits. Returns the exit code; if a
+/// signal killed the server, this process ends by the same signal.
 ///
 /// # Errors
-/// Standard input or output is of no use.
+/// If standard input or output cannot be used, or a system call fails.
 pub fn run() -> io::Result<i32> {
     let owner = getppid();
     let watched = watched();
@@ -81,18 +81,18 @@ pub fn run() -> io::Result<i32> {
     follow(status?)
 }
 
-/// Closes what is not needed, and makes all but the server: the filters, and
-/// what [`enclose`] gives.
+/// Closes what is not needed, and sets up everything but the server: the filters, and
+/// what [`enclose`] returns.
 fn set_up(spec: Spec, owner: Pid) -> io::Result<(Filters, (Pid, Option<OsUser>))> {
     let opened = spec.read.iter().chain(&spec.write).chain(&spec.data);
     let opened = opened.map(Inherited::number);
-    // What is held stays open until this process and process 1 inside end.
+    // `hold` stays open until this process and process 1 inside exit.
     system::close_inherited(opened.chain(spec.hold)).map_err(in_step("close_range"))?;
     let filters = Filters::new().map_err(in_step("filter system calls"))?;
     Ok((filters, enclose(spec, owner)?))
 }
 
-/// What a child does last before it becomes the server.
+/// Adds the last steps that a child takes before it becomes the server.
 fn confine(command: &mut Command, filters: Filters, processes: Option<u32>) {
     let processes = processes.filter(|_| counted_in_namespaces());
     let last = move || -> io::Result<()> {
@@ -108,8 +108,8 @@ fn confine(command: &mut Command, filters: Filters, processes: Option<u32>) {
     }
 }
 
-/// The signals that are waited for: those that end a server or let it read its
-/// configuration, its end, and that patience is over.
+/// Returns the signals to wait for: those that stop a server or make it reload its
+/// configuration, SIGCHLD when it exits, and SIGALRM when patience has run out.
 fn watched() -> SigSet {
     SigSet::from_iter([
         Signal::SIGTERM,
@@ -128,10 +128,10 @@ fn say(answer: &Answer) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Makes the namespaces, and in them the process that is 1 there, which makes
-/// the root. Gives its pid, and the user to run the server as.
+/// Creates the namespaces and, in them, process 1, which sets up the root. Returns
+/// its pid, and the user to run the server as.
 fn enclose(spec: Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
-    // In there the users may not be found any more.
+    // The users may no longer be found in there.
     let user = match &spec.user {
         Some(name) => Some(OsUser::find(name).map_err(io::Error::other)?),
         None => None,
@@ -145,19 +145,19 @@ fn enclose(spec: Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
         true => unshare(flags).map_err(in_step("unshare"))?,
         false => unshare_as_user(flags)?,
     }
-    // From here on they are closed in this process and in the one inside, before
-    // anything of the clone's runs.
+    // What is opened here is closed in this process and in the one inside before any
+    // program of the clone runs.
     let mut enclosure = spec.enclosure;
     enclosure.read = reopened(spec.read)?;
     enclosure.write = reopened(spec.write)?;
     enclosure.data = spec.data.map(Inherited::reopen).transpose()?;
-    // Another set of rights may have cleared it.
+    // A change of credentials may have cleared it.
     prctl::set_pdeathsig(Signal::SIGQUIT)?;
     if getppid() != owner {
         return Err(nix::Error::ESRCH.into());
     }
     let (mut ours, theirs) = UnixStream::pair()?;
-    // SAFETY: this process has one thread, so the child may do as it likes.
+    // SAFETY: this process is single-threaded, so the child may call anything.
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(ours);
@@ -181,14 +181,14 @@ fn reopened(inherited: Vec<Inherited>) -> io::Result<Vec<Opened>> {
     inherited.into_iter().map(Inherited::reopen).collect()
 }
 
-/// The same for an ordinary user, who may do it in a user namespace, and stays
-/// the same user there.
+/// Does the same for an unprivileged user, who may do so in a user namespace, and
+/// stays the same user there.
 fn unshare_as_user(flags: CloneFlags) -> io::Result<()> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(flags | CloneFlags::CLONE_NEWUSER).map_err(|errno| {
         let step = match errno {
-            Errno::ENOSPC => "unshare, as an ordinary user (see user.max_user_namespaces)",
-            _ => "unshare, as an ordinary user",
+            Errno::ENOSPC => "unshare, as an unprivileged user (see user.max_user_namespaces)",
+            _ => "unshare, as an unprivileged user",
         };
         in_step(step)(errno)
     })?;
@@ -200,8 +200,8 @@ fn unshare_as_user(flags: CloneFlags) -> io::Result<()> {
     map().map_err(in_step("map the user"))
 }
 
-/// Process 1 inside: makes the root, says so, and waits for whatever ends in
-/// here. When it ends, so does everything else inside.
+/// Runs as process 1 inside: sets up the root, reports it, and reaps whatever exits
+/// in here. When it exits, so does everything else inside.
 fn be_init(
     enclosure: Enclosure,
     user: Option<&OsUser>,
@@ -214,7 +214,7 @@ fn be_init(
         if enclosure.private_network {
             system::raise_loopback().map_err(in_step("raise the loopback device"))?;
         }
-        // It has rights in here that the server has not.
+        // It has privileges in here that the server lacks.
         Ok(prctl::set_dumpable(false)?)
     };
     let made = made();
@@ -238,8 +238,8 @@ fn be_init(
     }
 }
 
-/// Waits for the server's end, and passes on the signals that are meant for
-/// it. When the owner is gone, the kernel sends one too.
+/// Waits until the server exits, and forwards the signals meant for it. When the
+/// owner exits, the kernel sends one too.
 fn supervise(
     server: &mut Child,
     watched: &SigSet,
@@ -255,7 +255,7 @@ fn supervise(
                 }
             }
             Signal::SIGALRM => kill(init, Signal::SIGKILL)?,
-            // Not waited for yet, so it still has its number.
+            // Not reaped yet, so its pid is still its own.
             signal => kill(Pid::from_raw(number), signal)?,
         }
         if getppid() != owner {
@@ -264,9 +264,9 @@ fn supervise(
     }
 }
 
-/// Ends everything inside.
+/// Kills everything inside.
 fn end(init: Pid) {
-    // It is there until it is waited for.
+    // Its pid stays valid until it is reaped.
     let _ = kill(init, Signal::SIGKILL);
     let _ = waitpid(init, None);
 }

@@ -1,22 +1,21 @@
-//! Namespaces around the server: files, processes, IPC and network of its own.
+//! Namespaces around the server: its own files, processes, IPC and network.
 //!
-//! Settings cannot stop SQL that reaches out by itself. So the server runs
-//! where there is nothing to reach: in a root directory made up of what it
-//! needs ([`root`]), among processes of its own, with a loopback device alone,
-//! and without the system calls that would outlast all that ([`calls`]).
+//! Settings cannot stop SQL that reaches out by itself. So the server runs where
+//! there is nothing to reach: in a root directory that contains only what it needs
+//! ([`root`]), among its own processes, with only a loopback device, and without the
+//! system calls whose effects would outlast all that ([`calls`]).
 //!
-//! A multi-threaded process cannot set that up between fork and exec. pbkfs
-//! starts itself a second time instead (the hidden subcommand [`SUBCOMMAND`],
-//! [`helper`]):
+//! A multi-threaded process cannot set that up between fork and exec. pbkfs therefore
+//! starts itself a second time (the hidden subcommand [`SUBCOMMAND`], [`helper`]):
 //!
 //! ```text
 //! pbkfs
-//!  └─ pbkfs fence-exec     outside: waits for the server, passes signals on
-//!      ├─ pid 1 inside     made the root; reaps
+//!  └─ pbkfs fence-exec     outside: waits for the server, forwards signals
+//!      ├─ pid 1 inside     has set up the root; reaps
 //!      └─ pid 2 inside     postgres
 //! ```
-//! It reads a [`Spec`] from its standard input and says one [`Answer`] on its
-//! standard output. Its exit status is that of the server.
+//! The helper reads a [`Spec`] from its standard input and writes one [`Answer`] to
+//! its standard output. Its exit status is that of the server.
 
 mod calls;
 mod helper;
@@ -49,99 +48,99 @@ use opened::Inherited;
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "fence-exec";
 
-/// How long the helper may take. It needs some milliseconds, unless a file
-/// system that it looks at hangs.
+/// How long the helper may take. It needs a few milliseconds, unless a file system
+/// that it accesses hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the server gets to see of the host. All paths are absolute.
+/// The part of the host that the server can see. All paths are absolute.
 ///
-/// What the server may write, and what the clone itself names, is shown by its
-/// descriptor, which was checked when it was opened: whoever owns a directory
-/// above could put something else in its place in the meantime. What else it may
-/// read is named by the host, and shown by its path.
+/// Whatever the server may write, and whatever the clone itself names, is passed by a
+/// descriptor that was checked when it was opened: otherwise the owner of a directory
+/// above could replace it in the meantime. Everything else that the server may read
+/// is named by the host, and passed by path.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Enclosure {
     /// The pbkfs program that is started as the helper.
     pub program: PathBuf,
-    /// Files and directories that it may read.
+    /// Files and directories that the server may read.
     pub show: Vec<PathBuf>,
-    /// Files that the clone names, which it may read, opened with the rights of
-    /// its user.
+    /// Files named by the clone that the server may read, opened with its user's
+    /// permissions.
     #[serde(skip)]
     pub read: Vec<Opened>,
-    /// Directories that it may write. No program runs from there.
+    /// Directories that the server may write to. No program can run from there.
     #[serde(skip)]
     pub write: Vec<Opened>,
-    /// The clone's data directory, which it may write, too. `None` only to see
-    /// whether all can be set up.
+    /// The clone's data directory, which the server may write to as well. `None` only
+    /// if the setup is just tried out.
     #[serde(skip)]
     pub data: Option<Opened>,
-    /// Where it finds an empty directory of its own, whatever the host has
-    /// there.
+    /// Paths at which the server finds an empty directory of its own, whatever the
+    /// host has there.
     pub cover: Vec<PathBuf>,
-    /// How much of the host's memory its own directories take.
+    /// How much of the host's memory its own directories may use.
     pub memory: Memory,
-    /// How many processes there may be, where namespaces can count them.
+    /// The limit of processes, if namespaces can count them.
     pub processes: Option<u32>,
-    /// Whether it has no network but a loopback device of its own.
+    /// Whether the server has no network but its own loopback device.
     pub private_network: bool,
 }
 
-/// How much of the host's memory the server's directories in memory may take,
-/// in bytes; 0 would be without limit.
+/// How much of the host's memory the server's in-memory directories may use, in
+/// bytes; 0 would mean no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Each of `/tmp` and `/var/tmp`.
     pub tmp: u64,
-    /// `/dev/shm`, where what parallel workers share is.
+    /// `/dev/shm`, which holds what parallel workers share.
     pub shm: u64,
 }
 
-/// What the helper is told.
+/// The helper's instructions.
 #[derive(Debug, Serialize, Deserialize)]
 struct Spec {
     enclosure: Enclosure,
-    /// What is open of the enclosure.
+    /// The open descriptors of the enclosure.
     read: Vec<Inherited>,
     write: Vec<Inherited>,
     data: Option<Inherited>,
-    /// Whom to run the server as, if that is not the helper's user.
+    /// The user to run the server as, if not the helper's.
     user: Option<String>,
-    /// The server and its arguments. Without one, all is set up only to see
-    /// whether it can be.
+    /// The server and its arguments. Without them, the setup is only tried out.
     command: Option<(PathBuf, Vec<String>)>,
-    /// A descriptor that the helper was started with, and is to keep open. The
-    /// server does not get it.
+    /// A descriptor that the helper inherits and keeps open. The server does not
+    /// inherit it.
     hold: Option<RawFd>,
 }
 
-/// What the helper says.
+/// The helper's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    /// The server runs; its pid, as it is known outside.
+    /// The server runs; its pid as seen from outside.
     Started(u32),
     /// Everything could be set up.
     Possible,
-    /// The host does not permit it.
+    /// The host does not permit the setup.
     Refused(String),
-    /// A path leads elsewhere than to what was opened.
+    /// A path no longer resolves to what was opened.
     Replaced(PathBuf),
-    /// All was set up, but the server's program could not be run.
+    /// The setup succeeded, but the server's program could not be run.
     Failed(String),
 }
 
 impl Enclosure {
-    /// Whether this host permits it, tried out.
+    /// Tries out whether this host permits the enclosure.
     ///
     /// # Errors
-    /// [`ServerError::NoNamespaces`] with the reason; [`ServerError::Replaced`].
+    /// Returns [`ServerError::NoNamespaces`] with the reason if it does not, or
+    /// [`ServerError::Replaced`] if a path no longer resolves to what was opened.
     pub fn probe(&self) -> Result<(), ServerError> {
         let spec = self.spec(None, None, None);
         let mut command = self.helper();
         command.stderr(Stdio::null());
         let (mut helper, answer) = self.ask(command, &spec)?;
-        // It ends by itself, or was killed.
+        // It exits by itself, or was killed.
         let _ = helper.wait();
         match answer {
             Answer::Possible => Ok(()),
@@ -149,16 +148,16 @@ impl Enclosure {
         }
     }
 
-    /// Closes what is open of it, once it is not needed any more: a mount is busy
-    /// as long as something of it is open.
+    /// Closes the enclosure's descriptors once they are no longer needed: a mount is
+    /// busy as long as something in it is open.
     pub(super) fn close(&mut self) {
         self.read.clear();
         self.write.clear();
         self.data = None;
     }
 
-    /// Starts `command` inside. Gives the helper and the pid of the server.
-    /// `hold` stays open until the helper and process 1 inside have ended.
+    /// Starts `command` inside. Returns the helper and the pid of the server. `hold`
+    /// stays open until the helper and process 1 inside have exited.
     pub(super) fn start(
         &self,
         command: (PathBuf, Vec<String>),
@@ -239,7 +238,7 @@ impl Enclosure {
             stdin.write_all(&text)?;
             drop(stdin);
             let line = first_line(stdout, PATIENCE, &|| false)?;
-            serde_json::from_str(&line).map_err(|_| io::Error::other("it ended without an answer"))
+            serde_json::from_str(&line).map_err(|_| io::Error::other("it exited without an answer"))
         };
         let mut asked = asked;
         match asked() {
@@ -257,7 +256,7 @@ fn unexpected(answer: Answer) -> ServerError {
     let reason = match answer {
         Answer::Replaced(path) => return ServerError::Replaced { path },
         Answer::Refused(reason) | Answer::Failed(reason) => reason,
-        Answer::Started(_) | Answer::Possible => "the helper gave a wrong answer".to_owned(),
+        Answer::Started(_) | Answer::Possible => "the helper gave an unexpected answer".to_owned(),
     };
     ServerError::NoNamespaces { reason }
 }

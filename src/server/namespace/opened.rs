@@ -1,10 +1,10 @@
-//! Directories and files that are handed on by their descriptors.
+//! Directories and files that are passed on by descriptor.
 //!
-//! A descriptor of the host's mount namespace cannot be mounted in another one:
-//! what was opened there is of a mount that is not in here. So the helper opens
-//! each path once more, in the namespace that it has made, and goes on only if
-//! that is the very one which it was given. By what it opened it mounts
-//! then; the path is not looked at again.
+//! A descriptor from the host's mount namespace cannot be mounted in another one,
+//! because its mount is not in there. So the helper opens each path again in the
+//! namespace that it has created, and continues only if the path resolves to the very
+//! file that it was given. It then mounts by the new descriptor; the path is not
+//! resolved again.
 
 use std::fmt;
 use std::io;
@@ -17,21 +17,22 @@ use serde::{Deserialize, Serialize};
 use super::system::in_step;
 use crate::untrusted::{hold, identity};
 
-/// A directory or file of the host's, opened by who has checked it. The server
+/// A directory or file of the host, opened by the code that checked it. The server
 /// finds it at the same path.
 #[derive(Debug, Clone)]
 pub struct Opened {
     /// The absolute path by which it was opened.
     pub path: PathBuf,
-    /// What was opened; it need not be open for reading.
+    /// The descriptor; it need not be open for reading.
     pub file: Arc<OwnedFd>,
 }
 
 impl Opened {
-    /// What is open at a path, and stays the caller's as well.
+    /// Takes what is open at a path. The descriptor is duplicated, and the caller
+    /// keeps its own.
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// If no descriptor is left.
     pub fn new(path: &Path, file: impl AsFd) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
@@ -40,7 +41,7 @@ impl Opened {
     }
 }
 
-/// An [`Opened`] on its way to the helper, which has the descriptor under the
+/// An [`Opened`] on its way to the helper, which inherits the descriptor under the
 /// same number.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Inherited {
@@ -56,18 +57,20 @@ impl Inherited {
         }
     }
 
-    /// The descriptor's number.
+    /// Returns the descriptor's number.
     pub fn number(&self) -> RawFd {
         self.number
     }
 
-    /// The same in this mount namespace. What was inherited is closed.
+    /// Opens the same path in this mount namespace, and closes the inherited
+    /// descriptor.
     ///
     /// # Errors
-    /// [`Replaced`] if something else is at its path by now; the system's own.
+    /// Returns [`Replaced`] if something else is now at the path; otherwise the
+    /// system's error.
     pub fn reopen(self) -> io::Result<Opened> {
-        // SAFETY: who started this process left the descriptor open for it, and
-        // nothing else in here knows it.
+        // SAFETY: the parent process left the descriptor open for this one, and
+        // nothing else in here uses it.
         let inherited = unsafe { OwnedFd::from_raw_fd(self.number) };
         let path = self.path;
         let is_gone = |error: &io::Error| {
@@ -85,20 +88,23 @@ impl Inherited {
     }
 }
 
-/// A path leads elsewhere than it did. An error inside an
-/// [`io::Error`].
+/// A path no longer resolves to what was opened. It is wrapped in an [`io::Error`].
 #[derive(Debug)]
 pub struct Replaced(PathBuf);
 
 impl fmt::Display for Replaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} leads elsewhere by now", self.0.display())
+        write!(
+            f,
+            "{} no longer resolves to what was opened",
+            self.0.display()
+        )
     }
 }
 
 impl std::error::Error for Replaced {}
 
-/// The path that an error says was led elsewhere, if that is what it says.
+/// Returns the path, if the error is a [`Replaced`].
 pub fn replaced(error: &io::Error) -> Option<&Path> {
     let replaced: &Replaced = error.get_ref()?.downcast_ref()?;
     Some(&replaced.0)

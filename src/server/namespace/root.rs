@@ -1,9 +1,9 @@
-//! The root directory that the server sees: a file system in memory, into
-//! which what it needs is bound.
+//! The root directory that the server sees: an in-memory file system into which
+//! everything it needs is bind-mounted.
 //!
 //! Nothing else of the host is there, so nothing else can be changed, read or
-//! connected to: a socket's file on a read-only mount would still take
-//! connections, and absolute paths out of the WAL lead nowhere.
+//! connected to: a socket on a read-only mount would still accept connections.
+//! Absolute paths from the WAL resolve to nothing.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -20,8 +20,8 @@ use super::{Enclosure, Memory, Opened};
 use crate::server::user::OsUser;
 use crate::untrusted::{hold, identity};
 
-/// What every server gets to read, where the host has it: programs,
-/// libraries, their configuration, and Debian's dictionaries.
+/// Directories that every server can read if the host has them: programs, libraries,
+/// their configuration, and Debian's dictionaries.
 const SYSTEM: [&str; 9] = [
     "/bin",
     "/etc",
@@ -34,51 +34,52 @@ const SYSTEM: [&str; 9] = [
     "/var/cache/postgresql",
 ];
 
-/// The devices that programs expect. None of them is of this host.
+/// The devices that programs expect. None of them is hardware of this host.
 const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 
-/// Where the new root is mounted at first: nothing that is bound into it comes
-/// from there, and it is on every Linux.
+/// First mount point of the new root: nothing that is bound into the root comes from
+/// there, and every Linux has it.
 const STAGE: &str = "/proc";
 
-/// Where the host's root is in the meantime.
+/// Location of the host's root in the meantime.
 const HOST: &str = "/.host";
 
 const NONE: Option<&str> = None;
 
-/// Whether a server reads `path` anyway.
+/// Returns whether every server can read `path`.
 #[must_use]
 pub fn shows(path: &Path) -> bool {
     SYSTEM.iter().any(|dir| path.starts_with(dir))
 }
 
-/// What is in a directory of ours. The link of a tablespace is led into the
-/// mount, so little ever is; where more can be, it is the host's memory. Files
-/// without bytes take some, too.
+/// Limits of an in-memory directory of ours. Tablespace links are redirected into the
+/// mount, so there is rarely much in it; whatever is in it uses the host's memory.
+/// Empty files use some, too.
 const SMALL: &str = "size=4m,nr_inodes=4096";
 
-/// How many files there can be where the server may put what it likes.
+/// Limit of files in the directories where the server may create what it likes.
 const FILES: u32 = 1 << 16;
 
-/// What no file system of ours in memory is good for. Nothing runs from there.
+/// Mount flags of our in-memory file systems. Nothing can run from them.
 const CLOSED: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
 
-/// What lies at a path of the new root.
+/// What is at a path of the new root.
 enum Kind {
-    /// An empty directory of the server's.
+    /// An empty directory for the server.
     Cover,
-    /// A detached mount of something of the host's. Of what can be written,
-    /// programs may run from the clone's files only: a library may be among them.
+    /// A detached mount of a file or directory of the host. Of those that can be
+    /// written to, only the clone's data directory can run programs: a library may be
+    /// in it.
     Host(OwnedFd, Forbid),
 }
 
-/// Makes the root of this mount namespace the server's. `user` owns what is
-/// covered; the server can look up the names of `users`.
+/// Sets up the server's root in this mount namespace. `user` owns the covered
+/// directories; the server can look up the names of `users`.
 ///
 /// # Errors
-/// What the system refused, with the step.
+/// If the system refuses a step; the error names it.
 pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> io::Result<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, "/", NONE, private, NONE).map_err(in_step("make the mounts private"))?;
@@ -119,9 +120,9 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> 
     fs::remove_dir(HOST)
 }
 
-/// Everything that is laid into the root, a directory before what is in it,
-/// with what it leads to resolved while it can be. At the same path, the later
-/// wins: a clone may stand where production stood.
+/// Returns everything that is mounted into the root, each directory before its
+/// contents. Their sources are resolved here, while they still can be. At the same
+/// path, the later item wins: a clone may be where production was.
 fn items(enclosure: &Enclosure) -> io::Result<Vec<(PathBuf, Kind)>> {
     let mut items = Vec::new();
     for path in &enclosure.cover {
@@ -147,7 +148,7 @@ fn items(enclosure: &Enclosure) -> io::Result<Vec<(PathBuf, Kind)>> {
     Ok(items)
 }
 
-/// Lays a detached mount at a path.
+/// Attaches a detached mount at a path, with its restrictions.
 fn lay(mount: &OwnedFd, forbidden: Forbid, path: &Path) -> io::Result<()> {
     make_place(path, identity(mount)?.is_directory)?;
     forbid(mount, forbidden)
@@ -155,7 +156,7 @@ fn lay(mount: &OwnedFd, forbidden: Forbid, path: &Path) -> io::Result<()> {
         .map_err(in_step(path.display()))
 }
 
-/// Has a directory or a file at a path, on which one can be laid.
+/// Creates a directory or a file at a path, if there is none, as a mount point.
 fn make_place(path: &Path, is_directory: bool) -> io::Result<()> {
     if is_directory {
         return make_dir(path, 0o755);
@@ -171,7 +172,7 @@ fn make_place(path: &Path, is_directory: bool) -> io::Result<()> {
 fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
     match make_dir(path, 0o755) {
         Ok(()) => {}
-        // In a directory that is shown, and not there; or behind a link.
+        // The path is missing from a directory that is shown, or is behind a link.
         Err(error)
             if matches!(
                 error.kind(),
@@ -197,7 +198,7 @@ fn devices() -> io::Result<()> {
     for name in DEVICES {
         let (path, source) = (Path::new("/dev"), Path::new(HOST).join("dev"));
         let (path, source) = (path.join(name), source.join(name));
-        // There need not be a terminal.
+        // The host may have no terminal.
         if source.exists() {
             make_place(&path, false)?;
             mount(Some(&source), &path, NONE, MsFlags::MS_BIND, NONE)
@@ -218,8 +219,8 @@ fn devices() -> io::Result<()> {
     Ok(())
 }
 
-/// Whoever asks a directory service for users reaches none in here, and the
-/// `peer` method needs the names of those who connect.
+/// Adds `users` to `/etc/passwd`: no directory service can be reached in here, and
+/// the `peer` method needs the names of the users that connect.
 fn name_users(users: &[OsUser]) -> io::Result<()> {
     const FILE: &str = "/etc/passwd";
     const OURS: &str = "/.passwd";
@@ -231,7 +232,8 @@ fn name_users(users: &[OsUser]) -> io::Result<()> {
     mount(Some(OURS), FILE, NONE, MsFlags::MS_BIND, NONE).map_err(in_step(FILE))
 }
 
-/// The text of `passwd` with those users that are not in it, if any are.
+/// Returns the text of `passwd` with the missing users added, or `None` if none is
+/// missing.
 fn with_users(known: &str, users: &[OsUser]) -> Option<String> {
     let is_known = |user: &&OsUser| {
         let mut names = known.lines().filter_map(|line| line.split(':').next());
@@ -248,8 +250,8 @@ fn with_users(known: &str, users: &[OsUser]) -> Option<String> {
     (text.len() > known.trim_end().len() + 1).then_some(text)
 }
 
-/// Makes a directory and those above it, but none by way of a link: one in the
-/// clone's own files can lead anywhere, to the host as well.
+/// Creates a directory and its parents, but never through a link: a link in the
+/// clone's own files can point anywhere, including to the host.
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

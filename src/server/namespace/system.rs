@@ -10,14 +10,14 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-/// Closes everything that this process was started with, but for its standard
-/// input, output and error: by the descriptor of a directory, any path of the
-/// host could be reached from within another root. What is `kept` stays open
-/// here and in children, and is closed by exec.
+/// Closes every inherited descriptor except standard input, output and error: through
+/// the descriptor of a directory, any path of the host could be reached from inside
+/// another root. The descriptors in `kept` stay open here and in forked children, and
+/// are closed by exec.
 pub fn close_inherited(kept: impl IntoIterator<Item = RawFd>) -> io::Result<()> {
     let close = |first: libc::c_uint, last: libc::c_uint| match first <= last {
-        // SAFETY: nothing in this process has opened anything that it still
-        // needs, but for what is kept.
+        // SAFETY: nothing in this process still needs a descriptor that it has
+        // opened, except those kept.
         true => check(unsafe { libc::close_range(first, last, 0) }.into()),
         false => Ok(()),
     };
@@ -35,22 +35,22 @@ pub fn close_inherited(kept: impl IntoIterator<Item = RawFd>) -> io::Result<()> 
     close(next, libc::c_uint::MAX)
 }
 
-/// What a mount, and each one below it, is not to be good for: the `MOUNT_ATTR_`
-/// bits that are set besides those it has. None is taken away, which an ordinary
-/// user's namespaces would not permit.
+/// What a mount and those below it forbid: the `MOUNT_ATTR_` bits to set in addition
+/// to those they have. None is cleared, which an unprivileged user's namespaces would
+/// not permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forbid(u64);
 
 impl Forbid {
     /// Set-user-ID programs and devices.
     pub const RIGHTS: Self = Self(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV);
-    /// And any program.
+    /// The same, and any program.
     pub const PROGRAMS: Self = Self(Self::RIGHTS.0 | libc::MOUNT_ATTR_NOEXEC);
-    /// Rights and writing.
+    /// The same as [`RIGHTS`](Self::RIGHTS), and writing.
     pub const WRITING: Self = Self(Self::RIGHTS.0 | libc::MOUNT_ATTR_RDONLY);
 }
 
-/// Forbids that in a mount, held by a descriptor, and all below it.
+/// Forbids `what` in a mount, given by a descriptor, and in all mounts below it.
 pub fn forbid(mount: impl AsFd, what: Forbid) -> io::Result<()> {
     // SAFETY: all-zero is a valid mount_attr, which is plain numbers.
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
@@ -70,8 +70,8 @@ pub fn forbid(mount: impl AsFd, what: Forbid) -> io::Result<()> {
     check(result)
 }
 
-/// A mount of what is held, with all that is mounted below it. It is at no
-/// path, and lasts as long as its descriptor, unless it is attached.
+/// Returns a mount of the file or directory held, with everything mounted below it.
+/// It has no path, and lasts as long as its descriptor unless it is attached.
 pub fn detached(held: impl AsFd) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -80,18 +80,18 @@ pub fn detached(held: impl AsFd) -> io::Result<OwnedFd> {
     Ok(open_tree(held, "", flags)?)
 }
 
-/// Gives a detached mount its path, at which no link is followed.
+/// Attaches a detached mount at a path, without following a link there.
 pub fn attach(mount: impl AsFd, path: &Path) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(move_mount(mount, "", CWD, path, flags)?)
 }
 
-/// A directory by which nothing in it can be changed, whatever the permissions
-/// of its files, nor by a descriptor that was opened there. For root only; it
-/// lasts as long as the descriptor.
+/// Returns a descriptor of a directory through which nothing can be changed, whatever
+/// the permissions of its files, not even through descriptors opened from it. It
+/// requires root, and lasts as long as the descriptor.
 ///
 /// # Errors
-/// The system's own.
+/// If a system call fails.
 pub fn read_only_view(dir: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let view = open_tree(CWD, dir, flags)?;
@@ -127,7 +127,7 @@ fn check(result: libc::c_long) -> io::Result<()> {
     }
 }
 
-/// An error with what failed.
+/// Returns a function that prefixes an error with the step that failed.
 pub fn in_step<E: Into<io::Error>>(step: impl Display) -> impl FnOnce(E) -> io::Error {
     move |error| {
         let error = error.into();

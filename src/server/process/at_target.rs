@@ -1,28 +1,28 @@
-//! Whether a recovery ended at its target, in PostgreSQL's own words.
+//! Whether a recovery stopped at its target, according to PostgreSQL's log.
 //!
-//! A server that is paused answers queries, and one that was told to end is gone,
-//! wherever it had got to: recovery also pauses before the target when a setting is
-//! too low (`RecoveryRequiresIntParameter`, xlogrecovery.c) or a user asks for it,
-//! and the postmaster ends as well when it gets a signal. Its log tells them apart.
-//! Of a promotion nothing of the kind is needed: PostgreSQL promotes at its target,
-//! or ends (`recovery ended before configured recovery target was reached`).
+//! That a server is paused or has exited does not prove that it reached the target.
+//! Recovery also pauses earlier if a setting is too low
+//! (`RecoveryRequiresIntParameter`, xlogrecovery.c) or a user asks for it, and the
+//! postmaster also exits on a signal. The log tells these cases apart. A promotion
+//! needs no such check: PostgreSQL either promotes at its target or exits (`recovery
+//! ended before configured recovery target was reached`).
 
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 
 use super::Server;
 use crate::untrusted;
 
-/// What the startup process says before it waits at its target
+/// The startup process's message before it pauses at its target
 /// (`recoveryPausesHere`, xlogrecovery.c).
 pub(super) const PAUSED: &str = "pausing at the end of recovery";
 
-/// What the postmaster says when it ends as `recovery_target_action` wants it
+/// The postmaster's message when it shuts down because of `recovery_target_action`
 /// (postmaster.c).
 pub(super) const SHUT_DOWN: &str = "shutdown at recovery target";
 
 impl Server {
-    /// Whether this run has said in its log that its recovery is at the target:
-    /// [`PAUSED`] or [`SHUT_DOWN`]. A log that cannot be read says nothing.
+    /// Returns whether this run has logged that its recovery is at the target:
+    /// [`PAUSED`] or [`SHUT_DOWN`]. If the log cannot be read, the answer is no.
     pub(super) fn has_said(&self, words: &str) -> bool {
         self.search_log(words).unwrap_or(false)
     }
@@ -39,9 +39,9 @@ impl Server {
     }
 }
 
-/// Whether a line of the log is this message, behind whatever `log_line_prefix` puts
-/// before it. What a client says stands behind a severity of its own, or, in the
-/// lines that follow its first, behind a tab.
+/// Returns whether a line of the log is this message, after whatever
+/// `log_line_prefix` adds. Text from a client comes after a severity of its own or,
+/// on continuation lines, after a tab.
 fn is_message(line: &[u8], words: &str) -> bool {
     let line = String::from_utf8_lossy(line);
     let message = line.split_once("LOG:  ").map(|(_, message)| message);

@@ -1,11 +1,12 @@
-//! "No space left on device", said of what is no disk: in namespaces, `/tmp` and
-//! `/dev/shm` are the clone's own, in memory, and the diff has room.
+//! "No space left on device" although no disk is full: in namespaces, `/tmp` and
+//! `/dev/shm` are the clone's own, in memory. They can be full while the diff has
+//! space.
 
 use super::Server;
 
-/// Each of these directories by how a path in it begins in PostgreSQL's messages,
-/// and the key that makes it larger. Shared memory has a name there, no path
-/// (`dsm_impl.c`).
+/// For each of these directories: how its paths begin in PostgreSQL's messages, its
+/// name, and the key that makes it larger. Shared memory appears there by name, not
+/// by path (`dsm_impl.c`).
 const OWN: [(&str, &str, &str); 3] = [
     ("\"/PostgreSQL.", "/dev/shm", "fence.shm_size"),
     ("\"/tmp/", "/tmp", "fence.tmp_size"),
@@ -13,8 +14,8 @@ const OWN: [(&str, &str, &str); 3] = [
 ];
 
 impl Server {
-    /// What the server, or a client of it, said, with what to do where that is
-    /// about a directory of the clone's own that is full.
+    /// Adds advice to a message of the server or its client, if one of the clone's
+    /// own directories is full.
     #[must_use]
     pub fn explain(&self, said: String) -> String {
         match self.config().enclosure {
@@ -32,7 +33,7 @@ fn explain(said: String) -> String {
     });
     match full {
         Some((_, dir, key)) => {
-            format!("{said}\nThe clone's own {dir} is full, and not the diff's disk; raise {key}")
+            format!("{said}\nThe clone's own {dir} is full, not the diff's disk; raise {key}")
         }
         None => said,
     }

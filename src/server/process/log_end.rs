@@ -6,11 +6,11 @@ use std::path::Path;
 use crate::server::error::LogTail;
 use crate::untrusted;
 
-/// How much of the log's end is read, in bytes.
+/// Number of bytes that are read from the end of the log.
 const TAIL_BYTES: u64 = 64 << 10;
 
-/// The last `count` lines from `start` on, without those that only say that somebody
-/// connected too early. A log that cannot be read gives none.
+/// Returns the last `count` lines from `start` on, without those that only report a
+/// connection attempt that came too early. Returns none if the log cannot be read.
 pub fn tail(path: &Path, start: u64, count: usize) -> LogTail {
     let text = read_end(path, start).unwrap_or_default();
     let telling = text.lines().filter(|line| !is_early_attempt(line));
@@ -20,7 +20,8 @@ pub fn tail(path: &Path, start: u64, count: usize) -> LogTail {
     LogTail { path, lines }
 }
 
-/// Whether a line of the log only says that somebody connected too early.
+/// Returns whether a line of the log only reports a connection attempt that came too
+/// early.
 fn is_early_attempt(line: &str) -> bool {
     [
         "the database system is starting up",
@@ -31,7 +32,7 @@ fn is_early_attempt(line: &str) -> bool {
     .any(|said| line.contains(said))
 }
 
-/// The end of a file, from `start` on, as text.
+/// Reads the end of a file, from `start` on, as text.
 fn read_end(path: &Path, start: u64) -> io::Result<String> {
     let mut file = untrusted::open(path)?;
     let length = file.metadata()?.len();
@@ -39,7 +40,7 @@ fn read_end(path: &Path, start: u64) -> io::Result<String> {
         start.max(length.saturating_sub(TAIL_BYTES)),
     ))?;
     let mut bytes = Vec::new();
-    // It may get longer meanwhile.
+    // The file may grow meanwhile.
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -1,7 +1,7 @@
 //! The running postmaster, our own child.
 //!
-//! It is started directly, not by `pg_ctl`, so that it can be waited for, and
-//! so that the kernel ends it when its owner is killed.
+//! It is started directly, not by `pg_ctl`, so that we can wait for it, and so that
+//! the kernel stops it when its owner is killed.
 
 mod at_target;
 mod full;
@@ -31,16 +31,16 @@ use crate::server::spawn::{become_child, clean_environment, leave_open};
 use crate::server::user::OsUser;
 use crate::untrusted::Dir;
 
-/// How often a child is looked at while something is awaited.
+/// Pause between two checks of a child during a wait.
 pub(super) const POLL: Duration = Duration::from_millis(20);
 
-/// How many lines of the log an error carries.
+/// Number of log lines in an error.
 pub(super) const TAIL_LINES: usize = 20;
 
 /// The database that pbkfs connects to unless it is told otherwise.
 pub(super) const DATABASE: &str = "postgres";
 
-/// What a server is started from.
+/// Everything needed to start a server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// The programs.
@@ -49,33 +49,32 @@ pub struct ServerConfig {
     pub data_directory: PathBuf,
     /// Its `-c` options, from [`settings::all`](super::settings::all).
     pub settings: Vec<Setting>,
-    /// Where its output goes; appended to.
+    /// The file to which its output is appended.
     pub log_file: PathBuf,
-    /// Where its WAL is, if that is not in the data directory.
+    /// The directory of its WAL, if that is outside the data directory.
     pub wal_dir: Option<PathBuf>,
-    /// Where its socket goes; the same as in `settings`.
+    /// The directory of its socket; the same as in `settings`.
     pub socket_dir: PathBuf,
     /// Its port; the same as in `settings`.
     pub port: u16,
     /// The role that we connect as.
     pub role: String,
-    /// Whom to run it as, if that is not this process's user.
+    /// The user to run it as, if not this process's.
     pub run_as: Option<OsUser>,
-    /// The namespaces to run it in, if it is to run in any.
+    /// The namespaces to run it in, if any.
     pub enclosure: Option<Enclosure>,
-    /// How much of the host it may take.
+    /// How much of the host it may use.
     pub limits: Limits,
-    /// A descriptor that stays open as long as the server, or the process
-    /// beside it, lives.
+    /// A descriptor that stays open while the server, or the process beside it, runs.
     pub hold: Option<Arc<OwnedFd>>,
 }
 
 /// How a server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopMode {
-    /// SIGINT: sessions are ended, then a checkpoint.
+    /// SIGINT: ends the sessions, then writes a checkpoint.
     Fast,
-    /// SIGQUIT: at once; the next start recovers.
+    /// SIGQUIT: stops at once; the next start runs recovery.
     Immediate,
     /// SIGKILL: the last resort.
     Kill,
@@ -109,7 +108,7 @@ impl fmt::Display for StopMode {
     }
 }
 
-/// How a server ended.
+/// How a server was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped {
     /// The postmaster's exit status.
@@ -119,29 +118,30 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// Whether the server wrote its shutdown checkpoint.
+    /// Returns whether the server wrote its shutdown checkpoint.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.status.success() && self.mode <= StopMode::Fast
     }
 }
 
-/// A postmaster. Dropping it stops it, immediately if need be.
+/// A postmaster. Dropping it stops the server at once, in immediate mode.
 #[derive(Debug)]
 pub struct Server {
-    /// The postmaster or, where it runs in namespaces, the process beside it,
-    /// which passes signals on and ends as it does.
+    /// The postmaster or, if it runs in namespaces, the process beside it, which
+    /// forwards signals and exits as the postmaster does.
     child: Child,
     /// The postmaster.
     pid: u32,
     config: ServerConfig,
-    /// Where in the log file this run begins.
+    /// The offset in the log file at which this run begins.
     log_start: u64,
 }
 
-/// The options of every client of ours, which come before what the backup says for its
-/// databases and roles: the rights of the role that connects, and no limits of time,
-/// some of which a busy host could not keep.
+/// Returns the options of all our clients. They take precedence over the backup's
+/// settings for its databases and roles: the connecting role keeps its own
+/// privileges, and there are no timeouts, some of which would be too short for a busy
+/// host.
 pub(super) fn client_options(major: u32) -> String {
     const LIMITS: [&str; 4] = [
         "statement_timeout",
@@ -163,7 +163,7 @@ impl Server {
     /// this ends, so call it from one that lives as long as the process does.
     ///
     /// # Errors
-    /// The log cannot be opened, the program cannot be started, the host does
+    /// If the log cannot be opened, the program cannot be started, or the host does
     /// not permit the namespaces.
     pub fn start(mut config: ServerConfig) -> Result<Self, ServerError> {
         let log_error = |source| ServerError::Write {
@@ -197,12 +197,12 @@ impl Server {
         })
     }
 
-    /// Stops the server: in that `mode`, and in the next harsher one each time
-    /// that `patience` runs out. While `hurry` says so, everything gentler
-    /// than an immediate stop is left out.
+    /// Stops the server in `mode`, and changes to the next harsher mode each time
+    /// that `patience` runs out. While `hurry` returns true, it does not wait for a
+    /// stop gentler than immediate.
     ///
     /// # Errors
-    /// The process cannot be signalled or waited for, or outlives SIGKILL.
+    /// If the process cannot be signalled or waited for, or survives SIGKILL.
     pub fn stop(
         &mut self,
         mode: StopMode,
@@ -231,10 +231,10 @@ impl Server {
         }
     }
 
-    /// How the server ended, if it has.
+    /// Returns the server's exit status, if it has exited.
     ///
     /// # Errors
-    /// The process cannot be waited for.
+    /// If the process cannot be waited for.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, ServerError> {
         let pid = self.pid();
         self.child
@@ -242,38 +242,38 @@ impl Server {
             .map_err(|source| ServerError::Control { pid, source })
     }
 
-    /// Signals the child. It must not have been waited for: until then no
-    /// other process can have its number.
+    /// Signals the child, which must not have been reaped: until then no other
+    /// process can have its pid.
     fn signal(&self, mode: StopMode) -> Result<(), ServerError> {
         let pid = self.child.id();
         let control = |source| ServerError::Control { pid, source };
         let number = i32::try_from(pid).map_err(|_| control(io::ErrorKind::InvalidInput.into()))?;
         let signal = match mode {
-            // It could not pass this one on.
+            // The process beside the server cannot forward SIGKILL.
             StopMode::Kill if self.config.enclosure.is_some() => Signal::SIGALRM,
             mode => mode.signal(),
         };
         kill(Pid::from_raw(number), signal).map_err(|errno| control(errno.into()))
     }
 
-    /// The postmaster's process id.
+    /// Returns the postmaster's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Where in the log file this run begins, in bytes.
+    /// Returns the offset in the log file at which this run begins, in bytes.
     pub(super) fn log_start(&self) -> u64 {
         self.log_start
     }
 
-    /// What it was started from.
+    /// Returns the configuration that it was started from.
     #[must_use]
     pub fn config(&self) -> &ServerConfig {
         &self.config
     }
 
-    /// A libpq connection string.
+    /// Returns a libpq connection string.
     #[must_use]
     pub fn conninfo(&self) -> String {
         format!(
@@ -284,7 +284,7 @@ impl Server {
         )
     }
 
-    /// The same for our own client.
+    /// Returns the same for our own client.
     #[must_use]
     pub fn client_config(&self) -> postgres::Config {
         let mut client = postgres::Config::new();
@@ -299,9 +299,9 @@ impl Server {
         client
     }
 
-    /// The last `count` lines that this run wrote to its log, without those
-    /// that our own early attempts to connect left there. A log that cannot be
-    /// read gives none: it is only there to explain another error.
+    /// Returns the last `count` lines that this run wrote to its log, without those
+    /// that our own early connection attempts left there. Returns none if the log
+    /// cannot be read: it only serves to explain another error.
     #[must_use]
     pub fn log_tail(&self, count: usize) -> LogTail {
         log_end::tail(&self.config.log_file, self.log_start, count)
@@ -310,8 +310,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nobody is left to hear of a failure, and the kernel still ends the
-        // postmaster with its owner.
+        // A failure cannot be reported here, and the kernel still stops the
+        // postmaster when its owner exits.
         let _ = self.stop(StopMode::Immediate, Duration::from_secs(5), &|| false);
     }
 }
@@ -356,7 +356,7 @@ fn spawn(config: &ServerConfig, log: File) -> Result<Child, ServerError> {
     })
 }
 
-/// A value of a libpq connection string.
+/// Quotes a value for a libpq connection string.
 fn quote(value: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     if !value.is_empty() && value.chars().all(is_plain) {

@@ -1,9 +1,9 @@
-//! When a starting server is ready: it answers a query.
+//! A starting server is ready once it answers a query.
 //!
-//! `postmaster.pid` would say it too. But the data directory may be a mount
-//! that this very process serves; and a process that is killed while it waits
-//! for an answer from itself never ends, because the kernel gives the mount up
-//! only when the process is gone.
+//! `postmaster.pid` would show that, too. But the data directory may be a mount that
+//! this very process serves. A process that is killed while it waits for an answer
+//! from itself never exits, because the kernel gives up the mount only after the
+//! process has exited.
 
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -14,8 +14,8 @@ use postgres::{Client, Config, Error, NoTls};
 
 use crate::pg::Lsn;
 
-/// Whether trying again cannot help: the server answered, and not that it is
-/// still starting or has no room.
+/// Returns whether trying again cannot help: the server answered, and not that it is
+/// starting, shutting down or out of connections.
 pub fn is_final(error: &Error) -> bool {
     error.as_db_error().is_some_and(|answer| {
         ![
@@ -28,16 +28,16 @@ pub fn is_final(error: &Error) -> bool {
     })
 }
 
-/// What the questions rely on besides, whatever the clone has for its databases and
-/// roles: names that mean PostgreSQL's own, no library that is not there, and a
-/// transaction that a standby can have. Options come before
-/// what `ALTER ROLE` and `ALTER DATABASE` have set.
+/// Further options that the queries rely on: names resolve to PostgreSQL's own
+/// objects, no missing library is loaded, and the transaction is one that a standby
+/// permits. Options take precedence over what `ALTER ROLE` and `ALTER DATABASE` have
+/// set in the clone.
 const OPTIONS: &str = "-c search_path=pg_catalog \
                        -c session_preload_libraries= -c local_preload_libraries= \
                        -c default_transaction_isolation=read\\ committed \
                        -c default_transaction_deferrable=off";
 
-/// What the server says about itself.
+/// The server's answer about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// `SHOW data_directory`.
@@ -46,52 +46,52 @@ pub struct Answer {
     pub archive_mode: String,
     /// How far it has replayed.
     pub replay: Replay,
-    /// What beats its options, and where; in words.
+    /// What overrides its options, and where, as text.
     pub beaten: Vec<String>,
 }
 
 /// How far a server has replayed the WAL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Replay {
-    /// Whether it still is in recovery.
+    /// Whether it is still in recovery.
     pub in_recovery: bool,
-    /// Whether it waits there, which it does at a target.
+    /// Whether recovery is paused, as it is at a target.
     pub paused: bool,
-    /// The end of the last record that was replayed; `None` if none was.
+    /// The end of the last record replayed; `None` if there is none.
     pub lsn: Option<Lsn>,
-    /// When the last transaction that was replayed had ended, in UTC.
+    /// End time of the last transaction replayed, in UTC.
     pub time: Option<String>,
 }
 
-/// One attempt to get an answer, in a thread of its own: the client has no
-/// time limit for a server that accepts and then says nothing. Such a thread
-/// ends with the server.
+/// One attempt to get an answer, in a thread of its own: the client has no timeout
+/// for a server that accepts a connection and then sends nothing. Such a thread ends
+/// with the server.
 pub struct Probe(Receiver<Result<Answer, Error>>);
 
 impl Probe {
-    /// Begins the attempt. `options` are the names that the server was started
-    /// with.
+    /// Starts the attempt. `options` are the names of the settings that the server
+    /// was started with.
     pub fn start(mut config: Config, options: Vec<String>) -> Self {
         let given = config.get_options().unwrap_or_default();
         let all = format!("{given} {OPTIONS}");
         config.options(&all);
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
-            // Nobody listens any more if the wait was given up.
+            // The receiver is dropped if the wait was abandoned.
             let _ = sender.send(ask(config, &options));
         });
         Self(receiver)
     }
 
-    /// The outcome, once there is one.
+    /// Returns the outcome, once there is one.
     pub fn poll(&self) -> Option<Result<Answer, Error>> {
         self.0.try_recv().ok()
     }
 }
 
-/// Whether the server that `conninfo` leads to lets nobody in at the moment: it
-/// recovers, as it also does when one of its processes has died. `false` for one
-/// that says anything else, or nothing within `patience`.
+/// Returns whether the server at `conninfo` currently refuses connections because it
+/// is in recovery, as it also is after one of its processes has died. Returns `false`
+/// if it answers anything else, or nothing within `patience`.
 #[must_use]
 pub fn is_recovering(conninfo: &str, patience: Duration) -> bool {
     let Ok(mut config) = conninfo.parse::<Config>() else {
@@ -99,7 +99,7 @@ pub fn is_recovering(conninfo: &str, patience: Duration) -> bool {
     };
     config.connect_timeout(patience);
     let (sender, receiver) = mpsc::channel();
-    // A server that accepts and says nothing holds the thread, and not us.
+    // A server that accepts and sends nothing blocks the thread, not the caller.
     thread::spawn(move || {
         let refused = config.connect(NoTls).err();
         let _ = sender.send(refused.and_then(|error| error.code().cloned()));
@@ -110,7 +110,7 @@ pub fn is_recovering(conninfo: &str, patience: Duration) -> bool {
 
 fn ask(mut config: Config, options: &[String]) -> Result<Answer, Error> {
     let mut client = match config.connect(NoTls) {
-        // The database "postgres" can be dropped; template1 hardly.
+        // The database "postgres" can be dropped; template1 hardly ever is.
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
             config.dbname("template1").connect(NoTls)?
         }
@@ -129,8 +129,8 @@ fn ask(mut config: Config, options: &[String]) -> Result<Answer, Error> {
     })
 }
 
-/// What `SHOW` tells of the options, and `ALTER ROLE` and `ALTER DATABASE`,
-/// which beat them in the sessions that they are for.
+/// Returns what overrides the options: what `pg_settings` shows for this session, and
+/// what `ALTER ROLE` and `ALTER DATABASE` set for the sessions they apply to.
 fn ask_beaten(client: &mut Client, options: &[String]) -> Result<Vec<String>, Error> {
     let shown = client.query(
         "select format('%s is ''%s'' in this session (%s)', name, current_setting(name), source) \
@@ -167,7 +167,7 @@ fn ask_replay(client: &mut Client) -> Result<Replay, Error> {
     )?;
     let in_recovery = row.try_get(0)?;
     let lsn: Option<&str> = row.try_get(1)?;
-    // It may end in between, and then there is nothing to ask for any more.
+    // Recovery may end in between; the function then fails.
     let paused = in_recovery
         && client
             .query_one("select pg_get_wal_replay_pause_state() = 'paused'", &[])
@@ -189,8 +189,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A server that refuses one connection with this code, at a socket in
-    /// `dir`. Gives the way to it.
+    /// Starts a server that refuses one connection with this code, at a socket in
+    /// `dir`. Returns its connection string.
     pub fn refuse_with(code: &'static str, dir: &Path) -> String {
         let listener = UnixListener::bind(dir.join(".s.PGSQL.5432")).unwrap();
         thread::spawn(move || {

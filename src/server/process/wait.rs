@@ -11,11 +11,11 @@ use super::{DATABASE, POLL, Server, StopMode, TAIL_LINES};
 use crate::pg::Lsn;
 use crate::server::error::{ServerError, missing_locale};
 
-/// How long is waited between two queries about the recovery.
+/// Pause between two queries about the recovery.
 const ASK: Duration = Duration::from_millis(200);
 
-/// How long is waited between two attempts to connect, at first. Each leaves a
-/// line in the server's log, so the pauses get longer.
+/// First pause between two attempts to connect. Each attempt leaves a line in the
+/// server's log, so the pauses increase.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The longest pause for a server that only has to start.
@@ -24,16 +24,16 @@ const LONGEST_START: Duration = Duration::from_millis(250);
 /// The longest pause for one that replays an archive.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(2);
 
-/// What is awaited of a starting server.
+/// The state to wait for in a starting server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
-    /// That it answers a query.
+    /// It answers a query.
     Answer,
-    /// That it has ended its recovery.
+    /// It has finished its recovery.
     Promoted,
-    /// That its recovery waits at the target.
+    /// Its recovery is paused at the target.
     Paused,
-    /// That it shut itself down at the target.
+    /// It shut itself down at the target.
     ShutDown,
 }
 
@@ -42,20 +42,19 @@ pub enum Goal {
 pub enum Outcome {
     /// The server answers.
     Ready(Replay),
-    /// The server has ended, as it was told to.
+    /// The server has shut down, as requested.
     ShutDown,
 }
 
 impl Server {
-    /// Waits until the server has reached `goal`, and checks that it has the
-    /// data directory and the archive mode that it was started with. The
-    /// `timeout` begins anew whenever its recovery gets on; `progress` is told
-    /// how far that is.
+    /// Waits until the server has reached `goal`, and checks that it has the data
+    /// directory and the archive mode that it was started with. The `timeout`
+    /// restarts whenever recovery makes progress, which is reported to `progress`.
     ///
     /// # Errors
-    /// The server ended, refuses us, does not answer or get on in time, or is
-    /// not fenced off (it is stopped then); `interrupted` said so. In all
-    /// other cases it is left as it is, for the caller to stop.
+    /// If the server exited, refuses pbkfs, does not answer or make progress in time,
+    /// or is not fenced, or if `interrupted` returns true. A server that is not
+    /// fenced is stopped; any other is left as it is, for the caller to stop.
     pub fn wait_for(
         &mut self,
         goal: Goal,
@@ -122,12 +121,12 @@ impl Server {
         }
     }
 
-    /// What the server's end says, if it has ended: that the goal is reached, or an
+    /// Judges the server's exit, if it has exited: the goal is reached, or it is an
     /// error.
     fn ended(&mut self, goal: Goal) -> Result<Option<Outcome>, ServerError> {
         match self.try_wait()? {
             None => Ok(None),
-            // A signal ends it with success, too.
+            // A server that a signal shut down also exits with success.
             Some(status)
                 if goal == Goal::ShutDown && status.success() && self.has_said(SHUT_DOWN) =>
             {
@@ -145,8 +144,8 @@ impl Server {
         settings.map(|setting| setting.name.clone()).collect()
     }
 
-    /// Whether the goal is reached; the one place that decides it of a server that
-    /// answers.
+    /// Returns whether a server that answers has reached the goal. This is decided
+    /// nowhere else.
     fn is_reached(&self, goal: Goal, replay: &Replay) -> Result<bool, ServerError> {
         let is_at_target = || goal == Goal::Paused && self.has_said(PAUSED);
         match goal {
@@ -159,7 +158,8 @@ impl Server {
                     }),
                 }
             }
-            // At a target where nobody could connect yet, PostgreSQL promotes.
+            // If nobody could connect yet at the target, PostgreSQL promotes instead
+            // of pausing.
             Goal::Promoted | Goal::Paused => Ok(!replay.in_recovery),
             Goal::ShutDown => Ok(false),
         }
@@ -204,10 +204,10 @@ fn longer(pause: Duration, goal: Goal) -> Duration {
     (pause * 3 / 2).min(longest)
 }
 
-/// How much longer is waited. Before a recovering server takes connections,
-/// the files that come and go in its WAL directory show that it gets on, or the
-/// lines of its log. The data directory is not looked into: it may be a mount
-/// that this very process serves (see [`ready`]).
+/// How much longer to wait. Before a recovering server accepts connections, its
+/// progress shows in the files that come and go in its WAL directory, or in the lines
+/// of its log. The data directory is not accessed: it may be a mount that this very
+/// process serves (see [`ready`]).
 struct Patience {
     timeout: Duration,
     deadline: Instant,

@@ -1,16 +1,16 @@
-//! Configuration files of our own, beside the data directory and never in it.
+//! Our own configuration files, beside the data directory and never in it.
 //!
-//! `postgresql.conf` is the backup's without what cannot work on this host.
+//! `postgresql.conf` is the backup's, without what cannot work on this host.
 //!
-//! `pg_hba.conf` and `pg_ident.conf` always replace the backup's: production's
-//! may let old logins in, or keep us out. Nothing is `trust`ed; the socket
-//! takes `peer`, with a map from the operating system users that matter here
-//! to the roles they may become:
+//! `pg_hba.conf` and `pg_ident.conf` always replace the backup's: production's may
+//! permit old logins, or lock us out. Nothing uses `trust`; the socket uses `peer`,
+//! with a map from the operating system users that matter here to the roles they may
+//! become:
 //!
 //! - from PostgreSQL 16 on they may become any role (`all`);
-//! - before 16 a map line takes one role by name, so the lines name the role
-//!   that pbkfs connects as, `postgres`, and each user's own name. `SET ROLE`
-//!   or one `CREATE ROLE` away is everything else.
+//! - before 16 a map line takes one role by name, so the lines name the role that
+//!   pbkfs connects as, `postgres`, and each user's own name. Any other role is one
+//!   `SET ROLE` or `CREATE ROLE` away.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ use crate::server::error::ServerError;
 use crate::server::user::OsUser;
 use crate::untrusted::Dir;
 
-/// The first major version whose `pg_ident.conf` knows `all`.
+/// The first major version whose `pg_ident.conf` supports `all`.
 const IDENT_ALL: u32 = 16;
 
 const HEADER: &str = "# Written by pbkfs for this clone; it is replaced at each start.\n";
 
-/// The files that a server is to be configured by.
+/// The files that configure a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFiles {
-    /// Our `postgresql.conf`, made from the backup's.
+    /// Our `postgresql.conf`, derived from the backup's.
     pub config_file: PathBuf,
     /// Our `pg_hba.conf`.
     pub hba_file: PathBuf,
@@ -36,12 +36,12 @@ pub struct ConfigFiles {
     pub ident_file: PathBuf,
 }
 
-/// What the files are made from.
+/// The input for the files.
 #[derive(Debug, Clone, Copy)]
 pub struct FilesInput<'a> {
     /// The directory to write them to; it exists.
     pub run_dir: &'a Path,
-    /// What the configuration has that the server can take.
+    /// The configuration, without what the server cannot take.
     pub conf: &'a Conf,
     /// The server's major version.
     pub major: u32,
@@ -49,12 +49,12 @@ pub struct FilesInput<'a> {
     pub role: &'a str,
     /// Whether the server listens on TCP at all.
     pub listens: bool,
-    /// Whom the server runs as, if that is not this process's user.
+    /// The user that the server runs as, if not this process's.
     pub run_as: Option<&'a OsUser>,
 }
 
 impl ConfigFiles {
-    /// Where the files of that input are, or would be.
+    /// Returns the paths where the files of that input are, or would be.
     #[must_use]
     pub fn paths(input: &FilesInput<'_>) -> Self {
         Self {
@@ -67,8 +67,8 @@ impl ConfigFiles {
     /// Writes the files, readable by the server's user only.
     ///
     /// # Errors
-    /// A file cannot be written or given to that user; this process's user
-    /// has no name.
+    /// If a file cannot be written or given to that user, or this process's user has
+    /// no name.
     pub fn write(input: &FilesInput<'_>) -> Result<Self, ServerError> {
         let files = Self::paths(input);
         let dir = Dir::open_own(input.run_dir).map_err(|source| ServerError::Write {
@@ -104,7 +104,7 @@ fn write_file(
 }
 
 fn hba(listens: bool) -> String {
-    // "all" is no word for replication, which pg_basebackup takes.
+    // "all" does not include replication connections, which pg_basebackup uses.
     let mut text =
         format!("{HEADER}local all all peer map=pbkfs\nlocal replication all peer map=pbkfs\n");
     if listens {
@@ -135,7 +135,7 @@ fn ident(users: &[String], role: &str, major: u32) -> String {
     format!("{HEADER}{}", lines.concat())
 }
 
-/// In quotes a name is never a keyword, a group or the start of a comment.
+/// Quotes a name, so that it is never a keyword, a group or the start of a comment.
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

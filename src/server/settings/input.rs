@@ -1,4 +1,4 @@
-//! What the settings are made from, and what one is.
+//! The input for the settings, and the type of a setting.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::files::ConfigFiles;
 use super::preload::Preload;
 
-/// Who decides about a setting.
+/// Who decides on a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
@@ -35,7 +35,7 @@ pub struct Setting {
     pub owner: Owner,
 }
 
-/// What the settings are made from.
+/// The input for the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct SettingsInput<'a> {
     /// The server's major version: unknown names are fatal to it.
@@ -44,24 +44,24 @@ pub struct SettingsInput<'a> {
     pub data_directory: &'a Path,
     /// The configuration files that we wrote.
     pub files: &'a ConfigFiles,
-    /// Where the socket goes.
+    /// The directory of the socket.
     pub socket_dir: &'a Path,
     /// The port.
     pub port: u16,
     /// The clone's name, for `cluster_name`.
     pub name: &'a str,
-    /// Our way to fetch WAL from the archive, where recovery needs one.
+    /// Our command to fetch WAL from the archive, if recovery needs one.
     pub restore_command: Option<&'a str>,
     /// The wanted recovery target: `recovery_target*` names and values.
     pub recovery_target: &'a [(String, String)],
-    /// Settings that recovery needs to be at least that high.
+    /// Settings with the minimum value that recovery needs.
     pub limits: &'a [(&'static str, i32)],
     /// Lists of libraries that have to be changed.
     pub preload: &'a [Preload],
-    /// Whether the kernel serves files of the diff by itself, and gathers no
+    /// Whether the kernel serves files of the diff by itself, and does not buffer
     /// writes to others.
     pub passthrough: bool,
-    /// Whether nothing that the clone writes is to outlive it.
+    /// Whether the clone's writes are discarded with it.
     pub throw_away: bool,
     /// The profile's `[postgres.settings]`, by lower-case name.
     pub user: &'a BTreeMap<String, String>,

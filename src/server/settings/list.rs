@@ -1,6 +1,6 @@
 //! Settings that are lists of names (`SplitDirectoriesString`, guc.c).
 
-/// The items of a list as PostgreSQL's `SplitDirectoriesString` reads it.
+/// Splits a list into its items, as PostgreSQL's `SplitDirectoriesString` does.
 pub fn split(list: &str) -> Vec<String> {
     let mut items = Vec::new();
     let (mut item, mut in_quotes) = (String::new(), false);
@@ -21,7 +21,7 @@ pub fn split(list: &str) -> Vec<String> {
         .collect()
 }
 
-/// An item of such a list, in quotes if it needs them.
+/// Puts an item of such a list in quotes if it needs them.
 pub fn quote(item: &str) -> String {
     if item.contains(|c: char| c == ',' || c == '"' || c.is_whitespace()) {
         format!("\"{}\"", item.replace('"', "\"\""))

@@ -1,11 +1,10 @@
 //! The settings that keep a clone from reaching production.
 //!
-//! A backup's own configuration points at production: its archive, its
-//! primary, its log directory, even its data directory. All of that is set
-//! aside by `-c` options, which beat both configuration files and outlive
-//! `ALTER SYSTEM` and a reload. What no setting stops (foreign data wrappers,
-//! `COPY TO PROGRAM`) is for [`namespace`](super::namespace). Event triggers
-//! stay on.
+//! A backup's own configuration points at production: its archive, its primary, its
+//! log directory, even its data directory. `-c` options override all of that. They
+//! take precedence over both configuration files, and survive `ALTER SYSTEM` and a
+//! reload. What no setting stops (foreign data wrappers, `COPY TO PROGRAM`) is left
+//! to [`namespace`](super::namespace). Event triggers stay on.
 
 pub mod files;
 mod input;
@@ -22,13 +21,13 @@ use self::table::{ARCHIVE_COMMANDS, CLONE, FENCE, Fixed, PASSTHROUGH, RESERVED, 
 use super::error::ServerError;
 pub use input::{Owner, Setting, SettingsInput};
 
-/// Every setting that the server is started with, sorted so that the wanted
-/// recovery target comes after the empty ones: PostgreSQL takes options in
-/// order and refuses a second target beside the first.
+/// Returns every setting that the server is started with. The wanted recovery target
+/// comes after the empty ones: PostgreSQL takes options in order and refuses a second
+/// target beside the first.
 ///
 /// # Errors
-/// The profile sets what only pbkfs may set, or something that is no setting,
-/// or allows what is none of the fence's settings; a path is not UTF-8.
+/// If the profile sets what only pbkfs may set, or something that is not a setting,
+/// or allows a setting that does not belong to the fence; or if a path is not UTF-8.
 pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
     if let Some(name) = input.allow.iter().find(|name| in_fence(name).is_none()) {
         return Err(ServerError::NothingToAllow { name: name.clone() });
@@ -55,7 +54,12 @@ pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
         Owner::Fence,
     ));
     for (name, value) in input.recovery_target {
-        settings.push(own(name, value, "the wanted recovery target", Owner::Fence));
+        settings.push(own(
+            name,
+            value,
+            "the requested recovery target",
+            Owner::Fence,
+        ));
     }
     settings.extend(recovery::read_ahead(input));
     settings.extend(recovery::limits(input));
@@ -81,7 +85,7 @@ pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
     Ok(settings)
 }
 
-/// Where the clone's own things are.
+/// Returns the settings for the clone's own paths, port and name.
 fn places(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
     let text = |path: &Path| {
         path.to_str()
@@ -90,10 +94,10 @@ fn places(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
                 path: path.to_owned(),
             })
     };
-    let saved = "the backup's value beats -D and may be production's data directory";
-    let files = "generated, since the backup's may be missing or let old logins in";
+    let saved = "the backup's value overrides -D and may be production's data directory";
+    let files = "generated, because the backup's may be missing or permit old logins";
     let mut places = vec![("data_directory", text(input.data_directory)?, saved)];
-    let without = "generated from the backup's, without what cannot work here";
+    let without = "generated from the backup's, without settings that cannot work here";
     places.push(("config_file", text(&input.files.config_file)?, without));
     places.push(("hba_file", text(&input.files.hba_file)?, files));
     places.push(("ident_file", text(&input.files.ident_file)?, files));
@@ -104,7 +108,7 @@ fn places(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
         socket,
     ));
     places.push(("port", input.port.to_string(), socket));
-    let label = "it tells the clone from production in process lists";
+    let label = "it distinguishes the clone from production in process lists";
     places.push(("cluster_name", format!("pbkfs/{}", input.name), label));
     Ok(places
         .into_iter()
@@ -123,13 +127,14 @@ fn known(table: &'static [Fixed], major: u32) -> impl Iterator<Item = &'static F
         .filter(move |setting| setting.majors.contains(&major))
 }
 
-/// The fence's setting of that name, whichever versions know it.
+/// Returns the fence's setting of that name, whichever versions have it.
 fn in_fence(name: &str) -> Option<&'static Fixed> {
     FENCE.iter().find(|setting| setting.name == name)
 }
 
 fn check_user(name: &str, value: &str, allow: &[String]) -> Result<(), ServerError> {
-    // A dash would do: PostgreSQL reads "archive-mode" as archive_mode.
+    // A dash would get around the checks: PostgreSQL reads "archive-mode" as
+    // archive_mode.
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
     let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(is_part);
@@ -310,7 +315,7 @@ mod tests {
             1
         );
         assert_eq!(value(&settings, "shared_buffers").as_deref(), Some("1GB"));
-        // Each name is refused in every version, also where it is not set.
+        // Each name is refused in every version, even in those that do not have it.
         for name in FENCE
             .iter()
             .map(|s| s.name)
@@ -347,7 +352,7 @@ mod tests {
         }
         let error = fence_but_for(["archive_mode"], 15, &user).unwrap_err();
         assert!(error.to_string().contains("fence.allow"), "{error}");
-        // To be allowed is not to be changed.
+        // Allowing a setting does not change it.
         let settings = fence_but_for(allow, 15, &[]).unwrap();
         assert_eq!(value(&settings, "archive_mode").as_deref(), Some("off"));
         for name in ["data_directory", "port", "work_mem"] {

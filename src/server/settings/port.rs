@@ -8,26 +8,27 @@ use std::path::{Path, PathBuf};
 
 use crate::server::error::ServerError;
 
-/// The first port that is tried when none is wanted: the one after
-/// PostgreSQL's own, which production may use on the same machine.
+/// The first port that is tried if none is wanted: the one after PostgreSQL's
+/// default, which production may use on the same machine.
 const FIRST: u16 = 5433;
 
-/// The most bytes of a socket's path: `sun_path` is 108 with its final NUL.
+/// Maximum size of a socket's path, in bytes: `sun_path` has 108, including the final
+/// NUL.
 const PATH_LIMIT: usize = 107;
 
-/// The socket's path for a port.
+/// Returns the socket's path for a port.
 #[must_use]
 pub fn socket_path(socket_dir: &Path, port: u16) -> PathBuf {
     socket_dir.join(format!(".s.PGSQL.{port}"))
 }
 
-/// Gives the `wanted` port if it is free, or else the first free one from
-/// 5433 on, but none to `avoid` (each socket directory has ports of its own, but
-/// people tell clones apart by them). A wanted port is looked for on TCP only as far as
-/// `listen_addresses` says that the server will listen there.
+/// Returns the `wanted` port or, without one, the first free port from 5433 on that
+/// is not in `avoid` (each socket directory has its own ports, but people tell clones
+/// apart by them). A wanted port is checked on TCP only for the `listen_addresses` of
+/// the server.
 ///
 /// # Errors
-/// The wanted port is taken; none is free; the socket's path is too long.
+/// If the wanted port is in use, none is free, or the socket's path is too long.
 pub fn choose(
     wanted: Option<u16>,
     socket_dir: &Path,
@@ -59,15 +60,15 @@ pub fn choose(
     Ok(port)
 }
 
-/// What already listens there.
+/// Returns what already listens there.
 fn taken(port: u16, socket_dir: &Path, listen_addresses: &str) -> Option<String> {
     let socket = socket_path(socket_dir, port);
-    // A socket that a killed server left behind refuses the connection;
-    // PostgreSQL cleans up after it.
+    // A socket that a killed server left behind refuses the connection; PostgreSQL
+    // removes it.
     match UnixStream::connect(&socket) {
-        Ok(_) => return Some(format!("a server listens at {}", socket.display())),
+        Ok(_) => return Some(format!("a server listens on {}", socket.display())),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Some(format!("another user's server has {}", socket.display()));
+            return Some(format!("another user's server uses {}", socket.display()));
         }
         Err(_) => {}
     }
@@ -77,7 +78,7 @@ fn taken(port: u16, socket_dir: &Path, listen_addresses: &str) -> Option<String>
         .filter(|host| !host.is_empty())
         .find_map(|host| {
             let host = if host == "*" { "0.0.0.0" } else { host };
-            // A name that cannot be resolved is PostgreSQL's to complain about.
+            // PostgreSQL itself reports a name that cannot be resolved.
             let addresses = (host, port).to_socket_addrs().ok()?;
             addresses.into_iter().find_map(|address| {
                 let error = TcpListener::bind(address).err()?;

@@ -1,8 +1,8 @@
 //! Libraries that the backup's configuration wants loaded into the server.
 //!
-//! One that is not installed here would stop the server, or every session,
-//! from starting. The lists are filtered, not blanked: some databases do not
-//! work without a library of theirs (pgaudit's event trigger, for one).
+//! A library that is not installed here would keep the server, or every session, from
+//! starting. The lists are filtered, not emptied: some databases do not work without
+//! one of their libraries (pgaudit's event trigger, for example).
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,39 +12,41 @@ use crate::server::conf::Conf;
 use crate::server::error::ServerError;
 use crate::untrusted::{self, Rights, as_user};
 
-/// The settings that name libraries, and where a plain name is looked for.
+/// The settings that name libraries, each with the subdirectory in which a plain name
+/// is searched for.
 const SETTINGS: [(&str, &str); 3] = [
     ("shared_preload_libraries", ""),
     ("session_preload_libraries", ""),
     ("local_preload_libraries", "plugins"),
 ];
 
-/// The setting that keeps pg_cron from running its jobs. A pg_cron without it
-/// (before 1.5) would run them: possibly, by their node's port, on production.
+/// The setting that keeps pg_cron from running its jobs. A pg_cron without it (before
+/// 1.5) would run them, possibly on production, to which a job's node and port may
+/// point.
 const CRON_SWITCH: &[u8] = b"cron.launch_active_jobs";
 
 /// A library that will not be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
-    /// As the configuration names it.
+    /// Its name in the configuration.
     pub library: String,
-    /// Why not.
+    /// Why it is not loaded.
     pub reason: &'static str,
 }
 
-/// One setting's list of libraries, of which some are dropped.
+/// One setting's list of libraries, some of which are dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preload {
     /// The setting.
     pub setting: &'static str,
     /// The libraries that are loaded, in order.
     pub kept: Vec<String>,
-    /// Those that are not; never empty.
+    /// The libraries that are not loaded; never empty.
     pub dropped: Vec<Dropped>,
 }
 
 impl Preload {
-    /// The filtered list as the setting's value.
+    /// Returns the filtered list as the setting's value.
     #[must_use]
     pub fn value(&self) -> String {
         self.kept
@@ -55,21 +57,20 @@ impl Preload {
     }
 }
 
-/// The most libraries of one list, and the most directories, that are looked at:
-/// the lists are the clone's to write, and each library is looked for in each
-/// directory.
+/// Maximum number of libraries per list, and of directories, that are checked: the
+/// clone can write the lists, and each library is searched for in each directory.
 const MOST: usize = 128;
 
-/// The longest path that the kernel takes, in bytes (`PATH_MAX`).
+/// The longest path that the kernel accepts, in bytes (`PATH_MAX`).
 const LONGEST: usize = 4096;
 
-/// The lists that have to be changed for a server whose libraries are in
-/// `pkglibdir`. What the lists name is looked at with the rights of the server's
-/// user: they could name any file of the host, and what is dropped tells whether
-/// it is there.
+/// Returns the lists that have to be changed for a server whose libraries are in
+/// `pkglibdir`. What the lists name is resolved with the permissions of the server's
+/// user: the lists could name any file of the host, and the result reveals whether it
+/// exists.
 ///
 /// # Errors
-/// [`ServerError::Read`] if these rights cannot be had.
+/// Returns [`ServerError::Read`] if these permissions cannot be assumed.
 pub fn filter(
     conf: &Conf,
     pkglibdir: &Path,
@@ -97,7 +98,7 @@ fn list(
     for (at, library) in libraries.into_iter().enumerate() {
         let located = || locate(&library);
         let reason = match (at < MOST).then(located) {
-            None => "too many libraries are before it",
+            None => "too many libraries precede it",
             Some(None) => "it is not installed here",
             Some(Some(file)) if is_untamed_cron(&file) => {
                 "this version of pg_cron would run the backup's jobs"
@@ -123,15 +124,15 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> ServerError {
     }
 }
 
-/// The most that is read of a library, in bytes.
+/// Maximum number of bytes that are read of a library.
 const LIBRARY_LIMIT: u64 = 64 << 20;
 
-/// The files of the libraries that are loaded from elsewhere than `pkglibdir`.
-/// The server gets to see them, so they have to be libraries: the lists are the
-/// clone's to change, which could name any file of the host.
+/// Returns the files of the libraries that are loaded from outside `pkglibdir`. The
+/// server will be able to see them, so they have to be libraries: the clone can write
+/// the lists, and could name any file of the host.
 ///
 /// # Errors
-/// As [`filter`].
+/// As for [`filter`].
 pub fn elsewhere(
     conf: &Conf,
     pkglibdir: &Path,
@@ -154,9 +155,9 @@ pub fn elsewhere(
     as_user(rights, files).map_err(unreadable(pkglibdir))
 }
 
-/// The library's file, looked for as PostgreSQL's dfmgr.c does it. One in the data
-/// directory is taken to be there: that may be a mount that this very process
-/// serves, which it must not ask.
+/// Returns the library's file, searched for as in PostgreSQL's dfmgr.c. A library in
+/// the data directory is assumed to exist: the directory may be a mount that this
+/// very process serves, and must not access.
 fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Option<PathBuf> {
     if library.len() >= LONGEST {
         return None;
@@ -184,7 +185,7 @@ fn locate(library: &str, conf: &Conf, pkglibdir: &Path, plain_dir: &str) -> Opti
     })
 }
 
-/// Whether a file begins as all programs and libraries do (`elf(5)`).
+/// Returns whether a file begins as all programs and libraries do (`elf(5)`).
 fn is_library(file: &Path) -> bool {
     let begins = || {
         let mut start = [0; 4];
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(elsewhere(&conf, lib, None).unwrap(), none);
     }
 
-    /// Nothing but a `postgresql.conf`.
+    /// A data directory with nothing but a `postgresql.conf`.
     struct OneFile(&'static str);
 
     impl Source for OneFile {

@@ -1,9 +1,10 @@
-//! What recovery needs to be set besides its target.
+//! Settings that recovery needs besides its target.
 
 use super::input::{Owner, Setting, SettingsInput};
 
-/// PostgreSQL 15 and newer look into WAL behind the one that they replay. Where the
-/// backup alone is wanted, what is missing or damaged there is of no interest.
+/// Turns off prefetching if only the backup is wanted. PostgreSQL 15 and newer read
+/// ahead of the WAL that they replay; whether WAL there is missing or damaged does
+/// not matter then.
 pub fn read_ahead(input: &SettingsInput<'_>) -> Option<Setting> {
     let is_immediate =
         |(name, value): &(String, String)| name == "recovery_target" && value == "immediate";
@@ -11,12 +12,12 @@ pub fn read_ahead(input: &SettingsInput<'_>) -> Option<Setting> {
     stops_early.then(|| Setting {
         name: "recovery_prefetch".to_owned(),
         value: "off".to_owned(),
-        reason: "it would read WAL behind the target",
+        reason: "it would read WAL beyond the target",
         owner: Owner::Fence,
     })
 }
 
-/// The user's value where it is high enough, else the least that will do.
+/// Returns, for each limit, the user's value if it is high enough, else the minimum.
 pub fn limits<'a>(input: &'a SettingsInput<'_>) -> impl Iterator<Item = Setting> + 'a {
     input.limits.iter().map(|(name, least)| {
         let wanted = input.user.get(*name).and_then(|value| value.parse().ok());
@@ -25,7 +26,7 @@ pub fn limits<'a>(input: &'a SettingsInput<'_>) -> impl Iterator<Item = Setting>
             value: wanted
                 .map_or(*least, |wanted: i32| wanted.max(*least))
                 .to_string(),
-            reason: "recovery needs it to be as high as the primary's",
+            reason: "recovery needs it to be at least as high as the primary's",
             owner: Owner::Fence,
         }
     })

@@ -1,5 +1,5 @@
-//! The settings with fixed values, by what they are for, and those that a profile may not
-//! set: [`FENCE`] keeps a clone from production.
+//! The settings with fixed values, grouped by purpose, and those that a profile must
+//! not set. [`FENCE`] keeps a clone from production.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 pub(super) struct Fixed {
     pub(super) name: &'static str,
     pub(super) value: &'static str,
-    /// The major versions that know the name.
+    /// The major versions that have the setting.
     pub(super) majors: RangeInclusive<u32>,
     pub(super) reason: &'static str,
 }
@@ -26,12 +26,13 @@ pub(super) const fn fixed(name: &'static str, value: &'static str, reason: &'sta
 pub(super) const ARCHIVE: &str = "the clone must not write WAL into production's archive";
 pub(super) const ARCHIVE_COMMANDS: &str =
     "the backup's own command could change production's archive";
-pub(super) const STALE_TARGET: &str = "a recovery target left in the backup is not the clone's";
+pub(super) const STALE_TARGET: &str = "a recovery target left in the backup is not meant for the \
+                                       clone";
 pub(super) const REPLICATION: &str =
     "the clone must not connect to production's servers, nor wait for them";
 pub(super) const ELSEWHERE: &str = "the backup's value may be a path outside the clone";
 pub(super) const LOG: &str = "the log goes to a file that pbkfs watches";
-pub(super) const LANGUAGE: &str = "pbkfs understands what the server says in English only";
+pub(super) const LANGUAGE: &str = "pbkfs understands the server's messages in English only";
 
 pub(super) const FENCE: &[Fixed] = &[
     fixed("archive_mode", "off", ARCHIVE),
@@ -69,8 +70,8 @@ pub(super) const FENCE: &[Fixed] = &[
         "off",
         "pg_cron's jobs could run, even on production",
     ),
-    // PostgreSQL takes an empty one for a file's name, too. What is in this directory
-    // is in no base backup.
+    // PostgreSQL takes even an empty value for a file name. The contents of this
+    // directory are in no base backup.
     fixed("external_pid_file", "pg_stat_tmp/postmaster.pid", ELSEWHERE),
     Fixed {
         name: "stats_temp_directory",
@@ -88,14 +89,18 @@ pub(super) const FENCE: &[Fixed] = &[
         name: "io_method",
         value: "worker",
         majors: 18..=u32::MAX,
-        reason: "in the namespaces there is no io_uring, which would get past their filter of \
-                 system calls",
+        reason: "io_uring would bypass the namespaces' filter of system calls, and is not \
+                 available in them",
     },
     fixed("logging_collector", "off", LOG),
     fixed("log_destination", "stderr", LOG),
     fixed("log_error_verbosity", "default", LOG),
     fixed("lc_messages", "C", LANGUAGE),
-    fixed("listen_addresses", "", "reachable through its socket only"),
+    fixed(
+        "listen_addresses",
+        "",
+        "the clone is reachable through its socket only",
+    ),
 ];
 
 pub(super) const CLONE: &[Fixed] = &[
@@ -103,7 +108,7 @@ pub(super) const CLONE: &[Fixed] = &[
     fixed(
         "unix_socket_group",
         "",
-        "the backup's group may not be there on this host",
+        "the backup's group may not exist on this host",
     ),
     Fixed {
         name: "min_dynamic_shared_memory",
@@ -134,43 +139,42 @@ pub(super) const CLONE: &[Fixed] = &[
     fixed(
         "log_min_messages",
         "warning",
-        "the log has to tell where recovery ended",
+        "the log must show where recovery ended",
     ),
 ];
 
-/// A commit's fsync is a request to pbkfs, while its write of the WAL is none:
-/// the kernel does both by itself for a file that was opened with `O_DSYNC`.
-/// PostgreSQL 15 and older open the WAL with `O_DIRECT` as well then where
-/// `wal_level` is minimal, which the file systems that can be passed through
-/// to allow.
-/// Every write waits for the disk then. Backends that find the buffers full
-/// write page by page; with more of them the WAL writer comes first, and writes
-/// megabytes at once. With 4 MB, CREATE INDEX took three times as long.
+/// A commit's fsync is a request to pbkfs, but its write of the WAL is not: for a
+/// file opened with `O_DSYNC`, the kernel does both by itself. PostgreSQL 15 and
+/// older then also open the WAL with `O_DIRECT` if `wal_level` is minimal, which the
+/// file systems that passthrough supports allow. Every write then waits for the disk.
+/// Backends that find the buffers full write page by page; with more buffers the WAL
+/// writer gets there first, and writes megabytes at once. With 4 MB, CREATE INDEX
+/// took three times as long.
 pub(super) const PASSTHROUGH: &[Fixed] = &[
     fixed(
         "wal_sync_method",
         "open_datasync",
-        "the kernel syncs the WAL without asking pbkfs then",
+        "the kernel then syncs the WAL without involving pbkfs",
     ),
     fixed(
         "wal_buffers",
         "64MB",
-        "WAL that is synced as it is written is best written in large parts",
+        "WAL that is synced as it is written is best written in large chunks",
     ),
 ];
 
-/// Where the kernel gathers writes, a full disk is told to nobody but who calls
-/// fsync; of a server that does not, the session ends as soon as one fails.
+/// If the kernel buffers writes, only a caller of fsync learns that the disk is full.
+/// If the server does not call it, the session ends as soon as a write fails.
 pub(super) const THROW_AWAY: &[Fixed] = &[fixed(
     "fsync",
     "off",
-    "a throw-away clone ends with the host that crashes",
+    "a throw-away clone does not outlive a crash of the host",
 )];
 
-pub(super) const OWN_KEY: &str = "the profile has a key of its own for it (postgres.port)";
-pub(super) const SOCKET_KEY: &str = "the profile has a key of its own for it (postgres.socket_dir)";
-pub(super) const LOCATION: &str = "pbkfs says where the clone's files are";
-pub(super) const RECOVERY: &str = "recovery is pbkfs's business";
+pub(super) const OWN_KEY: &str = "the profile has its own key for it (postgres.port)";
+pub(super) const SOCKET_KEY: &str = "the profile has its own key for it (postgres.socket_dir)";
+pub(super) const LOCATION: &str = "pbkfs determines where the clone's files are";
+pub(super) const RECOVERY: &str = "pbkfs controls recovery";
 
 /// Names that are refused whatever the profile allows.
 pub(super) const RESERVED: &[(&str, &str)] = &[
@@ -184,5 +188,5 @@ pub(super) const RESERVED: &[(&str, &str)] = &[
     ("recovery_target_timeline", RECOVERY),
     ("recovery_target_action", RECOVERY),
     ("recovery_target_inclusive", RECOVERY),
-    ("cluster_name", "it tells the clone from production"),
+    ("cluster_name", "it distinguishes the clone from production"),
 ];

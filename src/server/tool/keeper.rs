@@ -1,15 +1,15 @@
-//! The process between pbkfs and a program that is run against a clone. It ends
-//! that program with everything that it has started, however that has got away
-//! (`setsid`, a double fork), whichever way it or pbkfs itself ends.
+//! The process between pbkfs and a program that is run against a clone. However the
+//! program or pbkfs itself ends, the keeper kills everything that the program has
+//! started, even what has detached itself (`setsid`, a double fork).
 //!
 //! ```text
 //! pbkfs
-//!  └─ pbkfs keep        adopts what loses its parent below it, and kills it at the end
+//!  └─ pbkfs keep        adopts orphaned descendants, and kills them at the end
 //!      └─ the program
 //! ```
-//! It says one line on its standard input, which is a socket: `null` once the
-//! program runs, or the number of the error that kept it from being run. Its
-//! exit status is that of the program. It has one thread.
+//! It writes one line to its standard input, which is a socket: `null` once the
+//! program runs, or the number of the error that kept it from running. Its exit
+//! status is that of the program. It is single-threaded.
 
 use std::ffi::OsString;
 use std::fs;
@@ -31,26 +31,27 @@ use nix::unistd::{Pid, getpid, getppid};
 use crate::server::spawn::{become_child, follow};
 use crate::server::user::OsUser;
 
-/// How long a program has to end when it is asked to, or what cannot be ended is
-/// waited for.
+/// How long a program may take to exit when it is asked to; also how long to wait for
+/// a process that cannot be killed.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "keep";
 
-/// The keeper's name among the processes: another one than pbkfs's, as who kills
-/// that by its name has to leave this one, which clears up.
+/// The keeper's process name. It differs from pbkfs's, so that killing pbkfs by name
+/// leaves the keeper to clean up.
 const NAME: &std::ffi::CStr = c"pb-keeper";
 
-/// The pause between two looks at what is left.
+/// Pause between two checks for remaining processes.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The hidden subcommand: runs `command` as `user`, waits for it, and leaves
-/// nothing of it. Gives the exit code; a program that was ended by a signal is
-/// followed by the same one.
+/// Runs the hidden subcommand: runs `command` as `user`, waits for it, and kills
+/// whatever it leaves behind. Returns its exit code; if a signal ended it, this
+/// process ends by the same signal.
 ///
 /// # Errors
-/// There is no such user; whoever started this is gone.
+/// If a system call fails, or the process that started this one has exited. A program
+/// that cannot be started is reported on the socket instead.
 pub fn run(user: Option<&str>, command: &[OsString]) -> io::Result<i32> {
     let owner = getppid();
     let watched = watched();
@@ -91,7 +92,7 @@ fn start(user: Option<&str>, command: &[OsString]) -> io::Result<Child> {
     command.spawn()
 }
 
-/// The signals that are waited for: those that end a program, and its end.
+/// Returns the signals to wait for: those that ask a program to exit, and SIGCHLD.
 fn watched() -> SigSet {
     SigSet::from_iter([
         Signal::SIGTERM,
@@ -102,9 +103,9 @@ fn watched() -> SigSet {
     ])
 }
 
-/// Waits for the program's end, and passes on the signals that ask it to end.
-/// `None` when it is not to be waited for any more: the kernel sends SIGQUIT when
-/// the owner is gone, and the owner does when it has no more patience.
+/// Waits until the program exits, and forwards the signals that ask it to. Returns
+/// `None` if the wait is to stop: the kernel sends SIGQUIT when the owner exits, and
+/// the owner sends it when its patience runs out.
 fn supervise(program: &mut Child, watched: &SigSet, owner: Pid) -> io::Result<Option<ExitStatus>> {
     let number = i32::try_from(program.id()).map_err(io::Error::other)?;
     let pid = Pid::from_raw(number);
@@ -116,8 +117,8 @@ fn supervise(program: &mut Child, watched: &SigSet, owner: Pid) -> io::Result<Op
                 }
             }
             Signal::SIGQUIT => return Ok(None),
-            // Not waited for yet, so its group still has its number. It may have
-            // left the group.
+            // Not reaped yet, so its process group still has this number. The program
+            // may have left the group.
             signal => drop(killpg(pid, signal)),
         }
         if getppid() != owner {
@@ -126,7 +127,8 @@ fn supervise(program: &mut Child, watched: &SigSet, owner: Pid) -> io::Result<Op
     }
 }
 
-/// Waits for what has ended. Gives the program's status, if that is among it.
+/// Reaps the children that have exited. Returns the program's status if it is among
+/// them.
 fn reap(program: &mut Child, pid: Pid) -> io::Result<Option<ExitStatus>> {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     loop {
@@ -138,10 +140,10 @@ fn reap(program: &mut Child, pid: Pid) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// Ends everything that this process has below it. What dies leaves its children
-/// to this one, which is then to end them, until there is none. Of a program that
-/// has got another user's rights that may not be permitted; it is not waited for
-/// longer than [`PATIENCE`].
+/// Kills all descendants of this process. The children of each killed process are
+/// reparented to this one and killed in turn, until there are none. Killing a program
+/// that has gained another user's privileges may not be permitted; the wait for such
+/// a program is limited to [`PATIENCE`].
 fn clear() {
     let mut refused_since = None;
     loop {
@@ -150,7 +152,7 @@ fn clear() {
             Ok(_) | Err(Errno::EINTR) => continue,
             Err(_) => return,
         }
-        // They are waited for by nobody else, so their numbers are still theirs.
+        // No other process reaps them, so their pids are still theirs.
         let killed: Vec<_> = children()
             .map(|child| kill(child, Signal::SIGKILL))
             .collect();
@@ -167,7 +169,7 @@ fn clear() {
     }
 }
 
-/// The processes whose parent this is.
+/// Returns the children of this process.
 fn children() -> impl Iterator<Item = Pid> {
     let own = getpid();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -176,8 +178,8 @@ fn children() -> impl Iterator<Item = Pid> {
     pids.filter(move |pid| parent(*pid) == Some(own))
 }
 
-/// The parent of a process: the second field behind its name, which stands in
-/// parentheses and may hold anything (proc_pid_stat(5)).
+/// Returns the parent of a process: the second field after its name, which is in
+/// parentheses and may contain anything (proc_pid_stat(5)).
 fn parent(pid: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;

@@ -1,6 +1,6 @@
-//! Programs that are run against a clone: PostgreSQL's own, and the user's.
-//! Each runs as the server's user, below a process that ends it with everything
-//! that it has started ([`mod@keeper`]).
+//! Programs that are run against a clone: PostgreSQL's own, and the user's. Each runs
+//! as the server's user, below a process that kills it together with everything it
+//! has started ([`mod@keeper`]).
 
 pub mod keeper;
 
@@ -25,29 +25,30 @@ use crate::server::error::ServerError;
 use crate::server::process::{Server, ServerConfig, client_options};
 use crate::server::spawn::{become_child, clean_environment, own_program};
 
-/// How much of a program's errors is kept, in bytes: of the beginning, where
-/// the first one is.
+/// Number of bytes kept of a program's errors: of the beginning, because the first
+/// error is there.
 const KEPT: usize = 64 << 10;
 
-/// How long the keeper has to start a program. It needs some milliseconds, unless
-/// a file system hangs.
+/// How long the keeper may take to start a program. It needs a few milliseconds,
+/// unless a file system hangs.
 const START: Duration = Duration::from_secs(30);
 
-/// What becomes of a program's standard output.
+/// Where a program's standard output goes.
 #[derive(Debug)]
 pub enum Output {
-    /// It is kept together with the errors.
+    /// It is kept, together with the errors.
     Kept,
-    /// It goes into this file.
+    /// It is written to this file.
     To(File),
-    /// It is thrown away.
+    /// It is discarded.
     Nowhere,
 }
 
 /// A running program.
 #[derive(Debug)]
 pub struct Tool {
-    /// Its keeper, which ends as it does, once nothing of it is left.
+    /// Its keeper, which exits as the program did, once nothing of the program is
+    /// left.
     child: Child,
     said: Vec<Said>,
     ended: Option<ExitStatus>,
@@ -58,20 +59,21 @@ pub struct Tool {
 pub struct Ended {
     /// Its exit status.
     pub status: ExitStatus,
-    /// What it said, as far as that was kept.
+    /// Its output, as far as it was kept.
     pub said: String,
 }
 
-/// What programs against the clone rely on besides. Event triggers of production would
-/// keep extensions from being made, and run its code.
+/// Further options that programs run against the clone rely on. Production's event
+/// triggers could keep extensions from being created, and would run production's
+/// code.
 const TOOL_OPTIONS: &str =
     " -c session_replication_role=replica -c default_transaction_read_only=off";
 
 impl Tool {
-    /// Starts one of the programs beside the server's.
+    /// Starts one of the programs installed beside the server.
     ///
     /// # Errors
-    /// It is not there, or cannot be started.
+    /// If it does not exist, or cannot be started.
     pub fn postgres<A: AsRef<OsStr>>(
         server: &Server,
         name: &str,
@@ -86,10 +88,10 @@ impl Tool {
         Self::start(server.config(), command, &program, database, output)
     }
 
-    /// Starts a command of the shell.
+    /// Starts a shell command.
     ///
     /// # Errors
-    /// The shell cannot be started.
+    /// If the shell cannot be started.
     pub fn shell(server: &Server, line: &str) -> Result<Self, ServerError> {
         let program = Path::new("/bin/sh");
         let arguments = ["-c", line].map(OsStr::new);
@@ -129,7 +131,8 @@ impl Tool {
             Output::Nowhere => Stdio::null(),
         });
         let mut child = command.spawn().map_err(failed)?;
-        // With it goes the keeper's end of the socket, so that its death ends the wait.
+        // This closes our copy of the keeper's end of the socket, so that the
+        // keeper's death ends the wait.
         drop(command);
         let mut said: Vec<_> = child.stderr.take().map(Said::listen).into_iter().collect();
         if is_kept {
@@ -144,10 +147,10 @@ impl Tool {
         Ok(tool)
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has exited.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// If it cannot be waited for.
     pub fn try_wait(&mut self) -> Result<bool, ServerError> {
         let pid = self.child.id();
         let ended = self.child.try_wait();
@@ -155,10 +158,10 @@ impl Tool {
         Ok(self.ended.is_some())
     }
 
-    /// How it ended; waits for that, and for the end of what it said.
+    /// Waits until it exits and its output ends; returns both.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// If it cannot be waited for.
     pub fn finish(mut self) -> Result<Ended, ServerError> {
         let pid = self.child.id();
         let status = match self.ended {
@@ -179,12 +182,12 @@ impl Tool {
 
     fn signal(&self, signal: Signal) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
-            // It may have ended, and that is as good: it is not waited for yet.
+            // If it has exited, the signal is harmless: it has not been reaped yet.
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 
-    /// Whether it has ended by then.
+    /// Returns whether it exits within `patience`.
     fn ends_within(&mut self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         while matches!(self.child.try_wait(), Ok(None)) {
@@ -198,12 +201,12 @@ impl Tool {
 }
 
 impl Drop for Tool {
-    /// Ends it with everything that it has started.
+    /// Ends it together with everything it has started.
     fn drop(&mut self) {
         if self.ended.is_some() {
             return;
         }
-        // The keeper itself waits that long for what it may not end.
+        // The keeper itself waits up to `PATIENCE` for what it may not kill.
         for (signal, patience) in [
             (Signal::SIGTERM, keeper::PATIENCE),
             (Signal::SIGQUIT, keeper::PATIENCE * 2),
@@ -218,7 +221,7 @@ impl Drop for Tool {
     }
 }
 
-/// The keeper of a program.
+/// Returns the command that starts a program's keeper.
 fn keeper(config: &ServerConfig, program: &Path, arguments: &[&OsStr]) -> Command {
     let mut command = Command::new(own_program());
     command.arg0("pbkfs").arg(keeper::SUBCOMMAND);
@@ -231,8 +234,8 @@ fn keeper(config: &ServerConfig, program: &Path, arguments: &[&OsStr]) -> Comman
     command
 }
 
-/// Has a program's messages untranslated, as its words may be judged by. All else
-/// stays as the user has it.
+/// Keeps a program's messages untranslated, because the verdict may depend on them.
+/// The rest of the user's locale stays in effect.
 fn speak_english(command: &mut Command) {
     if let Some(all) = std::env::var_os("LC_ALL") {
         command.env_remove("LC_ALL").env("LC_CTYPE", all);
@@ -249,7 +252,7 @@ fn started(answer: UnixStream) -> io::Result<()> {
     }
 }
 
-/// What a program says, of which the beginning is kept.
+/// A program's output, of which the beginning is kept.
 #[derive(Debug)]
 struct Said {
     kept: Arc<Mutex<Vec<u8>>>,
@@ -279,8 +282,9 @@ impl Said {
         Self { kept, end }
     }
 
-    /// What was kept, once the program has ended. Something that it has left behind
-    /// and that cannot be ended would keep its output open.
+    /// Returns what was kept, once the program has exited. The wait is limited: a
+    /// process that the program has left behind and that cannot be killed would keep
+    /// the output open.
     fn text(self) -> String {
         let _ = self.end.recv_timeout(keeper::PATIENCE);
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

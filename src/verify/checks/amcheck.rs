@@ -1,10 +1,10 @@
-//! pg_amcheck, and what of its findings this host explains: an index that is in the
-//! order of another version of its collation than the one that is installed here.
+//! pg_amcheck, and which of its findings this host explains: an index that is sorted
+//! by another version of its collation than the one installed here.
 //!
-//! The versions with which a cluster made its collations and databases are in its
-//! catalogs. For the collation of a database, which each column has that names no
-//! other, that is so from PostgreSQL 15 on; for 14, the version of the same locale
-//! in `pg_collation` is taken.
+//! A cluster's system catalogs record the versions with which its collations and
+//! databases were created. The collation of a database, which its columns have unless
+//! they name another, is recorded there since PostgreSQL 15; for 14, the version of
+//! the same locale in `pg_collation` is used.
 
 use std::time::Instant;
 
@@ -17,8 +17,7 @@ use crate::verify::backup_report::CollationReport;
 use crate::verify::verdict::words::Found;
 use crate::verify::verdict::{Verdict, of_broken, of_text};
 
-/// A collation that has another version on this host, as the query answers it: a line for
-/// each.
+/// A collation whose version differs on this host: one line of the query's answer.
 #[derive(Debug, Deserialize)]
 struct Differing {
     collation: String,
@@ -28,9 +27,10 @@ struct Differing {
     indexes: Vec<(String, String)>,
 }
 
-/// The indexes that are sorted by a collation, and those collations that have another
-/// version here. An index goes by those of its columns, also by those within them; one
-/// over expressions or a part of the table by those of the table's columns, too.
+/// Lists the collations whose version differs here, with the indexes that are sorted
+/// by them. An index depends on the collations of its columns, including those inside
+/// the columns' types. An expression or partial index also depends on those of the
+/// table's columns that it uses.
 const INDEXES: &str = "\
 with used as (
   select i.indexrelid as index, sorts
@@ -66,7 +66,7 @@ select json_build_object('collation', v.name, 'recorded', v.recorded, 'here', v.
   join pg_class x on x.oid = u.index join pg_namespace n on n.oid = x.relnamespace))
 from versions v where v.recorded is distinct from v.here order by v.name";
 
-/// The version of the database's own collation, whose number is 100.
+/// The version of the database's own collation, whose OID is 100.
 const OF_DATABASE: &str = "\
   select 100, coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', d.datcollate),
     d.datcollversion, pg_database_collation_actual_version(d.oid)
@@ -79,7 +79,7 @@ const OF_DATABASE_14: &str = "\
   where d.datname = current_database() and c.collversion is not null limit 1";
 
 impl Checks<'_> {
-    /// pg_amcheck exits with 2 where it has found something.
+    /// Runs pg_amcheck, which exits with 2 if it has found something.
     pub(super) fn amcheck(&self, database: &str, until: Option<Instant>) -> Result<Outcome, Stop> {
         let arguments = ["--install-missing", "--heapallindexed", "--no-strict-names"];
         let tool = Tool::postgres(
@@ -105,9 +105,9 @@ impl Checks<'_> {
         };
         let said = match verdict {
             Verdict::CouldNotTell if !found.has_findings() => format!(
-                "indexes are out of this host's order, and all that are have a collation of \
-                 another version here; a host with the version of production can tell, and \
-                 REINDEX would be needed on this one\n{}",
+                "indexes are not in this host's sort order, and the collation of each has another \
+                 version here; a host with production's version can tell whether they are intact, \
+                 while this host would need REINDEX\n{}",
                 ended.said
             ),
             _ => ended.said,
@@ -115,8 +115,9 @@ impl Checks<'_> {
         Ok((verdict, Some(said)))
     }
 
-    /// Finds the collations that have another version here, in all databases, and the
-    /// indexes that are sorted by them. Where that cannot be told, each finding counts.
+    /// Finds, in all databases, the collations whose version differs here and the
+    /// indexes that are sorted by them. If this cannot be determined, every finding
+    /// counts.
     pub(super) fn collations(&mut self) -> Result<(), SessionError> {
         let databases = match self.every_database() {
             Ok(Ok(names)) => names,
@@ -132,7 +133,7 @@ impl Checks<'_> {
                 Ok(Ok(differing)) => self.take(&database, differing),
                 Ok(Err(error)) => {
                     tracing::warn!(
-                        "the versions of {database}'s collations are not known: {error}"
+                        "the versions of {database}'s collations cannot be read: {error}"
                     );
                 }
                 Err(Stop::TimedOut) => return Ok(()),

@@ -13,15 +13,15 @@ use crate::untrusted::{Dir, Replacement};
 use crate::verify::backup_report::{BackupReport, Check, Place};
 use crate::verify::verdict::{Verdict, of_broken, of_faults, of_text};
 
-/// How long one of our own small questions may take.
+/// Time limit of each of our own small queries.
 const OWN: Duration = Duration::from_secs(60);
 
-/// What one check came to: its verdict, and what is wrong.
+/// The result of one check: its verdict, and what is wrong.
 type Outcome = (Verdict, Option<String>);
 
 const PROVED: Outcome = (Verdict::Proved, None);
 
-/// How a wait ended, if not by what was waited for.
+/// Why a wait ended without a result.
 enum Stop {
     TimedOut,
     Session(SessionError),
@@ -33,20 +33,20 @@ impl From<ServerError> for Stop {
     }
 }
 
-/// Does the checks of a plan, one after the other.
+/// Runs the checks of a plan, one after the other.
 pub struct Checks<'a> {
     plan: &'a VerifyPlan,
     live: &'a Live<'a>,
     report: &'a mut BackupReport,
-    /// Told what is being done.
+    /// Called with the current step.
     tell: &'a dyn Fn(&str),
-    /// By database, schema and name of the indexes that are sorted by a collation of
-    /// another version than this host's.
+    /// For each database, schema and name of the indexes that are sorted by a
+    /// collation whose version differs on this host.
     otherwise_sorted: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl<'a> Checks<'a> {
-    /// None is done yet.
+    /// Creates the checks; none has been run yet.
     pub fn new(
         plan: &'a VerifyPlan,
         live: &'a Live<'a>,
@@ -64,10 +64,10 @@ impl<'a> Checks<'a> {
 }
 
 impl Checks<'_> {
-    /// All of them. One that fails does not keep the others from being done.
+    /// Runs all checks. One that fails does not keep the others from being run.
     ///
     /// # Errors
-    /// The session ended under them.
+    /// If the session ends during the checks.
     pub fn run(&mut self) -> Result<(), SessionError> {
         self.name_places()?;
         self.collations()?;
@@ -98,7 +98,7 @@ impl Checks<'_> {
         Ok(())
     }
 
-    /// One check, timed and written down.
+    /// Runs one check, and records its result and duration.
     fn one(
         &mut self,
         kind: &'static str,
@@ -114,14 +114,14 @@ impl Checks<'_> {
             Ok(outcome) => (outcome, None),
             Err(Stop::TimedOut) => {
                 let seconds = limit.unwrap_or_default().as_secs();
-                let error = format!("it did not end within {seconds} s");
+                let error = format!("it did not finish within {seconds} s");
                 ((Verdict::CouldNotTell, Some(error)), None)
             }
             Err(Stop::Session(
                 error @ (SessionError::Server(ServerError::Spawn { .. }) | SessionError::Io { .. }),
             )) => ((Verdict::CouldNotTell, Some(error.to_string())), None),
             Err(Stop::Session(error)) => {
-                let said = "the session ended under it".to_owned();
+                let said = "the session ended during this check".to_owned();
                 ((Verdict::CouldNotTell, Some(said)), Some(error))
             }
         };
@@ -147,7 +147,7 @@ impl Checks<'_> {
             .ok_or(Stop::Session(SessionError::Interrupted))
     }
 
-    /// Waits until `done` has something.
+    /// Waits until `done` returns something.
     fn wait<T>(
         &self,
         until: Option<Instant>,
@@ -156,7 +156,7 @@ impl Checks<'_> {
         let mut pause = Duration::from_millis(2);
         loop {
             if let Some(found) = done()? {
-                // It may be wrong of that.
+                // Lost writes may have made the result wrong.
                 self.live.check_writes().map_err(Stop::Session)?;
                 return Ok(found);
             }
@@ -181,8 +181,9 @@ impl Checks<'_> {
         Ok(ended)
     }
 
-    /// A server that dies takes its clients with it: its own end tells more
-    /// than theirs, and may be seen a moment later.
+    /// Waits a moment for the server's exit. A server that dies takes its clients
+    /// with it; its own exit explains more than theirs, and may be noticed a moment
+    /// later.
     fn settle(&self) -> Result<(), Stop> {
         let until = Instant::now() + Duration::from_millis(500);
         match self.wait(Some(until), || Ok(None::<()>)) {
@@ -230,8 +231,8 @@ impl Checks<'_> {
         Ok((Verdict::Bad, Some(error)))
     }
 
-    /// Only what PostgreSQL says of broken data is evidence: a query may be wrong, and
-    /// a table that it names may never have been there.
+    /// Judges a failed query. Only an error about broken data is evidence: a query
+    /// may be wrong, and a table that it names may never have existed.
     fn of_query(&self, error: &QueryError) -> Verdict {
         match error.about() {
             About::Broken => of_broken(&error.to_string(), &self.live.counts()),
@@ -268,7 +269,8 @@ impl Checks<'_> {
         }
     }
 
-    /// The databases that are meant; a failure to list them is a check's.
+    /// Returns the databases to check; a failure to list them is recorded as a
+    /// check's.
     fn databases(
         &mut self,
         wanted: &Databases,
@@ -354,8 +356,8 @@ impl Checks<'_> {
 
 const NO_ARGUMENTS: &[&str] = &[];
 
-/// A command's own word: 3 is "could not tell", as pbkfs itself has it; what
-/// cannot be run, or was killed, tells nothing either.
+/// Judges a command by its exit status: 3 is "could not tell", as for pbkfs itself. A
+/// command that cannot be run, or was killed, does not tell either.
 fn of_command(ended: &Ended) -> Outcome {
     let how = match (ended.status.code(), ended.status.signal()) {
         (Some(0), _) => return PROVED,
@@ -370,7 +372,7 @@ fn of_command(ended: &Ended) -> Outcome {
     (verdict, Some(said.trim_end_matches([':', ' ']).to_owned()))
 }
 
-/// A condition as SQL over the answer `$1` and the value `$2`.
+/// Returns a condition as SQL over the answer `$1` and the value `$2`.
 fn condition(expected: &Expectation) -> Option<(String, String)> {
     match expected {
         Expectation::Text(_) => None,

@@ -1,10 +1,10 @@
-//! What was verified when, in a directory of this host:
+//! What was verified when, kept in a directory of this host:
 //!
 //! ```text
-//! STATE/verify/INSTANCE-SYSTEM.jsonl    a line of JSON for each backup verified
+//! STATE/verify/INSTANCE-SYSTEM.jsonl    a line of JSON for each verified backup
 //! ```
-//! SYSTEM is the cluster's system identifier. Lines are only ever added. Those of
-//! another catalog, which may have copies of the same backups, are left out.
+//! SYSTEM is the cluster's system identifier. Lines are only ever appended. Lines of
+//! another catalog, which may have copies of the same backups, are ignored.
 
 pub mod standing;
 
@@ -26,25 +26,25 @@ use crate::verify::verdict::Verdict;
 /// The directory of all histories.
 const HISTORIES: &str = "verify";
 
-/// The most that is read of a history, in bytes: a line for each backup that
-/// was verified, so this is many years.
+/// Maximum size of a history, in bytes. With one line per verified backup, that is
+/// many years.
 const LIMIT: u64 = 64 << 20;
 
-/// The version of a line's form: 2 has the checks.
+/// The version of a line's format: 2 has the checks.
 const VERSION: u32 = 2;
 
-/// A profile, as the history knows it.
+/// A profile's identity in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProfileId {
-    /// The name by which reports call it.
+    /// Its name in reports.
     pub name: String,
-    /// Its file, however that was named; there is none for a run without a profile.
+    /// Its file, by its canonical path; `None` for a run without a profile file.
     pub path: Option<PathBuf>,
 }
 
 impl ProfileId {
-    /// Whether that is the same profile. Lines of older versions have no path, and are
-    /// known by the name.
+    /// Returns whether both are the same profile. Lines of older versions have no
+    /// path, and are compared by name.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         match (&self.path, &other.path) {
@@ -57,28 +57,28 @@ impl ProfileId {
 /// A line of a backup's history, short enough to keep many.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
-    /// The version of this line's form.
+    /// The version of this line's format.
     pub version: u32,
-    /// The catalog's path: another one may have a copy of the same backup. Absent in
-    /// lines of version 1.
+    /// The catalog's path: another catalog may have a copy of the same backup. Absent
+    /// in lines of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<PathBuf>,
-    /// The name of the profile by which it was verified.
+    /// The name of the profile used.
     pub profile: String,
     /// That profile's file; absent in lines of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile_path: Option<PathBuf>,
-    /// When that was begun, RFC 3339.
+    /// Start time of the verification, RFC 3339.
     pub started: String,
     /// The backup.
     pub backup: String,
-    /// Its chain, joined by spaces: an id may turn FULL in place.
+    /// Its chain, joined by spaces: the same id may become a FULL in place.
     pub chain: String,
     /// The verdict.
     pub verdict: Verdict,
-    /// Seconds, all in all.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// Seconds until the server had recovered; absent if it was not started.
+    /// Seconds until the server had finished recovery; absent if it was not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_seconds: Option<f64>,
     /// The first error.
@@ -93,7 +93,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// What is kept of a backup's report.
+    /// Creates the line for a backup's report.
     #[must_use]
     pub fn of(profile: &ProfileId, report: &BackupReport) -> Self {
         let failed = report.checks.iter().find(|check| check.error.is_some());
@@ -118,7 +118,7 @@ impl Entry {
         }
     }
 
-    /// The profile by which it was verified.
+    /// Returns the profile by which it was verified.
     #[must_use]
     pub fn by(&self) -> ProfileId {
         ProfileId {
@@ -131,22 +131,23 @@ impl Entry {
 /// The history of an instance.
 #[derive(Debug)]
 pub struct History {
-    /// Where the profile wants it; else it is where ours are.
+    /// The directory set by the profile; without one, pbkfs's own is used.
     state_dir: Option<PathBuf>,
-    /// Its file, in the directory of histories.
+    /// The name of its file in the directory of histories.
     name: String,
-    /// The catalog, however it is named.
+    /// The catalog's canonical path.
     catalog: PathBuf,
-    /// All that was verified, the oldest first.
+    /// All verifications, the oldest first.
     pub entries: Vec<Entry>,
 }
 
 impl History {
-    /// Reads what there is. A line that cannot be read, as one that a full
-    /// disk cut off, is left out.
+    /// Reads the history. A line that cannot be parsed, such as one truncated by a
+    /// full disk, is skipped.
     ///
     /// # Errors
-    /// The file is there and cannot be read; its directory is another user's.
+    /// If the file exists and cannot be read, or its directory belongs to another
+    /// user.
     pub fn read(plan: &Plan, instance: &Instance) -> io::Result<Self> {
         let system = instance.config.system_identifier.unwrap_or_default();
         let mut history = Self {
@@ -173,14 +174,14 @@ impl History {
         Ok(history)
     }
 
-    /// Where it is kept.
+    /// Returns the path of its file.
     #[must_use]
     pub fn file(&self) -> PathBuf {
         let dir = self.state_dir.clone().unwrap_or_else(lasting_root);
         dir.join(HISTORIES).join(&self.name)
     }
 
-    /// The directory of histories.
+    /// Opens the directory of histories.
     fn open(&self) -> io::Result<Dir> {
         match &self.state_dir {
             Some(dir) => Dir::open(&dir.join(HISTORIES)),
@@ -197,26 +198,26 @@ impl History {
         Dir::open(&dir)
     }
 
-    /// Adds a line, durably.
+    /// Appends a line durably.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// If it cannot be written.
     pub fn add(&mut self, mut entry: Entry) -> io::Result<()> {
         entry.catalog = Some(self.catalog.clone());
         let mut file = self.make()?.append(&self.name, 0o644)?;
         file.lock()?;
-        // After a line that was cut off, a new one begins.
+        // The line break in front ends a line that was truncated.
         file.write_all(format!("\n{}\n", serde_json::to_string(&entry)?).as_bytes())?;
         file.sync_all()?;
         self.entries.push(entry);
         Ok(())
     }
 
-    /// Which of these backups to look at next: one that never was, the oldest
-    /// of them; else the one of which that is longest ago. A backup whose
-    /// chain is another now was never looked at, nor was one of which less was
-    /// done than its profile asks for. What the verdict was does not count
-    /// otherwise: else a bad one would keep all others waiting.
+    /// Returns the backup to verify next: the oldest of those never verified, or else
+    /// the one whose last verification is the longest ago. A backup whose chain has
+    /// changed counts as never verified, and so does one for which less was done than
+    /// its profile asks for. Apart from that, the verdict does not matter: otherwise,
+    /// a bad backup would keep all others waiting.
     #[must_use]
     pub fn oldest_unverified<'a>(
         &self,

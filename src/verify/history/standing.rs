@@ -1,10 +1,10 @@
-//! What is known of each backup of an instance, from its history: which are
-//! proved, which are bad, which nobody has looked at.
+//! What is known about each backup of an instance, from its history: which are
+//! proved, which are bad, and which nobody has verified.
 //!
-//! A backup that was found bad stays so until it is proved. That another one is
-//! well, that nothing could be told, or that less was looked at, takes nothing of
-//! the evidence away. One that pg_probackup itself does not restore is bad by its
-//! word, looked at or not, and as long as that says so.
+//! A backup that was found bad stays bad until it is proved. The evidence stands even
+//! if another backup is intact, if a later run could not tell, or if it checked less.
+//! A backup that pg_probackup itself does not restore is bad by its status, verified
+//! or not, for as long as it has that status.
 
 use std::collections::BTreeMap;
 
@@ -15,55 +15,57 @@ use super::{Entry, ProfileId};
 use crate::verify::backup_report::BackupReport;
 use crate::verify::verdict::Verdict;
 
-/// What is known of an instance's backups.
+/// What is known about an instance's backups.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Standing {
-    /// Backups that are proved.
+    /// Number of proved backups.
     pub proved: usize,
-    /// Those that are bad, by id.
+    /// The bad backups, by id.
     pub bad: Vec<KnownBad>,
-    /// Backups that are neither.
+    /// Number of backups that are neither.
     pub unproved: usize,
-    /// When the proof that is longest ago was begun, RFC 3339.
+    /// Start time of the oldest proof, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_proof: Option<String>,
-    /// Every backup of the instance, and what is known of it.
+    /// Every backup of the instance, with what is known about it.
     #[serde(skip)]
     pub each: BTreeMap<String, Verdict>,
 }
 
-/// A backup that was found bad, and was not proved since.
+/// A backup that was found bad and has not been proved since.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KnownBad {
     /// Its id.
     pub backup: String,
-    /// When the verification was begun that found it so first, RFC 3339.
+    /// Start time of the first verification that found it bad, RFC 3339; of the
+    /// backup if only pg_probackup's own status says so.
     pub since: String,
-    /// The profile by which it was; empty where only pg_probackup's own status says so.
+    /// The profile of the last verification that found it bad; empty if only
+    /// pg_probackup's own status says so.
     pub profile: String,
-    /// The first error of the last time.
+    /// The first error of that last verification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Each profile by which it was found so, and the checks that did.
+    /// Each profile that found it bad, with the checks that did.
     #[serde(skip)]
     pub(in crate::verify) evidence: Vec<(ProfileId, Vec<String>)>,
 }
 
-/// A backup that is there, as it is listed.
+/// A backup in the catalog, as it is listed.
 #[derive(Debug, Clone, Default)]
 pub struct Listed {
     /// Its id.
     pub id: String,
-    /// When it was begun, RFC 3339.
+    /// Start time of the backup, RFC 3339.
     pub begun: String,
-    /// Its chain, joined by spaces, unless that cannot be restored.
+    /// Its chain, joined by spaces; `None` if it cannot be restored.
     pub chain: Option<String>,
-    /// Why pg_probackup itself does not restore it, where that is evidence.
+    /// Why pg_probackup itself does not restore it, if that is evidence.
     pub broken: Option<String>,
 }
 
 impl Listed {
-    /// Bad, by pg_probackup's word alone.
+    /// Returns it as bad, if pg_probackup's status says so.
     fn bad_by_status<'a>(&self) -> Option<Known<'a>> {
         let error = self.broken.clone()?;
         Some(Known::Bad(KnownBad {
@@ -76,16 +78,17 @@ impl Listed {
     }
 }
 
-/// What is known of one backup.
+/// What is known about one backup.
 enum Known<'a> {
-    /// Since then, RFC 3339.
+    /// Since this time, RFC 3339.
     Proved(&'a str),
     Bad(KnownBad),
 }
 
 impl Standing {
-    /// What the history says, oldest line first, of the backups that are there. A proof
-    /// is of a chain, as an id may turn FULL in place; bad stays bad.
+    /// Returns what the history, with its oldest line first, says about the listed
+    /// backups. A proof counts only for the chain that was verified, because the same
+    /// id may become a FULL in place; a backup found bad stays bad under any chain.
     #[must_use]
     pub fn of<'a>(history: &'a [Entry], backups: &'a [Listed]) -> Self {
         let mut known: BTreeMap<&str, (&Listed, Option<Known<'_>>)> = BTreeMap::new();
@@ -106,7 +109,7 @@ impl Standing {
                 }
                 Some(Known::Proved(since)) => {
                     standing.proved += 1;
-                    // Times of this form in UTC are in the order of their text.
+                    // Times of this format in UTC sort by their text.
                     if standing
                         .oldest_proof
                         .as_deref()
@@ -126,7 +129,7 @@ impl Standing {
         standing
     }
 
-    /// The bad backups besides those that a run has just found so.
+    /// Returns the bad backups, except those that a run has just found bad.
     pub fn not_of<'a>(&'a self, run: &'a [BackupReport]) -> impl Iterator<Item = &'a KnownBad> {
         let found = |bad: &KnownBad, report: &BackupReport| {
             report.backup == bad.backup && report.verdict() == Verdict::Bad
@@ -173,9 +176,10 @@ impl KnownBad {
         self.evidence.push((by, entry.bad.clone()));
     }
 
-    /// Takes away what a proof refutes, and tells whether nothing is left. A proof by
-    /// the same profile counts, also when it asks for less by now. One by another
-    /// profile counts if it had a look at what was found bad.
+    /// Removes the evidence that a proof refutes, and returns whether none is left. A
+    /// proof by the same profile counts, even if that profile now asks for less. A
+    /// proof by another profile counts if it includes the checks that found the
+    /// backup bad.
     fn is_refuted_by(&mut self, proof: &Entry) -> bool {
         let by = proof.by();
         self.evidence.retain(|(profile, checks)| {
@@ -236,7 +240,8 @@ mod tests {
         }
     }
 
-    /// Two profiles may have one name; lines of older versions have nothing else.
+    /// Two profiles may have the same name; lines of older versions have nothing
+    /// else.
     #[test]
     fn a_profile_is_known_by_its_file() {
         use Verdict::{Bad, Proved};
@@ -265,12 +270,12 @@ mod tests {
         assert_eq!(known.bad[0].error, backup.broken);
         assert_eq!(known.bad[0].since, backup.begun);
         assert_eq!(known.each["A"], Verdict::Bad);
-        // One that is being made may be well in a moment.
+        // A backup that is being created may be intact in a moment.
         let known = Standing::of(&[], &[listed("A", None)]);
         assert_eq!((known.bad.len(), known.unproved), (0, 1));
     }
 
-    /// A proof of one chain says nothing of another under the same id, and each
+    /// A proof of one chain says nothing about another under the same id, and each
     /// profile's evidence is its own.
     #[test]
     fn a_proof_is_of_what_it_looked_at() {
@@ -319,13 +324,13 @@ mod tests {
         assert_eq!(known.bad[0].since, "2026-11-01T03:00:00Z");
         assert_eq!(known.bad[0].error.as_deref(), Some("found on day 6"));
 
-        // Another profile did not ask what has found it bad.
+        // Another profile did not run the check that found it bad.
         history.push(entry(7, "A", "pages", Proved, &["pages"]));
         assert_eq!(standing(&history, &here).bad.len(), 1);
         history.push(entry(8, "A", "other", Proved, &["pages", "sql:orders"]));
         assert_eq!(standing(&history, &here).bad, []);
         assert_eq!(standing(&history, &here).proved, 2);
-        // Gone from the catalog, it is of no interest.
+        // Once it is gone from the catalog, it no longer matters.
         assert_eq!(standing(&history, &["B"]).bad, []);
     }
 }

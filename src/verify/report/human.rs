@@ -10,12 +10,13 @@ use crate::verify::backup_report::BackupReport;
 #[cfg(test)]
 pub use tests::filled_with;
 
-/// Places, and files, that it names.
+/// Maximum number of places, and of files, that are listed.
 const SHOWN: usize = 10;
 
-/// The report for people: a line for each backup, and below it what is wrong,
-/// no more than fits on a screen. What comes from outside begins no line of
-/// its own in it, but below a check what that said, indented. `verbose` shows what is right, too.
+/// Returns the report for people: a line for each backup, and below it what is wrong,
+/// no more than fits on a screen. Text from outside never begins a line of its own,
+/// except the output of a check, which is indented below it. `verbose` shows what is
+/// right, too.
 #[must_use]
 pub fn human(document: &Document, verbose: bool) -> String {
     let mut text = String::new();
@@ -41,7 +42,7 @@ pub fn human(document: &Document, verbose: bool) -> String {
     }
     for known in document.standing.not_of(&document.backups) {
         let found = match known.profile.is_empty() {
-            true => "BAD by pg_probackup's own word".to_owned(),
+            true => "BAD according to pg_probackup".to_owned(),
             false => format!(
                 "BAD since {} (profile {}), and not proved since",
                 line(&known.since),
@@ -53,13 +54,13 @@ pub fn human(document: &Document, verbose: bool) -> String {
             "{} backup {}: {found}: {}",
             value(&document.instance),
             value(&known.backup),
-            first_lines(known.error.as_deref().unwrap_or("no error was kept"))
+            first_lines(known.error.as_deref().unwrap_or("no error was recorded"))
         );
     }
     for skipped in document.skipped.iter().filter(|_| verbose) {
         let _ = writeln!(
             text,
-            "backup {} was passed over: {}",
+            "backup {} was skipped: {}",
             value(&skipped.backup),
             line(&skipped.reason)
         );
@@ -130,7 +131,7 @@ fn places(text: &mut String, report: &BackupReport) {
     }
 }
 
-/// A text of several lines, short and indented.
+/// Returns the first lines of a text, indented.
 fn first_lines(text: &str) -> String {
     const LINES: usize = 8;
     let mut lines: Vec<_> = text.lines().take(LINES).map(line).collect();
@@ -140,7 +141,7 @@ fn first_lines(text: &str) -> String {
     lines.join("\n    ")
 }
 
-/// What restore would lose.
+/// Adds what restore would lose.
 fn losses(text: &mut String, report: &BackupReport) {
     for loss in report.restore_losses.iter().take(SHOWN) {
         let _ = writeln!(text, "  {}", line(&loss.message));
@@ -161,7 +162,7 @@ mod tests {
     use crate::verify::report::{Skipped, VERSION};
     use crate::verify::verdict::Verdict;
 
-    /// A document in which every text is this one.
+    /// Returns a document in which every text is `text`.
     pub fn filled_with(text: &str) -> Document {
         let own = || text.to_owned();
         let check = Check {
@@ -236,7 +237,7 @@ mod tests {
         assert_eq!(hostile.lines().count(), tame.lines().count());
         let is_odd = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
         assert!(!hostile.contains(is_odd), "{hostile:?}");
-        // Of a line break, what a check said keeps it, indented; nothing else.
+        // Only the output of a check keeps a line break, and is indented.
         let broken = human(&filled_with("a\nmain backup X: proved"), true);
         assert_eq!(broken.lines().count(), tame.lines().count() + 1);
         assert!(!broken.contains("\nmain"), "{broken}");

@@ -1,9 +1,9 @@
-//! What a verification found: one document, from which every report is made.
+//! The result of a verification: one document, from which every report is made.
 //!
 //! ```text
-//! human       its form for people
-//! prometheus  its form for node_exporter
-//! html        its form for an auditor, with the history
+//! human       the report for people
+//! prometheus  the metrics for node_exporter
+//! html        the page for an auditor, with the history
 //! ```
 
 mod html;
@@ -25,51 +25,53 @@ pub use prometheus::prometheus;
 #[cfg(test)]
 pub use human::filled_with;
 
-/// The document's version. It grows when a field changes its meaning or goes.
+/// The document's version. It increases when a field changes its meaning or is
+/// removed.
 pub const VERSION: u32 = 2;
 
 /// The result of one run.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Document {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
+    /// The version of this document's format; it increases when a field is removed or
+    /// changes its meaning.
     pub version: u32,
-    /// This program's version.
+    /// The version of pbkfs.
     pub pbkfs: &'static str,
     /// The profile.
     pub profile: String,
-    /// The same, as the history knows it.
+    /// The profile's identity in the history.
     #[serde(skip)]
     pub by: ProfileId,
     /// The catalog.
     pub catalog: String,
     /// The instance.
     pub instance: String,
-    /// When the run began, RFC 3339.
+    /// Start time of the run, RFC 3339.
     pub started: String,
-    /// How long it took.
+    /// Duration of the run, in seconds.
     pub seconds: f64,
-    /// The worst of the backups' verdicts.
+    /// The worst verdict of the backups.
     pub verdict: Verdict,
-    /// What the command exits with: that verdict's code, or 1 where another backup
-    /// is known to be bad.
+    /// The command's exit status: that of the verdict, or 1 if another backup is
+    /// known to be bad.
     pub exit_code: u8,
-    /// What kept the run from looking at any backup.
+    /// The error that ended the run before all backups were verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Each backup that was looked at.
+    /// The backups that were verified.
     pub backups: Vec<BackupReport>,
-    /// Backups that were not, as they cannot be restored.
+    /// Backups that were skipped, because they cannot be restored or are no longer
+    /// there.
     pub skipped: Vec<Skipped>,
-    /// What is known of all backups of the instance, after this run.
+    /// What is known about all backups of the instance, after this run.
     pub standing: Standing,
 }
 
-/// A backup that was not looked at.
+/// A backup that was skipped.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Skipped {
     /// Its id.
     pub backup: String,
-    /// Why it was not.
+    /// Why it was skipped.
     pub reason: String,
 }

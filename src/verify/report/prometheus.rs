@@ -1,6 +1,6 @@
-//! A verification as metrics for node_exporter's textfile collector: gauges,
-//! since the job is one-shot, and no time stamps. A backup's id is a label of one
-//! family only, which tells what is bad; a series ends when its backup is gone.
+//! A verification as metrics for node_exporter's textfile collector: gauges, because
+//! the job is one-shot, and no timestamps. A backup's id is a label of one family
+//! only, which shows the bad backups; a series ends when its backup is gone.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -11,7 +11,7 @@ use crate::verify::backup_report::BackupReport;
 use crate::verify::history::standing::Standing;
 use crate::verify::verdict::Verdict;
 
-/// The text. `last_success` is when this profile last proved a backup, before
+/// Returns the text. `last_success` is when this profile last proved a backup before
 /// this run, in seconds since 1970.
 #[must_use]
 pub fn prometheus(document: &Document, last_success: Option<i64>) -> String {
@@ -41,47 +41,47 @@ pub fn prometheus(document: &Document, last_success: Option<i64>) -> String {
     let newest = document.backups.last();
     gauge(
         "success",
-        "Whether all that was verified was proved.",
+        "Whether everything that was verified was proved.",
         Some(f64::from(u8::from(is_proved))),
     );
     gauge(
         "exit_code",
-        "What the run exited with: 0 right, 1 bad, 3 could not tell.",
+        "Exit status of the run: 0 right, 1 bad, 3 could not tell.",
         Some(f64::from(document.exit_code)),
     );
     gauge(
         "last_run_timestamp_seconds",
-        "When the last verification began.",
+        "Start time of the last verification.",
         run,
     );
     gauge(
         "last_success_timestamp_seconds",
-        "When the last verification began that proved its backup.",
+        "Start time of the last verification that proved its backup.",
         last_success,
     );
     gauge(
         "backup_end_timestamp_seconds",
-        "When the backup that was verified had ended.",
+        "End time of the backup that was verified.",
         newest.and_then(|report| seconds(report.backup_end.as_deref()?)),
     );
     gauge(
         "recovered_timestamp_seconds",
-        "The moment that the clone was recovered to.",
+        "Time to which the clone was recovered.",
         newest.and_then(|report| seconds(report.recovered_time.as_deref()?)),
     );
     gauge(
         "read_bytes",
-        "Stored bytes that were read for the pages.",
+        "Stored bytes read to check the pages.",
         sum(|r| r.read_bytes),
     );
     gauge(
         "diff_bytes",
-        "Bytes that the clones wrote.",
+        "Bytes written by the clones.",
         sum(|r| r.diff_bytes),
     );
     gauge(
         "oldest_proof_timestamp_seconds",
-        "When the verification began that proved a backup and is longest ago.",
+        "Start time of the oldest verification by which a backup is proved.",
         (document.standing.oldest_proof.as_deref()).and_then(seconds),
     );
     several(&mut text, document, &labels);
@@ -89,13 +89,13 @@ pub fn prometheus(document: &Document, last_success: Option<i64>) -> String {
     text.finish()
 }
 
-/// What is known of all backups of the instance, whichever profile found it.
+/// Adds what is known about all backups of the instance, whichever profile found it.
 fn standing(text: &mut Text, standing: &Standing, labels: &[(&str, &str)]) {
     let name = "verify_backups";
     text.family(
         name,
         Kind::Gauge,
-        "Backups of the instance, by what is known of them.",
+        "Backups of the instance, by what is known about them.",
     );
     for (state, count) in [
         ("proved", standing.proved),
@@ -109,7 +109,7 @@ fn standing(text: &mut Text, standing: &Standing, labels: &[(&str, &str)]) {
     text.family(
         name,
         Kind::Gauge,
-        "Whether a backup was found bad, and was not proved since.",
+        "Whether a backup was found bad and has not been proved since.",
     );
     for (backup, verdict) in &standing.each {
         let labels = [labels, &[("backup", backup.as_str())]].concat();
@@ -118,10 +118,10 @@ fn standing(text: &mut Text, standing: &Standing, labels: &[(&str, &str)]) {
     }
 }
 
-/// The families with a label for each phase and each check.
+/// Adds the families with a label for each phase and each check.
 fn several(text: &mut Text, document: &Document, labels: &[(&str, &str)]) {
     let name = "verify_duration_seconds";
-    text.family(name, Kind::Gauge, "How long each part took.");
+    text.family(name, Kind::Gauge, "Duration of each phase.");
     let mut phases: Vec<(&str, f64)> = Vec::new();
     for phase in document.backups.iter().flat_map(|report| &report.phases) {
         match phases.iter_mut().find(|(name, _)| *name == phase.name) {
@@ -153,7 +153,7 @@ fn several(text: &mut Text, document: &Document, labels: &[(&str, &str)]) {
     }
 }
 
-/// Seconds since 1970 of a time as RFC 3339 or PostgreSQL has it.
+/// Returns the seconds since 1970 of a time in the format of RFC 3339 or PostgreSQL.
 fn seconds(text: &str) -> Option<f64> {
     let time = OffsetDateTime::parse(text, &Rfc3339)
         .ok()

@@ -1,5 +1,5 @@
-//! What each kind of finding says, for people: the table of the manual page. A test
-//! holds it and [`super`] together.
+//! What each kind of finding means, for people: the table of the manual page. A test
+//! keeps this and [`super`] consistent.
 
 use super::Verdict::{self, Bad, CouldNotTell, PagesRight, Proved};
 
@@ -8,68 +8,69 @@ use super::Verdict::{self, Bad, CouldNotTell, PagesRight, Proved};
 pub struct Finding {
     /// What was found.
     pub what: &'static str,
-    /// Why that is evidence, or none.
+    /// Why that is, or is not, evidence.
     pub why: &'static str,
-    /// What it says.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// Every kind, the best first.
+/// Every kind of finding, the best first.
 pub const FINDINGS: &[Finding] = &[
     Finding {
         what: "everything that the profile asks for is right",
-        why: "all of it was done",
+        why: "all of it was checked",
         verdict: Proved,
     },
     Finding {
-        what: "the pages are right, by --pages, and the profile asks for more",
-        why: "the rest was not looked at",
+        what: "the pages are right, but the profile asks for more than --pages",
+        why: "the rest was not checked",
         verdict: PagesRight,
     },
     Finding {
-        what: "a file may not be read, the catalog is not there at all, or a disk fails",
-        why: "it may be well: another user, or another day, can tell",
+        what: "permission to read a file is denied, the catalog is missing altogether, or a disk \
+               fails",
+        why: "the backup may be intact: another user, or another day, can tell",
         verdict: CouldNotTell,
     },
     Finding {
-        what: "the backup is being made, merged or deleted",
-        why: "it may be well in a moment",
+        what: "the backup is being created, merged or deleted",
+        why: "it may be intact in a moment",
         verdict: CouldNotTell,
     },
     Finding {
-        what: "the archive lacks WAL behind the backup, on the way to the target",
+        what: "the archive lacks WAL between the backup and the target",
         why: "it may be elsewhere",
         verdict: CouldNotTell,
     },
     Finding {
-        what: "the disk or the memory is full, a signal ended the server, time was up",
+        what: "the disk or the memory is full, a signal ended the server, or time ran out",
         why: "the host is at fault",
         verdict: CouldNotTell,
     },
     Finding {
-        what: "a query fails for any reason but broken data",
-        why: "the query may be wrong, or its table never was there",
+        what: "a query fails for any reason other than broken data",
+        why: "the query may be wrong, or its table may never have existed",
         verdict: CouldNotTell,
     },
     Finding {
-        what: "pg_amcheck finds the order of an index wrong that has a collation of another \
-               version on this host",
-        why: "another version may sort in another way; the report names the collations",
+        what: "pg_amcheck finds an index out of order whose collation has another version on this \
+               host",
+        why: "another version may sort differently; the report names the collations",
         verdict: CouldNotTell,
     },
     Finding {
         what: "a command exits with 3, 126 or 127, or a signal ends it",
-        why: "it says so itself, or did not run",
+        why: "with 3 it says so itself; otherwise it did not run to its end",
         verdict: CouldNotTell,
     },
     Finding {
-        what: "a page, a list or a header map is not what was written",
-        why: "its checksum or its form is wrong",
+        what: "a page, a file list or a header map is not what was written",
+        why: "its checksum or its format is wrong",
         verdict: Bad,
     },
     Finding {
-        what: "a file of the backup is missing, cut off, or something else than a file",
-        why: "what it held is lost",
+        what: "a file of the backup is missing or truncated, or is not a file",
+        why: "its contents are lost",
         verdict: Bad,
     },
     Finding {
@@ -78,38 +79,40 @@ pub const FINDINGS: &[Finding] = &[
         verdict: Bad,
     },
     Finding {
-        what: "a segment of WAL that is read is damaged",
-        why: "its form or its records are wrong",
+        what: "a WAL segment that is read is damaged",
+        why: "its format or its records are wrong",
         verdict: Bad,
     },
     Finding {
-        what: "pg_probackup calls it ERROR, CORRUPT or ORPHAN, or its parent is gone",
+        what: "pg_probackup gives it the status ERROR, CORRUPT or ORPHAN, or its parent is \
+               missing",
         why: "pg_probackup itself does not restore it",
         verdict: Bad,
     },
     Finding {
-        what: "PostgreSQL says that its files are broken",
-        why: "its own words, where neither mount nor log speak of a fault of the host",
+        what: "PostgreSQL reports that its files are broken",
+        why: "its own messages are the evidence, unless the mount or the log shows a fault of the \
+              host",
         verdict: Bad,
     },
     Finding {
         what: "a query fails with an error of class XX or 58",
-        why: "so PostgreSQL reports broken data and files that it cannot read",
+        why: "PostgreSQL uses these classes for broken data and for files that it cannot read",
         verdict: Bad,
     },
     Finding {
-        what: "an answer is not the one that the profile expects, or pg_amcheck finds something",
-        why: "that is what was asked",
+        what: "an answer is not what the profile expects, or pg_amcheck finds something",
+        why: "that is what was checked",
         verdict: Bad,
     },
     Finding {
-        what: "a command exits with any other number but 0",
-        why: "that is its word",
+        what: "a command exits with any other status except 0",
+        why: "that is its verdict",
         verdict: Bad,
     },
 ];
 
-/// What a verdict does besides: exit code and metrics.
+/// Returns the consequences of a verdict: exit code and metrics.
 #[must_use]
 pub fn consequence(verdict: Verdict) -> &'static str {
     match verdict {

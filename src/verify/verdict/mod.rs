@@ -1,6 +1,6 @@
-//! The one table of what each failure says about a backup. A backup is bad
-//! only where there is evidence that it is; a fault of this host, a lack of
-//! time or room, and whatever is not known here, is "could not tell".
+//! The one table of what each failure means for a backup. A backup is bad only if
+//! there is evidence of it. A fault of this host, a lack of time or space, and
+//! anything that is unknown here are "could not tell".
 
 pub mod findings;
 pub mod words;
@@ -24,24 +24,24 @@ use crate::server::ServerError;
 use crate::session::{Counts, SessionError};
 use crate::untrusted::refused;
 
-/// What is known of a backup. The worse counts more.
+/// What is known about a backup. The worst verdict counts.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Everything that was asked for was done and was right.
+    /// Everything that was asked for was checked and is right.
     Proved,
-    /// Of what was asked for only the pages were looked at, and they are right.
+    /// The pages are right, but the rest of what was asked for was not checked.
     PagesRight,
-    /// Something else than the backup kept it from being proved.
+    /// Something other than the backup kept it from being proved.
     CouldNotTell,
-    /// It is bad.
+    /// The backup is bad.
     Bad,
 }
 
 impl Verdict {
-    /// The exit code.
+    /// Returns the exit code.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -51,7 +51,7 @@ impl Verdict {
         }
     }
 
-    /// For people.
+    /// Returns the verdict for people.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,8 +65,8 @@ impl Verdict {
 
 use Verdict::{Bad, CouldNotTell};
 
-/// What ended a session says about its backup, given the faults that its mount
-/// counted. `None`: nothing, because it was asked for wrongly.
+/// Returns what the end of a session says about its backup, given the faults that its
+/// mount counted. `None` means nothing, because the session was asked for wrongly.
 #[must_use]
 pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
     Some(match error {
@@ -120,7 +120,7 @@ fn of_catalog(error: &CatalogError) -> Option<Verdict> {
         CatalogError::InvalidInstanceName { .. }
         | CatalogError::NoSuchInstance { .. }
         | CatalogError::NoSuchBackup { .. } => None,
-        // A disk that is not mounted looks like that.
+        // A disk that is not mounted looks like this.
         CatalogError::NotACatalog { .. } => Some(CouldNotTell),
         CatalogError::Read { source, .. }
         | CatalogError::Control(ControlError::Read { source, .. }) => Some(of_read(source)),
@@ -130,8 +130,8 @@ fn of_catalog(error: &CatalogError) -> Option<Verdict> {
     }
 }
 
-/// A chain that pg_probackup itself does not restore is not looked at: its own word
-/// is the evidence.
+/// Judges a chain that cannot be used. One that pg_probackup itself does not restore
+/// is not checked further: pg_probackup's own status is the evidence.
 #[must_use]
 pub fn of_chain(error: &ChainError) -> Option<Verdict> {
     Some(match error {
@@ -152,7 +152,8 @@ pub fn of_chain(error: &ChainError) -> Option<Verdict> {
     })
 }
 
-/// One that is being made, merged or deleted may be well in a moment.
+/// Judges a backup's status. A backup that is being created, merged or deleted may be
+/// intact in a moment.
 fn of_status(status: BackupStatus) -> Verdict {
     match status {
         BackupStatus::Error | BackupStatus::Orphan | BackupStatus::Corrupt => Bad,
@@ -167,7 +168,7 @@ fn of_status(status: BackupStatus) -> Verdict {
     }
 }
 
-/// What a file of the backup says that cannot be shown.
+/// Judges a file of the backup that cannot be shown.
 #[must_use]
 pub fn of_image(error: &ImageError) -> Verdict {
     match error {
@@ -191,12 +192,13 @@ pub fn of_image(error: &ImageError) -> Verdict {
         | ImageError::Checksum { .. }
         | ImageError::Control { .. }
         | ImageError::Page(_) => Bad,
-        // What this program cannot do, another may.
+        // What pbkfs cannot do, another program may.
         ImageError::Cfs { .. } | ImageError::NotAFile { .. } => CouldNotTell,
     }
 }
 
-/// What the clone's files say that cannot be shown. Those of its diff are of this host.
+/// Judges a file of the clone that cannot be shown. A fault of its diff is a fault of
+/// this host.
 fn of_overlay(error: &OverlayError) -> Verdict {
     match error {
         OverlayError::Lower(e) => of_image(e),
@@ -228,9 +230,9 @@ fn of_content(error: &ContentError) -> Verdict {
     }
 }
 
-/// A file of the backup that is not there, or ends too early, is lost, and so
-/// is one in whose place, or above it, something else stands; one that may not
-/// be read, or whose disk fails, may be well.
+/// Judges an error in reading a file of the backup. The file is lost if it is missing
+/// or ends too early, or if something else is in its place or above it. A file that
+/// may not be read, or whose disk fails, may be intact.
 fn of_read(source: &io::Error) -> Verdict {
     match source.kind() {
         io::ErrorKind::NotFound
@@ -243,7 +245,7 @@ fn of_read(source: &io::Error) -> Verdict {
     }
 }
 
-/// What an error of WAL says that is read.
+/// Judges an error in reading WAL.
 #[must_use]
 pub fn of_wal(error: &WalError) -> Verdict {
     of_fault(error.fault())
@@ -293,8 +295,8 @@ fn of_server(error: &ServerError, faults: &Counts) -> Option<Verdict> {
     })
 }
 
-/// What a server's end says. One that a signal ended was killed: by somebody,
-/// or because memory ran out.
+/// Judges a server's exit. A server that a signal ended was killed: by somebody, or
+/// because memory ran out.
 fn of_death(status: ExitStatus, log: &str, faults: &Counts) -> Verdict {
     match status.signal() {
         Some(_) => CouldNotTell,
@@ -302,8 +304,8 @@ fn of_death(status: ExitStatus, log: &str, faults: &Counts) -> Verdict {
     }
 }
 
-/// What the words of PostgreSQL or its programs say, given the faults that the
-/// mount counted.
+/// Judges a message of PostgreSQL or its programs, given the faults that the mount
+/// counted.
 #[must_use]
 pub fn of_text(text: &str, faults: &Counts) -> Verdict {
     match words::blame_files(text) {
@@ -312,7 +314,7 @@ pub fn of_text(text: &str, faults: &Counts) -> Verdict {
     }
 }
 
-/// What an error says by which PostgreSQL means broken data or files.
+/// Judges an error by which PostgreSQL reports broken data or files.
 #[must_use]
 pub fn of_broken(text: &str, faults: &Counts) -> Verdict {
     let of_host = count(faults, "errors_no_space") + count(faults, "errors_diff") > 0;
@@ -322,7 +324,8 @@ pub fn of_broken(text: &str, faults: &Counts) -> Verdict {
     }
 }
 
-/// What the mount alone says: a page of the backup that it could not show.
+/// Judges by the mount alone: by whether there was a page of the backup that it could
+/// not show.
 #[must_use]
 pub fn of_faults(faults: &Counts) -> Verdict {
     match count(faults, "errors_damaged_page") > 0 {
@@ -413,7 +416,7 @@ mod tests {
         assert_eq!(of_wal(&read(link())), Bad);
         let denied = io::ErrorKind::PermissionDenied.into();
         assert_eq!(of_wal(&read(denied)), CouldNotTell);
-        // As a session tells it whose recovery ended by that.
+        // As reported by a session whose recovery this ended.
         let stopped = |fault| SessionError::RecoveryStopped {
             fault,
             reason: "the WAL segment is damaged".into(),
@@ -429,7 +432,7 @@ mod tests {
         }
     }
 
-    /// Whichever way the overlay was asked.
+    /// It does not matter in which way the overlay was asked.
     #[test]
     fn a_file_of_the_backup_that_cannot_be_shown_is_the_backups_fault() {
         let lost = || OverlayError::from(ImageError::EmptyChain);
@@ -473,8 +476,8 @@ mod tests {
         error.into()
     }
 
-    /// Each row of the table that people read, but for those of the checks and of a
-    /// whole report, which have tests of their own.
+    /// Each row of the table for people, except those about checks and about a whole
+    /// report, which have tests of their own.
     #[test]
     fn the_table_for_people_is_true() {
         use crate::verify::FINDINGS;
@@ -496,17 +499,17 @@ mod tests {
         let page = "FATAL: invalid page in block 3 of relation base/1/2";
         let examples: Vec<(&str, SessionError)> = vec![
             (
-                "a file may not be read",
+                "permission to read a file",
                 stored(io::ErrorKind::PermissionDenied.into()),
             ),
-            ("the backup is being made", status(BackupStatus::Merging)),
+            ("the backup is being created", status(BackupStatus::Merging)),
             ("the disk or the memory is full", died(9, "")),
             (
                 "the disk or the memory is full",
                 died(1 << 8, "PANIC: No space left on device"),
             ),
             ("the disk or the memory is full", gap),
-            ("a page, a list or a header map", index.into()),
+            ("a page, a file list or a header map", index.into()),
             (
                 "a file of the backup is missing",
                 stored(io::ErrorKind::NotFound.into()),
@@ -515,9 +518,12 @@ mod tests {
                 "a file of the backup is missing",
                 stored(Refused::Is(Kind::Fifo).into()),
             ),
-            ("a segment of WAL that is read", record.into()),
-            ("pg_probackup calls it ERROR", status(BackupStatus::Corrupt)),
-            ("PostgreSQL says that its files", died(1 << 8, page)),
+            ("a WAL segment that is read", record.into()),
+            (
+                "pg_probackup gives it the status",
+                status(BackupStatus::Corrupt),
+            ),
+            ("PostgreSQL reports that its files", died(1 << 8, page)),
         ];
         for (row, error) in examples {
             let mut rows = FINDINGS

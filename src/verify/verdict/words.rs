@@ -1,8 +1,9 @@
-//! The words by which PostgreSQL and its programs tell whose fault something is:
+//! The messages by which PostgreSQL and its programs show whose fault something is:
 //! data of another program, in the language that its messages always have here.
-//! Nothing else in `verify` is judged by words, and none of our own.
+//! Nothing else in `verify` is judged by its wording, and none of our own messages
+//! are.
 
-/// What PostgreSQL says when the host is at fault.
+/// PostgreSQL's messages when the host is at fault.
 const HOST: &[&str] = &[
     "No space left on device",
     "Disk quota exceeded",
@@ -19,11 +20,11 @@ const HOST: &[&str] = &[
     "shared memory",
     "was terminated by signal 9",
     "canceling statement due to",
-    // One that no damaged page explains is of a disk.
+    // If no damaged page explains it, a disk is at fault.
     "Input/output error",
 ];
 
-/// What it says when its files are.
+/// PostgreSQL's messages when its files are at fault.
 const DAMAGE: &[&str] = &[
     "invalid page in block",
     "page verification failed",
@@ -61,13 +62,13 @@ const DAMAGE: &[&str] = &[
     "was terminated by signal 7",
 ];
 
-/// Whether these words blame the host.
+/// Returns whether a text blames the host.
 #[must_use]
 pub fn blame_host(text: &str) -> bool {
     says(text, HOST)
 }
 
-/// Whether these words blame PostgreSQL's files.
+/// Returns whether a text blames PostgreSQL's files.
 #[must_use]
 pub fn blame_files(text: &str) -> bool {
     says(text, DAMAGE)
@@ -77,8 +78,8 @@ fn says(text: &str, list: &[&str]) -> bool {
     list.iter().any(|what| text.contains(what))
 }
 
-/// What pg_amcheck says of an index that is not in the order of its collation, or of
-/// whose expressions another version makes something else.
+/// What pg_amcheck reports about an index that is not in the order of its collation,
+/// or whose expressions give other results in another version.
 const ORDER: &[&str] = &[
     "item order invariant violated for index",
     "high key invariant violated for index",
@@ -87,11 +88,10 @@ const ORDER: &[&str] = &[
     "could not find tuple using search from root page in index",
 ];
 
-/// With these words pg_amcheck begins what it has found of an object. What it says of
-/// that follows, indented.
+/// How pg_amcheck begins its findings about an object. The findings follow, indented.
 const OBJECTS: &[&str] = &["btree index \"", "heap table \""];
 
-/// What pg_amcheck has said, line by line.
+/// The output of pg_amcheck, line by line.
 #[derive(Debug)]
 pub struct Found<'a> {
     lines: Vec<&'a str>,
@@ -108,8 +108,8 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// The same without the findings that are about the order of these indexes, each
-    /// given by its schema and name. A name of several lines is not found.
+    /// Removes the findings about the order of these indexes, each given by its
+    /// schema and name. An index whose name has several lines is not found.
     #[must_use]
     pub fn without_order_of<'i>(
         self,
@@ -138,14 +138,14 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Whether it has found something.
+    /// Returns whether it has found something.
     #[must_use]
     pub fn has_findings(&self) -> bool {
         let is_head = |line: &&&str| OBJECTS.iter().any(|object| line.contains(object));
         self.lines.iter().any(|line| is_head(&line))
     }
 
-    /// All of it.
+    /// Returns all of it.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -188,7 +188,7 @@ heap table \"shop.public.t\", block 0, offset 3:
             .unwrap();
         let found = Found::read(index_part).without_order_of("shop", [index("names")].iter());
         assert!(!found.has_findings(), "{}", found.text());
-        // Of another database, another schema, or about something else than order.
+        // Findings in another database, or about something other than order, stay.
         let broken = index_part.replace("item order invariant violated for", "invalid page in");
         for (said, database) in [(index_part, "other"), (&*broken, "shop")] {
             let found = Found::read(said).without_order_of(database, [index("names")].iter());

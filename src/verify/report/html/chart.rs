@@ -1,4 +1,4 @@
-//! The measured recovery times, drawn.
+//! The chart of the measured recovery times.
 
 use std::fmt::Write as _;
 
@@ -6,10 +6,10 @@ use super::words::{duration, escaped, moment};
 use crate::verify::history::Entry;
 use crate::verify::verdict::Verdict;
 
-/// Runs that the chart shows.
+/// Maximum number of runs in the chart.
 const CHARTED: usize = 60;
 
-/// Bars of the measured recovery times, the oldest to the left.
+/// Draws the measured recovery times as bars, the oldest on the left.
 pub fn recovery_times(text: &mut String, history: &[&Entry]) {
     const WIDTH: f64 = 900.0;
     const HEIGHT: f64 = 220.0;
@@ -30,7 +30,7 @@ pub fn recovery_times(text: &mut String, history: &[&Entry]) {
     let _ = write!(
         text,
         "<h2>Recovery time</h2>\n<p class=\"sub\">From the mount to the first answer, for each \
-         backup verified, the newest to the right.</p>\n<svg viewBox=\"0 0 {WIDTH} {}\" \
+         verified backup, the newest on the right.</p>\n<svg viewBox=\"0 0 {WIDTH} {}\" \
          role=\"img\" aria-label=\"Recovery time of each verification\">\n",
         HEIGHT + 40.0
     );

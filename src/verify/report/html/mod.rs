@@ -1,6 +1,5 @@
-//! A verification as one HTML page with everything in it, fit to be shown to
-//! an auditor: what was done to which backup, what came of it, and the history
-//! of the profile.
+//! A verification as one self-contained HTML page, fit to be shown to an auditor:
+//! what was done to which backup, the results, and the history of the profile.
 
 mod chart;
 mod words;
@@ -15,7 +14,7 @@ use crate::verify::backup_report::BackupReport;
 use crate::verify::history::Entry;
 use crate::verify::verdict::Verdict;
 
-/// Bad places that the page names.
+/// Maximum number of bad places, and of files, that the page lists.
 const NAMED: usize = 100;
 
 const STYLE: &str = "\
@@ -32,7 +31,8 @@ pre{white-space:pre-wrap;margin:0;font-size:.85em}\
 svg{width:100%;height:auto}footer{margin-top:3em;color:#5b6675;font-size:.85em}\
 @media print{body{margin:0}}";
 
-/// The page. `history` is of the instance; what other profiles did is left out.
+/// Returns the page. `history` is the instance's; entries of other profiles are left
+/// out.
 #[must_use]
 pub fn html(document: &Document, history: &[Entry]) -> String {
     let of_profile: Vec<&Entry> = history
@@ -40,12 +40,11 @@ pub fn html(document: &Document, history: &[Entry]) -> String {
         .filter(|entry| entry.by().is(&document.by))
         .collect();
     let mut text = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>Restore verification: {profile}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <h1>Restore verification: {profile} {verdict}</h1>\n\
-         <p class=\"sub\">Instance {instance} of the catalog {catalog}. Begun {started}, took \
-         {seconds}. pbkfs {version}.</p>\n",
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta \
+         name=\"viewport\" content=\"width=device-width\">\n<title>Restore verification: \
+         {profile}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>Restore verification: \
+         {profile} {verdict}</h1>\n<p class=\"sub\">Instance {instance} of the catalog {catalog}. \
+         Started {started}, took {seconds}. pbkfs {version}.</p>\n",
         profile = escaped(&document.profile),
         verdict = badge(document.verdict),
         instance = escaped(&document.instance),
@@ -59,7 +58,7 @@ pub fn html(document: &Document, history: &[Entry]) -> String {
         backup(&mut text, report);
     }
     if !document.skipped.is_empty() {
-        text.push_str("<h2>Passed over</h2>\n<table>\n<tr><th>Backup</th><th>Why</th></tr>\n");
+        text.push_str("<h2>Skipped</h2>\n<table>\n<tr><th>Backup</th><th>Why</th></tr>\n");
         for skipped in &document.skipped {
             row(
                 &mut text,
@@ -73,21 +72,21 @@ pub fn html(document: &Document, history: &[Entry]) -> String {
     text.push_str(
         "<footer>A backup is <b>proved</b> when every check that the profile asks for was done \
          and found everything right, and <b>bad</b> when there is evidence of damage, until it is \
-         proved. <b>Pages right</b> is less than was asked for, and proves nothing. \
-         <b>Could not tell</b> says nothing about the backup: the host had no time, no room or \
-         no right.</footer>\n</body>\n</html>\n",
+         proved. <b>Pages right</b> means that less was checked than was asked for; it proves \
+         nothing. <b>Could not tell</b> says nothing about the backup: the host lacked time, \
+         space or permissions.</footer>\n</body>\n</html>\n",
     );
     text
 }
 
-/// What is known of all backups of the instance.
+/// Adds what is known about all backups of the instance.
 fn standing(text: &mut String, document: &Document) {
     if let Some(error) = &document.error {
         let _ = writeln!(text, "<pre>{}</pre>", escaped_lines(error));
     }
     let standing = &document.standing;
     let oldest = standing.oldest_proof.as_deref();
-    let oldest = oldest.map(|at| format!("; the oldest proof is of {}", moment(at)));
+    let oldest = oldest.map(|at| format!("; the oldest proof is from {}", moment(at)));
     let _ = writeln!(
         text,
         "<p>Of the instance's backups, {} proved, {} bad, {} neither{}.</p>",
@@ -188,13 +187,13 @@ fn backup(text: &mut String, report: &BackupReport) {
     collations(text, report);
 }
 
-/// The collations that have another version here.
+/// Adds the collations whose version differs here.
 fn collations(text: &mut String, report: &BackupReport) {
     if report.collations.is_empty() {
         return;
     }
     text.push_str(
-        "<h2>Collations of another version than this host's</h2>\n<table>\n<tr><th>Database</th>\
+        "<h2>Collations whose version differs on this host</h2>\n<table>\n<tr><th>Database</th>\
          <th>Collation</th><th>Version</th><th>Here</th><th>Indexes</th></tr>\n",
     );
     for collation in &report.collations {
@@ -213,15 +212,15 @@ fn collations(text: &mut String, report: &BackupReport) {
     text.push_str("</table>\n");
 }
 
-/// What the backup has, and pg_probackup's own restore would lose.
+/// Adds what the backup has and pg_probackup's own restore would lose.
 fn losses(text: &mut String, report: &BackupReport) {
     if report.restore_losses.is_empty() {
         return;
     }
     let _ = write!(
         text,
-        "<h2>Lost by pg_probackup's own restore: {}</h2>\n<table>\n\
-         <tr><th>File</th><th>From block on</th><th>What</th></tr>\n",
+        "<h2>Lost by pg_probackup's own restore: {}</h2>\n<table>\n<tr><th>File</th><th>From \
+         block</th><th>What</th></tr>\n",
         counted(report.restore_losses.len(), "file")
     );
     for loss in report.restore_losses.iter().take(NAMED) {
@@ -238,8 +237,8 @@ fn places(text: &mut String, report: &BackupReport) {
     }
     let _ = write!(
         text,
-        "<h2>Damage: {}</h2>\n<table>\n<tr><th>What</th><th>Relation</th>\
-         <th>Well in backup</th></tr>\n",
+        "<h2>Damage: {}</h2>\n<table>\n<tr><th>What</th><th>Relation</th><th>Intact in \
+         backup</th></tr>\n",
         counted(report.damages, "place")
     );
     for place in report.damage.iter().take(NAMED) {
@@ -249,7 +248,7 @@ fn places(text: &mut String, report: &BackupReport) {
             (None, None) => String::new(),
         };
         let good = match place.good_in.as_deref() {
-            None => "not looked for".to_owned(),
+            None => "not searched for".to_owned(),
             Some([]) => "none".to_owned(),
             Some(good) => good.join(", "),
         };
@@ -265,7 +264,7 @@ fn places(text: &mut String, report: &BackupReport) {
     text.push_str("</table>\n");
 }
 
-/// The last verification of each backup, the newest first.
+/// Adds the last verification of each backup, the newest first.
 fn last_verified(text: &mut String, history: &[&Entry]) {
     let mut last: BTreeMap<&str, &Entry> = BTreeMap::new();
     for entry in history {
@@ -326,7 +325,7 @@ mod tests {
     use crate::verify::history::standing::{KnownBad, Standing};
     use crate::verify::report::filled_with;
 
-    /// The tags of a page, in their order, without attributes.
+    /// Returns the tags of a page, in order, without attributes.
     fn tags(page: &str) -> Vec<String> {
         let tags = page.split('<').skip(1).map(|rest| {
             let (tag, _) = rest.split_once('>').unwrap();
@@ -341,7 +340,8 @@ mod tests {
         tags.collect()
     }
 
-    /// Each element ends where it should, and none is where HTML has none.
+    /// Checks that each element is closed where it should be, and that each is where
+    /// HTML permits it.
     fn check(page: &str) {
         const ALONE: [&str; 2] = ["!DOCTYPE", "meta"];
         const NOT_IN_A_PARAGRAPH: [&str; 6] = ["p", "pre", "h1", "h2", "table", "svg"];

@@ -1,8 +1,8 @@
-//! Values as the page shows them.
+//! Values in the form in which the page shows them.
 
 use crate::escape;
 
-/// A time without its fraction, for people.
+/// Formats a time for people, without its fraction.
 pub fn moment(text: &str) -> String {
     let (date, rest) = text.split_once(['T', ' ']).unwrap_or((text, ""));
     let time = rest.get(..8).unwrap_or(rest);
@@ -17,17 +17,17 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A value, for a place of one line.
+/// Escapes a value for a place of one line.
 pub fn escaped(text: &str) -> String {
     marked_up(&escape::line(text))
 }
 
-/// A text that keeps its lines.
+/// Escapes a text, keeping its lines.
 pub fn escaped_lines(text: &str) -> String {
     marked_up(&escape::lines(text))
 }
 
-/// What HTML would take for markup, as text.
+/// Escapes what HTML would take for markup.
 pub fn marked_up(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
