@@ -1,5 +1,5 @@
-//! What a holder leaves that was killed: lines in lock files. A session's state says
-//! which those are, by the holder's pid and start, so that nothing else is taken away.
+//! The remains of a killed holder: lines in lock files. A session's state identifies
+//! them by the holder's pid and start time, so that nothing else is removed.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -12,23 +12,23 @@ use crate::session::SessionError;
 use crate::session::outside::owner::wait_until;
 use crate::session::place::state::ReadLocks;
 
-/// How long a holder has to let go after its session's owner has died.
+/// How long a holder may take to release its locks after its session's owner has died.
 const LETTING_GO: Duration = Duration::from_secs(5);
 
-/// Takes away what the holder has left, if it was killed, after its session's owner
-/// had died. One that lives lets go by itself. What cannot be taken away is logged:
-/// pg_probackup takes the lock of a dead process for none.
+/// Removes what the holder has left, if it was killed after its session's owner had
+/// died. A live holder releases its locks by itself. If they cannot be removed, that is
+/// only logged: pg_probackup ignores the lock of a dead process.
 pub fn clear(locks: &ReadLocks) {
     match wait_until(LETTING_GO, || Ok(!locks.is_held())) {
         Ok(true) => {}
         Ok(false) | Err(_) => return,
     }
     if let Err(error) = forget(locks.holder_pid, &locks.dirs) {
-        tracing::warn!("a lock of a dead process stays: {error}");
+        tracing::warn!("cannot remove the lock of a dead process: {error}");
     }
 }
 
-/// Has another holder take away what a killed one has left.
+/// Starts another holder to remove what a killed one has left.
 pub fn forget(killed: u32, dirs: &[PathBuf]) -> Result<(), SessionError> {
     let program = own_program();
     let mut command = Command::new(&program);
