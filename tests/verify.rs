@@ -598,7 +598,7 @@ fn a_user_without_a_home_is_told_once_where_the_history_is() {
         assert_eq!(output.code(), Some(0), "{output}");
         output.stderr
     });
-    let said = format!("are kept in {}; XDG_STATE_HOME names", lasting.display());
+    let said = format!("are kept in {}; set XDG_STATE_HOME to", lasting.display());
     let first = nights.next().unwrap();
     assert!(first.contains(&said), "{first}");
     let second = nights.next().unwrap();
