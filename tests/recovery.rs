@@ -308,7 +308,7 @@ fn a_program_that_the_server_cannot_run_is_named_before_the_start() {
     refused(
         &output,
         7,
-        "the user postgres, as whom PostgreSQL runs, cannot run",
+        "the user postgres, which PostgreSQL runs as, cannot run",
     );
     refused(&output, 7, program.to_str().unwrap());
     refused(&output, 7, "recovery.restore_command");

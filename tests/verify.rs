@@ -509,7 +509,7 @@ fn a_killed_server_tells_nothing() {
         });
         document(&clone, &[], 3)
     });
-    assert!(done.to_string().contains("ended by itself"), "{done:#}");
+    assert!(done.to_string().contains("exited by itself"), "{done:#}");
     assert_nothing_stays(&sandbox);
 }
 

@@ -222,7 +222,7 @@ fn a_full_disk_ends_the_clone(user: OsUser) {
     eventually("the session has failed, and says why", LIMIT, || {
         sql("checkpoint");
         let status = clone.pbkfs("status", &[]);
-        status.stdout.contains("make room")
+        status.stdout.contains("free some space")
     });
     clone.down();
 
