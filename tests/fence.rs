@@ -32,7 +32,7 @@ use nix::unistd::Pid;
 use pbkfs::internals::server::namespace::read_only_view;
 
 /// What every level that is less than wanted says.
-const SETTINGS_ONLY: &str = "settings only, as this host permits no namespaces";
+const SETTINGS_ONLY: &str = "settings only, because this host permits no namespaces";
 
 /// What is looked at for changes. Production itself writes to none of it while
 /// it is idle or serves pgbench; `victim` is there to be overwritten.
@@ -327,7 +327,7 @@ fn without_the_fence_the_same_attacks_succeed() {
     let clone = unfenced(&sandbox, &backup).write();
     let plan = clone.pbkfs("plan", &[]).expect_ok();
     assert!(
-        plan.contains("OPEN: archive_mode = 'on', by the profile"),
+        plan.contains("OPEN: archive_mode = 'on', set by the profile"),
         "{plan}"
     );
     assert!(plan.contains("OPEN: COPY TO PROGRAM"), "{plan}");
@@ -558,7 +558,7 @@ fn plan_tells_each_hazard_and_what_stops_it() {
             "COPY TO PROGRAM",
             "a root directory and processes of its own",
         ),
-        ("set-user-ID programs", "a filter of its system calls"),
+        ("set-user-ID programs", "a system call filter"),
     ] {
         let found = hazards
             .iter()
@@ -968,7 +968,7 @@ fn the_server_has_no_more_processes_than_it_may() {
             refused(
                 &clone.pbkfs("up", &required),
                 7,
-                "fence.processes cannot be kept",
+                "fence.processes cannot be enforced",
             );
         }
     }

@@ -308,7 +308,7 @@ fn a_program_that_the_server_cannot_run_is_named_before_the_start() {
     refused(
         &output,
         7,
-        "the user postgres, as whom PostgreSQL runs, cannot run",
+        "the user postgres, which PostgreSQL runs as, cannot run",
     );
     refused(&output, 7, program.to_str().unwrap());
     refused(&output, 7, "recovery.restore_command");
@@ -320,7 +320,7 @@ fn a_target_outside_the_archive_is_answered_with_what_it_holds() {
     common::require_everything();
     let sandbox = sandbox();
     let clone = sandbox.profile(BACKUP).throw_away().write();
-    let held = "from backup TOW7K6 on, timeline 1 can be recovered from 0/4B000B8 \
+    let held = "with backup TOW7K6, timeline 1 can be recovered from 0/4B000B8 \
                 (2026-11-22 07:31:18.000000+00) to 0/6100";
     for (key, value, side) in [
         ("time", "2026-11-22 07:31:00Z", "before"),

@@ -394,7 +394,7 @@ fn a_mount_that_cannot_be_made_says_why() {
             (2, "TOW7ZZ", 4, "TOW7ZZ"),
             (3, &full, 5, "not empty"),
             (3, &file, 5, "not a directory"),
-            (3, &path("no/such/mnt"), 3, "make it first"),
+            (3, &path("no/such/mnt"), 3, "create it first"),
             (4, &path("file/diff"), 3, &file),
             (4, &full, 5, "not a pbkfs diff"),
         ] {
@@ -651,7 +651,7 @@ fn a_mount_of_something_else_is_left_alone() {
             refused(&output, 5, steps.target.to_str().unwrap());
         }
         assert!(steps.is_mounted());
-        refused(&steps.mount_with_diff("latest"), 5, "mount point already");
+        refused(&steps.mount_with_diff("latest"), 5, "already a mount point");
     });
 }
 
@@ -920,7 +920,7 @@ fn an_unmount_that_loses_something_says_so() {
             "",
         );
         let output = steps.unmount(&[]);
-        refused(&output, 3, "not all went well");
+        refused(&output, 3, "but with an error");
         refused(&output, 3, "meta.redb");
         assert!(!steps.is_mounted());
         drop(disk);

@@ -351,7 +351,7 @@ fn a_restore_point_that_was_never_made_is_answered_with_those_that_were() {
     refused(&output, 4, "\"after_mistake\"");
     let clone = sandbox.profile(BACKUP).throw_away().write();
     let output = fails(&clone, &[("name", "never_made")]);
-    let reason = "name \"never_made\", is not in the WAL that was replayed: from backup TOW7K6 on";
+    let reason = "name \"never_made\", is not in the WAL that was replayed: with backup TOW7K6";
     refused(&output, 4, reason);
     refused(&output, 4, &format!("; there are {known}"));
     assert_nothing_stays(&sandbox);
@@ -383,7 +383,7 @@ fn a_time_in_an_idle_period_is_answered_with_what_gives_the_same_data() {
     refused(
         &idle,
         4,
-        "no transaction ended between that one and the time",
+        "no transaction ended between that one and the requested time",
     );
     let ways = format!("recovery.target = \"latest\", or --at \"{last}\", gives the same data");
     refused(&idle, 4, &ways);

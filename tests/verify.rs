@@ -509,7 +509,7 @@ fn a_killed_server_tells_nothing() {
         });
         document(&clone, &[], 3)
     });
-    assert!(done.to_string().contains("ended by itself"), "{done:#}");
+    assert!(done.to_string().contains("exited by itself"), "{done:#}");
     assert_nothing_stays(&sandbox);
 }
 
@@ -598,7 +598,7 @@ fn a_user_without_a_home_is_told_once_where_the_history_is() {
         assert_eq!(output.code(), Some(0), "{output}");
         output.stderr
     });
-    let said = format!("are kept in {}; XDG_STATE_HOME names", lasting.display());
+    let said = format!("are kept in {}; set XDG_STATE_HOME to", lasting.display());
     let first = nights.next().unwrap();
     assert!(first.contains(&said), "{first}");
     let second = nights.next().unwrap();

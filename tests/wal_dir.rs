@@ -146,7 +146,7 @@ fn without_namespaces_the_servers_user_is_let_in_if_it_can_be() {
     refused(
         &hidden.pbkfs("up", &settings),
         7,
-        "cannot get without namespaces",
+        "cannot reach without namespaces",
     );
     assert_nothing_stays(&sandbox);
 }
@@ -179,7 +179,7 @@ fn a_directory_without_its_link_and_a_link_without_its_directory() {
     clone.up();
     clone.down();
     fs::rename(&half, sandbox.path("away")).unwrap();
-    refused(&clone.pbkfs("up", &["--detach"]), 7, "is not there");
+    refused(&clone.pbkfs("up", &["--detach"]), 7, "does not exist");
     fs::rename(sandbox.path("away"), &half).unwrap();
     clone.up();
     clone.down();
@@ -222,7 +222,7 @@ fn a_full_disk_ends_the_clone(user: OsUser) {
     eventually("the session has failed, and says why", LIMIT, || {
         sql("checkpoint");
         let status = clone.pbkfs("status", &[]);
-        status.stdout.contains("make room")
+        status.stdout.contains("free some space")
     });
     clone.down();
 

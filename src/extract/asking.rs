@@ -1,4 +1,4 @@
-//! Asking the clone's server, without losing sight of the session.
+//! Querying the clone's server while watching the session.
 
 use std::time::Duration;
 
@@ -6,12 +6,13 @@ use super::wanted::Extract;
 use crate::server::Server;
 use crate::session::{Live, SessionError, WATCH};
 
-/// The clone's server.
+/// Returns the clone's server.
 pub fn server<'a>(live: &'a Live<'_>) -> Result<std::cell::Ref<'a, Server>, SessionError> {
     live.server().ok_or(SessionError::Interrupted)
 }
 
-/// A server that dies takes its clients with it, and its own end tells more.
+/// Gives the session a moment to fail: a server that dies takes its clients with it,
+/// and its own error says more than theirs.
 pub fn settle(live: &Live<'_>) -> Result<(), SessionError> {
     for _ in 0..10 {
         live.goes_on()?;
@@ -20,7 +21,7 @@ pub fn settle(live: &Live<'_>) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Waits until `done` has something, while the clone goes on.
+/// Waits until `done` returns something, while the clone keeps running.
 pub fn wait<T>(
     live: &Live<'_>,
     extract: &Extract<'_>,

@@ -1,4 +1,4 @@
-//! Which database of the clone has what is wanted.
+//! Finding the database of the clone that has what is wanted.
 
 use super::asking::{server, settle, wait};
 use super::wanted::{Extract, What};
@@ -6,15 +6,15 @@ use crate::escape::value;
 use crate::server::{Output, Tool, query};
 use crate::session::{Live, SessionError};
 
-/// The database that every cluster has, unless somebody removed it.
+/// The database that every cluster has, unless somebody has dropped it.
 const DEFAULT: &str = "postgres";
 
-/// The database to extract from: the one that was named, or the only one with the
-/// tables.
+/// Returns the database to extract from: the one that was named, or the only
+/// one with the tables.
 ///
 /// # Errors
-/// [`SessionError::Usage`] if there is none of that name, or several have the
-/// tables; [`SessionError::Extract`] if none has them.
+/// Returns [`SessionError::Usage`] if there is none of that name or several have the
+/// tables, and [`SessionError::Extract`] if none has them.
 pub fn find(live: &Live<'_>, extract: &Extract<'_>) -> Result<String, SessionError> {
     let tables = match &extract.what {
         What::Dump { tables, .. } => &tables[..],
@@ -28,7 +28,7 @@ pub fn find(live: &Live<'_>, extract: &Extract<'_>) -> Result<String, SessionErr
         Some(name) if there.contains(name) => Ok(name.clone()),
         Some(name) => Err(SessionError::Usage {
             message: format!(
-                "the backup has no database {} that takes connections; it has {}",
+                "the backup has no database {} that accepts connections; it has {}",
                 value(name),
                 listed(&there)
             ),
@@ -53,7 +53,7 @@ fn with_tables(
         0 => Err(SessionError::Extract {
             what: "looking for the tables",
             said: format!(
-                "no database has all of {}; there are {}",
+                "no database has all of {}; the databases are {}",
                 listed(tables),
                 listed(&there)
             ),
@@ -69,7 +69,7 @@ fn with_tables(
     }
 }
 
-/// Asked of pg_dump itself, whose patterns they are.
+/// Asks pg_dump itself, because the patterns are its own.
 fn has_tables(
     live: &Live<'_>,
     extract: &Extract<'_>,
@@ -89,13 +89,13 @@ fn has_tables(
     Ok(ended.status.success())
 }
 
-/// Those that take connections.
+/// Returns the databases that accept connections.
 fn all(live: &Live<'_>, extract: &Extract<'_>) -> Result<Vec<String>, SessionError> {
-    // JSON, as a name may hold anything.
+    // Use JSON, because a name may contain anything.
     let sql = "select json_agg(datname order by datname) from pg_database where datallowconn";
     let query = query::text(&*server(live)?, DEFAULT, sql.to_owned(), None);
     let failed = |said: String| SessionError::Extract {
-        what: "asking for the databases",
+        what: "listing the databases",
         said,
     };
     match wait(live, extract, &|| 0, || Ok(query.poll()))? {

@@ -1,12 +1,13 @@
-//! Gets data out of a backup: a throw-away clone at a moment, one pg_dump or
-//! query against it, and gone. The result is there whole or not at all.
+//! Extracts data from a backup: it starts a throw-away clone at a point in time,
+//! runs one pg_dump or query against it, and removes it. The result is there
+//! completely or not at all.
 //!
 //! ```text
-//! wanted    what is extracted, and where to
+//! wanted    what is extracted, and where it is written to
 //! run       one extraction
 //! database  which database has what is wanted
-//! asking    asking the server, without losing sight of the session
-//! output    a result that is there whole or not at all
+//! asking    querying the server while watching the session
+//! output    a result that is there completely or not at all
 //! ```
 
 mod asking;

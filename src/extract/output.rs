@@ -1,6 +1,6 @@
-//! Where a result goes: a file or a directory that is there whole or not at
-//! all. The directory around it is the caller's, and may be others', too; so it
-//! is opened once, and nothing in it is reached by a path again.
+//! Where a result is written: to a file or directory that is there completely or not at
+//! all. The directory around it belongs to the caller, and others may be able to write
+//! to it, too; so it is opened once, and nothing in it is reached by a path again.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,10 +13,10 @@ use nix::unistd::{getegid, geteuid};
 use crate::server::OsUser;
 use crate::untrusted::{Dir, Kind, Refused, Replacement, give, id_of};
 
-/// pg_dump makes its directory itself, inside the part.
+/// pg_dump creates its directory itself, inside the part.
 const INNER: &str = "dump";
 
-/// A result's place.
+/// The place of a result.
 #[derive(Debug)]
 pub struct Place {
     dir: Dir,
@@ -24,10 +24,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// Opens the directory that the result is to be in.
+    /// Opens the directory that will contain the result.
     ///
     /// # Errors
-    /// The system's own.
+    /// I/O errors.
     pub fn open(output: &Path) -> io::Result<Self> {
         let (dir, name) = Dir::of_file(output)?;
         Ok(Self {
@@ -36,26 +36,27 @@ impl Place {
         })
     }
 
-    /// What is there already.
+    /// Returns what is already there.
     ///
     /// # Errors
-    /// The system's own.
+    /// I/O errors.
     pub fn occupant(&self) -> io::Result<Option<Kind>> {
         Ok(self.dir.stat(&self.name)?.map(|stat| stat.kind))
     }
 
-    /// Begins a file.
+    /// Starts writing a file.
     ///
     /// # Errors
-    /// The system's own.
+    /// I/O errors.
     pub fn file(&self) -> io::Result<Replacement<'_>> {
         Replacement::begin(&self.dir, &self.name, 0o600)
     }
 
-    /// Begins a directory. What a killed process has left of one is removed.
+    /// Starts writing a directory. Whatever a killed process has left of one is removed.
     ///
     /// # Errors
-    /// Something of another user's is in its place; the system's own.
+    /// If something that is not a directory, or belongs to another user, is in
+    /// its place; I/O errors.
     pub fn directory(&self) -> io::Result<Part<'_>> {
         let name = part_name(&self.name);
         match self.dir.stat(&name)? {
@@ -80,40 +81,40 @@ impl Place {
     }
 }
 
-/// Always the same for a name, so that the next extraction finds what a killed
-/// one has left.
+/// Returns the name of the part. It is always the same for a name, so that the next
+/// extraction finds what a killed one has left.
 fn part_name(name: &OsStr) -> OsString {
     format!(".{}.pbkfs-part", name.to_string_lossy()).into()
 }
 
-/// A directory that is not whole yet. Dropped before it was finished, it is
-/// removed.
+/// A directory that is not complete yet. It is removed if it is dropped
+/// before it is finished.
 #[derive(Debug)]
 pub struct Part<'p> {
     place: &'p Place,
     dir: Dir,
-    /// `None` once it has its own name.
+    /// `None` once it has its final name.
     name: Option<OsString>,
 }
 
 impl Part<'_> {
-    /// Where pg_dump is to make its directory.
+    /// Returns where pg_dump should create its directory.
     #[must_use]
     pub fn inner(&self) -> PathBuf {
         self.dir.path().join(INNER)
     }
 
-    /// Lets the server's user, as whom pg_dump runs, write there.
+    /// Lets the server's user, which pg_dump runs as, write there.
     ///
     /// # Errors
-    /// The system's own.
+    /// I/O errors.
     pub fn admit(&self, user: Option<&OsUser>) -> io::Result<()> {
         user.map_or(Ok(()), |user| {
             self.dir.give_to(user.uid.as_raw(), user.gid.as_raw())
         })
     }
 
-    /// Bytes that are there so far.
+    /// Returns the number of bytes written so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let sizes = |dir: &Dir| -> io::Result<u64> {
@@ -123,18 +124,18 @@ impl Part<'_> {
             }
             Ok(total)
         };
-        // pg_dump makes it in a moment.
+        // pg_dump may not have created it yet.
         self.dir.dir(INNER).and_then(|dir| sizes(&dir)).unwrap_or(0)
     }
 
-    /// Makes what pg_dump wrote the caller's, without the directory around it,
-    /// and gives it its name.
+    /// Gives what pg_dump wrote to the caller, without the directory around it, and
+    /// renames it to its final name.
     ///
     /// # Errors
-    /// Something else than files is there; the system's own.
+    /// If something other than files is there; I/O errors.
     pub fn finish(mut self) -> io::Result<()> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        // From here on no other user gets in.
+        // From here on, no other user can enter.
         self.dir.give_to(uid, gid)?;
         let inner = self.dir.dir(INNER)?;
         for name in inner.names()? {
@@ -143,13 +144,13 @@ impl Part<'_> {
             give(&file, uid, gid)?;
             file.sync_all()?;
             inner.move_to(&name, &self.dir)?;
-            // Who was in there before may have put something else in its place.
+            // A process that had already entered may have put something else in its place.
             let moved = self.dir.file(&name)?;
             if id_of(&file)? != id_of(&moved)? {
                 let mode = moved.metadata()?.mode() & 0o7777;
                 return Err(Refused::NotOurs { uid, mode }.into());
             }
-            // Nor may he keep a name for it, made since.
+            // Nor may that process keep another link to it, created since.
             check_alone(&moved)?;
         }
         self.dir.remove_dir(INNER)?;
@@ -162,9 +163,9 @@ impl Part<'_> {
     }
 }
 
-/// Checks that a file has one name. One with more is not what pg_dump made, or
-/// stays in the hands of who gave it the other: a link to a file of somebody
-/// else's would make that the caller's.
+/// Checks that a file has only one link. A file with more is not what pg_dump created,
+/// or remains in the hands of whoever created the other link. If it is a link to
+/// somebody else's file, giving it away would make that file the caller's.
 fn check_alone(file: &File) -> io::Result<()> {
     match file.metadata()?.nlink() {
         1 => Ok(()),
@@ -178,7 +179,7 @@ impl Drop for Part<'_> {
             && let Err(error) = self.place.dir.remove_tree(name)
         {
             let left = self.place.dir.path().join(name);
-            tracing::warn!("{} is left over: {error}", left.display());
+            tracing::warn!("cannot remove {}: {error}", left.display());
         }
     }
 }

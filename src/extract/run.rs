@@ -13,11 +13,11 @@ use crate::session::{Account, Job, Live, SessionError, Up, job_place};
 use crate::untrusted::Kind;
 
 impl Extract<'_> {
-    /// Does it.
+    /// Runs the extraction.
     ///
     /// # Errors
-    /// Those of the session; [`SessionError::Extract`] if pg_dump or the query
-    /// fails; the output cannot be written.
+    /// Returns [`SessionError::Extract`] if pg_dump or the query fails, and other
+    /// errors if the session fails or the output cannot be written.
     pub fn run(&self) -> Result<Extracted, SessionError> {
         let place = self.open_output()?;
         let mut plan = self.plan.clone();
@@ -43,7 +43,7 @@ impl Extract<'_> {
         Ok(job.done)
     }
 
-    /// Before anything is mounted: whether the result could be put there.
+    /// Checks, before anything is mounted, whether the result could be written.
     fn open_output(&self) -> Result<Option<Place>, SessionError> {
         let is_directory = self.what.is_directory();
         let output = match &self.output {
@@ -58,19 +58,19 @@ impl Extract<'_> {
             Destination::Opened(_) => return Ok(None),
         };
         let usage = |why: &str| SessionError::Usage {
-            message: format!("{} is there already; {why}", output.display()),
+            message: format!("{} already exists; {why}", output.display()),
         };
         let io = |action| move |error| SessionError::io(action, output, error);
         let place = Place::open(output).map_err(io("write"))?;
-        match place.occupant().map_err(io("look at"))? {
+        match place.occupant().map_err(io("check"))? {
             None => {}
             Some(kind) if kind == Kind::Directory || is_directory => {
                 return Err(usage("choose another name"));
             }
-            Some(_) if !self.replace => return Err(usage("give --force to replace it")),
+            Some(_) if !self.replace => return Err(usage("use --force to replace it")),
             Some(_) => {}
         }
-        // Only tried; dropped, it is gone.
+        // This is only a trial: it is removed when dropped.
         match is_directory {
             true => place.directory().map(drop),
             false => place.file().map(drop),
@@ -82,7 +82,7 @@ impl Extract<'_> {
 
 struct ExtractJob<'a> {
     extract: &'a Extract<'a>,
-    /// `None` is standard output.
+    /// `None` for standard output.
     place: Option<&'a Place>,
     /// The database, once it is known.
     database: String,
@@ -122,8 +122,9 @@ impl Job for ExtractJob<'_> {
 }
 
 impl ExtractJob<'_> {
-    /// Has `write` write the result into a file, which it gets with what tells
-    /// how many bytes are there so far, and gives that file its name.
+    /// Has `write` write the result into a new file, which it gets along
+    /// with a function that counts the bytes written so far, and renames
+    /// that file to its final name.
     fn write_file(
         &mut self,
         write: impl FnOnce(&Self, File, &dyn Fn() -> u64) -> Result<(), SessionError>,
@@ -145,16 +146,16 @@ impl ExtractJob<'_> {
         new.finish().map_err(io)
     }
 
-    /// pg_dump runs as the server's user, so it gets what it writes to open: a
-    /// file of ours.
+    /// Dumps to a file. pg_dump runs as the server's user, so it is given one
+    /// that we have opened.
     fn dump_file(&mut self, live: &Live<'_>, arguments: Vec<String>) -> Result<(), SessionError> {
         self.write_file(|job, output, bytes| {
             job.run_dump(live, arguments, Output::To(output), bytes)
         })
     }
 
-    /// It makes a directory by itself, in one that is the server's until it is
-    /// done.
+    /// Dumps to a directory. pg_dump creates it itself, inside one that is the server's
+    /// until the dump is done.
     fn dump_directory(
         &mut self,
         live: &Live<'_>,
@@ -209,7 +210,7 @@ impl ExtractJob<'_> {
         Ok(())
     }
 
-    /// The answer as people read it, by psql.
+    /// Writes the result as psql shows it to people.
     fn table(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
         let arguments = [
             "--no-psqlrc".to_owned(),

@@ -1,4 +1,4 @@
-//! What is extracted, and where to.
+//! What is extracted, and where it is written to.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::profile::Plan;
 use crate::session::{SessionError, Signals};
 
-/// How the result is written.
+/// The format of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// SQL.
@@ -19,7 +19,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The option of pg_dump for it.
+    /// Returns pg_dump's option for it.
     pub(super) fn option(self) -> &'static str {
         match self {
             Self::Plain => "--format=plain",
@@ -29,41 +29,41 @@ impl Format {
     }
 }
 
-/// What is got.
+/// What is extracted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// What pg_dump gives with these options.
+    /// The output of pg_dump with these options.
     Dump {
-        /// Its patterns of tables; none is all of the database.
+        /// Its table patterns; none means the whole database.
         tables: Vec<String>,
-        /// Besides.
+        /// Other options.
         options: Vec<String>,
-        /// How it is written.
+        /// Its format.
         format: Format,
     },
-    /// The answer to a query.
+    /// The result of a query.
     Query {
         /// The query.
         sql: String,
-        /// Whether it is written as CSV; else as psql shows it.
+        /// Whether it is written as CSV, or else as psql shows it.
         csv: bool,
     },
 }
 
 impl What {
-    /// Whether the result is a directory.
+    /// Returns whether the result is a directory.
     pub(super) fn is_directory(&self) -> bool {
         let directory = Format::Directory;
         matches!(self, Self::Dump { format, .. } if *format == directory)
     }
 }
 
-/// Where a result goes.
+/// The destination of a result.
 #[derive(Debug)]
 pub enum Destination {
-    /// A file or a directory that is there whole or not at all; absolute.
+    /// A file or directory that is there completely or not at all, by absolute path.
     Path(PathBuf),
-    /// Standard output, or what else is open already, as it comes.
+    /// Standard output, or another file that is already open, written to as output arrives.
     Opened(File),
 }
 
@@ -71,39 +71,39 @@ pub enum Destination {
 pub struct Extract<'a> {
     /// The checked profile.
     pub plan: &'a Plan,
-    /// Its path.
+    /// The profile's path.
     pub profile: Option<&'a Path>,
-    /// The signals that break it off.
+    /// The signals that interrupt it.
     pub signals: &'a Signals,
-    /// The database; `None` is the one that has the tables.
+    /// The database; `None` stands for the one that has the tables.
     pub database: Option<String>,
-    /// What is got from it.
+    /// What is extracted from it.
     pub what: What,
-    /// Where it goes.
+    /// The destination of the result.
     pub output: Destination,
-    /// Whether something that is there may be replaced.
+    /// Whether an existing file may be replaced.
     pub replace: bool,
-    /// Told what is being done, and how many bytes there are so far.
+    /// Called with what is being done and the number of bytes written so far.
     pub progress: &'a dyn Fn(&str, u64),
 }
 
-/// What came of it.
+/// The outcome of an extraction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extracted {
     /// The backup.
     pub backup: String,
-    /// Up to when the clone was recovered, if its log told.
+    /// The time up to which the clone was recovered, if its log shows that.
     pub recovered: Option<String>,
-    /// Bytes that the result has.
+    /// The size of the result in bytes.
     pub bytes: u64,
-    /// Bytes that the backup gave.
+    /// Number of bytes read from the backup.
     pub read_bytes: u64,
-    /// Bytes that the clone wrote.
+    /// The size of the clone's diff on disk in bytes.
     pub diff_bytes: u64,
 }
 
 impl Extract<'_> {
-    /// An error of writing the result.
+    /// Creates an error about writing the result.
     pub(super) fn write_error(&self, error: io::Error) -> SessionError {
         let output = match &self.output {
             Destination::Path(output) => output,

@@ -11,11 +11,11 @@ use crate::server::conf::{Host, LIMIT, Source, normal};
 use crate::server::{Conf, OsUser};
 use crate::untrusted::Refused;
 
-/// Reads it. What it includes from the host is read with the rights of the server's
-/// user.
+/// Reads the configuration. Files that it includes from the host are read with the
+/// permissions of the server's user.
 ///
 /// # Errors
-/// A file of it cannot be read.
+/// If one of its files cannot be read.
 pub fn read(image: &Image, user: Option<&OsUser>) -> Result<Conf, SessionError> {
     let host = Host {
         rights: user.map(OsUser::rights),
@@ -24,14 +24,13 @@ pub fn read(image: &Image, user: Option<&OsUser>) -> Result<Conf, SessionError> 
     Conf::read_from(&source, Path::new("")).map_err(SessionError::conf)
 }
 
-/// An image's files by relative paths; what is included by an absolute path is
-/// the host's.
+/// The files of an image, by relative path; a file included by absolute path is the host's.
 struct InImage<'a> {
     image: &'a Image,
     host: Host,
 }
 
-/// As the overlay has it, so that both are taken out again in one way.
+/// Wraps the error as the overlay does, so that both are unwrapped in the same way.
 fn unread(error: ImageError) -> io::Error {
     io::Error::other(OverlayError::from(error))
 }

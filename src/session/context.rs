@@ -1,4 +1,4 @@
-//! What each step of a session's set-up gets.
+//! What is passed to each step of a session's setup.
 
 use std::cell::{Ref, RefCell};
 use std::path::{Path, PathBuf};
@@ -13,39 +13,39 @@ use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::profile::Plan;
 
-/// What a session is to be.
+/// The session to start.
 pub struct Up<'a> {
     /// The checked profile.
     pub plan: &'a Plan,
-    /// Whether the mount takes no writes; there is no diff then.
+    /// Whether the mount is read-only; there is no diff then.
     pub read_only: bool,
     /// The profile's path, for `status`.
     pub profile: Option<&'a Path>,
     /// The signals that end it.
     pub signals: &'a Signals,
-    /// Whether it runs in the background: a failure after it was ready is
-    /// kept for `status` then, as nobody reads its output.
+    /// Whether it runs in the background. A failure after it was ready is then kept for
+    /// `status`, because nobody reads its output.
     pub detached: bool,
 }
 
-/// A session while it is set up and runs.
+/// A session while it is being set up and while it runs.
 pub struct Context<'a> {
-    /// What it is to be.
+    /// What was asked for.
     pub up: &'a Up<'a>,
     /// The checked profile.
     pub plan: &'a Plan,
     /// The signals that end it.
     pub signals: &'a Signals,
-    /// How far it is.
+    /// Its progress.
     pub progress: Progress,
-    /// The undoing of what was set up.
+    /// The undo steps of what was set up.
     pub undo: Undo,
-    /// What is mounted, from when it was opened until all is undone.
+    /// What is mounted, from when it is opened until everything is undone.
     pub overlay: Option<Arc<Overlay<Image>>>,
 }
 
 impl<'a> Context<'a> {
-    /// A session of which nothing is set up but its directory.
+    /// Creates a session of which only the directory is set up.
     pub fn new(up: &'a Up<'a>, place: HeldPlace, target: &Path) -> Self {
         Self {
             up,
@@ -60,10 +60,10 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Ends the set-up where a signal has asked for it.
+    /// Ends the setup if a signal has asked for that.
     ///
     /// # Errors
-    /// [`SessionError::Interrupted`].
+    /// Returns [`SessionError::Interrupted`] if one has.
     pub fn stop_if_asked(&self) -> Result<(), SessionError> {
         match self.signals.end_asked() {
             true => Err(SessionError::Interrupted),
@@ -71,12 +71,12 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether everything that the server has written is there. It hears of a
-    /// full disk when it syncs, at the next checkpoint or, where it does not
-    /// sync, never.
+    /// Checks that everything the server has written is stored. The server
+    /// learns of a full disk when it syncs, at the next checkpoint; if it does
+    /// not sync, it never does.
     ///
     /// # Errors
-    /// [`SessionError::LostWrites`].
+    /// Returns [`SessionError::LostWrites`] if anything is not.
     pub fn check_writes(&self) -> Result<(), SessionError> {
         let state = self.progress.state();
         let overlay = self.overlay.as_deref();
@@ -94,7 +94,7 @@ impl<'a> Context<'a> {
 fn first_state(up: &Up<'_>, target: &Path) -> State {
     let plan = up.plan;
     let mut state = State::begin(target);
-    // So that it can be named from any directory.
+    // Make it absolute, so that it is valid in any directory.
     state.profile = up
         .profile
         .map(|path| std::path::absolute(path).unwrap_or(path.to_owned()));
@@ -106,21 +106,21 @@ fn first_state(up: &Up<'_>, target: &Path) -> State {
     state
 }
 
-/// How far a session is, written down for others at each change.
+/// The progress of a session, recorded for others at each change.
 pub struct Progress {
     place: HeldPlace,
     state: RefCell<State>,
 }
 
 impl Progress {
-    /// Changes the state and writes it down.
+    /// Changes the state and records it.
     pub fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), SessionError> {
         let mut state = self.state.borrow_mut();
         change(&mut state);
         self.place.write_state(&state)
     }
 
-    /// The mount point, canonical.
+    /// Returns the mount point, canonical.
     pub fn target(&self) -> PathBuf {
         self.state().target.clone()
     }
@@ -130,12 +130,12 @@ impl Progress {
         &self.place
     }
 
-    /// What a user gets to see of it once it is ready.
+    /// Returns what a user sees of the session once it is ready.
     pub fn summary(&self) -> Ready {
         Ready::of(&self.state())
     }
 
-    /// All of it.
+    /// Returns the whole state.
     pub fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
     }

@@ -1,4 +1,4 @@
-//! Everything that can end a session, or keep it from beginning.
+//! Everything that can end a session or keep it from starting.
 
 mod more;
 mod target;
@@ -25,7 +25,7 @@ pub use target::TargetError;
 pub use told::Side;
 use told::{and, named, pid_of, profile_of};
 
-/// An error of a session. `cli/exit.rs` turns each into an exit code.
+/// An error of a session. `cli/exit.rs` maps each to an exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The profile.
@@ -37,7 +37,7 @@ pub enum SessionError {
     /// The WAL archive.
     #[error(transparent)]
     Wal(#[from] WalError),
-    /// pg_probackup could not be asked.
+    /// pg_probackup could not be queried.
     #[error(transparent)]
     Probackup(#[from] ProbackupError),
     /// The backup or its chain.
@@ -51,8 +51,8 @@ pub enum SessionError {
     ControlFile(#[from] ControlFileError),
     /// The archive lacks WAL that recovery needs.
     #[error(
-        "recovering backup {backup} to {target} needs the WAL segment {segment}, which the \
-         archive does not have; {holds}"
+        "recovering backup {backup} to {target} needs the WAL segment {segment}, which is not in \
+         the archive; {holds}"
     )]
     WalMissing {
         /// The backup's id.
@@ -69,24 +69,24 @@ pub enum SessionError {
     OutOfReach {
         /// The recovery target.
         target: String,
-        /// Where it is, as far as is known.
+        /// Where it is, as far as known.
         side: Side,
         /// What can be reached.
         holds: String,
-        /// What to take instead, if there is something.
+        /// What to ask for instead, if there is anything.
         advice: Option<String>,
     },
-    /// No backup has the restore point behind it.
+    /// No restorable backup precedes the restore point.
     #[error(
-        "no restore point \"{name}\" is in the WAL archive of instance {instance} behind a backup \
-         that can be restored; {known}"
+        "no restore point \"{name}\" is in the WAL archive of instance {instance} after a \
+         restorable backup; {known}"
     )]
     NoRestorePoint {
         /// The instance.
         instance: String,
         /// The wanted name.
         name: String,
-        /// The restore points that there are, in words.
+        /// A description of the existing restore points.
         known: String,
     },
     /// No backup ended early enough for the target.
@@ -102,10 +102,10 @@ pub enum SessionError {
         /// When the oldest backup ended.
         oldest: String,
     },
-    /// Whom PostgreSQL runs as cannot run our restore_command.
+    /// The user that PostgreSQL runs as cannot run our restore_command.
     #[error(
-        "the user {user}, as whom PostgreSQL runs, cannot run {} to fetch WAL ({reason}); install \
-         pbkfs where that user can run it, or set recovery.restore_command",
+        "the user {user}, which PostgreSQL runs as, cannot run {} to fetch WAL ({reason}); \
+         install pbkfs where that user can run it, or set recovery.restore_command",
         program.display()
     )]
     WalCommand {
@@ -113,7 +113,7 @@ pub enum SessionError {
         user: String,
         /// This program.
         program: PathBuf,
-        /// What the attempt said.
+        /// Why the attempt failed.
         reason: String,
     },
     /// The fence leaves more open than the profile permits.
@@ -122,19 +122,20 @@ pub enum SessionError {
         /// What is missing.
         reason: String,
     },
-    /// The disk did not take what the clone had written.
+    /// The disk did not accept what the clone had written.
     #[error(
-        "the clone was ended, as a write to {} failed (see {}); if the disk is full, make room, \
-         and start it again: a diff that is kept recovers what was committed",
+        "the clone was stopped because a write to {} failed (see {}); if the disk is full, free \
+         some space and start it again: with a diff that is kept, whatever was committed is \
+         recovered",
         dir.display(), log.display()
     )]
     LostWrites {
         /// The diff.
         dir: PathBuf,
-        /// The session's log, which has the disk's own words.
+        /// The session's log, which has the disk's own error.
         log: PathBuf,
     },
-    /// The directory for sessions is not this user's.
+    /// The directory for sessions does not belong to this user alone.
     #[error(
         "the directory for sessions, {}, cannot be used: {source}; remove it, or set \
          XDG_RUNTIME_DIR to a directory of your own",
@@ -143,45 +144,46 @@ pub enum SessionError {
     RunDir {
         /// The directory.
         path: PathBuf,
-        /// What is the matter with it.
+        /// What is wrong with it.
         #[source]
         source: io::Error,
     },
-    /// The server cannot go on with the WAL that an earlier one wrote.
+    /// The server cannot continue with the WAL that an earlier one wrote.
     #[error("the server's WAL is in {}, {obstacle}", dir.display())]
     WalUnusable {
         /// The WAL directory.
         dir: PathBuf,
-        /// What is the matter with it, and what to do.
+        /// What is wrong with it.
         obstacle: &'static str,
     },
     /// The restore_command failed, and recovery with it.
     #[error("recovery stopped: {reason}")]
     RecoveryStopped {
-        /// What our restore_command said of the WAL.
+        /// The fault that our restore_command reported.
         fault: WalFault,
-        /// What it said for people.
+        /// Its message.
         reason: String,
         /// The last lines of the server's log.
         log: crate::server::LogTail,
     },
-    /// Recovery to the end of the archive ended before it.
+    /// Recovery to the end of the archive stopped before it.
     #[error(
-        "recovery ended at {reached}, before the archive's end at {expected}: the WAL segment \
-         {segment} is damaged; the clone is not what was asked for, so use a fresh diff next time"
+        "recovery stopped at {reached}, before the end of the archive at {expected}: the WAL \
+         segment {segment} is damaged; the clone is not what was asked for, so use a fresh diff \
+         next time"
     )]
     EndedEarly {
-        /// Where it ended.
+        /// Where it stopped.
         reached: crate::pg::Lsn,
         /// Where the archive ends.
         expected: crate::pg::Lsn,
-        /// The segment that it did not get through.
+        /// The segment that it could not replay to its end.
         segment: String,
     },
     /// The diff was recovered to another point.
     #[error(
-        "the diff was {recovered} already, and cannot be brought to {wanted} from there; use a \
-         fresh diff_dir, or empty this one with pbkfs cleanup"
+        "the diff was already {recovered}, which cannot be changed to {wanted}; use a fresh \
+         diff_dir, or empty this one with pbkfs cleanup"
     )]
     RecoveredElsewhere {
         /// What was done with it.
@@ -192,13 +194,13 @@ pub enum SessionError {
     /// A member of the chain is being changed, or its lock cannot be read.
     #[error("cannot lock the backups for reading: {message}")]
     Locks {
-        /// What the process that was to hold the locks said.
+        /// The message of the process that was to hold the locks.
         message: String,
     },
-    /// A member of the chain went while its lock was waited for.
+    /// A member of the chain disappeared during the wait for its lock.
     #[error(
-        "backup {} was merged or deleted while its lock was waited for; try again, as the backup \
-         may be in another chain now",
+        "backup {} was merged or deleted during the wait for its lock; try again, because the \
+         wanted backup may now be in another chain",
         dir.display()
     )]
     BackupGone {
@@ -217,10 +219,10 @@ pub enum SessionError {
     /// PostgreSQL.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The server ended by itself.
-    #[error("PostgreSQL ended by itself ({status})")]
+    /// The server exited by itself.
+    #[error("PostgreSQL exited by itself ({status})")]
     ServerDied {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
         /// The last lines of its log.
         log: crate::server::LogTail,
@@ -233,7 +235,7 @@ pub enum SessionError {
     },
     /// A session's owner does not answer.
     #[error(
-        "the session on {} (pid {pid}) does not answer: {source}; see {} for what it does",
+        "the session on {} (pid {pid}) does not answer: {source}; see {} for what it is doing",
         target.display(), log.display()
     )]
     NoAnswer {
@@ -243,13 +245,14 @@ pub enum SessionError {
         pid: u32,
         /// The session's log.
         log: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// There is no diff to look at.
+    /// There is no diff to inspect.
     #[error(
-        "no clone runs on {}, and its changes were discarded, as the profile sets no diff_dir",
+        "no clone is running on {}, and its changes were discarded because the profile sets no \
+         diff_dir",
         target.display()
     )]
     NoDiff {
@@ -259,41 +262,41 @@ pub enum SessionError {
     /// The mount point cannot be used.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A mount that is to be taken away is not of pbkfs.
-    #[error("{} is a mount of something else ({kind}), not of pbkfs; it was left alone", target.display())]
+    /// A mount that is to be unmounted is not one of pbkfs.
+    #[error("{} is a mount point of another file system ({kind}), not of pbkfs; it was left alone", target.display())]
     NotOurs {
         /// The mount point.
         target: PathBuf,
         /// Its file system's type.
         kind: String,
     },
-    /// A clone that is to be ended belongs to somebody else.
+    /// A clone that is to be ended belongs to another user.
     #[error(
-        "the clone on {} is user {user}'s; end it as that user{}: pbkfs down --target {}",
+        "the clone on {} belongs to user {user}; end it as that user{}: pbkfs down --target {}",
         target.display(), if *is_known && user != "root" { " or as root" } else { "" }, value(target)
     )]
     OfAnotherUser {
         /// The mount point.
         target: PathBuf,
-        /// Whose it is.
+        /// The user it belongs to.
         user: String,
         /// Whether root would find its session.
         is_known: bool,
     },
-    /// Somebody is in the mount that is to be taken away.
+    /// The mount that is to be unmounted is in use.
     #[error(
-        "{} is in use{}; it stays mounted: end them first, or give --force",
+        "{} is in use{}; it stays mounted: stop whatever uses it, or use --force",
         target.display(), named(by)
     )]
     Occupied {
         /// The mount point.
         target: PathBuf,
-        /// Who, as far as this user can see.
+        /// The processes that use it, as far as this user can see.
         by: Vec<Occupant>,
     },
-    /// A server runs on the mount that is to be taken away.
+    /// A server is running on the mount that is to be unmounted.
     #[error(
-        "PostgreSQL runs on {}{}; end both: pbkfs down{}",
+        "PostgreSQL is running on {}{}; stop both with: pbkfs down{}",
         target.display(), pid_of(*pid), profile_of(profile.as_deref())
     )]
     HasServer {
@@ -304,17 +307,17 @@ pub enum SessionError {
         /// The session's profile.
         profile: Option<PathBuf>,
     },
-    /// A session was asked to end and did, but not everything went well.
-    #[error("the session on {} has ended, but not all went well: {reason}", target.display())]
+    /// A session ended as asked, but with an error.
+    #[error("the session on {} has ended, but with an error: {reason}", target.display())]
     EndedBadly {
         /// The mount point.
         target: PathBuf,
-        /// What the session's owner wrote down.
+        /// The error that the session's owner recorded.
         reason: String,
     },
-    /// A session that should have ended goes on.
+    /// A session that should have ended is still running.
     #[error(
-        "the session on {}{} did not end within {seconds} s; see {} for what it does",
+        "the session on {}{} did not end within {seconds} s; see {} for what it is doing",
         target.display(), pid_of(*pid), log.display()
     )]
     DidNotEnd {
@@ -327,29 +330,29 @@ pub enum SessionError {
         /// The session's log.
         log: PathBuf,
     },
-    /// A server that outlived its owner could not be ended.
-    #[error("the server (pid {pid}) of the ended session on {} does not end", target.display())]
+    /// A server that outlived its owner could not be stopped.
+    #[error("the server (pid {pid}) of the ended session on {} cannot be stopped", target.display())]
     ServerStays {
         /// The mount point.
         target: PathBuf,
         /// The server.
         pid: u32,
     },
-    /// What was asked for is not complete, or does not go together.
+    /// The request is incomplete or contradictory.
     #[error("{message}")]
     Usage {
-        /// What is missing or wrong, and what to give instead.
+        /// What is missing or wrong, and what to specify instead.
         message: String,
     },
-    /// What an extraction runs against the clone failed.
+    /// A program or query that an extraction ran against the clone failed.
     #[error("{what} failed: {said}")]
     Extract {
         /// pg_dump or the query.
         what: &'static str,
-        /// What it said.
+        /// Its error message.
         said: String,
     },
-    /// A signal came while things were being set up.
+    /// A signal arrived during setup.
     #[error("interrupted; everything was undone")]
     Interrupted,
     /// A file or directory of the session.
@@ -357,29 +360,29 @@ pub enum SessionError {
     Io {
         /// What was tried, as a verb.
         action: &'static str,
-        /// On what.
+        /// The path it was tried on.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A file of the clone, which is of the backup or of the diff.
+    /// A file of the clone, from the backup or the diff.
     #[error("cannot {action} {}: {source}", path.display())]
     Tree {
         /// What was tried, as a verb.
         action: &'static str,
-        /// On what.
+        /// The path it was tried on.
         path: PathBuf,
-        /// The overlay's answer.
+        /// The overlay's error.
         #[source]
         source: Box<OverlayError>,
     },
-    /// A session's state file that makes no sense.
+    /// A session's state file makes no sense.
     #[error("the session state {} is damaged: {source}", path.display())]
     BadState {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// What is wrong with it, and where.
         #[source]
         source: serde_json::Error,
     },

@@ -1,7 +1,7 @@
-//! What a session is for: the part between its set-up and its undoing.
+//! The purpose of a session: the work between its setup and its undoing.
 //!
-//! `up` and `mount` wait there for a signal; a one-shot job does its work
-//! there and returns. The set-up and the undoing are the same for both.
+//! `up` and `mount` wait there for a signal; a one-shot job does its work there and
+//! returns. Setup and undoing are the same for both.
 
 use std::cell::Ref;
 use std::path::PathBuf;
@@ -17,56 +17,57 @@ use crate::session::steps::mount::SharedMount;
 use crate::session::steps::resolve::Resolved;
 use crate::session::steps::server;
 
-/// How often a session looks whether everything still runs.
+/// How often a session checks that everything is still running.
 pub const WATCH: Duration = Duration::from_millis(50);
 
-/// Whether a session goes on once its backups are locked.
+/// What a session does once its backups are locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
     /// Mount, and start the server if there is to be one.
     Mount,
-    /// That was all; undo.
+    /// Undo; there is nothing more to do.
     End,
 }
 
-/// What a job cannot do without.
+/// What a job requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
     /// The backup's chain, locked.
     Chain,
-    /// A mount of it, with a server or without.
+    /// A mount of the chain, with or without a server.
     Mount,
 }
 
-/// What a session does.
+/// The work of a session.
 pub trait Job {
-    /// What it needs.
+    /// Returns what the job requires.
     fn needs(&self) -> Needs {
         Needs::Mount
     }
 
-    /// Whether it looks at the backup itself once that is locked: what would
-    /// keep a server from being started is told only after that, then.
+    /// Returns whether the job itself checks the backup once that is locked.
+    /// If so, whatever would keep a server from being started is reported
+    /// only after that check.
     fn checks_backup(&self) -> bool {
         false
     }
 
-    /// The chain is resolved and locked; nothing is mounted yet.
+    /// Called once the chain is resolved and locked; nothing is mounted yet.
     ///
     /// # Errors
-    /// Whatever is to end the session.
+    /// Any error ends the session.
     fn locked(&mut self, resolved: &Resolved) -> Result<Then, SessionError> {
         let _ = resolved;
         Ok(Then::Mount)
     }
 
-    /// The clone is ready. When this returns, the session is undone.
+    /// Called once the clone is ready. The session is undone when this returns.
     ///
     /// # Errors
-    /// Whatever is to be the session's error.
+    /// Any error becomes the session's error.
     fn ready(&mut self, live: &Live<'_>) -> Result<(), SessionError>;
 
-    /// The mount is about to be undone, whatever came of it.
+    /// Called when the mount is about to be undone, whatever the outcome.
     fn ending(&mut self, account: &Account) {
         let _ = account;
     }
@@ -75,11 +76,11 @@ pub trait Job {
 /// What a mount has done by the time it ends.
 #[derive(Debug, Clone, Default)]
 pub struct Account {
-    /// What it counted, faults among that.
+    /// Its counters, including those of faults.
     pub counts: Counts,
-    /// Bytes that the backup gave, to whatever asked.
+    /// Number of bytes read from the backup, for whatever purpose.
     pub backup_bytes: u64,
-    /// Bytes that its diff takes on disk.
+    /// The diff's size on disk in bytes.
     pub diff_bytes: u64,
 }
 
@@ -89,14 +90,14 @@ pub(super) struct Running {
     pub server: Option<server::Running>,
 }
 
-/// A session that is ready, seen by its job.
+/// A ready session, as seen by its job.
 pub struct Live<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) running: &'a Running,
 }
 
 impl Live<'_> {
-    /// What a user gets to see of it.
+    /// Returns what a user sees of it.
     #[must_use]
     pub fn summary(&self) -> Ready {
         self.context.progress.summary()
@@ -121,7 +122,7 @@ impl Live<'_> {
         running.map(|running| running.server.borrow())
     }
 
-    /// How far the server had replayed when it was ready.
+    /// Returns how far the server had replayed when it was ready.
     #[must_use]
     pub fn replayed(&self) -> Option<&Replay> {
         self.running
@@ -130,18 +131,18 @@ impl Live<'_> {
             .map(|running| &running.replayed)
     }
 
-    /// What its mount has counted, faults among that.
+    /// Returns the counters of its mount, including those of faults.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let overlay = self.context.overlay.as_deref();
         overlay.map(metrics::read).unwrap_or_default()
     }
 
-    /// Whether it goes on: `false` once it was asked to end, or its mount
-    /// alone was taken away in an orderly manner.
+    /// Returns whether the session continues: `false` once it was asked to end, or once
+    /// its mount, without a server on it, was unmounted in an orderly manner.
     ///
     /// # Errors
-    /// The server died, or lost its files.
+    /// If the server has died or has lost files or writes.
     pub fn goes_on(&self) -> Result<bool, SessionError> {
         if self.context.signals.end_asked() {
             return Ok(false);
@@ -162,20 +163,20 @@ impl Live<'_> {
         Ok(true)
     }
 
-    /// Whether everything that the server has written is there. It hears of a
-    /// full disk when it syncs, at the next checkpoint or, where it does not
-    /// sync, never.
+    /// Checks that everything the server has written is stored. The server
+    /// learns of a full disk when it syncs, at the next checkpoint; if it does
+    /// not sync, it never does.
     ///
     /// # Errors
-    /// [`SessionError::LostWrites`].
+    /// Returns [`SessionError::LostWrites`] if anything is not.
     pub fn check_writes(&self) -> Result<(), SessionError> {
         self.context.check_writes()
     }
 
-    /// Waits for the end.
+    /// Waits until the session should end.
     ///
     /// # Errors
-    /// Those of [`Live::goes_on`].
+    /// If [`Live::goes_on`] fails.
     pub fn wait(&self) -> Result<(), SessionError> {
         while self.goes_on()? {
             std::thread::sleep(WATCH);
@@ -183,10 +184,10 @@ impl Live<'_> {
         Ok(())
     }
 
-    /// The mount is gone, and not by this process. A mount alone may be ended
-    /// so, as any other file system is; that is how `pbkfs unmount` does it,
-    /// since only the kernel can tell for sure that nobody is in it. A server
-    /// has lost its files by it.
+    /// Handles a mount that was unmounted, but not by this process. A mount without
+    /// a server may be ended that way, like any other file system; `pbkfs unmount`
+    /// does so because only the kernel can tell reliably that nobody is in it. A
+    /// server has lost its files.
     fn unmounted(&self) -> Result<bool, SessionError> {
         let target = self.target();
         if self.running.server.is_some() {

@@ -1,18 +1,18 @@
-//! A clone's life: what `up` sets up, in which order, and its exact reverse.
+//! The life of a clone: what `up` sets up, in which order, and how it is undone in reverse.
 //!
 //! ```text
-//! up        the order of the steps, and their undoing
-//! context   what each step gets
-//! steps/    what is set up, one thing each
-//! job       what is done in between: waiting for a signal, or a one-shot job
+//! up        the order of the steps, and of undoing them
+//! context   what is passed to each step
+//! steps/    the steps, each of which sets up one thing
+//! job       the work in between: waiting for a signal, or a one-shot job
 //! place/    a session's directory, and what outlasts it
 //! locks/    the read locks on the chain, held by a process of the catalog's owner
-//! clone     a mounted clone's own files, read without being led astray
+//! clone     a clone's own files, read safely, without its mount
 //! backup_conf  the configuration in a backup, read without a mount
-//! recovery/ which recovery is wanted, whether the archive gets there, how it ended
-//! fence/    what keeps the server from production besides its settings
-//! outside/  what others see of a session, and do to it
-//! ready     what is told when a session is ready
+//! recovery/ which recovery is wanted, whether the archive reaches its target, how it ended
+//! fence/    what keeps the server away from production, besides its settings
+//! outside/  what others see of a session and can do to it
+//! ready     the report that a session is ready
 //! preview   what `up` would start
 //! ```
 

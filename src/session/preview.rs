@@ -1,4 +1,4 @@
-//! What `up` would start, told before anything is: for `plan`.
+//! What `up` would start, determined in advance for `plan`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::session::steps::resolve::Resolved;
 use crate::session::steps::{image, layers, settings, target};
 use crate::session::{SessionError, backup_conf, locks};
 
-/// What can be said of a server before it is started.
+/// What is known about a server before it is started.
 #[derive(Debug)]
 pub struct ServerPreview {
-    /// Where its programs are.
+    /// The directory of its programs.
     pub bin_dir: PathBuf,
     /// The settings that it would be started with.
     pub settings: Vec<Setting>,
@@ -23,19 +23,19 @@ pub struct ServerPreview {
     pub recovery_target: Option<String>,
     /// What recovery could reach.
     pub recoverable: Option<String>,
-    /// What the backup's own configuration has for them, by name.
+    /// The values of these settings in the backup's own configuration, by name.
     pub backed_up: BTreeMap<String, String>,
-    /// What of that configuration cannot work here.
+    /// The parts of that configuration that cannot work here.
     pub left_out: Vec<LeftOut>,
-    /// What the fence would be made of.
+    /// The level that the fence would have.
     pub level: FenceLevel,
-    /// What it has to stop.
+    /// The hazards that the fence has to stop.
     pub hazards: Vec<Hazard>,
 }
 
-/// What would keep `up` from mounting, as far as it can be seen before: the same
-/// looks in the same order, but nothing is made, and only a used diff is locked
-/// for the moment in which it is read.
+/// Returns what would keep `up` from mounting, as far as that can be seen in advance.
+/// It makes the same checks in the same order, but creates nothing, and locks only a
+/// used diff, for as long as it takes to read it.
 #[must_use]
 pub fn obstacles(plan: &Plan, resolved: &Resolved) -> Vec<SessionError> {
     let target = canonical(&plan.target);
@@ -53,10 +53,10 @@ pub fn obstacles(plan: &Plan, resolved: &Resolved) -> Vec<SessionError> {
     found.into_iter().filter_map(Result::err).collect()
 }
 
-/// What `up` would start.
+/// Returns what `up` would start.
 ///
 /// # Errors
-/// What would keep the server from starting, as far as it can be seen before.
+/// If anything would keep the server from starting, as far as that can be seen in advance.
 pub fn preview_server(plan: &Plan, resolved: &Resolved) -> Result<ServerPreview, SessionError> {
     let needs = ServerNeeds::find(plan, resolved)?;
     let image = image::open_image(plan, &resolved.chain)?;

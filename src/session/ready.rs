@@ -1,4 +1,4 @@
-//! What is told when a session is ready.
+//! The report that a session is ready.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::escape;
 use crate::session::place::state::State;
 
-/// The version of the document.
+/// The version of the document's format.
 const VERSION: u32 = 1;
 
-/// What is told when the clone is ready.
+/// The report that a clone is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Ready {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
+    /// The version of this document's format; it increases when a field is removed or
+    /// changes its meaning.
     pub version: u32,
     /// Always "ready".
     pub event: &'static str,
@@ -30,7 +30,7 @@ pub struct Ready {
     /// The server's port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// What the fence is made of; absent if no server was to be started.
+    /// The level of the fence; absent if no server was to be started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fence: Option<String>,
     /// The session's process id.
@@ -41,7 +41,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// What a session's state says of it.
+    /// Creates the report from a session's state.
     #[must_use]
     pub fn of(state: &State) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! SIGTERM, SIGINT and SIGHUP: the first asks for an orderly end, the second
-//! for a quick one.
+//! SIGTERM, SIGINT and SIGHUP: the first signal asks for an orderly shutdown, the
+//! second for an immediate one.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Incoming;
 
-/// How many signals to end have come.
+/// The number of termination signals received, and the session's deadline.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
     count: Arc<AtomicUsize>,
@@ -18,10 +18,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from their default actions.
+    /// Handles the signals in place of their default actions.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the system refuses the handler or its thread.
     pub fn install() -> io::Result<Self> {
         let signals = Self::default();
         let count = signals.count.clone();
@@ -41,7 +41,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The same signals, for a session that is to end at that moment anyway.
+    /// Returns the same signals, for a session that ends at `deadline` in any case.
     #[must_use]
     pub fn until(&self, deadline: Instant) -> Self {
         Self {
@@ -50,20 +50,20 @@ impl Signals {
         }
     }
 
-    /// Whether the session is to end.
+    /// Returns whether the session should end.
     #[must_use]
     pub fn end_asked(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0 || self.is_late()
     }
 
-    /// Whether its time is over.
+    /// Returns whether its deadline has passed.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Whether it is to end at once.
+    /// Returns whether the session should end at once.
     #[must_use]
     pub fn hurry(&self) -> bool {
         self.count.load(Ordering::Acquire) > 1

@@ -1,11 +1,11 @@
-//! The undo of each step of the set-up, kept until the end.
+//! The undo of each setup step, kept until the end.
 
 use crate::session::SessionError;
 
 type Step = Box<dyn FnOnce() -> Result<(), SessionError>>;
 
-/// Undo steps, run in the reverse of the order in which they were registered:
-/// by [`Undo::run`], which tells what went wrong, or by dropping.
+/// Undo steps, run in reverse order of registration: by [`Undo::run`], which returns
+/// the first failure, or on drop.
 #[derive(Default)]
 pub struct Undo {
     steps: Vec<(&'static str, Step)>,
@@ -22,10 +22,10 @@ impl Undo {
     }
 
     /// Undoes everything. A step that fails is logged and does not keep the
-    /// others from being undone.
+    /// others from running.
     ///
     /// # Errors
-    /// The first failure.
+    /// Returns the first failure.
     pub fn run(&mut self) -> Result<(), SessionError> {
         let mut first = Ok(());
         while let Some((what, step)) = self.steps.pop() {
@@ -41,7 +41,7 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        // Failures are logged; nobody is left to be told.
+        // Failures are logged; there is nobody left to return them to.
         let _ = self.run();
     }
 }

@@ -1,4 +1,4 @@
-//! The order of a session's set-up, and its reverse.
+//! The order in which a session is set up, and undone in reverse.
 
 use super::SessionError;
 use super::context::{Context, Up};
@@ -14,18 +14,18 @@ use super::steps::{layers, mount, server, target};
 use crate::causes::sentence;
 
 impl Up<'_> {
-    /// Sets everything up, lets the job do its work, and undoes everything;
-    /// whatever fails, what was set up is undone. `place` is the target's, if it is
-    /// held already. To be called from the main thread: the server is tied to the
-    /// thread that starts it.
+    /// Sets everything up, lets the job do its work, and undoes everything. Whatever
+    /// fails, everything that was set up is undone. `place` is the target's, if it is
+    /// already held. Must be called from the main thread, because the server is tied to
+    /// the thread that starts it.
     ///
     /// # Errors
-    /// What kept the session from being set up or ended it, or could not be undone.
+    /// If the session cannot be set up, fails, or cannot be undone.
     pub fn run(&self, place: Option<HeldPlace>, job: &mut dyn Job) -> Result<(), SessionError> {
         let target = canonical(&self.plan.target);
         let place = place.map_or_else(|| Place::of(&target).hold(&target), Ok)?;
-        // Before this session's own state takes the place of what a dead one
-        // left: if this fails, that stays known, and can be tried again.
+        // This comes before this session's own state replaces what a dead one left: if
+        // it fails, the old state is kept, and can be finished later.
         down::finish_left(&place, &target)?;
         let mut context = Context::new(self, place, &target);
         let outcome = match set_up(&mut context, job) {
@@ -33,7 +33,7 @@ impl Up<'_> {
             Ok(None) => context.stop_if_asked(),
             Err(error) => Err(error),
         };
-        // That is why the server died, if it did.
+        // Lost writes are the reason if the server died.
         let outcome = context.check_writes().and(outcome);
         let progress = &context.progress;
         if let Some(overlay) = context.overlay.take() {
@@ -45,7 +45,7 @@ impl Up<'_> {
         }
         let was_ready = progress.state().phase == Phase::Ready;
         if let Err(error) = progress.change(|state| state.phase = Phase::Stopping) {
-            // Only `status` would have shown it.
+            // Only `status` would have shown that phase.
             tracing::debug!("{error}");
         }
         let undone = context.undo.run();
@@ -61,8 +61,9 @@ impl Up<'_> {
     }
 }
 
-/// The steps. Each registers its undoing with the context. `None` if the work is done
-/// already: at the locked chain, or by a server that has recovered and shut down.
+/// Runs the steps, each of which registers its undo with the context. Returns `None`
+/// if the work is already done: on the locked chain, or by a server that has
+/// recovered and shut down.
 fn set_up(context: &mut Context<'_>, job: &mut dyn Job) -> Result<Option<Running>, SessionError> {
     let plan = context.plan;
     if job.needs() == Needs::Mount {
@@ -72,7 +73,7 @@ fn set_up(context: &mut Context<'_>, job: &mut dyn Job) -> Result<Option<Running
         orphans::remove_of(&target);
     }
     let (resolved, needs) = match find_and_lock(context, job) {
-        // What was waited for was a merge, so there is another chain now.
+        // The wait was for a merge, so the chain has changed.
         Err(error @ SessionError::BackupGone { .. }) => {
             tracing::warn!("looking for the backup again: {}", sentence(&error));
             find_and_lock(context, job)
@@ -104,9 +105,9 @@ fn set_up(context: &mut Context<'_>, job: &mut dyn Job) -> Result<Option<Running
     }))
 }
 
-/// Finds the chain, and what a server on it needs, if there is to be one, and locks the
-/// chain. What keeps a server from being started is told later where the job wants to
-/// look at the backup first.
+/// Finds the chain and what a server on it needs, if there is to be one, and locks the
+/// chain. If the job checks the backup first, whatever keeps a server from being
+/// started is reported only later.
 fn find_and_lock(
     context: &mut Context<'_>,
     job: &dyn Job,

@@ -1,4 +1,4 @@
-//! What a session's error has to tell besides its sentence.
+//! What a session's error offers besides its message.
 
 use std::borrow::Cow;
 use std::io;
@@ -10,8 +10,8 @@ use crate::profile::ProfileError;
 use crate::server::ServerError;
 
 impl SessionError {
-    /// A failure on a path. What the overlay says of a file keeps its type: it tells
-    /// the backup from the host.
+    /// Creates an error about a path. An error of the overlay keeps its type, which
+    /// tells a fault of the backup from one of the host.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::tree(action, path, source).unwrap_or_else(|source| Self::Io {
             action,
@@ -20,7 +20,7 @@ impl SessionError {
         })
     }
 
-    /// What the overlay says of a file, or else the error as it was.
+    /// Returns an error of the overlay, or else the given error as it was.
     fn tree(action: &'static str, path: &Path, source: io::Error) -> Result<Self, io::Error> {
         let source = Box::new(source.downcast()?);
         let path = path.to_owned();
@@ -31,7 +31,7 @@ impl SessionError {
         })
     }
 
-    /// The same of a clone's configuration.
+    /// Does the same with an error about a clone's configuration.
     pub(crate) fn conf(error: ServerError) -> Self {
         match error {
             ServerError::Read { path, source } => Self::tree("read", &path, source)
@@ -40,8 +40,8 @@ impl SessionError {
         }
     }
 
-    /// A text of several lines that stands in the error's own: what a program
-    /// said, or the place in a profile.
+    /// Returns the text of several lines that the error's message contains: a program's
+    /// output, or the location in a profile.
     #[must_use]
     pub fn quoted(&self) -> Option<Cow<'_, str>> {
         match self {
@@ -56,7 +56,7 @@ impl SessionError {
         }
     }
 
-    /// The end of the server's log, where that explains the error.
+    /// Returns the end of the server's log if it explains the error.
     #[must_use]
     pub fn log(&self) -> Option<&crate::server::LogTail> {
         match self {

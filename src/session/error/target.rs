@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use super::told::pid_of;
 
-/// What is the matter with a mount point.
+/// What is wrong with a mount point.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// The target is in use by another session.
     #[error(
-        "the target {} is in use by another pbkfs{}; end that one first (pbkfs unmount, or pbkfs down)",
+        "the target {} is in use by another pbkfs{}; end that one first (pbkfs unmount or pbkfs down)",
         target.display(), pid_of(*pid)
     )]
     Busy {
@@ -19,29 +19,29 @@ pub enum TargetError {
         /// The session's owner, if that is known.
         pid: Option<u32>,
     },
-    /// The target is a mount of something else.
-    #[error("the target {} is a mount point already ({kind}); unmount that, or choose another target", target.display())]
+    /// The target is a mount point of another file system.
+    #[error("the target {} is already a mount point ({kind}); unmount it, or choose another target", target.display())]
     Mounted {
         /// The mount point.
         target: PathBuf,
         /// Its file system's type.
         kind: String,
     },
-    /// The target is the mount of a pbkfs that lives, whose session's directory is
-    /// not where this one looks.
+    /// The target is the mount of a live pbkfs whose session directory is not
+    /// where this one looks.
     #[error(
-        "the target {} is mounted by another pbkfs{}, whose session directory is another one \
+        "the target {} is mounted by another pbkfs{} with a different session directory \
          (XDG_RUNTIME_DIR, or another user); end that one first, or choose another target",
         target.display(), pid_of(*pid)
     )]
     Served {
         /// The mount point.
         target: PathBuf,
-        /// Whose it is, if that is known.
+        /// The process that mounted it, if that is known.
         pid: Option<u32>,
     },
-    /// The target is within another clone, and would be gone with it.
-    #[error("the target {} is inside the clone on {}; choose one outside", target.display(), mount.display())]
+    /// The target is inside another clone, and would disappear with it.
+    #[error("the target {} is inside the clone on {}; choose one outside it", target.display(), mount.display())]
     Inside {
         /// The mount point.
         target: PathBuf,
@@ -54,14 +54,14 @@ pub enum TargetError {
         /// The mount point.
         target: PathBuf,
     },
-    /// The target is no directory.
+    /// The target is not a directory.
     #[error("the target {} is not a directory", target.display())]
     NotADirectory {
         /// The mount point.
         target: PathBuf,
     },
-    /// Nor is there the directory that the mount point would be made in.
-    #[error("cannot make the mount point {}: the directory {} does not exist; make it first",
+    /// The target does not exist, nor does the directory that it would be created in.
+    #[error("cannot create the mount point {}: the directory {} does not exist; create it first",
         target.display(), parent.display())]
     ParentMissing {
         /// The mount point.
@@ -69,7 +69,7 @@ pub enum TargetError {
         /// The directory above it.
         parent: PathBuf,
     },
-    /// Another user could lead the mount elsewhere.
+    /// Another user could redirect the mount.
     #[error(
         "the mount point {} is not safe from other users: {source}; choose one below \
          directories that only root and postgres.user can write to",
@@ -78,7 +78,7 @@ pub enum TargetError {
     Unsafe {
         /// The mount point.
         target: PathBuf,
-        /// Which directory it is.
+        /// Which directory is unsafe, and why.
         #[source]
         source: io::Error,
     },

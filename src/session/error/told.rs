@@ -1,4 +1,4 @@
-//! Parts of the errors' sentences.
+//! Parts of the error messages.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::session::outside::occupants::Occupant;
 pub enum Side {
     /// Before the backup was consistent.
     Before,
-    /// Behind the end of the archive, or of its transactions.
+    /// After the end of the archive, or of its transactions.
     After,
     /// Not found.
     Nowhere,
@@ -26,7 +26,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// The rest of a sentence, if there is one.
+/// Returns the rest of a sentence, if there is one.
 pub(super) fn and(more: &Option<String>) -> String {
     more.as_ref()
         .map_or(String::new(), |more| format!("; {more}"))
@@ -35,8 +35,8 @@ pub(super) fn and(more: &Option<String>) -> String {
 pub(super) fn named(by: &[Occupant]) -> String {
     const NAMED: usize = 5;
     if by.is_empty() {
-        // Another user's processes, those of another container, a mount below.
-        return " by somebody whom this user cannot see".to_owned();
+        // By processes of another user or in another container, or by a mount below it.
+        return " by something that this user cannot see".to_owned();
     }
     let mut named: Vec<String> = by.iter().take(NAMED).map(ToString::to_string).collect();
     if by.len() > NAMED {

@@ -1,5 +1,5 @@
-//! What of a backup could reach production, and what stops it: the part of
-//! `pbkfs plan` that is about the fence.
+//! What in a backup could reach production, and what stops it: the part of `pbkfs
+//! plan` about the fence.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::session::steps::needs::ServerNeeds;
 /// until it is rewritten.
 const SUBSCRIPTIONS: &str = "global/6100";
 
-/// What SQL can do whatever the settings are, and what of the fence stops it.
+/// What SQL can do whatever the settings are, and which part of the fence stops it.
 const ALWAYS: [(&str, Part); 4] = [
     (
         "foreign data wrappers, dblink, subscriptions and functions that connect elsewhere",
@@ -25,16 +25,16 @@ const ALWAYS: [(&str, Part); 4] = [
         Part::Files,
     ),
     (
-        "set-user-ID programs that COPY TO PROGRAM leaves where other users of this host get at them",
+        "set-user-ID programs that COPY TO PROGRAM leaves where other users of this host can reach them",
         Part::Calls,
     ),
     (
-        "CREATE TABLESPACE in the WAL that is replayed, at a path where production's files are",
+        "CREATE TABLESPACE in the WAL that is replayed, at a path that has production's files",
         Part::Files,
     ),
 ];
 
-/// A part of the fence that only namespaces give.
+/// A part of the fence that only namespaces provide.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Files,
@@ -48,7 +48,7 @@ impl Part {
             (Self::Files, FenceLevel::Namespace { .. }) => {
                 "a root directory and processes of its own"
             }
-            (Self::Calls, FenceLevel::Namespace { .. }) => "a filter of its system calls",
+            (Self::Calls, FenceLevel::Namespace { .. }) => "a system call filter",
             (Self::Network, FenceLevel::Namespace { network: true }) => "a network of its own",
             _ => return None,
         };
@@ -56,8 +56,8 @@ impl Part {
     }
 }
 
-/// The hazards of a backup with that configuration, whose clone would be
-/// started with those settings.
+/// Finds the hazards of a backup with this configuration, whose clone would be started
+/// with these settings.
 pub fn find(
     image: &Image,
     conf: &Conf,
@@ -73,14 +73,14 @@ pub fn find(
     hazards.extend(settings.iter().filter_map(|setting| {
         let is_allowed = setting.owner == Owner::User && plan.fence.allow.contains(&setting.name);
         is_allowed.then(|| Hazard {
-            hazard: format!("{} = '{}', by the profile", setting.name, setting.value),
+            hazard: format!("{} = '{}', set by the profile", setting.name, setting.value),
             stopped_by: Part::Network.of(level),
         })
     }));
     for place in &needs.production.tablespaces {
         let mut by = "the mount shows its files".to_owned();
         if level.is_namespace() {
-            by.push_str(", and an empty directory lies at that path");
+            by.push_str(", and an empty directory is at that path");
         }
         hazards.push(Hazard {
             hazard: format!("a tablespace at {}", place.display()),
@@ -113,10 +113,10 @@ pub fn find(
     Ok(hazards)
 }
 
-/// What the backup sets to something else than the fence, or the profile
-/// instead of the fence.
+/// Returns the hazard of a setting of the fence, if the backup sets it to something
+/// else and the profile does not override the fence.
 fn of_setting(setting: &Setting, all: &[Setting], conf: &Conf) -> Option<Hazard> {
-    // The wanted recovery target comes after the empty one.
+    // The requested recovery target comes after the empty one.
     let last = all.iter().rfind(|other| other.name == setting.name);
     if last != Some(setting) || setting.owner != Owner::Fence {
         return None;

@@ -1,4 +1,4 @@
-//! How much of the host a clone may take.
+//! How much of the host a clone may use.
 
 use std::fs;
 use std::io;
@@ -13,9 +13,10 @@ use crate::server::limits::{self, Wanted};
 use crate::session::SessionError;
 use crate::session::place::Place;
 
-/// The limits that a plan sets. What can be had of its control group is taken.
-/// What it asks for and cannot be had is warned of, or an error where the plan
-/// requires more than settings; what nobody asked for is not.
+/// Returns the limits that a plan sets, and creates a control group with as many of
+/// them as it can have. A limit that the plan asks for but that cannot be set causes
+/// a warning, or an error if the plan requires more than settings; one that nobody
+/// asked for causes neither.
 pub fn limits(plan: &Plan, level: &FenceLevel, place: &Place) -> Result<Limits, SessionError> {
     let fence = &plan.fence;
     let all = Wanted {
@@ -60,14 +61,14 @@ pub fn limits(plan: &Plan, level: &FenceLevel, place: &Place) -> Result<Limits, 
         tracing::warn!("the server is not limited by {missing}: {error}");
     } else {
         limits.cgroup.as_deref().map_or(Ok(()), remove_cgroup)?;
-        let reason = format!("{missing} cannot be kept ({error})");
+        let reason = format!("{missing} cannot be enforced ({error})");
         return Err(SessionError::NotEnclosed { reason });
     }
     Ok(limits)
 }
 
-/// The keys of what a plan asks for beyond what is kept; processes may be
-/// counted in the namespaces.
+/// Returns the keys of the limits that a plan asks for and that are not kept. Processes
+/// may be counted in the namespaces instead.
 fn missing(plan: &Plan, kept: &Wanted, in_namespaces: bool) -> Vec<&'static str> {
     let fence = &plan.fence;
     let processes = kept.processes.is_some() || in_namespaces;
@@ -83,7 +84,7 @@ fn missing(plan: &Plan, kept: &Wanted, in_namespaces: bool) -> Vec<&'static str>
     missing.map(|(key, _)| key).collect()
 }
 
-/// Removes a control group, whose last process may only just have ended.
+/// Removes a control group whose last process may have exited only just now.
 pub fn remove_cgroup(dir: &Path) -> Result<(), SessionError> {
     const TRIES: u32 = 100;
     let mut tries = 0..TRIES;

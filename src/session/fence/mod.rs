@@ -1,5 +1,5 @@
-//! The fence of one clone: which level this host gives it, what the server
-//! gets to see in its namespaces, and which hazards of the backup it stops.
+//! The fence of one clone: which level this host allows, what the server sees in its
+//! namespaces, and which hazards of the backup it stops.
 
 pub mod hazards;
 mod limits;
@@ -19,17 +19,17 @@ use crate::untrusted::Dir;
 pub use limits::{limits, remove_cgroup};
 pub use view::{Production, View, Writable};
 
-/// What the fence is made of.
+/// The level of the fence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FenceLevel {
-    /// Namespaces, besides settings.
+    /// Namespaces in addition to settings.
     Namespace {
-        /// Whether that of the network is among them.
+        /// Whether a network namespace is among them.
         network: bool,
     },
     /// Settings only.
     Settings {
-        /// What the host does not permit; `None` if no more is wanted.
+        /// What the host does not permit; `None` if the profile wants no more.
         refused: Option<String>,
     },
 }
@@ -50,7 +50,7 @@ impl fmt::Display for FenceLevel {
                 refused: Some(reason),
             } => write!(
                 f,
-                "settings only, as this host permits no namespaces ({reason}); SQL can reach out \
+                "settings only, because this host permits no namespaces ({reason}); SQL can reach out \
                  of the clone"
             ),
         }
@@ -58,10 +58,10 @@ impl fmt::Display for FenceLevel {
 }
 
 impl FenceLevel {
-    /// The level that a plan gets on this host, tried out.
+    /// Returns the level that a plan gets on this host, by trying it.
     ///
     /// # Errors
-    /// [`SessionError::NotEnclosed`] if the plan requires more.
+    /// Returns [`SessionError::NotEnclosed`] if the plan requires more.
     pub fn find(plan: &Plan) -> Result<Self, SessionError> {
         if plan.fence.level == Level::Settings {
             return Ok(Self::Settings { refused: None });
@@ -87,8 +87,7 @@ impl FenceLevel {
         }
     }
 
-    /// Logs it. Namespaces that were wanted and cannot be had are
-    /// worth a warning.
+    /// Logs the level. It is a warning if namespaces were wanted and cannot be had.
     pub fn log(&self) {
         match self {
             Self::Settings { refused: Some(_) } => tracing::warn!("fence {self}"),
@@ -96,14 +95,14 @@ impl FenceLevel {
         }
     }
 
-    /// Whether the server runs in namespaces.
+    /// Returns whether the server runs in namespaces.
     #[must_use]
     pub fn is_namespace(&self) -> bool {
         matches!(self, Self::Namespace { .. })
     }
 }
 
-/// How much memory the server's own directories take.
+/// Returns how much memory the server's own directories may take.
 fn memory(plan: &Plan) -> Memory {
     Memory {
         tmp: plan.fence.tmp_size.0,
@@ -111,8 +110,8 @@ fn memory(plan: &Plan) -> Memory {
     }
 }
 
-/// Sockets of other servers in the directory that the profile names. They can
-/// be reached from the clone.
+/// Returns the sockets of other servers in the directory that the profile names, which
+/// can be reached from the clone.
 pub fn foreign_sockets(dir: &Dir, port: u16) -> Vec<String> {
     let own = format!(".s.PGSQL.{port}");
     let names = dir.names().into_iter().flatten();
@@ -122,12 +121,12 @@ pub fn foreign_sockets(dir: &Dir, port: u16) -> Vec<String> {
         .collect()
 }
 
-/// Something in the backup, or that SQL can do, by which a clone could reach
-/// production.
+/// Something in the backup, or something that SQL can do, through which a clone
+/// could reach production.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Hazard {
     /// What it is.
     pub hazard: String,
-    /// What stops it; nothing does where it is null.
+    /// What stops it; null if nothing does.
     pub stopped_by: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What a server in namespaces gets to see of the host.
+//! What a server in namespaces sees of the host.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::session::recovery::restore_command::{named_paths, program};
 use crate::session::steps::resolve::Resolved;
 use crate::untrusted::{Dir, as_user, hold};
 
-/// What the server's view of the host is made from.
+/// The inputs to the server's view of the host.
 pub struct View<'a> {
     pub plan: &'a Plan,
     /// Where the clone is mounted, as the kernel knows it.
@@ -24,29 +24,29 @@ pub struct View<'a> {
     pub production: &'a Production,
     pub place: &'a Place,
     pub binaries: &'a Binaries,
-    /// Whom the server runs as, if that is another user.
+    /// The user that the server runs as, if not our own.
     pub run_as: Option<&'a OsUser>,
     pub recovery: Option<&'a Recovery>,
     pub conf: &'a Conf,
     pub files: &'a ConfigFiles,
     pub writable: &'a Writable,
-    /// Its WAL directory, if that is not in its data.
+    /// Its WAL directory, if that is outside its data directory.
     pub wal_dir: Option<Opened>,
 }
 
-/// The directories that the server writes to besides its data and its WAL,
-/// opened when they were made or looked at.
+/// The directories that the server writes to besides those of its data and WAL, opened
+/// when they were created or checked.
 pub struct Writable {
-    /// Where its socket is.
+    /// The directory of its socket.
     pub socket: Opened,
-    /// The same where the profile names it, and others may use it, too.
+    /// The same directory if the profile names it; others may use it, too.
     pub named: Option<Dir>,
-    /// Where WAL is fetched ahead to, in a recovery.
+    /// The directory for prefetched WAL, in a recovery.
     pub prefetch: Option<Opened>,
 }
 
 impl View<'_> {
-    /// The namespaces for that server.
+    /// Returns the namespaces for the server.
     pub fn enclosure(&self, network: bool) -> Result<Enclosure, SessionError> {
         let plan = self.plan;
         let mut show = plan.fence.expose.clone();
@@ -67,9 +67,10 @@ impl View<'_> {
             match recovery.foreign_command() {
                 Some(command) => {
                     tracing::warn!(
-                        "recovery.restore_command sees of this host the paths that it names and \
-                         those of fence.expose, and the network only with fence.network = \
-                         \"host\"; PostgreSQL takes most of its failures for the end of the archive"
+                        "recovery.restore_command sees only those paths of this host that it \
+                         names or that are in fence.expose, and the network only with \
+                         fence.network = \"host\"; PostgreSQL takes most of its failures for the \
+                         end of the archive"
                     );
                     show.extend(named_paths(command));
                 }
@@ -92,8 +93,8 @@ impl View<'_> {
         })
     }
 
-    /// What the clone's configuration names of the host, as its server's user
-    /// reaches it.
+    /// Opens what the clone's configuration names on the host, with the permissions
+    /// of the server's user.
     fn named_by_clone(&self) -> Result<Vec<Opened>, SessionError> {
         let rights = self.run_as.map(OsUser::rights);
         let mut named = Vec::new();
@@ -110,9 +111,9 @@ impl View<'_> {
         opened.collect()
     }
 
-    /// Root's sessions open the archive's files for their servers. An ordinary
-    /// user's server reads them by itself: of the catalog it finds those, and
-    /// what tells that it is one.
+    /// Shows the archive to the server. A session of root opens the archive's files for
+    /// its server. An unprivileged user's server reads them itself: of the catalog it
+    /// sees only those files, and the one that identifies the instance.
     fn show_archive(&self, recovery: &Recovery, show: &mut Vec<PathBuf>, cover: &mut Vec<PathBuf>) {
         if geteuid().is_root() {
             show.push(self.place.wal_socket());
@@ -129,8 +130,8 @@ impl View<'_> {
     }
 }
 
-/// The directories of an installation, of which PostgreSQL finds the others
-/// relative to that of its programs. What else is beside them is not its.
+/// Returns the directories of an installation. PostgreSQL finds the others relative to
+/// that of its programs. Anything else beside them does not belong to it.
 fn installation(bin_dir: &Path) -> Vec<PathBuf> {
     let beside = bin_dir.parent().unwrap_or(bin_dir);
     let mut dirs = vec![bin_dir.to_owned()];
@@ -139,17 +140,17 @@ fn installation(bin_dir: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// Where production's files are, as far as the backup tells.
+/// Where production's files are, as far as the backup shows.
 #[derive(Debug, Clone, Default)]
 pub struct Production {
-    /// The tablespaces' places.
+    /// The locations of its tablespaces.
     pub tablespaces: Vec<PathBuf>,
     /// The data directory.
     pub data_directory: Option<PathBuf>,
 }
 
 impl Production {
-    /// What the catalog says of the cluster.
+    /// Reads from the catalog where the cluster's files are.
     pub fn of(resolved: &Resolved) -> Self {
         let tablespaces = &resolved.chain.target().tablespaces;
         Self {
@@ -158,8 +159,8 @@ impl Production {
         }
     }
 
-    /// All the places with those of the configuration, but for those that are
-    /// the server's own in any case.
+    /// Returns all these locations and those in the configuration, except for the ones
+    /// that are the server's own in any case.
     fn places(&self, conf: &Conf) -> Vec<PathBuf> {
         let data_directory = conf.get("data_directory").map(PathBuf::from);
         let mut places = self.tablespaces.clone();

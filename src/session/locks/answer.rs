@@ -1,4 +1,4 @@
-//! What the holder of the locks says to its owner, and how it is called.
+//! What the lock holder reports to the session's owner, and the subcommand that starts it.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ pub const WAIT: Duration = Duration::from_secs(60);
 /// The name of the hidden subcommand.
 pub const SUBCOMMAND: &str = "hold-locks";
 
-/// What the holder says.
+/// A message of the lock holder.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// It waits, for this; another answer follows.
+    /// It is waiting for this; another answer follows.
     Waiting(String),
     /// The locks are held.
     Held,
@@ -22,8 +22,8 @@ pub enum Answer {
     ReadOnly,
     /// This user may not write there.
     Denied(String),
-    /// This backup is not there any more.
+    /// This backup no longer exists.
     Gone(String),
-    /// It did not work.
+    /// Locking failed, for this reason.
     Failed(String),
 }

@@ -6,10 +6,10 @@ use crate::session::SessionError;
 use crate::session::context::Context;
 use crate::session::steps::resolve::Resolved;
 
-/// Locks the chain for reading, until the session is undone, and reads it again.
+/// Locks the chain for reading until the session is torn down, then rereads it.
 ///
 /// # Errors
-/// Those of [`Holder::start`]; the chain has changed since it was resolved.
+/// If [`Holder::start`] fails, or if the chain has changed since it was resolved.
 pub fn lock_chain(context: &mut Context<'_>, resolved: &Resolved) -> Result<(), SessionError> {
     let lock_backups = context.plan.lock_backups;
     if lock_backups == LockBackups::Never {
@@ -32,7 +32,7 @@ pub fn lock_chain(context: &mut Context<'_>, resolved: &Resolved) -> Result<(), 
         }
         Locking::Without(message) => return Err(SessionError::Locks { message }),
     }
-    // Read again now that nobody can change it: between the first look
-    // and the lock, a merge may have.
+    // Reread it now that it cannot change: a merge may have changed it between the
+    // first read and the lock.
     Ok(resolved.chain.recheck(&resolved.instance)?)
 }

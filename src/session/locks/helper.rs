@@ -1,4 +1,4 @@
-//! The holder of the locks itself: pbkfs, a second time.
+//! The lock holder itself: a second pbkfs process.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use crate::escape::value;
 use crate::session::SessionError;
 use crate::untrusted::Dir;
 
-/// How long one try of the holder waits.
+/// How long a single attempt waits for the locks.
 const TRY: Duration = Duration::from_secs(1);
 
-/// The hidden subcommand: becomes the catalog's owner, takes the locks, says
-/// so, and holds them until standard input ends. Gives the exit code.
+/// Runs the hidden subcommand: becomes the catalog's owner, takes the locks, reports
+/// that, and holds them until end of file on standard input. Returns the exit code.
 ///
 /// # Errors
-/// Standard output is closed.
+/// If standard output is closed.
 pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
     let _ = nix::unistd::setsid();
     let (answer, held) = match open_and_take(dirs) {
@@ -39,10 +39,10 @@ pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
     if !matches!(answer, Answer::Held) {
         return Ok(0);
     }
-    // Ends with the owner of the session, whichever way that ends.
+    // This returns when the session's owner exits, however it exits.
     io::copy(&mut io::stdin().lock().take(u64::MAX), &mut io::sink())?;
     let mut code = 0;
-    // The target's first, as restore does it.
+    // Release the target's lock first, as restore does.
     for lock in held.into_iter().rev() {
         if let LockOutcome::Held(lock) = lock
             && let Err(error) = lock.release()
@@ -61,8 +61,9 @@ fn say(answer: &Answer) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Opens the backups' directories, becomes the owner of what was opened, and
-/// takes the locks there: a path could lead elsewhere the next time.
+/// Opens the backups' directories, becomes the owner of the first one opened,
+/// and takes the locks in the opened directories: a path could resolve to
+/// something else the next time.
 fn open_and_take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, Answer> {
     let dirs = lock::open(dirs).map_err(|error| refusal(&error))?;
     if let Some(dir) = dirs.first() {
@@ -71,17 +72,17 @@ fn open_and_take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, Answer> {
     take(&dirs)
 }
 
-/// Takes the locks, waiting for a busy one as long as restore does; in short
-/// tries, between which it gives up if nobody wants the locks any more.
+/// Takes the locks, waiting for a busy one as long as restore does. It waits in short
+/// attempts, and gives up between them if the locks are no longer wanted.
 fn take(dirs: &[Arc<Dir>]) -> Result<Vec<LockOutcome>, Answer> {
     let begin = Instant::now();
     let mut told = None;
     let mut waiting = |on: &Waiting| {
         if told.as_ref() != Some(on) {
             let left = WAIT.saturating_sub(begin.elapsed()).as_secs_f32().round();
-            // If nobody listens any more, the end of the input tells so.
+            // If nobody is listening any more, end of file on the input signals it.
             let _ = say(&Answer::Waiting(format!(
-                "waiting for a backup's lock, {left} s at most: {on}"
+                "waiting for a backup's lock, for {left} s at most: {on}"
             )));
             told = Some(on.clone());
         }
@@ -105,7 +106,7 @@ fn take(dirs: &[Arc<Dir>]) -> Result<Vec<LockOutcome>, Answer> {
     }
 }
 
-/// The answer that tells of an error.
+/// Returns the answer that reports an error.
 fn refusal(error: &LockError) -> Answer {
     match error {
         LockError::NoPermission { .. } => Answer::Denied(sentence(error)),
@@ -117,7 +118,7 @@ fn refusal(error: &LockError) -> Answer {
     }
 }
 
-/// Whether standard input has ended. Nobody ever writes to it.
+/// Returns whether standard input has reached end of file. Nothing is ever written to it.
 fn input_ended() -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let stdin = io::stdin();
@@ -134,7 +135,7 @@ fn become_owner(dir: &Dir) -> Result<(), Answer> {
     }
     let failed = |e: io::Error| {
         let dir = value(dir.path());
-        Answer::Failed(format!("cannot become the owner of {dir}: {e}"))
+        Answer::Failed(format!("cannot switch to the owner of {dir}: {e}"))
     };
     let owner = dir.stat_self().map_err(failed)?;
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
@@ -149,11 +150,12 @@ fn become_owner(dir: &Dir) -> Result<(), Answer> {
     become_user().map_err(|errno| failed(errno.into()))
 }
 
-/// The hidden subcommand's other work: becomes the catalog's owner, and takes away
-/// what the holder `killed` has left. A backup that is gone has no locks.
+/// Runs the hidden subcommand's other task: becomes the catalog's owner and removes
+/// the locks that the killed holder `killed` has left. A backup that no longer
+/// exists has no locks.
 ///
 /// # Errors
-/// [`SessionError::Locks`].
+/// Returns [`SessionError::Locks`] if the locks cannot be removed.
 pub fn forget_locks(dirs: &[PathBuf], killed: u32) -> Result<(), SessionError> {
     let failed = |error: LockError| SessionError::Locks {
         message: sentence(&error),
@@ -169,7 +171,7 @@ pub fn forget_locks(dirs: &[PathBuf], killed: u32) -> Result<(), SessionError> {
     if let Some(Err(Answer::Failed(message))) = opened.first().map(|dir| become_owner(dir)) {
         return Err(SessionError::Locks { message });
     }
-    // The target's first, as a holder lets go.
+    // Release the target's lock first, in the holder's order.
     for dir in opened.iter().rev() {
         lock::forget(dir, killed).map_err(failed)?;
     }

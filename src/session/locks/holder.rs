@@ -1,4 +1,4 @@
-//! The holder of the locks, seen by the session's owner.
+//! The lock holder, as seen by the session's owner.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -16,19 +16,19 @@ use crate::server::own_program;
 use crate::session::SessionError;
 use crate::session::place::state::{ReadLocks, process_start};
 
-/// How long the holder may be silent: it says whenever it waits for something
-/// else than before, and waits for nothing longer than [`WAIT`].
+/// How long the holder may stay silent. It reports each change in what it is waiting
+/// for, and waits for nothing longer than [`WAIT`].
 const SILENCE: Duration = WAIT.saturating_add(Duration::from_secs(10));
 
-/// How often is looked whether somebody wants the session to end.
+/// How often to check whether the session has been asked to end.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How the locking went.
+/// The result of locking.
 #[derive(Debug)]
 pub enum Locking {
-    /// Held, until [`Holder::release`].
+    /// Held until [`Holder::release`] is called.
     Held(Holder),
-    /// Not held; for this reason.
+    /// Not held, for this reason.
     Without(String),
 }
 
@@ -40,13 +40,12 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Starts the holder for `dirs`, the FULL's first, and waits for its
-    /// answer.
+    /// Starts the holder for `dirs`, the FULL backup's first, and waits for its answer.
     ///
     /// # Errors
-    /// [`SessionError::Locks`] when a member is being changed, or a lock file
-    /// cannot be used; [`SessionError::BackupGone`] when a member was merged or
-    /// deleted meanwhile; [`SessionError::Interrupted`].
+    /// Returns [`SessionError::Locks`] if a member is being changed or a lock file
+    /// cannot be used, [`SessionError::BackupGone`] if a member was merged or deleted
+    /// meanwhile, and [`SessionError::Interrupted`] if the session was asked to end.
     pub fn start(
         dirs: &[PathBuf],
         interrupted: &dyn Fn() -> bool,
@@ -71,12 +70,12 @@ impl Holder {
         let program = own_program();
         let mut command = Command::new(&program);
         command.arg0("pbkfs").arg(SUBCOMMAND).args(dirs);
-        // In a session of its own: a terminal's Ctrl-C must not take the lock
-        // away before the mount is gone.
+        // Run it in a process group of its own: Ctrl-C at a terminal must not release
+        // the locks before the mount is gone.
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Ours would keep whoever reads it waiting.
+            // If it inherited ours, anyone reading that to its end would be kept waiting.
             .stderr(Stdio::null())
             .process_group(0);
         let child = command
@@ -86,7 +85,7 @@ impl Holder {
         Ok(Self { child, dirs })
     }
 
-    /// The holder's last answer; what it waits for meanwhile goes to the log.
+    /// Returns the holder's final answer. What it waits for until then is logged.
     fn answer(&mut self, interrupted: &dyn Fn() -> bool) -> Result<Answer, SessionError> {
         let failed = |message: String| SessionError::Locks { message };
         let Some(stdout) = self.child.stdout.take() else {
@@ -102,7 +101,7 @@ impl Holder {
                 }
                 Ok(answer) => return Ok(answer),
                 Err(RecvTimeoutError::Disconnected) => {
-                    let message = "the lock holder ended without an answer";
+                    let message = "the lock holder exited without an answer";
                     return Err(failed(message.to_owned()));
                 }
                 Err(RecvTimeoutError::Timeout) if interrupted() => {
@@ -116,7 +115,7 @@ impl Holder {
         }
     }
 
-    /// What it holds.
+    /// Returns the locks that it holds.
     #[must_use]
     pub fn locks(&self) -> ReadLocks {
         ReadLocks {
@@ -126,10 +125,10 @@ impl Holder {
         }
     }
 
-    /// Lets the locks go. Those of a holder that was killed are taken away.
+    /// Releases the locks. If the holder was killed, removes the locks that it has left.
     ///
     /// # Errors
-    /// [`SessionError::Locks`] when they could not be removed.
+    /// Returns [`SessionError::Locks`] if they could not be removed.
     pub fn release(&mut self) -> Result<(), SessionError> {
         drop(self.child.stdin.take());
         let status = self.child.wait().map_err(|e| SessionError::Locks {
@@ -140,13 +139,13 @@ impl Holder {
         }
         if let Some(signal) = status.signal() {
             tracing::warn!(
-                "the process that held the read locks (pid {}) was ended by signal {signal}; from \
-                 then on the backups were not locked",
+                "the process that held the read locks (pid {}) was killed by signal {signal}; the \
+                 backups have not been locked since",
                 self.child.id()
             );
             return forget(self.child.id(), &self.dirs);
         }
-        let message = format!("the lock holder could not remove them ({status})");
+        let message = format!("the lock holder could not remove its locks ({status})");
         Err(SessionError::Locks { message })
     }
 }
@@ -154,13 +153,13 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         if self.child.stdin.is_some() {
-            // Its standard input ends here, and it lets go.
+            // This closes its standard input, so it releases the locks.
             let _ = self.release();
         }
     }
 }
 
-/// The answers of a holder, up to the one that is its last.
+/// Receives the answers of a holder, up to and including the final one.
 fn listen(stdout: ChildStdout) -> Receiver<Answer> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -168,7 +167,7 @@ fn listen(stdout: ChildStdout) -> Receiver<Answer> {
             let answer = line.ok().and_then(|line| serde_json::from_str(&line).ok());
             let Some(answer) = answer else { break };
             let is_last = !matches!(answer, Answer::Waiting(_));
-            // The receiver is gone only if nobody wants to know any more.
+            // The receiver is dropped only when the result is no longer needed.
             if sender.send(answer).is_err() || is_last {
                 break;
             }
@@ -177,11 +176,13 @@ fn listen(stdout: ChildStdout) -> Receiver<Answer> {
     receiver
 }
 
-/// Finds who keeps the backups from being locked, and locks nothing. Who may not
-/// look would not be let in either, and that is told when it is tried.
+/// Checks whether anything keeps the backups from being locked, without locking
+/// them. A user who may not look could not lock them either; that is reported when
+/// locking is attempted.
 ///
 /// # Errors
-/// [`SessionError::Locks`].
+/// Returns [`SessionError::Locks`] if a lock is in the way or cannot be read, and
+/// [`SessionError::BackupGone`] if a backup no longer exists.
 pub fn look(dirs: &[PathBuf]) -> Result<(), SessionError> {
     match lock::look(dirs) {
         Ok(()) | Err(LockError::NoPermission { .. }) => Ok(()),

@@ -1,5 +1,5 @@
-//! What a holder leaves that was killed: lines in lock files. A session's state says
-//! which those are, by the holder's pid and start, so that nothing else is taken away.
+//! The remains of a killed holder: lines in lock files. A session's state identifies
+//! them by the holder's pid and start time, so that nothing else is removed.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::session::SessionError;
 use crate::session::outside::owner::wait_until;
 use crate::session::place::state::ReadLocks;
 
-/// How long a holder has to let go after its session's owner has died.
+/// How long a holder may take to release its locks after its session's owner has died.
 const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// How long the other holder may take: the catalog may be on a slow file server.
@@ -28,11 +28,11 @@ pub fn clear(locks: &ReadLocks) {
         Ok(false) | Err(_) => return,
     }
     if let Err(error) = forget(locks.holder_pid, &locks.dirs) {
-        tracing::warn!("a lock of a dead process stays: {error}");
+        tracing::warn!("cannot remove the lock of a dead process: {error}");
     }
 }
 
-/// Has another holder take away what a killed one has left.
+/// Starts another holder to remove what a killed one has left.
 pub fn forget(killed: u32, dirs: &[PathBuf]) -> Result<(), SessionError> {
     let own = own_program();
     let mut command = Command::new(&own);

@@ -1,25 +1,24 @@
-//! The read locks on the chain, held by a small process of the catalog's
-//! owner.
+//! The read locks on the chain, held by a small process that runs as the catalog's owner.
 //!
-//! pg_probackup judges a lock by whether the process that it names lives, and
-//! fails on one of another user. So the pid in it must be of the catalog's
-//! owner, while pbkfs may be root: it starts itself a second time, which
-//! becomes that user, takes the locks, says so on its standard output, and
-//! lets go when its standard input ends — which it does even if the owner of
-//! the session is killed.
+//! pg_probackup considers a lock valid if the process that it names is alive, and fails
+//! if that process belongs to another user. So the pid in the lock must be that of a
+//! process of the catalog's owner, while pbkfs may be root: pbkfs starts itself a
+//! second time. The second process becomes that user, takes the locks, and reports that
+//! on its standard output. It releases them at end of file on its standard input, which
+//! comes even if the session's owner is killed.
 //!
-//! A holder that was killed lets nothing go. Who finishes the session starts another
-//! one that only takes away what the killed one has left.
+//! A holder that is killed releases nothing. Whichever process finishes the session
+//! then starts another holder, which only removes what the killed one has left.
 //!
-//! Each line of its output is an answer in JSON ([`answer::Answer`]): what it waits
-//! for, each time that this is something else, and at last what came of it.
+//! Each line of its output is an answer in JSON ([`answer::Answer`]): what it is
+//! waiting for, each time that changes, and finally the result.
 //!
 //! ```text
 //! chain    locks the chain as the profile wants it
-//! holder   the holder, seen by the session's owner
+//! holder   the holder, as seen by the session's owner
 //! helper   the holder itself
-//! answer   what it says to its owner
-//! left     what a holder leaves that was killed
+//! answer   what it reports to the session's owner
+//! left     what a killed holder has left
 //! ```
 
 mod answer;

@@ -1,5 +1,5 @@
-//! What a clone changed: asked of its session where one runs, read from its
-//! diff otherwise.
+//! What a clone changed, obtained from its session if one is running, and read
+//! from its diff otherwise.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,30 +17,31 @@ use crate::session::SessionError;
 use crate::session::place::state::State;
 use crate::session::place::{Place, canonical};
 
-/// How long an owner has to look through its diff.
+/// How long an owner may take to go through its diff.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a clone changed, and of which backup.
+/// What a clone changed, and the backup it was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Changes {
     /// The diff.
     pub diff_dir: PathBuf,
     /// The instance.
     pub instance: String,
-    /// The backup that the clone is of.
+    /// The backup that the clone was made from.
     pub backup: String,
     /// Whether a session has it mounted.
     pub mounted: bool,
-    /// What was changed, by path.
+    /// The changes, by path.
     #[serde(skip)]
     pub changes: Vec<Change>,
 }
 
-/// What the clone on `target` changed; `diff_dir` is where its profile keeps
-/// that while nothing runs.
+/// Returns what the clone on `target` changed. `diff_dir` is where its profile keeps
+/// that while nothing is running.
 ///
 /// # Errors
-/// [`SessionError::NoDiff`], [`SessionError::NoAnswer`], those of the diff.
+/// Returns [`SessionError::NoDiff`] if there is no diff, and [`SessionError::NoAnswer`]
+/// if the session does not answer; errors of the diff.
 pub fn of_target(target: &Path, diff_dir: Option<&Path>) -> Result<Changes, SessionError> {
     let place = Place::of(&canonical(target));
     if place.is_held()?
@@ -57,12 +58,13 @@ pub fn of_target(target: &Path, diff_dir: Option<&Path>) -> Result<Changes, Sess
     }
 }
 
-/// What a diff holds.
+/// Returns what a diff holds.
 ///
 /// # Errors
-/// [`SessionError::NoAnswer`], those of the diff.
+/// Returns [`SessionError::NoAnswer`] if a session has the diff and does not
+/// answer; errors of the diff.
 pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
-    // The server of a dead session answers nothing, but will end.
+    // The server of a dead session does not answer, but will exit.
     let holder = DiffLock::holder(dir)?.filter(|holder| !holder.has_died());
     if let Some(holder) = holder {
         let place = Place::of(&canonical(&holder.target));
@@ -80,7 +82,7 @@ pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
         Ok(image) => Some(image),
         Err(error) => {
             tracing::warn!(
-                "some names cannot be told, as the backup {} cannot be opened: {error}",
+                "some names are unknown, because the backup {} cannot be opened: {error}",
                 binding.backup
             );
             None
@@ -111,7 +113,7 @@ fn ask(place: &Place, state: State, diff_dir: PathBuf) -> Result<Changes, Sessio
     })
 }
 
-/// The image that a diff is bound to, as far as its catalog still has it.
+/// Opens the image that a diff is bound to, as far as its catalog still has it.
 fn image_of(binding: &Binding) -> Result<Image, SessionError> {
     let instance = Catalog::open(&binding.catalog)?.instance(&binding.instance)?;
     let backups = instance.backups()?;
@@ -119,7 +121,7 @@ fn image_of(binding: &Binding) -> Result<Image, SessionError> {
     let chain = Chain::resolve(&instance.name, &backups, &wanted)?;
     let image = Image::open(&chain, &ImageOptions::default())?;
     if format!("{:016x}", image.fingerprint()) != binding.image {
-        let changed = std::io::Error::other("it is not the one that the diff was made on");
+        let changed = std::io::Error::other("it is not the one that the diff was created on");
         let dir = binding.catalog.clone();
         return Err(SessionError::io("use the backup in", &dir, changed));
     }

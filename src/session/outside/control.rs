@@ -1,17 +1,17 @@
-//! The session's control socket, `control.sock` in its directory: how other
+//! The session's control socket, `control.sock` in its directory. Through it, other
 //! processes ask its owner what only the owner knows.
 //!
 //! One line of JSON each way, then the connection ends:
 //!
 //! ```text
 //! > "stats"            what was counted since the last reset, as an object
-//! > "stats-reset"      the same, and counting begins anew
+//! > "stats-reset"      the same, and counting restarts
 //! > "changes"          what the clone changed, as an array
 //! < {"ok": ...}   or   {"error": "..."}
 //! ```
-//! Only the owner's user and root are answered. One client at a time, each
-//! with little time to ask and to listen, so that none can keep the others
-//! waiting for long.
+//! Only the owner's user and root are answered. Clients are served one at a
+//! time. Each has little time to ask and to listen, so that none can keep the
+//! others waiting for long.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -31,27 +31,27 @@ use crate::session::place::socket::{
     self, ANSWER_TIME, Answer, MAX_REQUEST, REQUEST_TIME, Service, encode, read_line, write_all,
 };
 
-/// Longest answer in bytes that a client takes.
+/// Maximum size in bytes of an answer that a client accepts.
 const MAX_ANSWER: u64 = 1 << 30;
 
-/// What can be asked for.
+/// A request to a session's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// What was counted since the last reset.
     Stats,
-    /// The same, and counting begins anew.
+    /// The same, and counting restarts.
     StatsReset,
     /// What the clone changed.
     Changes,
 }
 
-/// The serving end, in a thread of its own.
+/// The serving side, in a thread of its own.
 pub struct Control(Service);
 
 impl Control {
-    /// Serves the socket of `place` about `overlay`. A session goes on
-    /// without, so a failure is only logged.
+    /// Serves the socket of `place` with what `overlay` knows. A session works without
+    /// it, so a failure is only logged.
     pub fn start(place: &Place, overlay: Arc<Overlay<Image>>) -> Option<Self> {
         let mut base = Counts::new();
         let answer = move |request| answer(&overlay, &mut base, request);
@@ -60,7 +60,7 @@ impl Control {
             Err(error) => {
                 let socket = place.control_socket();
                 tracing::warn!(
-                    "status will show no counters, as {} cannot be served: {error}",
+                    "status will show no counters, because {} cannot be served: {error}",
                     socket.display()
                 );
                 None
@@ -79,7 +79,7 @@ impl Control {
         Ok(Self(Service::start(socket, "control", attend)?))
     }
 
-    /// Stops serving. The socket's file stays for the session's clean-up.
+    /// Stops serving. The socket file is left to the session's cleanup.
     pub fn stop(self) {
         self.0.stop();
     }
@@ -110,7 +110,7 @@ fn answer(overlay: &Overlay<Image>, base: &mut Counts, request: Request) -> Vec<
 /// Asks the owner of a session.
 ///
 /// # Errors
-/// It is not there, does not answer within `patience`, or says why it cannot.
+/// If the owner is not there, does not answer within `patience`, or answers with an error.
 pub fn ask<T: DeserializeOwned>(
     place: &Place,
     request: Request,
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(say(&socket, b"\"stats\"\n"), "{\"ok\":1}\n");
         assert!(begun.elapsed() < REQUEST_TIME * 4, "{:?}", begun.elapsed());
 
-        // One that asks for much and does not listen.
+        // A client that asks for much and does not listen.
         let mut deaf = UnixStream::connect(&socket).unwrap();
         deaf.write_all(b"\"changes\"\n").unwrap();
         assert_eq!(say(&socket, b"\"stats\"\n"), "{\"ok\":3}\n");

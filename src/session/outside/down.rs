@@ -13,31 +13,31 @@ use crate::session::place::{HeldPlace, Place, canonical, mounts};
 use crate::session::steps::target;
 use crate::session::{SessionError, TargetError, fence, locks};
 
-/// How long a server that lost its owner has to end by itself.
+/// How long a server that lost its owner may take to exit by itself.
 const SERVER_GRACE: Duration = Duration::from_secs(10);
 
-/// What ending a session took.
+/// The result of ending a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Down {
-    /// Nothing ran on the target.
+    /// Nothing was running on the target.
     Nothing,
-    /// The session was told to end, and has.
+    /// The session was asked to end, and has.
     Ended(State),
     /// Its owner was dead; what it had left was cleared away.
     Finished(State),
-    /// It had failed before; what it had kept of that was cleared away.
+    /// It had failed before; what was kept of the failure was cleared away.
     Cleared(State),
-    /// There was a mount of pbkfs, dead or another user's, of whose session
-    /// nothing is known here; it was taken away.
+    /// A mount of pbkfs was unmounted that was dead or another user's, and whose
+    /// session is unknown here.
     Unmounted,
 }
 
-/// Ends the session on `target`. `patience` is for each of the two requests:
-/// an orderly end, then a quick one.
+/// Ends the session on `target`. `patience` applies to each of the two requests: one
+/// for an orderly end, then one for an immediate end.
 ///
 /// # Errors
-/// [`SessionError::DidNotEnd`]; what clearing up after a dead owner can fail
-/// with.
+/// Returns [`SessionError::DidNotEnd`] if the session is still running, and other
+/// errors if cleaning up after a dead owner fails.
 pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
     let target = canonical(target);
     let place = Place::of(&target);
@@ -58,19 +58,20 @@ pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
     finish_dead(&target, asked)
 }
 
-/// Takes the dead mount of another user away.
+/// Unmounts the dead mount of another user.
 fn unmount_of(user: &str, target: &Path) -> Result<Down, SessionError> {
     target::clear(target)?;
     let target = target.display();
     tracing::warn!(
-        "the pbkfs of user {user} on {target} had died; what else it has left is cleared away \
-         when that user runs pbkfs down --target {target}"
+        "the pbkfs of user {user} on {target} had died; whatever else it has left is cleared \
+         away when that user runs pbkfs down --target {target}"
     );
     Ok(Down::Unmounted)
 }
 
-/// The state of the session at `place` if its owner lives. One that has only
-/// just begun, or is about to be gone, has none, or none that can be read; that passes.
+/// Returns the state of the session at `place` if its owner is alive. A session that
+/// has only just started, or is about to be gone, has no state or none that can be
+/// read; this waits up to `patience` for that to pass.
 pub fn living(
     place: &Place,
     target: &Path,
@@ -95,12 +96,12 @@ pub fn living(
     }
 }
 
-/// Clears up after a session that has ended, of itself or by a kill. `asked`
-/// is the one that was asked to end before.
+/// Cleans up after a session that has ended by itself or was killed. `asked` is the one
+/// that was asked to end before.
 pub fn finish_dead(target: &Path, asked: Option<State>) -> Result<Down, SessionError> {
     let place = Place::of(target);
     if !place.dir().exists() {
-        // A mount whose session's directory went with a reboot of /run.
+        // There may be a mount whose session directory was lost with the contents of /run.
         let cleared = target::clear(target)?;
         return Ok(match asked {
             Some(asked) => Down::Ended(asked),
@@ -110,7 +111,7 @@ pub fn finish_dead(target: &Path, asked: Option<State>) -> Result<Down, SessionE
     }
     let place = match place.hold(target) {
         Ok(place) => place,
-        // A new session has begun since; the one that was asked has ended.
+        // A new session has started since; the one that was asked has ended.
         Err(SessionError::Target(TargetError::Busy { .. })) if asked.is_some() => {
             return Ok(asked.map_or(Down::Nothing, Down::Ended));
         }
@@ -134,9 +135,8 @@ pub fn finish_dead(target: &Path, asked: Option<State>) -> Result<Down, SessionE
     }
 }
 
-/// Finishes what the last session in this place has left, if it left
-/// anything. A state that cannot be read any more does not keep the place
-/// from being used again.
+/// Finishes the work of the last session in this place, if it left any. A state that
+/// can no longer be read does not keep the place from being used again.
 pub fn finish_left(place: &HeldPlace, target: &Path) -> Result<Option<State>, SessionError> {
     match place.state() {
         Ok(None) => Ok(None),
@@ -158,7 +158,7 @@ pub fn finish_left(place: &HeldPlace, target: &Path) -> Result<Option<State>, Se
     }
 }
 
-/// The error of a session that goes on.
+/// Returns the error for a session that is still running.
 pub fn did_not_end(
     place: &Place,
     target: &Path,
@@ -173,7 +173,7 @@ pub fn did_not_end(
     }
 }
 
-/// Asks the owner to end. Tells whether it did.
+/// Asks the owner to end. Returns whether it did.
 fn end(place: &Place, state: &State, patience: Duration) -> Result<bool, SessionError> {
     match Owner::find(place, state)? {
         Some(owner) => owner.end(patience),
@@ -181,10 +181,10 @@ fn end(place: &Place, state: &State, patience: Duration) -> Result<bool, Session
     }
 }
 
-/// Does what a dead owner would have done: waits for its server, which the
-/// kernel has told to end, takes its dead mount away, and removes what was
-/// for this session only. The locks on the backups went with their holder, unless it
-/// was killed, too.
+/// Does what a dead owner would have done: unmounts its dead mount, waits for
+/// its server, which the kernel has signalled to exit, and removes what was for
+/// this session only. The locks on the backups were released by their holder,
+/// unless it was killed, too.
 fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
     if left.phase != Phase::Failed {
         tracing::warn!(
@@ -193,7 +193,7 @@ fn finish(place: &HeldPlace, left: &State) -> Result<(), SessionError> {
             left.target.display()
         );
     }
-    // A server that still runs ends sooner without its files.
+    // A server that is still running exits sooner without its files.
     target::clear(&left.target)?;
     end_server(left)?;
     if let Some(cgroup) = &left.cgroup {
@@ -234,7 +234,7 @@ fn end_server(left: &State) -> Result<(), SessionError> {
         .ok_or_else(stays);
     let Ok(handle) = handle else { return Ok(()) };
     for signal in [Signal::QUIT, Signal::KILL] {
-        // A failure shows in that the process stays.
+        // If this fails, the process remains, and the next check notices.
         let _ = pidfd_send_signal(&handle, signal);
         if gone(SERVER_GRACE)? {
             return Ok(());

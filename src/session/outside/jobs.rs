@@ -1,4 +1,4 @@
-//! Where one-shot jobs mount: each at a place of its own, in the run directory.
+//! Mount points of one-shot jobs: each job has its own, in the run directory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,22 +14,22 @@ use crate::session::place::{HeldPlace, Place};
 /// The one-shot jobs.
 const JOBS: [&str; 2] = ["extract", "verify"];
 
-/// More jobs than ever run at once by a profile, up to which the dead ones are looked
-/// for.
+/// The number of mount points where dead jobs are looked for: more than a
+/// profile ever has at once.
 const MOST: u32 = 32;
 
-/// A mount point for a one-shot job on the clone that a profile has at `target`, and
-/// the session's directory for it, held: its own, so that the clone may be up
-/// meanwhile, and in the run directory, so that it needs no other. It is the first that
-/// is free, as several may run at once. What killed ones of the profile have left is
-/// cleared away.
+/// Returns a mount point for a one-shot job on the clone that a profile has at
+/// `target`, and the session's directory for it, held. The mount point is the job's
+/// own, so that the clone may be up meanwhile, and in the run directory, so that the
+/// job needs no other directory. It is the first that is free, because several jobs may
+/// run at once. Whatever killed jobs of the profile have left is cleared away.
 ///
 /// # Errors
-/// [`SessionError::RunDir`]; I/O errors.
+/// Returns [`SessionError::RunDir`] if the run directory is not this user's; I/O errors.
 pub fn job_place(target: &Path, job: &str) -> Result<(PathBuf, HeldPlace), SessionError> {
     let dir = run_root::path().join(MOUNTS);
     let made = run_root::make()?.dir_or_new(OsStr::new(MOUNTS), 0o755);
-    made.map_err(|e| SessionError::io("make the directory", &dir, e))?;
+    made.map_err(|e| SessionError::io("create the directory", &dir, e))?;
     let of_profile = Place::of(target);
     let name = of_profile.dir().file_name().unwrap_or_default();
     let name = name.to_string_lossy();
@@ -50,8 +50,8 @@ pub fn job_place(target: &Path, job: &str) -> Result<(PathBuf, HeldPlace), Sessi
     ))
 }
 
-/// Clears away what a killed job has left. Where that does not work, the next one does
-/// it, and this one has its own place.
+/// Clears away what a killed job has left. If that fails, the next job tries again;
+/// this one has its own place.
 fn clear_dead(point: &Path) {
     let place = Place::of(point);
     let is_there = place.dir().exists() || fs::symlink_metadata(point).is_ok();
@@ -61,7 +61,7 @@ fn clear_dead(point: &Path) {
     if let Err(error) = down::finish_dead(point, None) {
         let point = point.display();
         tracing::warn!(
-            "what a killed job left at {point} stays: {}",
+            "cannot clear away what a killed job left at {point}: {}",
             sentence(&error)
         );
     }
@@ -76,13 +76,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("clone");
         let (first, held) = job_place(&target, "verify").unwrap();
-        // It has no state yet, by which it could be known.
+        // The first job has no state yet that would reveal it.
         let (second, other) = job_place(&target, "verify").unwrap();
         assert_ne!(first, second);
         held.remove().unwrap();
         let (again, held) = job_place(&target, "verify").unwrap();
         assert_eq!(again, first);
-        // Killed, they are cleared away by a job of the other kind.
+        // Once killed, they are cleared away by a job of the other kind.
         let left = [held.dir().to_owned(), other.dir().to_owned()];
         drop((held, other));
         assert!(left.iter().all(|dir| dir.exists()));

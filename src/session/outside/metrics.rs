@@ -1,36 +1,36 @@
-//! The one table of what a mount counts: its keys in JSON, its names for
-//! Prometheus, and where each number comes from.
+//! The one table of a mount's counters: their keys in JSON, their names for Prometheus,
+//! and where each number comes from.
 
 use std::collections::BTreeMap;
 
 use crate::image::Image;
 use crate::overlay::Overlay;
 
-/// Numbers by [`Metric::key`]. A session of another version of pbkfs may
-/// count other things.
+/// The numbers by [`Metric::key`]. A session of another version of pbkfs
+/// may count other things.
 pub type Counts = BTreeMap<String, u64>;
 
 /// How a number behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It only grows, until it is reset.
+    /// It only increases, until it is reset.
     Counter,
-    /// It is as it is now.
+    /// It has its current value.
     Gauge,
 }
 
-/// One number.
+/// One metric.
 pub struct Metric {
     /// Its key in JSON.
     pub key: &'static str,
-    /// Its name for Prometheus, without the prefix. Several may share one,
-    /// and then stand beside each other.
+    /// Its name for Prometheus, without the prefix. Several metrics may share one; they
+    /// are then listed together.
     pub family: &'static str,
-    /// What tells it apart in its family: a label and its value.
+    /// What distinguishes it in its family: a label and its value.
     pub label: Option<(&'static str, &'static str)>,
     /// How it behaves.
     pub kind: MetricKind,
-    /// What it is, in a sentence.
+    /// Its description, as a sentence.
     pub help: &'static str,
     read: fn(&Overlay<Image>) -> Option<u64>,
 }
@@ -50,11 +50,11 @@ macro_rules! metrics {
     (@label $label:literal, $value:literal) => { Some(($label, $value)) };
 }
 
-/// Every number, those of one family together.
+/// All metrics, grouped by family.
 pub const METRICS: &[Metric] = metrics! {
     Counter "reads" = "reads_total", "Reads that pbkfs answered.",
         |o| Some(o.counters().reads.get());
-    Counter "read_bytes" = "read_bytes_total", "Bytes that these reads gave.",
+    Counter "read_bytes" = "read_bytes_total", "Bytes that these reads returned.",
         |o| Some(o.counters().read_bytes.get());
     Counter "pages_raw" = "pages_decoded_total" ["codec" = "none"], "Pages of the backup that were decoded.",
         |o| Some(o.lower().counters().raw_pages.get());
@@ -74,37 +74,37 @@ pub const METRICS: &[Metric] = metrics! {
         |o| Some(o.counters().passthrough_opens.get());
     Counter "copy_ups" = "copy_ups_total", "Files of the backup that were copied into the diff whole.",
         |o| Some(o.counters().copy_ups.get());
-    Counter "copied_up_bytes" = "copied_up_bytes_total", "Bytes of these copies.",
+    Counter "copied_up_bytes" = "copied_up_bytes_total", "Bytes copied that way.",
         |o| Some(o.counters().copied_up_bytes.get());
-    Counter "writes" = "writes_total", "Writes that pbkfs took.",
+    Counter "writes" = "writes_total", "Writes that pbkfs accepted.",
         |o| Some(o.counters().writes.get());
-    Counter "written_bytes" = "written_bytes_total", "Bytes that these writes brought.",
+    Counter "written_bytes" = "written_bytes_total", "Bytes that these writes contained.",
         |o| Some(o.counters().written_bytes.get());
     Counter "fsyncs" = "fsyncs_total", "Requests to make a file durable.",
         |o| Some(o.counters().fsyncs.get());
     Counter "commits" = "commits_total", "Transactions of the diff's metadata.",
         |o| Some(o.counters().commits.get());
-    Counter "errors_damaged_page" = "errors_total" ["kind" = "damaged_page"], "Requests that failed by a fault.",
+    Counter "errors_damaged_page" = "errors_total" ["kind" = "damaged_page"], "Requests that failed because of a fault.",
         |o| Some(o.counters().errors.damaged_page.get());
-    Counter "errors_catalog" = "errors_total" ["kind" = "catalog"], "Requests that failed by a fault.",
+    Counter "errors_catalog" = "errors_total" ["kind" = "catalog"], "Requests that failed because of a fault.",
         |o| Some(o.counters().errors.catalog.get());
-    Counter "errors_no_space" = "errors_total" ["kind" = "no_space"], "Requests that failed by a fault.",
+    Counter "errors_no_space" = "errors_total" ["kind" = "no_space"], "Requests that failed because of a fault.",
         |o| Some(o.counters().errors.no_space.get());
-    Counter "errors_diff" = "errors_total" ["kind" = "diff"], "Requests that failed by a fault.",
+    Counter "errors_diff" = "errors_total" ["kind" = "diff"], "Requests that failed because of a fault.",
         |o| Some(o.counters().errors.diff.get());
-    Gauge "diff_blocks" = "diff_blocks", "8 KiB blocks of the backup's files that the diff has instead.",
+    Gauge "diff_blocks" = "diff_blocks", "8 KiB blocks of the backup's files that the diff replaces.",
         |o| o.diff_blocks().ok();
-    Gauge "unchanged_copy_bytes" = "unchanged_copy_bytes", "Bytes of copies in the diff that equal the backup.",
+    Gauge "unchanged_copy_bytes" = "unchanged_copy_bytes", "Bytes of copies in the diff that are identical to the backup.",
         |o| Some(o.pristine_bytes());
 };
 
-/// The numbers now. One that cannot be told is left out.
+/// Returns the current numbers. One that cannot be determined is left out.
 pub fn read(overlay: &Overlay<Image>) -> Counts {
     let read = |metric: &Metric| Some((metric.key.to_owned(), (metric.read)(overlay)?));
     METRICS.iter().filter_map(read).collect()
 }
 
-/// What was counted since `base`; gauges as they are.
+/// Returns what was counted since `base`; gauges keep their current values.
 pub fn since(base: &Counts, mut now: Counts) -> Counts {
     let counters = METRICS.iter().filter(|m| m.kind == MetricKind::Counter);
     for metric in counters {

@@ -1,16 +1,16 @@
-//! What others see of a session, and do to it: other processes, other users, the next
-//! run.
+//! What others see of a session and can do to it: other processes, other
+//! users, the next run.
 //!
 //! ```text
-//! status    what runs, for people and programs
+//! status    what is running, for people and programs
 //! control   the socket on which a session's owner answers questions
-//! metrics   the one table of what a mount counts
+//! metrics   the one table of a mount's counters
 //! changes   what a clone changed
 //! down      ends a session, and finishes the work of a dead owner
 //! jobs      where one-shot jobs mount, and what killed ones have left
-//! unmount   the same for a mount alone, unless somebody is in it
+//! unmount   ends a mount without a server, unless it is in use
 //! owner     the process that owns a session
-//! occupants who is in a mount
+//! occupants which processes are using a mount
 //! orphans   throw-away diffs whose owner died with the host
 //! others    clones of other users
 //! ```

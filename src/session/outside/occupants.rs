@@ -1,4 +1,4 @@
-//! Who is in a mount: the processes that keep it from being unmounted.
+//! The processes in a mount, which keep it from being unmounted.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,7 +13,7 @@ pub struct Occupant {
     pub pid: u32,
     /// Its program's name, as the kernel keeps it (15 bytes).
     pub command: String,
-    /// What it holds, for people.
+    /// What it holds, in words.
     pub holds: &'static str,
 }
 
@@ -23,9 +23,9 @@ impl fmt::Display for Occupant {
     }
 }
 
-/// The processes with something below `target`, as far as this user may look,
-/// by pid. Nothing of the mount itself is touched, so a dead one does not
-/// stand in the way. This process is left out.
+/// Returns the processes that hold something below `target`, as far as this user can
+/// see, by pid. The mount itself is not accessed, so a dead one is no obstacle. This
+/// process is left out.
 #[must_use]
 pub fn of(target: &Path) -> Vec<Occupant> {
     let mut found: Vec<Occupant> = fs::read_dir("/proc")
@@ -48,8 +48,7 @@ pub fn of(target: &Path) -> Vec<Occupant> {
     found
 }
 
-/// What the process whose directory under /proc is `process` holds below
-/// `target`.
+/// Returns what a process holds below `target`; `process` is its directory under /proc.
 fn holds(process: &Path, target: &Path) -> Option<&'static str> {
     let leads_there = |link: PathBuf| fs::read_link(link).is_ok_and(|to| to.starts_with(target));
     if leads_there(process.join("cwd")) {
@@ -72,8 +71,8 @@ fn holds(process: &Path, target: &Path) -> Option<&'static str> {
         .then_some("mapped file")
 }
 
-/// The file of one line of `/proc/PID/maps`: the rest of the line from its
-/// first slash on, as no field before it has one (`proc_pid_maps(5)`).
+/// Returns the file in one line of `/proc/PID/maps`: the rest of the line from its
+/// first slash, because no field before it has one (`proc_pid_maps(5)`).
 fn mapped_file(line: &[u8]) -> Option<&Path> {
     let slash = line.iter().position(|byte| *byte == b'/')?;
     Some(Path::new(OsStr::from_bytes(line.get(slash..)?)))

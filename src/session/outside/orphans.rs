@@ -1,16 +1,16 @@
 //! Throw-away diffs whose owner died with the host.
 //!
-//! A session's directory is in /run and goes with a reboot; its throw-away diff
-//! is on a disk and stays, with production's data in it. So each is written down
-//! where it outlasts that, before it is made:
+//! A session's directory is in /run and disappears at a reboot; its throw-away diff is
+//! on a disk and stays, with production's data in it. So each diff is recorded where
+//! the record survives a reboot, before the diff is created:
 //!
 //! ```text
 //! LASTING/throw-away/NUMBER.json    {"diff_dir": .., "target": .., "since": .., "made_target": ..}
 //! ```
-//! NUMBER is a hash of the diff's path. One whose session does not live, and is
-//! not known by its state either, is an orphan: `status` shows it, the next
-//! session on its target removes it, and so does `pbkfs cleanup --orphans`. What
-//! a dead session's state names is for `down` to remove.
+//! NUMBER is a hash of the diff's path. A diff is an orphan if its session is not alive
+//! and is not known by its state either: `status` shows it, the next session on its
+//! target removes it, and so does `pbkfs cleanup --orphans`. A diff named by a dead
+//! session's state is left for `down` to remove.
 
 use std::hash::Hasher;
 use std::io;
@@ -30,26 +30,26 @@ use crate::untrusted::{self, Dir};
 
 const LIST: &str = "throw-away";
 
-/// One line of the list.
+/// One entry of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThrowAway {
     /// The diff.
     pub diff_dir: PathBuf,
-    /// Where its session mounts.
+    /// The mount point of its session.
     pub target: PathBuf,
-    /// When it began, in RFC 3339.
+    /// When it was recorded, in RFC 3339 format.
     pub since: String,
-    /// Whether the session made its mount point.
+    /// Whether the session created its mount point.
     #[serde(default)]
     pub made_target: bool,
-    /// The inode of the directory that the diff is in: with another one there, the
-    /// disk of the diff is not mounted.
+    /// The inode of the directory that contains the diff: if another one is there, the
+    /// diff's disk is not mounted.
     #[serde(default)]
     parent: Option<u64>,
 }
 
 impl ThrowAway {
-    /// What a session that begins now is going to throw away again.
+    /// Creates the entry of a session that starts now, about the diff that it will discard.
     #[must_use]
     pub fn begin(diff_dir: &Path, target: &Path) -> Self {
         Self {
@@ -61,14 +61,14 @@ impl ThrowAway {
         }
     }
 
-    /// Whether the diff is gone, and not only its disk.
+    /// Returns whether the diff is gone, and not only its disk.
     fn is_gone(&self) -> bool {
         let diff = self.diff_dir.symlink_metadata();
         let is_missing = diff.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
         is_missing && self.parent.is_some() && self.parent == parent_inode(&self.diff_dir)
     }
 
-    /// Writes it down, in the place of what was written of the same diff.
+    /// Writes the entry to the list, replacing any other of the same diff.
     ///
     /// # Errors
     /// I/O errors of the list.
@@ -77,28 +77,28 @@ impl ThrowAway {
             let text = serde_json::to_vec(self)?;
             lasting::make(LIST)?.replace(name_of(&self.diff_dir), &text, 0o600, None)
         };
-        write().map_err(list_error("write down the throw-away diff in"))
+        write().map_err(list_error("record the throw-away diff in"))
     }
 
-    /// Removes what its session has left: the diff, the mount point if the
-    /// session made it and nobody uses it, and the line in the list.
+    /// Removes what its session has left: the diff, the mount point if the session
+    /// created it and nobody uses it, and the entry in the list.
     ///
     /// # Errors
-    /// Those of the diff.
+    /// If the diff cannot be removed.
     pub fn remove(&self) -> Result<(), SessionError> {
         remove(&self.diff_dir)?;
         if self.made_target
             && let Err(error) = mounts::remove_point(&self.target)
         {
-            // It is gone, or somebody else's by now.
+            // It is gone, or now belongs to somebody else.
             tracing::debug!("{error}");
         }
         Ok(())
     }
 }
 
-/// Writes down that a session has made its mount point, where it has a throw-away
-/// diff: an end of the host would leave both.
+/// Records that a session with a throw-away diff has created its mount point: if the
+/// host goes down, both are left behind.
 pub fn target_made(state: &State) {
     let Some(diff_dir) = state.diff_dir.as_ref().filter(|_| state.throw_away) else {
         return;
@@ -106,16 +106,17 @@ pub fn target_made(state: &State) {
     let mut entry = ThrowAway::begin(diff_dir, &state.target);
     entry.made_target = true;
     if let Err(error) = entry.write_down() {
-        // That the list is of no use was told when the diff was written down.
+        // A list that cannot be used was reported when the diff was recorded.
         tracing::debug!("{error}");
     }
 }
 
-/// Removes a throw-away diff, if it was made at all, and its line in the list. A
-/// line that stays is logged: who reads the list removes it, as the diff is gone.
+/// Removes a throw-away diff, if it was created at all, and its entry in the list. If
+/// the entry cannot be removed, that is only logged: because the diff is gone, the next
+/// reader of the list removes it.
 ///
 /// # Errors
-/// Those of the diff.
+/// If the diff cannot be removed.
 pub fn remove(diff_dir: &Path) -> Result<(), SessionError> {
     if diff_dir.symlink_metadata().is_ok() {
         Diff::remove(diff_dir)?;
@@ -125,13 +126,13 @@ pub fn remove(diff_dir: &Path) -> Result<(), SessionError> {
         None => Ok(()),
     };
     if let Err(error) = forget().map_err(list_error("change")) {
-        tracing::warn!("a throw-away diff that is gone is still written down: {error}");
+        tracing::warn!("the list still has a throw-away diff that is gone: {error}");
     }
     Ok(())
 }
 
-/// All orphans of this user. A line that cannot be read is logged and left out;
-/// one whose diff is gone is removed.
+/// Returns all orphans of this user. An entry that cannot be read is logged and left
+/// out; one whose diff is gone is removed.
 ///
 /// # Errors
 /// I/O errors of the list.
@@ -139,7 +140,7 @@ pub fn all() -> Result<Vec<ThrowAway>, SessionError> {
     let mut orphans = written_down()?;
     orphans.retain(|entry| !has_owner(entry));
     for gone in orphans.iter().filter(|entry| entry.is_gone()) {
-        // The next one who looks tries again.
+        // The next check retries.
         if let Err(error) = remove(&gone.diff_dir) {
             tracing::debug!("{error}");
         }
@@ -149,9 +150,9 @@ pub fn all() -> Result<Vec<ThrowAway>, SessionError> {
 }
 
 /// Removes the orphans of sessions on a target, which the caller holds and where
-/// nothing is mounted. The diff of a session that lives, whose directory may be
-/// another one, is in use and stays. One that cannot be removed is logged, and so is
-/// a list that cannot be used: it is nothing that a new session needs.
+/// nothing is mounted. The diff of a live session, whose directory may be elsewhere, is
+/// in use and stays. A diff that cannot be removed is logged, and so is a list that
+/// cannot be used: a new session needs neither.
 pub fn remove_of(target: &Path) {
     let mut orphans = all_if_usable(of(target));
     orphans.retain(|entry| entry.diff_dir.symlink_metadata().is_ok());
@@ -161,22 +162,22 @@ pub fn remove_of(target: &Path) {
                 "removed {}, the throw-away diff of a session that died with the host",
                 orphan.diff_dir.display()
             ),
-            Err(error) => tracing::warn!("a throw-away diff is left over: {error}"),
+            Err(error) => tracing::warn!("a throw-away diff is left behind: {error}"),
         }
     }
 }
 
-/// The entries of the list; none, and a warning, where it cannot be used.
+/// Returns the entries of the list. If the list cannot be used, there are none, and
+/// a warning is logged.
 pub fn all_if_usable(entries: Result<Vec<ThrowAway>, SessionError>) -> Vec<ThrowAway> {
     entries.unwrap_or_else(|error| {
-        tracing::warn!(
-            "throw-away diffs that a power failure has left are not looked for: {error}"
-        );
+        tracing::warn!("cannot look for throw-away diffs that a power failure has left: {error}");
         Vec::new()
     })
 }
 
-/// Who holds the throw-away diff of a session on a target, by the list alone.
+/// Returns the process that holds the throw-away diff of a session on a target, as far
+/// as the list alone shows.
 pub fn holder_of(target: &Path) -> Option<u32> {
     let holder = |entry: ThrowAway| DiffLock::holder(&entry.diff_dir).ok().flatten();
     let mut holders = of(target).ok()?.into_iter().filter_map(holder);
@@ -214,7 +215,7 @@ fn written_down() -> Result<Vec<ThrowAway>, SessionError> {
     Ok(found)
 }
 
-/// `None` if its session has ended meanwhile.
+/// Reads an entry; `None` if its session has ended meanwhile.
 fn read(list: &Dir, name: &Path) -> io::Result<Option<ThrowAway>> {
     let Some(text) = untrusted::found(list.read(name, untrusted::SMALL))? else {
         return Ok(None);
@@ -222,9 +223,9 @@ fn read(list: &Dir, name: &Path) -> io::Result<Option<ThrowAway>> {
     Ok(Some(serde_json::from_slice(&text)?))
 }
 
-/// Whether the diff's session lives, or its server still does, or its state says
-/// that the session is to be finished by `down`. What cannot be told counts as
-/// living. The session is looked at first: it makes the diff after the line.
+/// Returns whether the diff's session or its server is alive, or its state leaves the
+/// session for `down` to finish. Anything that cannot be determined counts as alive.
+/// The session is checked first, because it creates the diff after the entry.
 fn has_owner(entry: &ThrowAway) -> bool {
     let place = Place::of(&entry.target);
     let is_held = place.is_held().unwrap_or(true);
@@ -233,7 +234,8 @@ fn has_owner(entry: &ThrowAway) -> bool {
         || DiffLock::holder(&entry.diff_dir).map_or(true, |holder| holder.is_some())
 }
 
-/// A state that cannot be read names nothing: `down` could not do its work.
+/// Returns whether the session's state names the diff. A state that cannot be read
+/// names nothing: `down` could not do its work with it.
 fn is_named_by(place: &Place, diff_dir: &Path) -> bool {
     let state = place.state().ok().flatten();
     state.is_some_and(|state| state.throw_away && state.diff_dir.as_deref() == Some(diff_dir))

@@ -1,9 +1,8 @@
-//! Clones of other users. The kernel's table of mounts says that they are there, and
-//! whose they are; what else there is to know is in directories that only their
-//! users, and root, can read.
+//! Clones of other users. The kernel's mount table shows that they exist and whose they
+//! are; everything else is in directories that only their users and root can read.
 //!
-//! What root reads there is that user's word. It is shown, and it is used to end a
-//! process of that same user; nothing else is done by it.
+//! What root reads there is only that user's claim. It is shown, and it is used to end
+//! a process of that same user, but for nothing else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,34 +24,34 @@ use crate::untrusted::{self, Dir};
 pub struct Other {
     /// The mount point.
     pub target: PathBuf,
-    /// Whose it is, by number.
+    /// The uid of its user.
     pub uid: u32,
-    /// Whose it is, by name.
+    /// The name of its user.
     pub user: String,
     session: Option<Session>,
 }
 
-/// What root finds of another user's session. All of it is that user's word.
+/// What root finds of another user's session. All of it is only that user's claim.
 #[derive(Debug)]
 pub struct Session {
     /// The session's directory.
     pub dir: Dir,
-    /// What its owner wrote down.
+    /// What its owner recorded.
     pub state: State,
 }
 
-/// All clones of other users.
+/// Returns all clones of other users.
 ///
 /// # Errors
-/// The table of mounts cannot be read.
+/// If the mount table cannot be read.
 pub fn all() -> Result<Vec<Other>, SessionError> {
     let mut found: Vec<Other> = mounts::ours()?.into_iter().filter_map(of_mount).collect();
-    // Dead mounts may lie on each other.
+    // Dead mounts may be stacked.
     found.dedup_by(|a, b| a.target == b.target);
     Ok(found)
 }
 
-/// The clone of another user at a target, which is canonical.
+/// Returns the clone of another user at a target, which must be canonical.
 ///
 /// # Errors
 /// As [`all`].
@@ -73,7 +72,7 @@ fn of_mount(mount: MountEntry) -> Option<Other> {
     })
 }
 
-/// The session of a user on a target, if it is where those of users commonly are.
+/// Finds the session of a user on a target, if its directory is in one of the usual places.
 fn find(target: &Path, uid: u32) -> Option<Session> {
     let read = |root: PathBuf| {
         let (parent, name) = Dir::of_file(&root)?;
@@ -95,24 +94,25 @@ fn find(target: &Path, uid: u32) -> Option<Session> {
 }
 
 impl Other {
-    /// What this user may see of its session: the directory, and what stands there.
+    /// Returns what this user may see of its session: the directory and the state in
+    /// it, and whose they are.
     #[must_use]
     pub fn into_session(self) -> Option<(String, Session)> {
         Some((self.user, self.session?))
     }
 
-    /// Whether this user may see more of it than that it is there.
+    /// Returns whether this user may see more of it than that it exists.
     #[must_use]
     pub fn is_visible(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Asks its owner to end, for root. What a dead one has left is its user's to clear
-    /// away, but for the mount.
+    /// Asks its owner to end, on behalf of root. Whatever a dead owner has left, except
+    /// for the mount, is for its user to clear away.
     ///
     /// # Errors
-    /// [`SessionError::OfAnotherUser`] if this user may not; the owner cannot be
-    /// signalled.
+    /// Returns [`SessionError::OfAnotherUser`] if this user may not, and other errors
+    /// if the owner cannot be signalled.
     pub fn end(self, patience: Duration) -> Result<End, SessionError> {
         let Some(session) = self.session else {
             return Err(SessionError::OfAnotherUser {
@@ -129,24 +129,24 @@ impl Other {
     }
 }
 
-/// What came of asking the owner of another user's session to end.
+/// The result of asking the owner of another user's session to end.
 #[derive(Debug)]
 pub enum End {
     /// It has ended.
     Ended(Box<State>),
-    /// It goes on, as this process.
+    /// It is still running, as this process.
     Stays(u32),
-    /// It had died before; it was this user's.
+    /// It had died before; this is its user.
     WasDead(String),
 }
 
 impl Session {
     fn is_held(&self) -> Result<bool, SessionError> {
-        is_held_in(&self.dir).map_err(|e| SessionError::io("look at", self.dir.path(), e))
+        is_held_in(&self.dir).map_err(|e| SessionError::io("check", self.dir.path(), e))
     }
 
-    /// Asks its owner to end. Tells whether it did. A process that is not that user's
-    /// is none that the session could have.
+    /// Asks its owner to end. Returns whether it did. A process of any other user
+    /// cannot be the session's.
     fn end(&self, uid: u32, patience: Duration) -> Result<bool, SessionError> {
         let dir = self.dir.path();
         let Some(owner) = Owner::open(dir, self.state.pid, || self.is_held())? else {

@@ -1,4 +1,4 @@
-//! The process that owns a session, seen from another one.
+//! The process that owns a session, as seen from another one.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::session::SessionError;
 use crate::session::place::Place;
 use crate::session::place::state::State;
 
-/// The owner of a session, as long as it lives.
+/// The owner of a session, as long as it is alive.
 pub struct Owner<'a> {
     /// The session's directory.
     dir: &'a Path,
@@ -22,14 +22,14 @@ pub struct Owner<'a> {
 }
 
 impl<'a> Owner<'a> {
-    /// The living owner of the session at `place`, whose state is `state`;
-    /// `None` if it has ended.
+    /// Returns the live owner of the session at `place`, whose state is `state`;
+    /// `None` if it has exited.
     pub fn find(place: &'a Place, state: &State) -> Result<Option<Self>, SessionError> {
         Self::open(place.dir(), state.pid, || place.is_held())
     }
 
-    /// The same of a session's directory, by the pid in its state and by whether its
-    /// lock is held.
+    /// Does the same for a session's directory, given the pid in its state and a check
+    /// of whether its lock is held.
     pub fn open(
         dir: &'a Path,
         pid: u32,
@@ -43,8 +43,8 @@ impl<'a> Owner<'a> {
             Err(Errno::SRCH) => return Ok(None),
             Err(e) => return Err(signal_error(dir, e)),
         };
-        // The lock is held still, so the process that was opened is its owner
-        // and not one that was given the same number since.
+        // The lock is still held, so the process that was opened is its owner, and not
+        // one that has reused the pid.
         Ok(is_held()?.then_some(Self {
             dir,
             is_held: Box::new(is_held),
@@ -52,7 +52,7 @@ impl<'a> Owner<'a> {
         }))
     }
 
-    /// Sends a signal. An owner that has ended meanwhile needs none.
+    /// Sends a signal. An owner that has exited meanwhile needs none.
     pub fn signal(&self, signal: Signal) -> Result<(), SessionError> {
         match pidfd_send_signal(&self.handle, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -60,15 +60,15 @@ impl<'a> Owner<'a> {
         }
     }
 
-    /// Waits for its end, and not only for that of its work. Tells whether that
-    /// came in time.
+    /// Waits until it has exited, and not only finished its work. Returns whether
+    /// that happened in time.
     pub fn wait(&self, patience: Duration) -> Result<bool, SessionError> {
         wait_until(patience, || {
             Ok(!(self.is_held)()? && has_ended(&self.handle))
         })
     }
 
-    /// Asks it to end, twice if need be. Tells whether it did.
+    /// Asks it to end, twice if necessary. Returns whether it did.
     pub fn end(&self, patience: Duration) -> Result<bool, SessionError> {
         for _ in 0..2 {
             self.signal(Signal::TERM)?;
@@ -84,7 +84,7 @@ pub fn signal_error(dir: &Path, errno: Errno) -> SessionError {
     SessionError::io("signal the owner of", dir, errno.into())
 }
 
-/// Asks again and again, until it is done or `patience` has passed.
+/// Polls until `done` returns true or `patience` has passed. Returns whether it was done.
 pub fn wait_until(
     patience: Duration,
     mut done: impl FnMut() -> Result<bool, SessionError>,

@@ -1,4 +1,4 @@
-//! What runs.
+//! What is running.
 
 use std::path::Path;
 use std::thread;
@@ -17,39 +17,40 @@ use crate::session::SessionError;
 use crate::session::place::state::{Phase, State};
 use crate::session::place::{Place, canonical, is_held_in, run_root};
 
-/// How long an owner has to tell its counters, and a server whether it recovers.
+/// How long an owner may take to report its counters, and a server to show
+/// whether it is in recovery.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A session as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Status {
-    /// "starting", "ready", "stopping", "failed"; "recovering", once it was asked:
-    /// it was ready, and PostgreSQL recovers again; "dead": the owner was killed,
-    /// and `down` has to finish its work; "orphaned": the host ended with its
-    /// owner, and only the throw-away diff is left.
+    /// "starting", "ready", "stopping" or "failed"; "recovering" if the session was
+    /// ready and its PostgreSQL, when asked, is in recovery again; "dead" if the owner
+    /// was killed, so that `down` has to finish its work; "orphaned" if the host went
+    /// down together with the owner, and only the throw-away diff is left.
     #[serde(rename = "state")]
     pub word: &'static str,
-    /// What the owner wrote down.
+    /// What the owner recorded.
     #[serde(flatten)]
     pub state: State,
-    /// Whose it is, if it is another user's.
+    /// The user it belongs to, if that is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Bytes that the diff takes on disk; absent where it is another user's.
+    /// The diff's size on disk in bytes; null if it is not known, as for another user's.
     pub diff_bytes: Option<u64>,
     /// The directory with the session's logs.
     pub run_dir: std::path::PathBuf,
-    /// What its owner counted; absent where no mount answers.
+    /// Its owner's counters; absent if no mount answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counts>,
 }
 
-/// All sessions that this user may see, without counters: its own, and for root
-/// those of others.
+/// Returns all sessions that this user may see, without counters: its own and, for
+/// root, those of others.
 ///
 /// # Errors
-/// The run directory, or the table of mounts, cannot be read. A single session that
-/// cannot be read is logged and left out.
+/// If the run directory or the mount table cannot be read. A single session that cannot
+/// be read is logged and left out.
 pub fn all() -> Result<Vec<Status>, SessionError> {
     let mut found = own()?;
     found.extend(others::all()?.into_iter().filter_map(of_other));
@@ -69,7 +70,7 @@ fn own() -> Result<Vec<Status>, SessionError> {
     Ok(found)
 }
 
-/// What is shown of another user's session; `None` if this user may not see it.
+/// Returns what is shown of another user's session; `None` if this user may not see it.
 fn of_other(other: Other) -> Option<Status> {
     let (user, Session { dir, state }) = other.into_session()?;
     Some(Status {
@@ -82,7 +83,7 @@ fn of_other(other: Other) -> Option<Status> {
     })
 }
 
-/// A throw-away diff that was left over, as what it was part of.
+/// Shows a throw-away diff that was left behind as the session it was part of.
 fn orphaned(left: ThrowAway) -> Status {
     let mut state = State::begin(&left.target);
     state.pid = 0;
@@ -99,9 +100,9 @@ fn orphaned(left: ThrowAway) -> Status {
     }
 }
 
-/// The sessions that were begun with a profile, without counters: its clone may be
-/// elsewhere than the profile says by now, and the profile may be lost. One-shot jobs
-/// are not among them.
+/// Returns the sessions that were started with a profile, without counters. The clone
+/// may no longer be where the profile says, and the profile may be lost. One-shot
+/// jobs are not included.
 ///
 /// # Errors
 /// As [`all`].
@@ -119,11 +120,11 @@ pub fn of_profile(profile: &Path) -> Result<Vec<Status>, SessionError> {
     Ok(sessions)
 }
 
-/// The session on a target, if there is one that this user may see, without
-/// counters.
+/// Returns the session on a target, without counters, if there is one
+/// that this user may see.
 ///
 /// # Errors
-/// Its state cannot be read.
+/// If its state cannot be read.
 pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
     let target = canonical(target);
     if let Some(status) = read(&Place::of(&target))? {
@@ -136,9 +137,9 @@ pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
     Ok(orphans.find(|left| left.target == target).map(orphaned))
 }
 
-/// Asks the owners of the sessions for their counters, all at once, and lets
-/// them count from anew if `reset`. One that does not answer is logged. Their
-/// servers are asked, too, whether they recover.
+/// Asks the owners of the sessions for their counters, all at once, and makes them
+/// restart counting if `reset` is set. An owner that does not answer is logged. Their
+/// servers are also asked whether they are in recovery.
 pub fn count(sessions: &mut [Status], reset: bool) {
     let request = match reset {
         true => Request::StatsReset,
@@ -146,7 +147,7 @@ pub fn count(sessions: &mut [Status], reset: bool) {
     };
     thread::scope(|scope| {
         for session in sessions {
-            // What another user's state says is that user's word.
+            // What another user's state says is only that user's claim.
             if session.user.is_none() && matches!(session.word, "ready" | "stopping") {
                 scope.spawn(move || {
                     session.counters = counted(session, request);
@@ -159,8 +160,8 @@ pub fn count(sessions: &mut [Status], reset: bool) {
     });
 }
 
-/// A process of the server that dies, as on a full disk, has all of it start
-/// anew, and recover, while the postmaster lives on.
+/// Returns whether the server is in recovery again. If one of its processes dies, as on
+/// a full disk, the whole server restarts and recovers while the postmaster lives on.
 fn recovers(state: &State) -> bool {
     let conninfo = state.conninfo.as_deref();
     conninfo.is_some_and(|conninfo| is_recovering(conninfo, PATIENCE))
@@ -170,11 +171,11 @@ fn counted(session: &Status, request: Request) -> Option<Counts> {
     let place = Place::of(&session.state.target);
     match control::ask(&place, request, PATIENCE) {
         Ok(counts) => Some(counts),
-        // One that ends has taken its socket away already.
+        // A session that is ending has already removed its socket.
         Err(_) if session.word == "stopping" => None,
         Err(error) => {
             tracing::warn!(
-                "the session on {} (pid {}) does not tell its counters: {error}",
+                "the session on {} (pid {}) does not report its counters: {error}",
                 session.state.target.display(),
                 session.state.pid
             );
@@ -183,7 +184,7 @@ fn counted(session: &Status, request: Request) -> Option<Counts> {
     }
 }
 
-/// Bytes that a session's diff takes on disk.
+/// Returns the size of a session's diff on disk in bytes.
 pub fn diff_bytes(state: &State) -> Option<u64> {
     let dir = state.diff_dir.as_deref()?;
     Diff::disk_bytes(dir).ok()
@@ -193,7 +194,7 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
     let Some(state) = place.state()? else {
         return Ok(None);
     };
-    // Of another target it is not of this place, whoever wrote it.
+    // A state with another target does not belong to this place, whoever wrote it.
     if Place::of(&state.target).dir() != place.dir() {
         return Ok(None);
     }
@@ -207,7 +208,7 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
     }))
 }
 
-/// The word for a session whose owner lives, or does not.
+/// Returns the word for a session, given whether its owner is alive.
 fn word(is_held: bool, phase: Phase) -> &'static str {
     match (is_held, phase) {
         (_, Phase::Failed) => "failed",

@@ -1,9 +1,9 @@
-//! Ending a mount that has no server, unless somebody is in it.
+//! Ending a mount that has no server, unless it is in use.
 //!
-//! Whether somebody is in a mount only the kernel can tell without a race. So
-//! it is asked to unmount first; the session's owner sees that its mount is
-//! gone, saves the diff and ends. While somebody is in it, the kernel refuses,
-//! and the session goes on undisturbed.
+//! Only the kernel can tell without a race whether somebody is in a mount. So it is
+//! asked to unmount first; the session's owner sees that its mount is gone, saves the
+//! diff and exits. While somebody is in the mount, the kernel refuses, and the session
+//! continues undisturbed.
 
 use std::io;
 use std::path::Path;
@@ -21,32 +21,31 @@ use crate::session::place::state::{Phase, State};
 use crate::session::place::{Place, canonical};
 use crate::session::steps::target::{self, Target};
 
-/// How long the owner has to save the diff and end.
+/// How long the owner may take to save the diff and exit.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long somebody may be in a mount without being in its way.
+/// How long somebody may be in a mount without keeping it from being unmounted.
 const PASSING: Duration = Duration::from_secs(1);
 
-/// How soon an owner notices that its mount is gone.
+/// How long an owner may take to notice that its mount is gone.
 const NOTICING: Duration = Duration::from_secs(2);
 
-/// How long a forced end may take before its owner is killed. Files that
-/// nobody had fsynced are lost then.
+/// How long a forced end may take before the owner is killed. Files that were not
+/// fsynced are then lost.
 const FORCED_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Whether something is mounted there. The mount itself is not asked.
+/// Returns whether something is mounted there. No request is sent to the mount itself.
 #[must_use]
 pub fn is_mounted(target: &Path) -> bool {
     mounts::at(&canonical(target)).is_ok_and(|mount| mount.is_some())
 }
 
-/// Takes the mount on `target` away and ends its session. With `force`, even
-/// if somebody is in it.
+/// Unmounts `target` and ends its session; with `force`, even if somebody is in the mount.
 ///
 /// # Errors
-/// [`SessionError::Occupied`], [`SessionError::HasServer`],
-/// [`SessionError::NotOurs`]: nothing was changed then. What saving the diff
-/// or clearing up can fail with.
+/// Returns [`SessionError::Occupied`], [`SessionError::HasServer`] or
+/// [`SessionError::NotOurs`] without having changed anything, and other errors if
+/// saving the diff or cleaning up fails.
 pub fn unmount(target: &Path, force: bool) -> Result<Down, SessionError> {
     let target = canonical(target);
     let mount = mounts::at(&target)?;
@@ -85,12 +84,12 @@ fn end(place: &Place, state: &State, mount: Option<&MountEntry>) -> Result<bool,
         Phase::Ready => match mount {
             Some(mount) => {
                 take_away(mount, false)?;
-                // It does not notice where the mount was copied into a namespace.
+                // The owner does not notice if the mount was copied into a namespace.
                 if !owner.wait(NOTICING)? {
                     owner.signal(Signal::TERM)?;
                 }
             }
-            // It is gone already, or was not there yet when that was looked at.
+            // It is already gone, or was not there yet when the table was read.
             None => owner.signal(Signal::TERM)?,
         },
         Phase::Starting => owner.signal(Signal::TERM)?,
@@ -103,20 +102,19 @@ fn end_by_force(place: &Place, state: &State) -> Result<bool, SessionError> {
     let Some(owner) = Owner::find(place, state)? else {
         return Ok(true);
     };
-    // Two requests are an end at once; two signals of one kind may arrive as
-    // one.
+    // Two requests mean an immediate end; two signals of the same kind may arrive as one.
     owner.signal(Signal::TERM)?;
     owner.signal(Signal::INT)?;
     if owner.wait(FORCED_PATIENCE)? {
         return Ok(true);
     }
-    tracing::warn!("pid {} does not end, and is killed", state.pid);
+    tracing::warn!("pid {} does not exit, and is being killed", state.pid);
     owner.signal(Signal::KILL)?;
     owner.wait(FORCED_PATIENCE)
 }
 
-/// The mount of a dead owner is cleared away; that of another user's session,
-/// whose directory is elsewhere, ends it.
+/// Clears away the mount of a dead owner, or unmounts that of another user's session,
+/// whose directory is elsewhere; that ends the session.
 fn without_owner(
     target: &Path,
     mount: Option<&MountEntry>,
@@ -131,8 +129,8 @@ fn without_owner(
     }
 }
 
-/// Asks the kernel to unmount, and if somebody is in it, for a moment again:
-/// who only looks in passing is gone by then.
+/// Asks the kernel to unmount and, if somebody is in the mount, retries for a moment:
+/// anyone only passing through is gone by then.
 fn take_away(mount: &MountEntry, lazily: bool) -> Result<(), SessionError> {
     let target = &mount.target;
     let mut failure = None;

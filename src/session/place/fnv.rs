@@ -1,4 +1,4 @@
-//! The hash that names what belongs to a path.
+//! The hash in the names of things that belong to a path.
 
 use std::hash::Hasher;
 

@@ -1,6 +1,6 @@
-//! The directory for what has to outlast a reboot, unlike the run directory:
+//! The directory for what has to survive a reboot, unlike the run directory:
 //! `/var/lib/pbkfs` for root; for others `$XDG_STATE_HOME/pbkfs`, or
-//! `~/.local/state/pbkfs`, or `/var/tmp/pbkfs-UID` for who has no home.
+//! `~/.local/state/pbkfs`, or `/var/tmp/pbkfs-UID` for users without a home directory.
 
 use std::fs::{DirBuilder, metadata};
 use std::hash::Hasher;
@@ -15,7 +15,7 @@ use super::fnv::Fnv;
 use crate::session::SessionError;
 use crate::untrusted::{Dir, found};
 
-/// Where it is, whether or not it exists.
+/// Returns where it is, whether or not it exists.
 #[must_use]
 pub fn lasting_root() -> PathBuf {
     let uid = geteuid();
@@ -26,7 +26,7 @@ pub fn lasting_root() -> PathBuf {
         let path = PathBuf::from(std::env::var_os(name)?);
         path.is_absolute().then_some(path)
     };
-    // Users of services often have one that is not there.
+    // Service users often have a home directory that does not exist.
     let is_mine = |home: &PathBuf| metadata(home).is_ok_and(|meta| meta.uid() == uid.as_raw());
     let home = absolute("HOME").filter(is_mine);
     absolute("XDG_STATE_HOME")
@@ -34,21 +34,22 @@ pub fn lasting_root() -> PathBuf {
         .map_or_else(homeless, |dir| dir.join("pbkfs"))
 }
 
-/// Where it is of a user without a home.
+/// Returns where it is for a user without a home directory.
 fn homeless() -> PathBuf {
     format!("/var/tmp/pbkfs-{}", geteuid()).into()
 }
 
-/// By what a one-shot job is known that was given no target: always the same for an
-/// instance, so that the next one finds what a killed one has left. Its diff goes
-/// beside it; it mounts in the run directory, as all of them.
+/// Returns the path that identifies a one-shot job without a target. It is always
+/// the same for an instance, so that the next job finds what a killed one has
+/// left. The job's diff is created beside it; the job mounts in the run
+/// directory, like all others.
 ///
 /// # Errors
-/// Its directory cannot be made.
+/// If its directory cannot be created.
 pub fn job_target(command: &str, catalog: &Path, instance: &str) -> Result<PathBuf, SessionError> {
     const JOBS: &str = "jobs";
     let dir = lasting_root().join(JOBS);
-    make(JOBS).map_err(|e| SessionError::io("make the directory for mount points", &dir, e))?;
+    make(JOBS).map_err(|e| SessionError::io("create the directory for mount points", &dir, e))?;
     let mut hash = Fnv::default();
     hash.write(catalog.as_os_str().as_bytes());
     hash.write(b"\0");
@@ -56,18 +57,18 @@ pub fn job_target(command: &str, catalog: &Path, instance: &str) -> Result<PathB
     Ok(dir.join(format!("{command}-{:016x}", hash.finish())))
 }
 
-/// A directory of that name in it; `None` if there is none.
+/// Opens the directory of that name in it; `None` if there is none.
 ///
 /// # Errors
-/// It is not this user's alone; the system's own.
+/// If it is not this user's alone; I/O errors.
 pub fn open(name: &str) -> io::Result<Option<Dir>> {
     found(Dir::open_own(&lasting_root()).and_then(|root| root.dir(name)))
 }
 
-/// The same, made if there is none.
+/// Does the same, but creates the directory if there is none.
 ///
 /// # Errors
-/// It is not this user's alone; the system's own.
+/// If it is not this user's alone; I/O errors.
 pub fn make(name: &str) -> io::Result<Dir> {
     let path = lasting_root();
     let is_new = !path.exists();
@@ -75,12 +76,12 @@ pub fn make(name: &str) -> io::Result<Dir> {
         .recursive(true)
         .mode(0o755)
         .create(&path)?;
-    // Once, as it is there from then on.
+    // Warn only once: the directory exists from then on.
     if is_new && path == homeless() {
         tracing::warn!(
             target: "pbkfs::once",
-            "this user has no home, so histories and lists are kept in {}; XDG_STATE_HOME names \
-             another place",
+            "this user has no home directory, so histories and lists are kept in {}; set \
+             XDG_STATE_HOME to keep them elsewhere",
             path.display()
         );
     }

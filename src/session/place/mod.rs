@@ -1,22 +1,23 @@
 //! The session's directory, one for each target:
 //!
 //! ```text
-//! RUN/NAME-HASH/session.lock    flock'ed by the session's owner
+//! RUN/NAME-HASH/session.lock    locked (flock) by the session's owner
 //! RUN/NAME-HASH/session.json    its state
-//! RUN/NAME-HASH/pbkfs.log       what a detached pbkfs logs
+//! RUN/NAME-HASH/pbkfs.log       log of a detached pbkfs
 //! RUN/NAME-HASH/control.sock    where its owner answers questions
-//! RUN/NAME-HASH/server.log      what PostgreSQL logs
+//! RUN/NAME-HASH/server.log      PostgreSQL's log
 //! RUN/NAME-HASH/wal.sock        where its owner opens WAL files for the server
 //! RUN/NAME-HASH/socket/         PostgreSQL's socket
-//! RUN/NAME-HASH/wal/            WAL segments fetched ahead
+//! RUN/NAME-HASH/wal/            prefetched WAL segments
 //! RUN/NAME-HASH/*.conf          PostgreSQL's generated configuration
 //! ```
-//! The lock proves that the owner lives: it goes with it.
+//! The lock proves that the owner is alive: it is released when the owner exits.
 //!
-//! RUN is told in [`run_root`]. A session's directory is closed to other users but those
-//! of the server's group, by which the server's user gets in. `socket/` and `wal/` are
-//! closed to that group, too: only the server's user and root are to connect, and what the
-//! clone leaves there is that user's, so a set-user-ID program would be as well.
+//! RUN is described in [`run_root`]. A session's directory is closed to all other users
+//! except those in the server's group, through which the server's user gets in.
+//! `socket/` and `wal/` are closed to that group, too: only the server's user and root
+//! may connect, and files that the clone leaves there belong to that user, so a
+//! set-user-ID program would as well.
 
 pub mod fnv;
 pub mod lasting;
@@ -42,7 +43,7 @@ use crate::untrusted::{self, Dir};
 use name::is_place;
 pub use name::{canonical, name_for};
 
-/// The state's file.
+/// The state file.
 pub const STATE: &str = "session.json";
 
 const LOCK: &str = "session.lock";
@@ -51,12 +52,12 @@ const CONTROL: &str = "control.sock";
 /// The directory for PostgreSQL's socket.
 pub const SOCKET: &str = "socket";
 
-/// The directory for WAL segments fetched ahead.
+/// The directory for prefetched WAL segments.
 pub const PREFETCH: &str = "wal";
 
 const WAL_SOCKET: &str = "wal.sock";
 
-/// The files besides that a session may have made in its directory.
+/// The other files that a session may have created in its directory.
 const FILES: [&str; 8] = [
     CONTROL,
     WAL_SOCKET,
@@ -68,10 +69,10 @@ const FILES: [&str; 8] = [
     "pg_ident.conf",
 ];
 
-/// Whether the owner of the session in this directory lives.
+/// Returns whether the owner of the session in this directory is alive.
 ///
 /// # Errors
-/// I/O errors of the lock's file.
+/// I/O errors of the lock file.
 pub fn is_held_in(opened: &Dir) -> io::Result<bool> {
     let Some(file) = untrusted::found(opened.file(LOCK))? else {
         return Ok(false);
@@ -106,7 +107,7 @@ impl std::ops::Deref for HeldPlace {
 }
 
 impl Place {
-    /// The directory for a target, whether or not it exists.
+    /// Returns the directory for a target, whether or not it exists.
     #[must_use]
     pub fn of(target: &Path) -> Self {
         Self {
@@ -114,10 +115,10 @@ impl Place {
         }
     }
 
-    /// All directories of this user's sessions.
+    /// Returns the directories of all of this user's sessions.
     ///
     /// # Errors
-    /// The run directory cannot be listed.
+    /// If the run directory cannot be listed.
     pub fn all() -> Result<Vec<Self>, SessionError> {
         let Some(root) = run_root::open()? else {
             return Ok(Vec::new());
@@ -142,7 +143,7 @@ impl Place {
         &self.dir
     }
 
-    /// The state's file.
+    /// The state file.
     #[must_use]
     pub fn state_file(&self) -> PathBuf {
         self.dir.join(STATE)
@@ -172,7 +173,7 @@ impl Place {
         self.dir.join(SOCKET)
     }
 
-    /// The directory for WAL segments fetched ahead.
+    /// The directory for prefetched WAL segments.
     #[must_use]
     pub fn prefetch_dir(&self) -> PathBuf {
         self.dir.join(PREFETCH)
@@ -184,11 +185,11 @@ impl Place {
         self.dir.join(WAL_SOCKET)
     }
 
-    /// The directory, opened; `None` if it does not exist.
+    /// Opens the directory; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`SessionError::RunDir`] if somebody else could have put it there; I/O
-    /// errors.
+    /// Returns [`SessionError::RunDir`] if somebody else could have put
+    /// it there; I/O errors.
     pub fn open(&self) -> Result<Option<Dir>, SessionError> {
         let Some(root) = run_root::open()? else {
             return Ok(None);
@@ -196,16 +197,16 @@ impl Place {
         match root.dir(self.name()) {
             Ok(dir) => Ok(Some(dir)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            // A stray file in the run directory is no session.
+            // A stray file in the run directory is not a session.
             Err(e) if untrusted::refused(&e).is_some() => Ok(None),
             Err(e) => Err(SessionError::io("open", &self.dir, e)),
         }
     }
 
-    /// The session's state; `None` if there is none.
+    /// Reads the session's state; `None` if there is none.
     ///
     /// # Errors
-    /// I/O errors; a damaged file.
+    /// I/O errors, or if the file is damaged.
     pub fn state(&self) -> Result<Option<State>, SessionError> {
         let path = self.state_file();
         let Some(dir) = self.open()? else {
@@ -220,12 +221,12 @@ impl Place {
         }
     }
 
-    /// Makes the directory and locks it.
+    /// Creates the directory and locks it.
     ///
     /// # Errors
-    /// [`TargetError::Busy`] when a session lives there; I/O errors.
+    /// Returns [`TargetError::Busy`] if a live session holds it; I/O errors.
     pub fn hold(self, target: &Path) -> Result<HeldPlace, SessionError> {
-        // Whoever looks whether the session lives takes the lock for a moment.
+        // Anyone checking whether the session is alive takes the lock for a moment.
         const TRIES: u32 = 25;
         for _ in 0..TRIES {
             if let Some(held) = self.try_hold()? {
@@ -241,7 +242,7 @@ impl Place {
         .into())
     }
 
-    /// The same at once, unless somebody has it at this moment.
+    /// Does the same without waiting; `None` if the directory is locked at this moment.
     ///
     /// # Errors
     /// I/O errors.
@@ -261,8 +262,8 @@ impl Place {
         self.dir.file_name().unwrap_or_default()
     }
 
-    /// The lock, unless another process has it, or the file was removed by
-    /// one that had it in the meantime.
+    /// Takes the lock; `None` if another process has it, or if a process that had it
+    /// has removed the file in the meantime.
     fn try_lock(&self, opened: &Dir) -> Result<Option<File>, SessionError> {
         let path = self.dir.join(LOCK);
         let file = match opened.open_or_create(LOCK, 0o600) {
@@ -282,26 +283,26 @@ impl Place {
         Ok(still_there.then_some(file))
     }
 
-    /// Whether a session's owner lives.
+    /// Returns whether the session's owner is alive.
     ///
     /// # Errors
-    /// I/O errors of the lock's file.
+    /// I/O errors of the lock file.
     pub fn is_held(&self) -> Result<bool, SessionError> {
         let Some(opened) = self.open()? else {
             return Ok(false);
         };
-        is_held_in(&opened).map_err(|e| SessionError::io("look at", &self.dir.join(LOCK), e))
+        is_held_in(&opened).map_err(|e| SessionError::io("check", &self.dir.join(LOCK), e))
     }
 }
 
 impl HeldPlace {
-    /// The directory, opened.
+    /// Returns the opened directory.
     #[must_use]
     pub fn opened(&self) -> &Dir {
         &self.opened
     }
 
-    /// Writes the session's state: a reader sees the old or the new one whole.
+    /// Writes the session's state. A reader sees either the old or the new one, complete.
     ///
     /// # Errors
     /// I/O errors.
@@ -314,8 +315,8 @@ impl HeldPlace {
         save().map_err(|e| SessionError::io("write", &self.state_file(), e))
     }
 
-    /// Lets the server's user into the directory, who finds there what it is
-    /// started with; nobody else may enter.
+    /// Lets the server's user enter the directory, to read the files that the server is
+    /// started with. Nobody else may enter.
     ///
     /// # Errors
     /// I/O errors.
@@ -325,10 +326,10 @@ impl HeldPlace {
             self.opened.give_to(geteuid().as_raw(), user.gid.as_raw())?;
             self.opened.set_mode(0o710)
         };
-        admit().map_err(|e| SessionError::io("open up", &self.dir, e))
+        admit().map_err(|e| SessionError::io("open to the server", &self.dir, e))
     }
 
-    /// Makes a directory in it, for the server's user alone, and opens it.
+    /// Creates a directory in it, for the server's user alone, and opens it.
     ///
     /// # Errors
     /// I/O errors.
@@ -340,12 +341,11 @@ impl HeldPlace {
             }
             Opened::new(&self.dir.join(name), made)
         };
-        make().map_err(|e| SessionError::io("make the directory", &self.dir.join(name), e))
+        make().map_err(|e| SessionError::io("create the directory", &self.dir.join(name), e))
     }
 
-    /// Removes what sessions make in the directory, and nothing else, but
-    /// keeps the lock. What the clone has left in its directories goes with
-    /// them.
+    /// Removes what sessions create in the directory and nothing else, but keeps the
+    /// lock. Whatever the clone has left in its directories is removed with them.
     ///
     /// # Errors
     /// I/O errors.
@@ -361,8 +361,8 @@ impl HeldPlace {
         Ok(())
     }
 
-    /// A process that fetches ahead may still be at it; without its directory
-    /// it ends.
+    /// Removes a directory. A process that prefetches WAL may still be writing there;
+    /// it exits once its directory is gone.
     fn clear_dir(&self, name: &str) -> Result<(), SessionError> {
         const TRIES: u32 = 50;
         let mut tries = 1..TRIES;
@@ -386,10 +386,10 @@ impl HeldPlace {
         removed.map_err(|e| SessionError::io("remove", &self.dir.join(name), e))
     }
 
-    /// Removes the directory, with all that sessions make in it and the lock.
+    /// Removes the directory, with everything that sessions create in it and the lock.
     ///
     /// # Errors
-    /// I/O errors; the directory holds something else.
+    /// I/O errors, or if the directory holds anything else.
     pub fn remove(&self) -> Result<(), SessionError> {
         self.clear()?;
         self.remove_file(OsStr::new(LOCK))?;

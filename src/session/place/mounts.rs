@@ -1,4 +1,4 @@
-//! The kernel's table of mounts, `/proc/self/mountinfo`.
+//! The kernel's mount table, `/proc/self/mountinfo`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -12,7 +12,7 @@ use crate::server::namespace::Opened;
 use crate::session::SessionError;
 use crate::untrusted::{found, hold, identity};
 
-/// The source that our mounts bear.
+/// The source of our mounts.
 pub const OUR_SOURCE: &str = "pbkfs";
 
 const TABLE: &str = "/proc/self/mountinfo";
@@ -20,39 +20,39 @@ const TABLE: &str = "/proc/self/mountinfo";
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
-    /// The kernel's number for it.
+    /// Its mount ID.
     pub id: u64,
-    /// Where.
+    /// The mount point.
     pub target: PathBuf,
     /// Its file system's type.
     pub kind: String,
     /// Its source.
     pub source: String,
-    /// Who mounted it, as FUSE tells of its own.
+    /// The user who mounted it, as FUSE file systems show it.
     pub user: Option<u32>,
 }
 
 impl MountEntry {
-    /// Whether a pbkfs made it.
+    /// Returns whether it is a mount of pbkfs.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        // An older version's mount by root has the type fuse.
+        // A mount made by root with an older version has the type fuse.
         self.kind.starts_with("fuse") && self.source == OUR_SOURCE
     }
 }
 
-/// Opens the mount that this user's pbkfs has made at `mounted`, for its server's
-/// namespaces, by the path `target`, on which there may be links. The mount is asked
-/// nothing.
+/// Opens the mount that this user's pbkfs has created at `mounted`, for its
+/// server's namespaces, through the path `target`, which may contain links. No
+/// request is sent to the mount.
 ///
 /// # Errors
-/// [`ServerError::Replaced`] if something else is there; the system's own.
+/// Returns [`ServerError::Replaced`] if something else is there; I/O errors.
 pub fn opened(target: &Path, mounted: &Path) -> Result<Opened, SessionError> {
     let io = |e| SessionError::io("open", target, e);
     let dir = hold(target).map_err(io)?;
     let found = identity(&dir).map_err(io)?;
     let user = geteuid().as_raw();
-    // Of another clone it would be that one's data directory.
+    // The mount of another clone would be that clone's data directory.
     let is_it = |mount: &MountEntry| {
         mount.id == found.mount
             && mount.target == mounted
@@ -71,41 +71,41 @@ fn table() -> Result<Vec<u8>, SessionError> {
     std::fs::read(TABLE).map_err(|e| SessionError::io("read", Path::new(TABLE), e))
 }
 
-/// The uppermost mount at exactly `target`. Works where `stat` does not: on
-/// the mount of a server that died.
+/// Returns the topmost mount at exactly `target`. Works where `stat` does not: on a
+/// mount whose FUSE server has died.
 ///
 /// # Errors
-/// The table cannot be read.
+/// If the table cannot be read.
 pub fn at(target: &Path) -> Result<Option<MountEntry>, SessionError> {
     Ok(parse(&table()?)
         .filter(|mount| mount.target == target)
         .last())
 }
 
-/// The mounts of pbkfs, whoever made them.
+/// Returns all mounts of pbkfs, whoever created them.
 ///
 /// # Errors
-/// The table cannot be read.
+/// If the table cannot be read.
 pub fn ours() -> Result<Vec<MountEntry>, SessionError> {
     Ok(parse(&table()?).filter(MountEntry::is_ours).collect())
 }
 
-/// The mount that `target` lies in, but for one at it.
+/// Returns the mount that `target` is inside, but not one at `target` itself.
 ///
 /// # Errors
-/// The table cannot be read.
+/// If the table cannot be read.
 pub fn around(target: &Path) -> Result<Option<MountEntry>, SessionError> {
     let table = table()?;
     let above = |mount: &MountEntry| mount.target != target && target.starts_with(&mount.target);
-    // Of those on each other the last is the uppermost.
+    // Of stacked mounts, the last is the topmost.
     Ok(parse(&table)
         .filter(above)
         .max_by_key(|mount| mount.target.components().count()))
 }
 
-/// `proc(5)`: id, parent, major:minor, root, mount point, options, optional
-/// fields up to a `-`, type, source, super options. Spaces and backslashes in
-/// paths stand as `\040`.
+/// Parses the table. Its fields (`proc(5)`): id, parent, major:minor, root, mount
+/// point, options, optional fields up to a `-`, type, source, super options. Spaces and
+/// backslashes in paths are escaped, as in `\040`.
 fn parse(table: &[u8]) -> impl Iterator<Item = MountEntry> {
     table.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -149,9 +149,9 @@ fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// Removes a mount point that was made, unless it is gone already, with the directory
-/// that it was in or without. One that is not empty any more is somebody else's by now,
-/// and stays.
+/// Removes a mount point that was created, unless it is already gone, with its parent
+/// directory or without. One that is no longer empty now belongs to somebody else; it
+/// stays, and that is an error.
 ///
 /// # Errors
 /// I/O errors.

@@ -1,4 +1,4 @@
-//! What a session's directory is called, and its target.
+//! The names of a session's directory and of its target.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::fnv::Fnv;
 
-/// A path by which a target is known, however it was written: its directory
-/// resolved, its own name kept, as the mount itself may not answer.
+/// Returns the path that identifies a target, however it was written: its directory is
+/// resolved, but its own name is kept, because the mount itself may not answer.
 #[must_use]
 pub fn canonical(target: &Path) -> PathBuf {
-    // Of a mount that hangs, the kernel tells that it is no link, but no more.
+    // Of a mount that hangs, the kernel can tell that it is not a link, but nothing else.
     if fs::read_link(target).is_ok()
         && let Ok(real) = target.canonicalize()
     {
@@ -24,7 +24,7 @@ pub fn canonical(target: &Path) -> PathBuf {
     }
 }
 
-/// Whether a session's directory can have that name.
+/// Returns whether a session's directory can have that name.
 pub fn is_place(name: &OsStr) -> bool {
     let parts = name.to_str().and_then(|name| name.split_once('-'));
     parts.is_some_and(|(target, hash)| {
@@ -34,13 +34,13 @@ pub fn is_place(name: &OsStr) -> bool {
     })
 }
 
-/// The name of the directory for a target, which is canonical.
+/// Returns the name of the directory for a canonical target.
 #[must_use]
 pub fn name_for(target: &Path) -> String {
     let mut hash = Fnv::default();
     hash.write(target.as_os_str().as_bytes());
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    // A socket's path holds little more than 100 bytes.
+    // A socket's path is limited to little more than 100 bytes.
     let name: String = name
         .chars()
         .filter(|c| c.is_ascii_alphanumeric())

@@ -1,9 +1,9 @@
-//! The run directory, in which each session has a directory of its own:
-//! `/run/pbkfs` for root; for others `$XDG_RUNTIME_DIR/pbkfs`, or
-//! `/tmp/pbkfs-UID` where there is none.
+//! The run directory, in which each session has a directory of its own: `/run/pbkfs`
+//! for root; for others `$XDG_RUNTIME_DIR/pbkfs`, or `/tmp/pbkfs-UID` if that
+//! variable is not usable.
 //!
-//! It can be entered by everybody and written by its user alone; one that
-//! somebody else made first is not used.
+//! Everyone can enter it, but only its user can write to it. One that somebody else
+//! created first is not used.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,14 +16,14 @@ use nix::unistd::geteuid;
 use crate::session::SessionError;
 use crate::untrusted::{Dir, found};
 
-/// Where sessions of this user keep their directories.
+/// Returns where this user's sessions keep their directories.
 #[must_use]
 pub fn path() -> PathBuf {
     let uid = geteuid();
     if uid.is_root() {
         return "/run/pbkfs".into();
     }
-    // Left over from another user's shell it is of no use.
+    // A variable left over from another user's shell is of no use.
     let is_mine = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid.as_raw());
     match std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
@@ -34,7 +34,7 @@ pub fn path() -> PathBuf {
     }
 }
 
-/// Where another user's sessions commonly keep theirs.
+/// Returns where another user's sessions commonly keep theirs.
 #[must_use]
 pub fn of_user(uid: u32) -> [PathBuf; 2] {
     [
@@ -43,19 +43,19 @@ pub fn of_user(uid: u32) -> [PathBuf; 2] {
     ]
 }
 
-/// Whether a target is the mount point of a one-shot job.
+/// Returns whether a target is the mount point of a one-shot job.
 #[must_use]
 pub fn is_of_job(target: &Path) -> bool {
     target.starts_with(path().join(MOUNTS))
 }
 
-/// The run directory, opened; `None` if there is none.
+/// Opens the run directory; `None` if there is none.
 pub fn open() -> Result<Option<Dir>, SessionError> {
     let path = path();
     found(Dir::open_own(&path)).map_err(|source| SessionError::RunDir { path, source })
 }
 
-/// The run directory, made if there is none. Others may enter it.
+/// Opens the run directory, and creates it if there is none. Others may enter it.
 pub fn make() -> Result<Dir, SessionError> {
     let path = path();
     let make = || {
@@ -65,22 +65,23 @@ pub fn make() -> Result<Dir, SessionError> {
             _ => Ok(()),
         }
     };
-    make().map_err(|e| SessionError::io("make the directory", &path, e))?;
+    make().map_err(|e| SessionError::io("create the directory", &path, e))?;
     Dir::open_own(&path).map_err(|source| SessionError::RunDir { path, source })
 }
 
-/// A session's directory, made if there is none, for its owner alone.
+/// Opens a session's directory, and creates it if there is none, for its owner alone.
 pub fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
     let make = || {
         let dir = root.dir_or_new(name, 0o700)?;
-        // An older version let everybody in.
+        // An older version let everyone in.
         dir.set_mode(0o700)?;
         Ok(dir)
     };
     let path = root.path().join(name);
-    make().map_err(|e| SessionError::io("make the directory", &path, e))
+    make().map_err(|e| SessionError::io("create the directory", &path, e))
 }
 
-/// The directory of the mount points of one-shot jobs. No session's directory has
-/// such a name: what is in a mount is its clone's word, and no state of ours.
+/// The directory of the mount points of one-shot jobs. No session's directory can
+/// have this name, so the content of a mount, which its clone controls, is never
+/// taken for our state.
 pub const MOUNTS: &str = "mounts";

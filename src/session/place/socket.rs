@@ -1,5 +1,5 @@
-//! What the sockets in a session's directory have in common: a thread that
-//! attends one client at a time, who asks one thing and is answered in one line.
+//! What the sockets in a session's directory have in common: a thread that serves one
+//! client at a time. A client makes one request and gets an answer of one line.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::untrusted::Dir;
 
-/// Longest request in bytes.
+/// Maximum size of a request in bytes.
 pub const MAX_REQUEST: u64 = 256;
 
-/// What a client has for its request.
+/// The time that a client has for its request.
 pub const REQUEST_TIME: Duration = Duration::from_millis(500);
 
-/// What a client has for taking the answer.
+/// The time that a client has for receiving the answer.
 pub const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// An answer, in JSON.
@@ -33,11 +33,11 @@ pub const ANSWER_TIME: Duration = Duration::from_secs(5);
 pub enum Answer<T, E = String> {
     /// What was asked for.
     Ok(T),
-    /// Why that cannot be.
+    /// Why the request failed.
     Error(E),
 }
 
-/// An answer as a line.
+/// Encodes an answer as one line.
 pub fn encode<T: Serialize, E: Serialize>(result: Result<T, E>) -> Vec<u8> {
     let answer = match result {
         Ok(value) => Answer::Ok(value),
@@ -48,22 +48,22 @@ pub fn encode<T: Serialize, E: Serialize>(result: Result<T, E>) -> Vec<u8> {
     text
 }
 
-/// A socket that is served.
+/// A socket that is being served.
 pub struct Service {
-    // Closing it wakes the thread up to its end.
+    // Closing this wakes the thread, which then ends.
     wake: UnixStream,
     thread: JoinHandle<()>,
 }
 
 impl Service {
-    /// Serves `socket`, which only this process's user can reach at first, by
-    /// a thread of that name. A client that cannot be attended is only logged.
+    /// Serves `socket`, which at first only this process's user can reach, in a thread
+    /// with the given name. A client that cannot be served is only logged.
     pub fn start(
         socket: &Path,
         name: &'static str,
         mut attend: impl FnMut(&UnixStream) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
-        // In the session's directory, which is this user's alone.
+        // It is in the session's directory, which is this user's alone.
         let (dir, file) = Dir::of_file(socket)?;
         dir.remove_file(file)?;
         let listener = UnixListener::bind(socket)?;
@@ -83,24 +83,24 @@ impl Service {
         Ok(Self { wake, thread })
     }
 
-    /// Stops serving. The socket's file stays for the session's clean-up.
+    /// Stops serving. The socket file is left to the session's cleanup.
     pub fn stop(self) {
         drop(self.wake);
-        // A panic in it was printed already.
+        // A panic in it has already been printed.
         let _ = self.thread.join();
     }
 }
 
-/// Lets only root and these users ask.
+/// Accepts only requests of root and these users.
 pub fn check_peer(client: &UnixStream, users: &[Uid]) -> io::Result<()> {
     let peer = Uid::from_raw(getsockopt(client, PeerCredentials)?.uid());
     match peer.is_root() || users.contains(&peer) {
         true => Ok(()),
-        false => Err(io::Error::other(format!("user {peer} is not to ask"))),
+        false => Err(io::Error::other(format!("user {peer} may not ask"))),
     }
 }
 
-/// Waits for a client; `false` when serving is to end.
+/// Waits for a client; `false` when serving should end.
 fn wait_for_client(name: &str, listener: &UnixListener, woken: &UnixStream) -> bool {
     loop {
         let mut fds = [
@@ -110,7 +110,7 @@ fn wait_for_client(name: &str, listener: &UnixListener, woken: &UnixStream) -> b
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             Err(error) => {
-                tracing::warn!(%error, "the {name} socket is served no longer");
+                tracing::warn!(%error, "the {name} socket is no longer served");
                 return false;
             }
             Ok(_) => {}
@@ -125,7 +125,8 @@ fn wait_for_client(name: &str, listener: &UnixListener, woken: &UnixStream) -> b
     }
 }
 
-/// Reads up to the end of the line, of the stream, of the time or of `limit`.
+/// Reads up to the end of the line. Fails if the stream or the time ends before that,
+/// or if the line turns out longer than `limit`.
 pub fn read_line(mut stream: &UnixStream, limit: u64, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut part = [0; 16 * 1024];
@@ -149,7 +150,7 @@ pub fn read_line(mut stream: &UnixStream, limit: u64, deadline: Instant) -> io::
     }
 }
 
-/// Writes all of it in time.
+/// Writes all of `text` before the deadline.
 pub fn write_all(mut stream: &UnixStream, mut text: &[u8], deadline: Instant) -> io::Result<()> {
     while !text.is_empty() {
         stream.set_write_timeout(Some(left(deadline)?))?;
@@ -163,7 +164,7 @@ pub fn write_all(mut stream: &UnixStream, mut text: &[u8], deadline: Instant) ->
     Ok(())
 }
 
-/// What is left of the time.
+/// Returns the time left, or an error if there is none.
 pub fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     match left.is_zero() {
@@ -172,7 +173,7 @@ pub fn left(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-/// An error of a socket with a time limit.
+/// Converts the error of a socket with a timeout.
 pub fn timed_out(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),

@@ -1,5 +1,5 @@
-//! What a session's owner writes down for others: `status`, `down`, and the
-//! next `up` should the owner be killed.
+//! What a session's owner records for others: `status`, `down`, and the next `up`
+//! should the owner be killed.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::now;
 
-/// How far a session is.
+/// The phase of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -16,7 +16,7 @@ pub enum Phase {
     Starting,
     /// Mounted; the server, if there is one, answers.
     Ready,
-    /// Being ended.
+    /// Shutting down.
     Stopping,
     /// Ended by an error, after it had been ready in the background.
     Failed,
@@ -27,7 +27,7 @@ pub enum Phase {
 pub struct State {
     /// The owner's process id.
     pub pid: u32,
-    /// How far it is.
+    /// Its phase.
     pub phase: Phase,
     /// The profile that it was started from.
     pub profile: Option<PathBuf>,
@@ -43,23 +43,23 @@ pub struct State {
     pub chain: Vec<String>,
     /// The diff.
     pub diff_dir: Option<PathBuf>,
-    /// Whether the diff goes with the session.
+    /// Whether the diff is removed with the session.
     pub throw_away: bool,
-    /// Whether the session made the mount point.
+    /// Whether the session created the mount point.
     pub made_target: bool,
-    /// Whether PostgreSQL runs on it, or is going to.
+    /// Whether PostgreSQL is running on it, or is going to.
     #[serde(default)]
     pub with_server: bool,
-    /// What the fence of its server is made of.
+    /// The level of its server's fence.
     #[serde(default)]
     pub fence: Option<String>,
-    /// The control group that its server is in.
+    /// The control group of its server.
     #[serde(default)]
     pub cgroup: Option<PathBuf>,
-    /// Who holds the read locks on its chain.
+    /// The holder of the read locks on its chain.
     #[serde(default)]
     pub locks: Option<ReadLocks>,
-    /// When it began, in RFC 3339.
+    /// When it started, in RFC 3339 format.
     pub since: String,
     /// A libpq connection string, once the server answers.
     pub conninfo: Option<String>,
@@ -67,16 +67,16 @@ pub struct State {
     pub port: Option<u16>,
     /// The server's process id.
     pub server_pid: Option<u32>,
-    /// When the server's process began, in clock ticks since the boot: with
-    /// its pid, that names a process for good.
+    /// When the server's process started, in clock ticks since boot: together with its
+    /// pid, this identifies a process for good.
     pub server_start: Option<u64>,
-    /// What ended it, if it failed.
+    /// The error that ended it, if it failed.
     pub error: Option<String>,
 }
 
 impl State {
-    /// The state of this process's session on `target`, of which nothing is
-    /// known yet.
+    /// Returns the state of this process's session on `target`, of which
+    /// nothing else is known yet.
     #[must_use]
     pub fn begin(target: &Path) -> Self {
         Self {
@@ -105,32 +105,32 @@ impl State {
     }
 }
 
-/// Who holds which locks, as a session's state tells it.
+/// The holder of the read locks and what it has locked, as recorded in a session's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadLocks {
-    /// The process that the lock files name.
+    /// The process named in the lock files.
     pub holder_pid: u32,
-    /// When it began, in clock ticks since the boot.
+    /// When it started, in clock ticks since boot.
     pub holder_start: Option<u64>,
-    /// The directories of the locked backups, the FULL's first.
+    /// The directories of the locked backups, FULL first.
     pub dirs: Vec<PathBuf>,
 }
 
 impl ReadLocks {
-    /// Whether their holder lives.
+    /// Returns whether their holder is alive.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.holder_start.is_some() && process_start(self.holder_pid) == self.holder_start
     }
 }
 
-/// When a process began, in clock ticks since the boot; `None` if there is no
-/// such process. Field 22 of `proc_pid_stat(5)`.
+/// Returns when a process started, in clock ticks since boot; `None` if there is no
+/// such process. This is field 22 of `proc_pid_stat(5)`.
 #[must_use]
 pub fn process_start(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, which may hold
-    // spaces and parentheses itself.
+    // The second field is the program's name in parentheses, which may itself contain
+    // spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(") ")?;
     after_name.split(' ').nth(19)?.parse().ok()
 }

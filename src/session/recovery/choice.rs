@@ -1,4 +1,4 @@
-//! Which backups a recovery target can be reached from: those that ended before it.
+//! The backups from which a recovery target can be reached: those that ended before it.
 //! `latest` is the newest of them.
 
 use std::cmp::Reverse;
@@ -14,18 +14,18 @@ use crate::pg::wal::told::{RestorePoint, Wanted};
 use crate::profile::{MomentText, Plan, RecoveryTarget, TimelineChoice};
 use crate::session::SessionError;
 
-/// How many restore points a message names.
+/// The maximum number of restore points named in a message.
 const NAMED: usize = 10;
 
-/// Whether a search may go on.
+/// A function that tells whether a search may continue.
 pub type GoOn<'a> = &'a (dyn Fn() -> bool + Sync);
 
-/// The backups from which the target can be reached. A backup's parents are older than
-/// itself, so chains stay whole.
+/// Returns the backups from which the target can be reached. A backup's parents are
+/// older than the backup itself, so chains stay complete.
 ///
 /// # Errors
-/// There are backups, and none ended before the target; there is no such restore point;
-/// the archive cannot be read.
+/// If there are backups but none ended before the target, if there is no such restore
+/// point, or if the archive cannot be read.
 pub fn before_target(
     plan: &Plan,
     instance: &Instance,
@@ -49,20 +49,20 @@ pub fn before_target(
             })
         }
         RecoveryTarget::Xid(xid) => {
-            // PostgreSQL compares 32 bits.
+            // PostgreSQL compares only 32 bits.
             let wanted = Wanted::Xid(*xid as u32);
             let all = backups.clone();
             let found = before_record(plan, instance, backups, wanted, go_on)?;
-            // The end of a prepared transaction is not found.
+            // The end of a prepared transaction is never found.
             Ok(found.unwrap_or(all))
         }
     }
 }
 
-/// The timeline that a recovery of the backup follows.
+/// Returns the timeline that a recovery of the backup follows.
 ///
 /// # Errors
-/// The archive cannot be listed.
+/// If the archive cannot be listed.
 pub fn timeline_of(
     plan: &Plan,
     archive: &WalArchive,
@@ -102,7 +102,7 @@ impl<'a> Histories<'a> {
     }
 }
 
-/// The backups that lie on the timeline that is wanted; all, if none does.
+/// Returns the backups on the wanted timeline, or all of them if there are none.
 fn on_timeline(
     plan: &Plan,
     instance: &Instance,
@@ -127,7 +127,7 @@ fn on_timeline(
 }
 
 fn is_on(history: &History, backup: &Backup) -> bool {
-    // Its last byte is before the place where it stopped.
+    // The backup's last byte is just before its stop LSN.
     let last = Lsn(backup.stop_lsn.0.saturating_sub(1));
     history.timeline_at(last) == backup.timeline
 }
@@ -155,8 +155,8 @@ fn ended_before(
     })
 }
 
-/// The backups that stopped before the newest record that is looked for; else, in
-/// words, the restore points that there are.
+/// Returns the backups that stopped before the newest record that is looked for or, if
+/// there is no such record, a description of the existing restore points.
 fn before_record(
     plan: &Plan,
     instance: &Instance,
@@ -169,8 +169,8 @@ fn before_record(
         .filter(|backup| backup.status.is_restorable());
     let mut candidates: Vec<&Backup> = restorable.collect();
     candidates.sort_by_key(|backup| Reverse(backup.start_time));
-    // Another command may fetch from another archive. And where nothing is to be chosen,
-    // replaying finds it with less.
+    // Another command may fetch from another archive. If there is no choice between
+    // backups, replay finds the record with less work.
     if plan.recovery.restore_command.is_some() || candidates.len() < 2 {
         return Ok(Ok(backups));
     }
@@ -179,7 +179,7 @@ fn before_record(
         Wanted::Name(name) => format!("the restore point \"{name}\""),
         Wanted::Xid(xid) => format!("the end of transaction {xid}"),
     };
-    tracing::info!("looking for {what} in the WAL archive, from its newest segment back");
+    tracing::info!("searching the WAL archive for {what}, from its newest segment backwards");
     let mut search = Search::new(&archive, wanted, go_on)?;
     let mut histories = Histories::new(plan, &archive);
     for backup in candidates {
@@ -196,10 +196,11 @@ fn before_record(
     Ok(Err(Points::of(search.seen()).to_string()))
 }
 
-/// What pg_probackup calls a restore point that it makes in each of its backups.
+/// The prefix of the name of the restore point that pg_probackup creates in
+/// each of its backups.
 const OF_A_BACKUP: &str = "pg_probackup, backup_id ";
 
-/// Restore points that people made, in words.
+/// Restore points that people created, in words.
 struct Points<'a>(Vec<&'a RestorePoint>);
 
 impl<'a> Points<'a> {
@@ -230,10 +231,10 @@ impl fmt::Display for Points<'_> {
     }
 }
 
-/// What there is of restore points along a history, from a backup's stop on, in words.
+/// Describes the restore points along a history, from a backup's stop LSN on.
 ///
 /// # Errors
-/// The archive cannot be listed.
+/// If the archive cannot be listed.
 pub fn known_points(
     archive: &WalArchive,
     history: &History,

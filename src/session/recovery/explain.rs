@@ -9,13 +9,12 @@ use crate::profile::{MomentText, RecoveryTarget};
 use crate::server::{LogTail, ServerError};
 use crate::session::{SessionError, Side};
 
-/// What our restore_command's complaints begin with, in the server's log.
+/// The prefix of our restore_command's error messages in the server's log.
 const COMPLAINT: &str = "pbkfs wal-get: ";
 
 impl Recovery {
-    /// What a server that failed in recovery died of, where that can be told
-    /// better than that it died. The archive may be searched for that, while `go_on`
-    /// says so.
+    /// Explains why a server died in recovery, if more can be said than that it died.
+    /// The archive may be searched for this as long as `go_on` allows.
     #[must_use]
     pub fn explain(&self, error: ServerError, go_on: GoOn<'_>) -> SessionError {
         let ServerError::Died { status, log } = error else {
@@ -34,7 +33,7 @@ impl Recovery {
         ServerError::Died { status, log }.into()
     }
 
-    /// The target was not in the WAL that was replayed.
+    /// Returns the error for a target that was not in the WAL that was replayed.
     fn not_found(&self, log: &LogTail, go_on: GoOn<'_>) -> SessionError {
         let mut error = self.out_of_reach(Side::Nowhere);
         let SessionError::OutOfReach { advice, .. } = &mut error else {
@@ -43,7 +42,7 @@ impl Recovery {
         match &self.target {
             RecoveryTarget::Name(name) if self.command.is_none() => {
                 let (history, from) = (&self.reach.history, self.backup.stop_lsn);
-                // The names are only a help.
+                // The names are only a hint; it does no harm if they cannot be found.
                 *advice = known_points(&self.archive, history, from, name, go_on).ok();
             }
             RecoveryTarget::Time(_) if self.command.is_some() => {
@@ -61,7 +60,7 @@ impl Recovery {
     }
 }
 
-/// When the last transaction had ended that a server replayed, by its log.
+/// Returns when the last transaction ended that a server replayed, according to its log.
 fn last_transaction(log: &LogTail) -> Option<OffsetDateTime> {
     const SAID: &str = "last completed transaction was at log time ";
     let mut said = log.lines.iter().rev();
@@ -70,7 +69,7 @@ fn last_transaction(log: &LogTail) -> Option<OffsetDateTime> {
     Some(moment.0)
 }
 
-/// What our restore_command said when it failed last: the fault, and its sentence.
+/// Returns what our restore_command said when it last failed: the fault and the message.
 fn complaint(log: &LogTail) -> Option<(WalFault, String)> {
     log.lines.iter().rev().find_map(|line| {
         let (fault, said) = line.split_once(COMPLAINT)?.1.split_once(": ")?;
@@ -98,7 +97,7 @@ mod tests {
         ];
         let expected = (WalFault::Damaged, "B: bad: worse".to_owned());
         assert_eq!(complaint(&log(&lines)), Some(expected));
-        // Words alone are no fault.
+        // A message without a fault is not taken for one.
         let lines = ["FATAL:  other", "pbkfs wal-get: B: the WAL is damaged"];
         assert_eq!(complaint(&log(&lines)), None);
     }

@@ -1,4 +1,4 @@
-//! What can be recovered, for people.
+//! What can be recovered, in words.
 
 use std::fmt;
 
@@ -20,20 +20,20 @@ pub struct Holds {
 }
 
 impl Holds {
-    /// What to ask for instead of a time behind the last transaction, with what that
-    /// comes to.
+    /// Returns what to ask for instead of a time after the last transaction,
+    /// and what that gives.
     pub(super) fn instead(&self, time: OffsetDateTime) -> Option<String> {
         let last = MomentText(self.end.time?.to_offset()?);
         let clock = self.end.clock.and_then(|clock| clock.to_offset());
         let ways = format!("recovery.target = \"latest\", or --at \"{last}\", gives");
         Some(match clock.is_some_and(|clock| clock >= time) {
             true => format!(
-                "no transaction ended between that one and the time that was asked for, so {ways} \
-                 the same data"
+                "no transaction ended between that one and the requested time, so {ways} the same \
+                 data"
             ),
             false => format!(
-                "{ways} all that there is, which is the same data only if no transaction ended \
-                 after that"
+                "{ways} everything that there is, which is the same data only if no transaction \
+                 ended after that"
             ),
         })
     }
@@ -48,7 +48,7 @@ impl fmt::Display for Holds {
         let last_time = self.end.time.and_then(|t| t.to_offset());
         write!(
             f,
-            "from backup {} on, timeline {} can be recovered from {} ({}) to {last_lsn}",
+            "with backup {}, timeline {} can be recovered from {} ({}) to {last_lsn}",
             self.backup,
             self.timeline,
             self.first_lsn,
@@ -58,7 +58,7 @@ impl fmt::Display for Holds {
             write!(f, " (the last transaction ended at {})", MomentText(last))?;
         }
         if let Some(missing) = &self.missing {
-            write!(f, "; the archive goes on behind that, but lacks {missing}")?;
+            write!(f, "; the archive continues after that, but lacks {missing}")?;
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
-//! The limits that recovery needs to be as high as the primary's, however much they
-//! were raised after the backup.
+//! The limits that must be at least as high as the primary's during recovery, however
+//! much they were raised after the backup.
 //!
-//! PostgreSQL writes the primary's five into its control file when it replays a change
-//! of one, and looks only then whether its own will do (`xlog_redo`, case
-//! `XLOG_PARAMETER_CHANGE`). If not, it pauses there, or ends where nobody can connect
-//! yet, and names but one. So the control file tells all of them, and the server goes
-//! on from there with one more start. To read all WAL beforehand would cost everybody
-//! what few need.
+//! When PostgreSQL replays a change of one of them, it writes the primary's five values
+//! to its control file, and only then checks whether its own are sufficient
+//! (`xlog_redo`, case `XLOG_PARAMETER_CHANGE`). If not, it pauses there, or exits if
+//! nobody can connect yet, and names only one of them. The control file has all of
+//! them, so a single further start lets the server continue from there. Reading all WAL
+//! beforehand would cost everyone what few need.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::pg::control::ControlFile;
 use crate::server::{Conf, ServerError, Setting};
 use crate::session::SessionError;
 
-/// How often the limits are raised for one recovery. Who wrote the WAL can have raised
-/// one by one in it, time after time.
+/// The maximum number of times that the limits are raised for one recovery. Whoever
+/// wrote the WAL may have raised them one at a time, again and again.
 const MOST: usize = 64;
 
-/// Where a control file has a value of the primary's.
+/// A function that reads one of the primary's values from a control file.
 type OfPrimary = fn(&ControlFile) -> i32;
 
 /// The five settings.
@@ -36,8 +36,8 @@ const LIMITS: [(&str, OfPrimary); 5] = [
     }),
 ];
 
-/// The least that a recovery is started with: the primary's values, or those of the
-/// backup's configuration where these are higher already, and the user says nothing.
+/// Returns the minimum values that a recovery is started with: the primary's, or those
+/// of the backup's configuration if they are already higher and the user sets nothing.
 #[must_use]
 pub fn least(
     control: &ControlFile,
@@ -55,12 +55,12 @@ pub fn least(
     LIMITS.into_iter().map(least).collect()
 }
 
-/// Does `run` with these settings, again with higher limits for as long as the server
-/// that it was to wait for stops because the WAL demands more. `control` reads the
-/// clone's control file, whose server has ended.
+/// Calls `run` with these settings, and again with higher limits as long as the server
+/// that it waits for stops because the WAL demands more. `control` reads the clone's
+/// control file after the server has exited.
 ///
 /// # Errors
-/// What `run` fails with; [`SessionError::Interrupted`].
+/// If `run` fails; [`SessionError::Interrupted`] if a signal asked for the end in between.
 pub fn with_demanded<T>(
     settings: &mut [Setting],
     user: &BTreeMap<String, String>,
@@ -82,7 +82,7 @@ pub fn with_demanded<T>(
         }
         let raised = match control() {
             Ok(control) => raise(settings, &control),
-            // What the server ended of tells more.
+            // The server's own error says more.
             Err(_) => Vec::new(),
         };
         if raised.is_empty() {
@@ -97,7 +97,7 @@ pub fn with_demanded<T>(
     }
 }
 
-/// Raises what is lower than on the primary, and gives that.
+/// Raises the settings that are lower than on the primary, and returns them.
 fn raise(settings: &mut [Setting], control: &ControlFile) -> Vec<Setting> {
     let mut raised = Vec::new();
     for (name, of) in LIMITS {
@@ -117,22 +117,22 @@ fn log(raised: &[Setting]) {
     let values = raised.iter().map(|s| format!("{} to {}", s.name, s.value));
     let values: Vec<String> = values.collect();
     tracing::info!(
-        "the primary raised {} after the backup; recovering on with that",
+        "the primary raised {} after the backup; continuing the recovery with that",
         values.join(", ")
     );
 }
 
-/// Says which of the user's settings are too low for the recovery.
+/// Warns about each of the user's settings that is too low for the recovery.
 pub fn tell_overruled(user: &BTreeMap<String, String>, settings: &[Setting]) {
     for (name, primary) in overruled(user, settings) {
         tracing::warn!(
-            "postgres.settings.{name} is lower than the primary's, with which recovery would \
-             stop; the clone has {primary}"
+            "postgres.settings.{name} is lower than the primary's, so recovery would stop; the \
+             clone has {primary}"
         );
     }
 }
 
-/// The limits that the user has set lower than the settings have them.
+/// Returns the limits that the user has set lower than `settings` has them.
 fn overruled<'a>(
     user: &'a BTreeMap<String, String>,
     settings: &'a [Setting],
@@ -240,8 +240,8 @@ mod tests {
         assert_eq!(settings[0].value, "1");
     }
 
-    /// How often a server is started whose WAL raises a limit each time, and what
-    /// comes of it.
+    /// Returns how often a server is started whose WAL raises a limit each time, and
+    /// the error in the end.
     fn without_end(interrupted: &dyn Fn(i32) -> bool) -> (i32, SessionError) {
         let starts = Cell::new(0);
         let outcome = with_demanded(

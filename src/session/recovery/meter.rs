@@ -1,5 +1,5 @@
-//! How far a recovery is, for whoever waits: one line that changes on a
-//! terminal, a line every few seconds in the log otherwise.
+//! The progress of a recovery, for anyone waiting for it: one line that changes on a
+//! terminal, or otherwise a line in the log every few seconds.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use crate::escape;
 use crate::pg::Lsn;
 use crate::server::Replay;
 
-/// How often the log gets a line.
+/// The interval between lines in the log.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The display of one recovery.
+/// The progress display of one recovery.
 pub struct Meter {
     target: String,
     terminal: bool,
@@ -21,7 +21,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A display for a recovery to `target`.
+    /// Creates a display for a recovery to `target`.
     #[must_use]
     pub fn new(target: String) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl Meter {
         }
     }
 
-    /// Shows how far it is.
+    /// Shows how far the recovery is.
     pub fn show(&mut self, replay: &Replay) {
         let Some(lsn) = replay.lsn else { return };
         let (begun, first) = *self.begun.get_or_insert((Instant::now(), lsn));
@@ -50,7 +50,7 @@ impl Meter {
             self.target
         );
         if self.terminal {
-            // A line that cannot be shown is not missed.
+            // It does no harm if the line cannot be shown.
             let _ = write!(io::stderr(), "\r\x1b[K{}", escape::line(&line));
             self.shown = true;
         } else {

@@ -1,5 +1,5 @@
-//! What replaying the catalog's WAL archive takes: where it is to end, whether
-//! the archive gets there, and PostgreSQL's settings for it.
+//! What replaying the catalog's WAL archive requires: where it should end, whether the
+//! archive reaches that point, and PostgreSQL's settings for it.
 
 pub mod choice;
 mod explain;
@@ -38,7 +38,7 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// A recovery that was asked for, or that the backup cannot do without.
 #[derive(Debug)]
 pub struct Recovery {
-    /// Where it ends.
+    /// Its target.
     pub target: RecoveryTarget,
     /// Whether the profile asked for that target.
     pub is_explicit: bool,
@@ -51,18 +51,18 @@ pub struct Recovery {
     archive: WalArchive,
     backup: Backup,
     reach: Reach,
-    /// The record to stop behind, where PostgreSQL has no later transaction by which it
-    /// would know that the time is over.
+    /// The record to stop after, if there is no later transaction from which PostgreSQL
+    /// would learn that the target time has passed.
     last_ended: Option<Lsn>,
 }
 
 impl Recovery {
-    /// The recovery that a plan means for its backup; `None` for a STREAM
-    /// backup of which nothing more is wanted than itself.
+    /// Returns the recovery that a plan calls for; `None` for a STREAM backup if
+    /// nothing beyond the backup itself is wanted.
     ///
     /// # Errors
-    /// The archive cannot be read, or does not get to the target, as far as
-    /// that can be seen from outside.
+    /// If the archive cannot be read, or does not reach the target, as far as that can
+    /// be seen from outside.
     pub fn plan(plan: &Plan, resolved: &Resolved) -> Result<Option<Self>, SessionError> {
         let backup = resolved.chain.target();
         let wanted = plan.recovery.target();
@@ -113,8 +113,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// Refuses a target that is known not to be within reach. Gives the record to stop
-    /// behind, where that is the archive's last transaction.
+    /// Refuses a target that is known to be out of reach. Returns the record to stop
+    /// after, if that is the archive's last transaction.
     fn check_target(&self) -> Result<Option<Lsn>, SessionError> {
         let consistent = self.backup.recovery_time.or(self.backup.end_time);
         match &self.target {
@@ -125,8 +125,8 @@ impl Recovery {
                 Err(self.out_of_reach(Side::Before))
             }
             RecoveryTarget::Time(time) => {
-                // PostgreSQL stops at the first transaction behind that time,
-                // so one has to be there.
+                // PostgreSQL stops at the first transaction after that time, so
+                // there has to be one.
                 let end = self.archive.end_of(&self.reach)?;
                 match end.time.and_then(|last| last.to_offset()) {
                     Some(last) if *time < last || !self.inclusive && *time == last => Ok(None),
@@ -168,8 +168,8 @@ impl Recovery {
         }
     }
 
-    /// What can be reached, for people. Reads the archive's last segments; if
-    /// that fails, leaves out what they would have told.
+    /// Describes what can be reached. Reads the archive's last segments; if that fails,
+    /// leaves out what they would have shown.
     #[must_use]
     pub fn holds(&self) -> Holds {
         Holds {
@@ -182,7 +182,7 @@ impl Recovery {
         }
     }
 
-    /// Where `latest` has to get to: the end of the archive, if it is known.
+    /// Returns where `latest` has to end: at the end of the archive, if that is known.
     #[must_use]
     pub fn expected_end(&self) -> Option<Lsn> {
         let is_ours = self.target == RecoveryTarget::Latest && self.command.is_none();
@@ -191,7 +191,7 @@ impl Recovery {
             .flatten()
     }
 
-    /// The name of the segment that holds `lsn`.
+    /// Returns the name of the segment that contains `lsn`.
     #[must_use]
     pub fn segment_at(&self, lsn: Lsn) -> String {
         let timeline = self.reach.history.timeline_at(lsn);
@@ -199,15 +199,15 @@ impl Recovery {
         self.archive.name(id)
     }
 
-    /// The target with all that decides about it, by which two recoveries are
-    /// known to be the same.
+    /// Returns the target with everything that determines it; two recoveries are the
+    /// same if they agree in this.
     #[must_use]
     pub fn identity(&self) -> String {
         let inclusive = if self.inclusive { "" } else { ", exclusive" };
         format!("{}, timeline {}{inclusive}", self.target, self.timeline)
     }
 
-    /// What is awaited of the server.
+    /// Returns what to wait for the server to do.
     #[must_use]
     pub fn goal(&self) -> Goal {
         match self.action {
@@ -217,12 +217,12 @@ impl Recovery {
         }
     }
 
-    /// PostgreSQL's settings besides `restore_command`.
+    /// Returns PostgreSQL's settings, except for `restore_command`.
     #[must_use]
     pub fn settings(&self) -> Vec<(String, String)> {
         let (name, value) = match &self.target {
             RecoveryTarget::Immediate => ("recovery_target", "immediate".to_owned()),
-            // To recover without a target is to recover everything.
+            // Without a target, PostgreSQL recovers everything.
             RecoveryTarget::Latest => ("recovery_target", String::new()),
             RecoveryTarget::Time(time) => match self.last_ended {
                 Some(lsn) => ("recovery_target_lsn", lsn.to_string()),
@@ -239,17 +239,17 @@ impl Recovery {
             ("recovery_target_inclusive", inclusive),
             ("recovery_target_timeline", &timeline),
             ("recovery_target_action", self.action.as_str()),
-            // Else nobody could ask how far it is, nor look at a paused one.
+            // Otherwise nobody could query the progress, or look at a paused server.
             ("hot_standby", "on"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
     }
 
-    /// The command that fetches WAL: the profile's, or our own.
+    /// Returns the command that fetches WAL: the profile's, or our own.
     ///
     /// # Errors
-    /// This program's path or the catalog's is not known, or not UTF-8.
+    /// If this program's path or the catalog's is not known, or is not UTF-8.
     pub fn command(&self, place: &Place) -> Result<String, SessionError> {
         if let Some(command) = &self.command {
             return Ok(command.clone());
@@ -261,7 +261,7 @@ impl Recovery {
         let mut words = vec![text(&program)?, "wal-get", "-B", catalog];
         let instance = self.instance()?;
         words.extend(["--instance", &instance]);
-        // An ordinary user's server is that user, who reads the archive itself.
+        // An unprivileged user's server runs as that user, and reads the archive itself.
         if geteuid().is_root() {
             words.extend(["--session", text(&socket)?]);
         }
@@ -273,7 +273,7 @@ impl Recovery {
         Ok(format!("{} %f %p", quoted.join(" ")))
     }
 
-    /// The profile's own command.
+    /// Returns the profile's own command.
     #[must_use]
     pub fn foreign_command(&self) -> Option<&str> {
         self.command.as_deref()
@@ -284,17 +284,17 @@ impl Recovery {
         Ok(text(Path::new(name))?.to_owned())
     }
 
-    /// The archive, where our own command fetches from it.
+    /// Returns the archive if our own command fetches from it.
     #[must_use]
     pub fn served_archive(&self) -> Option<&WalArchive> {
         self.command.is_none().then_some(&self.archive)
     }
 
-    /// Sees whether the server's user can run this program. Without a `user`,
-    /// that is who we are.
+    /// Checks that the server's user can run this program. If `user` is
+    /// `None`, that is our own.
     ///
     /// # Errors
-    /// [`SessionError::WalCommand`].
+    /// Returns [`SessionError::WalCommand`] if it cannot.
     pub fn check_command(&self, user: Option<&OsUser>) -> Result<(), SessionError> {
         let (Some(user), None) = (user, &self.command) else {
             return Ok(());
@@ -319,8 +319,8 @@ impl Recovery {
     }
 }
 
-/// How far the archive gets from a backup on. A STREAM backup brings its WAL
-/// with it, so the archive needs to begin only where that ends.
+/// Returns how far the archive reaches from a backup. A STREAM backup comes with its
+/// own WAL, so the archive need only begin where that ends.
 fn reach_from(archive: &WalArchive, backup: &Backup, timeline: u32) -> Result<Reach, SessionError> {
     if !backup.stream {
         return Ok(archive.reach(backup.start_lsn, timeline)?);

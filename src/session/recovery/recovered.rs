@@ -1,12 +1,11 @@
-//! What a diff knows of its recovery: a note in its metadata, so that it is
-//! kept, copied and thrown away with what it tells about, and out of the
-//! clone's reach, whose superuser can write whatever he likes into the data
-//! directory.
+//! What a diff knows about its recovery: a note in its metadata. There it is kept,
+//! copied and discarded together with what it describes. It is also out of reach of the
+//! clone, whose superuser can write anything into the data directory.
 //!
-//! PostgreSQL itself leaves two traces there. `backup_label` is there until its
-//! first start, and `recovery.signal` from when we put it there until the end
-//! of the recovery. Either can be forged, by which a clone fools itself; what
-//! the note says counts more.
+//! PostgreSQL itself leaves two traces in the data directory. `backup_label` is there
+//! until the first start, and `recovery.signal` from when we create it until the end of
+//! the recovery. Either can be forged, but then the clone only deceives itself; the
+//! note takes precedence.
 
 use std::io;
 use std::path::Path;
@@ -26,8 +25,8 @@ use crate::untrusted::{Dir, SMALL};
 /// The note's name in the diff.
 const NOTE: &str = "recovery";
 
-/// Where the first versions kept the same, in the data directory. It is read
-/// for a diff that has no note yet.
+/// The file in the data directory where the first versions kept the same information.
+/// It is read for a diff that has no note yet.
 const OLD_RECORD: &str = ".pbkfs-recovery.json";
 
 const SIGNAL: &str = "recovery.signal";
@@ -37,13 +36,13 @@ const LABEL: &str = "backup_label";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "start", rename_all = "lowercase")]
 enum Noted {
-    /// It has run, and no recovery of ours was before that.
+    /// It has run, without a recovery of ours before that.
     Plain,
     /// It recovered, or is about to.
     Recovery(Record),
 }
 
-/// How far a diff's recovery was when last seen.
+/// How far a diff's recovery had got when last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -51,7 +50,7 @@ struct Record {
     target: String,
     /// Whether it has ended, and the clone writes WAL of its own.
     promoted: bool,
-    /// The end of what was replayed, once the target was reached.
+    /// The end of the WAL that was replayed, once the target was reached.
     lsn: Option<String>,
     /// When the last transaction in it had ended.
     time: Option<String>,
@@ -76,20 +75,20 @@ struct Seen {
     has_signal: bool,
 }
 
-/// Why a recovery does not go with a diff.
+/// Why a recovery is incompatible with a diff.
 enum Conflict {
-    /// It was recovered to somewhere else.
+    /// The diff was recovered to another point.
     Elsewhere(String),
-    /// It was started without a recovery.
+    /// The diff was started without a recovery.
     Started,
 }
 
-/// Prepares a data directory, before it is mounted, for its server. Gives the recovery that
-/// the server will be in: none, where the diff is past it already.
+/// Prepares a data directory for its server, before it is mounted. Returns the recovery
+/// that the server will perform; `None` if the diff is already past it.
 ///
 /// # Errors
-/// [`SessionError::RecoveredElsewhere`] if what is wanted does not go with what
-/// the diff holds; I/O errors.
+/// Returns [`SessionError::RecoveredElsewhere`] if what is wanted is incompatible with
+/// what the diff holds; I/O errors.
 pub fn begin<'a>(
     clone: &Clone<'_>,
     wanted: Option<&'a Recovery>,
@@ -129,7 +128,7 @@ pub fn begin<'a>(
     }
 }
 
-/// Remembers that the target was reached.
+/// Records that the target was reached.
 ///
 /// # Errors
 /// I/O errors.
@@ -148,7 +147,7 @@ pub fn reached(
     write(clone, &Noted::Recovery(record))
 }
 
-/// Remembers that a server has run, which begins without a recovery of ours.
+/// Records that a server has run that was started without a recovery of ours.
 ///
 /// # Errors
 /// I/O errors.
@@ -159,11 +158,11 @@ pub fn started(clone: &Clone<'_>) -> Result<(), SessionError> {
     }
 }
 
-/// Checks that a recovery to the end of the archive got there. PostgreSQL takes
-/// a broken record for the end of the WAL, whatever comes behind it.
+/// Checks that a recovery to the end of the archive reached it. PostgreSQL takes a
+/// broken record for the end of the WAL, whatever follows it.
 ///
 /// # Errors
-/// [`SessionError::EndedEarly`] if not; I/O errors.
+/// Returns [`SessionError::EndedEarly`] if it did not; I/O errors.
 pub fn check_end(
     clone: &Clone<'_>,
     wal_dir: Option<&Dir>,
@@ -182,7 +181,7 @@ pub fn check_end(
     }
 }
 
-/// Where the newest timeline begins, which is where recovery ended.
+/// Returns where the newest timeline begins, which is where recovery ended.
 fn new_timeline_start(
     clone: &Clone<'_>,
     wal_dir: Option<&Dir>,
@@ -210,7 +209,7 @@ fn decide(seen: &Seen, wanted: Option<&Recovery>) -> Result<Decision, Conflict> 
     }
     let explicit = wanted.filter(|recovery| recovery.is_explicit);
     let Some(record) = &seen.record else {
-        // A server has run here, and not by our recovery.
+        // A server has run here, but not in a recovery of ours.
         return match (explicit, seen.has_signal) {
             (None, false) => Ok(Decision::Plain),
             (None, true) => Ok(start),
@@ -218,8 +217,8 @@ fn decide(seen: &Seen, wanted: Option<&Recovery>) -> Result<Decision, Conflict> 
         };
     };
     let is_same = |recovery: &Recovery| recovery.identity() == record.target;
-    // PostgreSQL takes the signal away as the last step of recovery, and we may
-    // have been killed before we could write that down.
+    // PostgreSQL removes the signal file as the last step of recovery, and we may have
+    // been killed before we could record that.
     if record.promoted || !seen.has_signal {
         return match explicit {
             Some(other) if !is_same(other) => Err(Conflict::Elsewhere(record.describe())),
@@ -233,7 +232,7 @@ fn decide(seen: &Seen, wanted: Option<&Recovery>) -> Result<Decision, Conflict> 
 }
 
 impl Record {
-    /// Whether a target is surely not before what was replayed.
+    /// Returns whether a target is known not to be before what was replayed.
     fn is_before(&self, target: &RecoveryTarget) -> bool {
         let lsn: Option<Lsn> = self.lsn.as_ref().and_then(|lsn| lsn.parse().ok());
         let time: Option<MomentText> = self.time.as_ref().and_then(|time| time.parse().ok());
@@ -241,7 +240,7 @@ impl Record {
             RecoveryTarget::Latest => true,
             RecoveryTarget::Lsn(wanted) => lsn.is_some_and(|lsn| lsn <= *wanted),
             RecoveryTarget::Time(wanted) => time.is_some_and(|time| time.0 <= *wanted),
-            // Where these are, only replaying tells.
+            // Only replay shows where these are.
             RecoveryTarget::Immediate | RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => false,
         }
     }
@@ -293,6 +292,6 @@ fn put_signal(clone: &Clone<'_>) -> Result<(), SessionError> {
 
 fn exists(clone: &Clone<'_>, name: &str) -> Result<bool, SessionError> {
     let found = clone.files.find(Path::new(name));
-    let found = found.map_err(|e| SessionError::io("look at", &clone.path(name), e))?;
+    let found = found.map_err(|e| SessionError::io("check", &clone.path(name), e))?;
     Ok(found.is_some())
 }

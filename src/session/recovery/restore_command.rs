@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::server::ServerError;
 use crate::session::SessionError;
 
-/// This program, by the path at which others can run it.
+/// Returns the path at which others can run this program.
 ///
 /// # Errors
-/// It has none any more.
+/// If it no longer has one.
 pub fn program() -> Result<PathBuf, SessionError> {
     let unknown = |e| SessionError::io("find", Path::new("the program of this process"), e);
     let path = std::env::current_exe().map_err(unknown)?;
@@ -19,10 +19,10 @@ pub fn program() -> Result<PathBuf, SessionError> {
     }
 }
 
-/// A path as text.
+/// Returns a path as text.
 ///
 /// # Errors
-/// It is not UTF-8.
+/// If it is not UTF-8.
 pub fn text(path: &Path) -> Result<&str, SessionError> {
     path.to_str().ok_or_else(|| {
         ServerError::NotUtf8 {
@@ -32,8 +32,8 @@ pub fn text(path: &Path) -> Result<&str, SessionError> {
     })
 }
 
-/// The files and directories that a command names by absolute paths; of one
-/// with a placeholder in it, the directory before that.
+/// Returns the files and directories that a command names by absolute paths; for a path
+/// with a placeholder, the directory before the placeholder.
 #[must_use]
 pub fn named_paths(command: &str) -> Vec<PathBuf> {
     let is_end = |c: char| c.is_whitespace() || "'\"`;|&<>()=".contains(c);
@@ -49,8 +49,8 @@ pub fn named_paths(command: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A word of a `restore_command`: for the shell, and for PostgreSQL, to which
-/// a `%` is the beginning of a placeholder.
+/// Quotes a word of a `restore_command`: for the shell, and for PostgreSQL, which takes
+/// a `%` for the start of a placeholder.
 #[must_use]
 pub fn quote(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);

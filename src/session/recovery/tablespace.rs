@@ -1,7 +1,7 @@
-//! Tablespaces that the WAL makes, and the backup does not know.
+//! Tablespaces that the WAL creates and that the backup does not know.
 //!
-//! Recovery itself would look for the directory that was there on production's
-//! host, and empty it. In namespaces it finds none, and ends; so it is started
+//! Recovery itself would look for the directory that was there on production's host,
+//! and empty it. In namespaces there is none, so recovery fails; it is then started
 //! again with an empty directory there.
 
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use crate::server::{Enclosure, LogTail, ServerError};
 use crate::session::SessionError;
 
-/// How many such tablespaces there may be. Each costs a recovery from the
-/// beginning, and who wrote the WAL can have any number in it.
+/// The maximum number of such tablespaces. Each costs a recovery from the beginning,
+/// and whoever wrote the WAL may have put any number into it.
 const MOST: usize = 64;
 
-/// Does `run`, again with one place more for as long as the server ends at a
-/// tablespace that it has no place for.
+/// Calls `run`, and again with one more directory as long as the server fails at a
+/// tablespace that it has no directory for.
 ///
 /// # Errors
-/// What `run` fails with; [`ServerError::TooManyTablespaces`];
-/// [`SessionError::Interrupted`].
+/// If `run` fails; [`ServerError::TooManyTablespaces`]; [`SessionError::Interrupted`]
+/// if a signal asked for the end in between.
 pub fn with_places<T>(
     mut enclosure: Option<Enclosure>,
     interrupted: &dyn Fn() -> bool,
@@ -44,16 +44,16 @@ pub fn with_places<T>(
         }
         made += 1;
         tracing::info!(
-            "the WAL makes a tablespace at {}; recovering again, with an empty directory there",
+            "the WAL creates a tablespace at {}; recovering again, with an empty directory there",
             path.display()
         );
         enclosure.cover.push(path);
     }
 }
 
-/// The place of a tablespace that recovery could not make, out of the log of
-/// the server that ended of it. `CONTEXT` is translated, but not the record's
-/// name and content (`tblspc_desc`, `tblspc_identify` in tblspcdesc.c):
+/// Returns the path of a tablespace that recovery could not create, from the log of the
+/// server that failed because of it. `CONTEXT` is translated, but not the record's name
+/// and content (`tblspc_desc`, `tblspc_identify` in tblspcdesc.c):
 ///
 /// ```text
 /// CONTEXT:  WAL redo at 0/3000100 for Tablespace/CREATE: 16400 "/srv/ts"
@@ -107,8 +107,8 @@ mod tests {
         ServerError::Died { status, log }.into()
     }
 
-    /// How often a server is started that ends at another place each time, up to
-    /// `places` of them, and what comes of it.
+    /// Returns how often a server is started that fails at another place each time, up
+    /// to `places` of them, and the error in the end.
     fn started(
         places: usize,
         interrupted: &dyn Fn(usize) -> bool,

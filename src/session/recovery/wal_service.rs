@@ -1,7 +1,7 @@
-//! The session's owner as a librarian: it opens files of the WAL archive for
-//! its server's restore_command, `pbkfs wal-get --session SOCKET`. So the user
-//! that PostgreSQL runs as needs no access to the catalog, which often only
-//! root and the backup's user can read.
+//! The session's owner as a server of WAL: it opens files of the WAL archive for its
+//! server's restore_command, `pbkfs wal-get --session SOCKET`. So the user that
+//! PostgreSQL runs as needs no access to the catalog, which often only root and the
+//! backup user can read.
 //!
 //! The socket is `wal.sock` in the session's directory; root and the server's
 //! user may ask. One line of JSON each way, then the connection ends:
@@ -13,8 +13,8 @@
 //! < {"ok": ...}   or   {"error": {"errno": N or null, "refused": what is not
 //!                      opened, or null, "reason": "..."}}
 //! ```
-//! Whoever asks reads, decompresses and checks for himself: the owner has no
-//! more to do than to open files, and delivers no path but an archive's.
+//! The client reads, decompresses and checks the files itself. The owner only has to
+//! open files, and it never passes on any but an archive's.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -46,14 +46,15 @@ use crate::session::place::socket::{
 use crate::session::steps::needs::ServerNeeds;
 use crate::untrusted::{Dir, Refused, path_of, refused};
 
-/// What a client has for its request, and for taking the answer. Recovery ends
-/// with one that gets none, so this is much, whatever else the host does.
+/// The time that a client has for its request, and for receiving the answer.
+/// Recovery ends if a client gets no answer, so this is generous, whatever
+/// else the host is doing.
 const CLIENT_TIME: Duration = Duration::from_secs(20);
 
-/// How long a client waits for the owner, who may have to wait for a disk.
+/// How long a client waits for the owner, which may have to wait for a disk.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Longest answer in bytes that a client takes: the names of 30 million files.
+/// Maximum size in bytes of an answer that a client accepts: the names of 30 million files.
 const MAX_ANSWER: usize = 1 << 30;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,11 +65,11 @@ enum Request {
     Open(String),
 }
 
-/// An [`io::Error`] on its way.
+/// An [`io::Error`] in transit.
 #[derive(Debug, Serialize, Deserialize)]
 struct Failure {
     errno: Option<i32>,
-    /// What is there and is not opened.
+    /// Why a file that is there is not opened.
     refused: Option<Refused>,
     reason: String,
 }
@@ -93,10 +94,10 @@ impl From<Failure> for io::Error {
     }
 }
 
-/// Opens the archive's files for root's server, whose user may not be able to.
+/// Serves the archive's files to root's server, whose user may not be able to open them.
 ///
 /// # Errors
-/// The socket, or the view of the archive, cannot be made.
+/// If the socket or the view of the archive cannot be created.
 pub fn serve_session(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<(), SessionError> {
     let recovery = needs.recovery.as_ref();
     let archive = recovery
@@ -105,12 +106,12 @@ pub fn serve_session(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<(
     let Some(archive) = archive else {
         return Ok(());
     };
-    // A server in namespaces could write by a descriptor that it has to read,
-    // if its user may.
+    // A server in namespaces could write through a descriptor that it gets for reading,
+    // if its user may write to the file.
     let view = match needs.level.is_namespace() {
         true => Some(
             read_only_view(archive.dir())
-                .map_err(|e| SessionError::io("make a read-only view of", archive.dir(), e))?,
+                .map_err(|e| SessionError::io("create a read-only view of", archive.dir(), e))?,
         ),
         false => None,
     };
@@ -123,12 +124,12 @@ pub fn serve_session(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<(
     Ok(())
 }
 
-/// Serves `archive` on a socket to root and to the server's user, without whom
-/// that is this process's. With a `view` of its directory, the files are opened
-/// in there.
+/// Serves `archive` on a socket to root and to the server's user, which is this
+/// process's if `user` is `None`. If there is a `view` of its directory, the
+/// files are opened in that.
 ///
 /// # Errors
-/// The socket cannot be made.
+/// If the socket cannot be created.
 pub fn serve(
     path: &Path,
     archive: WalArchive,
@@ -146,12 +147,13 @@ pub fn serve(
     let service = Service::start(path, "archive", attend)
         .map_err(|e| SessionError::io("serve the WAL archive on", path, e))?;
     if let Some(user) = user {
-        give_socket(path, user).map_err(|e| SessionError::io("give to the server", path, e))?;
+        give_socket(path, user).map_err(|e| SessionError::io("give the server", path, e))?;
     }
     Ok(service)
 }
 
-/// The socket is in the session's directory, which is this user's alone.
+/// Gives the socket to the server's user. It is in the session's directory, which
+/// is this user's alone.
 fn give_socket(path: &Path, user: &OsUser) -> io::Result<()> {
     let (dir, name) = Dir::of_file(path)?;
     dir.give_name(name, user.uid.as_raw(), user.gid.as_raw())
@@ -204,25 +206,25 @@ fn send_with(
         SendFlags::NOSIGNAL,
     )
     .map_err(|errno| timed_out(errno.into()))?;
-    // The file went with the first byte.
+    // The file was sent along with the first byte.
     socket::write_all(client, answer.get(sent..).unwrap_or_default(), deadline)
 }
 
-/// The archive of a session, by its owner's socket.
+/// Opens the archive of a session, through its owner's socket.
 ///
 /// # Errors
-/// The owner does not answer.
+/// If the owner does not answer.
 pub fn archive_of_session(socket: &Path) -> Result<WalArchive, SessionError> {
     let owner = Owner {
         socket: socket.to_owned(),
     };
     let (described, _) = owner
         .ask::<Description>(&Request::Describe)
-        .map_err(|e| SessionError::io("ask the session at", socket, e))?;
+        .map_err(|e| SessionError::io("query the session at", socket, e))?;
     Ok(WalArchive::served(described, Arc::new(owner))?)
 }
 
-/// The owner, as whoever asks it sees it.
+/// The owner, as seen by a client.
 #[derive(Debug)]
 struct Owner {
     socket: PathBuf,
@@ -256,7 +258,7 @@ impl ArchiveFiles for Owner {
     }
 }
 
-/// Reads to the end of the stream, and takes the file that comes with it.
+/// Reads to the end of the stream, and receives the file that comes with it.
 fn receive(owner: &UnixStream, deadline: Instant) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     let (mut text, mut file) = (Vec::new(), None);
     let mut part = vec![0; 16 << 10];
@@ -358,7 +360,8 @@ mod tests {
         assert_eq!(sorted(&sample.served), sorted(&sample.direct));
         let served = sample.content(&sample.served, SEGMENT);
         assert_eq!(served, sample.content(&sample.direct, SEGMENT));
-        // What is not there is told from what cannot be had, as ever.
+        // What does not exist is distinguished from what cannot be read,
+        // as without the socket.
         let missing = sample.fetch(&sample.served, AFTER_LAST);
         assert_eq!(missing.unwrap(), Fetched::Missing);
         fs::remove_file(sample.put(&format!("{SEGMENT}.gz"))).unwrap();
@@ -408,7 +411,7 @@ mod tests {
                 assert!(refused(&error).is_some(), "{name}: {error}");
             }
         }
-        // What was given can be read and no more.
+        // The file that was passed can be read but not written.
         let file = owner.open(&format!("{SEGMENT}.gz")).unwrap();
         let descriptor = file.descriptor().unwrap().try_clone_to_owned().unwrap();
         let mut file = File::from(descriptor);

@@ -1,4 +1,4 @@
-//! The image of a chain, and what of it is read before a server is started.
+//! The image of a chain, and what is read from it before a server is started.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
     Ok(Image::open(chain, &options)?)
 }
 
-/// The backup's own `pg_control`.
+/// Reads the backup's own `pg_control`.
 pub fn control_file(image: &Image) -> Result<ControlFile, SessionError> {
     let path = Path::new("global/pg_control");
     let mut bytes = vec![0; 8192];
@@ -34,11 +34,11 @@ pub fn control_file(image: &Image) -> Result<ControlFile, SessionError> {
     Ok(ControlFile::parse(&bytes)?)
 }
 
-/// Reads what a server's start reads of the backup. Where a diff was used, the
-/// clone's `backup_label` counts.
+/// Reads what the start of a server reads from the backup. In a diff that was used, the
+/// clone's `backup_label` counts instead.
 ///
 /// # Errors
-/// One of the files cannot be read.
+/// If one of the files cannot be read.
 pub fn check_files(plan: &Plan, image: &Image) -> Result<(), SessionError> {
     control_file(image)?;
     let bound = plan.diff_dir.as_deref().map(Binding::read).transpose()?;
@@ -48,7 +48,7 @@ pub fn check_files(plan: &Plan, image: &Image) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// `PG_15_202209061`: PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`.
+/// Returns PostgreSQL's `TABLESPACE_VERSION_DIRECTORY`, such as `PG_15_202209061`.
 pub fn tablespace_version_dir(image: &Image, chain: &Chain) -> Result<String, SessionError> {
     let control = control_file(image)?;
     let version = &chain.target().server_version;

@@ -1,4 +1,4 @@
-//! What a server is started from, made of all that the steps before have found.
+//! What a server is started from, assembled from the results of the earlier steps.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -31,17 +31,17 @@ pub struct Launch<'a> {
     pub mounted: &'a Path,
     /// The session's directory.
     pub place: &'a HeldPlace,
-    /// Whether the mount passes through.
+    /// Whether the mount uses passthrough.
     pub passthrough: bool,
-    /// How much of the host the server may take.
+    /// How much of the host the server may use.
     pub limits: Limits,
 }
 
 impl Launch<'_> {
-    /// Writes the server's files and makes what it writes to.
+    /// Writes the server's files and creates the directories that it writes to.
     ///
     /// # Errors
-    /// One of them cannot be made; the fence cannot be as the plan requires it.
+    /// If one of them cannot be created, or if the fence cannot be as the plan requires.
     pub fn config(&self) -> Result<ServerConfig, SessionError> {
         let (plan, needs, place, settled) = (self.plan, self.needs, self.place, self.settled);
         place.admit(needs.run_as.as_ref())?;
@@ -76,8 +76,8 @@ impl Launch<'_> {
         })
     }
 
-    /// Makes what the server writes to in the session's directory, and opens the
-    /// directory that the profile names for its socket.
+    /// Creates the directories that the server writes to in the session's directory,
+    /// and opens the one that the profile names for its socket.
     fn writable(&self) -> Result<Writable, SessionError> {
         let (place, run_as) = (self.place, self.needs.run_as.as_ref());
         let prefetch = self.settled.recovery.is_some();
@@ -98,7 +98,7 @@ impl Launch<'_> {
         })
     }
 
-    /// The namespaces that the server runs in, if it does in any.
+    /// Returns the namespaces that the server runs in, if it runs in any.
     fn enclosure(
         &self,
         files: &ConfigFiles,
@@ -143,14 +143,15 @@ fn tell_dropped(preload: &[preload::Preload]) {
     }
 }
 
-/// What is in the socket's directory can be reached from the clone.
+/// Checks that the socket's directory is the clone's alone: the clone can
+/// reach whatever is in it.
 fn check_socket_dir(plan: &Plan, dir: &Dir, port: u16) -> Result<(), SessionError> {
     let others = fence::foreign_sockets(dir, port);
     if others.is_empty() {
         return Ok(());
     }
     let reason = format!(
-        "postgres.socket_dir ({}) is not the clone's alone: it has {}",
+        "postgres.socket_dir ({}) is not the clone's alone: it also has {}",
         dir.path().display(),
         others.join(", ")
     );

@@ -18,7 +18,7 @@ use crate::session::context::Context;
 use crate::session::outside::orphans::{self, ThrowAway};
 use crate::untrusted;
 
-/// What is mounted, and what the server has of it besides.
+/// What is mounted, and what the server gets of it besides the mount.
 pub struct Layers {
     /// The image with the diff over it.
     pub overlay: Arc<Overlay<Image>>,
@@ -28,11 +28,12 @@ pub struct Layers {
     pub hold: Option<Arc<OwnedFd>>,
 }
 
-/// Opens the image and lays the diff, if there is to be one, over it. Settles
-/// where the server that is to come has its WAL.
+/// Opens the image and lays the diff, if there is to be one, over it. If a server is to
+/// be started, settles where its WAL is.
 ///
 /// # Errors
-/// Those of the image and of the diff; the server cannot use its WAL directory.
+/// If the image or the diff cannot be opened, or if the server cannot
+/// use its WAL directory.
 pub fn open(
     context: &mut Context<'_>,
     resolved: &Resolved,
@@ -88,11 +89,11 @@ fn open_diff(
     Ok(Diff::open(lock, &binding(plan, image, resolved))?)
 }
 
-/// Finds what would keep the profile's diff from being opened over the image, and
-/// makes or binds nothing.
+/// Finds what would keep the profile's diff from being opened over the image, but
+/// creates and binds nothing.
 ///
 /// # Errors
-/// Those of the diff, and of its records where they are not of this image.
+/// If the diff cannot be used, or if its records do not belong to this image.
 pub fn check_diff(plan: &Plan, image: &Image, resolved: &Resolved) -> Result<(), SessionError> {
     let Some(dir) = &plan.diff_dir else {
         return Ok(());
@@ -115,15 +116,17 @@ fn binding(plan: &Plan, image: &Image, resolved: &Resolved) -> Binding {
     }
 }
 
-/// Names a throw-away diff, and writes it down for whoever has to remove it if we
-/// cannot: in the session's state, and where that outlasts a reboot.
+/// Chooses the name of a throw-away diff, and records it for whichever process
+/// has to remove the diff if we cannot: in the session's state, and in a list
+/// that survives a reboot.
 fn begin_throw_away(context: &mut Context<'_>) -> Result<PathBuf, SessionError> {
     let (plan, progress) = (context.plan, &context.progress);
     let dir = throw_away_dir(plan.beside.as_deref().unwrap_or(&plan.target))?;
     progress.change(|state| state.diff_dir = Some(dir.clone()))?;
     if let Err(error) = ThrowAway::begin(&dir, &progress.target()).write_down() {
         tracing::warn!(
-            "if the host ends before this session, {} is left over and not found again: {error}",
+            "if the host goes down before this session ends, {} is left behind and not found \
+             again: {error}",
             dir.display()
         );
     }
@@ -134,8 +137,8 @@ fn begin_throw_away(context: &mut Context<'_>) -> Result<PathBuf, SessionError> 
     Ok(dir)
 }
 
-/// A new name beside that place, on the same disk most likely; the clone's
-/// writes can be large, so it is not for /run or /tmp.
+/// Returns a new name beside that place, most likely on the same disk. The clone's
+/// writes can be large, so /run and /tmp are unsuitable.
 fn throw_away_dir(place: &Path) -> Result<PathBuf, SessionError> {
     let beside = place.parent().unwrap_or(Path::new("/"));
     let writable = nix::unistd::access(beside, nix::unistd::AccessFlags::W_OK).is_ok();
@@ -145,7 +148,8 @@ fn throw_away_dir(place: &Path) -> Result<PathBuf, SessionError> {
         Path::new("/var/tmp")
     };
     let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let number = untrusted::random().map_err(|e| SessionError::io("name a diff in", parent, e))?;
+    let number = untrusted::random()
+        .map_err(|e| SessionError::io("choose a name for a diff in", parent, e))?;
     Ok(parent.join(format!(".{name}.pbkfs-{number:016x}")))
 }
 

@@ -1,4 +1,4 @@
-//! The mount of a session: made, kept saved, and taken away.
+//! The mount of a session: mounting, saving its changes, and unmounting.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,19 +19,19 @@ use crate::session::outside::orphans;
 use crate::session::place::mounts;
 use crate::session::{SessionError, Signals};
 
-/// How often names and freed space are committed without being asked.
+/// How often names and freed space are committed without a request.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long an unmount waits for those who still have files open.
+/// How long an unmount waits for processes that still have files open.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A mount, shared by who watches it and who takes it away.
+/// A mount, shared by the code that watches it and the code that unmounts it.
 pub type SharedMount = Rc<RefCell<Mount>>;
 
 /// Mounts the overlay on the target, and saves its changes from then on.
 ///
 /// # Errors
-/// The mount point cannot be used; those of mounting.
+/// If the mount point cannot be used, or if mounting fails.
 pub fn mount(
     context: &mut Context<'_>,
     overlay: &Arc<Overlay<Image>>,
@@ -45,7 +45,7 @@ pub fn mount(
         progress.change(|state| state.made_target = true)?;
         orphans::target_made(&progress.state());
     }
-    // Nobody reads a throw-away diff again.
+    // A throw-away diff is never read again.
     if plan.diff_dir.is_some() {
         let saved = overlay.clone();
         undo.push("saving the diff", move || Ok(saved.sync_all()?));
@@ -77,8 +77,8 @@ pub fn mount(
     Ok(mount)
 }
 
-/// Unmounts; if others keep files open, takes the mount out of the tree, so
-/// that at least nobody new enters.
+/// Unmounts. If others keep files open, detaches the mount from the tree, so that at
+/// least nobody else can enter it.
 fn unmount(mount: &SharedMount, signals: &Signals) -> Result<(), SessionError> {
     let patience = if signals.hurry() {
         Duration::ZERO
@@ -88,18 +88,18 @@ fn unmount(mount: &SharedMount, signals: &Signals) -> Result<(), SessionError> {
     let mut mount = mount.borrow_mut();
     match mount.unmount(patience) {
         Err(error @ FuseError::Busy { .. }) => {
-            tracing::warn!("{error}; it was detached, and ends for them now");
+            tracing::warn!("{error}; it was detached, and stops working for them now");
             Ok(mount.detach()?)
         }
         Err(error @ FuseError::Copied { .. }) => {
-            tracing::warn!("{error}; that ends now, too");
+            tracing::warn!("{error}; that copy stops working now, too");
             Ok(())
         }
         other => Ok(other?),
     }
 }
 
-/// Commits names and gives freed space back, every few seconds.
+/// Commits names and releases freed space every few seconds.
 struct Flusher {
     stop: Sender<()>,
     thread: Option<JoinHandle<()>>,
@@ -125,7 +125,7 @@ impl Flusher {
     fn stop(self) {
         drop(self.stop);
         if let Some(thread) = self.thread {
-            // It ends by itself; a panic in it was printed already.
+            // It ends by itself; a panic in it has already been printed.
             let _ = thread.join();
         }
     }

@@ -16,23 +16,24 @@ pub struct ServerNeeds {
     pub major: u32,
     /// Its programs.
     pub binaries: Binaries,
-    /// Whom it runs as, if that is another user.
+    /// The user that it runs as, if not our own.
     pub run_as: Option<OsUser>,
-    /// The recovery before it answers, if there is to be one.
+    /// The recovery that it performs before it answers, if any.
     pub recovery: Option<Recovery>,
-    /// What the fence is made of.
+    /// The level of the fence.
     pub level: FenceLevel,
-    /// Where production is.
+    /// Where production's files are.
     pub production: Production,
 }
 
 impl ServerNeeds {
-    /// Finds programs and user, and refuses what cannot start.
+    /// Finds the programs and the user, and refuses what cannot start.
     ///
     /// # Errors
-    /// Programs, user, fence or WAL cannot be had as the plan wants them.
+    /// If the programs, the user, the fence or the WAL are not available as
+    /// the plan wants them.
     pub fn find(plan: &Plan, resolved: &Resolved) -> Result<Self, SessionError> {
-        // `Chain::resolve` refuses a version that is no number.
+        // `Chain::resolve` refuses a version that is not a number.
         let major = resolved.chain.target().server_major().unwrap_or_default();
         check_bin_dir(plan)?;
         let binaries = Binaries::find(major, plan.postgres.bin_dir.as_deref())?;
@@ -52,24 +53,24 @@ impl ServerNeeds {
         })
     }
 
-    /// Whether the server most likely reaches a directory in the diff. One in
-    /// namespaces gets it shown. Without them root's server, which runs as another
-    /// user, does not always.
+    /// Returns whether the server can most likely reach a directory in the diff. A
+    /// server in namespaces has it there. Without them, root's server, which runs as
+    /// another user, cannot always reach it.
     #[must_use]
     pub fn reaches_diff(&self) -> bool {
         self.level.is_namespace() || self.run_as.is_none()
     }
 
-    /// Whether the mount will most likely pass through.
+    /// Returns whether the mount will most likely use passthrough.
     #[must_use]
     pub fn expects_passthrough(&self, plan: &Plan) -> bool {
         !self.reaches_diff() && passthrough(plan)
     }
 
-    /// The lists of libraries that have to be changed.
+    /// Returns the library lists that have to be changed.
     ///
     /// # Errors
-    /// A library cannot be looked for.
+    /// If looking for a library fails.
     pub fn preload(&self, conf: &Conf) -> Result<Vec<preload::Preload>, SessionError> {
         let Some(pkglibdir) = self.binaries.pkglibdir() else {
             return Ok(Vec::new());
@@ -79,15 +80,15 @@ impl ServerNeeds {
     }
 }
 
-/// Whether the kernel may serve files of the diff by itself, where WAL is
-/// written through the mount. Where it is not, the kernel does better to gather
-/// writes, which excludes the other.
+/// Returns whether the kernel may serve files of the diff by itself, when WAL is
+/// written through the mount. When it is not, it is better for the kernel to gather
+/// writes, which excludes passthrough.
 pub fn passthrough(plan: &Plan) -> bool {
     plan.fuse.passthrough == Passthrough::Auto && may_pass_through()
 }
 
-/// A directory that is none is a mistake in the profile, and not one without the
-/// programs.
+/// Checks the given directory: one that does not exist is a mistake in the profile,
+/// rather than a directory without the programs.
 fn check_bin_dir(plan: &Plan) -> Result<(), SessionError> {
     match &plan.postgres.bin_dir {
         Some(dir) if !dir.is_dir() => {

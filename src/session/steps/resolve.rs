@@ -1,4 +1,4 @@
-//! From a plan to the chain that it means.
+//! Finding the chain that a plan refers to.
 
 use crate::catalog::probackup::Probackup;
 use crate::catalog::{Backup, BackupRef, Catalog, Instance};
@@ -9,33 +9,34 @@ use crate::pg::{NEWEST_MAJOR, OLDEST_MAJOR};
 use crate::session::SessionError;
 use crate::session::recovery::choice::{GoOn, before_target};
 
-/// What a plan's catalog, instance and backup turned out to be.
+/// What a plan's catalog, instance and backup resolve to.
 #[derive(Debug)]
 pub struct Resolved {
     /// The instance.
     pub instance: Instance,
     /// The chain up to the backup.
     pub chain: Chain,
-    /// The pg_probackup that told; `None` if its files were read natively.
+    /// The pg_probackup that reported them; `None` if the catalog's
+    /// files were read natively.
     pub probackup: Option<String>,
 }
 
-/// All backups of a plan's instance, restorable or not. Reads only.
+/// Returns all backups of a plan's instance, restorable or not. Only reads.
 ///
 /// # Errors
-/// Those of the catalog, and of asking pg_probackup.
+/// If the catalog cannot be read, or if pg_probackup cannot be queried.
 pub fn all_backups(plan: &Plan) -> Result<(Instance, Vec<Backup>), SessionError> {
     let instance = Catalog::open(&plan.catalog)?.instance(&plan.instance)?;
     let (backups, _) = read_metadata(plan, &instance)?;
     Ok((instance, backups))
 }
 
-/// Finds the backup that a plan means. Reads only. What has to be looked for in the
-/// archive's WAL is, while `go_on` says so.
+/// Finds the backup that a plan refers to. Only reads. If the archive's WAL has to be
+/// searched, the search runs as long as `go_on` allows.
 ///
 /// # Errors
-/// Those of the catalog and its archive, of asking pg_probackup, and of resolving the
-/// chain; no backup leads to the target.
+/// If the catalog or its archive cannot be read, if pg_probackup cannot be queried, or
+/// if the chain cannot be resolved; if the target cannot be reached from any backup.
 pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
     let catalog = Catalog::open(&plan.catalog)?;
     let instance = catalog.instance(&plan.instance)?;

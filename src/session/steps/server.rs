@@ -1,5 +1,5 @@
-//! The server: started, as often as it takes until its recovery is where it was told to
-//! end, since what only the WAL knows of is given to the next start; and stopped.
+//! The server: starting it, as often as it takes until its recovery ends at its target,
+//! and stopping it. What only the WAL reveals is passed on to the next start.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,23 +21,23 @@ use crate::session::recovery::meter::Meter;
 use crate::session::recovery::{Recovery, limits, recovered, tablespace, wal_service};
 use crate::session::{SessionError, fence};
 
-/// A running server, shared by who watches it and who stops it.
+/// A running server, shared by the code that watches it and the code that stops it.
 pub type SharedServer = Rc<RefCell<Server>>;
 
 /// A server that answers.
 pub struct Running {
     /// The server.
     pub server: SharedServer,
-    /// How far it had replayed then.
+    /// How far it had replayed when it first answered.
     pub replayed: Replay,
 }
 
-/// Starts the server on the mounted target, and waits until it answers; `None` if it has
-/// done in recovery what it was to do, and has shut itself down. The calling thread must
-/// live as long as the process.
+/// Starts the server on the mounted target, and waits until it answers. Returns `None`
+/// if recovery was all that it had to do and it has shut itself down. The calling
+/// thread must live as long as the process.
 ///
 /// # Errors
-/// It does not start, or not get to its target.
+/// If the server does not start, or does not reach its target.
 pub fn start(
     context: &mut Context<'_>,
     needs: &ServerNeeds,
@@ -88,7 +88,8 @@ pub fn start(
     Ok(Some(Running { server, replayed }))
 }
 
-/// The server's limits, with the control group that they may take.
+/// Returns the server's limits. Their control group, if there is one, is recorded
+/// and removed at the end.
 fn of_host(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<Limits, SessionError> {
     let place = context.progress.place();
     let limits = fence::limits(context.plan, &needs.level, place)?;
@@ -101,8 +102,8 @@ fn of_host(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<Limits, Ses
     Ok(limits)
 }
 
-/// What the end of the start comes to: how far the server has replayed, or `None` if it
-/// has shut down.
+/// Evaluates the outcome of the start: returns how far the server has replayed, or
+/// `None` if it has shut down.
 fn ended(
     context: &Context<'_>,
     layers: &Layers,
@@ -123,8 +124,8 @@ fn ended(
             recovered::reached(clone, recovery, &replay)?;
             if recovery.goal() == Goal::Paused && !replay.in_recovery {
                 tracing::warn!(
-                    "PostgreSQL was promoted at the target, though recovery.action is \"pause\": \
-                     nobody could have connected there yet"
+                    "PostgreSQL was promoted at the target, although recovery.action is \
+                     \"pause\": it did not accept connections there yet"
                 );
             }
             Ok(Some(replay))
@@ -136,7 +137,7 @@ fn ended(
     }
 }
 
-/// The starts of a server, and the last one of them.
+/// The starts of a server, and the server that was started last.
 struct Start<'a, 'c> {
     context: &'a mut Context<'c>,
     settled: &'a Settled<'a>,
@@ -145,7 +146,7 @@ struct Start<'a, 'c> {
 }
 
 impl Start<'_, '_> {
-    /// Starts servers until one reaches its goal, or none will.
+    /// Starts servers until one reaches its goal, or until none ever will.
     fn recover(&mut self, config: &ServerConfig) -> Result<Outcome, SessionError> {
         let signals = self.context.signals;
         let interrupted = || signals.end_asked();
@@ -161,7 +162,7 @@ impl Start<'_, '_> {
         })
     }
 
-    /// Starts one, and waits for it. One that pauses before its target is stopped.
+    /// Starts a server and waits for it. One that pauses before its target is stopped.
     fn run(
         &mut self,
         config: &ServerConfig,
@@ -192,8 +193,9 @@ impl Start<'_, '_> {
         Ok(waited?)
     }
 
-    /// Registers its end, and writes down which it is. It is known from now on to whoever
-    /// has to finish our work: recovery may take long, and we may be killed meanwhile.
+    /// Registers the server's shutdown, and records which process it is. From now on,
+    /// any process that has to finish our work can find it: recovery may take long, and
+    /// we may be killed meanwhile.
     fn started(&mut self, server: Server) -> Result<SharedServer, SessionError> {
         let pid = server.pid();
         let server = Rc::new(RefCell::new(server));
@@ -207,16 +209,16 @@ impl Start<'_, '_> {
     }
 }
 
-/// Whoever drops the overlay unlocks the diff. The server is stopped before
-/// that, as the mount, which has the overlay, is undone after it. If it cannot
-/// be stopped, the diff stays locked.
+/// Registers the server's shutdown. Dropping the last reference to the overlay unlocks
+/// the diff. The server is stopped before that, because the mount, which holds the
+/// overlay, is undone after it. If the server cannot be stopped, the diff stays locked.
 fn stop_at_the_end(context: &mut Context<'_>, server: SharedServer, overlay: Arc<Overlay<Image>>) {
     let (signals, patience) = (
         context.signals.clone(),
         context.plan.postgres.stop_timeout.0,
     );
     context.undo.push("the server", move || {
-        // What it would flush has gaps; recovery fills them.
+        // What it would flush has gaps, which recovery fills.
         let hurry = || signals.hurry() || overlay.has_lost_writes();
         let stopped = stop(&server, patience, &hurry);
         stopped.inspect_err(|_| std::mem::forget(overlay))

@@ -1,4 +1,4 @@
-//! The settings that a clone's server is started with, for `plan` as for `up`.
+//! The settings that a clone's server is started with, for both `plan` and `up`.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::session::outside::status;
 use crate::session::place::Place;
 use crate::session::recovery::{Recovery, limits};
 
-/// What decides about a server's settings.
+/// What determines a server's settings.
 pub struct ServerSettings<'a> {
     /// The checked profile.
     pub plan: &'a Plan,
@@ -22,22 +22,22 @@ pub struct ServerSettings<'a> {
     pub needs: &'a ServerNeeds,
     /// The session's directory.
     pub place: &'a Place,
-    /// The recovery that it will be in.
+    /// The recovery that it will perform.
     pub recovery: Option<&'a Recovery>,
-    /// The limits that the recovery asks for.
+    /// The limits that the recovery requires.
     pub least: &'a [(&'static str, i32)],
-    /// The lists of libraries that have to be changed.
+    /// The library lists that have to be changed.
     pub preload: &'a [Preload],
-    /// Whether the mount passes through.
+    /// Whether the mount uses passthrough.
     pub passthrough: bool,
 }
 
 impl ServerSettings<'_> {
-    /// All of them, for a server with these files and that port.
+    /// Returns all settings, for a server with these files and this port.
     ///
     /// # Errors
-    /// The restore_command cannot be written; a setting of the profile is not for it
-    /// to set.
+    /// If the restore_command cannot be composed, or if the profile has a setting
+    /// that it may not set.
     pub fn all(&self, files: &ConfigFiles, port: u16) -> Result<Vec<Setting>, SessionError> {
         let plan = self.plan;
         let command = self.recovery.map(|r| r.command(self.place)).transpose()?;
@@ -61,11 +61,11 @@ impl ServerSettings<'_> {
     }
 }
 
-/// The settings that a server would be started with, from what is known without the
-/// mount.
+/// Returns the settings that a server would be started with, from what is
+/// known without the mount.
 ///
 /// # Errors
-/// Those of [`ServerSettings::all`]; the backup's control file cannot be read.
+/// If [`ServerSettings::all`] fails, or if the backup's control file cannot be read.
 pub fn preview(
     plan: &Plan,
     needs: &ServerNeeds,
@@ -91,7 +91,7 @@ pub fn preview(
     of_server.all(&files, choose_port(plan, &socket_dir(plan, &place))?)
 }
 
-/// What the server's configuration files are made from.
+/// Returns what the server's configuration files are created from.
 pub fn files_input<'a>(
     plan: &'a Plan,
     needs: &'a ServerNeeds,
@@ -108,10 +108,10 @@ pub fn files_input<'a>(
     }
 }
 
-/// A port that no other clone has.
+/// Chooses a port that no other clone has.
 ///
 /// # Errors
-/// The port of the profile is taken; none is free.
+/// If the profile's port is taken, or if none is free.
 pub fn choose_port(plan: &Plan, socket_dir: &Path) -> Result<u16, SessionError> {
     let others: Vec<u16> = status::all()?
         .iter()
@@ -125,7 +125,7 @@ pub fn choose_port(plan: &Plan, socket_dir: &Path) -> Result<u16, SessionError> 
     )?)
 }
 
-/// Where the server has its socket.
+/// Returns the directory of the server's socket.
 pub fn socket_dir(plan: &Plan, place: &Place) -> PathBuf {
     let named = plan.postgres.socket_dir.clone();
     named.unwrap_or_else(|| place.socket_dir())
@@ -138,7 +138,7 @@ fn listen_addresses(plan: &Plan) -> &str {
         .map_or("", String::as_str)
 }
 
-/// How the clone calls itself, in `cluster_name`.
+/// Returns the name of the clone, for `cluster_name`.
 fn session_name(plan: &Plan) -> String {
     plan.target
         .file_name()

@@ -13,23 +13,24 @@ use crate::session::recovery::{Recovery, limits, recovered};
 pub struct Settled<'a> {
     /// Its files.
     pub clone: Clone<'a>,
-    /// The configuration as the clone has it.
+    /// The configuration as it is in the clone.
     pub conf: Conf,
-    /// What of it the server takes.
+    /// The part of it that the server accepts.
     pub taken: Conf,
-    /// The recovery that the server will be in.
+    /// The recovery that the server will perform.
     pub recovery: Option<&'a Recovery>,
-    /// The limits that the recovery asks for.
+    /// The limits that the recovery requires.
     pub least: Vec<(&'static str, i32)>,
 }
 
 impl<'a> Settled<'a> {
-    /// Reads what the clone itself says of its server, and prepares it for the
-    /// recovery that is wanted. Before the mount: what changes in here, the kernel would
-    /// not know of.
+    /// Reads what the clone itself says about its server, and prepares it for the
+    /// requested recovery. Must be called before the mount: the kernel would not learn
+    /// of changes made here.
     ///
     /// # Errors
-    /// One of its files cannot be read or written; the recovery is not possible any more.
+    /// If one of its files cannot be read or written, or if the recovery
+    /// is no longer possible.
     pub fn new(
         plan: &'a Plan,
         needs: &'a ServerNeeds,

@@ -14,7 +14,7 @@ use crate::session::place::mounts::{self, MountEntry};
 use crate::session::{SessionError, TargetError};
 use crate::untrusted::{self, Dir, Refused};
 
-/// What is where the mount is to go.
+/// What is at the mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// Nothing yet.
@@ -25,11 +25,11 @@ pub enum Target {
     Dead,
 }
 
-/// Looks at a mount point, and changes nothing.
+/// Checks a mount point, and changes nothing.
 ///
 /// # Errors
-/// It is in use, in another clone, holds files, or is no directory; the one above
-/// it is missing.
+/// If it is in use, is inside another clone, holds files, or is not a directory; or if
+/// the directory above it is missing.
 pub fn check(target: &Path) -> Result<Target, SessionError> {
     if let Some(mount) = mounts::at(target)? {
         return judge(target, &mount);
@@ -48,11 +48,11 @@ pub fn check(target: &Path) -> Result<Target, SessionError> {
             target: target.to_owned(),
         }
         .into()),
-        Err(e) => Err(SessionError::io("look into", target, e)),
+        Err(e) => Err(SessionError::io("read", target, e)),
     }
 }
 
-/// Looks at what is mounted there.
+/// Checks what is mounted there.
 fn judge(target: &Path, mount: &MountEntry) -> Result<Target, SessionError> {
     let target = target.to_owned();
     if !mount.is_ours() {
@@ -63,7 +63,7 @@ fn judge(target: &Path, mount: &MountEntry) -> Result<Target, SessionError> {
         .and_then(|point| point.mounted())
         .map(|held| match held.number == mount.id {
             true => Dir::open(&held.path()).and_then(|dir| dir.names()),
-            // Another one is there by now, and that is not known to be dead.
+            // Another mount is there now, which is not known to be dead.
             false => Ok(Vec::new()),
         });
     match answers {
@@ -77,7 +77,7 @@ fn judge(target: &Path, mount: &MountEntry) -> Result<Target, SessionError> {
 
 fn check_empty(dir: &Dir) -> Result<(), SessionError> {
     let names = dir.names();
-    let names = names.map_err(|e| SessionError::io("look into", dir.path(), e))?;
+    let names = names.map_err(|e| SessionError::io("read", dir.path(), e))?;
     match names.is_empty() {
         true => Ok(()),
         false => Err(TargetError::NotEmpty {
@@ -87,21 +87,22 @@ fn check_empty(dir: &Dir) -> Result<(), SessionError> {
     }
 }
 
-/// Checks that no other user can lead root's mount elsewhere, by the path as it was
-/// given; `server` is whom PostgreSQL runs as, by user and group.
+/// Checks that no other user can redirect root's mount, using the path as it was given.
+/// `server` is the user and group that PostgreSQL runs as.
 ///
 /// # Errors
-/// [`TargetError::Unsafe`].
+/// Returns [`TargetError::Unsafe`] if another user can.
 pub fn check_safe(given: &Path, server: (u32, u32)) -> Result<(), SessionError> {
     let unsafe_target = unsafe_target(given);
     let point = match lead(given, server) {
-        // That is told by what looks for the target itself.
+        // The check of the target itself reports that.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         point => point.map_err(&unsafe_target)?,
     };
     match point.parent().dir(point.name()) {
         Ok(dir) => check_owner(&dir, server).map_err(unsafe_target),
-        // As before; a dead mount of ours does not answer.
+        // Either the same is true here, or this is a dead mount of ours,
+        // which does not answer.
         Err(_) => Ok(()),
     }
 }
@@ -123,21 +124,22 @@ fn unsafe_target(target: &Path) -> impl Fn(io::Error) -> SessionError {
     }
 }
 
-/// Opens the directory that the mount point is in. Root's is where nobody else can
-/// lead the way elsewhere.
+/// Opens the directory that contains the mount point. For root, nobody else may be able
+/// to redirect the path to it.
 fn lead(given: &Path, server: (u32, u32)) -> io::Result<MountPoint> {
     if !geteuid().is_root() {
         return MountPoint::find(&canonical(given));
     }
-    // Of its group others may be, who are trusted with nothing.
+    // The server's group may have other members, who are not trusted with anything.
     let trusted = (server.0, 0);
     let (parent, name) = untrusted::lead(&std::path::absolute(given)?, &[trusted])?;
     let path = parent.path().join(&name);
     Ok(MountPoint::new(path, parent, name))
 }
 
-/// Only the mount point itself is made: a path that is mistyped further up
-/// would leave directories behind.
+/// Returns [`Target::Missing`] if the directory above exists. Only the
+/// mount point itself is created: a path that is mistyped further up would
+/// leave directories behind.
 fn missing(target: &Path) -> Result<Target, SessionError> {
     match target.parent() {
         Some(parent) if !parent.is_dir() => Err(TargetError::ParentMissing {
@@ -149,18 +151,17 @@ fn missing(target: &Path) -> Result<Target, SessionError> {
     }
 }
 
-/// Takes dead mounts of ours off a mount point. Several may lie on each
-/// other.
+/// Unmounts dead mounts of ours from a mount point. Several may be stacked there.
 ///
 /// # Errors
-/// Those of [`check`] and of unmounting.
+/// If another mount is there, or if unmounting fails.
 pub fn clear(target: &Path) -> Result<bool, SessionError> {
     let mut cleared = false;
     while let Some(mount) = mounts::at(target)? {
         if judge(target, &mount)? != Target::Dead {
             break;
         }
-        // What was judged, and nothing that is there by now.
+        // Unmount the one that was checked, and nothing that is there now.
         fuse::unmount_once(target, mount.id, true).map_err(|source| fuse::FuseError::Unmount {
             target: target.to_owned(),
             source,
@@ -170,32 +171,32 @@ pub fn clear(target: &Path) -> Result<bool, SessionError> {
     Ok(cleared)
 }
 
-/// A mount point that is ready: it, the directory there, and whether that was made.
+/// A mount point that is ready to be used.
 pub struct Prepared {
-    /// Where the mount goes.
+    /// The mount point.
     pub point: MountPoint,
-    /// What is there.
+    /// The directory there.
     pub dir: Dir,
-    /// Whether it was not there before.
+    /// Whether the directory was created.
     pub made: bool,
 }
 
-/// Gets a mount point ready: clears a dead mount off it, makes it if it does not
-/// exist. `given` is how the user named what is known as `target`.
+/// Prepares a mount point: unmounts a dead mount from it, and creates it if it does not
+/// exist. `given` is the user's path for what is known as `target`.
 ///
 /// # Errors
-/// Those of [`check`] and [`check_safe`]; it cannot be made.
+/// If [`check`] or [`check_safe`] fails, or if it cannot be created.
 pub fn prepare(given: &Path, target: &Path, server: (u32, u32)) -> Result<Prepared, SessionError> {
     if clear(target)? {
         tracing::info!(
-            "cleared the mount of a pbkfs that had died off {}",
+            "removed the mount of a dead pbkfs from {}",
             target.display()
         );
     }
     check(target)?;
     let point = lead(given, server).map_err(unsafe_target(given))?;
     if point.path() != target {
-        // By a link that was changed since.
+        // A link on the path was changed in the meantime.
         return Err(unsafe_target(given)(Refused::LeadsOut.into()));
     }
     let make = || match point.parent().make_dir(point.name(), 0o700) {
@@ -204,13 +205,14 @@ pub fn prepare(given: &Path, target: &Path, server: (u32, u32)) -> Result<Prepar
         }
         made => Ok((made?, true)),
     };
-    let (dir, made) = make().map_err(|e| SessionError::io("make the mount point", target, e))?;
+    let (dir, made) = make().map_err(|e| SessionError::io("create the mount point", target, e))?;
     check_owner(&dir, server).map_err(unsafe_target(given))?;
     check_empty(&dir)?;
     Ok(Prepared { point, dir, made })
 }
 
-/// Who owns the files of the image: whom PostgreSQL runs as.
+/// Returns the user and group that own the files of the image: those
+/// that PostgreSQL runs as.
 pub fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
     let (uid, gid) = (
         nix::unistd::getuid().as_raw(),

@@ -1,5 +1,5 @@
-//! Where the server's WAL directory is: in the diff, as a directory of its own,
-//! whenever the server can reach it there, and a link leads to it.
+//! Where the server's WAL directory is: in the diff, as a directory of its own with a
+//! link to it, whenever the server can reach it there.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -17,29 +17,30 @@ use crate::server::namespace::Opened;
 use crate::session::SessionError;
 use crate::untrusted::{Dir, refused};
 
-/// How much WAL is copied out of a backup before the server starts. What STREAM
-/// backups bring is mostly less. More is left where it is, and the clone writes
-/// its own through the mount, too.
+/// The maximum amount of WAL copied out of a backup before the server starts. STREAM
+/// backups mostly bring less. More than that is left where it is, and the clone writes
+/// its own WAL through the mount, too.
 const COPY_LIMIT: u64 = 256 << 20;
 
 /// The server's WAL directory in the diff.
 #[derive(Debug)]
 pub struct WalDir {
-    /// Its absolute path, to which the link leads.
+    /// Its absolute path, which the link points to.
     pub path: PathBuf,
-    /// The directory itself, as it was looked at.
+    /// The directory itself, as it was checked.
     pub dir: Dir,
 }
 
 impl WalDir {
-    /// The same, for the server's namespaces.
+    /// Opens it for the server's namespaces.
     pub fn opened(&self) -> Result<Opened, SessionError> {
         let opened = Opened::new(&self.path, &self.dir);
         opened.map_err(|e| SessionError::io("open", &self.path, e))
     }
 }
 
-/// Whether the server has to get to the diff by itself, and if so, as whom.
+/// Returns the user as which the server has to reach the diff by itself, or `None` if
+/// it does not have to.
 fn walker(server: &ServerNeeds) -> Option<&OsUser> {
     let user = server.run_as.as_ref();
     user.filter(|_| !server.reaches_diff())
@@ -54,7 +55,7 @@ fn enters(user: &OsUser, (uid, gid, mode): (u32, u32, u32)) -> bool {
     (mode >> shift) & 1 == 1
 }
 
-/// Whether the server gets as far as to the diff's directory.
+/// Returns whether the server can reach the diff's directory.
 fn gets_to(server: &ServerNeeds, root: &Path) -> bool {
     walker(server).is_none_or(|user| {
         let mut above = root.ancestors().skip(1);
@@ -63,8 +64,8 @@ fn gets_to(server: &ServerNeeds, root: &Path) -> bool {
     })
 }
 
-/// Lets the server enter the diff's directory, which is root's alone, if it has
-/// to by itself; what else is in there stays closed to it.
+/// Lets the server enter the diff's directory, which is root's alone, if the server has
+/// to reach it by itself. Everything else in there stays closed to it.
 fn let_in(server: &ServerNeeds, root: &Dir) -> io::Result<()> {
     let Some(user) = walker(server) else {
         return Ok(());
@@ -80,21 +81,21 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or(path.to_owned())
 }
 
-/// What keeps the server from a WAL directory, if it has one in there.
+/// Returns what keeps the server from using the WAL directory, if anything does.
 fn obstacle(server: &ServerNeeds, root: &Dir, wal: &Dir) -> io::Result<Option<&'static str>> {
     let owner = server.run_as.as_ref().map_or(geteuid(), |user| user.uid);
     Ok(match wal.stat_self()?.uid {
-        uid if uid != owner.as_raw() => Some("which is not its user's; copy a diff with cp -a"),
+        uid if uid != owner.as_raw() => Some("which is another user's; copy a diff with cp -a"),
         _ if !gets_to(server, &absolute(root.path())) => Some(
-            "where it cannot get without namespaces; let its user enter the directories above, \
+            "which it cannot reach without namespaces; let its user enter the directories above, \
              or set fence.level = \"auto\"",
         ),
         _ => None,
     })
 }
 
-/// Opens the WAL directory that the server, or an earlier one, has written; the
-/// link alone says that there is one.
+/// Opens the WAL directory that the server or an earlier one has written. Only the link
+/// shows that there is one.
 fn open(server: &ServerNeeds, root: &Dir, path: PathBuf) -> Result<WalDir, SessionError> {
     let io = |e| SessionError::io("open", &path, e);
     let obstacle = match root.dir(WAL_DIR) {
@@ -102,9 +103,9 @@ fn open(server: &ServerNeeds, root: &Dir, path: PathBuf) -> Result<WalDir, Sessi
             None => return Ok(WalDir { path, dir }),
             Some(obstacle) => obstacle,
         },
-        Err(e) if refused(&e).is_some() => "which is no directory",
+        Err(e) if refused(&e).is_some() => "which is not a directory",
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            "which is not there; without it, what the diff holds is of no use"
+            "which does not exist; without it, the diff is of no use"
         }
         Err(e) => return Err(io(e)),
     };
@@ -112,13 +113,13 @@ fn open(server: &ServerNeeds, root: &Dir, path: PathBuf) -> Result<WalDir, Sessi
     Err(SessionError::WalUnusable { dir, obstacle })
 }
 
-/// Moves the WAL directory out of the tree for the server that is to come, if
-/// one is, or finds where it was moved to before. Gives its place, opened: from
-/// here on nobody who can change a directory above leads it elsewhere.
+/// Moves the WAL directory out of the tree for the server to be started, if there is
+/// one, or finds where it was moved before. Returns it opened: from here on, nobody who
+/// can change a directory above it can redirect it.
 ///
 /// # Errors
-/// [`SessionError::WalUnusable`] if this server cannot use a WAL directory
-/// that an earlier one has written; those of the diff.
+/// Returns [`SessionError::WalUnusable`] if this server cannot use a WAL directory that
+/// an earlier one has written; errors of the diff.
 pub fn settle(
     overlay: &Overlay<Image>,
     server: Option<&ServerNeeds>,
@@ -127,10 +128,10 @@ pub fn settle(
     let Some((diff, root)) = overlay.layer().and_then(|diff| Some((diff, diff.dir()?))) else {
         return Ok(None);
     };
-    // The link has to be true wherever it is read.
+    // The link has to be valid wherever it is read.
     let path = absolute(&diff.wal_dir());
     let let_in =
-        |server| let_in(server, root).map_err(|e| SessionError::io("open up", root.path(), e));
+        |server| let_in(server, root).map_err(|e| SessionError::io("chmod", root.path(), e));
     match (overlay.wal_place(), server) {
         (Ok(WalPlace::Diff(link)), _) => {
             let mut found = None;
@@ -162,7 +163,7 @@ pub fn settle(
             overlay.link_wal(&made.path)?;
             Ok(Some(made))
         }
-        // What cannot be copied is the server's to fail on, if it needs it.
+        // If WAL cannot be copied, it is up to the server to fail, if it needs it.
         _ => Ok(None),
     }
 }
