@@ -1,5 +1,5 @@
-//! Starting a session in the background: the same command once more, as the
-//! process that stays, while this one waits for its ready line.
+//! Starts a session in the background: runs the same command again, as the process
+//! that stays with the session, while this process waits for its ready line.
 
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -16,22 +16,21 @@ use crate::cli::output;
 use crate::server::own_program;
 use crate::session::{SessionError, Signals};
 
-/// The hidden flag by which the process that stays knows itself.
+/// The hidden flag that marks the process that stays.
 pub const FLAG: &str = "--background";
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long a session that was too slow has to undo what it had set up.
+/// The time that a session that was too slow has to undo its setup.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Starts this command again to stay, and waits until it is ready or has
-/// failed; with a `limit`, that long at most. Its errors go straight to our
-/// standard error.
+/// Starts this command again as the process that stays, and waits until it is ready
+/// or has failed, for at most `limit`. Its errors go straight to our standard error.
 pub fn start(limit: Option<Duration>) -> Result<Code, SessionError> {
     let program = own_program();
     let failed = |e| SessionError::io("run", &program, e);
     let signals = Signals::install().map_err(failed)?;
-    // In front, where it cannot be taken for an argument.
+    // Put the flag first, where it cannot be taken for an argument.
     let mut child = Command::new(&program)
         .arg0("pbkfs")
         .arg(FLAG)
@@ -59,14 +58,14 @@ enum Answer {
     TooLate,
 }
 
-/// The child has said why. Killed by a signal it has not, but then it was no
-/// answer about the backup either.
+/// Returns the child's code; the child has reported the reason. If a signal killed
+/// it, it has not, but neither has it found out anything about the backup.
 fn code_of(status: ExitStatus) -> Code {
     let code = status.code().and_then(Code::from_number);
     code.unwrap_or(Code::Failed)
 }
 
-/// Waits for the child's first line. A signal to end is passed on.
+/// Waits for the child's first line. Passes on a signal to end.
 fn first_line(child: &mut Child, signals: &Signals, limit: Option<Duration>) -> Answer {
     let begin = Instant::now();
     let lines = read_line(child);
@@ -88,14 +87,15 @@ fn first_line(child: &mut Child, signals: &Signals, limit: Option<Duration>) -> 
     }
 }
 
-/// Gives the child's first line; nothing if it ends without one.
+/// Returns a channel for the child's first line; nothing arrives if it exits without
+/// one.
 fn read_line(child: &mut Child) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
         thread::spawn(move || {
             let mut line = String::new();
             if matches!(BufReader::new(stdout).read_line(&mut line), Ok(n) if n > 0) {
-                // Gone only if nobody waits for the line any more.
+                // The receiver is gone only if the line is no longer needed.
                 let _ = sender.send(line);
             }
         });
@@ -104,19 +104,19 @@ fn read_line(child: &mut Child) -> Receiver<String> {
 }
 
 fn ask_to_end(child: &Child) {
-    // Our child, not waited for yet: the number is its own.
+    // The child has not been waited for, so its pid cannot have been reused.
     let pid = i32::try_from(child.id()).map(Pid::from_raw);
     let _ = pid.map(|pid| kill(pid, Signal::SIGTERM));
 }
 
-/// Has the child undo what it has set up.
+/// Makes the child undo its setup.
 fn give_up(child: &mut Child) -> io::Result<()> {
     complain!("pbkfs: the mount was not ready in time; it is being undone");
     ask_to_end(child);
     let deadline = Instant::now() + UNDO_PATIENCE;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
-            complain!("pbkfs: pid {} still does that", child.id());
+            complain!("pbkfs: pid {} is still undoing it", child.id());
             break;
         }
         thread::sleep(POLL);
