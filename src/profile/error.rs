@@ -104,7 +104,7 @@ pub enum ProfileError {
         outer_key: &'static str,
         /// The outer path, links resolved.
         outer: PathBuf,
-        /// What would go wrong.
+        /// The harm that it would do.
         reason: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! What `list` and `plan` report on the WAL that a backup needs itself.
+//! The report of `list` and `plan` on the WAL that a backup needs itself.
 
 use schemars::JsonSchema;
 use serde::Serialize;

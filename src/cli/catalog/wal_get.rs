@@ -63,7 +63,7 @@ impl ArchiveArgs {
     }
 }
 
-/// Where segments are prefetched to, and how many.
+/// The destination and the amount of prefetched segments.
 #[derive(Debug, Args)]
 struct AheadArgs {
     /// Prefetch the next segments into this directory
@@ -186,7 +186,7 @@ fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
     }
 }
 
-/// What to prefetch.
+/// The arguments of the hidden subcommand that prefetches segments.
 #[derive(Debug, Args)]
 pub struct PrefetchArgs {
     #[command(flatten)]

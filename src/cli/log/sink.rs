@@ -32,7 +32,7 @@ impl Sink {
     }
 }
 
-/// How the lines are formatted.
+/// The format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// For people.
