@@ -331,6 +331,6 @@ fn an_empty_file_is_no_segment_of_the_archive() {
     fs::write(archive.join(format!("{segment}.gz")), "").unwrap();
     let text = list();
     assert!(text.contains("DEGRADED"), "{text}");
-    let broken = format!("{segment} is not as long as a segment");
+    let broken = format!("{segment} has the wrong size");
     assert!(text.contains(&broken), "{text}");
 }

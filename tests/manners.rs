@@ -42,7 +42,7 @@ fn others_are_told_that_there_is_a_clone() {
     let postgres = OsUser::postgres();
 
     let all = as_user(&postgres, &clone, &["status"]).expect_ok();
-    let line = format!("not shown: a clone of user root on {target}; look as root\n");
+    let line = format!("not shown: a clone of user root on {target}; run pbkfs status as root\n");
     assert!(!all.starts_with("nothing runs\n"), "{all}");
     assert!(all.contains(&line), "{all}");
     let one = as_user(&postgres, &clone, &["status", "--target", target]);
@@ -85,7 +85,10 @@ fn root_sees_and_ends_the_clones_of_others() {
     let down = as_user(&root, &clone, &["down", "-D", target]);
     refused(&down, 5, "end it as that user: pbkfs down --target");
     let status = as_user(&root, &clone, &["status"]).expect_ok();
-    assert!(status.contains("look as postgres\n"), "{status}");
+    assert!(
+        status.contains("run pbkfs status as postgres\n"),
+        "{status}"
+    );
     clone.down();
     assert_nothing_stays(&sandbox);
 }
@@ -136,7 +139,7 @@ fn a_clone_is_found_by_a_profile_that_was_changed_or_lost() {
         assert!(status.stderr.contains(target), "{status}");
         assert!(status.expect_ok().starts_with("ready "));
         let down = clone.pbkfs("down", &[]);
-        assert!(down.stderr.contains("was begun with it"), "{down}");
+        assert!(down.stderr.contains("was started with it"), "{down}");
         assert!(down.expect_ok().starts_with(&format!("down {target}")));
         fs::write(&clone.profile, &text).unwrap();
         assert_nothing_stays(&sandbox);

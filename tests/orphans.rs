@@ -177,7 +177,7 @@ fn cleanup_says_what_it_can_be_given_and_what_it_has_left() {
     command.args(["cleanup", "--force", "-d"]).arg(&diff);
     let said = run(&mut command, LIMIT).expect_ok();
     assert!(!said.contains("is empty"), "{said}");
-    assert!(said.contains("1 name that pbkfs did not make"), "{said}");
+    assert!(said.contains("1 name not created by pbkfs"), "{said}");
     fs::remove_file(diff.join("notes.txt")).unwrap();
     let said = run(&mut command, LIMIT).expect_ok();
     assert!(said.contains("is empty"), "{said}");

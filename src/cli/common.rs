@@ -1,4 +1,4 @@
-//! What the subcommands share.
+//! Arguments and functions shared by the subcommands.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ pub use crate::figures::human_bytes;
 use crate::profile::{MomentText, Origin, Plan, Profile};
 use crate::session::SessionError;
 
-/// Settings of the host, below every profile.
+/// The settings of the host, which every profile overrides.
 pub const SYSTEM_CONFIG: &str = "/etc/pbkfs/config.toml";
 
-/// Which profile, and what is changed of it.
+/// A profile, and changes to it.
 #[derive(Debug, Args)]
 pub struct ProfileArgs {
     /// The profile, a TOML file
@@ -24,17 +24,17 @@ pub struct ProfileArgs {
     pub sets: Vec<String>,
 }
 
-/// The time that a clone is recovered to, instead of the profile's target.
+/// The time to recover a clone to, instead of the profile's target.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct At {
-    /// Recover to that time, as in --at "2026-11-22 14:32:00+00"; where the
-    /// backup is "latest", the newest that ended before it is taken
+    /// Recover to this time, as in --at "2026-11-22 14:32:00+00"; if the backup is
+    /// "latest", use the newest one that ended before it
     #[arg(long, value_name = "TIME")]
     pub at: Option<MomentText>,
 }
 
 impl At {
-    /// Over the profile.
+    /// Overrides the recovery target of the profile.
     pub fn apply(self, profile: &mut Profile) {
         if let Some(time) = self.at {
             profile.recover_to(time, Origin::Command("--at"));
@@ -43,13 +43,13 @@ impl At {
 }
 
 impl ProfileArgs {
-    /// Whether nobody set anything: no profile, no key, and nothing in the settings
-    /// of the host and in the environment.
+    /// Returns whether nothing is set: no profile, no key, nothing in the settings of
+    /// the host, and nothing in the environment.
     pub fn is_empty(&self) -> Result<bool, SessionError> {
         Ok(self.profile.is_none() && self.given()?.is_empty())
     }
 
-    /// What somebody set, merged from all layers.
+    /// Returns the values that are set, merged from all layers.
     pub fn given(&self) -> Result<Profile, SessionError> {
         let profile = self.profile.as_deref();
         Ok(Profile::load(
@@ -59,12 +59,12 @@ impl ProfileArgs {
         )?)
     }
 
-    /// The profile, merged and checked.
+    /// Returns the profile, merged and checked.
     pub fn plan(&self) -> Result<Plan, SessionError> {
         Ok(self.given()?.plan()?)
     }
 
-    /// The same, but recovering to a time, if one is given.
+    /// Like [`Self::plan`], but recovers to a time if one is given.
     pub fn plan_at(&self, at: At) -> Result<Plan, SessionError> {
         let mut profile = self.given()?;
         at.apply(&mut profile);
@@ -72,7 +72,7 @@ impl ProfileArgs {
     }
 }
 
-/// A text in lines of so many characters at most, where its words permit that.
+/// Splits a text into lines of at most `width` characters, unless a word is longer.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -87,8 +87,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Prints an error for a person, with the end of the server's log where that
-/// explains it.
+/// Prints an error for people, with the end of the server's log if that explains it.
 pub fn report(error: &SessionError) {
     let quoted = error.quoted();
     for (at, line) in causes::lines(error, quoted.as_deref()).iter().enumerate() {

@@ -1,6 +1,6 @@
-//! The documents that `--json` prints, and a profile: which there are, and what is in
-//! them. The schemas come from the very types that are printed or read, and from their
-//! doc comments.
+//! The documents that `--json` prints, and the profile, with their fields. The schemas
+//! are generated from the very types that are printed or read, and from their doc
+//! comments.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -15,7 +15,7 @@ use crate::verify::Document;
 
 /// A document.
 pub struct DocumentKind {
-    /// Its name, which is that of its schema's file, too.
+    /// Its name, also that of its schema's file.
     pub name: &'static str,
     /// The subcommands whose `--json` prints it.
     pub commands: &'static [&'static str],
@@ -37,11 +37,11 @@ pub const DOCUMENTS: &[DocumentKind] = &[
 /// A field of a document.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Field {
-    /// `backups[].chain[]`: where it is; `[]` stands for each item of a list.
+    /// Its place, such as `backups[].chain[]`; `[]` stands for each item of a list.
     pub path: String,
-    /// What it is: a number, text, one of several words.
+    /// Its type: a number, text, one of several words.
     pub kind: String,
-    /// What it says.
+    /// Its description.
     pub text: String,
 }
 
@@ -54,8 +54,8 @@ impl DocumentKind {
         }
     }
 
-    /// What `--json` prints, as a JSON schema (draft 2020-12). What it does not
-    /// describe is not there.
+    /// Returns the JSON schema of the output of `--json` (draft 2020-12). The output
+    /// has no fields that the schema does not describe.
     pub fn schema(&self) -> Value {
         let settings = SchemaSettings::draft2020_12()
             .for_serialize()
@@ -64,7 +64,7 @@ impl DocumentKind {
         named(self.name, schema)
     }
 
-    /// Its fields, each after the one that it is in.
+    /// Returns its fields, each after the one that contains it.
     pub fn fields(&self) -> Vec<Field> {
         let mut fields = Vec::new();
         below("", &self.schema(), &mut fields);
@@ -72,7 +72,7 @@ impl DocumentKind {
     }
 }
 
-/// What a profile may have, as a JSON schema for editors.
+/// Returns the JSON schema of a profile, for editors.
 pub fn profile_schema() -> Value {
     named("profile", keys::schema())
 }
@@ -85,8 +85,8 @@ fn named(name: &str, mut schema: Value) -> Value {
     schema
 }
 
-/// Closes each object to what it does not describe, and leaves out how Rust stores
-/// its numbers and how rustdoc marks its words.
+/// Closes each object to undescribed properties, and removes Rust's number formats
+/// and rustdoc's markup.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
@@ -133,7 +133,7 @@ fn below(path: &str, schema: &Value, fields: &mut Vec<Field>) {
     }
 }
 
-/// A schema, or those that it is one of.
+/// Returns a schema, or its alternatives if it has any.
 fn forms(schema: &Value) -> Vec<&Value> {
     let several = schema.get("anyOf").or_else(|| schema.get("oneOf"));
     let several = several.and_then(Value::as_array);

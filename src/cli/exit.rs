@@ -1,5 +1,5 @@
-//! The one table of exit codes. They are stable; scripts and cron rely on
-//! them.
+//! The single table of exit codes. They are stable, because scripts and cron jobs
+//! rely on them.
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ pub enum Code {
     Done = 0,
     /// Verification found the backup bad.
     Bad = 1,
-    /// Usage or profile.
+    /// Usage or profile error.
     Usage = 2,
     /// Could not tell, or operation failed: I/O, no space, timeout.
     Failed = 3,
@@ -39,7 +39,7 @@ impl From<Code> for ExitCode {
 }
 
 impl Code {
-    /// The code that another pbkfs ended with.
+    /// Returns the code with which another pbkfs exited.
     pub fn from_number(number: i32) -> Option<Self> {
         let all = [
             Self::Done,
@@ -54,8 +54,8 @@ impl Code {
         all.into_iter().find(|code| *code as i32 == number)
     }
 
-    /// The code for an error. There is no catch-all: a new kind of error has
-    /// to be thought about here.
+    /// Returns the code for an error. There is no catch-all, so every new kind of
+    /// error has to be considered here.
     pub fn of(error: &SessionError) -> Self {
         match error {
             SessionError::Profile(_) | SessionError::Usage { .. } | SessionError::NoDiff { .. } => {
@@ -126,8 +126,8 @@ impl Code {
     }
 }
 
-/// A program that is not there is the profile's fault; one that is no good,
-/// fails or hangs tells nothing about the backup.
+/// A missing program is a fault of the profile. A program that is unsuitable, fails
+/// or hangs says nothing about the backup.
 fn of_probackup(error: &ProbackupError) -> Code {
     match error {
         ProbackupError::NotInstalled | ProbackupError::NotFound { .. } => Code::Usage,
@@ -181,12 +181,12 @@ fn of_overlay(error: &OverlayError) -> Code {
     }
 }
 
-/// The exit codes for people, below the help of pbkfs.
+/// The exit codes for people, shown below the help of pbkfs.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  verification found the backup bad
-  2  usage or profile
+  2  usage or profile error
   3  could not tell, or operation failed (I/O, no space, timeout)
   4  backup, instance or chain missing or unusable
   5  diff or target busy, or bound to another backup

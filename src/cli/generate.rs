@@ -1,6 +1,6 @@
-//! `pbkfs generate`: manual pages, schemas, a profile with every key, and shell
-//! completions, made from the same definitions that the program runs by. The manual pages
-//! of section 7, which no definition could give, are written by hand and are parts of the
+//! `pbkfs generate`: writes manual pages, schemas, a profile with every key, and shell
+//! completions, generated from the definitions that the program itself uses. The manual
+//! pages of section 7 cannot be generated: they are written by hand and embedded in the
 //! program.
 
 mod commands;
@@ -22,7 +22,7 @@ use crate::untrusted::Dir;
 
 const PROGRAM: &str = "pbkfs";
 
-/// The pages that are written by hand: their files in `man/`, and their texts.
+/// The pages written by hand: their file names in `man/`, and their texts.
 const WRITTEN: &[(&str, &str)] = &[
     (
         "pbkfs-recovery.7",
@@ -35,11 +35,11 @@ const WRITTEN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Write the manual pages, JSON schemas, a full profile, or completions for a shell
+/// Write the manual pages, JSON schemas, a full profile, or shell completions
 ///
-/// All are made from the program's own definitions: its commands, its table of exit
-/// codes, the types of the profile's keys, and the types that it prints. The manual pages
-/// of section 7 are written by hand, and are in the program, too.
+/// All of them are generated from the program's own definitions: its commands, its table
+/// of exit codes, the types of the profile's keys, and the types that it prints. The
+/// manual pages of section 7 are written by hand and embedded in the program.
 #[derive(Debug, Args)]
 #[command(
     subcommand_value_name = "WHAT",
@@ -59,28 +59,28 @@ pub struct GenerateArgs {
 enum What {
     /// Write every manual page into a directory
     Man {
-        /// The directory; it is made if it does not exist
+        /// The directory; created if it does not exist
         dir: PathBuf,
     },
-    /// Write a JSON schema of every document that --json prints, and one of a
-    /// profile for editors, into a directory
+    /// Write the JSON schemas of every document that --json prints and, for editors,
+    /// of a profile into a directory
     Schema {
-        /// The directory; it is made if it does not exist
+        /// The directory; created if it does not exist
         dir: PathBuf,
     },
     /// Write full.toml, a profile with every key and its default, into a directory
     Config {
-        /// The directory; it is made if it does not exist
+        /// The directory; created if it does not exist
         dir: PathBuf,
     },
     /// Print the completions for a shell
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
 }
 
-/// Runs the subcommand, for the program with these definitions.
+/// Runs the subcommand, with the definitions of `program`.
 pub fn run(
     args: &GenerateArgs,
     program: clap::Command,
@@ -116,7 +116,7 @@ fn write_schemas(dir: &Path) -> Result<(), SessionError> {
     let texts = documents
         .chain([("profile", profile_schema())])
         .map(|(name, schema)| {
-            // A document of text, numbers and lists can always be written.
+            // A document of text, numbers and lists can always be serialized.
             let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
             (format!("{name}.schema.json"), text + "\n")
         });
@@ -127,7 +127,7 @@ fn write_all(
     dir: &Path,
     texts: impl Iterator<Item = (String, impl AsRef<str>)>,
 ) -> Result<(), SessionError> {
-    fs::create_dir_all(dir).map_err(|e| SessionError::io("make the directory", dir, e))?;
+    fs::create_dir_all(dir).map_err(|e| SessionError::io("create the directory", dir, e))?;
     let opened = Dir::open(dir).map_err(|e| SessionError::io("open", dir, e))?;
     for (name, text) in texts {
         let written = opened.replace(&name, text.as_ref().as_bytes(), 0o644, None);
@@ -137,7 +137,7 @@ fn write_all(
 }
 
 fn print_completions(shell: Shell, all: &clap::Command) {
-    // clap_complete would offer what is hidden too.
+    // clap_complete would offer hidden options and commands too.
     let mut command = clap::Command::new(PROGRAM)
         .args(
             all.get_arguments()
@@ -145,7 +145,7 @@ fn print_completions(shell: Shell, all: &clap::Command) {
                 .cloned(),
         )
         .subcommands(commands::visible(all).cloned());
-    // Into memory first: clap_complete panics when it cannot write.
+    // Generate into memory first: clap_complete panics if it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, PROGRAM, &mut script);
     output::verbatim(&script);

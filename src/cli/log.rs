@@ -1,10 +1,9 @@
-//! Where log lines go, and how they look.
+//! The destination and the format of log lines.
 //!
-//! Results go to standard output, log lines to standard error unless the
-//! profile or the command line says otherwise. Every line passes through
-//! [`redact::redact`] on its way out, wherever it goes, and is one line there:
-//! what is odd in its values is escaped by [`fields`], what is odd in it
-//! otherwise by [`sink`].
+//! Results go to standard output, log lines to standard error unless the profile or
+//! the command line says otherwise. Whatever the destination, every event passes
+//! through [`redact::redact`] and becomes a single line: [`fields`] escapes odd
+//! characters in its values, and [`sink`] those anywhere else.
 
 mod daily;
 mod fields;
@@ -32,9 +31,8 @@ pub use redact::{MASK, is_secret_name, redact};
 use short::Short;
 use sink::{Lines, Look, Sink};
 
-/// Begins logging. The command line's word counts more than the profile's. A
-/// place that cannot be logged to is no reason to fail: standard error takes
-/// its part then, with a warning.
+/// Starts logging. The command line overrides the profile. If the destination cannot
+/// be used, the log goes to standard error, with a warning.
 pub fn init(verbosity: Verbosity, plan: Option<&Plan>) {
     let log = plan.map_or_else(LogPlan::default, |plan| plan.log.clone());
     let format = verbosity.log_format.unwrap_or(log.format);
@@ -53,21 +51,21 @@ pub fn init(verbosity: Verbosity, plan: Option<&Plan>) {
     let subscriber = tracing_subscriber::registry()
         .with(filter(&verbosity, &log, &sink))
         .with(layer(sink, format, colour));
-    // Set already only if a test runs several commands in one process.
+    // It is already set only if a test runs several commands in one process.
     let _ = subscriber.try_init();
     if let Some(problem) = problem {
-        tracing::warn!("logging to standard error, as {problem}");
+        tracing::warn!("logging to standard error, because {problem}");
     }
     if plan.is_some() {
-        // What reads a profile reads the environment with it.
+        // A command that reads a profile also reads the environment.
         for variable in crate::profile::unknown_variables() {
             tracing::warn!("{variable}");
         }
     }
 }
 
-/// The span that all of a command's log lines are in. What it is about is
-/// recorded in the field `backup` once that is known.
+/// Enters the span of all log lines of a command. Its field `backup` is recorded once
+/// the backup is known.
 pub fn span(command: &'static str, target: Option<&Path>) -> EnteredSpan {
     let span = tracing::error_span!(
         "pbkfs",
@@ -83,7 +81,7 @@ pub fn span(command: &'static str, target: Option<&Path>) -> EnteredSpan {
 
 fn filter(verbosity: &Verbosity, log: &LogPlan, sink: &Sink) -> EnvFilter {
     let is_quiet = verbosity.quiet || verbosity.is_job && matches!(sink, Sink::Stderr);
-    // Who watches a job wants to know what it waits for.
+    // Anyone watching a job wants to know what it is waiting for.
     let least = match !verbosity.quiet && output::has_spectators() {
         true => "warn",
         false => "error",
@@ -95,7 +93,7 @@ fn filter(verbosity: &Verbosity, log: &LogPlan, sink: &Sink) -> EnvFilter {
         _ => "trace",
     };
     let level = level.parse().unwrap_or(LevelFilter::INFO);
-    // What is logged once in the life of a user is worth a mail.
+    // An event that is logged only once per user is worth a mail.
     let once = match verbosity.quiet {
         true => "pbkfs::once=error",
         false => "pbkfs::once=warn",
@@ -113,7 +111,7 @@ fn open(target: &LogTarget, keep: usize, plan: Option<&Plan>) -> Result<Sink, St
         LogTarget::Stderr => Ok(Sink::Stderr),
         LogTarget::Journald => Journal::open()
             .map(Sink::Journal)
-            .map_err(|e| format!("the systemd journal is not there ({e})")),
+            .map_err(|e| format!("the systemd journal is not available ({e})")),
         LogTarget::File(file) => {
             let server = plan.and_then(|plan| OsUser::find(&plan.postgres.user).ok());
             let server = server.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
@@ -139,19 +137,20 @@ fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered>
         .with_writer(lines);
     match format {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
-        // The journal has both for itself.
+        // The journal records the time and the level itself.
         LogFormat::Human if to_journal => layer
             .fmt_fields(Fields)
             .without_time()
             .with_level(false)
             .boxed(),
-        // Who looks at a terminal knows what was run. A file has lines of several.
+        // On a terminal, the user knows which command was run. A file has lines of
+        // several.
         LogFormat::Human if is_stderr => layer.fmt_fields(Fields).event_format(Short).boxed(),
         LogFormat::Human => layer.fmt_fields(Fields).boxed(),
     }
 }
 
-/// What a layer for lines lies on.
+/// The subscriber below the layer that formats lines.
 type Filtered = tracing_subscriber::layer::Layered<EnvFilter, Registry>;
 
 trait AddDirective {
@@ -159,7 +158,8 @@ trait AddDirective {
 }
 
 impl AddDirective for EnvFilter {
-    /// What other crates log in passing is of no use to a DBA.
+    /// Adds a directive, unless it is invalid. Most directives limit other crates,
+    /// whose passing remarks are of no use to a DBA.
     fn add_directive_lossily(self, directive: &str) -> Self {
         match directive.parse() {
             Ok(directive) => self.add_directive(directive),

@@ -1,18 +1,18 @@
-//! The command line: one file for each subcommand, and the one table of exit
-//! codes ([`exit`]).
+//! The command line: one file per subcommand, and the single table of exit codes
+//! ([`exit`]).
 //!
 //! ```text
-//! catalog/  what looks at a catalog
-//! clone/    what makes, shows and ends a clone
-//! jobs/     what runs once and is done
+//! catalog/  commands that inspect a catalog
+//! clone/    commands that create, show and end a clone
+//! jobs/     commands that run once and exit
 //! ```
 
-/// As `println!`, by [`output::line`].
+/// Prints like `println!`, through [`output::line`].
 macro_rules! say {
     ($($line:tt)*) => { $crate::cli::output::line(format_args!($($line)*)) };
 }
 
-/// As `eprintln!`, by [`output::complain`].
+/// Prints like `eprintln!`, through [`output::complain`].
 macro_rules! complain {
     ($($line:tt)*) => { $crate::cli::output::complain(format_args!($($line)*)) };
 }
@@ -47,17 +47,16 @@ use verbosity::Verbosity;
 
 /// Run PostgreSQL on a pg_probackup backup without restoring it
 ///
-/// pbkfs makes a backup, FULL or the end of an incremental chain, appear as a
-/// writable data directory, starts PostgreSQL on it, fenced off from
-/// production, and keeps every write in a directory of its own. It writes
-/// nothing to the catalog but lock files: those of pg_probackup restore, which
-/// prevent delete and merge.
+/// pbkfs presents a backup, FULL or the end of an incremental chain, as a writable
+/// data directory. It starts PostgreSQL on it, fenced off from production, and keeps
+/// every write in a separate directory. In the catalog it writes only lock files:
+/// those of pg_probackup restore, which prevent delete and merge.
 #[derive(Debug, Parser)]
 #[command(name = "pbkfs", bin_name = "pbkfs", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
-    /// This process is the one that stays
+    /// Run as the process that stays with the session
     #[arg(long, hide = true)]
     background: bool,
     #[command(subcommand)]
@@ -81,16 +80,16 @@ enum Command {
     Generate(generate::GenerateArgs),
     Wal(wal::WalArgs),
     WalGet(wal_get::WalGetArgs),
-    /// Fetch the segments that follow one, for the recovery to come
+    /// Prefetch the segments that follow one, for recovery
     #[command(hide = true)]
     WalPrefetch(wal_get::PrefetchArgs),
-    /// Run a server in namespaces, as standard input says
+    /// Run a server in namespaces, as described on standard input
     #[command(hide = true)]
     FenceExec,
-    /// Run a program, and leave nothing of what it has started
+    /// Run a program, and leave none of its processes behind
     #[command(hide = true)]
     Keep {
-        /// Whom to run it as
+        /// The user to run it as
         #[arg(long)]
         user: Option<String>,
         /// The program and its arguments
@@ -100,10 +99,10 @@ enum Command {
     /// Hold the read locks of backups until standard input ends
     #[command(hide = true)]
     HoldLocks {
-        /// Hold none, but take away what this process has left, which was killed
+        /// Hold no locks; remove those left by this process, which was killed
         #[arg(long, value_name = "PID")]
         forget: Option<u32>,
-        /// The backups' directories, the FULL's first
+        /// The directories of the backups, FULL first
         dirs: Vec<PathBuf>,
     },
 }
@@ -112,8 +111,8 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     tell_panics_plainly();
-    // PostgreSQL takes the code of a panic, from its restore_command, for the end
-    // of the archive.
+    // If a restore_command exits with the code of a panic, PostgreSQL takes that for
+    // the end of the archive.
     panic::catch_unwind(run).unwrap_or_else(|_| wal_get::code_without_run(Code::Failed))
 }
 
@@ -121,7 +120,7 @@ fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors; clap prints each where it belongs.
+            // Help and version are not errors; clap prints each to the right stream.
             let code = if error.use_stderr() {
                 Code::Usage
             } else {
@@ -167,8 +166,9 @@ fn run() -> ExitCode {
     }
 }
 
-/// A panic that becomes an error is told as one, and not printed besides. Any
-/// other is a fault of ours, and one sentence; what it is about is logged.
+/// Installs a hook that reports panics in plain words. A panic that becomes an error
+/// is reported as that error and is not printed as well. Any other panic is a bug in
+/// pbkfs: it is reported in one sentence, and its details are logged.
 fn tell_panics_plainly() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -177,8 +177,7 @@ fn tell_panics_plainly() {
             return;
         }
         complain!(
-            "pbkfs: this is a case that pbkfs does not know; please report it, with what the \
-             same command logs with -v"
+            "pbkfs: internal error; report it as a bug, with what the same command logs with -v"
         );
         if std::env::var_os("RUST_BACKTRACE").is_some() {
             print(info);
@@ -186,8 +185,8 @@ fn tell_panics_plainly() {
     }));
 }
 
-/// How a helper has ended that runs another program. It has one thread only, so no
-/// log: its standard error is the program's.
+/// Returns the exit code of a helper that runs another program. A helper has a single
+/// thread, and therefore no log: its standard error is that of the program.
 fn helped(name: &str, ended: io::Result<i32>) -> ExitCode {
     match ended {
         Ok(code) => u8::try_from(code).map_or_else(|_| Code::Failed.into(), ExitCode::from),
@@ -225,12 +224,12 @@ mod tests {
         let ended = child.env_remove("RUST_BACKTRACE").output().unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
         assert!(ended.status.success(), "{said}");
-        assert!(said.contains("a case that pbkfs does not know"), "{said}");
+        assert!(said.contains("report it as a bug"), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 
     #[test]
-    #[ignore = "it is run in a process of its own, as it changes what a panic prints"]
+    #[ignore = "runs in a process of its own, because it changes what a panic prints"]
     #[should_panic = "of a library"]
     fn panics() {
         super::tell_panics_plainly();

@@ -1,11 +1,11 @@
-//! The one way to standard output and standard error: nothing else in `cli`
-//! prints, and here is no character that changes a terminal let through, nor a
-//! line break that is not ours. What a value looks like is [`crate::escape`]'s.
+//! The only path to standard output and standard error: apart from the log, nothing
+//! else in `cli` prints. It lets through no character that changes a terminal, and no
+//! line break that is not ours. [`crate::escape`] defines how a value looks.
 //!
-//! Standard output gets what a command was asked for. That nobody reads it to
-//! its end, as behind `| head`, is no error, and keeps no command from its
-//! work; that it is lost otherwise ends the command. Standard error gets what
-//! people are told; where that cannot be written, nobody can be told.
+//! Standard output carries the result of a command. If a reader such as `head` closes
+//! it early, that is not an error and does not keep the command from its work; any
+//! other failure to write it ends the command. Standard error carries messages for
+//! people; failure to write them is ignored, because it could not be reported.
 
 use std::fmt;
 use std::fs::File;
@@ -25,7 +25,7 @@ pub fn line(line: fmt::Arguments<'_>) {
     put(&escape::line(&line.to_string()));
 }
 
-/// Prints lines to standard output, whose values were escaped before.
+/// Prints lines to standard output. Their values have to be escaped already.
 pub fn lines(text: &str) {
     put(&escape::lines(text.trim_end()));
 }
@@ -38,20 +38,20 @@ pub fn json<T: Serialize + ?Sized>(document: &T) {
     }
 }
 
-/// Prints the line that says that a session is ready. If nobody reads it, the
-/// session is no less ready.
+/// Prints the line that announces a session as ready. Failure to write it is ignored,
+/// because the session is ready all the same.
 pub fn ready(line: &str) {
-    // JSON has no character left that this would change.
+    // JSON is unchanged by this, because its odd characters are escaped already.
     let _ = write_out(format!("{}\n", escape::line(line.trim_end())).as_bytes());
 }
 
-/// Prints a text of ours as it is.
+/// Prints a text of our own unchanged.
 pub fn verbatim(bytes: &[u8]) {
     end_if_lost(write_out(bytes));
 }
 
-/// Standard output for a result that another program writes: its bytes are what was
-/// asked for, and not ours to escape.
+/// Returns standard output for a result that another program writes. Its bytes are
+/// the result, and are not escaped.
 pub fn standard() -> io::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
@@ -61,16 +61,17 @@ pub fn complain(line: fmt::Arguments<'_>) {
     write_err(&escape::line(&redact(&line.to_string())));
 }
 
-/// Prints lines to standard error, whose values were escaped before.
+/// Prints lines to standard error. Their values have to be escaped already.
 pub fn complain_lines(text: &str) {
     let lines = text.trim_end().lines();
-    // Each for itself: a secret that seems not to end takes one line at most.
+    // Redact each line separately, so that a secret that seems not to end masks one
+    // line at most.
     let lines = lines.map(|line| escape::line(&redact(line)).into_owned());
     write_err(&lines.collect::<Vec<_>>().join("\n"));
 }
 
-/// Prints what clap has to say: help, the version, or what is wrong with the
-/// arguments, which come from anywhere.
+/// Prints clap's output: help, the version, or an error that quotes arguments, which
+/// may contain anything.
 pub fn usage(mut error: clap::Error) {
     if !error.use_stderr() {
         let _ = error.print();
@@ -84,7 +85,7 @@ pub fn usage(mut error: clap::Error) {
             ContextValue::Strings(texts) => {
                 ContextValue::Strings(texts.iter().map(shown).collect())
             }
-            // Tips, which have the words of the command line in them as they are.
+            // Tips quote words of the command line unescaped.
             ContextValue::StyledStr(tip) => ContextValue::StyledStr(one_line(tip)),
             ContextValue::StyledStrs(tips) => {
                 ContextValue::StyledStrs(tips.iter().map(one_line).collect())
@@ -96,9 +97,9 @@ pub fn usage(mut error: clap::Error) {
     for (kind, value) in escaped.collect::<Vec<_>>() {
         error.insert(kind, value);
     }
-    // As plain text it would have lost what looks like a colour in a value.
+    // Plain text would drop whatever looks like a colour in a value.
     let text = error.render().ansi().to_string();
-    // What the parser of a value said of it.
+    // The message of a value's parser.
     let reason = std::error::Error::source(&error).map(ToString::to_string);
     let text = match reason {
         Some(reason) => text.replace(&reason, &escape::line(&reason)),
@@ -121,17 +122,17 @@ fn without_colours(text: &str) -> String {
     [first].into_iter().chain(others).collect()
 }
 
-/// Whether people look at standard output.
+/// Returns whether standard output is a terminal.
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Whether people look at standard error.
+/// Returns whether standard error is a terminal.
 pub fn has_spectators() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Whether people look at standard error, and have not asked for plain text
+/// Returns whether standard error is a terminal, and plain text is not asked for
 /// (<https://no-color.org>).
 pub fn wants_colour() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());

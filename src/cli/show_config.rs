@@ -1,4 +1,4 @@
-//! `pbkfs show-config`: a profile as it is merged, and where each value is from.
+//! `pbkfs show-config`: shows the merged profile, with the origin of each value.
 
 use std::path::PathBuf;
 
@@ -17,15 +17,15 @@ use crate::profile::keys::{self, Key, SETTINGS};
 use crate::profile::{Given, Origin, Profile};
 use crate::session::SessionError;
 
-/// Show every key of a profile, and where its value is from
+/// Show every key of a profile, with the origin of its value
 ///
 /// Merges the settings of the host, the profile, the environment and --set over the
-/// defaults, and prints the result as a profile. Behind each value stands where it is
-/// from: a file and the line in it, an environment variable, a flag, or the default. A
-/// key that nobody set stands behind a "#" if its default is no fixed value.
+/// defaults, and prints the result as a profile. Each value is followed by its origin:
+/// a file and the line in it, an environment variable, a flag, or the default. A key
+/// that is not set and has no fixed default is commented out with "#".
 ///
-/// Passwords are masked, as in the log. At the end the profile is checked, as all other
-/// commands do it: what is missing or does not go together is an error.
+/// Passwords are masked, as in the log. At the end the profile is checked as by all
+/// other commands: missing keys and conflicting values are errors.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,45 +42,45 @@ pub struct ShowConfigArgs {
     json: bool,
 }
 
-/// The version of what `--json` prints.
+/// The format version of the output of `--json`.
 const VERSION: u32 = 1;
 
-/// What `--json` prints.
+/// Output of `--json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
+    /// Version of this document's format; it increases when a field is removed or
+    /// changes its meaning.
     version: u32,
-    /// Every key, in the order of pbkfs.toml(5), and each PostgreSQL setting as one.
+    /// Every key, in the order of pbkfs.toml(5); each PostgreSQL setting is a key of
+    /// its own.
     keys: Vec<Line>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Line {
-    /// The key with its section, dotted.
+    /// The dotted key, including its section.
     key: String,
-    /// Its value, passwords masked; null where nobody set it and its default is no fixed
-    /// value.
+    /// Its value, with passwords masked; null if it is not set and has no fixed default.
     #[schemars(extend("type" = ["string", "number", "boolean", "array", "null"]))]
     value: Value,
-    /// What the key comes to where nobody sets it, for people.
+    /// The default, described for people; null for a PostgreSQL setting.
     default: Option<&'static str>,
-    /// Who set it.
+    /// Kind of origin of the value.
     origin: Kind,
-    /// The file that it is from.
+    /// File that sets the key.
     file: Option<PathBuf>,
-    /// The line of the key in that file, from 1.
+    /// Line of the key in that file, counted from 1.
     line: Option<usize>,
-    /// The environment variable that it is from.
+    /// Environment variable that sets the key.
     variable: Option<String>,
-    /// The flag that it is from.
+    /// Flag that sets the key.
     flag: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
-    /// Nobody set it.
+    /// Not set.
     Default,
     /// A profile, or the settings of the host.
     File,
@@ -135,7 +135,7 @@ impl Line {
             }
             Some(Origin::Set(_)) => {
                 line.origin = Kind::Flag;
-                // Its argument has the value in it, and that may be a password.
+                // Its argument contains the value, which may be a password.
                 line.flag = Some("--set");
             }
             Some(Origin::Command(flag)) => {
@@ -146,7 +146,7 @@ impl Line {
         line
     }
 
-    /// Where the value is from, for people.
+    /// Returns the origin of the value, for people.
     fn place(&self) -> String {
         match (&self.file, self.line, &self.variable, self.flag) {
             (Some(file), Some(line), _, _) => format!("{}:{line}", escape::value(file)),
@@ -160,7 +160,7 @@ impl Line {
     }
 }
 
-/// The value as JSON has it, with no secret in it.
+/// Converts a value to JSON, with its secrets masked.
 fn masked(name: &str, value: &toml::Value) -> Value {
     match value {
         toml::Value::String(_) if is_secret_name(name) => MASK.into(),
@@ -217,7 +217,7 @@ fn print(report: &Report) {
     }
 }
 
-/// A key as TOML has it: with quotes where it needs them.
+/// Returns a key as TOML, quoted if necessary.
 fn bare(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     match !name.is_empty() && name.bytes().all(is_plain) {
@@ -226,7 +226,7 @@ fn bare(name: &str) -> String {
     }
 }
 
-/// A value as TOML has it, in one line. Its text in quotes is written as JSON's is.
+/// Returns a value as TOML, on one line. Its strings are written as in JSON.
 fn inline(value: &Value) -> String {
     match value {
         Value::Array(items) => {
@@ -246,7 +246,8 @@ fn inline(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// Whatever a value has in it, a line is one line, and TOML reads it as it was.
+    /// Whatever a value contains, its line stays one line, and TOML reads the same
+    /// value back.
     #[test]
     fn what_is_printed_is_read_back() {
         for text in ["a", "a\nb \"c\" \\ d", "\u{1b}[1m\u{7f}", "\u{202e}"] {

@@ -1,5 +1,5 @@
-//! Which catalog, instance and backup a subcommand is about, where flags may say
-//! so instead of a profile.
+//! The catalog, instance and backup that a subcommand works on, given by flags or by
+//! a profile.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,15 @@ use crate::cli::common::ProfileArgs;
 use crate::profile::{Origin, Profile};
 use crate::session::{self, SessionError};
 
-/// The variable that pg_probackup itself takes the catalog from.
+/// The environment variable from which pg_probackup itself takes the catalog.
 const BACKUP_PATH: &str = "BACKUP_PATH";
 
-/// A catalog, and perhaps one instance of it.
+/// A catalog and, optionally, one of its instances.
 #[derive(Debug, Args)]
 pub struct CatalogArgs {
     #[command(flatten)]
     pub profile: ProfileArgs,
-    /// The pg_probackup catalog; else the profile's, else that of the
+    /// The pg_probackup catalog; by default that of the profile, else of the
     /// environment variable BACKUP_PATH
     #[arg(short = 'B', long, alias = "backup-path")]
     pub catalog: Option<PathBuf>,
@@ -28,16 +28,16 @@ pub struct CatalogArgs {
 }
 
 impl CatalogArgs {
-    /// Flags over the profile.
+    /// Returns the profile, overridden by the flags.
     pub fn given(&self) -> Result<Profile, SessionError> {
         let mut given = self.profile.given()?;
         self.apply(&mut given)?;
         Ok(given)
     }
 
-    /// The catalog and, if one is wanted, the instance.
+    /// Returns the catalog and, if one is selected, the instance.
     pub fn catalog(&self) -> Result<(PathBuf, Option<String>), SessionError> {
-        // Who names a catalog need not have a sound profile on this host.
+        // With an explicit catalog, the settings on this host need not be valid.
         if let (Some(catalog), None, []) =
             (&self.catalog, &self.profile.profile, &*self.profile.sets)
         {
@@ -73,12 +73,12 @@ pub struct BackupArgs {
 }
 
 impl BackupArgs {
-    /// The profile's path, if there is one.
+    /// Returns the profile's path, if a profile was given.
     pub fn profile(&self) -> Option<&Path> {
         self.catalog.profile.profile.as_deref()
     }
 
-    /// Flags over the profile.
+    /// Returns the profile, overridden by the flags.
     pub fn given(&self) -> Result<Profile, SessionError> {
         let mut given = self.catalog.given()?;
         if let Some(backup) = &self.backup {
@@ -87,8 +87,8 @@ impl BackupArgs {
         Ok(given)
     }
 
-    /// The profile of a one-shot job. Without a target it has a mount point of its
-    /// own, where nobody looks.
+    /// Returns the profile of a one-shot job. If it sets no target, the job gets a
+    /// private mount point below the state directory.
     pub fn job(&self, command: &'static str) -> Result<Profile, SessionError> {
         let mut given = self.given()?;
         catalog_of_environment(&mut given)?;
@@ -108,7 +108,7 @@ impl BackupArgs {
     }
 }
 
-/// Takes the catalog from pg_probackup's own variable, if nobody gave one.
+/// Takes the catalog from pg_probackup's own variable if none was given.
 pub fn catalog_of_environment(given: &mut Profile) -> Result<(), SessionError> {
     let variable = std::env::var_os(BACKUP_PATH).filter(|path| !path.is_empty());
     if let (None, Some(path)) = (given.get("catalog"), variable) {
@@ -118,7 +118,7 @@ pub fn catalog_of_environment(given: &mut Profile) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Refuses what names no backup.
+/// Refuses a profile that lacks the catalog or the instance.
 pub fn require_backup(given: &Profile) -> Result<(), SessionError> {
     if given.get("catalog").is_none() {
         return Err(missing("the catalog, with -B CATALOG"));
@@ -129,14 +129,14 @@ pub fn require_backup(given: &Profile) -> Result<(), SessionError> {
     }
 }
 
-/// What nobody gave.
+/// Returns the error for a value that was not given.
 pub fn missing(what: &str) -> SessionError {
     SessionError::Usage {
         message: format!("give {what}, or a profile that sets it"),
     }
 }
 
-/// A path that the user gave, as it is from any directory.
+/// Makes a path given by the user absolute.
 pub fn absolute(path: &Path) -> Result<PathBuf, SessionError> {
-    std::path::absolute(path).map_err(|e| SessionError::io("find", path, e))
+    std::path::absolute(path).map_err(|e| SessionError::io("resolve", path, e))
 }

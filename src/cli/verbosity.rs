@@ -1,4 +1,4 @@
-//! The options of every command that say what is logged, and where.
+//! The options of every command that control what is logged, and where.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::{ArgAction, Args};
 
 use crate::profile::LogFormat;
 
-/// What is logged, and where. Counts more than the section `log` of the profile.
+/// Logging options, which override the section `log` of the profile.
 #[derive(Debug, Clone, Args)]
 pub struct Verbosity {
     /// Log more detail (-v debug, -vv trace)
@@ -23,7 +23,7 @@ pub struct Verbosity {
         display_order = 991
     )]
     pub quiet: bool,
-    /// How a log line looks
+    /// Format of a log line
     #[arg(long, value_name = "FORMAT", global = true, display_order = 992)]
     pub log_format: Option<LogFormat>,
     /// Where to log: "stderr", "journald" or a file's path
@@ -32,32 +32,32 @@ pub struct Verbosity {
     /// Whether a terminal may get colours
     #[arg(skip = true)]
     pub colour: bool,
-    /// Whether standard error gets errors only
+    /// Whether standard error gets only errors
     #[arg(skip)]
     pub is_job: bool,
 }
 
 impl Verbosity {
-    /// Whether more is to be told than usual.
+    /// Returns whether more detail than usual is requested.
     pub fn is_verbose(&self) -> bool {
         self.verbose > 0
     }
 
-    /// The same, for a one-shot job: what comes to standard error is mailed by
-    /// cron, so that is errors only, unless more was asked for.
+    /// Adapts the options to a one-shot job: cron mails whatever is on standard
+    /// error, so only errors go there unless more is requested.
     pub fn for_job(mut self) -> Self {
         self.is_job = true;
         self
     }
 
-    /// The same, for an output that will not stay a terminal.
+    /// Turns colour off, for an output that will not remain a terminal.
     pub fn without_colour(mut self) -> Self {
         self.colour = false;
         self
     }
 }
 
-/// What `--log` takes.
+/// The value of `--log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Where {
     /// Standard error.

@@ -1,4 +1,4 @@
-//! What can be wrong with a profile.
+//! Errors in a profile.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ pub enum ProfileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 
-    /// A file is not TOML, or one of its values has the wrong type. The
-    /// source's text shows line and snippet.
+    /// A file is not TOML, or one of its values has the wrong type. The source's text
+    /// shows the line and a snippet.
     #[error("{}: {source}", path.display())]
     Toml {
         /// The file.
         path: PathBuf,
-        /// What the TOML parser says, with the line it means.
+        /// The TOML parser's error, with the line.
         #[source]
         source: Box<toml::de::Error>,
     },
@@ -34,18 +34,18 @@ pub enum ProfileError {
         place: String,
         /// The key as it was written, with its sections.
         key: String,
-        /// The known key that looks most like it.
+        /// The most similar known key.
         nearest: Option<&'static str>,
     },
 
-    /// A value that its key does not take.
+    /// A value that its key does not accept.
     #[error("{place}: invalid value for \"{key}\": {reason}")]
     Value {
-        /// Where the value is from; `profile` where nobody set it.
+        /// The origin of the value; `profile` if it was not set.
         place: String,
         /// The key.
         key: String,
-        /// What is wrong with the value, and what would be right.
+        /// What is wrong with the value, and what would be valid.
         reason: String,
     },
 
@@ -56,7 +56,7 @@ pub enum ProfileError {
         argument: String,
     },
 
-    /// An environment variable of ours that is not UTF-8.
+    /// An environment variable with our prefix that is not UTF-8.
     #[error("the environment variable {name} is not valid UTF-8")]
     NotUtf8 {
         /// The variable's name, as far as it can be shown.
@@ -68,21 +68,21 @@ pub enum ProfileError {
     WorkingDirectory {
         /// The relative path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 
-    /// A key without a default that nobody set.
+    /// A key that has no default and is not set.
     #[error("the profile does not set \"{key}\" ({help})")]
     Missing {
         /// The key.
         key: &'static str,
-        /// What the key is for.
+        /// The key's help.
         help: String,
     },
 
-    /// More than one place for recovery to end at.
+    /// More than one recovery target.
     #[error("the profile sets {}; recovery ends at one target, so set only one of them",
         keys.join(" and "))]
     SeveralTargets {
@@ -90,7 +90,7 @@ pub enum ProfileError {
         keys: Vec<&'static str>,
     },
 
-    /// Two paths of which one would damage or hide the other.
+    /// Two paths, one of which would damage or hide the other.
     #[error("{inner_key} ({}) may not be {relation} {outer_key} ({}): {reason}",
         inner.display(), outer.display())]
     Overlap {
@@ -104,13 +104,14 @@ pub enum ProfileError {
         outer_key: &'static str,
         /// The outer path, links resolved.
         outer: PathBuf,
-        /// What would go wrong.
+        /// The harm that it would do.
         reason: &'static str,
     },
 }
 
 impl ProfileError {
-    /// A value that does not go with the others; whoever knows where it is from adds that.
+    /// Creates the error for an invalid or conflicting value. The caller that knows its
+    /// origin adds that.
     pub fn wrong(key: &str, reason: impl Into<String>) -> Self {
         Self::Value {
             place: "profile".to_owned(),

@@ -1,4 +1,4 @@
-//! What somebody gave, and where it is from.
+//! The values that were set, and their origins.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,30 +13,30 @@ use super::keys::{self, SETTINGS};
 use super::plan::Plan;
 use super::section::recovery::{MomentText, TARGETS};
 
-/// A value that somebody gave to a key.
+/// A value that a key was set to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Given {
     /// The value as it was written; a path is absolute.
     pub value: Value,
-    /// Where it is from.
+    /// Its origin.
     pub origin: Origin,
 }
 
-/// Where a value is from. As text it is the place that an error names.
+/// The origin of a value. As text, it is the place that an error names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A file of settings.
     File {
         /// The file.
         path: PathBuf,
-        /// The line of the key in it, from 1.
+        /// The line of the key in it, counted from 1.
         line: usize,
     },
     /// The environment variable of that name.
     Variable(String),
     /// The argument of `--set`.
     Set(String),
-    /// That flag of the command, or what the command knows by itself.
+    /// That flag of the command, or what the command derives itself.
     Command(&'static str),
 }
 
@@ -51,20 +51,20 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What somebody gave, by dotted key: one layer of settings, or several merged. Each
-/// PostgreSQL setting is a key of its own, by its lower-case name.
+/// The values that were set, by dotted key: one layer of settings, or several merged.
+/// Each PostgreSQL setting is a key of its own, under its lower-case name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
     given: BTreeMap<String, Given>,
 }
 
 impl Profile {
-    /// Takes over what a later layer has.
+    /// Overrides values with those of a later layer.
     pub(super) fn extend(&mut self, layer: Self) {
         self.given.extend(layer.given);
     }
 
-    /// Has relative paths start at a directory.
+    /// Makes relative paths start at a directory.
     pub(super) fn make_absolute(&mut self, base: &Path) -> Result<(), ProfileError> {
         for (key, given) in &mut self.given {
             let is_path = keys::find(key).is_some_and(|known| known.is_path);
@@ -79,32 +79,32 @@ impl Profile {
         Ok(())
     }
 
-    /// Whether nobody gave anything.
+    /// Returns whether nothing is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.given.is_empty()
     }
 
-    /// What was given to a key.
+    /// Returns the value of a key and its origin, if the key is set.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Given> {
         self.given.get(key)
     }
 
-    /// The value of a key, if one was given.
+    /// Returns the value of a key, if the key is set.
     #[must_use]
     pub fn value<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let value = self.given.get(key)?.value.clone();
         T::deserialize(value).ok()
     }
 
-    /// The PostgreSQL settings that were given, each by its dotted key.
+    /// Returns the PostgreSQL settings that are set, each with its dotted key.
     pub fn settings(&self) -> impl Iterator<Item = (&str, &Given)> {
         let all = self.given.iter().map(|(key, given)| (key.as_str(), given));
         all.filter(|(key, _)| keys::setting(key).is_some())
     }
 
-    /// Gives a key a value. A table of PostgreSQL settings is as many keys.
+    /// Sets a key. A table of PostgreSQL settings sets one key for each entry.
     pub fn set(&mut self, key: &str, value: impl Into<Value>, origin: Origin) {
         match value.into() {
             Value::Table(settings) if keys::setting(key).is_some() => {
@@ -119,22 +119,22 @@ impl Profile {
         }
     }
 
-    /// The same with a path, which is made absolute.
+    /// Sets a key to a path, which is made absolute.
     ///
     /// # Errors
-    /// It is empty or not UTF-8, or there is no working directory.
+    /// If the path is empty or not UTF-8, or if there is no working directory.
     pub fn set_path(&mut self, key: &str, path: &Path, origin: Origin) -> Result<(), ProfileError> {
         let value = absolute(key, path, path, &origin)?;
         self.set(key, value, origin);
         Ok(())
     }
 
-    /// Forgets what was given to a key.
+    /// Removes the value of a key.
     pub fn unset(&mut self, key: &str) {
         self.given.remove(key);
     }
 
-    /// Replaces whatever recovery target was given by a time.
+    /// Replaces any recovery target by a time.
     pub fn recover_to(&mut self, time: MomentText, origin: Origin) {
         for key in TARGETS {
             self.unset(key);
@@ -142,10 +142,11 @@ impl Profile {
         self.set("recovery.time", time.to_string(), origin);
     }
 
-    /// What was given, over the defaults, with its types, and checked.
+    /// Returns the values over the defaults, typed and checked.
     ///
     /// # Errors
-    /// The first key that is missing, or the first values that cannot go together.
+    /// Returns the first key that is missing, or the first value that is invalid or
+    /// conflicts with another.
     pub fn plan(&self) -> Result<Plan, ProfileError> {
         let is_missing = |key: &&keys::Key| key.is_required && self.get(&key.path).is_none();
         if let Some(key) = keys::keys().find(is_missing) {
@@ -159,7 +160,7 @@ impl Profile {
         Ok(plan)
     }
 
-    /// What was given, over the defaults, with its types.
+    /// Returns the values over the defaults, typed.
     pub(super) fn typed(&self) -> Result<Plan, ProfileError> {
         Plan::deserialize(self.to_table()).map_err(|error| {
             let is_wrong = |(key, given): &(&String, &Given)| {
@@ -172,7 +173,7 @@ impl Profile {
         })
     }
 
-    /// As a file would have it.
+    /// Returns the values as a file would contain them.
     fn to_table(&self) -> Table {
         let mut table = Table::new();
         for (key, given) in &self.given {
@@ -185,7 +186,7 @@ impl Profile {
         table
     }
 
-    /// Adds to an error where its value is from.
+    /// Adds the origin of its value to an error.
     fn with_place(&self, mut error: ProfileError) -> ProfileError {
         if let ProfileError::Value { place, key, .. } = &mut error
             && let Some(given) = self.given.get(key)
@@ -196,7 +197,7 @@ impl Profile {
     }
 }
 
-/// Puts a value into a table of a table, which is made.
+/// Puts a value into a nested table, and creates that if necessary.
 fn put(table: &mut Table, section: &str, name: &str, value: Value) {
     let (first, rest) = section.split_once('.').unwrap_or((section, ""));
     if first.is_empty() {
@@ -206,7 +207,7 @@ fn put(table: &mut Table, section: &str, name: &str, value: Value) {
     }
 }
 
-/// The path as a value. `written` is what the user wrote of it.
+/// Returns the absolute path as a value. `written` is the part that the user wrote.
 fn absolute(
     key: &str,
     path: &Path,

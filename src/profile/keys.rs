@@ -1,7 +1,8 @@
-//! What the fields of [`Plan`] say of the keys: their names, defaults, help and examples.
+//! The keys of a profile, with their names, defaults, help and examples, from the fields
+//! of [`Plan`].
 //!
-//! All of it comes from the JSON schema that schemars makes of the types and their doc
-//! comments, so that a key is known here as soon as it is a field.
+//! All of it comes from the JSON schema that schemars generates from the types and
+//! their doc comments, so that every field is a key here.
 
 use std::sync::LazyLock;
 
@@ -16,33 +17,33 @@ pub const SETTINGS: &str = "postgres.settings";
 /// One key.
 #[derive(Debug)]
 pub struct Key {
-    /// The key with its section, dotted.
+    /// The dotted key, including its section.
     pub path: String,
-    /// What it does, in a sentence or more.
+    /// Its description, in one or more sentences.
     pub help: String,
-    /// What it takes, for people.
+    /// The values that it accepts, for people.
     pub takes: String,
-    /// What is the case when nobody sets it, for people.
+    /// Its default, for people.
     pub default: String,
-    /// A value that it takes.
+    /// A valid value.
     pub example: toml::Value,
-    /// Its value when nobody sets it, if that is a fixed one.
+    /// Its default, if that is a fixed value.
     pub value: Option<toml::Value>,
-    /// Whether somebody has to set it.
+    /// Whether it has to be set.
     pub is_required: bool,
     /// Whether it is a path; a relative one starts at the directory of its file.
     pub is_path: bool,
     types: Vec<String>,
 }
 
-/// A section, `""` for what stands at the top of a file.
+/// A section; the keys at the top of a file form the section `""`.
 #[derive(Debug)]
 pub struct Section {
     /// Its name.
     pub name: String,
-    /// What it is about, in a sentence.
+    /// Its purpose, in a sentence.
     pub help: String,
-    /// Its keys, in their order.
+    /// Its keys, in order.
     pub keys: Vec<Key>,
 }
 
@@ -57,19 +58,19 @@ static SECTIONS: LazyLock<Vec<Section>> = LazyLock::new(|| {
     sections
 });
 
-/// Every section, in the order of the manual page and of `config/full.toml`.
+/// Returns every section, in the order of the manual page and of `config/full.toml`.
 #[must_use]
 pub fn sections() -> &'static [Section] {
     &SECTIONS
 }
 
-/// Every key, in the same order.
+/// Returns every key, in the same order.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
     sections().iter().flat_map(|section| &section.keys)
 }
 
-/// The JSON schema of a profile, draft 2020-12. Nothing is required in it, as every key
-/// may be set in several places.
+/// Returns the JSON schema of a profile (draft 2020-12). It requires no key, because
+/// every key may be set in several places.
 #[must_use]
 pub fn schema() -> Value {
     let settings =
@@ -82,7 +83,8 @@ pub fn schema() -> Value {
     schema
 }
 
-/// TOML has no null: who sets nothing writes nothing. Nor is empty text a default.
+/// Removes null, which TOML does not have: a key that is not set is omitted. Removes
+/// empty text as a default, too.
 fn leave_out_null(schema: &mut Value) {
     let is_null = |value: &Value| value == "null" || value["type"] == "null" || value.is_null();
     match schema {
@@ -108,7 +110,7 @@ fn leave_out_null(schema: &mut Value) {
     }
 }
 
-/// Takes a list out that has one item, and gives that.
+/// Removes a list that has one item, and returns the item.
 fn take_only(object: &mut Map<String, Value>, list: &str) -> Option<Value> {
     let items = object.get_mut(list)?.as_array_mut()?;
     let [only] = items.as_mut_slice() else {
@@ -150,7 +152,7 @@ impl Key {
         let default = match (described, &value) {
             (Some(text), _) => text.to_owned(),
             (None, Some(value)) => value.to_string(),
-            (None, None) => "none, it has to be set".to_owned(),
+            (None, None) => "none; it has to be set".to_owned(),
         };
         let types = match schema.get("type") {
             Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
@@ -172,14 +174,15 @@ impl Key {
         }
     }
 
-    /// The key without its section.
+    /// Returns the key without its section.
     #[must_use]
     pub fn name(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or(&self.path)
     }
 
-    /// What text means for the key, as an environment variable and `--set` have it: a
-    /// number, a boolean or a list of names where the key takes one and the text is one.
+    /// Converts the text of an environment variable or of `--set` to a value of the key:
+    /// to a number, a boolean or a list of names if the key accepts one and the text is
+    /// one.
     #[must_use]
     pub fn value_of(&self, text: &str) -> toml::Value {
         let takes = |kind: &str| self.types.iter().any(|known| known == kind);
@@ -199,7 +202,7 @@ impl Key {
     }
 }
 
-/// Names with commas between them.
+/// Splits text into names at its commas.
 fn names(text: &str) -> toml::Value {
     let names = text.split(',').map(str::trim);
     let names = names.filter(|name| !name.is_empty());
@@ -210,7 +213,7 @@ fn as_toml(value: &Value) -> Option<toml::Value> {
     toml::Value::try_from(value).ok()
 }
 
-/// The paragraphs of a doc comment, each in one line.
+/// Returns the paragraphs of a doc comment, each on one line.
 fn paragraphs(schema: &Value) -> Vec<String> {
     let text = schema["description"].as_str().unwrap_or_default();
     text.split("\n\n")
@@ -218,7 +221,8 @@ fn paragraphs(schema: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The title if there is one, as types with forms of their own have it.
+/// Returns the accepted values: the title if there is one, as for types with forms of
+/// their own.
 fn takes(schema: &Value) -> String {
     let forms = schema
         .get("oneOf")
@@ -238,20 +242,21 @@ fn takes(schema: &Value) -> String {
     }
 }
 
-/// The key with that dotted path. Any name under `postgres.settings` is a key.
+/// Returns the key with that dotted path. Any name under `postgres.settings` is a
+/// key.
 #[must_use]
 pub fn find(path: &str) -> Option<&'static Key> {
     let is_setting = setting(path).is_some();
     keys().find(|key| key.path == path || is_setting && key.path == SETTINGS)
 }
 
-/// The PostgreSQL setting that a dotted path names.
+/// Returns the PostgreSQL setting that a dotted path names.
 #[must_use]
 pub fn setting(path: &str) -> Option<&str> {
     path.strip_prefix(SETTINGS)?.strip_prefix('.')
 }
 
-/// Whether keys lie below that dotted path.
+/// Returns whether that dotted path is a section.
 #[must_use]
 pub fn is_section(path: &str) -> bool {
     sections()
@@ -260,10 +265,11 @@ pub fn is_section(path: &str) -> bool {
         .any(|section| section.name == path)
 }
 
-/// The known key or section that looks most like `path`, if any does.
+/// Returns the known key or section that is most similar to `path`, if any is similar
+/// enough.
 ///
-/// A key's last part counts nearly as much as the whole of it, so that `port`
-/// at the top of a file leads to `postgres.port`.
+/// A key's last part counts nearly as much as all of it, so that `port` at the top of
+/// a file suggests `postgres.port`.
 #[must_use]
 pub fn nearest(path: &str) -> Option<&'static str> {
     const ALIKE: f64 = 0.6;
@@ -323,7 +329,7 @@ mod tests {
         let default = |path: &str| find(path).unwrap().default.as_str();
         assert_eq!(default("cache_size"), "\"256MB\"");
         assert_eq!(default("fence.memory"), "no limit");
-        assert_eq!(default("catalog"), "none, it has to be set");
+        assert_eq!(default("catalog"), "none; it has to be set");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Reading the layers, each with its own errors, and merging them.
+//! Reads the layers, each with its own errors, and merges them.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,20 +16,20 @@ use super::keys::{self, SETTINGS};
 use super::plan::Plan;
 use crate::untrusted::{SMALL, read_limited};
 
-/// What the names of our environment variables begin with.
+/// The prefix of our environment variables.
 const ENV_PREFIX: &str = "PBKFS_";
 
 impl Profile {
     /// Reads and merges all layers above the defaults: `system_config` (which need not
-    /// exist), `profile`, the environment, `sets` (each `key=value`).
+    /// exist), `profile`, the environment and `sets` (each `key=value`).
     ///
-    /// Relative paths of a file start at its directory, those of the environment
-    /// and of `sets` at the working directory, so that all paths of the result
-    /// are absolute. (`pg_probackup` may stay a bare command name.)
+    /// Relative paths in a file start at its directory, those in the environment and
+    /// in `sets` at the working directory, so that all paths in the result are
+    /// absolute. (`pg_probackup` may stay a bare command name.)
     ///
     /// # Errors
-    /// Whatever is wrong with the first layer that has something wrong; nothing
-    /// is checked across keys, that is [`Self::plan`]'s work.
+    /// Returns the error of the first layer that has one. Nothing is checked across
+    /// keys; [`Self::plan`] does that.
     pub fn load(
         profile: Option<&Path>,
         sets: &[String],
@@ -63,7 +63,7 @@ impl Profile {
     }
 
     fn read(path: &Path) -> Result<Self, ProfileError> {
-        // It may be a pipe of the user's own, but has an end.
+        // It may be a pipe of the user's own, but its size is limited.
         let read = || {
             let bytes = read_limited(File::open(path)?, SMALL)?;
             String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
@@ -75,11 +75,11 @@ impl Profile {
         Self::parse(&text, path)
     }
 
-    /// Reads one file's text as a layer. `path` is where it came from: errors
-    /// name it, and relative paths start at its directory.
+    /// Parses the text of the file `path` as a layer. Errors name the file, and
+    /// relative paths start at its directory.
     ///
     /// # Errors
-    /// Not TOML, unknown keys, values of the wrong type.
+    /// If the text is not TOML, or has unknown keys or values of the wrong type.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
         let toml_error = |source| ProfileError::Toml {
             path: path.to_owned(),
@@ -94,7 +94,8 @@ impl Profile {
         };
         leaves.add_table("", table.get_ref())?;
         let found = leaves.found;
-        // Only for its errors, which show the line: what counts is merged first.
+        // Parsed only for its errors, which show the line: layers are merged before
+        // their values count.
         let _: Plan = toml::from_str(text).map_err(toml_error)?;
         let mut layer = Self::default();
         for (key, origin, value) in found {
@@ -106,7 +107,7 @@ impl Profile {
     }
 }
 
-/// The keys that a file has, each with its place.
+/// The keys in a file, each with its place.
 struct Leaves<'a, 'i> {
     path: &'a Path,
     line_starts: Vec<usize>,
@@ -114,7 +115,8 @@ struct Leaves<'a, 'i> {
 }
 
 impl<'i> Leaves<'_, 'i> {
-    /// Refuses the first key below `section` that is neither a key nor a section.
+    /// Collects the keys below `section`, and refuses the first that is neither a key
+    /// nor a section.
     fn add_table(&mut self, section: &str, table: &DeTable<'i>) -> Result<(), ProfileError> {
         for (name, value) in table {
             let key = match section {
@@ -130,7 +132,7 @@ impl<'i> Leaves<'_, 'i> {
                 DeValue::Table(table) if key == SETTINGS || keys::is_section(&key) => {
                     self.add_table(&key, table)?;
                 }
-                // The TOML parser's own message for `postgres = 1` is the better one.
+                // The TOML parser's own message for `postgres = 1` is better.
                 _ if keys::is_section(&key) => {}
                 _ if keys::find(&key).is_some() => self.found.push((key, origin, value.clone())),
                 _ => return Err(unknown(origin.to_string(), key)),
@@ -149,7 +151,7 @@ fn unknown(place: String, key: String) -> ProfileError {
     }
 }
 
-/// One key set by text: an environment variable or a `--set`.
+/// One key set as text, by an environment variable or by `--set`.
 struct Assignment {
     key: String,
     text: String,
@@ -181,14 +183,14 @@ impl Assignment {
     }
 }
 
-/// The key, if text can set it.
+/// Returns the key, if it can be set as text.
 fn may_be_set(key: &str) -> Option<&'static keys::Key> {
     keys::find(key).filter(|_| key != SETTINGS)
 }
 
-/// What is to be said of the environment's variables that look like ours and set
-/// no key. They are somebody else's more often than mistyped: Kubernetes gives a
-/// service called pbkfs a `PBKFS_SERVICE_HOST`.
+/// Returns warnings about environment variables with our prefix that match no key.
+/// They are more often another program's than mistyped: for a service called pbkfs,
+/// Kubernetes sets `PBKFS_SERVICE_HOST`.
 #[must_use]
 pub fn unknown_variables() -> Vec<String> {
     unknown_variables_in(env::vars_os().map(|(name, _)| name))
@@ -213,7 +215,8 @@ fn key_of_variable(rest: &str) -> String {
     rest.to_ascii_lowercase().replace("__", ".")
 }
 
-/// `PBKFS_POSTGRES__PORT=5433` sets `postgres.port`. What sets no key is left out.
+/// Returns what the environment sets: `PBKFS_POSTGRES__PORT=5433` sets
+/// `postgres.port`. A variable that matches no key is skipped.
 fn from_environment(
     environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<Assignment>, ProfileError> {
@@ -240,7 +243,7 @@ fn from_environment(
             }
         }
     }
-    // The environment has no order of its own; errors should.
+    // The environment has no order, but errors should be reported in one.
     assignments.sort_by_key(|assignment| assignment.origin.to_string());
     Ok(assignments)
 }
@@ -258,7 +261,7 @@ mod tests {
     use crate::profile::section::recovery::{MomentText, RecoveryTarget};
     use crate::profile::values::ByteSize;
 
-    /// What is set and typed; nothing is required.
+    /// Returns what is set, typed; no key is required.
     fn load_text(profile: &str, env: &[(&str, &str)], sets: &[&str]) -> Result<Plan, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile.toml");
@@ -352,8 +355,8 @@ mod tests {
         assert!(said("", &wrong).starts_with("--set instance=..: invalid value"));
         assert_eq!(
             said("", &sets[..2]),
-            "the profile does not set \"instance\" (Instance within the catalog, as pg_probackup \
-             is given it with --instance)"
+            "the profile does not set \"instance\" (Instance within the catalog, as passed to \
+             pg_probackup with --instance)"
         );
     }
 
@@ -370,7 +373,7 @@ mod tests {
             refused("\n[postgers]\nport = 1\n", &[], &[]),
             "DIR/profile.toml:2: unknown key \"postgers\"; did you mean \"postgres\"?"
         );
-        // The environment is not the user's alone.
+        // Other programs set variables, too.
         let names = [
             "PBKFS_SERVICE_HOST",
             "PBKFS_DIFFDIR",
@@ -533,7 +536,7 @@ mod tests {
         }
     }
 
-    /// Keys without a fixed default stand in it as `#key = example`.
+    /// Keys without a fixed default are in it as `#key = example`.
     #[test]
     fn full_sample_names_every_key_with_its_default() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/full.toml");

@@ -1,5 +1,5 @@
-//! What the user asked for: TOML files, the environment and `--set`, merged
-//! into a [`Profile`] and checked into a [`Plan`].
+//! The user's settings: TOML files, the environment and `--set`, merged into a
+//! [`Profile`] and checked into a [`Plan`].
 //!
 //! Later layers win, key by key:
 //!
@@ -7,14 +7,15 @@
 //! defaults < /etc/pbkfs/config.toml < profile < PBKFS_* environment < --set key=value < flags
 //! ```
 //!
-//! A key is a field of [`Plan`] or of one of its sections, and stands nowhere else:
-//! its type reads and bounds it, its doc comment is its help, its default stands
-//! behind it, and its example in its attribute. [`keys`] reads all that out of the
-//! fields, for unknown keys, the manual page, `config/full.toml` and the JSON schema.
+//! A key is defined only by a field of [`Plan`] or of one of its sections: the
+//! field's type parses and bounds it, its doc comment is its help, its default
+//! follows the type, and its example is in an attribute. [`keys`] derives all of this
+//! from the fields, for unknown keys, the manual page, `config/full.toml` and the
+//! JSON schema.
 //!
-//! Every layer is read into a [`Plan`] by itself, only so that a mistake is reported
-//! with the place where it was made; what is merged are the values as they were
-//! written, each with its [`Origin`].
+//! Each layer is also parsed into a [`Plan`] by itself, but only to report a mistake
+//! with its place. The values are merged as they were written, each with its
+//! [`Origin`].
 
 #[macro_use]
 mod section;

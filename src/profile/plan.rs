@@ -1,5 +1,5 @@
-//! The keys at the top of a profile, and the profile as a whole: what was merged, with
-//! its types, and checked.
+//! The keys at the top of a profile, and the profile as a whole: merged, typed and
+//! checked.
 
 use std::path::{Path, PathBuf};
 
@@ -18,19 +18,19 @@ use super::values::{ByteSize, FromValue, Seconds, from_value};
 use crate::catalog::BackupRef;
 
 section! {
-    /// What a session is to do, as [`Profile::plan`](super::Profile::plan) gives it: all
-    /// that has to be set is set, all paths are absolute, and none would damage another.
+    /// The plan of a session, as returned by [`Profile::plan`](super::Profile::plan):
+    /// all required keys are set, all paths are absolute, and none would damage another.
     pub struct Plan {
-        /// Directory of the pg_probackup catalog, as pg_probackup is given it with -B.
+        /// Directory of the pg_probackup catalog, as passed to pg_probackup with -B.
         #[schemars(extend("format" = "path"), example = "/srv/backup")]
         pub catalog: PathBuf,
 
-        /// Instance within the catalog, as pg_probackup is given it with --instance.
+        /// Instance within the catalog, as passed to pg_probackup with --instance.
         #[schemars(title = "name", example = &"main")]
         pub instance: String,
 
-        /// Backup to show. "latest" is the newest that can be restored; with a recovery
-        /// target, the newest before that.
+        /// Backup to mount. "latest" is the newest backup that can be restored; with a
+        /// recovery target, the newest one before the target.
         #[schemars(example = &"SBOL8S")]
         pub backup: BackupRef = BackupRef::Latest,
 
@@ -44,11 +44,12 @@ section! {
         #[schemars(extend("format" = "path"), example = "/srv/clone/main.diff")]
         pub diff_dir: Option<PathBuf>,
 
-        /// Beside what a throw-away diff is made; `None` is the mount point.
+        /// The path beside which a throw-away diff is created; `None` means the mount
+        /// point.
         #[serde(skip)]
         pub beside: Option<PathBuf>,
 
-        /// pg_probackup program that is asked about the catalog.
+        /// pg_probackup program that is used to query the catalog.
         ///
         /// Default: pg_probackup, then pg_probackup-MAJOR, from PATH
         #[schemars(
@@ -59,25 +60,25 @@ section! {
         pub pg_probackup: Option<PathBuf>,
 
         /// Reader of the catalog: "pg_probackup", "native" (pbkfs itself) or "auto"
-        /// (pg_probackup where it is found, else pbkfs itself).
+        /// (pg_probackup if it is found, else pbkfs itself).
         #[schemars(example = MetadataSource::Native)]
         pub metadata: MetadataSource = MetadataSource::Auto,
 
-        /// Time limit for an answer of pg_probackup.
+        /// Time limit for an answer from pg_probackup.
         #[schemars(example = 60)]
         pub metadata_timeout: Seconds = Seconds::new(60),
 
         /// Whether to lock the backups against pg_probackup's delete and merge. "auto" locks
-        /// them too, but only warns where the catalog cannot be written.
+        /// them too, but only warns if the catalog cannot be written.
         #[schemars(example = true)]
         pub lock_backups: LockBackups = LockBackups::Auto,
 
-        /// Whether to check the checksum of every page that is read, where the cluster has
+        /// Whether to verify the checksum of every page that is read, if the cluster has
         /// data checksums.
         #[schemars(example = false)]
         pub verify_checksums: bool = true,
 
-        /// Memory for the page indexes of the files last read, a few bytes per page.
+        /// Memory for the page indexes of recently read files, a few bytes per page.
         #[schemars(example = &"1GB")]
         pub cache_size: ByteSize = ByteSize::megabytes(256),
 
@@ -90,7 +91,7 @@ section! {
         /// How far the catalog's WAL archive is replayed before the server answers.
         pub recovery: RecoveryPlan,
 
-        /// How far the clone is kept from production.
+        /// How the clone is isolated from production.
         pub fence: FencePlan,
 
         /// What pbkfs verify does to prove that a backup restores.
@@ -101,11 +102,11 @@ section! {
     }
 }
 
-/// Who reads the catalog's metadata.
+/// The reader of the catalog's metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MetadataSource {
-    /// pg_probackup where it is found, else pbkfs itself.
+    /// pg_probackup if it is found, else pbkfs itself.
     Auto,
     /// `pg_probackup show`.
     PgProbackup,
@@ -116,9 +117,9 @@ pub enum MetadataSource {
 /// Whether the chain is locked against pg_probackup's delete and merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockBackups {
-    /// Locked; a catalog that cannot be written gives a warning.
+    /// Locked; if the catalog cannot be written, there is only a warning.
     Auto,
-    /// Locked, or it is an error.
+    /// Locked; failure to lock is an error.
     Always,
     /// Not locked.
     Never,
@@ -154,13 +155,13 @@ impl Serialize for LockBackups {
 }
 
 impl Plan {
-    /// Checks what the types do not. Looks at the file system only to resolve symbolic
+    /// Checks what the types do not. Accesses the file system only to resolve symbolic
     /// links, and for the paths of `fence.expose`.
     ///
     /// # Errors
-    /// The first value that cannot be, or that cannot go together with another.
+    /// Returns the first value that is invalid or conflicts with another.
     pub(super) fn check(&self) -> Result<(), ProfileError> {
-        // A directory's name in the catalog, so it may not lead out.
+        // It is the name of a directory in the catalog, and must not lead out of it.
         let name = &self.instance;
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             let reason = format!("\"{name}\" is not the name of an instance");
@@ -175,22 +176,23 @@ impl Plan {
         self.check_listen_addresses()
     }
 
-    /// Mounts elsewhere, and keeps none of the clone's writes. They go to the same
-    /// disk as if they were kept.
+    /// Makes the clone mount on `target` and discard its writes. They still go to the
+    /// disk on which they would have been kept.
     pub fn throw_away(&mut self, target: PathBuf) {
         let target = std::mem::replace(&mut self.target, target);
         self.beside = self.diff_dir.take().or(Some(target));
     }
 
-    /// Who asks for TCP wants to be reached by it.
+    /// Refuses addresses to listen on in a network where nobody could connect to
+    /// them.
     fn check_listen_addresses(&self) -> Result<(), ProfileError> {
         let listens = self.postgres.settings.get("listen_addresses");
         let is_closed = self.fence.level == Level::Auto && self.fence.network == Network::None;
         if is_closed && listens.is_some_and(|addresses| !addresses.is_empty()) {
             return Err(ProfileError::wrong(
                 "postgres.settings.listen_addresses",
-                "nobody could connect, as fence.network is \"none\"; \"host\" is the host's \
-                 network, and needs fence.allow = [\"listen_addresses\"] besides",
+                "nobody could connect, because fence.network is \"none\"; \"host\" is the host's \
+                 network, and also needs fence.allow = [\"listen_addresses\"]",
             ));
         }
         Ok(())
@@ -263,8 +265,8 @@ impl Place {
     }
 }
 
-/// Resolves links in the longest part of `path` that can be resolved: a mount
-/// point need not exist, and a dead mount left there answers only errors.
+/// Resolves links in the longest part of `path` that can be resolved: a mount point
+/// need not exist, and a dead mount left there returns only errors.
 fn resolve(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let (Ok(resolved), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {

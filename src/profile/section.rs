@@ -1,12 +1,13 @@
-//! The sections of a profile, each in a file of its own, and how a section is written.
+//! The sections of a profile, each in its own file, and the macro that defines a
+//! section.
 
-/// A section: a struct whose fields are its keys.
+/// Defines a section: a struct whose fields are its keys.
 ///
-/// A field's type reads the value and bounds it, its doc comment is the key's help, and
-/// what stands behind `=` is its default. Without a default a key is `None`, or has to
-/// be set. A paragraph `Default: ...` of the doc comment says for people what `None`
-/// comes to. `#[schemars(title = "..")]` says what the key takes where its type does not,
-/// `extend("format" = "path")` that a relative path starts at its file's directory.
+/// A field's type parses and bounds the value, its doc comment is the key's help, and the
+/// expression after `=` is its default. Without a default a key is `None`, or has to be
+/// set. A paragraph `Default: ...` of the doc comment describes for people what `None`
+/// means. `#[schemars(title = "..")]` describes the accepted values if the type does not;
+/// `extend("format" = "path")` makes a relative path start at the directory of its file.
 macro_rules! section {
     (
         $(#[$attribute:meta])*

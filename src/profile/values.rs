@@ -1,4 +1,4 @@
-//! What a value of a profile may look like, and the values that several sections have.
+//! The forms of a profile's values, and the types that several sections share.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,28 +13,29 @@ use crate::catalog::BackupRef;
 
 /// A value that may be written in several forms, or that has bounds.
 pub(super) trait FromValue: Sized {
-    /// What it takes, as errors and the manual page say it.
+    /// What it accepts, in the words of errors and of the manual page.
     const EXPECTED: &'static str;
 
-    /// The same for editors, and for text that has to become a value.
+    /// Returns the same as a JSON schema, for editors and for converting text to a
+    /// value.
     fn schema() -> Schema;
 
-    /// The value, if it is one.
+    /// Converts a TOML value, if it is a valid one.
     fn from_value(value: &Value) -> Option<Self>;
 
-    /// That it is none.
+    /// Returns the message that a value is not valid.
     fn refused(value: impl fmt::Display) -> String {
         format!("expected {}, not {value}", Self::EXPECTED)
     }
 
-    /// [`Deserialize::deserialize`] of such a type.
+    /// Implements [`Deserialize::deserialize`] for such a type.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         Self::from_value(&value).ok_or_else(|| de::Error::custom(Self::refused(&value)))
     }
 }
 
-/// Has serde and schemars go by [`FromValue`].
+/// Implements the traits of serde and schemars through [`FromValue`].
 macro_rules! from_value {
     ($($type:ident),+) => { $(
         impl<'de> serde::Deserialize<'de> for $type {
@@ -93,7 +94,7 @@ impl Seconds {
     /// from any overflow.
     const MOST: i64 = 86_400;
 
-    /// So many seconds.
+    /// Creates a duration of `seconds`.
     #[must_use]
     pub const fn new(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
@@ -127,10 +128,10 @@ impl FromValue for Seconds {
 pub struct ByteSize(pub u64);
 
 impl ByteSize {
-    /// The units that a size is printed with, and how far they shift.
+    /// The units for printing a size, and their shifts.
     const UNITS: [(&'static str, u32); 4] = [("TB", 40), ("GB", 30), ("MB", 20), ("kB", 10)];
 
-    /// So many megabytes.
+    /// Creates a size of `number` megabytes.
     #[must_use]
     pub const fn megabytes(number: u32) -> Self {
         Self((number as u64) << 20)
@@ -159,7 +160,7 @@ impl FromStr for ByteSize {
 }
 
 impl Serialize for ByteSize {
-    /// With the largest unit that leaves nothing over.
+    /// Uses the largest unit that leaves no remainder.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let is_whole = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
         match Self::UNITS.into_iter().find(|(_, shift)| is_whole(*shift)) {

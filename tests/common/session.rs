@@ -273,7 +273,7 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// What pbkfs says when it panics.
-pub const UNKNOWN_CASE: &str = "a case that pbkfs does not know";
+pub const UNKNOWN_CASE: &str = "internal error; report it as a bug";
 
 /// Fails unless the program refused with this exit code and one clear sentence
 /// that holds `needle`.

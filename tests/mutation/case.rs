@@ -508,8 +508,8 @@ pub fn holds_the_canary(bytes: &[u8]) -> bool {
 
 /// How notes end that come besides the sentence.
 const NOTES: [&str; 2] = [
-    " is not of pbkfs, and stays",
-    " cannot be told; --force throws it away",
+    " was not created by pbkfs, and is kept",
+    " cannot be determined; --force discards them",
 ];
 
 /// What of the contract the end of a command does not keep.

@@ -1,4 +1,4 @@
-//! `pbkfs list`: what is in a catalog, and which of it can be mounted.
+//! `pbkfs list`: shows the backups of a catalog, and which of them can be mounted.
 
 use std::path::PathBuf;
 
@@ -21,16 +21,16 @@ use crate::session::SessionError;
 
 /// Show the backups of a catalog, and which of them can be mounted
 ///
-/// Reads pg_probackup's own files; pg_probackup need not be installed. The
-/// incrementals stand below the FULL backup that they are based on.
+/// Reads pg_probackup's own files; pg_probackup need not be installed. Incremental
+/// backups are listed below the FULL backup that they are based on.
 ///
-/// A note below a backup reports missing or wrongly sized WAL that the backup
-/// itself needs; pg_probackup validate marks such a backup CORRUPT. Another note
-/// warns that pg_probackup restore may lose data: PAGE and PTRACK backups made by
-/// 2.2.7 and older record a truncation in a way that restore by 2.4.0 and newer
-/// applies to newer backups of the chain, too. pbkfs shows such a backup
-/// completely; plan and verify show what restore would lose. Take a new FULL
-/// backup then, and do not merge the chain.
+/// A note below a backup reports missing or wrongly sized WAL that the backup itself
+/// needs; pg_probackup validate marks such a backup CORRUPT. Another note warns that
+/// pg_probackup restore may lose data: PAGE and PTRACK backups taken by 2.2.7 and
+/// older record a truncation in a way that restore by 2.4.0 and newer applies to
+/// newer backups of the chain, too. pbkfs shows such a backup completely; plan and
+/// verify show what restore would lose. In that case, take a new FULL backup, and do
+/// not merge the chain.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -44,18 +44,18 @@ pub struct ListArgs {
     json: bool,
 }
 
-/// The version of what `--json` prints.
+/// The format version of the output of `--json`.
 const VERSION: u32 = 1;
 
-/// What `--json` prints.
+/// Output of `--json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
+    /// Version of this document's format; it increases when a field is removed or
+    /// changes its meaning.
     version: u32,
     /// The catalog's path.
     catalog: PathBuf,
-    /// Its instances, or the one that was asked for.
+    /// Its instances, or only the requested one.
     instances: Vec<Listed>,
 }
 
@@ -63,60 +63,60 @@ pub struct Report {
 struct Listed {
     /// The instance's name.
     name: String,
-    /// The cluster's identifier, in digits: as a number it would be more than a double
-    /// holds.
+    /// The cluster's system identifier, as text: a double could not hold the number
+    /// exactly.
     system_identifier: Option<String>,
-    /// Where the cluster is, as pg_probackup was told.
+    /// Data directory of the cluster, as configured in pg_probackup.
     pgdata: Option<PathBuf>,
-    /// Its backups, in the order of their ids.
+    /// Its backups, in the order of their start times.
     backups: Vec<Line>,
 }
 
-/// One backup. Sizes are bytes, times RFC 3339.
+/// One backup. Sizes are in bytes, times in RFC 3339.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Line {
     /// The backup's id.
     id: String,
-    /// The backup that it is based on; null for a FULL one.
+    /// The backup that it is based on; null for a FULL backup.
     parent: Option<String>,
-    /// FULL, DELTA, PAGE or PTRACK; null, as the next, where the backup's control file
-    /// cannot be read.
+    /// FULL, DELTA, PAGE or PTRACK. Like wal, compress_alg and server_version, it is
+    /// null if the backup's control file cannot be read.
     mode: Option<String>,
-    /// OK, DONE, CORRUPT and so on, as pg_probackup calls it.
+    /// Status in pg_probackup's terms: OK, DONE, CORRUPT and so on.
     status: String,
-    /// STREAM or ARCHIVE: where the WAL is that it needs.
+    /// Location of the WAL that it needs: STREAM or ARCHIVE.
     wal: Option<&'static str>,
-    /// How its pages are compressed.
+    /// Compression algorithm of its pages.
     compress_alg: Option<String>,
     /// PostgreSQL's major version.
     server_version: Option<String>,
-    /// When it was begun, RFC 3339.
+    /// Start time, RFC 3339.
     start_time: Option<String>,
-    /// When it had ended, RFC 3339.
+    /// End time, RFC 3339.
     end_time: Option<String>,
-    /// The moment that it recovers to at least, RFC 3339.
+    /// Earliest time that it can be recovered to, RFC 3339.
     recovery_time: Option<String>,
-    /// Bytes that it takes in the catalog, without WAL.
+    /// Size in the catalog in bytes, without WAL.
     data_bytes: Option<u64>,
-    /// Bytes of WAL that it holds itself.
+    /// Size of the WAL stored in it, in bytes.
     wal_bytes: Option<u64>,
-    /// Bytes of the data directory that it was taken of.
+    /// Size of the data directory that it was taken from, in bytes.
     pgdata_bytes: Option<u64>,
-    /// The note that was put on it.
+    /// Note attached to it.
     note: Option<String>,
-    /// The chain's ids, FULL first; empty if there is no whole chain.
+    /// Ids of the backups in its chain, FULL first; empty if the chain is not
+    /// complete.
     chain: Vec<String>,
     /// Whether pbkfs can mount it.
     mountable: bool,
-    /// Why it is not mountable.
+    /// Reason why it is not mountable.
     reason: Option<String>,
-    /// The WAL that it needs itself, by names and sizes; null where it is no
-    /// backup that can be restored.
+    /// State of the WAL that it needs itself, judged by names and sizes; null if its
+    /// status rules out a restore.
     own_wal: Option<WalReport>,
-    /// The members of its chain because of which pg_probackup's own restore may
-    /// lose data.
+    /// Members of its chain that may cause pg_probackup's own restore to lose data.
     restore_may_lose: Vec<String>,
-    /// The same in words.
+    /// The same as a message.
     restore_warning: Option<String>,
 }
 
@@ -164,8 +164,8 @@ impl Line {
     }
 }
 
-/// Runs the subcommand. An instance that cannot be read does not keep the
-/// others from being listed.
+/// Runs the subcommand. An instance that cannot be read does not prevent the others
+/// from being listed.
 pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
     let _span = log::span("list", None);
@@ -252,14 +252,14 @@ fn print(report: &Report) {
     }
 }
 
-/// What a chain is drawn with.
+/// The characters that draw a chain.
 struct Branches {
     inner: &'static str,
     last: &'static str,
 }
 
 impl Branches {
-    /// Lines, where the locale has them.
+    /// Returns line-drawing characters if the locale has them.
     fn of_locale() -> Self {
         let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale = set("LC_ALL")
@@ -279,7 +279,7 @@ impl Branches {
     }
 }
 
-/// One line of the table, of at most 80 columns as long as its values are usual.
+/// Prints one line of the table, of at most 80 columns for usual values.
 fn print_columns(id: &str, [mode, status, wal, started, stored, cluster, pg]: [&str; 7]) {
     let line = format!(
         "{id:<10} {mode:<6} {status:<8} {wal:<7} {started:<19} {stored:>9} {cluster:>9} {pg}"
@@ -287,7 +287,7 @@ fn print_columns(id: &str, [mode, status, wal, started, stored, cluster, pg]: [&
     say!("{}", line.trim_end());
 }
 
-/// `above` is the id of the line above it.
+/// Prints a backup. `above` is the id on the line above it.
 fn print_line(branch: &str, line: &Line, above: Option<&str>) {
     let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
     let text = |text: &Option<String>| {
@@ -310,7 +310,7 @@ fn print_line(branch: &str, line: &Line, above: Option<&str>) {
             &text(&line.server_version),
         ],
     );
-    // In a chain without branches that is the one above.
+    // In an unbranched chain, the parent is on the line above.
     if let Some(parent) = line
         .parent
         .as_deref()
@@ -329,7 +329,7 @@ fn print_line(branch: &str, line: &Line, above: Option<&str>) {
     }
 }
 
-/// A time as people read it.
+/// Returns a time in UTC, formatted for people.
 fn in_utc(time: &str) -> Option<String> {
     let time = OffsetDateTime::parse(time, &Rfc3339).ok()?;
     let time = time.to_offset(UtcOffset::UTC).truncate_to_second();
@@ -337,16 +337,16 @@ fn in_utc(time: &str) -> Option<String> {
     Some(text.trim_end_matches('Z').replace('T', " "))
 }
 
-/// The backups with their depth: each FULL, and those without a known parent,
-/// at 0 and followed by all that is based on it, oldest first, at 1. (Each
-/// incremental is commonly based on the one before; a deeper tree would be a
-/// long staircase.)
+/// Returns the backups with their depth: each FULL backup, and each one without a
+/// known parent, at depth 0, followed by all that are based on it, oldest first, at
+/// depth 1. (An incremental is usually based on the previous one; a deeper tree would
+/// be a long staircase.)
 fn by_chain(backups: &[Line]) -> Vec<(usize, &Line)> {
     let known = |id: &str| backups.iter().find(|line| line.id == id);
     let root_of = |line: &'_ Line| {
         let mut root = line.id.clone();
         let mut parent = line.parent.as_deref().and_then(known);
-        // Parents may go in a circle.
+        // Parents may form a cycle.
         for _ in 0..backups.len() {
             let Some(line) = parent else { break };
             root.clone_from(&line.id);
@@ -365,7 +365,7 @@ fn by_chain(backups: &[Line]) -> Vec<(usize, &Line)> {
             ordered.extend(members.map(|(member, _)| (1, member)));
         }
     }
-    // Members of a circle have no root that is its own.
+    // In a cycle, no backup need be its own root.
     for line in backups {
         if !ordered.iter().any(|(_, listed)| listed.id == line.id) {
             ordered.push((0, line));

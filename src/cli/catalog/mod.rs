@@ -1,4 +1,4 @@
-//! Commands that look at a catalog: its backups, its WAL.
+//! Commands that inspect a catalog: its backups and its WAL.
 
 pub mod list;
 pub mod own_wal;

@@ -1,4 +1,4 @@
-//! What `list` and `plan` show of the WAL that a backup needs itself.
+//! The report of `list` and `plan` on the WAL that a backup needs itself.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,19 +6,19 @@ use serde::Serialize;
 use crate::catalog::wal::{OwnWal, WalError};
 use crate::cli::common::sentence;
 
-/// What became of it.
+/// State of the WAL that a backup needs itself.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct WalReport {
-    /// complete, missing, damaged, unrecorded, or unknown where it could not be
-    /// looked for.
+    /// complete, missing, damaged, unrecorded, or unknown if the search for it
+    /// failed.
     state: &'static str,
-    /// The first segment at fault.
+    /// First segment that is missing or damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     segment: Option<String>,
     /// Its timeline.
     #[serde(skip_serializing_if = "Option::is_none")]
     timeline: Option<u32>,
-    /// What is wrong, as a sentence.
+    /// The problem, as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
@@ -41,7 +41,7 @@ impl WalReport {
         }
     }
 
-    /// What there is to be told to people.
+    /// Returns the problem, for people.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }

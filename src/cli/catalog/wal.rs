@@ -1,4 +1,4 @@
-//! `pbkfs wal list`: what the WAL archives of a catalog hold.
+//! `pbkfs wal list`: lists the contents of a catalog's WAL archives.
 
 use clap::{Args, Subcommand};
 use schemars::JsonSchema;
@@ -15,7 +15,7 @@ use crate::figures::counted;
 use crate::pg::Lsn;
 use crate::session::SessionError;
 
-/// Look at the catalog's WAL archive
+/// Inspect the catalog's WAL archive
 #[derive(Debug, Args)]
 #[command(
     subcommand_value_name = "WHAT",
@@ -31,12 +31,12 @@ enum What {
     List(ListArgs),
 }
 
-/// List timelines, their segments, and what is missing between them
+/// List timelines, their segments, and the gaps between them
 ///
 /// With --json, names and values are those of pg_probackup's show --archive: a
-/// segment that is there plain and compressed counts twice, and a timeline of
-/// which only the history is there is left out. Besides, there are the segments
-/// of which only the beginning is there, and timelines that have no others.
+/// segment stored both plain and compressed counts twice, and a timeline of which
+/// only the history exists is omitted. In addition, partial segments are listed, and
+/// timelines that have no others.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -50,16 +50,16 @@ pub struct ListArgs {
     json: bool,
 }
 
-/// The version of what `--json` prints.
+/// The format version of the output of `--json`.
 const VERSION: u32 = 1;
 
-/// What `--json` prints.
+/// Output of `--json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
+    /// Version of this document's format; it increases when a field is removed or
+    /// changes its meaning.
     version: u32,
-    /// The instances that were asked for.
+    /// The catalog's instances, or only the requested one.
     instances: Vec<InstanceReport>,
 }
 
@@ -68,7 +68,7 @@ pub struct Report {
 struct InstanceReport {
     /// The instance's name.
     instance: String,
-    /// The timelines of which it has WAL, the newest first.
+    /// Timelines that have WAL, newest first.
     timelines: Vec<TimelineReport>,
 }
 
@@ -77,34 +77,34 @@ struct InstanceReport {
 struct TimelineReport {
     /// The timeline's number.
     tli: u32,
-    /// The timeline that it branched from; 0 for the first.
+    /// The timeline that it branched from; 0 if none is known.
     parent_tli: u32,
-    /// The LSN at which it did.
+    /// LSN at which it branched from that timeline.
     switchpoint: String,
     /// Its first segment; empty if it has none.
     min_segno: String,
     /// Its last segment; empty if it has none.
     max_segno: String,
-    /// The files of its segments.
+    /// Number of files of its segments.
     n_segments: usize,
-    /// In bytes, as stored.
+    /// Stored size in bytes.
     size: u64,
-    /// OK, or DEGRADED where segments are lost or broken.
+    /// OK, or DEGRADED if segments are lost or broken.
     status: &'static str,
-    /// The gaps.
+    /// Gaps in its segments.
     lost_segments: Vec<LostReport>,
-    /// Segments whose file is empty, or has another length than a segment.
+    /// Segments whose file is empty or has the wrong size.
     broken_segments: Vec<String>,
-    /// Segments of which only the beginning is there.
+    /// Segments of which only the beginning is archived.
     partial_segments: Vec<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct LostReport {
-    /// The first segment that is not there.
+    /// First missing segment.
     begin_segno: String,
-    /// The last one.
+    /// Last missing segment.
     end_segno: String,
 }
 
@@ -188,7 +188,7 @@ fn print(report: &InstanceReport) {
             parent => format!(", from {parent} at {}", timeline.switchpoint),
         };
         let range = match timeline.n_segments {
-            0 => "no whole segment".to_owned(),
+            0 => "no complete segment".to_owned(),
             _ => format!("{} to {}", timeline.min_segno, timeline.max_segno),
         };
         say!(
@@ -205,10 +205,10 @@ fn print(report: &InstanceReport) {
             }
         }
         for name in &timeline.broken_segments {
-            say!("        {name} is not as long as a segment");
+            say!("        {name} has the wrong size");
         }
         for name in &timeline.partial_segments {
-            say!("        only the beginning of {name}");
+            say!("        only the beginning of {name} is archived");
         }
     }
 }

@@ -1,10 +1,9 @@
 //! `pbkfs wal-get`: PostgreSQL's `restore_command`.
 //!
-//! PostgreSQL takes an exit code of 1 to 125 for "not in the archive" and ends
-//! recovery there; only above that it stops with an error
-//! (`RestoreArchivedFile`, src/backend/access/transam/xlogarchive.c). So
-//! whatever goes wrong in here, a panic and a mistyped option included, ends
-//! with [`FAILED`].
+//! PostgreSQL takes an exit code of 1 to 125 to mean "not in the archive" and ends
+//! recovery there; only on a higher code does it stop with an error
+//! (`RestoreArchivedFile`, src/backend/access/transam/xlogarchive.c). Every failure
+//! here, including a panic and a mistyped option, therefore exits with [`FAILED`].
 
 use std::env;
 use std::os::unix::process::CommandExt;
@@ -27,14 +26,14 @@ use crate::session::{self, SessionError};
 /// The subcommand's name.
 const NAME: &str = "wal-get";
 
-/// Not in the archive: recovery goes on without it, or is at its end.
+/// The file is not in the archive: recovery continues without it, or ends here.
 const MISSING: u8 = 1;
 
-/// A failure, which stops recovery. Above 125, but neither what a shell says
-/// of a program that cannot be run nor what it says of one that was killed.
+/// A failure, which stops recovery. The code is above 125, but is none that a shell
+/// uses for a program that cannot be run or was killed.
 const FAILED: u8 = 200;
 
-/// Where the archive is.
+/// The location of the archive.
 #[derive(Debug, Args)]
 pub struct ArchiveArgs {
     /// The pg_probackup catalog
@@ -48,8 +47,8 @@ pub struct ArchiveArgs {
     /// The instance within the catalog
     #[arg(long, value_name = "NAME")]
     instance: String,
-    /// Get the files from the session that listens on this socket, without read
-    /// access to the catalog
+    /// Get the files from the session listening on this socket, without read access
+    /// to the catalog
     #[arg(long, value_name = "SOCKET")]
     session: Option<PathBuf>,
 }
@@ -64,23 +63,22 @@ impl ArchiveArgs {
     }
 }
 
-/// Where segments are fetched ahead to.
+/// The destination and the amount of prefetched segments.
 #[derive(Debug, Args)]
 struct AheadArgs {
-    /// Fetch the next segments ahead, into this directory
+    /// Prefetch the next segments into this directory
     #[arg(long, value_name = "DIR")]
     prefetch_dir: Option<PathBuf>,
-    /// How many bytes of segments may wait there
+    /// Maximum total size of prefetched segments, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     prefetch_bytes: u64,
 }
 
 /// Fetch one file from the catalog's WAL archive
 ///
-/// Made to be PostgreSQL's restore_command; up sets it by itself. Exits with 1
-/// if the archive does not have the file and need not have it, and with 200 if
-/// anything is wrong, so that PostgreSQL stops rather than ends recovery too
-/// early.
+/// Intended as PostgreSQL's restore_command; up sets it automatically. Exits with 1
+/// if the archive does not have the file and need not have it, and with 200 on any
+/// error, so that PostgreSQL stops instead of ending recovery too early.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -90,9 +88,9 @@ pub struct WalGetArgs {
     archive: ArchiveArgs,
     #[command(flatten)]
     ahead: AheadArgs,
-    /// The file that PostgreSQL asks for, its %f
+    /// The file that PostgreSQL requests (its %f)
     file: String,
-    /// Where it is to go, PostgreSQL's %p
+    /// The path to copy it to (PostgreSQL's %p)
     destination: PathBuf,
 }
 
@@ -104,18 +102,18 @@ pub fn run(args: &WalGetArgs, verbosity: Verbosity) -> ExitCode {
         Ok(Ok(Fetched::Delivered)) => Code::Done.into(),
         Ok(Ok(Fetched::Missing)) => MISSING.into(),
         Ok(Err(error)) => {
-            // The session reads it in the server's log.
+            // The session reads this line in the server's log.
             let (fault, file) = (fault(&error), value(&args.file));
             complain!("pbkfs {NAME}: {fault}: {file}: {}", sentence(&error));
             FAILED.into()
         }
-        // The panic has said what it had to say.
+        // The panic was reported already.
         Err(_) => FAILED.into(),
     }
 }
 
-/// The code for a command line that is no good, and for a fault of ours: a
-/// recovery must take neither for a missing file.
+/// Returns the code for an invalid command line or a bug in pbkfs: recovery must
+/// mistake neither for a missing file.
 pub fn code_without_run(code: Code) -> ExitCode {
     let is_ours = env::args_os().any(|argument| argument == NAME);
     match code {
@@ -124,7 +122,7 @@ pub fn code_without_run(code: Code) -> ExitCode {
     }
 }
 
-/// What an error says of the WAL that was asked for.
+/// Returns what an error says about the requested WAL.
 fn fault(error: &SessionError) -> WalFault {
     match error {
         SessionError::Wal(error) => error.fault(),
@@ -149,8 +147,8 @@ fn fetch(args: &WalGetArgs) -> Result<Fetched, SessionError> {
     Ok(fetched)
 }
 
-/// Leaves the rest to a process that nobody waits for: it holds nothing of
-/// the clone's, and ends by itself when the directory is full or gone.
+/// Starts a process that prefetches, without waiting for it: it uses no resources of
+/// the clone, and exits by itself when the directory is full or has been removed.
 fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
     let archive = &args.archive;
     let session = archive.session.as_ref().map(path::absolute).transpose();
@@ -183,12 +181,12 @@ fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
         .process_group(0)
         .spawn();
     if let Err(error) = started {
-        // Slower, but nothing is lost.
-        tracing::debug!(%error, "cannot fetch ahead");
+        // Recovery is slower, but nothing is lost.
+        tracing::debug!(%error, "cannot prefetch WAL");
     }
 }
 
-/// What to fetch ahead.
+/// The arguments of the hidden subcommand that prefetches segments.
 #[derive(Debug, Args)]
 pub struct PrefetchArgs {
     #[command(flatten)]
@@ -199,7 +197,7 @@ pub struct PrefetchArgs {
     file: String,
 }
 
-/// Runs the hidden subcommand that fetches ahead.
+/// Runs the hidden subcommand that prefetches segments.
 pub fn prefetch(args: &PrefetchArgs) -> ExitCode {
     let fill = || -> Result<(), SessionError> {
         let archive = args.archive.open()?;

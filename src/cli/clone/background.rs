@@ -1,5 +1,5 @@
-//! Starting a session in the background: the same command once more, as the
-//! process that stays, while this one waits for its ready line.
+//! Starts a session in the background: runs the same command again, as the process
+//! that stays with the session, while this process waits for its ready line.
 
 use std::cell::Cell;
 use std::io;
@@ -17,7 +17,7 @@ use crate::program::first_line;
 use crate::server::own_program;
 use crate::session::{SessionError, Signals};
 
-/// The hidden flag by which the process that stays knows itself.
+/// The hidden flag that marks the process that stays.
 pub const FLAG: &str = "--background";
 
 const POLL: Duration = Duration::from_millis(50);
@@ -28,14 +28,13 @@ const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// How long a session that was too slow has to undo what it had set up.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Starts this command again to stay, and waits until it is ready or has
-/// failed; with a `limit`, that long at most. Its errors go straight to our
-/// standard error.
+/// Starts this command again as the process that stays, and waits until it is ready
+/// or has failed, for at most `limit`. Its errors go straight to our standard error.
 pub fn start(limit: Option<Duration>) -> Result<Code, SessionError> {
     let program = own_program();
     let failed = |e| SessionError::io("run", &program, e);
     let signals = Signals::install().map_err(failed)?;
-    // In front, where it cannot be taken for an argument.
+    // Put the flag first, where it cannot be taken for an argument.
     let mut child = Command::new(&program)
         .arg0("pbkfs")
         .arg(FLAG)
@@ -78,19 +77,19 @@ fn code_of(status: ExitStatus) -> Code {
 }
 
 fn ask_to_end(child: &Child) {
-    // Our child, not waited for yet: the number is its own.
+    // The child has not been waited for, so its pid cannot have been reused.
     let pid = i32::try_from(child.id()).map(Pid::from_raw);
     let _ = pid.map(|pid| kill(pid, Signal::SIGTERM));
 }
 
-/// Has the child undo what it has set up.
+/// Makes the child undo its setup.
 fn give_up(child: &mut Child) -> io::Result<()> {
     complain!("pbkfs: the mount was not ready in time; it is being undone");
     ask_to_end(child);
     let deadline = Instant::now() + UNDO_PATIENCE;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
-            complain!("pbkfs: pid {} still does that", child.id());
+            complain!("pbkfs: pid {} is still undoing it", child.id());
             break;
         }
         thread::sleep(POLL);

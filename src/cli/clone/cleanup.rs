@@ -14,12 +14,12 @@ use crate::session::{self, SessionError};
 
 /// Empty a diff directory, so that it can be used for any backup again
 ///
-/// Always refuses a diff that is in use, and a directory that is not a diff.
-/// Refuses a diff with changes unless you give --force. Removes only what pbkfs
-/// has made there: the directory and its lock file stay.
+/// Always refuses a diff that is in use, and a directory that is not a diff. Refuses
+/// a diff with changes unless you give --force. Removes only what pbkfs has created
+/// there: the directory and its lock file remain.
 ///
-/// With --orphans, removes the throw-away diffs whose sessions ended with the
-/// host, as by a power failure; "pbkfs status" shows them.
+/// With --orphans, removes the throw-away diffs of sessions that ended with the host,
+/// as in a power failure; "pbkfs status" shows them.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["diff_dir", "orphans"]), after_help = "\
 Examples:
@@ -30,10 +30,10 @@ pub struct CleanupArgs {
     /// The diff directory
     #[arg(short = 'd', long, value_name = "DIFF")]
     diff_dir: Option<PathBuf>,
-    /// Remove the throw-away diffs that a power failure has left
+    /// Remove the throw-away diffs left by a power failure
     #[arg(long, conflicts_with = "force")]
     orphans: bool,
-    /// Throw away the changes in it
+    /// Discard the changes in the diff
     #[arg(long)]
     force: bool,
     /// Only show what would be removed
@@ -51,7 +51,8 @@ pub fn run(args: &CleanupArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     }
 }
 
-/// One that cannot be removed does not keep the others.
+/// Removes all orphans. One that cannot be removed does not prevent the removal of
+/// the others.
 fn remove_orphans(dry_run: bool) -> Result<Code, SessionError> {
     let orphans = session::all_orphans()?;
     if orphans.is_empty() {
@@ -86,7 +87,10 @@ fn empty(args: &CleanupArgs, dir: &Path) -> Result<Code, SessionError> {
     let changes = cleanup.changes();
     let strangers = cleanup.strangers()?;
     for stranger in &strangers {
-        complain!("pbkfs: {} is not of pbkfs, and stays", value(stranger));
+        complain!(
+            "pbkfs: {} was not created by pbkfs, and is kept",
+            value(stranger)
+        );
     }
     if args.dry_run {
         dry_run(&cleanup, &owner, &changes)?;
@@ -98,9 +102,9 @@ fn empty(args: &CleanupArgs, dir: &Path) -> Result<Code, SessionError> {
     cleanup.run()?;
     match strangers.len() {
         0 => say!("{shown} is empty; it was {owner}"),
-        // What is not empty cannot become a new diff.
+        // A directory that is not empty cannot become a new diff.
         left => say!(
-            "{shown} holds nothing of pbkfs any more, but {} that pbkfs did not make; it was {owner}",
+            "{shown} no longer contains a diff, but still {} not created by pbkfs; it was {owner}",
             counted(left, "name")
         ),
     }
@@ -114,10 +118,10 @@ fn dry_run(
 ) -> Result<(), SessionError> {
     let removals = cleanup.removals()?;
     match changes {
-        Ok(changes) if changes.is_empty() => say!("it is {owner}, and holds no changes"),
-        Ok(changes) => say!("it is {owner}, and holds {changes}; that takes --force"),
+        Ok(changes) if changes.is_empty() => say!("it is {owner}, and contains no changes"),
+        Ok(changes) => say!("it is {owner}, and contains {changes}; this requires --force"),
         Err(error) => say!(
-            "it is {owner}, and what it holds cannot be told ({}); that takes --force",
+            "it is {owner}, and its changes cannot be determined ({}); this requires --force",
             sentence(error)
         ),
     }
@@ -127,14 +131,14 @@ fn dry_run(
     Ok(())
 }
 
-/// What cannot be read may hold changes, too.
+/// Refuses a diff with changes. A diff that cannot be read may contain some, too.
 fn refuse_changes(
     dir: &Path,
     cleanup: &Cleanup,
     changes: Result<Changes, DiffError>,
 ) -> Result<(), SessionError> {
     let changes = changes.inspect_err(|_| {
-        complain!("pbkfs: what the diff holds cannot be told; --force throws it away");
+        complain!("pbkfs: the changes in the diff cannot be determined; --force discards them");
     })?;
     if changes.is_empty() {
         return Ok(());

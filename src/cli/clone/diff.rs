@@ -1,4 +1,4 @@
-//! `pbkfs diff`: what a clone changed.
+//! `pbkfs diff`: shows what a clone changed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,12 +16,13 @@ use crate::overlay::{Change, ChangeKind};
 use crate::pg::relation::{Fork, RelationFile, Tablespace};
 use crate::session::{self, Changes, SessionError};
 
-/// Show what a clone changed of its backup
+/// Show what a clone changed compared with its backup
 ///
-/// Lists every file that was changed, made or deleted, relation files by
-/// database, with the blocks and bytes that the diff holds of each. Works
-/// while the clone runs and after. Small files of the backup are copied whole
-/// when they are opened, so all of such a file counts once any of it changed.
+/// Lists every file that was changed, created, renamed or deleted, relation files by
+/// database, with the blocks and bytes of each that the diff contains. Works while
+/// the clone is running and afterwards. Small files of the backup are copied
+/// completely when they are opened, so all of such a file counts once any of it has
+/// changed.
 #[derive(Debug, Args)]
 #[command(
     mut_arg("profile", |arg| arg.required_unless_present("diff_dir").conflicts_with("diff_dir")),
@@ -40,20 +41,20 @@ pub struct DiffArgs {
     json: bool,
 }
 
-/// Counts over some changes.
+/// Totals of a set of changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 struct Totals {
-    /// Files of the backup with other content.
+    /// Number of files of the backup with changed content.
     changed: u64,
-    /// Files that the clone made.
+    /// Number of files that the clone created.
     new: u64,
-    /// Files of the backup that the clone has no longer.
+    /// Number of files of the backup that the clone deleted.
     deleted: u64,
-    /// Files of the backup that have another name.
+    /// Number of files of the backup that the clone renamed.
     renamed: u64,
-    /// 8 KiB blocks that the diff has.
+    /// Number of 8 KiB blocks in the diff.
     blocks: u64,
-    /// Bytes that the diff has.
+    /// Number of bytes in the diff.
     bytes: u64,
 }
 
@@ -66,38 +67,38 @@ impl Totals {
             ChangeKind::Renamed => &mut self.renamed,
         };
         *count += 1;
-        // Lengths that a diff from elsewhere tells may be anything.
+        // A diff from elsewhere may claim any size.
         self.blocks = self.blocks.saturating_add(change.blocks);
         self.bytes = self.bytes.saturating_add(change.bytes);
     }
 }
 
-/// The version of what `--json` prints.
+/// The format version of the output of `--json`.
 const VERSION: u32 = 1;
 
-/// What `--json` prints.
+/// Output of `--json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report<'a> {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
+    /// Version of this document's format; it increases when a field is removed or
+    /// changes its meaning.
     version: u32,
     #[serde(flatten)]
     of: &'a Changes,
-    /// Relation files, by database.
+    /// Changes to files of databases, grouped by database.
     databases: Vec<Database<'a>>,
-    /// What is in no database.
+    /// Changes to files outside all databases.
     other: Vec<&'a Change>,
-    /// Counts over all of it.
+    /// Totals of all changes.
     totals: Totals,
 }
 
 #[derive(Debug, Default, Serialize, JsonSchema)]
 struct Database<'a> {
-    /// The database's oid; 0 holds the shared catalogs.
+    /// OID of the database; 0 stands for the shared catalogs.
     oid: u32,
-    /// Counts over its files.
+    /// Totals of the changes to its files.
     totals: Totals,
-    /// What changed in it.
+    /// Files changed in this database.
     files: Vec<File<'a>>,
 }
 
@@ -105,21 +106,22 @@ struct Database<'a> {
 struct File<'a> {
     #[serde(flatten)]
     change: &'a Change,
-    /// What its name says, if it is a relation's.
+    /// Relation that the file belongs to, as derived from its name; absent for other
+    /// files.
     #[serde(skip_serializing_if = "Option::is_none")]
     relation: Option<Relation>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Relation {
-    /// The tablespace's oid; absent for the default one and the shared.
+    /// OID of the tablespace; absent for the default and the shared tablespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     tablespace: Option<u32>,
-    /// Its file node.
+    /// Filenode number of the relation.
     relfilenode: u32,
-    /// main, fsm, vm or init.
+    /// Fork: main, fsm, vm or init.
     fork: &'static str,
-    /// Which of its files of 1 GB, from 0.
+    /// Number of the 1 GB segment, counted from 0.
     segment: u32,
 }
 
@@ -174,7 +176,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The database of a path that is no relation file's: `base/5/` itself, or
+/// Returns the database of a path that is not a relation file's: `base/5/` itself, or
 /// `base/5/pg_filenode.map`.
 fn database_of(path: &str) -> Option<u32> {
     let mut parts = path.split('/');

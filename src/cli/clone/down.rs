@@ -1,4 +1,4 @@
-//! `pbkfs down`: ends what `up` began.
+//! `pbkfs down`: stops a clone that `up` started.
 
 use clap::Args;
 use std::time::Duration;
@@ -11,18 +11,17 @@ use crate::cli::verbosity::Verbosity;
 use crate::profile::PostgresPlan;
 use crate::session::{self, Down, SessionError, State};
 
-/// What ending takes besides stopping the server.
+/// The time for ending a session, besides that for stopping the server.
 const UNMOUNTING: Duration = Duration::from_secs(30);
 
 /// Stop the clone, and wait until it is unmounted
 ///
-/// Stops PostgreSQL, unmounts, and unlocks the backups. The diff stays if the
-/// profile names one. If the pbkfs that ran the clone was killed, down clears
-/// up after it. If nothing runs, down succeeds.
+/// Stops PostgreSQL, unmounts, and unlocks the backups. The diff is kept if the
+/// profile names one. If the pbkfs that ran the clone was killed, down cleans up
+/// after it. If nothing is running, down succeeds.
 ///
-/// down finds the clone of a profile that names another target by now, or that
-/// is lost. With --target it needs no profile. Root can stop clones of other
-/// users.
+/// down also finds the clone of a profile that now names another target or no longer
+/// exists. With --target it needs no profile. Root can stop clones of other users.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  pbkfs down profile.toml\n  pbkfs down --target /srv/clone")]
 pub struct DownArgs {
@@ -33,8 +32,8 @@ pub struct DownArgs {
 /// Runs the subcommand.
 pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     if args.session.is_empty()? {
-        let message = "down ends the clone of a profile, or the one on a target: pbkfs down \
-                       PROFILE, or pbkfs down --target DIR; pbkfs status shows what runs"
+        let message = "name the clone to stop by its profile or its target: pbkfs down PROFILE, \
+                       or pbkfs down --target DIR; pbkfs status shows what is running"
             .to_owned();
         return Err(SessionError::Usage { message });
     }
@@ -52,7 +51,7 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         Down::Unmounted => say!("down {}", value(&target)),
         Down::Ended(state) => say!("down {}{}", value(&state.target), kept(&state)),
         Down::Finished(state) => say!(
-            "down {}: its pbkfs (pid {}) had died, what it left was cleared away{}",
+            "down {}: cleaned up after its pbkfs (pid {}), which had died{}",
             value(&state.target),
             state.pid,
             kept(&state)
@@ -60,14 +59,14 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         Down::Cleared(state) => say!(
             "down {}: it had ended by itself ({}){}",
             value(&state.target),
-            state.error.as_deref().unwrap_or("no reason was kept"),
+            state.error.as_deref().unwrap_or("no reason was recorded"),
             kept(&state)
         ),
     }
     Ok(Code::Done)
 }
 
-/// What became of the session's writes.
+/// Returns what became of the session's writes.
 pub fn kept(state: &State) -> String {
     match &state.diff_dir {
         Some(dir) if !state.throw_away => format!("; its writes are kept in {}", value(dir)),

@@ -1,4 +1,4 @@
-//! Commands that make, show and end a clone.
+//! Commands that create, show and end a clone.
 
 pub mod background;
 pub mod cleanup;

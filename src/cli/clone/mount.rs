@@ -1,4 +1,4 @@
-//! `pbkfs mount`: the mount alone, without a server.
+//! `pbkfs mount`: mounts a backup without starting a server.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::session::SessionError;
 
 /// Mount the backup without starting a server
 ///
-/// Returns when the mount answers, and prints one line that begins with
-/// "ready"; the mount goes on in the background until `pbkfs unmount`. What is
-/// written to it is kept in the diff directory.
+/// Returns when the mount answers, and prints one line that begins with "ready"; the
+/// mount stays in the background until `pbkfs unmount`. Writes to it are kept in the
+/// diff directory.
 ///
-/// A diff directory belongs to one backup. Once it has been used, --instance
-/// and --backup may be left out, and the catalog too.
+/// A diff directory belongs to one backup. Once it has been used, --instance,
+/// --backup and --catalog may be omitted.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -34,20 +34,20 @@ Examples:
 pub struct MountArgs {
     #[command(flatten)]
     backup: BackupArgs,
-    /// The mount point; made if it does not exist, in a directory that does
+    /// The mount point; created if missing, but its parent directory must exist
     #[arg(short = 'D', long)]
     target: Option<PathBuf>,
-    /// Directory that keeps what is written to the mount
+    /// Directory that keeps the writes to the mount
     #[arg(short = 'd', long, value_name = "DIFF")]
     diff_dir: Option<PathBuf>,
     /// With backup "latest", mount the newest backup that ended before this time, as in
-    /// --at "2026-11-22 14:32:00+00"; mount replays no WAL, use up for that
+    /// --at "2026-11-22 14:32:00+00"; mount replays no WAL (use up for that)
     #[arg(long, value_name = "TIME")]
     at: Option<MomentText>,
-    /// Take no writes; needs no diff directory
+    /// Mount read-only; needs no diff directory
     #[arg(long, conflicts_with = "diff_dir")]
     read_only: bool,
-    /// Wait for the mount as long as it takes; the default
+    /// Wait for the mount as long as it takes (the default)
     #[arg(long, conflicts_with_all = ["timeout", "console"])]
     wait: bool,
     /// Give up, undo everything and exit with 3 if the mount takes longer
@@ -62,7 +62,8 @@ pub struct MountArgs {
     json: bool,
 }
 
-/// Runs the subcommand; `is_background` in the process that stays.
+/// Runs the subcommand. `is_background` is set in the process that stays with the
+/// session.
 pub fn run(
     args: &MountArgs,
     verbosity: Verbosity,
@@ -84,7 +85,8 @@ pub fn run(
 }
 
 impl MountArgs {
-    /// Flags over the profile, and under both what a bound diff says.
+    /// Returns the profile, overridden by the flags, and completed by the binding of
+    /// the diff.
     fn plan(&self) -> Result<Plan, SessionError> {
         let mut given = self.backup.given()?;
         self.apply(&mut given)?;
@@ -95,7 +97,7 @@ impl MountArgs {
             complete(&mut given, &dir)?;
         } else {
             return Err(usage(
-                "name the directory that keeps the writes with -d DIFF, or use --read-only",
+                "name the directory for the writes with -d DIFF, or use --read-only",
             ));
         }
         catalog_of_environment(&mut given)?;
@@ -120,8 +122,8 @@ impl MountArgs {
     }
 }
 
-/// Takes what nobody gave from the diff's binding, and refuses what was given
-/// otherwise.
+/// Takes missing values from the diff's binding, and refuses values that contradict
+/// it.
 fn complete(given: &mut Profile, diff_dir: &Path) -> Result<(), SessionError> {
     const BINDING: Origin = Origin::Command("the binding of the diff");
     let Some(bound) = Binding::read(diff_dir)? else {

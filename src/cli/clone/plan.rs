@@ -1,4 +1,4 @@
-//! `pbkfs plan`: what `up` would do.
+//! `pbkfs plan`: shows what `up` would do.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,10 +23,9 @@ use crate::verify::{LossReport, restore_losses};
 /// Show what up would do, and what would prevent it
 ///
 /// Changes nothing; a used diff is locked while it is read. Shows the chain, the
-/// paths, and every setting of the server with its reason. Lists the settings of
-/// the backup that are left out because they cannot work on this host. Reports WAL
-/// that the backup needs and lacks, and the blocks that pg_probackup restore would
-/// lose.
+/// paths, and every setting of the server with its reason. Lists the settings of the
+/// backup that are left out because they cannot work on this host. Reports WAL that
+/// the backup needs but lacks, and the blocks that pg_probackup restore would lose.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,76 +41,76 @@ pub struct PlanArgs {
     json: bool,
 }
 
-/// The version of what `--json` prints.
+/// The format version of the output of `--json`.
 const VERSION: u32 = 1;
 
-/// What `--json` prints.
+/// Output of `--json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
+    /// Version of this document's format; it increases when a field is removed or
+    /// changes its meaning.
     version: u32,
     /// The catalog's path.
     catalog: PathBuf,
-    /// The instance.
+    /// Name of the instance.
     instance: String,
-    /// The backup's id.
+    /// Id of the backup.
     backup: String,
-    /// Where what is known of the backups is from.
+    /// Source of the backups' metadata.
     metadata: String,
-    /// The backups that it needs, FULL first.
+    /// Backups in its chain, FULL first.
     chain: Vec<Member>,
     /// The mount point.
     target: PathBuf,
-    /// What is there now.
+    /// Current state of the mount point.
     target_state: String,
-    /// Where the writes would be kept; null if they are thrown away.
+    /// Directory that would keep the writes; null if they are thrown away.
     diff_dir: Option<PathBuf>,
     /// Whether PostgreSQL would be started.
     launch: bool,
-    /// Where its programs are.
+    /// Directory of PostgreSQL's programs.
     bin_dir: Option<PathBuf>,
-    /// What it would be started with.
+    /// Settings that PostgreSQL would be started with.
     settings: Vec<Setting>,
-    /// What the backup's own configuration has for them, by name.
+    /// Values of these settings in the backup's own configuration, by name.
     backed_up: BTreeMap<String, String>,
-    /// What of that configuration the server does without, and why.
+    /// Entries of that configuration that are left out, with the reasons.
     left_out: Vec<LeftOut>,
-    /// What the fence would be made of.
+    /// Components of the fence.
     fence: Option<String>,
-    /// What it has to stop.
+    /// Hazards that the fence has to stop.
     hazards: Vec<Hazard>,
-    /// Where recovery would end; null without one.
+    /// Target at which recovery would end; null without recovery.
     recovery_target: Option<String>,
-    /// What recovery could reach.
+    /// Range that recovery could reach, described for people.
     recoverable: Option<String>,
-    /// The WAL that the backup needs itself, by names and sizes.
+    /// State of the WAL that the backup needs itself, judged by names and sizes.
     own_wal: WalReport,
-    /// What pg_probackup's own restore of the backup would lose, file by file.
+    /// Losses of pg_probackup's own restore of the backup, file by file.
     restore_losses: Vec<LossReport>,
-    /// What would keep it from starting.
+    /// Problems that would prevent the clone from starting.
     problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Member {
-    /// The backup's id.
+    /// Id of the backup.
     id: String,
     /// FULL, DELTA, PAGE or PTRACK.
     mode: String,
-    /// OK or DONE, as pg_probackup calls it.
+    /// Status in pg_probackup's terms: OK or DONE.
     status: String,
-    /// STREAM or ARCHIVE: where the WAL is that it needs.
+    /// Location of the WAL that it needs: STREAM or ARCHIVE.
     wal: &'static str,
-    /// How its pages are compressed.
+    /// Compression algorithm of its pages.
     compress_alg: String,
     /// PostgreSQL's major version.
     server_version: String,
-    /// When it was begun, RFC 3339.
+    /// Start time, RFC 3339.
     start_time: String,
-    /// Bytes that it takes in the catalog, without WAL.
+    /// Size in the catalog in bytes, without WAL.
     data_bytes: Option<u64>,
-    /// Bytes of the data directory that it was taken of.
+    /// Size of the data directory that it was taken from, in bytes.
     pgdata_bytes: Option<u64>,
 }
 
@@ -145,7 +144,7 @@ pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     Ok(first_problem.as_ref().map_or(Code::Done, Code::of))
 }
 
-/// The report, and the first thing that `up` would fail with.
+/// Creates the report, and returns it with the first error of `up`.
 fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
     let resolved = session::resolve(plan, &|| true)?;
     let mut problems = session::obstacles(plan, &resolved);
@@ -157,7 +156,7 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
     if plan.postgres.launch {
         match session::preview_server(plan, &resolved) {
             Ok(preview) => server = Some(preview),
-            // What both look at is told once.
+            // Report a problem that both find only once.
             Err(error)
                 if problems
                     .iter()
@@ -206,8 +205,9 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
     Ok((report, problems.into_iter().next()))
 }
 
-/// A setting in three columns of 80 characters: its name, the backup's value and
-/// the clone's; the reason stands below. What does not fit has a line of its own.
+/// Prints a setting in three columns of 80 characters: its name, the backup's value
+/// and the clone's, with the reason below. Values that do not fit get lines of their
+/// own.
 fn print_setting(setting: &Setting, backed_up: Option<&str>) {
     const NAME: usize = 33;
     const VALUE: usize = 20;

@@ -1,4 +1,4 @@
-//! `pbkfs status`: what runs.
+//! `pbkfs status`: shows what is running.
 
 mod prometheus;
 
@@ -17,15 +17,16 @@ use crate::cli::{log, output};
 use crate::figures::counted;
 use crate::session::{self, Counts, METRICS, Other, SessionError, State, Status};
 
-/// Show what runs: on which backup, since when, how to connect
+/// Show what is running: on which backup, since when, how to connect
 ///
-/// Each mount also tells what it has done: reads, pages decoded, writes,
-/// errors. Reads and writes that the kernel serves by itself (passthrough)
-/// do not come by pbkfs and are not in its counters.
+/// Also shows counters of each mount: reads, decoded pages, writes, errors. Reads and
+/// writes that the kernel serves by itself (passthrough) bypass pbkfs and are not
+/// counted.
 ///
-/// Root sees the clones of all users; others are told where there are clones that
-/// they may not see. Asked for one clone, by its profile or its target, the exit
-/// code is 0 if it is ready, and 3 if it is not or nothing runs.
+/// Root sees the clones of all users; other users see only the owner and the target
+/// of clones that are not theirs. For a single clone, named by its profile or its
+/// target, the exit code is 0 if it is ready, and 3 if it is not or nothing is
+/// running.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +41,7 @@ pub struct StatusArgs {
     /// Print one JSON object
     #[arg(long, conflicts_with_all = ["prometheus", "counters"])]
     json: bool,
-    /// Print metrics in Prometheus' text format
+    /// Print metrics in the Prometheus text format
     #[arg(long, conflicts_with = "counters")]
     prometheus: bool,
     /// Show every counter
@@ -78,18 +79,18 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
     })
 }
 
-/// The version of what `--json` prints.
+/// The format version of the output of `--json`.
 const VERSION: u32 = 1;
 
-/// What runs, as the document that `--json` prints.
+/// Output of `--json`: what is running.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// The version of this document's form; it grows when a field goes or changes its
-    /// meaning.
+    /// Version of this document's format; it increases when a field is removed or
+    /// changes its meaning.
     version: u32,
-    /// The clones that are known, or the one that was asked for.
+    /// All known clones, or only the requested one.
     sessions: Vec<Status>,
-    /// Clones of other users, of which this one may know no more.
+    /// Clones of other users about which this user may know no more.
     hidden: Vec<Hidden>,
 }
 
@@ -98,7 +99,7 @@ pub struct Report {
 struct Hidden {
     /// The user's name.
     user: String,
-    /// The user's number.
+    /// The user's numeric id.
     uid: u32,
     /// The mount point.
     target: PathBuf,
@@ -130,7 +131,7 @@ impl Report {
     fn print(&self, target: Option<&Path>, every_counter: bool) {
         match target {
             _ if !self.sessions.is_empty() => {}
-            _ if !self.hidden.is_empty() => say!("nothing of yours runs"),
+            _ if !self.hidden.is_empty() => say!("none of your clones is running"),
             Some(target) => say!("nothing runs on {}", value(target)),
             None => say!("nothing runs"),
         }
@@ -145,7 +146,7 @@ impl Report {
             };
             let user = value(user);
             say!(
-                "not shown: a clone of user {user} on {}; look as {user}{by}",
+                "not shown: a clone of user {user} on {}; run pbkfs status as {user}{by}",
                 value(target)
             );
         }
@@ -193,16 +194,13 @@ fn print(status: &Status, every_counter: bool) {
         None => {}
     }
     match status.word {
-        "dead" => say!(
-            "  its pbkfs was killed; finish its work: {}",
-            way_out(state)
-        ),
+        "dead" => say!("  its pbkfs was killed; clean up with: {}", way_out(state)),
         "failed" => {
             line(
                 "error",
-                state.error.as_deref().unwrap_or("no reason was kept"),
+                state.error.as_deref().unwrap_or("no reason was recorded"),
             );
-            say!("  clear it away: {}", way_out(state));
+            say!("  clear it with: {}", way_out(state));
         }
         _ => {}
     }
@@ -217,15 +215,16 @@ fn print_diff(status: &Status, fate: &str) {
     }
 }
 
-/// What a session has left that ended with the host.
+/// Prints what is left of a session that ended with the host.
 fn print_orphan(status: &Status) {
     line("since", &status.state.since);
     print_diff(status, ", was to be thrown away");
-    say!("  its session ended with the host; remove what is left: pbkfs cleanup --orphans");
+    say!("  its session ended with the host; remove its diff: pbkfs cleanup --orphans");
 }
 
-/// The command that ends a session, to be copied. Its profile may be gone, or say
-/// something else by now; a job's clone is elsewhere anyway.
+/// Returns the command that ends a session, for the user to copy. It names the
+/// target, because the profile may be gone or changed, and the clone of a job has
+/// another target anyway.
 fn way_out(state: &State) -> String {
     let target = value(&state.target);
     match state.with_server {
@@ -238,8 +237,8 @@ fn line(name: &str, value: &str) {
     say!("  {name:<10} {value}");
 }
 
-/// The counters that tell most, in three lines, and a fourth if something
-/// went wrong.
+/// Prints the most important counters in three lines, and a fourth if there were
+/// errors.
 fn print_most(counts: &Counts) {
     let get = |key: &str| counts.get(key).copied().unwrap_or(0);
     let sum = |family: &str| -> u64 {

@@ -1,5 +1,5 @@
-//! The process that stays with a session, in the foreground or behind: it
-//! sets up, tells when it is ready, and watches until the end.
+//! The process that stays with a session, in the foreground or in the background: it
+//! sets the session up, announces when it is ready, and watches it until its end.
 
 use std::fs::File;
 use std::io;
@@ -18,17 +18,17 @@ use crate::untrusted::Dir;
 pub struct Stay<'a> {
     /// The subcommand, for the log.
     pub command: &'static str,
-    /// How much is logged.
+    /// The logging options.
     pub verbosity: Verbosity,
-    /// What it is to do.
+    /// The plan of the session.
     pub plan: &'a Plan,
-    /// Whether its mount takes no writes.
+    /// Whether its mount is read-only.
     pub read_only: bool,
     /// The profile's path, for `status`.
     pub profile: Option<&'a Path>,
     /// Whether the ready line is JSON.
     pub json: bool,
-    /// Whether another process waits in front for the ready line.
+    /// Whether another process in the foreground waits for the ready line.
     pub background: bool,
 }
 
@@ -42,8 +42,9 @@ pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
     log::init(verbosity, Some(stay.plan));
     let _span = log::span(stay.command, Some(&stay.plan.target));
     if stay.background {
-        // A session of its own: the terminal's signals are for the one that
-        // waits in front. Failing means that it has one already.
+        // Start a process session of its own: the terminal's signals are for the
+        // process that waits in the foreground. A failure means that it has one
+        // already.
         let _ = nix::unistd::setsid();
     }
     let signals = Signals::install()
@@ -64,7 +65,7 @@ pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
     Ok(Code::Done)
 }
 
-/// Tells that the clone is ready, and waits for its end.
+/// Announces that the clone is ready, and waits for its end.
 struct Watch {
     json: bool,
     background: bool,
@@ -90,13 +91,13 @@ fn print(ready: &Ready, json: bool) {
     output::ready(&line);
 }
 
-/// Lets this process open as many files as it may at most, and tells if that is
-/// few.
+/// Raises this process's limit of open files as far as permitted, and warns if that
+/// is low.
 pub fn raise_file_limit() {
     match descriptors::raise() {
         Ok(Some(limit)) if limit < descriptors::ENOUGH => tracing::warn!(
-            "at most {limit} files may be open at once, so they are opened and closed over and \
-             over; let it be {} or more (ulimit -Hn, or LimitNOFILE of a service)",
+            "at most {limit} files may be open at once, so files are opened and closed \
+             repeatedly; raise the limit to {} or more (ulimit -Hn, or LimitNOFILE of a service)",
             descriptors::ENOUGH
         ),
         Ok(_) => {}
@@ -104,8 +105,8 @@ pub fn raise_file_limit() {
     }
 }
 
-/// From now on, output goes into the session's log, so that whoever waits for
-/// the end of this process's output need not wait for the session's.
+/// Redirects output to the session's log, so that a program waiting for the end of
+/// this process's output need not wait for the end of the session.
 fn leave_the_terminal(place: &Place) -> io::Result<()> {
     let log = place.log();
     let (dir, name) = Dir::of_file(&log)?;

@@ -1,4 +1,4 @@
-//! `pbkfs unmount`: ends what `mount` began.
+//! `pbkfs unmount`: ends a mount that `mount` started.
 
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,9 @@ use crate::session::{self, Down, SessionError};
 
 /// End a mount, and wait until its writes are saved
 ///
-/// Refuses while somebody is in it, and names the processes. Where the pbkfs
-/// that had mounted was killed, its work is finished. If nothing is mounted,
-/// that is fine too. A clone with a server is ended with `pbkfs down`.
+/// Refuses while processes are using the mount, and names them. If the pbkfs that had
+/// mounted was killed, unmount cleans up after it. If nothing is mounted, unmount
+/// succeeds. A clone with a server is stopped with `pbkfs down`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -54,7 +54,8 @@ impl UnmountArgs {
     }
 }
 
-/// A file, and one that is missing by its name. A mount is not asked: it may hang.
+/// Returns whether a path is a profile: a file, or a missing one by its name. A mount
+/// is not accessed, because it may hang.
 fn is_profile(path: &Path) -> bool {
     if session::is_mounted(path) {
         return false;
@@ -66,8 +67,9 @@ fn is_profile(path: &Path) -> bool {
 pub fn run(args: &UnmountArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
     let target = args.target()?;
-    // Or this process itself might be in it.
-    std::env::set_current_dir("/").map_err(|e| SessionError::io("leave for", "/".as_ref(), e))?;
+    // Otherwise, this process itself might be using the mount.
+    std::env::set_current_dir("/")
+        .map_err(|e| SessionError::io("change directory to", "/".as_ref(), e))?;
     let _span = log::span("unmount", Some(&target));
     let shown = value(&target);
     match session::unmount(&target, args.force)? {
@@ -75,13 +77,13 @@ pub fn run(args: &UnmountArgs, verbosity: Verbosity) -> Result<Code, SessionErro
         Down::Unmounted => say!("unmounted {shown}"),
         Down::Ended(state) => say!("unmounted {shown}{}", kept(&state)),
         Down::Finished(state) => say!(
-            "unmounted {shown}: its pbkfs (pid {}) had died, what it left was cleared away{}",
+            "unmounted {shown}: cleaned up after its pbkfs (pid {}), which had died{}",
             state.pid,
             kept(&state)
         ),
         Down::Cleared(state) => say!(
             "unmounted {shown}: it had ended by itself ({}){}",
-            state.error.as_deref().unwrap_or("no reason was kept"),
+            state.error.as_deref().unwrap_or("no reason was recorded"),
             kept(&state)
         ),
     }

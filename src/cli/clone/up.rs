@@ -12,10 +12,10 @@ use crate::session::SessionError;
 
 /// Mount the backup and run PostgreSQL on it
 ///
-/// Stays in the foreground: prints one line that begins with "ready" and
-/// holds a connection string when the server answers, then watches over it
-/// until a signal comes or the server ends, and cleans up. The log says
-/// before what the fence around the server is made of.
+/// Stays in the foreground: when the server answers, prints one line that begins with
+/// "ready" and contains a connection string; then watches the server until a signal
+/// arrives or the server exits, and cleans up. Before that, the log describes the
+/// fence around the server.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,22 +36,23 @@ pub struct UpArgs {
     json: bool,
 }
 
-/// What a user who gives no profile is told.
+/// The hint for a user who gives no profile.
 const BEGINNING: &str = "\
 pbkfs: up takes a profile, a TOML file that names a backup and a mount point:
 
-    catalog = \"/srv/backup\"    # what pg_probackup is given with -B
+    catalog = \"/srv/backup\"    # as for pg_probackup -B
     instance = \"main\"
     backup = \"latest\"          # or an id
-    target = \"/srv/clone\"      # where the data directory is to appear
+    target = \"/srv/clone\"      # where the data directory appears
 
   pbkfs list -B /srv/backup    shows the instances and backups of a catalog
   pbkfs plan profile.toml      shows what up would do
-  pbkfs up profile.toml        does it; pbkfs down profile.toml ends it
+  pbkfs up profile.toml        starts it; pbkfs down profile.toml stops it
 
 Every key is in the manual: man pbkfs.toml";
 
-/// Runs the subcommand; `is_background` in the process that stays.
+/// Runs the subcommand. `is_background` is set in the process that stays with the
+/// session.
 pub fn run(args: &UpArgs, verbosity: Verbosity, is_background: bool) -> Result<Code, SessionError> {
     if args.profile.is_empty()? {
         output::complain_lines(BEGINNING);

@@ -1,4 +1,5 @@
-//! Which session a subcommand is about: the one on a target, or the one of a profile.
+//! The session that a subcommand works on: the one on a target, or the one of a
+//! profile.
 
 use std::path::{Path, PathBuf};
 
@@ -14,29 +15,30 @@ use crate::session::{self, SessionError};
 pub struct SessionArgs {
     #[command(flatten)]
     profile: ProfileArgs,
-    /// The mount point of the clone; no profile is needed then
+    /// The mount point of the clone, instead of a profile
     #[arg(short = 'D', long, value_name = "DIR", conflicts_with_all = ["profile", "sets"])]
     target: Option<PathBuf>,
 }
 
 impl SessionArgs {
-    /// Whether one session is asked for, and not all.
+    /// Returns whether one session is requested rather than all.
     pub fn names_one(&self) -> bool {
         self.target.is_some() || self.profile.profile.is_some()
     }
 
-    /// Whether nothing was given that could name one.
+    /// Returns whether nothing was given that could name a session.
     pub fn is_empty(&self) -> Result<bool, SessionError> {
         Ok(self.target.is_none() && self.profile.is_empty()?)
     }
 
-    /// What the profile says by now; `None` if a target was given instead.
+    /// Returns the profile's current plan; `None` if a target was given instead.
     pub fn plan(&self) -> Option<Result<Plan, SessionError>> {
         self.target.is_none().then(|| self.profile.plan())
     }
 
-    /// Where the session is. If nothing is where the profile says, or it says
-    /// nothing, that is where the clone is that was begun with it.
+    /// Returns the target of the session. If nothing is on the target that the
+    /// profile names, or it names none, this is the target of the clone that was
+    /// started with the profile.
     pub fn target(
         &self,
         plan: Option<Result<Plan, SessionError>>,
@@ -65,7 +67,7 @@ impl SessionArgs {
                 let targets = several.iter().map(|session| &session.state.target);
                 let targets: Vec<_> = targets.map(|target| value(target).into_owned()).collect();
                 let message = format!(
-                    "{} has begun clones on {}; name one of them, with --target DIR",
+                    "{} was used to start clones on {}; name one of them with --target DIR",
                     value(profile),
                     targets.join(" and ")
                 );
@@ -82,7 +84,7 @@ fn tell(profile: &Path, planned: Option<&Path>, found: &Path) {
         None => "cannot be used".to_owned(),
     };
     complain!(
-        "pbkfs: {profile} {says} by now; the clone that was begun with it is on {}",
+        "pbkfs: {profile} {says} now; the clone that was started with it is on {}",
         value(found)
     );
 }

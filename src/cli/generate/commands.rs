@@ -1,7 +1,7 @@
-//! pbkfs(1), and one page for each subcommand, from clap's definitions.
+//! Generates pbkfs(1), and one page per subcommand, from clap's definitions.
 //!
-//! A command's `after_help` becomes sections: a line that ends with a colon
-//! is a heading, what is indented below it is shown as it is.
+//! A command's `after_help` becomes sections: a line that ends with a colon becomes a
+//! heading, and the indented lines below it are shown verbatim.
 
 use clap::Command;
 
@@ -14,88 +14,87 @@ use crate::verify::{FINDINGS, Verdict, consequence};
 const FILES: &[(&str, &str)] = &[
     (
         SYSTEM_CONFIG,
-        "Settings of this host, below those of every profile. It need not exist. \
+        "Settings of this host, which every profile overrides. The file is optional. \
          See pbkfs.toml(5).",
     ),
     (
         "/run/pbkfs/NAME-HASH/",
-        "One directory for each target that is in use: session.json (what runs), session.lock \
-         (held while it runs), pbkfs.log (what a detached pbkfs logs), server.log (what \
-         PostgreSQL logs), the generated pg_hba.conf and pg_ident.conf, and the socket. It goes \
-         when the clone does, so read the logs before. Without root it is in \
-         $XDG_RUNTIME_DIR/pbkfs, or in /tmp/pbkfs-UID where that is not set.",
+        "One directory per target in use: session.json (the session's state), session.lock \
+         (held while it runs), pbkfs.log (the log of a detached pbkfs), server.log \
+         (PostgreSQL's log), the generated pg_hba.conf and pg_ident.conf, and the socket. It is \
+         removed with the clone, so read the logs before that. Without root it is in \
+         $XDG_RUNTIME_DIR/pbkfs, or in /tmp/pbkfs-UID if that variable is not set.",
     ),
     (
         "DIFF/.pbkfs-binding.json",
-        "Which catalog, instance, backup and chain a diff belongs to. Plain JSON, for people too.",
+        "The catalog, instance, backup and chain that a diff belongs to, as plain JSON.",
     ),
     (
         "DIFF/.pbkfs-lock",
-        "Locked while the diff is in use. The lock goes with the process that holds it and its \
-         server, so there is never a reason to delete this file.",
+        "Locked while the diff is in use. The lock is released when the process that holds it \
+         and its server have exited, so there is never a reason to delete this file.",
     ),
     (
         "DIFF/meta.redb",
-        "The names, attributes and lengths of what the clone changed, and which blocks are in \
-         the diff.",
+        "The names, attributes and sizes of the files that the clone changed, and the list of \
+         the blocks in the diff.",
     ),
     (
         "DIFF/data/INODE",
-        "The changed bytes, each at the offset that it has in its file. The files are sparse: \
-         du(1) tells what they take, ls(1) does not.",
+        "The changed bytes, at the same offsets as in the clone's file. The files are sparse: \
+         du(1) shows the space that they use, ls(1) does not.",
     ),
     (
         "DIFF/.pbkfs-wal/",
-        "The server's WAL, to which pg_wal in the data directory is a link. It is as much part \
-         of the diff as the rest: copy a diff with cp -a, or not at all.",
+        "The server's WAL; pg_wal in the data directory is a link to it. It is as much part of \
+         the diff as the rest: copy a diff with cp -a, or not at all.",
     ),
     (
         "CATALOG/backups/INSTANCE/BACKUP/backup_ro.pid",
         "The lock that pg_probackup's own restore takes; pbkfs holds it on every backup of the \
-         chain, so that delete and merge wait. It is the only thing that pbkfs ever writes into \
-         a catalog.",
+         chain, so that delete and merge wait. pbkfs never writes anything else into a catalog.",
     ),
     (
         "/var/lib/pbkfs, or ~/.local/state/pbkfs",
-        "What outlasts a reboot: the list of throw-away diffs, the history of verify, and the \
-         mount points of jobs that were given none. The former is root's; others have \
-         $XDG_STATE_HOME/pbkfs, if that is set.",
+        "Data that survives a reboot: the list of throw-away diffs, the history of verify, and \
+         the mount points of jobs without a target. The former directory is root's; other users \
+         have the latter, or $XDG_STATE_HOME/pbkfs if that variable is set.",
     ),
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "PBKFS_KEY",
-        "Sets a key of the profile: the key in upper case, a dot written as two underscores, so \
-         that PBKFS_POSTGRES__PORT=5433 sets postgres.port. It counts more than the profile and \
-         less than --set. A name that is no key is ignored, with a warning.",
+        "Sets a key of the profile. KEY is the key in upper case, with two underscores for a \
+         dot: PBKFS_POSTGRES__PORT=5433 sets postgres.port. It overrides the profile, and --set \
+         overrides it. A variable that matches no key is ignored, with a warning.",
     ),
     (
         "BACKUP_PATH",
-        "The catalog, as for pg_probackup, where neither a profile nor -B names one.",
+        "The catalog, as for pg_probackup, if neither a profile nor -B names one.",
     ),
     (
         "PATH",
-        "Where pg_probackup, fusermount3 and PostgreSQL's programs are looked for, besides the \
-         usual places of Debian's, PGDG's and Red Hat's packages.",
+        "Searched for pg_probackup, fusermount3 and PostgreSQL's programs, in addition to the \
+         usual directories of Debian's, PGDG's and Red Hat's packages.",
     ),
     (
         "XDG_RUNTIME_DIR",
-        "Where the directories of running clones are kept, unless pbkfs is root.",
+        "Location of the directories of running clones, unless pbkfs runs as root.",
     ),
 ];
 
 const SAFETY: &[&str] = &[
     "A backup's own configuration points at production: its archive, its primary, its log \
      directory, even its data directory. pbkfs overrides all of it on the server's command line, \
-     and runs the server in Linux namespaces where the host permits them. \"pbkfs plan\" lists \
+     and runs the server in Linux namespaces if the host permits them. \"pbkfs plan\" lists \
      every setting with its reason, and every hazard of the backup with what stops it. See \
      pbkfs-safety(7).",
-    "The catalog is never written, but for the lock named under FILES. Every write of the clone \
-     goes to the diff.",
+    "pbkfs never writes to the catalog, except for the lock named under FILES. Every write of the \
+     clone goes to the diff.",
 ];
 
-/// The pages of section 7, and the subcommands to whose subject each belongs.
+/// The pages of section 7, each with the subcommands that it is about.
 const GUIDES: &[(&str, &[&str])] = &[
     (
         "pbkfs-recovery(7)",
@@ -118,7 +117,7 @@ const GUIDES: &[(&str, &[&str])] = &[
 
 const EXAMPLES: &[(&str, &[&str])] = &[
     (
-        "The shortest profile; what the clone writes is thrown away at the end:",
+        "The shortest profile; the clone's writes are thrown away at the end:",
         &[
             "catalog  = \"/srv/backup\"",
             "instance = \"main\"",
@@ -126,7 +125,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "Look at what would be done, do it, ask something, end it:",
+        "Show what would be done, start a clone, look at it, query it, and stop it:",
         &[
             "pbkfs plan look.toml",
             "pbkfs up look.toml --detach",
@@ -137,7 +136,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The page of the program and those of its visible subcommands.
+/// Returns the page of the program and those of its visible subcommands.
 pub fn pages(root: Command) -> Vec<Page> {
     let mut root = root.disable_help_subcommand(true);
     root.build();
@@ -146,7 +145,7 @@ pub fn pages(root: Command) -> Vec<Page> {
     pages
 }
 
-/// The subcommands that are for people.
+/// Returns the subcommands that are not hidden.
 pub fn visible(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|sub| !sub.is_hide_set())
 }
@@ -164,8 +163,8 @@ fn main_page(root: &Command) -> Page {
         page.term(code, [sentence(meaning).as_str()]);
     }
     page.paragraph(
-        "With --detach, up ends with the code that the foreground would have given. The codes \
-         are stable; messages are for people and may change.",
+        "With --detach, up exits with the same code as in the foreground. The codes are stable; \
+         messages are for people and may change.",
     );
     page.heading("FILES");
     terms(&mut page, FILES);
@@ -217,14 +216,14 @@ fn command_page(command: &Command, root: &Command) -> Page {
     page.heading("EXIT STATUS");
     page.paragraph(match command.get_name() {
         "verify" => {
-            "As the verdict, see above; 1 also where another backup is known to be bad; 2 where it \
-             was asked for wrongly. There are no others."
+            "The code of the verdict, see above; 1 also if another backup is known to be bad; 2 on \
+             a usage or profile error. There are no others."
         }
         "wal-get" => {
-            "0 when the file was fetched, 1 if the archive does not have it and need not have it, \
-             200 if anything is wrong."
+            "0 if the file was fetched, 1 if the archive does not have it and need not have it, \
+             200 on any error."
         }
-        _ => "0 when done; every other code is described in pbkfs(1).",
+        _ => "0 on success; every other code is described in pbkfs(1).",
     });
     let siblings: Vec<String> = visible(root)
         .filter(|sibling| sibling.get_name() != command.get_name())
@@ -238,7 +237,7 @@ fn command_page(command: &Command, root: &Command) -> Page {
     page
 }
 
-/// What is in the document that --json prints.
+/// Describes the document that --json prints.
 fn document(page: &mut Page, command: &str) {
     let prints = |document: &&DocumentKind| document.commands.contains(&command);
     let Some(document) = DOCUMENTS.iter().find(prints) else {
@@ -246,9 +245,9 @@ fn document(page: &mut Page, command: &str) {
     };
     page.heading("JSON");
     page.paragraph(&format!(
-        "What --json prints, as in {}.schema.json, which \"pbkfs generate schema\" writes. \
-         Fields may be added; one that goes or changes its meaning raises the version. [] stands \
-         for each item of a list.",
+        "Output of --json, as described by {}.schema.json, which \"pbkfs generate schema\" writes. \
+         Fields may be added; the version increases if one is removed or changes its meaning. [] \
+         stands for each item of a list.",
         document.name
     ));
     for field in document.fields() {
@@ -257,7 +256,7 @@ fn document(page: &mut Page, command: &str) {
     }
 }
 
-/// What each kind of finding says.
+/// Describes the verdicts and the kinds of findings behind them.
 fn verdicts(page: &mut Page) {
     page.heading("VERDICTS");
     for verdict in [
@@ -274,7 +273,7 @@ fn verdicts(page: &mut Page) {
     }
 }
 
-/// NAME, SYNOPSIS and DESCRIPTION.
+/// Begins a page with NAME, SYNOPSIS and DESCRIPTION.
 fn begin(command: &Command) -> Page {
     let about = about(command);
     let mut page = Page::new(&page_name(command), '1', &about);
@@ -285,7 +284,7 @@ fn begin(command: &Command) -> Page {
     page.heading("DESCRIPTION");
     let long = command.get_long_about().map(ToString::to_string);
     let long = long.as_deref().unwrap_or_default();
-    // clap's long text begins with the short one, which stands under NAME.
+    // clap's long text begins with the short one, which is under NAME already.
     let rest = long.strip_prefix(about.as_str()).unwrap_or(long).trim();
     let text = if rest.is_empty() {
         sentence(&about)
@@ -298,7 +297,7 @@ fn begin(command: &Command) -> Page {
     page
 }
 
-/// OPTIONS, as clap_mangen writes it. Writing into memory cannot fail.
+/// Adds OPTIONS, as written by clap_mangen. Writing into memory cannot fail.
 fn options(page: &mut Page, command: &Command) {
     let mut bytes = Vec::new();
     let man = clap_mangen::Man::new(command.clone());
@@ -358,7 +357,8 @@ fn about(command: &Command) -> String {
         .unwrap_or_default()
 }
 
-/// The lines of the table that `--help` shows: `2  usage or profile`.
+/// Returns the lines of the table that `--help` shows, such as `2 usage or profile
+/// error`.
 fn exit_codes() -> impl Iterator<Item = (&'static str, &'static str)> {
     EXIT_CODES
         .lines()

@@ -1,8 +1,8 @@
-//! One manual page in the making.
+//! A manual page under construction.
 
 use clap_mangen::roff::{Roff, bold, roman};
 
-/// An empty argument has to be written, or those after it move up.
+/// An empty argument; if it were omitted, the following ones would move up.
 const NO_DATE: &str = "\"\"";
 
 /// A page: its name, its section of the manual, and its text so far.
@@ -13,8 +13,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page with its title line and its NAME section. There is no date in
-    /// it, since the pages are kept under version control and compared.
+    /// Creates a page with its title line and its NAME section. It has no date,
+    /// because the pages are kept under version control and compared.
     pub fn new(name: &str, section: char, about: &str) -> Self {
         let mut title = Roff::new();
         let arguments = [
@@ -35,19 +35,18 @@ impl Page {
         page
     }
 
-    /// `pbkfs-up.1`.
+    /// Returns the file name, such as `pbkfs-up.1`.
     pub fn file_name(&self) -> String {
         format!("{}.{}", self.name, self.section)
     }
 
-    /// The page as roff.
+    /// Returns the page as roff.
     pub fn as_roff(&self) -> &str {
         &self.roff
     }
 
-    /// Adds what was rendered elsewhere, without the two lines that every
-    /// rendered piece begins with: they define how an apostrophe is written,
-    /// and the title has brought them.
+    /// Appends text that was rendered elsewhere, without its first two lines: they
+    /// define how an apostrophe is written, which the title has done already.
     pub fn append(&mut self, rendered: &str) {
         const LINES_BEFORE: usize = 2;
         let body = rendered.split_inclusive('\n').skip(LINES_BEFORE);
@@ -67,14 +66,14 @@ impl Page {
         });
     }
 
-    /// Begins a part of a section.
+    /// Begins a subsection.
     pub fn subheading(&mut self, heading: &str) {
         self.add(|roff| {
             roff.control("SS", [heading]);
         });
     }
 
-    /// A paragraph.
+    /// Adds a paragraph.
     pub fn paragraph(&mut self, text: &str) {
         self.add(|roff| {
             roff.control("PP", []);
@@ -82,7 +81,7 @@ impl Page {
         });
     }
 
-    /// Forms of a command line, its name in bold.
+    /// Adds the forms of a command line, with the name in bold.
     pub fn synopsis(&mut self, name: &str, forms: &str) {
         self.heading("SYNOPSIS");
         for form in forms.lines().map(str::trim).filter(|form| !form.is_empty()) {
@@ -94,7 +93,7 @@ impl Page {
         }
     }
 
-    /// A term and what it means; each text begins a line.
+    /// Adds a term and its description; each text starts on a new line.
     pub fn term<'a>(&mut self, term: &str, texts: impl IntoIterator<Item = &'a str>) {
         self.add(|roff| {
             roff.control("TP", []);
@@ -108,7 +107,7 @@ impl Page {
         });
     }
 
-    /// Lines that are shown as they are.
+    /// Adds lines that are shown verbatim.
     pub fn literal<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) {
         self.add(|roff| {
             roff.control("PP", []);
@@ -122,7 +121,7 @@ impl Page {
         });
     }
 
-    /// References to other pages, in the usual order: by section, then name.
+    /// Adds references to other pages, in the usual order: by section, then by name.
     pub fn see_also(&mut self, pages: &[&str]) {
         self.heading("SEE ALSO");
         let mut pages: Vec<&str> = pages.to_vec();
@@ -135,8 +134,8 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A sentence's beginning, put into the middle of a line: `Show what` becomes `show
-/// what`, `PostgreSQL` stays.
+/// Lowers the first letter of a sentence, for the middle of a line: `Show what`
+/// becomes `show what`; `PostgreSQL` stays.
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
@@ -147,7 +146,7 @@ fn lower_first(text: &str) -> String {
     }
 }
 
-/// The text as a sentence: it begins with a capital and ends with a full stop.
+/// Returns the text as a sentence, with an initial capital and a full stop.
 pub fn sentence(text: &str) -> String {
     let mut chars = text.trim_end().chars();
     let first = chars.next().into_iter().flat_map(char::to_uppercase);

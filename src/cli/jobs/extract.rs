@@ -1,4 +1,4 @@
-//! `pbkfs extract`: gets a table, or the answer to a query, out of a backup.
+//! `pbkfs extract`: extracts a table or a query result from a backup.
 
 use std::path::{Path, PathBuf};
 
@@ -15,14 +15,14 @@ use crate::extract::{Destination, Extract, Format, What};
 use crate::profile::Plan;
 use crate::session::{SessionError, Signals};
 
-/// Get a table, or the answer to a query, out of a backup
+/// Extract a table or a query result from a backup
 ///
 /// Starts PostgreSQL on a throw-away clone of the backup, recovers it to the
-/// moment that is asked for, runs one pg_dump or query, and takes the clone
-/// away again. Only what the table needs is read, however large the rest is.
+/// requested target, runs one pg_dump or query, and removes the clone. Only what the
+/// table needs is read, however large the rest is.
 ///
-/// The result is written whole or not at all; with "-o -" it goes to standard output
-/// as it is made.
+/// The result is written completely or not at all; with "-o -" it is streamed to
+/// standard output.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -35,12 +35,12 @@ Examples:
 pub struct ExtractArgs {
     #[command(flatten)]
     backup: BackupArgs,
-    /// The database to get it from; else the one that has the tables, and
-    /// without tables "postgres"
+    /// The database to extract from; by default the one that has the tables, or
+    /// "postgres" if none are given
     #[arg(short, long)]
     database: Option<String>,
-    /// A table, or a pattern of tables as pg_dump takes it; may be repeated.
-    /// Without it, the whole database
+    /// A table, or a table pattern as in pg_dump; may be repeated. By default, the
+    /// whole database
     #[arg(short, long, value_name = "SCHEMA.NAME")]
     table: Vec<String>,
     /// Dump only the schema, no data
@@ -51,27 +51,27 @@ pub struct ExtractArgs {
     data_only: bool,
     #[command(flatten)]
     at: At,
-    /// How the result is written
+    /// Format of the result
     #[arg(long, value_enum, default_value_t = FormatArg::Plain)]
     format: FormatArg,
-    /// The answer to this query, instead of tables
+    /// Extract the result of this query, instead of tables
     #[arg(long, value_name = "SQL",
           conflicts_with_all = ["table", "schema_only", "data_only", "format", "pg_dump"])]
     query: Option<String>,
-    /// Write the answer to the query as CSV with a header, not as psql shows it
+    /// Write the query result as CSV with a header, not in the format of psql
     #[arg(long, requires = "query")]
     csv: bool,
-    /// Keep the names of tablespaces, which another server may lack
+    /// Keep the tablespace names, which another server may lack
     #[arg(long, conflicts_with = "query")]
     tablespaces: bool,
-    /// Where the result goes: a file, or the directory of the directory format;
-    /// "-" is standard output, where it comes as it is made
+    /// The output file, or the directory for the directory format; "-" streams the
+    /// result to standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long)]
     force: bool,
-    /// Options of pg_dump itself, behind "--"
+    /// Options for pg_dump itself, after "--"
     #[arg(last = true, value_name = "PG_DUMP_OPTION")]
     pg_dump: Vec<String>,
 }
@@ -94,7 +94,7 @@ impl ExtractArgs {
     }
 }
 
-/// Where the result goes, and how it is written, is for our own options to say.
+/// Refuses options of pg_dump for the output and its format: pbkfs has its own.
 fn check_options(options: &[String]) -> Result<(), SessionError> {
     let ours = ["-f", "--fi", "-F", "--fo"];
     let is_ours = |option: &&String| ours.iter().any(|ours| option.starts_with(ours));
@@ -117,7 +117,7 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     log::init(verbosity.for_job(), Some(&plan));
     let _span = log::span("extract", Some(&plan.target));
     let signals = Signals::install()
-        .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;
+        .map_err(|e| SessionError::io("install signal handlers for", Path::new("pbkfs"), e))?;
     raise_file_limit();
     let destination = match args.output.as_os_str() == "-" {
         true => Destination::Opened(
@@ -144,12 +144,12 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
             .recovered
             .map_or(String::new(), |time| format!(", at {time}"));
         let result = match args.output.as_os_str() == "-" {
-            // What went there is the reader's to count.
+            // Only the reader knows its size.
             true => "standard output".to_owned(),
             false => format!("{}: {}", value(&args.output), human_bytes(done.bytes)),
         };
         complain!(
-            "{result} of backup {}{until}; {} were read from the backup, {} written meanwhile",
+            "{result}, from backup {}{until}; {} were read from the backup, {} written to the diff",
             done.backup,
             human_bytes(done.read_bytes),
             human_bytes(done.diff_bytes)

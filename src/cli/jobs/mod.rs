@@ -1,4 +1,4 @@
-//! Commands that run once and are done.
+//! Commands that run once and exit.
 
 pub mod extract;
 pub mod progress;

@@ -1,5 +1,5 @@
-//! How far a one-shot job is: a bar on a terminal, nothing elsewhere, so that
-//! cron has nothing to mail.
+//! The progress of a one-shot job: a bar on a terminal, and nothing elsewhere, so
+//! that cron has nothing to mail.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A display on standard error, if that is a terminal and `wanted`.
+    /// Creates a display on standard error, if that is a terminal and a display is
+    /// `wanted`.
     pub fn new(wanted: bool) -> Self {
         let bar = (wanted && output::has_spectators()).then(|| {
             let bar = ProgressBar::new_spinner();
@@ -24,8 +25,8 @@ impl Progress {
         Self { bar }
     }
 
-    /// Shows what is done, and how many bytes of how many; of 0 where that is
-    /// not known.
+    /// Shows the current step, and how many bytes of the total are done; a `total` of
+    /// 0 is unknown.
     pub fn show(&self, what: &str, done: u64, total: u64) {
         let Some(bar) = &self.bar else { return };
         let template = match (done, total) {
@@ -45,7 +46,7 @@ impl Progress {
         bar.set_position(done);
     }
 
-    /// Takes the display away.
+    /// Removes the display.
     pub fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

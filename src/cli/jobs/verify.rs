@@ -21,26 +21,26 @@ use crate::verify::{self, Document, History, Verdict, Verify};
 
 /// Prove that a backup restores, for cron
 ///
-/// Reads every page of the backup, starts PostgreSQL on a throw-away clone of
-/// it, and does what else the section [verify] of the profile asks for: queries
-/// with the answers that they must give, pg_amcheck, pg_dump, and commands of your
-/// own. It needs neither the space nor the time of a restore. The clone has a mount
-/// point of its own, so a clone of the same profile may be up meanwhile.
+/// Reads every page of the backup, starts PostgreSQL on a throw-away clone of it, and
+/// runs the other checks in the section [verify] of the profile: queries with their
+/// expected answers, pg_amcheck, pg_dump, and commands of your own. It needs neither
+/// the space nor the time of a restore. The clone has a separate mount point, so a
+/// clone of the same profile may be running meanwhile.
 ///
-/// Exits with 0 if everything that was asked for is right, with 1 if a backup is
-/// bad, with 2 if it was asked for wrongly, and with 3 if it could not be told,
-/// because the host ran out of time, space or permissions. A problem of the host is
-/// never reported as a bad backup, nor a bad backup as a problem of the host.
+/// Exits with 0 if everything requested passed, with 1 if a backup is bad, with 2 on
+/// a usage or profile error, and with 3 if verify could not tell, because the host
+/// ran out of time, space or permissions. A problem of the host is never reported as
+/// a bad backup, nor a bad backup as a problem of the host.
 ///
 /// verify remembers a bad backup. Every later run reports it and counts it in the
 /// exit code (see verify.known_bad) and the metrics, until the backup is proved or
 /// deleted.
 ///
-/// Prints nothing if everything is right and standard output is no terminal, so that
-/// cron sends no mail. Otherwise names on one screen each bad block: its relation,
-/// its backup, its byte in the stored file, and the other backups that have it
-/// intact. For programs there are --json, a textfile for Prometheus, an HTML page
-/// with the history, and a URL to ping.
+/// Prints nothing if everything passed and standard output is not a terminal, so that
+/// cron sends no mail. Otherwise lists each bad block on one screen: its relation,
+/// its backup, its offset in the stored file, and the other backups that have it
+/// intact. Further outputs are --json, a textfile for Prometheus, an HTML page with
+/// the history, and a URL to ping.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -55,7 +55,7 @@ pub struct VerifyArgs {
     backup: BackupArgs,
     #[command(flatten)]
     at: At,
-    /// Read the pages only: no mount, no server; proves nothing where the profile asks
+    /// Only read the pages: no mount, no server; proves nothing if the profile asks
     /// for more
     #[arg(long)]
     pages: bool,
@@ -71,7 +71,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
     log::init(verbosity.for_job(), Some(&plan));
     let _span = log::span("verify", Some(&plan.target));
     let signals = Signals::install()
-        .map_err(|e| SessionError::io("take signals for", Path::new("pbkfs"), e))?;
+        .map_err(|e| SessionError::io("install signal handlers for", Path::new("pbkfs"), e))?;
     raise_file_limit();
     let ping = |what: &str, report: &str| {
         if let Some(url) = &plan.verify.ping {
@@ -91,7 +91,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
     progress.clear();
     let (document, history) = match result {
         Ok(done) => done,
-        // It was asked for wrongly.
+        // A usage or profile error.
         Err(error) => {
             let code = Code::Usage;
             ping(&(code as u8).to_string(), &sentence(&error));
@@ -117,7 +117,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
     })
 }
 
-/// The plan, and whether the profile asks for more than that.
+/// Returns the plan, and whether the profile asks for more than it.
 fn plan(args: &VerifyArgs) -> Result<(Plan, bool), SessionError> {
     let mut profile = args.backup.job("verify")?;
     args.at.apply(&mut profile);
@@ -133,7 +133,7 @@ fn plan(args: &VerifyArgs) -> Result<(Plan, bool), SessionError> {
     Ok((plan, partial))
 }
 
-/// A failure is always told; success only to people, or if it was asked for.
+/// Prints the result: a failure always, success only on a terminal or with `-v`.
 fn tell(document: &Document, json: bool, verbose: bool) {
     if json {
         output::json(document);
@@ -149,13 +149,13 @@ fn tell(document: &Document, json: bool, verbose: bool) {
     }
 }
 
-/// Writes a report for others to read, whole or not at all.
+/// Writes a report that others may read, completely or not at all.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let (dir, name) = Dir::of_file(path)?;
     dir.replace(name, text.as_bytes(), 0o644, None)
 }
 
-/// The files that the profile wants. One that cannot be written is told, and
+/// Writes the files that the profile names. Failure to write one is logged, and
 /// changes no verdict.
 fn write(plan: &Plan, document: &Document, history: Option<&History>) {
     let entries = history.map(|history| &*history.entries).unwrap_or_default();

@@ -1,10 +1,9 @@
-//! A log file of each day: `NAME.YYYY-MM-DD`, by UTC, and `NAME` as a link to the
-//! newest.
+//! One log file per day, `NAME.YYYY-MM-DD` (UTC), and `NAME` as a link to the newest.
 //!
-//! Many log directories, as Debian's of PostgreSQL, let a group put files there.
-//! What others have put at one of these names, a link to a file of root's above
-//! all, is not written to: so the files are opened in the directory that was
-//! checked, and not by their paths, as tracing-appender does.
+//! Many log directories, such as Debian's for PostgreSQL, let a group create files
+//! there. A file or link that others have put at one of these names is never written
+//! to, least of all a link to a file of root's. The files are therefore opened within
+//! the directory that was checked, and not by their paths as tracing-appender does.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -18,42 +17,42 @@ use time::{Date, OffsetDateTime};
 
 use crate::untrusted::{Dir, Kind, Refused, lead};
 
-/// Where a host has its logs.
+/// The directory of the host's logs.
 const LOGS: &str = "/var/log";
 
-/// The log.
+/// A log with one file per day.
 #[derive(Debug)]
 pub struct Daily {
     dir: Dir,
     name: OsString,
-    /// How many files of a day each are kept.
+    /// The number of daily files to keep.
     keep: usize,
     today: Mutex<(Date, File)>,
 }
 
 impl Daily {
-    /// Opens the file of this day. `trusted` may lead the way there elsewhere, by
-    /// user and group, as may root and this user.
+    /// Opens the file of this day. The users and groups in `trusted`, root and this
+    /// user may be able to redirect its path.
     ///
     /// # Errors
-    /// Something else is called so, other users can lead the path elsewhere, or
-    /// have put something in the place of the file; the system's own.
+    /// If something else has that name, if other users can redirect the path or have
+    /// put something in place of the file, or if a system call fails.
     pub fn open(file: &Path, keep: usize, trusted: &[(u32, u32)]) -> io::Result<Self> {
         let (dir, name) = Dir::of_file(file)?;
-        // A log of another program, or a directory, is not to be counted among
-        // the old files, nor to be replaced by a link.
+        // A log of another program, or a directory, must neither count as an old file
+        // nor be replaced by a link.
         match dir.stat(name)?.map(|stat| stat.kind) {
             None | Some(Kind::Symlink) => {}
             Some(_) => {
-                let taken = "there is something of that name already; choose another";
+                let taken = "something else has that name already; choose another";
                 return Err(io::Error::other(taken));
             }
         }
         let mut trusted = trusted.to_vec();
         trusted.push((geteuid().as_raw(), getegid().as_raw()));
         trusted.extend(logs_group());
-        // By the path as it was given, links and all; and what was opened is what
-        // that leads to.
+        // Check the path as it was given, links included, and that it resolves to
+        // what was opened.
         let (led, _) = lead(&std::path::absolute(dir.path())?.join(name), &trusted)?;
         if led.stat_self()?.id != dir.stat_self()?.id {
             return Err(Refused::LeadsOut.into());
@@ -68,15 +67,15 @@ impl Daily {
         })
     }
 
-    /// Adds a line.
+    /// Appends a line.
     ///
     /// # Errors
-    /// The system's own.
+    /// If the line cannot be written.
     pub fn write(&self, line: &[u8]) -> io::Result<()> {
         let mut current = self.today.lock().unwrap_or_else(PoisonError::into_inner);
         let date = today();
         if current.0 != date
-            // Where a new file cannot be made, no line is lost.
+            // If a new file cannot be created, the line goes to the old one.
             && let Ok(file) = begin(&self.dir, &self.name, date, self.keep)
         {
             *current = (date, file);
@@ -89,15 +88,15 @@ fn today() -> Date {
     OffsetDateTime::now_utc().date()
 }
 
-/// The group that writes the host's logs: Ubuntu's syslog may write to their
-/// directory, and could replace every log there.
+/// Returns the group that writes the host's logs. Ubuntu's group syslog may write to
+/// their directory, and could replace every log there.
 fn logs_group() -> Option<(u32, u32)> {
     let stat = Dir::open(Path::new(LOGS)).and_then(|dir| dir.stat_self());
     let stat = stat.ok().filter(|stat| stat.uid == 0)?;
     Some((0, stat.gid))
 }
 
-/// Opens the file of a day, has the link lead there, and removes the oldest files
+/// Opens the file of a day, points the link at it, and removes the oldest files
 /// beyond `keep`.
 fn begin(dir: &Dir, name: &OsStr, date: Date, keep: usize) -> io::Result<File> {
     let dated = dated(name, date);
@@ -111,7 +110,7 @@ fn begin(dir: &Dir, name: &OsStr, date: Date, keep: usize) -> io::Result<File> {
         }
         .into());
     }
-    // Both are for people; a log without them is one all the same.
+    // Ignore failures of both: the log works without them.
     let _ = dir.put_link(name, &dated);
     let _ = remove_old(dir, name, keep);
     Ok(file)
@@ -119,7 +118,7 @@ fn begin(dir: &Dir, name: &OsStr, date: Date, keep: usize) -> io::Result<File> {
 
 fn dated(name: &OsStr, date: Date) -> OsString {
     let mut dated = name.to_owned();
-    // As ISO 8601 has it.
+    // In the format of ISO 8601.
     dated.push(format!(".{date}"));
     dated
 }
@@ -137,7 +136,7 @@ fn remove_old(dir: &Dir, name: &OsStr, keep: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether that is the log's name with a date behind it.
+/// Returns whether `other` is the log's name followed by a date.
 fn is_dated(name: &OsStr, other: &OsStr) -> bool {
     let (name, other) = (name.as_encoded_bytes(), other.as_encoded_bytes());
     let date = other
@@ -162,7 +161,7 @@ mod tests {
 
     const POSTGRES: u32 = 65533;
 
-    /// A directory as Debian's of PostgreSQL's logs.
+    /// Creates a directory like Debian's for PostgreSQL's logs.
     fn shared() -> (tempfile::TempDir, PathBuf) {
         assert!(geteuid().is_root(), "needs root");
         let temp = tempfile::tempdir().unwrap();

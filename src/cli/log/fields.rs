@@ -1,5 +1,5 @@
-//! The fields of events and spans, each value escaped: a colour in a value is
-//! not one of ours, and a line break in it begins no line.
+//! Formats the fields of events and spans, and escapes each value: a colour in a
+//! value is not ours, and a line break in it must not start a new line.
 
 use std::error::Error;
 use std::fmt;
@@ -13,8 +13,8 @@ use super::redact::redact;
 use crate::causes::sentence;
 use crate::escape;
 
-/// Formats fields as `tracing_subscriber` does: the message as it is, any other
-/// as `name=value`.
+/// Formats fields as `tracing_subscriber` does: the message alone, any other field as
+/// `name=value`.
 pub struct Fields;
 
 impl<'w> FormatFields<'w> for Fields {
@@ -47,7 +47,7 @@ impl Visitor<'_> {
                 false => write!(self.writer, "{name}=")?,
             }
         }
-        // Secrets first: escaped, their ends would be harder to find.
+        // Mask secrets before escaping, which would make their ends harder to find.
         self.writer.write_str(&escape::line(&redact(value)))
     }
 }
@@ -65,7 +65,7 @@ impl Visit for Visitor<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Where an event of another crate's log came from.
+        // Omit the fields that say where an event of the `log` crate came from.
         if self.result.is_ok() && !field.name().starts_with("log.") {
             self.result = self.add(field.name(), &format!("{value:?}"));
         }
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    /// What is logged with this or without colours.
+    /// Returns what is logged by `log`, with or without colours.
     fn logged(colour: bool, log: impl FnOnce()) -> String {
         let written = Written::default();
         let subscriber = tracing_subscriber::fmt()

@@ -1,9 +1,9 @@
-//! The systemd journal's own protocol: a datagram of fields for each entry
+//! The systemd journal's native protocol: one datagram of fields per entry
 //! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 //!
-//! The crate tracing-journald does the same from a subscriber's events; here
-//! it begins with the finished line, so that what goes to the journal has
-//! been searched for secrets like everything else.
+//! The crate tracing-journald does the same with a subscriber's events. Here the
+//! finished line is sent, so that the journal's entries are searched for secrets like
+//! all other lines.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -13,7 +13,8 @@ use tracing::Level;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Longer messages are cut; a datagram has to fit the socket's buffer.
+/// The maximum size of a message; a longer one is truncated, because a datagram has
+/// to fit into the socket's buffer.
 const MAX_MESSAGE: usize = 32 * 1024;
 
 /// The journal.
@@ -25,7 +26,7 @@ impl Journal {
     /// Connects to the journal of this machine.
     ///
     /// # Errors
-    /// There is none.
+    /// If there is no journal.
     pub fn open() -> io::Result<Self> {
         Self::at(Path::new(SOCKET))
     }
@@ -36,14 +37,14 @@ impl Journal {
         Ok(Self { socket })
     }
 
-    /// Makes an entry of a line.
+    /// Sends a line as one entry.
     ///
     /// # Errors
-    /// The journal does not take it.
+    /// If the journal does not accept it.
     pub fn send(&self, level: Level, line: &[u8]) -> io::Result<()> {
         let message = line.trim_ascii_end();
         let message = message.get(..MAX_MESSAGE).unwrap_or(message);
-        // A character that was cut in two would make all of it binary.
+        // A truncated character would make the whole message binary.
         let whole = str::from_utf8(message).map_or_else(|e| e.valid_up_to(), str::len);
         let message = message.get(..whole).unwrap_or(message);
         let priority = match level {

@@ -1,27 +1,27 @@
-//! Keeps secrets out of logs: passwords in connection strings, in settings,
-//! and in URLs, wherever in a line they stand.
+//! Keeps secrets out of logs: passwords in connection strings, in settings and in
+//! URLs, anywhere in a line.
 //!
-//! In doubt too much is taken away rather than too little: a value without
-//! quotes ends only at white space, and one whose quotes never close takes
-//! the rest of the line with it.
+//! When in doubt, too much is masked rather than too little: an unquoted value ends
+//! only at whitespace, and a value whose quotes never close extends to the end of the
+//! text.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// What stands in place of a secret.
+/// The replacement for a secret.
 pub const MASK: &str = "***";
 
-/// What the names of secrets end with: libpq's `password` and `sslpassword`,
-/// `PGPASSWORD`, and their like.
+/// The endings of the names of secrets: libpq's `password` and `sslpassword`,
+/// `PGPASSWORD`, and the like.
 const NAMES: [&str; 3] = ["password", "passwd", "passphrase"];
 
-/// Whether a field of that name holds a secret.
+/// Returns whether a field of that name contains a secret.
 pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
-/// The text with `***` in place of each secret.
+/// Returns the text with each secret replaced by `***`.
 pub fn redact(text: &str) -> Cow<'_, str> {
     let mut secrets = assigned(text);
     secrets.extend(in_urls(text));
@@ -29,7 +29,7 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     let mut clean = String::new();
     let mut done = 0;
     for secret in secrets {
-        // One within another that was masked already.
+        // It is within another one, which is masked already.
         if secret.end <= done {
             continue;
         }
@@ -44,9 +44,9 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     clean.into()
 }
 
-/// The values of `password=...` and `"password": ...`.
+/// Returns the ranges of the values of `password=...` and `"password": ...`.
 fn assigned(text: &str) -> Vec<Range<usize>> {
-    // Of the same length, as only ASCII letters change.
+    // The length is the same, because only ASCII letters change.
     let lower = text.to_ascii_lowercase();
     let mut found = Vec::new();
     for name in NAMES {
@@ -61,7 +61,7 @@ fn assigned(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The range of a value in what follows its name.
+/// Returns the range of a value in the text that follows its name.
 fn value_after(text: &str) -> Option<Range<usize>> {
     let rest = text.trim_start_matches(['"', '\'', '\\']);
     let rest = skip_blank(rest).strip_prefix(['=', ':'])?;
@@ -71,7 +71,7 @@ fn value_after(text: &str) -> Option<Range<usize>> {
     (length > 0).then(|| start + opening..start + opening + length)
 }
 
-/// Skips white space, escaped or not, and what colours text on a terminal.
+/// Skips whitespace, escaped or not, and the colour sequences of a terminal.
 fn skip_blank(mut text: &str) -> &str {
     loop {
         text = text.trim_start_matches([' ', '\t', '\n', '\r']);
@@ -90,10 +90,10 @@ fn skip_blank(mut text: &str) -> &str {
     }
 }
 
-/// The length of a value's opening quote, and that of the value itself.
+/// Returns the lengths of a value's opening quote and of the value itself.
 fn length(value: &str) -> (usize, usize) {
-    // Doubled within a string of SQL or of a configuration file, or escaped
-    // within one of a program.
+    // Quotes are doubled within strings of SQL and of configuration files, and
+    // escaped within those of programs.
     for quote in ["''", "\\'", "\\\"", "'", "\""] {
         let Some(inner) = value.strip_prefix(quote) else {
             continue;
@@ -119,7 +119,7 @@ fn closing(inner: &str, quote: &str) -> Option<usize> {
             chars.next()?;
             rest = chars.as_str();
         } else if let Some(after) = rest.strip_prefix(quote) {
-            // Doubled, it stands for itself.
+            // A doubled quote stands for itself.
             match after.strip_prefix(quote) {
                 Some(more) => rest = more,
                 None => return Some(at),
@@ -132,7 +132,7 @@ fn closing(inner: &str, quote: &str) -> Option<usize> {
     }
 }
 
-/// Up to white space that no backslash stands before.
+/// Returns the length up to whitespace without a preceding backslash.
 fn unquoted(value: &str) -> usize {
     let mut escaped = false;
     for (at, char) in value.char_indices() {
@@ -144,14 +144,14 @@ fn unquoted(value: &str) -> usize {
     value.len()
 }
 
-/// The passwords of `scheme://user:password@host`.
+/// Returns the ranges of the passwords in `scheme://user:password@host`.
 fn in_urls(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for (at, separator) in text.match_indices("://") {
         let start = at + separator.len();
         let rest = text.get(start..).unwrap_or_default();
         let url = rest.split(char::is_whitespace).next().unwrap_or_default();
-        // To the last "@": a password may hold one, and a slash.
+        // Up to the last "@", because a password may contain one, and a slash.
         if let Some(at) = url.rfind('@')
             && let Some(colon) = url.get(..at).and_then(|user| user.find(':'))
             && colon + 1 < at

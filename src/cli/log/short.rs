@@ -1,5 +1,5 @@
-//! A log line for who looks at standard error: when, how bad, and what, without the
-//! span that says which command it was.
+//! The format of a log line on standard error: time, level and message, without the
+//! span that names the command.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::now;
 
-/// See the module's text.
+/// See the module's documentation.
 pub struct Short;
 
 impl<S, N> FormatEvent<S, N> for Short
@@ -39,7 +39,7 @@ where
     }
 }
 
-/// The colours of a terminal, as `tracing_subscriber` has them.
+/// Returns the terminal colour of a level, as in `tracing_subscriber`.
 fn colour(level: Level) -> u8 {
     match level {
         Level::ERROR => 31,

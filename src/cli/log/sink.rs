@@ -1,4 +1,4 @@
-//! The places that log lines go to, and the one way there.
+//! The destinations of log lines, and the only path to them.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -12,11 +12,11 @@ use super::journal::Journal;
 use super::redact::{MASK, is_secret_name, redact};
 use crate::escape;
 
-/// A place that takes lines.
+/// A destination of log lines.
 pub enum Sink {
     /// Standard error.
     Stderr,
-    /// A file of each day.
+    /// One file per day.
     File(Daily),
     /// The systemd journal.
     Journal(Journal),
@@ -32,7 +32,7 @@ impl Sink {
     }
 }
 
-/// How the lines are formatted.
+/// The format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// For people.
@@ -43,20 +43,20 @@ pub enum Look {
     Json,
 }
 
-/// Takes the formatted lines, and lets no secret pass, nor a character that is
-/// not to reach a terminal.
+/// Writes formatted lines, masking secrets and escaping characters that must not
+/// reach a terminal.
 pub struct Lines {
     sink: Sink,
     look: Look,
 }
 
 impl Lines {
-    /// Lines for `sink`.
+    /// Creates a writer of lines to `sink`.
     pub fn new(sink: Sink, look: Look) -> Self {
         Self { sink, look }
     }
 
-    /// An event as one line.
+    /// Returns an event as one line, redacted and escaped.
     fn clean(&self, event: &str) -> String {
         let event = event.strip_suffix('\n').unwrap_or(event);
         let redacted = self.redacted(event);
@@ -73,8 +73,8 @@ impl Lines {
         if self.look != Look::Json || matches!(redacted, Cow::Borrowed(_)) {
             return redacted;
         }
-        // In the text of an object a secret's end can be mistaken for the
-        // string's; so each of its strings is cleaned for itself.
+        // In the text of an object, the end of a secret can be mistaken for the end
+        // of its string, so each string is redacted separately.
         let Ok(mut object) = serde_json::from_str::<Value>(line) else {
             return redacted;
         };
@@ -99,7 +99,7 @@ fn redact_strings(value: &mut Value) {
     }
 }
 
-/// One line on its way; the formatter writes it whole in one call.
+/// A line being written; the formatter writes all of it in one call.
 pub struct Line<'a> {
     lines: &'a Lines,
     level: Level,

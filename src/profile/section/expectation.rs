@@ -1,4 +1,4 @@
-//! What a query of a verification has to answer.
+//! The expected answer to a query of a verification.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Value;
 
-/// How two values compare.
+/// A comparison of two values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// `=`
@@ -27,7 +27,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// As SQL has it.
+    /// Returns its operator in SQL.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Comparison {
         }
     }
 
-    /// The comparison that a text begins with, and what follows it.
+    /// Returns the comparison that a text begins with, and the rest of the text.
     fn split(text: &str) -> Option<(Self, &str)> {
         // The longer ones first.
         const ALL: [(&str, Comparison); 7] = [
@@ -60,22 +60,22 @@ impl Comparison {
     }
 }
 
-/// What a query has to answer.
+/// The expected answer to a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expectation {
     /// This text, as `psql -At` prints it.
     Text(String),
-    /// A number that compares so with this one.
+    /// A number for which the comparison with this one holds.
     Number(Comparison, String),
-    /// A time; how long it is ago compares so with this interval.
+    /// A time for which the comparison of its age with this interval holds.
     Age(Comparison, String),
 }
 
 impl FromStr for Expectation {
     type Err = String;
 
-    /// A text that begins as a condition and is none is an error: it would never be
-    /// met, and a backup would be called bad for it.
+    /// Parses an expectation. A text that begins like a condition but is none is an
+    /// error: it would never be met, so the backup would be reported as bad.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let trimmed = text.trim();
         let age = trimmed.strip_prefix("age").map(str::trim_start);
@@ -93,19 +93,20 @@ impl FromStr for Expectation {
             }
             None if !trimmed.starts_with(['<', '>', '=', '!']) => Ok(Self::Text(text.to_owned())),
             _ => Err(format!(
-                "{text:?} is no comparison with a number; compare texts that begin so in the \
-                 query itself"
+                "{text:?} is not a comparison with a number; compare texts that begin like this \
+                 in the query itself"
             )),
         }
     }
 }
 
-/// As PostgreSQL's numeric takes it.
+/// Returns whether PostgreSQL's numeric accepts the text.
 fn is_number(text: &str) -> bool {
     text.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
-/// Pairs of a number and a unit, with a time of day or not; or ISO 8601
+/// Returns whether the text is an interval: pairs of a number and a unit, with or without a
+/// time of day, or ISO 8601
 /// (<https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-INTERVAL-INPUT>).
 fn is_interval(text: &str) -> bool {
     const UNITS: [&str; 29] = [
@@ -235,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Each would never be met, and call the backup bad.
+    /// None of these could be met; the backup would be reported as bad.
     #[test]
     fn what_begins_as_a_condition_and_is_none_is_refused() {
         for text in [

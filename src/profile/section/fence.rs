@@ -1,4 +1,4 @@
-//! The section `[fence]`: how far a clone is kept from production.
+//! The section `[fence]`: how a clone is isolated from production.
 
 use std::path::PathBuf;
 
@@ -12,14 +12,14 @@ use crate::profile::values::{ByteSize, FromValue, from_value};
 section! {
     /// The keys of the section `[fence]`.
     pub struct FencePlan {
-        /// Parts of the fence. "auto": settings, and namespaces around the server where the
-        /// host permits them (a root directory, processes and a network of its own);
+        /// Components of the fence. "auto": settings, and namespaces around the server if
+        /// the host permits them (a root directory, processes and a network of its own);
         /// "settings": settings only.
         #[schemars(example = Level::Settings)]
         pub level: Level = Level::Auto,
 
-        /// Parts that the fence must have. "namespace" makes it an error if the host does
-        /// not permit namespaces.
+        /// Components that the fence must have. "namespace" makes it an error if the host
+        /// does not permit namespaces.
         #[schemars(example = Require::Namespace)]
         pub require: Require = Require::Settings,
 
@@ -38,23 +38,23 @@ section! {
         #[schemars(title = "list of absolute paths", example = ["/opt"])]
         pub expose: Vec<PathBuf> = Vec::new(),
 
-        /// Memory limit of the server, the page cache for it included (cgroup v2).
+        /// Memory limit of the server, including its page cache (cgroup v2).
         ///
         /// Default: no limit
         #[schemars(example = &"4GB")]
         pub memory: Option<ByteSize>,
 
-        /// Processor limit of the server: the number of processors whose time it may take
+        /// Processor limit of the server: the number of processors whose time it may use
         /// (cgroup v2).
         ///
         /// Default: no limit
         #[schemars(example = 1.5)]
         pub cpus: Option<Cpus>,
 
-        /// Limit of the server's processes and threads, with all that it starts (cgroup v2;
-        /// in an ordinary user's namespaces, Linux 5.14).
+        /// Maximum number of processes and threads of the server, including all that it
+        /// starts (cgroup v2; in the namespaces of an unprivileged user, Linux 5.14).
         ///
-        /// Default: 2048, where the host can limit them
+        /// Default: 2048, if the host can limit them
         #[schemars(example = 512)]
         pub processes: Option<Processes>,
 
@@ -64,7 +64,7 @@ section! {
         pub tmp_size: ByteSize = ByteSize::megabytes(256),
 
         /// Size of the clone's own /dev/shm, where its parallel workers share memory: a hash
-        /// join takes up to work_mem times hash_mem_multiplier for each of them. Raise it if
+        /// join uses up to work_mem times hash_mem_multiplier for each of them. Raise it if
         /// the server reports "No space left on device" for a shared memory segment.
         #[schemars(example = &"4GB")]
         pub shm_size: ByteSize = ByteSize::megabytes(1024),
@@ -80,55 +80,55 @@ section! {
     }
 }
 
-/// PostgreSQL's settings have names without case.
+/// Converts names of settings to lower case, because PostgreSQL ignores their case.
 fn lower_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
     Ok(names.iter().map(|name| name.to_ascii_lowercase()).collect())
 }
 
-/// What the fence is to be made of.
+/// The components of the fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Settings, and namespaces where the host permits them.
+    /// Settings, and namespaces if the host permits them.
     Auto,
     /// Settings only.
     Settings,
 }
 
-/// The least that the fence has to be made of.
+/// The components that the fence must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Require {
     /// Settings.
     Settings,
-    /// Namespaces, that of the network among them.
+    /// Namespaces, including a network namespace.
     Namespace,
 }
 
-/// Which network the server is in.
+/// The network of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
-    /// One of its own, with a loopback device alone.
+    /// A network of its own, with only a loopback device.
     None,
     /// The host's.
     Host,
 }
 
-/// How the disks serve the server.
+/// The I/O priority of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IoNice {
     /// Like every other process.
     Normal,
-    /// When nobody else wants them.
+    /// Only when the disk is otherwise unused.
     Idle,
 }
 
 from_value!(Cpus, Processes, Nice);
 
-/// Processors' worth of time, 0.01 to 4096.
+/// A number of processors, 0.01 to 4096.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cpus(pub f64);
 
@@ -149,14 +149,14 @@ impl FromValue for Cpus {
     }
 }
 
-/// A number of processes, 32 to 4194304: with fewer, PostgreSQL does not start;
-/// more of them Linux does not give numbers to (`PID_MAX_LIMIT`).
+/// A number of processes, 32 to 4194304: with fewer, PostgreSQL does not start; Linux
+/// has no more process ids (`PID_MAX_LIMIT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Processes(pub u32);
 
 impl Processes {
-    /// What a clone gets unless the profile says otherwise: room for hundreds of
-    /// connections with their workers, and little for this host to carry.
+    /// The limit unless the profile sets one: enough for hundreds of connections with
+    /// their workers, and a small load for this host.
     pub const USUAL: Self = Self(2048);
 }
 
@@ -192,8 +192,8 @@ impl FromValue for Nice {
     }
 }
 
-/// The least that a directory in memory gets, in bytes. To the kernel, none at
-/// all would be no limit.
+/// The minimum size of a directory in memory, in bytes. To the kernel, 0 would mean
+/// no limit.
 pub const LEAST: u64 = 1 << 20;
 
 impl FencePlan {
@@ -211,7 +211,7 @@ impl FencePlan {
             ("fence.shm_size", self.shm_size.0),
         ] {
             if size < LEAST {
-                let reason = format!("{size} bytes are too few; it takes 1MB at least");
+                let reason = format!("{size} bytes are too few; the minimum is 1MB");
                 return Err(ProfileError::wrong(key, reason));
             }
         }
@@ -219,7 +219,7 @@ impl FencePlan {
             let is_root = path.parent().is_none();
             if !path.is_absolute() || !path.exists() || is_root {
                 let reason = format!(
-                    "{} is not the absolute path of something on this host",
+                    "{} is not the absolute path of a file or directory below / on this host",
                     path.display()
                 );
                 return Err(ProfileError::wrong("fence.expose", reason));
@@ -228,7 +228,8 @@ impl FencePlan {
         Ok(())
     }
 
-    /// How many processes the server may have, itself and its threads counted.
+    /// Returns the maximum number of processes of the server, counting itself and its
+    /// threads.
     #[must_use]
     pub fn processes(&self) -> u32 {
         self.processes.unwrap_or(Processes::USUAL).0

@@ -18,8 +18,8 @@ section! {
         #[schemars(title = "1 or more", example = 4)]
         threads: Option<NonZeroUsize>,
 
-        /// Whether the kernel may read and write new files without pbkfs, which needs root
-        /// and Linux 6.9. "auto" permits it where it is faster: without a server, or where
+        /// Whether the kernel may read and write new files without pbkfs, which requires
+        /// root and Linux 6.9. "auto" permits it if it is faster: without a server, or if
         /// the server writes its WAL through the mount.
         #[schemars(example = false)]
         pub passthrough: Passthrough = Passthrough::Auto,
@@ -27,7 +27,7 @@ section! {
 }
 
 impl FusePlan {
-    /// Threads that answer the kernel.
+    /// Returns the number of threads that answer the kernel's requests.
     #[must_use]
     pub fn threads(&self) -> NonZeroUsize {
         let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -38,7 +38,7 @@ impl FusePlan {
 /// Whether the kernel may serve files without asking pbkfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passthrough {
-    /// Where the kernel and the user's rights allow it.
+    /// If the kernel and the user's privileges permit it.
     Auto,
     /// Never.
     Off,

@@ -11,7 +11,7 @@ use crate::profile::error::ProfileError;
 section! {
     /// The keys of the section `[log]`.
     pub struct LogPlan {
-        /// Detail of the log.
+        /// Level of detail of the log.
         #[schemars(example = LogLevel::Debug)]
         pub level: LogLevel = LogLevel::Info,
 
@@ -27,7 +27,8 @@ section! {
         destination: Option<LogDestination>,
 
         /// Log file. pbkfs writes FILE.YYYY-MM-DD and keeps FILE as a link to today's file.
-        /// Other files named FILE* in that directory count as old logs and may be DELETED.
+        /// Any file named FILE.YYYY-MM-DD in that directory counts as an old log and may be
+        /// DELETED.
         ///
         /// Default: none
         #[schemars(extend("format" = "path"), example = "/var/log/pbkfs/main.log")]
@@ -39,19 +40,19 @@ section! {
     }
 }
 
-/// Where log lines go.
+/// The destination of log lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTarget {
     /// Standard error.
     Stderr,
     /// The systemd journal.
     Journald,
-    /// A file of this name with the date behind it; absolute.
+    /// A file with this name followed by the date; absolute.
     File(PathBuf),
 }
 
 impl LogPlan {
-    /// Where log lines go.
+    /// Returns the destination of log lines.
     #[must_use]
     pub fn target(&self) -> LogTarget {
         match (self.destination, &self.file) {
@@ -72,24 +73,24 @@ impl LogPlan {
     }
 }
 
-/// How much is logged.
+/// The level of detail of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Someone must look.
+    /// Problems that need attention.
     Error,
-    /// Odd, but handled.
+    /// Unusual events that were handled.
     Warn,
     /// Changes of state.
     Info,
-    /// Single requests.
+    /// Individual requests.
     Debug,
-    /// Single blocks.
+    /// Individual blocks.
     Trace,
 }
 
 impl LogLevel {
-    /// The level as a profile writes it.
+    /// Returns the level as written in a profile.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -102,7 +103,7 @@ impl LogLevel {
     }
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
 )]
@@ -110,18 +111,18 @@ impl LogLevel {
 pub enum LogFormat {
     /// A line for people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What a profile calls the places that log lines go to.
+/// The destinations of log lines, as named in a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogDestination {
-    /// Standard error; the session's log file once in the background.
+    /// Standard error; in the background, the session's log file.
     Stderr,
     /// The systemd journal.
     Journald,
-    /// A file of each day.
+    /// One file per day.
     File,
 }

@@ -43,20 +43,21 @@ section! {
         #[schemars(example = 300)]
         pub start_timeout: Seconds = Seconds::new(300),
 
-        /// Time limit for a stop, before a harsher one follows.
+        /// Time limit for a shutdown before a more forceful one follows.
         #[schemars(example = 60)]
         pub stop_timeout: Seconds = Seconds::new(60),
 
         /// Directory of PostgreSQL's Unix socket.
         ///
-        /// Default: a directory of pbkfs's own
+        /// Default: a directory created by pbkfs
         #[schemars(extend("format" = "path"), example = "/run/pbkfs")]
         pub socket_dir: Option<PathBuf>,
 
-        /// PostgreSQL settings for the clone. Those that keep it from production (archiving,
-        /// replication, listen_addresses and others) need fence.allow besides. Those that
-        /// pbkfs merely chooses, which pbkfs plan lists, do not; fsync is one, off without a
-        /// diff_dir, as nothing of such a clone outlives a crash.
+        /// PostgreSQL settings for the clone. Those that isolate it from production
+        /// (archiving, replication, listen_addresses and others) also require fence.allow.
+        /// Those that pbkfs merely chooses, which pbkfs plan lists, do not. One of these is
+        /// fsync, which is off without a diff_dir, because nothing of such a clone survives
+        /// a crash.
         ///
         /// Default: none
         #[schemars(
@@ -74,8 +75,8 @@ impl PostgresPlan {
     }
 }
 
-/// Names of users and roles go into `pg_ident.conf`, where a leading slash
-/// makes a pattern and a line break another entry.
+/// Checks the name of a user or role. It is written to `pg_ident.conf`, where a
+/// leading slash makes it a pattern and a line break starts another entry.
 fn plain_name(key: &'static str, name: &str) -> Result<(), ProfileError> {
     if name.is_empty() || name.starts_with('/') || name.chars().any(char::is_control) {
         let reason = format!("{name:?} cannot be used as a name here");
@@ -84,18 +85,18 @@ fn plain_name(key: &'static str, name: &str) -> Result<(), ProfileError> {
     Ok(())
 }
 
-/// A TCP port, 1 to 65535; also a part of the name of PostgreSQL's socket.
+/// A TCP port, 1 to 65535; also part of the name of PostgreSQL's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port(NonZeroU16);
 
 impl Port {
-    /// The port with that number; 0 is none.
+    /// Returns the port with that number; `None` for 0.
     #[must_use]
     pub fn new(number: u16) -> Option<Self> {
         NonZeroU16::new(number).map(Self)
     }
 
-    /// The port's number.
+    /// Returns the port's number.
     #[must_use]
     pub fn get(self) -> u16 {
         self.0.get()
@@ -149,7 +150,7 @@ impl From<BTreeMap<String, SettingValue>> for Settings {
     }
 }
 
-/// What stands behind a name: a value, or settings whose names begin with it.
+/// The value of a name, or the settings whose names begin with it.
 #[derive(Debug)]
 enum SettingValue {
     Text(String),

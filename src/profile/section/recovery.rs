@@ -1,4 +1,5 @@
-//! The section `[recovery]`: how far the WAL archive is replayed, and what then.
+//! The section `[recovery]`: how far the WAL archive is replayed, and what happens
+//! then.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,13 +22,13 @@ section! {
         /// "latest" replays all of it. At most one of target, time, lsn, xid and name may be
         /// set.
         ///
-        /// Default: "immediate" for an ARCHIVE backup; a STREAM backup brings the WAL that it
-        /// needs, and replays no more
+        /// Default: "immediate" for an ARCHIVE backup; a STREAM backup contains the WAL that
+        /// it needs, and replays no more
         #[schemars(example = NamedTarget::Latest)]
         target: Option<NamedTarget>,
 
         /// Recovery target: this time, with its offset from UTC, as text or as a date and time
-        /// of TOML.
+        /// in TOML's format.
         ///
         /// Default: none
         #[schemars(example = "2026-11-22 14:32:00+00")]
@@ -62,7 +63,7 @@ section! {
         pub timeline: TimelineChoice = TimelineChoice::Current,
 
         /// Action at the target: "promote" (become writable), "pause" (stay there, read-only)
-        /// or "shutdown" (end).
+        /// or "shutdown" (shut down).
         #[schemars(example = Action::Pause)]
         pub action: Action = Action::Promote,
 
@@ -72,13 +73,13 @@ section! {
         #[schemars(title = "shell command with %f and %p", example = "cp /srv/wal/%f %p")]
         pub restore_command: Option<String>,
 
-        /// Amount of WAL to fetch ahead of PostgreSQL; 0 fetches none.
+        /// Amount of WAL to prefetch for PostgreSQL; 0 disables it.
         #[schemars(example = &"256MB")]
         pub prefetch: ByteSize = ByteSize::megabytes(64),
     }
 }
 
-/// The keys that each name a target.
+/// The keys that each set a target.
 pub const TARGETS: [&str; 5] = [
     "recovery.target",
     "recovery.time",
@@ -87,7 +88,7 @@ pub const TARGETS: [&str; 5] = [
     "recovery.name",
 ];
 
-/// A target that is called by a word.
+/// A target that is named by a keyword.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NamedTarget {
@@ -105,12 +106,12 @@ pub enum Action {
     Promote,
     /// The server stays there, read-only.
     Pause,
-    /// The server ends.
+    /// The server shuts down.
     Shutdown,
 }
 
 impl Action {
-    /// The word for it, in a profile and in PostgreSQL.
+    /// Returns its keyword, in a profile and in PostgreSQL.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,19 +122,19 @@ impl Action {
     }
 }
 
-/// Which timeline recovery follows.
+/// The timeline that recovery follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimelineChoice {
-    /// The backup's.
+    /// The backup's timeline.
     Current,
-    /// The newest that the archive has.
+    /// The newest timeline in the archive.
     Latest,
-    /// That one.
+    /// The timeline with this number.
     Number(u32),
 }
 
 impl fmt::Display for TimelineChoice {
-    /// As `recovery_target_timeline` takes it.
+    /// Formats it for `recovery_target_timeline`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Current => f.write_str("current"),
@@ -176,7 +177,7 @@ impl FromValue for TimelineChoice {
 
 from_value!(TimelineChoice, MomentText, LsnText);
 
-/// A moment, with its offset from UTC.
+/// A time, with its offset from UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MomentText(pub OffsetDateTime);
 
@@ -189,9 +190,9 @@ const DATE_TIME: &[BorrowedFormatItem<'_>] = format_description!(
 impl FromStr for MomentText {
     type Err = String;
 
-    /// `2026-11-22 14:32[:00[.123]]` and `Z`, `UTC`, `+HH`, `+HHMM` or
-    /// `+HH:MM`. A time without an offset would mean whatever zone the backup
-    /// is configured for, so it is refused.
+    /// Parses `2026-11-22 14:32[:00[.123]]` and `Z`, `UTC`, `+HH`, `+HHMM` or
+    /// `+HH:MM`. A time without an offset would depend on the time zone that the
+    /// backup is configured for, so it is refused.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || Self::refused(format!("\"{text}\""));
         let (date_time, offset) = split_offset(text.trim()).ok_or_else(wrong)?;
@@ -210,7 +211,7 @@ fn split_offset(text: &str) -> Option<(&str, UtcOffset)> {
             return Some((rest.trim_end(), UtcOffset::UTC));
         }
     }
-    // A date has dashes, too; the time's first colon is behind them.
+    // A date has dashes, too, but all of them precede the first colon of the time.
     let after_date = text.find(':')?;
     let sign_at = after_date + text.get(after_date..)?.find(['+', '-'])?;
     let (date_time, offset) = text.split_at_checked(sign_at)?;
@@ -228,13 +229,13 @@ fn split_offset(text: &str) -> Option<(&str, UtcOffset)> {
 }
 
 impl fmt::Display for MomentText {
-    /// In UTC, as PostgreSQL reads and prints it, to the microsecond.
+    /// Formats it in UTC, as PostgreSQL reads and prints it, to the microsecond.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const FORMAT: &[BorrowedFormatItem<'_>] = format_description!(
             version = 2,
             "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]+00"
         );
-        // What was parsed can be told in UTC.
+        // Every time that was parsed can be represented in UTC.
         let utc = self.0.checked_to_offset(UtcOffset::UTC).unwrap_or(self.0);
         f.write_str(&utc.format(FORMAT).map_err(|_| fmt::Error)?)
     }
@@ -248,8 +249,8 @@ impl FromValue for MomentText {
         json_schema!({ "type": "string" })
     }
 
-    /// Text, or a date and time as TOML itself has them. One without an offset is
-    /// refused in either form.
+    /// Converts text, or a date and time in TOML's format. A time without an offset
+    /// is refused in either form.
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) => text.parse().ok(),
@@ -275,20 +276,20 @@ impl FromValue for LsnText {
     }
 }
 
-/// Where recovery ends.
+/// The point at which recovery ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecoveryTarget {
     /// As soon as the backup is consistent.
     Immediate,
     /// At the end of the archive.
     Latest,
-    /// At the last transaction that ended before that.
+    /// At the last transaction that ended before this time.
     Time(OffsetDateTime),
-    /// At that position.
+    /// At this position.
     Lsn(Lsn),
-    /// When that transaction has ended.
+    /// When this transaction has ended.
     Xid(u64),
-    /// At that restore point.
+    /// At this restore point.
     Name(String),
 }
 
@@ -306,13 +307,13 @@ impl fmt::Display for RecoveryTarget {
 }
 
 impl RecoveryPlan {
-    /// Where recovery ends; `None` leaves that to the kind of backup.
+    /// Returns the recovery target; `None` leaves it to the kind of backup.
     #[must_use]
     pub fn target(&self) -> Option<RecoveryTarget> {
         self.targets().into_iter().flatten().next()
     }
 
-    /// What the keys of [`TARGETS`] say, in their order.
+    /// Returns the targets set by the keys of [`TARGETS`], in their order.
     fn targets(&self) -> [Option<RecoveryTarget>; TARGETS.len()] {
         let named = self.target.map(|target| match target {
             NamedTarget::Immediate => RecoveryTarget::Immediate,
@@ -335,11 +336,11 @@ impl RecoveryPlan {
         if keys.len() > 1 {
             return Err(ProfileError::SeveralTargets { keys });
         }
-        // PostgreSQL keeps a restore point's name in 63 bytes (`MAXFNAMELEN`).
+        // PostgreSQL stores a restore point's name in 63 bytes (`MAXFNAMELEN`).
         if let Some(name) = &self.name
             && (name.is_empty() || name.len() > 63 || name.contains('\0'))
         {
-            let reason = "the name of a restore point has 1 to 63 bytes";
+            let reason = "the name of a restore point must have 1 to 63 bytes";
             return Err(ProfileError::wrong("recovery.name", reason));
         }
         if self.target == Some(NamedTarget::Latest) && self.action != Action::Promote {

@@ -1,4 +1,4 @@
-//! The section `[verify]`: what proves that a backup restores.
+//! The section `[verify]`: how to prove that a backup restores.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,56 +17,57 @@ section! {
     /// The keys of the section `[verify]`.
     pub struct VerifyPlan {
         /// Backups to verify. "oldest-unverified" is the one whose last verification is
-        /// longest ago, so that many nights get through a catalog.
+        /// longest ago, so that nightly runs cover a whole catalog in time.
         ///
         /// Default: the profile's backup
         #[schemars(example = VerifyChoice::OldestUnverified)]
         pub backup: Option<VerifyChoice>,
 
-        /// Whether to read every page and file that a restore would read: compression, page
-        /// checksums, page headers and stored checksums.
+        /// Whether to read every page and file that a restore would read, and to check
+        /// compression, page checksums, page headers and stored checksums.
         #[schemars(example = false)]
         pub pages: bool = true,
 
-        /// Whether to start PostgreSQL on the backup, recover to the target and ask it
-        /// something. The checks of amcheck, dump, sql and command need that.
+        /// Whether to start PostgreSQL on the backup, recover to the target and run a
+        /// query. The checks of amcheck, dump, sql and command require this.
         #[schemars(example = false)]
         pub start: bool = true,
 
-        /// Effect of a backup that an earlier run found bad and none has proved since: "fail"
-        /// makes each run exit with 1, "report" only names it in the reports.
+        /// Effect of a backup that an earlier run found bad and no run has proved since:
+        /// "fail" makes each run exit with 1, "report" only names it in the reports.
         #[schemars(example = KnownBadPolicy::Report)]
         pub known_bad: KnownBadPolicy = KnownBadPolicy::Fail,
 
-        /// Program whose restore has to be complete. pg_probackup's own restore of a newer
-        /// backup on a PAGE or PTRACK backup of pg_probackup 2.2.7 or older may lose what came
-        /// after a truncation, without a word. pbkfs shows all of it, and reports what restore
-        /// would lose; with "pg_probackup" such a backup is bad.
+        /// Program whose restore has to be complete. If a backup is based on a PAGE or PTRACK
+        /// backup of pg_probackup 2.2.7 or older, pg_probackup's own restore may silently lose
+        /// data written after a truncation. pbkfs shows all of the data, and reports what
+        /// restore would lose; with "pg_probackup" such a backup is bad.
         #[schemars(example = RestoreBy::PgProbackup)]
         pub restore: RestoreBy = RestoreBy::Pbkfs,
 
-        /// Databases whose tables and indexes pg_amcheck compares; true is all of them.
+        /// Databases whose tables and indexes pg_amcheck checks; true means all
+        /// databases.
         #[schemars(example = ["shop"])]
         pub amcheck: Databases = Databases::Every(false),
 
-        /// Databases that pg_dump reads completely; true is all of them.
+        /// Databases that pg_dump reads completely; true means all databases.
         #[schemars(example = ["shop"])]
         pub dump: Databases = Databases::Every(false),
 
         /// Directory that keeps the dumps, each as DATABASE.dump in pg_dump's custom format.
         ///
-        /// Default: none, what is read is thrown away
+        /// Default: none; the dumps are discarded
         #[schemars(extend("format" = "path"), example = "/srv/dumps/main")]
         pub dump_dir: Option<PathBuf>,
 
         /// Time limit for each check; a section of verify.sql or verify.command may set its
         /// own timeout.
         ///
-        /// Default: what verify.timeout leaves
+        /// Default: the time left of verify.timeout
         #[schemars(example = 3600)]
         pub check_timeout: Option<Seconds>,
 
-        /// Time limit for verifying one backup; when it runs out the result is "could not
+        /// Time limit for verifying one backup; when it expires, the result is "could not
         /// tell".
         #[schemars(example = 14400)]
         pub timeout: Seconds = Seconds::new(86_400),
@@ -78,7 +79,7 @@ section! {
         #[schemars(extend("format" = "path"), example = "/var/lib/pbkfs")]
         pub state_dir: Option<PathBuf>,
 
-        /// File that gets the result for node_exporter's textfile collector.
+        /// File to write the result to, for node_exporter's textfile collector.
         ///
         /// Default: none
         #[schemars(
@@ -87,14 +88,14 @@ section! {
         )]
         pub prometheus: Option<PathBuf>,
 
-        /// File that gets the result as one HTML page, with the profile's history.
+        /// File to write the result to, as one HTML page with the profile's history.
         ///
         /// Default: none
         #[schemars(extend("format" = "path"), example = "/var/www/reports/main.html")]
         pub html: Option<PathBuf>,
 
-        /// URL of a monitoring service. It is requested as URL/start at the beginning, and as
-        /// URL/EXIT-CODE, with the end of the report, at the end; a failed ping does not
+        /// URL of a monitoring service. URL/start is requested at the beginning, and
+        /// URL/EXIT-CODE, with the end of the report, at the end. A failed ping does not
         /// change the verdict.
         ///
         /// Default: none
@@ -104,9 +105,9 @@ section! {
         )]
         pub ping: Option<String>,
 
-        /// Queries, and what each has to answer: text as psql -At prints it, a condition on a
-        /// number ("> 0") or on how old a time is ("age < 1 day"). Without expect, an answer
-        /// is enough.
+        /// Queries and their expected answers: text as printed by psql -At, a condition on a
+        /// number ("> 0"), or one on the age of a time ("age < 1 day"). Without expect, any
+        /// answer will do.
         ///
         /// Default: none
         #[schemars(
@@ -121,9 +122,9 @@ section! {
         )]
         pub sql: Vec<SqlCheck> = Vec::new(),
 
-        /// Commands for the shell, run as PostgreSQL's user with PGHOST, PGPORT, PGUSER,
-        /// PGDATABASE and PGDATA set. One that fails has found the backup bad, one that exits
-        /// with 3 could not tell.
+        /// Shell commands, run as PostgreSQL's user with PGHOST, PGPORT, PGUSER, PGDATABASE
+        /// and PGDATA set. A command that fails has found the backup bad; one that exits with
+        /// 3 could not tell.
         ///
         /// Default: none
         #[schemars(
@@ -138,7 +139,7 @@ section! {
     }
 }
 
-/// Which backups are verified.
+/// The choice of backups to verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VerifyChoice {
     /// The newest that can be restored, or the one of that id.
@@ -146,7 +147,7 @@ pub enum VerifyChoice {
     /// The one whose last verification is longest ago; one that was never
     /// verified before all others.
     OldestUnverified,
-    /// Every one that can be restored.
+    /// Every backup that can be restored.
     All,
 }
 
@@ -193,14 +194,14 @@ impl FromValue for VerifyChoice {
 /// Databases, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Databases {
-    /// None, or all that take connections.
+    /// None, or all that accept connections.
     Every(bool),
-    /// These.
+    /// The databases with these names.
     Named(Vec<String>),
 }
 
 impl Databases {
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_none(&self) -> bool {
         match self {
@@ -240,24 +241,23 @@ impl FromValue for Databases {
 
 from_value!(VerifyChoice, Databases);
 
-/// By whose restore a backup has to come back whole.
+/// The program whose restore of a backup has to be complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RestoreBy {
-    /// By pbkfs, which shows all that the backup has.
+    /// pbkfs, which shows all data of the backup.
     Pbkfs,
-    /// By pg_probackup's own restore as well.
+    /// pg_probackup's own restore as well.
     PgProbackup,
 }
 
-/// What a backup that is known to be bad does to the exit code of a run that did
-/// not look at it.
+/// The effect of a known-bad backup on the exit code of a run that did not check it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KnownBadPolicy {
-    /// It is 1, until the backup is proved or gone.
+    /// The exit code is 1 until the backup is proved or deleted.
     Fail,
-    /// Nothing; the reports name the backup.
+    /// None; the reports name the backup.
     Report,
 }
 
@@ -265,15 +265,15 @@ pub enum KnownBadPolicy {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a section [[verify.sql]]")]
 pub struct SqlCheck {
-    /// What reports call it.
+    /// Its name in reports.
     pub name: String,
-    /// Where the query runs.
+    /// The database that the query runs in.
     pub database: String,
     /// The query.
     pub query: String,
-    /// What it has to answer; without it, an answer is enough.
+    /// The expected answer; without it, any answer will do.
     pub expect: Option<Expectation>,
-    /// How long it may take, where that is not `verify.check_timeout`.
+    /// Its time limit, if other than `verify.check_timeout`.
     pub timeout: Option<Seconds>,
 }
 
@@ -281,11 +281,11 @@ pub struct SqlCheck {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a section [[verify.command]]")]
 pub struct CommandCheck {
-    /// What reports call it.
+    /// Its name in reports.
     pub name: String,
     /// The command, for `/bin/sh`.
     pub run: String,
-    /// How long it may take, where that is not `verify.check_timeout`.
+    /// Its time limit, if other than `verify.check_timeout`.
     pub timeout: Option<Seconds>,
 }
 
@@ -293,7 +293,7 @@ impl VerifyPlan {
     pub(in crate::profile) fn check(&self) -> Result<(), ProfileError> {
         let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
         if self.ping.as_ref().is_some_and(|url| !is_url(url)) {
-            let reason = "a URL begins with http:// or https://";
+            let reason = "a URL has to begin with http:// or https://";
             return Err(ProfileError::wrong("verify.ping", reason));
         }
         if !self.pages && !self.start {

@@ -1,4 +1,4 @@
-//! Sessions as metrics for Prometheus: base units, no time stamps.
+//! Sessions as metrics for Prometheus: base units, no timestamps.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -6,20 +6,20 @@ use time::format_description::well_known::Rfc3339;
 use crate::exposition::{Kind, Label, Text};
 use crate::session::{METRICS, MetricKind, Status};
 
-/// The text, with a newline at the end.
+/// Returns the text, with a newline at the end.
 pub fn text(sessions: &[Status]) -> String {
     let mut text = Text::new();
     of_each(
         &mut text,
         "session_state",
-        "1, labelled with what the session is doing.",
+        "1, labelled with the state of the session.",
         sessions,
         |session| Some((Some(("state", session.word)), 1)),
     );
     of_each(
         &mut text,
         "session_start_timestamp_seconds",
-        "When the session began.",
+        "Start time of the session.",
         sessions,
         |session| {
             let since = OffsetDateTime::parse(&session.state.since, &Rfc3339).ok()?;
@@ -29,7 +29,7 @@ pub fn text(sessions: &[Status]) -> String {
     of_each(
         &mut text,
         "diff_bytes",
-        "Bytes that the diff takes on disk.",
+        "Size of the diff on disk in bytes.",
         sessions,
         |session| Some((None, session.diff_bytes?)),
     );
