@@ -67,7 +67,7 @@ impl CatalogArgs {
 pub struct BackupArgs {
     #[command(flatten)]
     pub catalog: CatalogArgs,
-    /// Which backup: an id, or "latest"
+    /// The backup: an id, or "latest"
     #[arg(short = 'i', long, alias = "backup-id", value_name = "ID")]
     pub backup: Option<BackupRef>,
 }

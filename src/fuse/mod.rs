@@ -29,10 +29,10 @@ use crate::untrusted::Dir;
 use adapter::Adapter;
 pub use point::MountPoint;
 
-/// How long `fusermount3` may take to unmount.
+/// Time limit for `fusermount3` to unmount.
 const FUSERMOUNT: Duration = Duration::from_secs(30);
 
-/// How to mount.
+/// Options of a mount.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
     /// Number of request threads.

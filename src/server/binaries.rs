@@ -14,7 +14,7 @@ use crate::server::error::{Searched, ServerError};
 /// unless their file system hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of what such a program says about its failure is kept, in bytes.
+/// Number of bytes kept from the end of what such a program says about its failure.
 const STDERR_KEPT: usize = 64 << 10;
 
 /// One installation of PostgreSQL.

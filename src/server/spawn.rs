@@ -1,5 +1,5 @@
-//! What is done to a child between its fork and its exec, and how a helper ends as
-//! its child did.
+//! What happens in a child between fork and exec, and how a helper exits as its child
+//! did.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -82,7 +82,8 @@ pub fn leave_open(command: &mut Command, held: &Arc<OwnedFd>) {
     }
 }
 
-/// The program that this process runs, by its name where it still has one.
+/// Returns the path of this process's program, or `/proc/self/exe` if that path no
+/// longer exists.
 #[must_use]
 pub fn own_program() -> PathBuf {
     match std::env::current_exe() {

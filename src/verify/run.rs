@@ -215,8 +215,8 @@ impl Verify<'_> {
         job.finish(outcome)
     }
 
-    /// The plan of the clone for one backup: it has to become writable, and
-    /// nothing may outlast the time that there is.
+    /// Returns the plan of the clone for one backup: it has to become writable, and
+    /// nothing of it is kept.
     fn plan_for(&self, backup: BackupRef, point: PathBuf) -> Plan {
         let mut plan = self.plan.clone();
         plan.throw_away(point);

@@ -22,10 +22,10 @@ pub const FLAG: &str = "--background";
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// As good as for ever, and no deadline overflows by it.
+/// Practically unlimited, but no deadline overflows.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// How long a session that was too slow has to undo what it had set up.
+/// The time that a session that was too slow has to undo its setup.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts this command again as the process that stays, and waits until it is ready
@@ -46,7 +46,7 @@ pub fn start(limit: Option<Duration>) -> Result<Code, SessionError> {
     let Some(stdout) = child.stdout.take() else {
         return Err(failed(io::ErrorKind::BrokenPipe.into()));
     };
-    // A signal to end is passed on, and its end waited for.
+    // A signal to end is passed on, and the wait goes on until the child exits.
     let passed_on = Cell::new(0);
     let pass_on = || {
         let wanted = u8::from(signals.end_asked()) + u8::from(signals.hurry());
@@ -69,8 +69,8 @@ pub fn start(limit: Option<Duration>) -> Result<Code, SessionError> {
     }
 }
 
-/// The child has said why. Killed by a signal it has not, but then it was no
-/// answer about the backup either.
+/// Returns the child's code; the child has reported the reason. If a signal killed
+/// it, it has not, but neither has it found out anything about the backup.
 fn code_of(status: ExitStatus) -> Code {
     let code = status.code().and_then(Code::from_number);
     code.unwrap_or(Code::Failed)

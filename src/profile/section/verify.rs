@@ -142,10 +142,10 @@ section! {
 /// The choice of backups to verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VerifyChoice {
-    /// The newest that can be restored, or the one of that id.
+    /// The newest backup that can be restored, or the one with this id.
     One(BackupRef),
-    /// The one whose last verification is longest ago; one that was never
-    /// verified before all others.
+    /// The backup whose last verification is longest ago; one that was never verified
+    /// comes first.
     OldestUnverified,
     /// Every backup that can be restored.
     All,

@@ -27,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of trials: a configuration can contain any number of wrong lines.
 const MOST: usize = 1000;
 
-/// How much of what the server says is looked at, in bytes.
+/// Number of bytes that are read of the server's messages.
 const SAID: usize = 1 << 20;
 
 /// Which of the two files a setting is in.

@@ -16,12 +16,12 @@ use crate::session::place::state::ReadLocks;
 /// How long a holder may take to release its locks after its session's owner has died.
 const LETTING_GO: Duration = Duration::from_secs(5);
 
-/// How long the other holder may take: the catalog may be on a slow file server.
+/// Time limit for the other holder: the catalog may be on a slow file server.
 const FORGETTING: Duration = Duration::from_secs(60);
 
-/// Takes away what the holder has left, if it was killed, after its session's owner
-/// had died. One that lives lets go by itself. What cannot be taken away is logged:
-/// pg_probackup takes the lock of a dead process for none.
+/// Removes what the holder has left, if it was killed after its session's owner had
+/// died. A live holder releases its locks by itself. If they cannot be removed, that is
+/// only logged: pg_probackup ignores the lock of a dead process.
 pub fn clear(locks: &ReadLocks) {
     match wait_until(LETTING_GO, || Ok(!locks.is_held())) {
         Ok(true) => {}

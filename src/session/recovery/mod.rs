@@ -32,10 +32,10 @@ use crate::session::steps::resolve::Resolved;
 use crate::session::{SessionError, Side};
 use holds::Holds;
 
-/// How long this program may take to say its version to the server's user.
+/// Time limit for this program to print its version when the server's user runs it.
 const TRIAL: Duration = Duration::from_secs(10);
 
-/// A recovery that was asked for, or that the backup cannot do without.
+/// A recovery that was asked for, or that the backup requires.
 #[derive(Debug)]
 pub struct Recovery {
     /// Its target.
