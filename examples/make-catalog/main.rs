@@ -1,6 +1,6 @@
-//! Makes a catalog of pg_probackup's form from the data directory of a server
-//! that was shut down: for tests and benchmarks, and for trying pbkfs on data
-//! of one's own where pg_probackup is not installed.
+//! Creates a catalog in pg_probackup's format from the data directory of a server
+//! that was shut down. It is meant for tests and benchmarks, and for trying pbkfs
+//! on your own data where pg_probackup is not installed.
 //!
 //! ```text
 //! cargo run --release --example make-catalog -- -B CATALOG -D PGDATA --mode full
@@ -8,15 +8,15 @@
 //! cargo run --release --example make-catalog -- -B CATALOG -D PGDATA --mode delta
 //! ```
 //!
-//! What it writes is a STREAM backup as pg_probackup 2.5.16 stores it, but for
-//! one thing: it is a cold copy. There is no `backup_label`, since a server
-//! that was shut down has nothing to recover; start and stop are both the
-//! checkpoint of the shutdown; and unlogged relations are kept, since it is
-//! recovery that makes them empty. `database_map` is left out, which is only
-//! there for partial restores and needs a running server.
+//! It writes a STREAM backup as pg_probackup 2.5.16 stores it, with one
+//! difference: it is a cold copy. There is no `backup_label`, because a server
+//! that was shut down has nothing to recover; the start and stop LSNs are both
+//! that of the shutdown checkpoint; and unlogged relations are kept, because only
+//! recovery would empty them. `database_map` is left out, because it serves only
+//! partial restores and needs a running server.
 //!
-//! It is no backup tool: nothing keeps the server from being started meanwhile,
-//! and nothing is fsynced.
+//! It is not a backup tool: nothing keeps the server from being started
+//! meanwhile, and nothing is fsynced.
 
 #![allow(clippy::print_stdout)]
 
@@ -31,13 +31,13 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use pbkfs::catalog::{BackupMode, CompressAlg};
 
-/// An error as this program reports it.
+/// An error that this program reports.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// Makes one backup of a stopped cluster, in a catalog of pg_probackup's form.
+/// Creates one backup of a stopped cluster, in a catalog in pg_probackup's format.
 #[derive(Debug, Parser)]
 pub struct Arguments {
-    /// The catalog; made if it does not exist.
+    /// The catalog; created if it does not exist.
     #[arg(short = 'B', long, value_name = "DIR")]
     catalog: PathBuf,
     /// The instance's name.
@@ -46,13 +46,13 @@ pub struct Arguments {
     /// The data directory of a server that was shut down.
     #[arg(short = 'D', long, value_name = "DIR")]
     pgdata: PathBuf,
-    /// Everything, or what has changed since the newest backup.
+    /// Everything, or only what has changed since the newest backup.
     #[arg(long, value_enum, default_value_t = Mode::Full)]
     mode: Mode,
-    /// none, zlib, pglz, lz4 or zstd.
+    /// Compression: none, zlib, pglz, lz4 or zstd.
     #[arg(long, value_name = "CODEC", default_value = "zlib")]
     compress: CompressAlg,
-    /// On the codec's own scale.
+    /// Compression level, on the codec's own scale.
     #[arg(long, default_value_t = 1)]
     level: i32,
 }
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Makes the backup that was asked for.
+/// Creates the requested backup.
 pub fn make(arguments: &Arguments) -> Result<(), Failure> {
     let cluster = source::Cluster::read(&arguments.pgdata)?;
     let instance = store::open_instance(&arguments.catalog, &arguments.instance, &cluster)?;
@@ -98,7 +98,7 @@ pub fn make(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads a file, and says which one it was if that fails.
+/// Reads a file; an error names it.
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| named("read", path, &error))
 }

@@ -1,4 +1,4 @@
-//! The cluster: what of it goes into a backup.
+//! The cluster, and which of its files go into a backup.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -12,8 +12,8 @@ use pbkfs::pg::wal::segment::{SegmentId, SegmentSize};
 
 use super::{Failure, named, read};
 
-/// Directories whose contents stay out (`pgdata_exclude_dir` in pg_probackup's
-/// dir.c); `pg_wal` gets back the segment that a start needs.
+/// Directories whose contents are excluded (`pgdata_exclude_dir` in pg_probackup's
+/// dir.c); the segment that a start needs is added back to `pg_wal`.
 const EMPTY_DIRECTORIES: [&str; 10] = [
     "pg_wal",
     "pg_stat_tmp",
@@ -27,7 +27,7 @@ const EMPTY_DIRECTORIES: [&str; 10] = [
     "log",
 ];
 
-/// Files that stay out (`pgdata_exclude_files`).
+/// Excluded files (`pgdata_exclude_files`).
 const LEFT_OUT: [&str; 9] = [
     "postgresql.auto.conf.tmp",
     "current_logfiles.tmp",
@@ -42,15 +42,15 @@ const LEFT_OUT: [&str; 9] = [
 
 /// A file or directory of the cluster.
 pub struct Found {
-    /// Inside PGDATA.
+    /// Path inside PGDATA.
     pub path: String,
-    /// Where it is.
+    /// Path on disk.
     pub source: PathBuf,
     /// `st_mode`.
     pub mode: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub length: u64,
-    /// What its name says, if it is a relation's.
+    /// The parts of its name, if it is a relation file.
     pub relation: Option<RelationFile>,
 }
 
@@ -59,7 +59,7 @@ impl Found {
         self.mode & 0o170_000 == 0o040_000
     }
 
-    /// Whether it is stored page by page.
+    /// Returns whether it is stored page by page.
     pub fn is_paged(&self) -> bool {
         self.relation.is_some_and(|r| r.fork == Fork::Main)
     }
@@ -68,7 +68,7 @@ impl Found {
         self.path.starts_with("pg_wal/") && !self.path.ends_with(".history")
     }
 
-    /// The database that it belongs to, 0 if none: a directory too.
+    /// Returns the OID of its database, or 0 if there is none; also for directories.
     pub fn database(&self) -> u32 {
         let mut parts = self.path.split('/');
         let place = match parts.next() {
@@ -84,15 +84,15 @@ impl Found {
 pub struct Cluster {
     pub pgdata: PathBuf,
     pub control: ControlFile,
-    /// `15`: what `PG_VERSION` has.
+    /// The contents of `PG_VERSION`, such as `15`.
     pub version: String,
     pub tablespaces: Vec<TablespaceMapping>,
-    /// By path.
+    /// Sorted by path.
     pub files: Vec<Found>,
 }
 
 impl Cluster {
-    /// Looks at a cluster, which must have been shut down.
+    /// Reads a cluster, which must have been shut down.
     pub fn read(pgdata: &Path) -> Result<Self, Failure> {
         let pgdata = fs::canonicalize(pgdata).map_err(|e| named("find", pgdata, &e))?;
         let path = pgdata.join("global/pg_control");
@@ -104,7 +104,7 @@ impl Cluster {
         let mut walk = Walk::default();
         walk.directory(&pgdata, "")?;
         let size = SegmentSize::new(control.wal_segment_size.into());
-        let size = size.ok_or("pg_control has an impossible size of WAL segments")?;
+        let size = size.ok_or("pg_control has an impossible WAL segment size")?;
         let segment = SegmentId::containing(control.checkpoint, control.timeline, size);
         walk.file(&pgdata, &format!("pg_wal/{}", segment.name(size)))?;
         if control.timeline > 1 {
@@ -119,8 +119,8 @@ impl Cluster {
         })
     }
 
-    /// Whether a data file is of a relation whose changes are not logged: it
-    /// has an `_init` fork then.
+    /// Returns whether a data file belongs to an unlogged relation, which has an
+    /// `_init` fork.
     pub fn is_unlogged(&self, found: &Found) -> bool {
         let node = found.path.split('.').next().unwrap_or_default();
         let init = format!("{node}_init");
@@ -141,7 +141,7 @@ impl Walk {
         let list = || fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>();
         for entry in list().map_err(|e| named("list", directory, &e))? {
             let Ok(name) = entry.file_name().into_string() else {
-                return Err(format!("{} has a name that is no text", directory.display()).into());
+                return Err(format!("{} has a name that is not text", directory.display()).into());
             };
             let path = match inside {
                 "" => name.clone(),
@@ -154,7 +154,7 @@ impl Walk {
             if inside == "pg_tblspc" {
                 source = self.tablespace(&name, source)?;
             }
-            let meta = fs::metadata(&source).map_err(|e| named("look at", &source, &e))?;
+            let meta = fs::metadata(&source).map_err(|e| named("inspect", &source, &e))?;
             if meta.is_dir() {
                 self.add(path.clone(), &source, &meta);
                 if !EMPTY_DIRECTORIES.contains(&name.as_str()) {
@@ -167,7 +167,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Where a tablespace is.
+    /// Records a tablespace, and returns its location.
     fn tablespace(&mut self, name: &str, link: PathBuf) -> Result<PathBuf, Failure> {
         let (Ok(oid), Ok(path)) = (name.parse(), fs::read_link(&link)) else {
             return Ok(link);
@@ -181,7 +181,7 @@ impl Walk {
 
     fn file(&mut self, pgdata: &Path, path: &str) -> Result<(), Failure> {
         let source = pgdata.join(path);
-        let meta = fs::metadata(&source).map_err(|e| named("look at", &source, &e))?;
+        let meta = fs::metadata(&source).map_err(|e| named("inspect", &source, &e))?;
         self.add(path.to_owned(), &source, &meta);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The backup: what is stored of the cluster, and how it is described.
+//! The backup: what is stored of the cluster, and its metadata.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
@@ -21,30 +21,30 @@ use time::OffsetDateTime;
 use super::source::{Cluster, Found};
 use super::{Failure, named, read};
 
-/// The version whose format this is.
+/// The version whose format is written.
 const VERSION: ProgramVersion = ProgramVersion::new(2, 5, 16);
 
-/// What pg_probackup counts for a directory.
+/// The size that pg_probackup counts for a directory.
 const DIRECTORY_BYTES: u64 = 4096;
 
 const TABLESPACE_MAP: &str = "tablespace_map";
 
-/// How a backup is to be made.
+/// Settings of a backup.
 pub struct Settings {
     pub mode: BackupMode,
     pub compress_alg: CompressAlg,
     pub compress_level: i32,
 }
 
-/// The instance, made if it is not there; it must be this cluster's.
+/// Opens the instance, or creates it if missing; it must belong to this cluster.
 pub fn open_instance(root: &Path, name: &str, cluster: &Cluster) -> Result<Instance, Failure> {
     let dir = root.join("backups").join(name);
     let conf = dir.join("pg_probackup.conf");
     let system = cluster.control.system_identifier;
     if !conf.exists() {
-        fs::create_dir_all(&dir).map_err(|e| named("make", &dir, &e))?;
+        fs::create_dir_all(&dir).map_err(|e| named("create", &dir, &e))?;
         let wal = root.join("wal").join(name);
-        fs::create_dir_all(&wal).map_err(|e| named("make", &wal, &e))?;
+        fs::create_dir_all(&wal).map_err(|e| named("create", &wal, &e))?;
         let text = format!(
             "# Backup instance information\npgdata = {}\nsystem-identifier = {system}\n\
              xlog-seg-size = {}\n",
@@ -56,13 +56,13 @@ pub fn open_instance(root: &Path, name: &str, cluster: &Cluster) -> Result<Insta
     let instance = Catalog::open(root)?.instance(name)?;
     match instance.config.system_identifier {
         Some(other) if other != system => {
-            Err(format!("the instance {name} is of another cluster, {other}").into())
+            Err(format!("the instance {name} belongs to another cluster, {other}").into())
         }
         _ => Ok(instance),
     }
 }
 
-/// Makes one backup.
+/// Creates one backup.
 pub fn store(
     cluster: &Cluster,
     instance: &Instance,
@@ -72,21 +72,21 @@ pub fn store(
     let parent = match (settings.mode, &newest) {
         (BackupMode::Full, _) => None,
         (_, Some(newest)) => Some(Parent::read(newest)?),
-        (_, None) => return Err("an incremental backup needs one to go on from".into()),
+        (_, None) => return Err("an incremental backup needs a parent backup".into()),
     };
     let mut backup = describe(cluster, instance, settings, newest.as_ref());
     backup.parent = parent.as_ref().map(|parent| parent.backup.id.clone());
-    fs::create_dir(&backup.dir).map_err(|e| named("make", &backup.dir, &e))?;
+    fs::create_dir(&backup.dir).map_err(|e| named("create", &backup.dir, &e))?;
 
     let database = backup.dir.join("database");
-    fs::create_dir(&database).map_err(|e| named("make", &database, &e))?;
-    // Parents stand before their children.
+    fs::create_dir(&database).map_err(|e| named("create", &database, &e))?;
+    // Parents come before their children.
     for found in cluster.files.iter().filter(|found| found.is_directory()) {
         let path = database.join(&found.path);
-        fs::create_dir(&path).map_err(|e| named("make", &path, &e))?;
+        fs::create_dir(&path).map_err(|e| named("create", &path, &e))?;
     }
     let map_path = backup.header_map().name();
-    let map = File::create(&map_path).map_err(|e| named("make", &map_path, &e))?;
+    let map = File::create(&map_path).map_err(|e| named("create", &map_path, &e))?;
     let writer = Writer {
         cluster,
         backup: &backup,
@@ -116,8 +116,8 @@ pub fn store(
     Ok(backup)
 }
 
-/// All that is known before anything is stored. An id is a second's, so that
-/// of two backups in one second the later one gets the next.
+/// Describes what is known before anything is stored. An ID stands for a second, so
+/// the later of two backups in one second gets the ID of the next second.
 fn describe(
     cluster: &Cluster,
     instance: &Instance,
@@ -173,7 +173,7 @@ fn finish(backup: &mut Backup, entries: &[FileEntry<'_>]) -> Result<(), Failure>
     let mut list = Vec::new();
     for entry in entries {
         write_content_line(&mut list, entry)?;
-        // What is not stored has a size of 0 or -1.
+        // A file that is not stored has a size of 0 or -1.
         let size = u64::try_from(entry.size).unwrap_or(0);
         if entry.is_directory() {
             data += DIRECTORY_BYTES;
@@ -200,13 +200,13 @@ fn finish(backup: &mut Backup, entries: &[FileEntry<'_>]) -> Result<(), Failure>
     fs::write(&path, control).map_err(|e| named("write", &path, &e))
 }
 
-/// The lines `OID PATH`, as in PostgreSQL's own file of that name.
+/// Returns the lines `OID PATH`, as in PostgreSQL's own file of that name.
 fn tablespace_map(cluster: &Cluster) -> String {
     let line = |t: &pbkfs::catalog::TablespaceMapping| format!("{} {}\n", t.oid, t.path.display());
     cluster.tablespaces.iter().map(line).collect()
 }
 
-/// The backup that an incremental one goes on from.
+/// The parent of an incremental backup.
 struct Parent {
     backup: Backup,
     list: ContentList,
@@ -226,7 +226,7 @@ impl Parent {
     }
 }
 
-/// Stores the files of one backup, by as many threads as there are cores.
+/// Stores the files of one backup, with as many threads as there are cores.
 struct Writer<'a, 'b> {
     cluster: &'a Cluster,
     backup: &'b Backup,
@@ -273,7 +273,7 @@ impl<'a> Writer<'a, '_> {
         }
     }
 
-    /// A file that is stored as it is.
+    /// Stores a file as it is.
     fn whole(&self, found: &Found, entry: FileEntry<'a>) -> Result<FileEntry<'a>, Failure> {
         let bytes = read(&found.source)?;
         let size = bytes.len() as i64;
@@ -289,7 +289,7 @@ impl<'a> Writer<'a, '_> {
             };
             (before.crc, length) == (crc, size)
         });
-        // As pg_probackup does, which trusts no checksum with this one.
+        // Like pg_probackup, which trusts no checksum for this file.
         if is_unchanged && !found.path.ends_with("/pg_filenode.map") {
             return Ok(FileEntry {
                 size: -1,
@@ -303,7 +303,7 @@ impl<'a> Writer<'a, '_> {
         Ok(FileEntry { size, crc, ..entry })
     }
 
-    /// A data file: all of its pages, or those that changed.
+    /// Stores a data file: all of its pages, or those that changed.
     fn pages(
         &self,
         found: &Found,
@@ -312,8 +312,8 @@ impl<'a> Writer<'a, '_> {
     ) -> Result<FileEntry<'a>, Failure> {
         let fail = |e: io::Error| named("read", &found.source, &e);
         let parent = self.parent.as_ref();
-        // Pages of a new file may be older than the parent, if they were
-        // copied; those of an unlogged relation say nothing of their age.
+        // Pages of a new file may be older than the parent if they were copied;
+        // those of an unlogged relation have no meaningful LSN.
         let is_known = |parent: &&Parent| parent.entry(&found.path).is_some();
         let since = parent
             .filter(is_known)
@@ -321,7 +321,7 @@ impl<'a> Writer<'a, '_> {
         let since = since.map_or(Lsn(0), |parent| parent.backup.start_lsn);
         let mut source = File::open(&found.source).map_err(fail)?;
         let path = self.backup.file(&found.path).name();
-        let output = File::create(&path).map_err(|e| named("make", &path, &e))?;
+        let output = File::create(&path).map_err(|e| named("create", &path, &e))?;
         let output = BufWriter::with_capacity(1 << 20, output);
         let mut writer = DataFileWriter::new(output, encoder, entry.segno, VERSION);
         let mut pages = vec![0; 128 * BLOCK_SIZE];
@@ -330,7 +330,7 @@ impl<'a> Writer<'a, '_> {
             let length = fill(&mut source, &mut pages).map_err(fail)?;
             for page in pages[..length].as_chunks::<BLOCK_SIZE>().0 {
                 let lsn = PageHeader::of(page).lsn();
-                // A page without a position may have changed unseen.
+                // A page without an LSN may have changed unnoticed.
                 if lsn >= since || lsn == Lsn(0) {
                     let pushed = writer.push(BlockNumber(n_blocks), page);
                     pushed.map_err(|e| named("write", &path, &e))?;
@@ -377,7 +377,7 @@ fn fill(source: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// An empty file of that path.
+/// Returns the entry of an empty file with that path.
 fn entry_of(path: &str) -> FileEntry<'_> {
     FileEntry {
         path: path.as_bytes(),
