@@ -1,10 +1,10 @@
-//! Decoding pages: what the image does for each, beside what the codec's
-//! library alone takes for the same bytes. Real pages, of a bundled catalog.
+//! Decoding of pages: the image's work for each, compared with what the codec's
+//! library alone takes for the same bytes. Uses real pages of a bundled catalog.
 //!
-//! `cargo bench --bench decode`. Besides criterion's figures it prints a line
-//! for each codec, which `tests/bench/run.sh` puts into its table: the fastest
-//! of many turns that the library and the image took one after the other. On a
-//! busy machine the means of two benchmarks cannot be compared, those can.
+//! Run with `cargo bench --bench decode`. Besides criterion's figures, it prints a
+//! line for each codec, which `tests/bench/run.sh` puts into its table: the fastest
+//! of many alternating runs of the library and the image. On a busy machine, the
+//! means of two benchmarks cannot be compared, but these times can.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -29,11 +29,11 @@ use tempfile::TempDir;
 /// A FULL backup of a cluster with checksums, and its largest table.
 const BACKUP: &str = "TOW7KG";
 
-/// Bytes of pages that are decoded at a time: what the kernel asks for at
-/// most. `tests/bench/run.sh` counts on it.
+/// Bytes of pages decoded at a time: the most that the kernel requests at once.
+/// `tests/bench/run.sh` relies on this value.
 const LENGTH: usize = 1 << 20;
 
-/// How often each is timed for the ratio of the two.
+/// Number of timed runs of each for the ratio of the two.
 const TURNS: usize = 500;
 
 struct Catalogs {
@@ -55,7 +55,7 @@ impl Catalogs {
         Image::open(&chain, &ImageOptions::default()).unwrap()
     }
 
-    /// Lets the backup hold a file in another codec.
+    /// Rewrites a file of the backup in another codec.
     fn recode(&self, path: &str, content: &[u8], alg: CompressAlg) {
         let backup = self.dir.path().join("catalog/backups/main").join(BACKUP);
         let mut bytes = Vec::new();
@@ -67,7 +67,7 @@ impl Catalogs {
         }
         writer.finish().unwrap();
         fs::write(backup.join("database").join(path), &bytes).unwrap();
-        // Without the number of headers the records themselves are scanned.
+        // Without the number of headers, the records themselves are scanned.
         let list = backup.join("backup_content.control");
         let edited: String = fs::read_to_string(&list)
             .unwrap()
@@ -94,7 +94,7 @@ impl Catalogs {
     }
 }
 
-/// The longest file of the image under `base`, and its content.
+/// Returns the largest file of the image under `base`, and its content.
 fn largest(image: &Image) -> (NodeId, Vec<u8>) {
     let nodes = (0..image.node_count() as u32).map(NodeId);
     let paged = nodes.filter(|&node| image.is_paged(node) && image.path(node).starts_with("base"));
@@ -104,7 +104,7 @@ fn largest(image: &Image) -> (NodeId, Vec<u8>) {
     (node, content)
 }
 
-/// The library's own call for one page.
+/// Returns the library's own call for one page.
 fn by_library(alg: CompressAlg) -> impl Fn(&[u8], &mut Page) {
     let zlib = RefCell::new(libdeflater::Decompressor::new());
     let zstd = RefCell::new(zstd::bulk::Decompressor::new().unwrap());
@@ -114,7 +114,7 @@ fn by_library(alg: CompressAlg) -> impl Fn(&[u8], &mut Page) {
         CompressAlg::Zlib => {
             zlib.borrow_mut().zlib_decompress(payload, page).unwrap();
         }
-        // Our own; there is no library for a bare stream.
+        // Our own codec; no library decodes a bare stream.
         CompressAlg::Pglz => {
             let codec = PageCodec::new(alg, ProgramVersion::new(2, 5, 16));
             codec.decode(payload, page).unwrap();
@@ -178,10 +178,11 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
-/// One way to decode.
+/// A way to decode.
 type Decode<'a> = dyn Fn(&mut [u8]) + 'a;
 
-/// The nanoseconds of each one's fastest turn, of many that alternate.
+/// Returns the time in nanoseconds of each one's fastest run, out of many alternating
+/// runs.
 fn fastest<const N: usize>(output: &mut [u8], of: &[&Decode<'_>; N]) -> [u128; N] {
     let mut fastest = [u128::MAX; N];
     for _ in 0..TURNS {
