@@ -292,11 +292,9 @@ fn attack_from_inside(user: OsUser) {
     for (path, listing) in &before {
         listing.assert_unchanged(path);
     }
-    eventually(
-        "the archive has only what production reports",
-        LIMIT,
-        || archive_files() == own_archive + archived(&production),
-    );
+    eventually("the archive has only production's files", LIMIT, || {
+        archive_files() == own_archive + archived(&production)
+    });
     catalog.assert_unchanged(&sandbox.fixture.catalog);
     drop(production);
 }
