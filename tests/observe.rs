@@ -115,7 +115,7 @@ fn small_files_pass_through_for_root() {
     let sandbox = Sandbox::root("pg15-debian");
     let clone = sandbox.profile("latest").mount_only().write();
     clone.up();
-    // Copied for any open for writing, even if nothing is written.
+    // Opening for writing copies the file, even if nothing is written.
     let small = clone.target.join("PG_VERSION");
     drop(fs::OpenOptions::new().write(true).open(small).unwrap());
     fs::write(clone.target.join("new"), b"new").unwrap();

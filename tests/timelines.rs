@@ -166,7 +166,8 @@ fn a_gap_before_the_switch_is_found_on_the_new_timeline() {
     let sandbox = sandbox();
     branch_off(&pg, &sandbox);
     let clone = sandbox.profile(BACKUP).throw_away().write();
-    // The first timeline's last segment before the switch, and the second's first.
+    // The first timeline's last segment before the switch, and a segment of the
+    // second.
     for segment in ["00000001000000000000004B", "00000002000000000000004C"] {
         let stored = ["", ".gz"]
             .map(|suffix| sandbox.fixture.wal(&format!("{segment}{suffix}")))

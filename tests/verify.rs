@@ -1077,7 +1077,7 @@ fn jobs_that_were_killed_together_are_cleared_up_by_one() {
     for job in jobs {
         let _ = job.wait_or_kill(LIMIT);
     }
-    // A job that needs no mount also clears up.
+    // A job that needs no mount, in a place of its own, clears up after all of them.
     document(&clone, &["--pages"], 0);
     assert_nothing_stays(&sandbox);
 }
