@@ -234,7 +234,7 @@ pub fn eventually(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(
             Instant::now() < deadline,
-            "waited {limit:?} in vain: {what}"
+            "timed out after {limit:?}: {what}"
         );
         thread::sleep(POLL);
     }

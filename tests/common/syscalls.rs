@@ -30,14 +30,14 @@ pub fn become_user(user: &OsUser) {
     assert_eq!(done, [0, 0, 0], "cannot become {}", user.name);
 }
 
-/// Forbids `command`, and what it starts, to create namespaces: `unshare` fails with
-/// EPERM, as if an administrator had forbidden it.
+/// Keeps `command`, and what it starts, from creating namespaces: `unshare` fails
+/// with EPERM, as if an administrator had forbidden it.
 pub fn forbid_namespaces(command: &mut Command) {
     answer_by(command, libc::SYS_unshare, Errno::EPERM);
 }
 
-/// Forbids `command`, and what it starts, to filter system calls: `seccomp` fails as
-/// on a kernel without it.
+/// Keeps `command`, and what it starts, from filtering system calls: `seccomp` fails
+/// as on a kernel without it.
 pub fn forbid_filters(command: &mut Command) {
     answer_by(command, libc::SYS_seccomp, Errno::ENOSYS);
 }
