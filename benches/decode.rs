@@ -178,7 +178,7 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
-/// One way to decode.
+/// A way to decode.
 type Decode<'a> = dyn Fn(&mut [u8]) + 'a;
 
 /// Returns the time in nanoseconds of the fastest run of each, out of many alternating

@@ -1,8 +1,8 @@
 #!/bin/sh
 # From nothing to a query on a backup: installs what is missing, builds pbkfs,
 # and runs PostgreSQL on a pg_probackup backup that is bundled with the project.
-# For a Debian 12 machine that has Rust; as root, or as a user who has sudo.
-# It works in a directory of its own under /tmp, and removes that at the end.
+# For a Debian 12 machine with Rust; as root, or as a user with sudo.
+# It works in its own directory under /tmp, and removes that at the end.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/lib.sh
@@ -20,7 +20,7 @@ pbkfs="$(cargo metadata --format-version 1 --no-deps --locked |
 
 work=$(mktemp -d /tmp/pbkfs-quickstart.XXXXXX)
 profile=$work/profile.toml
-# Whatever happens, the clone goes down and the directory goes away.
+# Whatever happens, stop the clone and remove the directory.
 clean_up() {
     status=$?
     trap - EXIT
@@ -31,7 +31,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-# PostgreSQL runs as the user postgres where root runs this, and must get in.
+# If root runs this, PostgreSQL runs as the user postgres, who must be able to enter.
 chmod 755 "$work"
 
 say "unpacking a real pg_probackup catalog: PostgreSQL 15, a chain of FULL, DELTA, PAGE and DELTA"
@@ -51,9 +51,9 @@ say "pbkfs up: mounts the backup, without restoring it, and starts PostgreSQL on
 ready=$("$pbkfs" up "$profile" --detach)
 echo "    $ready"
 conninfo=$(echo "$ready" | grep -o "host=.*dbname=[^ ]*") ||
-    die "there is no connection string in what up printed"
+    die "the output of up has no connection string"
 
-# Root talks to the server as the user that the server runs as.
+# Root connects as the user that the server runs as.
 query() {
     set -- "$PG_BIN/psql" -XAt -d "$conninfo dbname=$1" -c "$2"
     if [ "$(id -u)" -eq 0 ]; then
@@ -68,13 +68,13 @@ say "a query on the clone: $sql"
 answer=$(query shop "$sql")
 echo "    $answer"
 [ "$answer" = "$wanted" ] ||
-    die "the live cluster had answered $wanted just before the backup was made"
-say "that is what the live cluster answered just before the backup was made"
+    die "the live cluster had answered $wanted just before the backup was taken"
+say "that is what the live cluster answered just before the backup was taken"
 
-say "the clone can be written to; the catalog stays as it is, the writes go into clone.diff"
+say "the clone is writable: the catalog does not change, writes go to clone.diff"
 query shop "update pgbench_accounts set abalance = 0 where aid <= 1000" | sed 's/^/    /'
 
-say "pbkfs status: what runs"
+say "pbkfs status: shows what is running"
 "$pbkfs" status "$profile" | sed 's/^/    /'
 
 say "pbkfs down: stops the server and unmounts"

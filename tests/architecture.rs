@@ -1,7 +1,7 @@
-//! The rules of `ARCHITECTURE.md` that the compiler does not hold.
+//! The rules of `ARCHITECTURE.md` that the compiler does not enforce.
 //!
-//! Sources are read as text. What stands in comments, and what stands below a
-//! file's `#[cfg(test)]`, does not count.
+//! Sources are read as text. Comments, and everything below a file's `#[cfg(test)]`,
+//! are ignored.
 
 #![allow(clippy::unwrap_used)]
 
@@ -63,7 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &[]),
 ];
 
-/// What every module may use, and what uses nothing but each other.
+/// Modules that every module may use, and that use only each other.
 const FOR_ALL: &[&str] = &[
     "cache",
     "causes",
@@ -76,7 +76,7 @@ const FOR_ALL: &[&str] = &[
     "untrusted",
 ];
 
-/// A crate, and the only places that may name it.
+/// Crates, each with the only places that may name it.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("fuser::", &["fuse/"]),
     ("clap::", &["cli/", "profile/"]),
@@ -104,10 +104,10 @@ const STARTERS: &[&str] = &[
 /// Files that may be longer than [`LINES`] without their tests, and why.
 const LONG: &[(&str, &str)] = &[(
     "fuse/adapter.rs",
-    "one `impl Filesystem`, which Rust does not let be parted",
+    "one `impl Filesystem`, which Rust does not allow to be split",
 )];
 
-/// How long a file should be at most, without its tests.
+/// Maximum number of lines of a file, without its tests.
 const LINES: usize = 400;
 
 /// A source file without its tests and comments.
@@ -115,7 +115,7 @@ struct Source {
     /// Its path below `src`.
     path: PathBuf,
     code: String,
-    /// Lines before its tests, comments included.
+    /// Number of lines before its tests, including comments.
     lines: usize,
 }
 
@@ -139,14 +139,14 @@ impl Source {
         self.path.to_str().unwrap()
     }
 
-    /// The module right below the crate's root that the file is in.
+    /// Returns the top-level module that contains the file.
     fn module(&self) -> &str {
         let first = self.path.iter().next().unwrap().to_str().unwrap();
         first.strip_suffix(".rs").unwrap_or(first)
     }
 
-    /// Whether the whole file is tests: it stands in a directory `tests`, or
-    /// is called so.
+    /// Returns whether the whole file is tests: it is in a directory `tests`, or has
+    /// that name.
     fn is_tests(&self) -> bool {
         self.path
             .iter()
@@ -172,11 +172,11 @@ fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
     walk(&src(), &mut sources);
     sources.retain(|source| !source.is_tests());
-    assert!(sources.len() > 50, "the sources are not where they were");
+    assert!(sources.len() > 50, "the sources have moved");
     sources
 }
 
-/// The modules that follow `crate::` in some code, braces included:
+/// Returns the modules that follow `crate::` in some code, including those in braces:
 /// `crate::{a, b::c}` names a and b.
 fn used_modules(code: &str) -> BTreeSet<String> {
     let word = |text: &str| -> String {
@@ -218,8 +218,7 @@ fn paths_are_read_with_braces_and_without() {
 
 #[test]
 fn modules_use_each_other_in_one_direction() {
-    // Each list names only modules whose own lists are complete before it, so
-    // that the table itself has no circle.
+    // Each list names only modules listed above it, so the table itself has no cycle.
     let mut known = BTreeSet::new();
     for (module, may_use) in MAY_USE {
         for used in *may_use {
@@ -235,7 +234,7 @@ fn modules_use_each_other_in_one_direction() {
         let (_, may_use) = MAY_USE
             .iter()
             .find(|(name, _)| *name == module)
-            .unwrap_or_else(|| panic!("{module} has no line in the table"));
+            .unwrap_or_else(|| panic!("{module} is not in the table"));
         for used in used_modules(&source.code) {
             assert!(
                 used == module || FOR_ALL.contains(&&*used) || may_use.contains(&used.as_str()),
@@ -257,7 +256,7 @@ fn crates_stay_where_they_belong() {
             });
             assert!(
                 !names_it || places.iter().any(|place| source.name().starts_with(place)),
-                "src/{} names {name}, which is for {places:?} only",
+                "src/{} names {name}, which only {places:?} may",
                 source.name()
             );
         }
@@ -267,7 +266,7 @@ fn crates_stay_where_they_belong() {
 #[test]
 fn processes_are_started_in_few_places() {
     for source in sources() {
-        // The standard library's `Command`, however it was imported.
+        // The standard library's `Command`, however it is imported.
         let starts = source
             .code
             .lines()
@@ -277,7 +276,7 @@ fn processes_are_started_in_few_places() {
                 || STARTERS
                     .iter()
                     .any(|place| source.name().starts_with(place)),
-            "src/{} starts processes; that is for {STARTERS:?}",
+            "src/{} starts processes; only {STARTERS:?} may",
             source.name()
         );
     }
@@ -294,14 +293,14 @@ fn no_file_is_long() {
         .collect();
     assert!(
         too_long.is_empty(),
-        "{LINES} lines without tests are the most, but {}",
+        "a file has at most {LINES} lines without tests, but {}",
         too_long.join(", ")
     );
     for (name, why) in LONG {
         let long = |source: &&Source| source.name() == *name && source.lines > LINES;
         assert!(
             sources.iter().any(|source| long(&source)),
-            "src/{name} needs no exception any more ({why})"
+            "src/{name} no longer needs an exception ({why})"
         );
     }
 }
@@ -347,13 +346,14 @@ fn every_dependency_is_accounted_for() {
     }
 }
 
-/// The modules of the library, besides what all use. The rest is the program's, and
-/// so is what `ONLY_WITH_IT` begins.
+/// The modules of the library, besides those that all may use. Everything else
+/// belongs to the program, and so do the paths that start with an entry of
+/// `ONLY_WITH_IT`.
 const LIBRARY: &[&str] = &["pg", "catalog", "chain", "image"];
 
 const ONLY_WITH_IT: &[&str] = &["catalog/probackup/", "catalog/encode/", "exposition.rs"];
 
-/// Who has the library without the program builds no dependency for nothing.
+/// Building the library without the program builds no unneeded dependency.
 #[test]
 fn the_library_has_only_the_dependencies_that_it_needs() {
     let manifest: toml::Table = fs::read_to_string(Path::new(ROOT).join("Cargo.toml"))
@@ -379,12 +379,12 @@ fn the_library_has_only_the_dependencies_that_it_needs() {
         let user = library.iter().find(|source| source.code.contains(&path));
         assert!(
             is_optional(what) || user.is_some(),
-            "{name} is of the program alone: make it optional, and a part of the feature cli"
+            "only the program needs {name}: make it optional, and a part of the feature cli"
         );
     }
 }
 
-/// What opens, makes, renames or removes a file by a path.
+/// Calls that open, create, rename or remove a file by path.
 const BY_PATH: &[&str] = &[
     "File::open",
     "File::create",
@@ -408,13 +408,13 @@ const BY_PATH: &[&str] = &[
     "unistd::truncate",
 ];
 
-/// The only places that do so, whose paths no other user can write to, and why.
-/// All others go by `untrusted`.
+/// The only places that do so, on paths that no other user can write to, and why. All
+/// others use `untrusted`.
 const OPENERS: &[(&str, &str)] = &[
-    ("untrusted/", "it is the one way for all others"),
+    ("untrusted/", "all others go through it"),
     (
         "server/namespace/",
-        "the server's root, in a mount namespace of its own",
+        "the server's root, in its own mount namespace",
     ),
     ("server/limits.rs", "control groups, below /sys/fs/cgroup"),
     (
@@ -427,15 +427,15 @@ const OPENERS: &[(&str, &str)] = &[
     ("session/outside/occupants.rs", "/proc"),
     (
         "session/place/lasting.rs",
-        "makes a directory, and checks then whose it is",
+        "creates a directory, then checks its owner",
     ),
     (
         "session/place/socket.rs",
-        "a socket in the session's directory, which is closed to others",
+        "a socket in the session's directory, which others cannot enter",
     ),
     (
         "verify/history/mod.rs",
-        "makes the directories that the profile names",
+        "creates the directories that the profile names",
     ),
     (
         "profile/layers.rs",
@@ -443,13 +443,16 @@ const OPENERS: &[(&str, &str)] = &[
     ),
     ("fuse/mod.rs", "/sys"),
     ("fuse/point.rs", "/dev/fuse"),
-    ("cli/generate.rs", "makes the directory that the user names"),
+    (
+        "cli/generate.rs",
+        "creates the directory that the user names",
+    ),
     ("cli/clone/stay.rs", "/dev/null"),
 ];
 
-/// Where the core knows of files at all: the store's own, the few beside it that
-/// write (locks into the catalog, segments where PostgreSQL wants them), and the
-/// read-only view of an archive, which only a directory can have.
+/// The only places in the library's core that use files at all: the store's own, the
+/// few others that write (locks in the catalog, segments where PostgreSQL wants
+/// them), and the read-only view of an archive, which only a directory can have.
 const CATALOG_OPENERS: &[&str] = &[
     "catalog/store/",
     "catalog/lock",
@@ -462,7 +465,7 @@ const CATALOG_OPENERS: &[&str] = &[
 fn what_others_can_write_is_opened_by_one_module() {
     let sources = sources();
     let by_path = |source: &Source| {
-        // By an open file it is none of these.
+        // With an open file, it is none of these.
         let code = source.code.replace("fchown(", "");
         let found = BY_PATH.iter().find(|way| code.contains(**way));
         found.copied()
@@ -473,7 +476,7 @@ fn what_others_can_write_is_opened_by_one_module() {
             .any(|(place, _)| source.name().starts_with(place));
         if let Some(way) = by_path(source).filter(|_| !is_known) {
             panic!(
-                "src/{} has {way}: open what others can write by crate::untrusted",
+                "src/{} has {way}: use crate::untrusted to open what others can write",
                 source.name()
             );
         }
@@ -482,7 +485,7 @@ fn what_others_can_write_is_opened_by_one_module() {
         let mut there = sources.iter().filter(|s| s.name().starts_with(place));
         assert!(
             there.any(|source| by_path(source).is_some()),
-            "src/{place} opens nothing by a path any more ({why})"
+            "src/{place} no longer opens anything by path ({why})"
         );
     }
 }
@@ -502,9 +505,9 @@ fn a_catalog_is_read_by_its_store() {
         let is_opener = CATALOG_OPENERS.iter().any(|place| name.starts_with(place));
         assert!(
             !is_core || is_opener || way.is_none(),
-            "src/{name} has {way:?}: a catalog is read by catalog/store"
+            "src/{name} has {way:?}: only catalog/store reads a catalog"
         );
-        // Who is above the catalog opens other things, and none of its paths.
+        // Modules above the catalog open other things, but none of its paths.
         let of_catalog = [
             "catalog",
             "wal_dir()",
@@ -523,8 +526,8 @@ fn a_catalog_is_read_by_its_store() {
     }
 }
 
-/// What decides a verdict is a value with a type. The only texts that it goes by are
-/// PostgreSQL's, in a table of their own.
+/// A verdict depends on typed values. The only texts it depends on are PostgreSQL's,
+/// in a separate table.
 #[test]
 fn a_verdict_goes_by_no_words_of_ours() {
     let compares = [
@@ -545,19 +548,19 @@ fn a_verdict_goes_by_no_words_of_ours() {
         .unwrap();
     let way = compares.iter().find(|way| verdict.code.contains(**way));
     assert!(way.is_none(), "src/verify/verdict/mod.rs has {way:?}");
-    // Nor does what hands the errors to it.
+    // The same goes for the code that passes errors to it.
     for source in sources() {
         let is_session = ["session", "overlay"].contains(&source.module());
         let downcasts = source.code.contains("downcast_ref");
         assert!(
             !is_session || !downcasts,
-            "src/{} looks for a type that was lost",
+            "src/{} downcasts to recover an erased type",
             source.name()
         );
     }
 }
 
-/// The fuzzer's crate is not built by the tests, so nothing else would tell.
+/// The tests do not build the fuzzer's crate, so nothing else would notice.
 #[test]
 fn every_fuzz_target_is_built_and_described() {
     let dir = Path::new(ROOT).join("tests/fuzz");
@@ -585,14 +588,14 @@ fn every_fuzz_target_is_built_and_described() {
     assert_eq!(built, there, "tests/fuzz/Cargo.toml names other targets");
 }
 
-/// The only places that write to standard output and standard error. Whatever
-/// is printed elsewhere would pass by the escaping of what comes from outside.
+/// The only places that write to standard output and standard error. Anything printed
+/// elsewhere would bypass the escaping of outside text.
 const PRINTERS: &[(&str, &str)] = &[
-    ("cli/output.rs", "what people and scripts get"),
+    ("cli/output.rs", "the output for people and scripts"),
     ("cli/log/sink.rs", "the log"),
     (
         "session/recovery/meter.rs",
-        "one line that changes, escaped there",
+        "the progress line, escaped there",
     ),
     ("session/locks/helper.rs", "a helper's answers, in JSON"),
     ("server/namespace/helper.rs", "a helper's answer, in JSON"),
@@ -617,8 +620,8 @@ fn few_places_print() {
     ];
     for source in sources() {
         let code: String = source.code.split_whitespace().collect();
-        // To ask for what a child's is to be, and to put a log in its place, is
-        // no printing.
+        // Configuring a child's streams, or redirecting them to a log, is not
+        // printing.
         let code = ["Stdio::", "dup2_stdout(", "dup2_stderr(", "use_stderr()"]
             .iter()
             .fold(code, |code, other| code.replace(other, ""));
@@ -626,14 +629,14 @@ fn few_places_print() {
         let may_print = PRINTERS.iter().any(|(place, _)| source.name() == *place);
         assert!(
             prints.is_none() || may_print,
-            "src/{} prints by {}; that is for cli/output.rs",
+            "src/{} prints with {}; only cli/output.rs may",
             source.name(),
             prints.unwrap_or(&"")
         );
     }
 }
 
-/// The text tells where things are; a file that was moved has to be followed there.
+/// The text names locations, which must follow any file that is moved.
 #[test]
 fn the_places_that_the_text_names_are_there() {
     let text = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).unwrap();

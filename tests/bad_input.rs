@@ -1,4 +1,5 @@
-//! Bad input gets its exit code and one clear sentence, and leaves nothing behind.
+//! Bad input results in the right exit code and one clear sentence, and leaves
+//! nothing behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,18 +16,18 @@ use common::tmpfs::Tmpfs;
 use common::{Clone, Output, Sandbox, assert_nothing_stays, refused, run};
 use nix::errno::Errno;
 
-/// Root's, with FULL and DELTA of a small cluster.
+/// Creates root's sandbox, with a FULL and a DELTA of a small cluster.
 fn sandbox() -> Sandbox {
     common::require_everything();
     Sandbox::root("pg15-debian")
 }
 
-/// `up` in the foreground, which must refuse by itself.
+/// Runs `up` in the foreground, where it must fail without a signal.
 fn up(clone: &Clone<'_>) -> Output {
     clone.pbkfs("up", &[])
 }
 
-/// Fails unless `up` and `up --detach` both refuse in the same way.
+/// Fails unless `up` and `up --detach` both fail in the same way.
 #[track_caller]
 fn both_refuse(clone: &Clone<'_>, code: i32, needle: &str) {
     refused(&up(clone), code, needle);
@@ -35,7 +36,7 @@ fn both_refuse(clone: &Clone<'_>, code: i32, needle: &str) {
     assert_nothing_stays(clone.sandbox);
 }
 
-// What is asked for is not there: 4.
+// The requested object does not exist: 4.
 
 #[test]
 fn missing_catalog() {
@@ -87,7 +88,7 @@ fn corrupt_content_list() {
         .fixture
         .backup_dir(&full.id)
         .join("backup_content.control");
-    // One digit of the first size: well formed, and wrong.
+    // One digit of the first size: well-formed, but wrong.
     let text = fs::read_to_string(&list).unwrap();
     let changed = text.replacen("\"size\":\"1", "\"size\":\"2", 1);
     assert_ne!(text, changed);
@@ -96,10 +97,10 @@ fn corrupt_content_list() {
     both_refuse(&clone, 4, "backup_content.control");
 }
 
-// What is stored is damaged: EIO for that read, and one line that says where.
+// Stored data is damaged: EIO for that read, and one line that says where.
 
-/// Mounts the backup after `damage` was done to its largest data file, and
-/// reads that file to its end through the mount.
+/// Applies `damage` to the backup's largest data file, mounts the backup, and reads
+/// that file to its end through the mount.
 fn damaged_file_is_an_io_error(fixture: &str, backup: &str, damage: impl Fn(&Sandbox) -> String) {
     common::require_everything();
     let sandbox = Sandbox::root(fixture);
@@ -120,9 +121,9 @@ fn damaged_file_is_an_io_error(fixture: &str, backup: &str, damage: impl Fn(&San
             panic!("no ERROR line: {log}");
         });
     for fact in [backup, &name] {
-        assert!(line.contains(fact), "no word of {fact}: {line}");
+        assert!(line.contains(fact), "{fact} is missing: {line}");
     }
-    // Every other file is as good as before.
+    // All other files are still readable.
     fs::read(clone.target.join("global/pg_control")).unwrap();
     clone.down();
     running.wait(LIMIT).expect_ok();
@@ -133,7 +134,7 @@ fn damaged_file_is_an_io_error(fixture: &str, backup: &str, damage: impl Fn(&San
 fn a_page_that_does_not_decompress() {
     damaged_file_is_an_io_error("pg15-chain", "TOW7J7", |sandbox| {
         let file = sandbox.fixture.largest_data_file("TOW7J7");
-        // Inside the first record: 8 bytes of header, then zlib's stream.
+        // Inside the first record: a header of 8 bytes, then zlib's stream.
         flip_byte(&file.path, 8 + 40);
         file.name
     });
@@ -143,7 +144,7 @@ fn a_page_that_does_not_decompress() {
 fn a_page_that_fails_its_checksum() {
     damaged_file_is_an_io_error("pg15-chain", "TOW7KG", |sandbox| {
         let file = sandbox.fixture.largest_data_file("TOW7KG");
-        // Inside the first record: 8 bytes of header, then the page as it was.
+        // Inside the first record: a header of 8 bytes, then the uncompressed page.
         flip_byte(&file.path, 8 + 4000);
         file.name
     });
@@ -180,7 +181,7 @@ fn a_shortened_data_file() {
     });
 }
 
-// The diff and the target: 3 where nothing can be told, 5 where someone else has it.
+// The diff and the target: 3 if they cannot be read, 5 if they are in use.
 
 #[test]
 fn unreadable_binding_of_the_diff() {
@@ -204,7 +205,7 @@ fn unreadable_metadata_of_the_diff() {
     both_refuse(&clone, 3, "meta.redb");
 }
 
-/// Its changes are gone, and nobody may think that there never were any.
+/// Its changes are lost, and must not be taken for changes that never were.
 #[test]
 fn a_diff_that_has_lost_a_part_is_not_taken_for_a_new_one() {
     for lost in ["meta.redb", ".pbkfs-binding.json", "data"] {
@@ -353,7 +354,7 @@ fn port_is_taken() {
 fn no_fuse_device() {
     let sandbox = sandbox();
     let clone = sandbox.profile("latest").write();
-    // A /dev of its own, in a mount namespace of its own, with all but the one device.
+    // A separate /dev in a separate mount namespace, with all devices but this one.
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-ec"]).arg(
         "mount -t tmpfs tmpfs /dev
@@ -371,7 +372,7 @@ fn no_fuse_device() {
     assert_nothing_stays(&sandbox);
 }
 
-// The diff is full: who writes is told, and everything else goes on.
+// The diff is full: the writer gets an error, and everything else continues.
 
 #[test]
 fn a_full_diff_is_told_to_the_writer() {
@@ -388,7 +389,7 @@ fn a_full_diff_is_told_to_the_writer() {
     let chunk = vec![7; 1 << 20];
     let error = (0..32)
         .find_map(|_| file.write_all(&chunk).and_then(|()| file.sync_data()).err())
-        .expect("32 MB do not fit into 16 MB");
+        .expect("32 MB do not fit in 16 MB");
     assert_eq!(error.raw_os_error(), Some(Errno::ENOSPC as i32), "{error}");
     drop(file);
 
@@ -399,7 +400,7 @@ fn a_full_diff_is_told_to_the_writer() {
     assert_nothing_stays(&sandbox);
 }
 
-/// A profile that names a directory nobody can write leaves no half-made mount.
+/// A profile that names a directory nobody can write to leaves no partial mount.
 #[test]
 fn a_diff_that_cannot_be_made() {
     let sandbox = sandbox();

@@ -1,6 +1,6 @@
-//! Whatever kind of thing stands in place of a file of the catalog: nothing
-//! waits for it, nothing outside the catalog is shown by it, and each command
-//! ends with a known code and a sentence.
+//! Whatever is in place of a file of the catalog: nothing blocks on it, nothing
+//! outside the catalog is exposed through it, and each command ends with a known code
+//! and a sentence.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,18 +19,19 @@ use common::{Clone, Output, Sandbox, assert_nothing_stays, run};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 
-/// What nothing here takes, if nothing waits: each works on some megabytes.
+/// Longer than anything here takes, if nothing blocks: each command works on some
+/// megabytes.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What root can read and the clone must not.
+/// Contents that root can read but the clone must not.
 const SECRET: &str = "root's own secret";
 
-/// The DELTA that is looked at, and its FULL.
+/// The DELTA that is tested, and its FULL.
 const FIXTURE: &str = "pg15-hazards";
 const TARGET: &str = "TOW7GA";
 const FULL: &str = "TOW7FV";
 
-/// What can stand where a file belongs.
+/// What can be in place of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     LinkOutside,
@@ -39,7 +40,7 @@ enum Kind {
     Socket,
     Device,
     Directory,
-    /// A file of a terabyte that takes no room.
+    /// A sparse file of one terabyte.
     Sparse,
 }
 
@@ -53,7 +54,7 @@ const KINDS: [Kind; 7] = [
     Kind::Sparse,
 ];
 
-/// The exit codes of each command, with something else than the file in place.
+/// The exit code of each command with something else in place of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Codes {
     list: i32,
@@ -85,14 +86,14 @@ impl Catalog {
         self.sandbox.fixture.catalog.join(name)
     }
 
-    /// Puts something else in a file's place, gives it to `look`, and puts the
-    /// file back. The file itself stays in the catalog, under another name.
+    /// Puts something else in a file's place, calls `look`, and puts the file back.
+    /// Meanwhile, the file itself stays in the catalog under another name.
     fn with(&self, name: &str, kind: Kind, look: impl FnOnce()) {
         let (path, aside) = (self.path(name), self.sandbox.path("aside"));
         let within = path.with_file_name("within");
         fs::rename(&path, &aside).unwrap();
         fs::copy(&aside, &within).unwrap();
-        // Given back when it is dropped, which is after the look.
+        // Removed on drop, after `look`.
         let mut socket = None;
         match kind {
             Kind::LinkOutside => symlink(&self.secret, &path).unwrap(),
@@ -134,7 +135,7 @@ impl Catalog {
         }
     }
 
-    /// Mounts, and reads a file that needs what was replaced.
+    /// Mounts, and reads a file that needs the one that was replaced.
     fn mount(&self, catalog: &str, reads: &str, kind: Kind) -> i32 {
         let target = self.sandbox.path("look");
         let at = target.to_str().unwrap();
@@ -143,12 +144,13 @@ impl Catalog {
         let mounted = self.pbkfs(&arguments);
         if mounted.status.success() {
             let file = target.join(reads);
-            // No further than a file of the fixture goes: a sparse one has no end.
+            // No more than the size of any file in the fixture: the sparse one is
+            // huge.
             let mut head = Command::new("head");
             let read = run(head.args(["-c", "10000000"]).arg(&file), LIMIT);
             assert!(
                 !read.stdout.contains(SECRET),
-                "{reads} shows what is outside"
+                "{reads} exposes an outside file"
             );
             let is_error = read.stderr.contains("Input/output error");
             assert!(is_error || kind == Kind::Sparse, "{kind:?}: {read}");
@@ -160,14 +162,14 @@ impl Catalog {
 }
 
 fn bind(path: &Path) -> UnixListener {
-    // The path itself may be too long for a socket's name.
+    // The path itself may be too long for a socket address.
     let dir = File::open(path.parent().unwrap()).unwrap();
     let descriptor = std::os::fd::AsRawFd::as_raw_fd(&dir);
     let name = path.file_name().unwrap().to_str().unwrap();
     UnixListener::bind(format!("/proc/self/fd/{descriptor}/{name}")).unwrap()
 }
 
-/// What holds of every run, however it ends.
+/// Checks what is true of every run, however it ends.
 #[track_caller]
 fn checked(output: Output) -> Output {
     let said = format!("{}{}", output.stdout, output.stderr);
@@ -176,20 +178,20 @@ fn checked(output: Output) -> Output {
         assert!(!said.contains(raw), "not a sentence for people: {output}");
     }
     if output.code() != Some(0) {
-        // `plan` tells what is wrong as a part of its answer.
+        // `plan` reports what is wrong as part of its output.
         assert!(said.len() > 40, "no sentence: {output}");
     }
     output
 }
 
-/// Tries every kind in the place of `name`. `reads` is the file of the mount
-/// that needs it; a terabyte in place of one that is stored whole may be read.
+/// Tries every kind in place of `name`. `reads` is the file of the mount that needs
+/// it. A terabyte in place of a file that is stored whole may be read.
 #[track_caller]
 fn every_kind(name: &str, reads: &str, expected: Codes) {
     each_kind(name, reads, |_| expected);
 }
 
-/// The same where it depends on the kind.
+/// The same, with codes that depend on the kind.
 #[track_caller]
 fn each_kind(name: &str, reads: &str, expected: impl Fn(Kind) -> Codes) {
     let catalog = Catalog::new();
@@ -211,7 +213,7 @@ fn largest_data_file() -> String {
     Catalog::new().sandbox.fixture.largest_data_file(FULL).name
 }
 
-/// Where only what needs the file fails, and `verify` has evidence.
+/// Codes if only what needs the file fails, and `verify` has evidence.
 const DAMAGED: Codes = Codes {
     list: 0,
     plan: 0,
@@ -220,7 +222,7 @@ const DAMAGED: Codes = Codes {
     wal: 0,
 };
 
-/// Where nothing can be said of the backup.
+/// Codes if nothing can be said about the backup.
 const UNKNOWN: Codes = Codes {
     list: 0,
     plan: 4,
@@ -264,7 +266,7 @@ fn the_content_list() {
 #[test]
 fn the_header_map() {
     let map = format!("backups/main/{FULL}/page_header_map");
-    // `plan` looks into pg_subscription.
+    // `plan` reads pg_subscription.
     let damaged = Codes { plan: 4, ..DAMAGED };
     every_kind(&map, &largest_data_file(), damaged);
 }
@@ -280,7 +282,8 @@ fn a_data_file() {
 fn a_file_that_is_stored_whole() {
     let name = "global/pg_filenode.map";
     every_kind(&in_target(&format!("database/{name}")), name, DAMAGED);
-    // Without a label nothing starts, which `plan` tells; it does not read it whole.
+    // Without a label nothing starts, and `plan` reports that; it does not read the
+    // whole file.
     let label = "backup_label";
     each_kind(&in_target(&format!("database/{label}")), label, |kind| {
         let plan = if kind == Kind::Sparse { 0 } else { 4 };
@@ -312,7 +315,8 @@ fn a_file_of_the_archive() {
     let asked = "00000001000000000000004D";
     let segment = format!("{asked}.gz");
     let fetched = catalog.sandbox.path("fetched");
-    // A history is needed to tell anything; a segment that is none is left out.
+    // Without a history nothing can be determined; anything that is not a segment is
+    // ignored.
     for (stored, asked, listed) in [(&*segment, asked, 0), (history, history, 4)] {
         for kind in KINDS {
             catalog.with(&format!("wal/main/{stored}"), kind, || {
@@ -333,8 +337,8 @@ fn a_file_of_the_archive() {
     }
 }
 
-/// Whoever wants the latest gets the newest that can be used, and is told why
-/// it is not the newest.
+/// `latest` is the newest backup that can be used, and the log says why it is not the
+/// newest of all.
 #[test]
 fn the_latest_is_one_that_can_be_opened() {
     let catalog = Catalog::new();
@@ -354,8 +358,8 @@ fn the_latest_is_one_that_can_be_opened() {
 #[test]
 fn the_clusters_settings() {
     let name = "postgresql.conf";
-    // `plan` tells what the server would be started with. A file that can be read is
-    // no configuration only to the server.
+    // `plan` shows what the server would be started with. A file that can be read but
+    // is not a configuration is an error only for the server.
     let unusable = |kind| Codes {
         plan: if kind == Kind::Sparse { 7 } else { 4 },
         ..DAMAGED

@@ -1,5 +1,5 @@
-//! A backup's configuration keeps no clone from starting: what cannot work on this
-//! host is left out, and told.
+//! A backup's configuration never keeps a clone from starting: what cannot work on
+//! this host is left out, and reported.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,10 +12,10 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// What a line of the log begins with that says what is left out.
+/// Start of the log line that says what is left out.
 const TOLD: &str = "the server does without parts of the configuration that cannot work here: ";
 
-/// What is told of what is left out, which has to be one line.
+/// Returns the report of what is left out, which must be one line.
 #[track_caller]
 fn told(output: &Output) -> String {
     let lines: Vec<&str> = output
@@ -30,7 +30,7 @@ fn told(output: &Output) -> String {
     line.split_once(TOLD).unwrap().1.to_owned()
 }
 
-/// Takes the clone up; what it said, and the way to its server.
+/// Starts the clone; returns its output and the connection string of its server.
 #[track_caller]
 fn up(clone: &Clone<'_>) -> (Output, String) {
     let output = clone.pbkfs("up", &["--detach", "--json"]);
@@ -40,12 +40,12 @@ fn up(clone: &Clone<'_>) -> (Output, String) {
     (output, conninfo)
 }
 
-/// A catalog whose backups have each a line that this host cannot serve.
+/// Creates a catalog whose backups each have a line that does not work on this host.
 fn bad_lines() -> Sandbox {
     Sandbox::with_catalog_of(&OsUser::postgres(), "cases/configuration", OsUser::root())
 }
 
-/// Runs a command of the shell in the mounted data directory, without a server.
+/// Runs a shell command in the mounted data directory, without a server.
 fn edit(clone: &Clone<'_>, script: &str) {
     clone.up_with(&["--set", "postgres.launch=false"]);
     let script = format!("cd {} && {script}", clone.target.display());
@@ -80,7 +80,7 @@ fn starts_without(backup: &str, text: &str, reason: &str) {
     );
     clone.down();
 
-    // Jobs are silent where nobody looks, unless they are asked to speak.
+    // Without a terminal, jobs print nothing unless `-v` is given.
     let state = format!("verify.state_dir={}", sandbox.path("state").display());
     let mut verify = clone.command("verify", &["-v", "--set", &state]);
     let output = run(&mut verify, LIMIT);
@@ -178,10 +178,10 @@ fn alter_system_goes_on_from_what_the_server_takes() {
     let show = |conninfo: &str, name: &str| pg.psql(conninfo, "postgres", &format!("show {name}"));
     assert_eq!(show(&conninfo, "work_mem"), "7MB");
     assert_eq!(show(&conninfo, "maintenance_work_mem"), "33MB");
-    // What is set in the clone takes effect, and stays.
+    // A setting made in the clone takes effect and persists.
     pg.psql(&conninfo, "postgres", "alter system set work_mem = '9MB'");
     pg.psql(&conninfo, "postgres", "select pg_reload_conf()");
-    common::eventually("the setting counts", LIMIT, || {
+    common::eventually("the setting takes effect", LIMIT, || {
         show(&conninfo, "work_mem") == "9MB"
     });
     clone.down();
@@ -189,7 +189,7 @@ fn alter_system_goes_on_from_what_the_server_takes() {
     assert!(!told(&output).contains("lc_time"), "{output}");
     assert_eq!(show(&conninfo, "work_mem"), "9MB");
     clone.down();
-    // The profile's word is the last.
+    // The profile has precedence.
     let ready = clone.up_with(&["--set", "postgres.settings.work_mem=11MB"]);
     assert_eq!(show(ready.conninfo(), "work_mem"), "11MB");
     clone.down();

@@ -1,4 +1,4 @@
-//! What is written about the program agrees with the program.
+//! The documentation agrees with the program.
 
 #![allow(clippy::unwrap_used)]
 
@@ -46,7 +46,7 @@ fn the_manual_pages_are_those_of_the_program() {
     assert_eq!(
         names(&kept),
         names(&made),
-        "other pages than those in man/; {MEND}"
+        "the pages are not those in man/; {MEND}"
     );
     for (name, text) in &made {
         assert_eq!(&kept[name], text, "man/{name} is out of date; {MEND}");
@@ -90,7 +90,7 @@ fn every_command_has_a_page_and_an_example() {
     }
     assert!(
         count >= 5,
-        "the help lists its commands in another form:\n{help}"
+        "the format of the help's list of commands has changed:\n{help}"
     );
 }
 
@@ -110,7 +110,7 @@ fn completions_offer_what_is_for_people() {
 fn every_test_that_the_requirements_name_exists() {
     let table = read("tests/REQUIREMENTS.md");
     let mut named = 0;
-    // `file::test`, several to a cell; a file is a path from the root.
+    // `file::test`, several per cell; a file is a path from the root.
     for reference in table.split('`').skip(1).step_by(2) {
         let Some((file, test)) = reference.split_once("::") else {
             continue;
@@ -121,26 +121,26 @@ fn every_test_that_the_requirements_name_exists() {
             let attributes = before.rsplit("\n\n").next().unwrap_or(before);
             attributes.contains("#[test]")
         });
-        // A proptest's functions stand within its macro, under the same attribute.
+        // A proptest's functions are inside its macro, under the same attribute.
         assert!(
             exists,
-            "REQUIREMENTS.md names {reference}, and {file} has no such test"
+            "REQUIREMENTS.md names {reference}, but {file} has no such test"
         );
         named += 1;
     }
     assert!(
         named > 50,
-        "only {named} tests are named, or they are written in another form"
+        "only {named} tests are named, or their format has changed"
     );
 }
 
-/// Every Markdown text of the project, by its path from the root.
+/// Returns every Markdown file of the project, by its path from the root.
 fn texts() -> Vec<String> {
     fn walk(dir: &Path, into: &mut Vec<String>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
-            // What is built, and what git keeps.
+            // Build output and git's own files.
             if ["target", ".git"].contains(&name) {
                 continue;
             }
@@ -171,13 +171,13 @@ fn links_between_the_texts_lead_somewhere() {
             let path = dir.join(target.split('#').next().unwrap());
             assert!(
                 path.exists(),
-                "{text} links to {target}, which is not there"
+                "{text} links to {target}, which does not exist"
             );
         }
     }
 }
 
-/// What a newcomer reads first is short, and true of what Cargo and `man/` have.
+/// The README is short, and agrees with Cargo.toml and `man/`.
 #[test]
 fn the_readme_is_short_and_says_how_to_install() {
     let readme = read("README.md");
@@ -197,7 +197,7 @@ fn the_readme_is_short_and_says_how_to_install() {
     assert_eq!(installed, Vec::from_iter(sections));
 }
 
-/// `-d` is what pg_dump calls a database, and so it has several meanings.
+/// `-d` has several meanings, because pg_dump uses it for a database.
 #[test]
 fn what_names_a_backup_is_called_the_same_everywhere() {
     let pages = files(&Path::new(ROOT).join("man"));

@@ -1,4 +1,4 @@
-//! What `--json` prints is what its schema says, and no more.
+//! The output of `--json` matches its schema, and has no other fields.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -23,7 +23,7 @@ fn schema(name: &str) -> Validator {
     jsonschema::draft202012::new(&serde_json::from_str(&text).unwrap()).unwrap()
 }
 
-/// Checks a document against its schema, and gives it.
+/// Validates a document against its schema, and returns it.
 #[track_caller]
 fn holds(name: &str, text: &str) -> Value {
     let document: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
@@ -41,7 +41,7 @@ fn holds(name: &str, text: &str) -> Value {
     document
 }
 
-/// JavaScript, jq and others hold a number as a double.
+/// JavaScript, jq and others store a number as a double.
 #[track_caller]
 fn no_number_is_too_large(document: &Value) {
     match document {
@@ -76,8 +76,8 @@ fn the_schemas_are_those_of_the_program() {
     }
 }
 
-/// Every file of settings in `config` is one by the schema that editors get, and so is
-/// what a user writes besides; what no key takes is not.
+/// Every profile in `config` is valid by the schema for editors, and so are other
+/// profiles that users write; a value that no key accepts is not.
 #[test]
 fn the_profiles_are_what_their_schema_says() {
     let schema = schema("profile");
@@ -123,7 +123,7 @@ fn the_profiles_are_what_their_schema_says() {
     }
 }
 
-/// All documents of one clone's life, on a catalog with an archive.
+/// All documents over the life of one clone, on a catalog with an archive.
 #[test]
 fn what_a_session_prints() {
     let pg = common::require_everything();
@@ -160,7 +160,7 @@ fn what_a_session_prints() {
     assert_nothing_stays(&sandbox);
 }
 
-/// With damage in it, and with what restore loses.
+/// For a damaged backup, and for one that restore loses data of.
 #[test]
 fn what_verify_prints() {
     common::require_everything();
@@ -181,7 +181,8 @@ fn what_verify_prints() {
     }
 }
 
-/// What the schema does not describe is refused: else it would hold nothing.
+/// A field that the schema does not describe is refused; otherwise the schema would
+/// enforce nothing.
 #[test]
 fn a_field_that_nobody_described_is_found() {
     let text = r#"{"version": 1, "sessions": [], "surprise": 1}"#;

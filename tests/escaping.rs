@@ -1,5 +1,5 @@
-//! What a catalog, a clone, a file name or an argument holds changes no
-//! terminal, and makes no line of a table, a message, a log or a page.
+//! The contents of a catalog, a clone, a file name or an argument can neither change
+//! the terminal nor forge a line of a table, a message, a log or a page.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,12 +16,12 @@ use common::session::{Clone, LIMIT};
 use common::{Output, Running, Sandbox, assert_nothing_stays, eventually, run};
 use serde_json::Value;
 
-/// Clears the screen, names the window, goes back in the line, sets a colour by
-/// C1, turns the text around, and hides in it.
+/// Clears the screen, sets the window title, moves back in the line, sets a colour
+/// with a C1 control, reverses the text, and hides in it.
 const ODD: &str =
     "\x1b[2J\x1b]0;owned\x07\r\t\x08\x7f\u{9b}31m\u{202e}\u{2066}\u{200e}\u{200b}\u{feff}";
 
-/// The same length of lines, without anything odd.
+/// Harmless text, for comparing the number of lines.
 const TAME: &str = "tame";
 
 fn is_odd(c: char) -> bool {
@@ -53,12 +53,12 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"))
 }
 
-/// How many lines went to standard output and standard error.
+/// Returns the number of lines on standard output and standard error.
 fn line_counts(output: &Output) -> (usize, usize) {
     (output.stdout.lines().count(), output.stderr.lines().count())
 }
 
-/// Puts `text` into all of a backup's values that are free, or that an error
+/// Puts `text` into all of a backup's free-form values, and those that an error
 /// quotes.
 fn spoil(sandbox: &Sandbox, id: &str, values: &[(&str, String)]) {
     let control = sandbox.fixture.backup_dir(id).join("backup.control");
@@ -78,7 +78,8 @@ fn spoil(sandbox: &Sandbox, id: &str, values: &[(&str, String)]) {
     fs::write(&control, new).unwrap();
 }
 
-/// What `list` and its like say of a catalog with this text in it.
+/// Returns the output of `list` and similar commands for a catalog that contains this
+/// text.
 fn shown(text: &str, values: &[&str]) -> Vec<Output> {
     let sandbox = Sandbox::root("pg15-debian");
     let [full, delta]: [_; 2] = sandbox.fixture.backups().try_into().unwrap();
@@ -145,7 +146,7 @@ fn values_of_a_catalog() {
             assert_eq!(hostile.code(), tame.code(), "{hostile}\n{tame}");
         }
     }
-    // JSON has the very values.
+    // JSON has the exact values.
     let listed = json(&shown(ODD, &["note"])[1].stdout);
     let instances = listed["instances"].as_array().unwrap();
     let names: Vec<_> = instances
@@ -180,7 +181,7 @@ fn an_instance_cannot_forge_the_lines_of_another() {
     assert!(all.contains(r"x\ninstance main\n  no backups"), "{all}");
 }
 
-/// A profile that says what one with plain names does, in TOML's own escapes.
+/// Creates a profile like one with plain names, using TOML's own escapes.
 fn profile<'a>(sandbox: &'a Sandbox, name: &str, more: &str) -> Clone<'a> {
     let path = |name: String| sandbox.path(&name);
     let (target, diff) = (path(name.to_owned()), path(format!("{name}.diff")));
@@ -300,7 +301,7 @@ fn paths_of_a_profile() {
             .lines()
             .all(|line| line.starts_with("# ") || line.starts_with("pbkfs_"))
     );
-    // In use already.
+    // Already in use.
     let again = clean(&mut clone.command("up", &[]));
     assert_eq!(again.stderr.lines().count(), 1, "{again}");
     let down = clean(&mut clone.command("down", &[])).expect_ok();
@@ -329,7 +330,7 @@ fn paths_of_a_profile() {
         assert_eq!(
             own.count(),
             1,
-            "the place in the profile is indented: {output}"
+            "the excerpt of the profile is indented: {output}"
         );
     }
     fs::remove_file(&clone.profile).unwrap();
@@ -380,7 +381,7 @@ fn arguments() {
         let forged =
             |line: &str| line.starts_with("error: forged") || line.starts_with("Usage: forged");
         assert!(!hostile.stderr.lines().any(forged), "{hostile}");
-        // A tip for a word that looks like another may be missing.
+        // The suggestion of a similar word may be missing.
         assert!(
             line_counts(&hostile).1 <= line_counts(&tame).1,
             "{hostile}\n{tame}"
@@ -428,7 +429,7 @@ fn reports_of_a_verification() {
     assert_nothing_stays(&sandbox);
 }
 
-/// A pg_probackup that fails, and says so in lines that are not ours.
+/// A pg_probackup that fails, and says so in lines of its own.
 #[test]
 fn messages_of_pg_probackup() {
     common::require_root();

@@ -1,4 +1,4 @@
-//! The files under `examples/` that are for other programs.
+//! The files under `examples/` that other programs read.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,7 +17,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join("examples").join(name)).unwrap()
 }
 
-/// Only where systemd is installed, which a container seldom has.
+/// Runs only if systemd is installed, which is rare in a container.
 #[test]
 fn systemd_takes_the_units() {
     if which::which("systemd-analyze").is_err() {
@@ -41,7 +41,7 @@ fn systemd_takes_the_units() {
     assert!(!said.contains("pbkfs-verify@"), "{said}");
 }
 
-/// Checks that verify makes each metric that is named.
+/// Checks that verify produces each named metric.
 #[track_caller]
 fn metrics_exist(named: &str) {
     let source =
@@ -58,14 +58,14 @@ fn metrics_exist(named: &str) {
         .collect();
     assert!(names.len() >= 3);
     for name in names {
-        // A family with a label of its own is named in one piece.
+        // A metric family with its own label is named in one piece.
         let is_made = |name: &str| source.contains(&format!("\"{name}\""));
         let whole = format!("verify_{name}");
         assert!(is_made(name) || is_made(&whole), "no metric {name}");
     }
 }
 
-/// Runs Prometheus' own tool in a directory; it has to be content.
+/// Runs promtool in a directory; it must succeed.
 #[track_caller]
 fn promtool(dir: &Path, arguments: &[&str]) {
     let mut command = Command::new(common::require_promtool());
@@ -80,7 +80,7 @@ fn alerts_are_on_metrics_that_exist() {
     promtool(&dir, &["check", "rules", "pbkfs.rules.yml"]);
 }
 
-/// Among them: a backup that was found bad, over seven nights.
+/// Includes a backup that was found bad, over seven nights.
 #[test]
 fn alerts_are_raised_when_they_should_be() {
     let dir = Path::new(ROOT).join("examples/monitoring");
@@ -102,7 +102,7 @@ fn the_dashboard_shows_metrics_that_exist() {
     metrics_exist(&text);
     let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
-    // Each question as a rule, since promtool reads those.
+    // Each query as a rule, because promtool reads rules.
     let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
     let mut cells = std::collections::BTreeSet::new();
     for panel in panels {
@@ -111,7 +111,7 @@ fn the_dashboard_shows_metrics_that_exist() {
         for (x, y) in (at("x")..at("x") + at("w"))
             .flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y)))
         {
-            assert!(x < 24 && cells.insert((x, y)), "{title} lies on another");
+            assert!(x < 24 && cells.insert((x, y)), "{title} overlaps another");
         }
         for target in panel["targets"].as_array().unwrap() {
             let expr = serde_json::to_string(&target["expr"]).unwrap();

@@ -20,7 +20,7 @@ fn extract(clone: &Clone<'_>, output: &Path, arguments: &[&str]) -> Output {
     run(&mut command, LIMIT)
 }
 
-/// A server of its own, with nothing in it.
+/// Starts a separate, empty server.
 fn fresh<'a>(pg: &'a PgTools, sandbox: &Sandbox) -> PlainServer<'a> {
     let dir = sandbox.path("fresh");
     fs::create_dir(&dir).unwrap();
@@ -58,8 +58,8 @@ fn brings_the_table_back(user: OsUser) {
     pg.run("createdb", &["--maintenance-db", &server.conninfo, "shop"])
         .expect_ok();
     let copy = sandbox.path("fresh/pitr.sql");
-    // The fixture's server was a build that gives columns an option of its own,
-    // which no other takes.
+    // The fixture's server was a build with a column option of its own, which no
+    // other server accepts.
     let text = fs::read_to_string(&output).unwrap();
     let lines = text.lines().filter(|line| !line.contains("pg_attver"));
     fs::write(
@@ -161,7 +161,7 @@ fn every_format_and_a_query() {
     assert_nothing_stays(&sandbox);
 }
 
-/// `extract PROFILE -o - ARGUMENTS`.
+/// Runs `extract PROFILE -o - ARGUMENTS`.
 fn print(clone: &Clone<'_>, arguments: &[&str]) -> Output {
     let mut command = clone.command("extract", &["-o", "-"]);
     run(command.args(arguments), LIMIT)
@@ -234,7 +234,7 @@ fn a_catalog_can_be_named_without_a_profile() {
     let job = |arguments: &[&str]| {
         let mut command = sandbox.pbkfs();
         command.env("BACKUP_PATH", &sandbox.fixture.catalog);
-        // As Kubernetes names a service that is called so.
+        // A variable as Kubernetes sets it for a service of that name.
         command.env("PBKFS_SERVICE_HOST", "10.0.0.1");
         run(command.args(arguments), LIMIT)
     };
@@ -253,7 +253,7 @@ fn a_catalog_can_be_named_without_a_profile() {
     ];
     let verified = job(&verify).expect_ok();
     assert!(verified.contains("\"backup\": \"TOW7KQ\""), "{verified}");
-    // The catalog that somebody names counts more.
+    // A catalog on the command line takes precedence.
     let elsewhere = [&arguments[..], &["x", "-o", "-", "-B", "/nowhere"]].concat();
     common::refused(&job(&elsewhere), 4, "/nowhere");
     common::refused(&job(&["verify"]), 2, "--instance NAME");
@@ -306,8 +306,8 @@ fn nothing_partial_is_left_and_nothing_replaced() {
     assert_nothing_stays(&sandbox);
 }
 
-/// Adds relations that no catalog knows to the newest FULL: so many pages more,
-/// of which a table's extraction needs none.
+/// Adds relations that are in no system catalog to the newest FULL: that many more
+/// pages, none of which a table's extraction needs.
 fn grow(sandbox: &Sandbox, id: &str, files: u32, pages: u32) {
     let dir = sandbox.fixture.backup_dir(id);
     let list = dir.join("backup_content.control");
@@ -339,7 +339,7 @@ fn grow(sandbox: &Sandbox, id: &str, files: u32, pages: u32) {
     fs::write(&control, kept).unwrap();
 }
 
-/// What `-v` says was read and written, in MiB.
+/// Returns what `-v` reports as read and written, in MiB.
 fn cost(clone: &Clone<'_>, output: &Path) -> (f64, f64) {
     let said = extract(
         clone,

@@ -31,11 +31,11 @@ use nix::sys::statvfs::{Statvfs, statvfs};
 use nix::unistd::Pid;
 use pbkfs::internals::server::namespace::read_only_view;
 
-/// What every level that is less than wanted says.
+/// The message of every level below the requested one.
 const SETTINGS_ONLY: &str = "settings only, because this host permits no namespaces";
 
-/// What is looked at for changes. Production itself writes to none of it while
-/// it is idle or serves pgbench; `victim` is there to be overwritten.
+/// What is checked for changes. Production itself writes to none of it while it is
+/// idle or serves pgbench; `victim` exists only to be overwritten.
 const QUIET: [&str; 6] = [
     "log",
     "ts_fast",
@@ -48,9 +48,9 @@ const QUIET: [&str; 6] = [
 /// Something that a clone could do to production.
 struct Attack {
     name: &'static str,
-    /// In one session, as a superuser.
+    /// Run in one session, as a superuser.
     sql: String,
-    /// Whether production or its files show that it succeeded.
+    /// Returns whether production or its files show that it succeeded.
     succeeded: Box<dyn Fn(&Production<'_>) -> bool>,
 }
 
@@ -77,7 +77,7 @@ fn has_table(name: &'static str) -> impl Fn(&Production<'_>) -> bool {
     }
 }
 
-/// The postmaster of production, whose pid any user can look up.
+/// Returns the pid of production's postmaster, which any user can look up.
 fn postmaster() -> i32 {
     let file = fs::read_to_string(Path::new(HOME).join("data/postmaster.pid")).unwrap();
     file.lines().next().unwrap().parse().unwrap()
@@ -149,7 +149,8 @@ fn attacks(port: u16) -> Vec<Attack> {
         attack(
             "CREATE TABLESPACE where a tablespace lives",
             format!("create tablespace evil2 location '{HOME}/ts_fast'"),
-            // PostgreSQL sees that there is one already, if it sees the place.
+            // If PostgreSQL sees the location, it sees that a tablespace is already
+            // there.
             |_| false,
         ),
         attack(
@@ -180,7 +181,7 @@ fn attacks(port: u16) -> Vec<Attack> {
     ]
 }
 
-/// A production that trusts whoever connects, with places to attack.
+/// Starts a production server that trusts every connection, with places to attack.
 fn production<'a>(pg: &'a PgTools, sandbox: &Sandbox, backup: &str) -> Production<'a> {
     let production = Production::start(pg, sandbox, backup);
     shell(&format!(
@@ -197,7 +198,7 @@ fn production<'a>(pg: &'a PgTools, sandbox: &Sandbox, backup: &str) -> Productio
         &["-iq", &format!("{} dbname=bench", production.conninfo)],
     )
     .expect_ok();
-    // What was said so far is not to be taken for a later SIGHUP's.
+    // Messages so far must not be mistaken for those of a later SIGHUP.
     shell(&format!(
         "cd {HOME}/log && for log in *; do : > \"$log\"; done"
     ));
@@ -206,13 +207,13 @@ fn production<'a>(pg: &'a PgTools, sandbox: &Sandbox, backup: &str) -> Productio
 
 fn user_who_attacks(pg: &PgTools, conninfo: &str, attacks: &[Attack]) {
     for attack in attacks {
-        // Whether it looks from inside as if it had worked says nothing.
+        // Apparent success inside the clone proves nothing.
         let output = pg.try_psql(conninfo, "postgres", &attack.sql);
         println!("{}: {}", attack.name, output.stderr.trim());
     }
 }
 
-/// Turns archiving on from inside, as far as SQL can, and starts the clone anew.
+/// Turns on archiving from inside, as far as SQL can, and restarts the clone.
 fn archive_from_inside<'a>(pg: &PgTools, clone: &Clone<'a>) -> common::Ready {
     let ready = clone.up();
     for sql in [
@@ -225,8 +226,8 @@ fn archive_from_inside<'a>(pg: &PgTools, clone: &Clone<'a>) -> common::Ready {
     clone.up()
 }
 
-/// Production's own archive grows while pgbench runs; by as many files as it
-/// says.
+/// Production's own archive grows while pgbench runs, by as many files as production
+/// reports.
 fn archived(production: &Production<'_>) -> usize {
     let count = production.psql("select archived_count from pg_stat_archiver");
     count.parse().unwrap()
@@ -272,14 +273,14 @@ fn attack_from_inside(user: OsUser) {
     for attack in &attacks {
         assert!(!(attack.succeeded)(&production), "{}", attack.name);
     }
-    // The clone works all the same, also in parallel.
+    // The clone still works, including parallel queries.
     let parallel = "set force_parallel_mode = on; select count(*) > 0 from pg_class";
     assert!(
         pg.psql(ready.conninfo(), "postgres", parallel)
             .ends_with('t')
     );
-    assert!(!load.has_ended(), "pgbench ran to the end of the attacks");
-    // As if its time were over.
+    assert!(!load.has_ended(), "pgbench ended before the attacks did");
+    // As if its time had expired.
     load.signal(Signal::SIGALRM);
     let output = load.wait(LIMIT);
     assert!(!output.stderr.contains("error"), "{output}");
@@ -291,7 +292,7 @@ fn attack_from_inside(user: OsUser) {
     for (path, listing) in &before {
         listing.assert_unchanged(path);
     }
-    eventually("the archive has only what production says", LIMIT, || {
+    eventually("the archive has only production's files", LIMIT, || {
         archive_files() == own_archive + archived(&production)
     });
     catalog.assert_unchanged(&sandbox.fixture.catalog);
@@ -308,7 +309,7 @@ fn an_ordinary_user_runs_a_clone_that_cannot_touch_production() {
     attack_from_inside(OsUser::postgres());
 }
 
-/// A profile with nothing but settings, of which it takes two back.
+/// Returns a profile with settings only, two of which it undoes.
 fn unfenced<'a>(sandbox: &'a Sandbox, backup: &str) -> Profile<'a> {
     sandbox
         .profile_named("unfenced", backup)
@@ -348,8 +349,8 @@ fn without_the_fence_the_same_attacks_succeed() {
     clone.down();
 }
 
-/// Production goes on after the backup, and makes a tablespace; its WAL goes
-/// into the catalog's archive.
+/// Starts production, which continues after the backup and creates a tablespace; its
+/// WAL goes to the catalog's archive.
 fn production_with_a_new_tablespace<'a>(
     pg: &'a PgTools,
     sandbox: &Sandbox,
@@ -358,7 +359,7 @@ fn production_with_a_new_tablespace<'a>(
     let archive = sandbox.fixture.wal("");
     fs::create_dir_all(&archive).unwrap();
     sandbox.fixture.owner.own(&archive);
-    // By a link, so that no process of production's names the sandbox.
+    // Through a link, so that no process of production names the sandbox.
     let command = format!("cp %p {HOME}/wal/%f");
     let production = Production::archiving(pg, sandbox, backup, &command);
     symlink(&archive, Path::new(HOME).join("wal")).unwrap();
@@ -374,7 +375,7 @@ fn production_with_a_new_tablespace<'a>(
     production.psql("select pg_switch_wal()");
     production.psql("create table after_it ()");
     production.psql("select pg_switch_wal()");
-    // PostgreSQL made it 0700, and does so again when it replays the record.
+    // PostgreSQL set it to 0700, and does so again when it replays the record.
     shell(&format!("chmod 750 {HOME}/ts_live"));
     eventually("the WAL is archived", LIMIT, || {
         production.psql(
@@ -397,7 +398,7 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
         let ready = clone.up_with(&["--set", "recovery.target=latest"]);
         let count = "select count(*) from precious";
         assert_eq!(pg.psql(ready.conninfo(), "postgres", count), "500");
-        // Of the catalog, it sees the archive and nothing else.
+        // It sees only the archive of the catalog.
         let look = |dir: &Path| {
             let sql = format!(
                 "copy (select 1) to program 'cat >/dev/null; ls -A {} | grep -q .'",
@@ -406,7 +407,7 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
             let output = pg.try_psql(ready.conninfo(), "postgres", &sql);
             output.status.success()
         };
-        // For root's, the session opens what it needs.
+        // For root's clone, the session opens what it needs.
         assert_eq!(
             look(&sandbox.fixture.wal("")),
             sandbox.user != OsUser::root()
@@ -417,8 +418,8 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
             "postgres",
             "update precious set n = -n; checkpoint",
         );
-        // A crash replays what came after the last checkpoint, and a start that
-        // knows the place only from the log.
+        // After a restart, the changes are there, and the live files are still as
+        // they were.
         clone.down();
         let ready = clone.up();
         let changed = "select count(*) from precious where n < 0";
@@ -431,8 +432,8 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
         assert_eq!(production.psql(count), "500");
         assert_eq!(production.psql(changed), "0");
 
-        // Without the fence, PostgreSQL is at the live directory. The mount
-        // leads what is written into it elsewhere all the same.
+        // Without the fence, PostgreSQL reaches the live directory. The mount still
+        // redirects what is written into it.
         let clone = sandbox
             .profile_named("unfenced", &backup)
             .fence("level", "\"settings\"")
@@ -444,7 +445,7 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
     }
 }
 
-/// `pbkfs` where something is forbidden to everybody, run by the sandbox's user.
+/// Runs `pbkfs` as the sandbox's user, with something forbidden to all processes.
 fn forbidden(
     forbid: fn(&mut Command),
     clone: &Clone<'_>,
@@ -659,7 +660,7 @@ fn the_server_takes_no_more_of_the_host_than_it_may() {
             run(ionice.args(["-p", &pid]), LIMIT).expect_ok().trim(),
             "idle"
         );
-        // Not every host has version 2 of the control groups to give.
+        // Not every host has cgroup v2.
         let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let warned = up
             .stderr
@@ -727,26 +728,26 @@ fn what_is_exposed_can_be_read_but_not_written() {
         !write.status.success() && !shown.join("new").exists(),
         "{write}"
     );
-    // Nothing of the catalog is there: this backup needs no WAL from it.
+    // None of the catalog is visible: this backup needs no WAL from it.
     let list = program(format!("ls -A {} | grep -q .", hidden.display()));
     assert!(!list.status.success(), "{list}");
     clone.down();
 }
 
-/// Has the clone's server run a command of the shell.
+/// Makes the clone's server run a shell command.
 fn program(pg: &PgTools, ready: &common::Ready, command: &str) -> common::Output {
     let sql = format!("copy (select 1) to program 'cat >/dev/null; {command}'");
     pg.try_psql(ready.conninfo(), "postgres", &sql)
 }
 
-/// Where the clone's socket is, on this host.
+/// Returns the directory of the clone's socket on this host.
 fn socket_dir(ready: &common::Ready) -> PathBuf {
     let mut words = ready.conninfo().split(' ');
     let host = words.find_map(|word| word.strip_prefix("host=")).unwrap();
     PathBuf::from(host.trim_matches('\''))
 }
 
-/// What processes the clone has, all that it started among them.
+/// Returns the clone's processes, including all that it started.
 fn processes(ready: &common::Ready) -> Vec<i32> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = namespace(&ready.server_pid.unwrap().to_string());
@@ -758,7 +759,8 @@ fn processes(ready: &common::Ready) -> Vec<i32> {
         .collect()
 }
 
-/// What a directory of the server's own is, after a check of its size.
+/// Returns the statistics of one of the server's own directories, after a check of
+/// its size.
 fn sized(ready: &common::Ready, dir: &str, megabytes: u64) -> Statvfs {
     let root = format!("/proc/{}/root{dir}", ready.server_pid.unwrap());
     let disk = statvfs(Path::new(&root)).unwrap();
@@ -770,7 +772,7 @@ fn sized(ready: &common::Ready, dir: &str, megabytes: u64) -> Statvfs {
     disk
 }
 
-/// The directories of the server's own are in this host's memory.
+/// The server's own directories are in this host's memory.
 #[test]
 fn what_the_server_keeps_in_memory_has_an_end() {
     let pg = common::require_everything();
@@ -795,11 +797,11 @@ fn what_the_server_keeps_in_memory_has_an_end() {
             };
             let filled = fill(megabytes + 1);
             assert!(!filled.status.success(), "{dir}: {filled}");
-            // PostgreSQL has some of it, too.
+            // PostgreSQL also uses some of it.
             fill(megabytes / 2).expect_ok();
         }
         clone.down();
-        // What nobody sets.
+        // The defaults.
         let clone = sandbox.profile_named("usual", "latest").write();
         let ready = clone.up();
         for (dir, megabytes) in [("/tmp", 256), ("/var/tmp", 256), ("/dev/shm", 1024)] {
@@ -809,7 +811,7 @@ fn what_the_server_keeps_in_memory_has_an_end() {
     }
 }
 
-/// Each mount that the server has, by what `mountinfo` says of it.
+/// Checks each of the server's mounts, as listed in `mountinfo`.
 #[test]
 fn no_mount_takes_devices_or_gives_rights() {
     common::require_everything();
@@ -824,7 +826,7 @@ fn no_mount_takes_devices_or_gives_rights() {
             let mut fields = line.split(' ').skip(4);
             let (path, options) = (fields.next().unwrap(), fields.next().unwrap());
             let has = |option| options.split(',').any(|has| has == option);
-            // Devices that no program can do without, each by itself.
+            // Devices that every program needs, each mounted individually.
             let device = path.strip_prefix("/dev/");
             if device.is_some_and(|name| name != "shm") {
                 let known = ["full", "null", "random", "tty", "urandom", "zero"];
@@ -833,7 +835,7 @@ fn no_mount_takes_devices_or_gives_rights() {
             }
             assert!(has("nosuid") && has("nodev"), "{line}");
             if has("rw") {
-                // PostgreSQL may load a library out of its data directory.
+                // PostgreSQL may load a library from its data directory.
                 assert!(has("noexec") || clone.target == Path::new(path), "{line}");
                 written.push(PathBuf::from(path));
             }
@@ -848,8 +850,8 @@ fn no_mount_takes_devices_or_gives_rights() {
     }
 }
 
-/// Any user of this host who gets at it would run such a program as the server's
-/// user: what forbids that in the server's mounts does not forbid it here.
+/// Any user of this host who can reach such a program would run it as the server's
+/// user: the flags that forbid that in the server's mounts do not apply here.
 #[test]
 fn the_server_leaves_no_program_with_its_rights() {
     let pg = common::require_everything();
@@ -871,7 +873,7 @@ fn the_server_leaves_no_program_with_its_rights() {
                 let output = program(&pg, ready, &command);
                 assert!(!output.status.success(), "{command}: {output}");
             }
-            // It can leave a program, but no rights.
+            // It can leave a program, but without special permissions.
             program(
                 &pg,
                 ready,
@@ -902,7 +904,7 @@ fn the_server_leaves_no_program_with_its_rights() {
     }
 }
 
-/// In a user namespace, it could mount file systems in memory of any size.
+/// In a user namespace, it could mount in-memory file systems of any size.
 #[test]
 fn the_server_makes_no_user_namespace() {
     let pg = common::require_everything();
@@ -922,7 +924,7 @@ fn the_server_makes_no_user_namespace() {
     }
 }
 
-/// A fork bomb, of a size that does no harm where nothing stops it.
+/// A fork bomb that is small enough to be harmless if nothing stops it.
 #[test]
 fn the_server_has_no_more_processes_than_it_may() {
     const MOST: usize = 64;
@@ -931,7 +933,7 @@ fn the_server_has_no_more_processes_than_it_may() {
     for user in [OsUser::root(), OsUser::postgres()] {
         let sandbox = Sandbox::new("pg15-debian", user);
         let clone = sandbox.profile("latest").write();
-        // What nobody asked for is not warned of.
+        // A limit that was not requested causes no warning.
         let up = clone.pbkfs("up", &["--detach"]);
         assert!(
             up.status.success() && !up.stderr.contains("limited"),
@@ -957,8 +959,8 @@ fn the_server_has_no_more_processes_than_it_may() {
             assert!(!warned && !bombed.status.success(), "{bombed}");
             assert!(count <= MOST && count > MOST / 2, "{count} processes");
         } else {
-            // Version 2 of the control groups is not to be had here: what was
-            // asked for is warned of, and not taken for kept.
+            // There is no cgroup v2 here: a requested limit causes a warning, and is
+            // not reported as enforced.
             assert!(warned && count >= BOMB, "{count} processes");
         }
         clone.down();
@@ -974,8 +976,8 @@ fn the_server_has_no_more_processes_than_it_may() {
     }
 }
 
-/// A link that SQL puts into the clone's files leads nowhere, when a tablespace
-/// behind it has to be given a place at the next start.
+/// A link that SQL puts among the clone's files is not followed when the next start
+/// has to create the location of a tablespace behind it.
 #[test]
 fn a_link_in_the_clone_leads_the_set_up_nowhere() {
     let pg = common::require_everything();
@@ -993,7 +995,7 @@ fn a_link_in_the_clone_leads_the_set_up_nowhere() {
     sql(&format!(
         "create tablespace trapped location '{target}/trap/made'"
     ));
-    // While the server is up, its root has no name for the host's.
+    // While the server is up, its root has no path to the host's.
     let link = format!("/.host{}", outside.display());
     sql(&format!(
         "copy (select 1) to program 'cat >/dev/null; cd {target} && rm -r trap && ln -s {link} trap'"
@@ -1002,15 +1004,15 @@ fn a_link_in_the_clone_leads_the_set_up_nowhere() {
     thread::sleep(Duration::from_secs(8));
     kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
     let _ = running.wait_or_kill(LIMIT);
-    // It may start or not; it is what is outside that matters.
+    // Whether it starts does not matter; what happens outside does.
     let up = clone.pbkfs("up", &["--detach"]);
     println!("{up}");
     assert!(!victim.exists(), "{up}");
     clone.pbkfs("down", &[]);
 }
 
-/// What root's session opens for its server cannot be written by the server's
-/// user, even if it owns the file.
+/// The server's user cannot write to what root's session opens for the server, even
+/// if that user owns the file.
 #[test]
 fn a_descriptor_of_a_read_only_view_cannot_be_made_writable() {
     common::require_root();
@@ -1027,8 +1029,8 @@ fn a_descriptor_of_a_read_only_view_cannot_be_made_writable() {
     assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
 }
 
-/// The process beside the server is its only tie to pbkfs: it may not be the
-/// end of that.
+/// The process beside the server is its only connection to pbkfs: if that process
+/// dies, the server must not survive.
 #[test]
 fn the_server_goes_with_the_process_beside_it() {
     common::require_everything();
@@ -1047,7 +1049,7 @@ fn the_server_goes_with_the_process_beside_it() {
     assert_nothing_stays(&sandbox);
 }
 
-/// Links on the way to the clone lead there in the server's root, too.
+/// Links on the path to the clone also resolve in the server's root.
 #[test]
 fn the_target_may_stand_behind_a_link() {
     let pg = common::require_everything();

@@ -1,5 +1,5 @@
-//! A clone where few files may be open at once: it works, says so once, and its
-//! server may open as many as pbkfs was given.
+//! A clone with a low limit of open files: it works, reports the limit once, and its
+//! server may open as many files as pbkfs was allowed to.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,7 +12,7 @@ use std::process::Command;
 use common::session::LIMIT;
 use common::{Sandbox, run};
 
-/// The command, with these soft and hard limits of open files.
+/// Returns the command, with these soft and hard limits of open files.
 fn limited(command: &Command, limits: &str) -> Command {
     let mut limited = Command::new("prlimit");
     limited.arg(format!("--nofile={limits}"));
@@ -56,8 +56,8 @@ fn a_clone_and_its_server_live_with_few_open_files() {
     let numbers: Vec<_> = limit.unwrap().split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers, ["200", "256"]);
 
-    // More files in use at once than pbkfs has descriptors: the clone's own, and
-    // the backup's, of which every table is read.
+    // More files in use at once than pbkfs has descriptors: the clone's own files,
+    // and the backup's, every table of which is read.
     common::syscalls::raise_file_limit(FILES + 200);
     let dir = clone.target.join("many");
     fs::create_dir(&dir).unwrap();

@@ -1,5 +1,5 @@
-//! `pbkfs verify` on a host that is not as the one that the backup is of, with the
-//! settings that a database brings along: neither makes a good backup bad.
+//! `pbkfs verify` on a host that differs from the one the backup was taken on, and
+//! with the settings stored in a database: neither makes a good backup bad.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -20,14 +20,15 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// A catalog of a cluster whose databases are sorted by ICU, prepared by these
-/// statements in the database `postgres`.
+/// Creates a catalog of a cluster whose databases are sorted by ICU, prepared by
+/// these statements in the database `postgres`.
 fn prepared(sandbox: &Sandbox, statements: &[&str]) -> PathBuf {
     let pg = common::require_everything();
     let icu = ["--locale-provider=icu", "--icu-locale=en-US"];
     let cluster = Cluster::new(&pg, sandbox, &icu);
     cluster.while_up(|conninfo| {
-        // What a statement sets for its database counts for those after it, too.
+        // A setting that one statement stores in its database would also affect the
+        // later ones.
         let options = [
             "statement_timeout=0",
             "lock_timeout=0",
@@ -55,8 +56,8 @@ fn prepared(sandbox: &Sandbox, statements: &[&str]) -> PathBuf {
     catalog
 }
 
-/// Verifies the newest backup with these lines in the profile; the document of a run
-/// that ends with this code, and its report for people.
+/// Verifies the newest backup with these lines in the profile. Returns the document
+/// of a run that ends with this code, and its text report.
 fn verified(sandbox: &Sandbox, catalog: &PathBuf, lines: &str, code: i32) -> (Value, String) {
     let profile = sandbox.profile("latest").catalog_at(catalog).throw_away();
     let clone = profile.write();
@@ -67,13 +68,13 @@ fn verified(sandbox: &Sandbox, catalog: &PathBuf, lines: &str, code: i32) -> (Va
     let mut document = Value::Null;
     for form in ["--json", "-v"] {
         let mut command = clone.command("verify", &["--set", &state, form]);
-        // Messages are judged by; a user may have them in another language.
+        // Verdicts depend on messages, which a user may have in another language.
         command.env("LC_ALL", "de_DE.UTF-8").env("LANGUAGE", "de");
         let output = run(&mut command, LIMIT);
         assert_eq!(output.code(), Some(code), "{output}");
         match form {
             "--json" => document = serde_json::from_str(&output.stdout).unwrap(),
-            // Only a success is a result.
+            // Only a success is printed as a result.
             _ => told = output.stdout + &output.stderr,
         }
     }
@@ -93,14 +94,14 @@ fn amcheck(document: &Value) -> (&str, &str) {
 const WORDS: &str = "create table words as \
     select case i % 2 when 0 then 'a' else 'B' end || i as w, i as n from generate_series(1, 3000) i";
 
-/// An index that was made by one collation, and is another's by the catalog: what an
-/// index is whose collation has come to sort in another way.
+/// An index that was built with one collation but has another in the system catalog,
+/// like an index whose collation has changed its order.
 const BY_DEFAULT: [&str; 2] = [
     "create index by_default on words (w collate \"C\")",
     "update pg_index set indcollation = '100' where indexrelid = 'by_default'::regclass",
 ];
 
-/// The same the other way round: by the C collation, which sorts everywhere the same.
+/// The same in reverse, with the C collation, which sorts the same everywhere.
 const BY_C: [&str; 2] = [
     "create index by_c on words (w)",
     "update pg_index set indcollation = '950' where indexrelid = 'by_c'::regclass",
@@ -138,7 +139,7 @@ fn an_index_in_the_order_of_another_version_tells_nothing() {
         told.contains("of version 1.0") && told.contains("2 indexes are"),
         "{told}"
     );
-    // It is told where nothing is out of order, too, and is no fault by itself.
+    // It is reported even if nothing is out of order, and is not a fault in itself.
     let (document, _) = verified(&sandbox, &catalog, "", 0);
     assert_eq!(document["backups"][0]["collations"][0]["recorded"], "1.0");
     assert_nothing_stays(&sandbox);
@@ -182,7 +183,7 @@ fn the_settings_of_a_database_are_in_no_checks_way() {
         "alter system set default_transaction_read_only = on",
         "alter system set statement_timeout = 5",
         "create role weak",
-        // The last: from here on it counts for these statements, too.
+        // The last statement, because it affects all later ones.
         "alter database postgres set role = 'weak'",
     ];
     let catalog = prepared(&sandbox, &statements[..]);
@@ -209,7 +210,7 @@ fn a_database_whose_locale_is_not_installed_tells_nothing() {
     let (document, told) = verified(&sandbox, &catalog, "", 3);
     let backup = &document["backups"][0];
     assert_eq!(backup["verdict"], "could-not-tell", "{document:#}");
-    let named = "the database \"postgres\" needs the locale of its LC_COLLATE \"xx_YY.UTF-8\"";
+    let named = "the database \"postgres\" needs the locale set by its LC_COLLATE \"xx_YY.UTF-8\"";
     for said in [backup["error"].as_str().unwrap(), &told] {
         assert!(said.contains(named), "{said}");
     }

@@ -1,5 +1,5 @@
-//! What a program against a clone has started ends with it, and with pbkfs,
-//! however it has got away from its parent.
+//! Processes started by a program that runs against a clone end with it, and with
+//! pbkfs, however they were detached from their parent.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,8 +16,8 @@ use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Each way of a process to get away from who has started it: its own session, a
-/// parent that is gone, deafness to what ends a terminal or asks it to end.
+/// Ways for a process to escape the one that started it: its own session, a parent
+/// that has exited, ignored termination signals.
 const WAYS: [&str; 4] = [
     "SLEEP &",
     "setsid SLEEP &",
@@ -25,7 +25,7 @@ const WAYS: [&str; 4] = [
     "(trap '' TERM HUP INT QUIT; setsid --fork sh -c 'SLEEP; true')",
 ];
 
-/// A clone with a check that starts these and then does what is said.
+/// A clone with a check that starts these and then runs the given command.
 struct Case {
     sandbox: Sandbox,
 }
@@ -34,7 +34,7 @@ impl Case {
     fn new(user: OsUser) -> Case {
         common::require_everything();
         let sandbox = Sandbox::new("pg15-chain", user);
-        // The command may leave its mark there.
+        // The command needs to create its marker there.
         fs::set_permissions(sandbox.dir(), Permissions::from_mode(0o1777)).unwrap();
         fs::copy("/bin/sleep", sandbox.path("sleeper")).unwrap();
         Case { sandbox }
@@ -74,7 +74,7 @@ impl Case {
         )
     }
 
-    /// Waits until the check runs, and all that it has started does.
+    /// Waits until the check and everything it has started are running.
     fn wait(&self) {
         eventually("the command has started them", LIMIT, || {
             self.seen().exists()
@@ -84,7 +84,7 @@ impl Case {
 
     #[track_caller]
     fn is_cleared(&self) {
-        // Of a killed owner it takes a moment.
+        // After the owner was killed, this takes a moment.
         eventually("nothing of it is left", Duration::from_secs(5), || {
             self.sleepers() == 0
         });
@@ -98,7 +98,7 @@ fn ends(user: OsUser, then: &str, code: i32) -> Output {
     case.wait();
     let output = running.wait(LIMIT);
     assert_eq!(output.code(), Some(code), "{output}");
-    // At once: the job waits for that.
+    // Immediately, because the job waits for that.
     assert_eq!(case.sleepers(), 0, "{output}");
     assert_nothing_stays(&case.sandbox);
     output
@@ -136,6 +136,6 @@ fn a_check_that_ends_leaves_nothing() {
 #[test]
 fn a_check_whose_time_is_up_leaves_nothing() {
     ends(OsUser::root(), "sleep 600", 3);
-    // Nor does one that does not listen.
+    // The same goes for a check that ignores signals.
     ends(OsUser::postgres(), "trap '' TERM; sleep 600", 3);
 }

@@ -1,5 +1,5 @@
-//! What POSIX says of files, by the suite pjdfstest: where the kernel serves files
-//! by itself, and where it gathers writes. Then what that suite does not look at.
+//! POSIX file semantics, by the suite pjdfstest, with passthrough and with the
+//! write-back cache. Then what that suite does not cover.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,11 +19,11 @@ use common::{Clone, OsUser, Sandbox, run};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-/// The tests that fail on purpose.
+/// The tests that are expected to fail.
 const REFUSED: &str = include_str!("pjdfstest/refused.txt");
 
-/// What it is run with. Users that are in every system; its tests of read-only
-/// mounts would remount, and `tests/steps.rs` has such a mount.
+/// Its configuration, with users that exist on every system. Its tests of read-only
+/// mounts would remount; `tests/steps.rs` has such a mount.
 const CONFIG: &str = "
 [features]
 posix_fallocate = {}
@@ -40,7 +40,7 @@ fn pjdfstest() -> PathBuf {
     let program = built.join("tools/pjdfstest-0.2.2/bin/pjdfstest");
     assert!(
         program.exists(),
-        "this test runs pjdfstest, which is not at {}: tests/run.sh puts it there",
+        "this test runs pjdfstest, which is not at {}: tests/run.sh installs it there",
         program.display()
     );
     program
@@ -53,8 +53,8 @@ fn refused() -> Vec<&'static str> {
         .collect()
 }
 
-/// Runs `test` with a directory in a mount of root's that everyone may enter,
-/// where the kernel serves files by itself or gathers writes.
+/// Runs `test` with a directory in a mount of root's that everyone may enter, with
+/// passthrough or with the write-back cache.
 fn in_a_mount(passthrough: bool, test: impl FnOnce(&Clone<'_>, &Path)) {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-debian");
@@ -87,7 +87,7 @@ fn suite(passthrough: bool) {
         fs::write(&config, text).unwrap();
         let mut command = Command::new(program);
         command.arg("-c").arg(&config).arg("-p").arg(dir);
-        // For what cannot be done across file systems.
+        // For operations that do not work across file systems.
         command.arg("-s").arg(clone.sandbox.path("tmp"));
         let output = run(&mut command, LIMIT);
         let failed: Vec<_> = output
@@ -163,7 +163,7 @@ fn a_copy_keeps_both_times_and_holes() {
                 let accessed = (meta.atime(), meta.atime_nsec());
                 (accessed, (meta.mtime(), meta.mtime_nsec()))
             };
-            // The copying itself is an access there.
+            // There, copying counts as an access.
             let expected = times(&plain);
             let copy = dir.join("copy");
             run(Command::new("cp").arg("-a").arg(&plain).arg(&copy), LIMIT).expect_ok();

@@ -1,8 +1,8 @@
-//! Long random sequences of system calls, made on a mounted backup and on a
-//! plain copy of it, give the same answers and leave the same tree.
+//! Long random sequences of system calls on a mounted backup and on a plain copy of
+//! it give the same results and leave the same tree.
 //!
-//! Each sequence follows from its seed, which every failure names.
-//! `PBKFS_REFERENCE_SEEDS=N` runs N further seeds, taken from the clock.
+//! Each sequence is determined by its seed, which every failure names.
+//! `PBKFS_REFERENCE_SEEDS=N` runs N additional seeds, taken from the clock.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -32,8 +32,8 @@ const STEPS: usize = 1500;
 const SLOTS: usize = 10;
 /// Offsets and lengths stay below this.
 const FARTHEST: u64 = 3 << 20;
-/// Neither PostgreSQL nor anybody else looks at times more closely than this
-/// after writing on two file systems one after the other.
+/// Tolerance in seconds for times after writing to two file systems one after the
+/// other. Neither PostgreSQL nor any other program compares times more closely.
 const TIME_SLACK: i64 = 5;
 
 #[test]
@@ -58,13 +58,13 @@ fn sequences(user: &OsUser, fixed: &[u64]) {
     }
 }
 
-/// One sequence: half of it, `down` and `up`, the other half, once more.
+/// Runs one sequence in two halves, with `down` and `up` after each.
 fn sequence(user: &OsUser, seed: u64) {
     let sandbox = Sandbox::new(FIXTURE, user.clone());
     let clone = sandbox.profile("latest").mount_only().write();
     let plain = sandbox.path("plain");
     clone.up();
-    // One database is enough to walk over again and again.
+    // One database is enough, because it is walked repeatedly.
     let mut prune = user.command("find");
     prune.arg(clone.target.join("base"));
     prune.args("-mindepth 1 -maxdepth 1 ! -name 16385 -exec rm -r {} +".split(' '));
@@ -74,7 +74,7 @@ fn sequence(user: &OsUser, seed: u64) {
     common::run(&mut copy, LIMIT).expect_ok();
     let mut rng = Rng(seed);
     for _ in 0..2 {
-        // A mount that user made is closed even to root.
+        // A mount made by that user is closed even to root.
         rng = thread::scope(|scope| {
             let work = || {
                 become_user(user);
@@ -102,7 +102,7 @@ fn sequence(user: &OsUser, seed: u64) {
     clone.down();
 }
 
-/// splitmix64: small, and the same everywhere.
+/// splitmix64: small, and the same on every platform.
 #[derive(Clone)]
 struct Rng(u64);
 
@@ -147,15 +147,15 @@ impl Side {
     }
 }
 
-/// Both trees, and what was done to them.
+/// Both trees, and the operations performed on them.
 struct Pair {
     mount: Side,
     plain: Side,
     rng: Rng,
     seed: u64,
-    /// Names that are used again and again.
+    /// Names that are used repeatedly.
     hot: Vec<PathBuf>,
-    /// Slots opened with `O_DIRECT`, which wants aligned ranges.
+    /// Slots opened with `O_DIRECT`, which requires aligned ranges.
     direct: BTreeSet<usize>,
     history: Vec<String>,
 }
@@ -196,7 +196,7 @@ impl Pair {
         );
     }
 
-    /// Does the same on both sides, whose answers must be equal.
+    /// Performs the same operation on both sides, whose results must be equal.
     fn both<T: Debug + PartialEq>(
         &mut self,
         what: String,
@@ -216,7 +216,7 @@ impl Pair {
             };
             let (mount, plain) = (short(&mount), short(&plain));
             self.fail(&format!(
-                "{what} gave {mount} on the mount, {plain} on the copy"
+                "{what} returned {mount} on the mount, {plain} on the copy"
             ));
         }
         plain
@@ -244,7 +244,7 @@ impl Pair {
         }
     }
 
-    /// A name, mostly of something that exists.
+    /// Returns a name, mostly of something that exists.
     fn path(&mut self) -> PathBuf {
         let there = |path: &&PathBuf| self.plain.root.join(path).symlink_metadata().is_ok();
         let there: Vec<PathBuf> = self.hot.iter().filter(there).cloned().collect();
@@ -260,7 +260,7 @@ impl Pair {
         self.rng.below(SLOTS as u64) as usize
     }
 
-    /// A slot, nearly always an open one.
+    /// Returns a slot, nearly always an open one.
     fn slot(&mut self) -> usize {
         let open: Vec<usize> = (0..SLOTS)
             .filter(|slot| self.plain.files[*slot].is_some())
@@ -271,13 +271,13 @@ impl Pair {
         self.rng.pick(&open)
     }
 
-    /// The length of a slot's file, to aim at.
+    /// Returns the size of a slot's file, for choosing offsets.
     fn len(&self, slot: usize) -> u64 {
         let file = self.plain.files[slot].as_ref();
         file.map_or(0, |file| file.metadata().unwrap().len())
     }
 
-    /// A range near the file's bytes: about its end, on or off blocks.
+    /// Returns a range in or near the file: around its end, aligned to blocks or not.
     fn range(&mut self, slot: usize) -> (u64, usize) {
         const SIZES: [usize; 14] = [
             1, 3, 100, 511, 4095, 4096, 4097, 8191, 8192, 8193, 20_000, 65_536, 200_001, 1_100_000,
@@ -321,11 +321,11 @@ impl Pair {
         if self.rng.one_in(20) {
             flags |= OFlag::O_DIRECTORY;
         }
-        // A direct write to wherever the file ends is seldom aligned.
+        // A direct write at the end of the file is seldom aligned.
         if flags.contains(OFlag::O_APPEND) {
             flags -= OFlag::O_DIRECT;
         }
-        // What this combination does is left to the file system.
+        // The effect of this combination depends on the file system.
         if flags.contains(OFlag::O_DIRECTORY) || flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
             flags -= OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_TRUNC;
         }
@@ -399,8 +399,8 @@ impl Pair {
         });
     }
 
-    /// What may be called a hole is the file system's choice; that nothing but
-    /// zeros is, and that the end counts as one, is not.
+    /// The file system may choose what it reports as a hole. But a hole must contain
+    /// only zeros, and the end of the file must count as one.
     fn seek(&mut self) {
         let slot = self.slot();
         let (Some(mount), Some(plain)) = (&self.mount.files[slot], &self.plain.files[slot]) else {
@@ -438,7 +438,7 @@ impl Pair {
 
     fn copy_range(&mut self) {
         let (from, to) = (self.slot(), self.slot());
-        // Whether the file system aligns what it copies is its own affair.
+        // Whether a copy is aligned depends on the file system.
         if self.direct.contains(&from) || self.direct.contains(&to) {
             return;
         }
@@ -609,7 +609,7 @@ impl Pair {
             (plain.iter().collect(), mount.iter().collect());
         let odd: Vec<_> = plain_names.symmetric_difference(&mount_names).collect();
         if !odd.is_empty() {
-            self.fail(&format!("only in one of the two: {odd:?}"));
+            self.fail(&format!("only on one side: {odd:?}"));
         }
         for path in plain {
             let _ = self.both(format!("compare {path:?}"), |side| {
@@ -623,7 +623,7 @@ impl Pair {
     }
 }
 
-/// What `stat` must tell alike.
+/// The results of `stat` that must be the same.
 #[derive(Debug)]
 struct Facts {
     mode: u32,
@@ -644,7 +644,7 @@ fn facts(meta: &fs::Metadata) -> Facts {
     Facts {
         mode: meta.mode(),
         owner: (meta.uid(), meta.gid()),
-        // A directory's length and links are the file system's own affair.
+        // A directory's size and link count depend on the file system.
         links: if meta.is_dir() { 0 } else { meta.nlink() },
         size: if meta.is_dir() { 0 } else { meta.size() },
         mtime: meta.mtime(),
@@ -652,10 +652,14 @@ fn facts(meta: &fs::Metadata) -> Facts {
 }
 
 fn errno(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().expect("an error of the system"))
+    Errno::from_raw(
+        error
+            .raw_os_error()
+            .expect("an error from the operating system"),
+    )
 }
 
-/// Bytes that begin on a page, as `O_DIRECT` wants them.
+/// Page-aligned bytes, as `O_DIRECT` requires.
 struct Aligned {
     bytes: Vec<u8>,
     start: usize,
@@ -683,8 +687,8 @@ impl Aligned {
     }
 }
 
-/// Everything below `inside`, without the tablespaces' links: they lead into a
-/// directory that a mount does not list, so that a copy lacks it.
+/// Lists everything below `inside`, without the tablespaces' links: they point into a
+/// directory that a mount does not list, so a copy lacks it.
 fn walk(root: &Path, inside: &Path, all: &mut Vec<PathBuf>) {
     let mut names: Vec<_> = fs::read_dir(root.join(inside))
         .unwrap_or_else(|e| panic!("{}: {e}", inside.display()))

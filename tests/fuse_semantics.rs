@@ -1,5 +1,5 @@
-//! What programs may rely on when they use the mount, case by case: where the
-//! kernel serves a file by itself (root) and where it gathers writes (others).
+//! What programs may rely on when they use the mount, case by case: with passthrough
+//! (root) and with the write-back cache (other users).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -28,8 +28,8 @@ use nix::unistd::{Pid, Whence};
 
 const BLOCK: u64 = 8192;
 
-/// Runs `test` on a mounted backup as root and as a user without rights, in a
-/// thread of that user's.
+/// Runs `test` on a mounted backup as root and as an unprivileged user, in a thread
+/// of that user's.
 fn both_ways(fixture: &str, test: impl Fn(&Clone<'_>) + Sync) {
     common::require_everything();
     for user in [OsUser::root(), OsUser::postgres()] {
@@ -42,7 +42,7 @@ fn both_ways(fixture: &str, test: impl Fn(&Clone<'_>) + Sync) {
     }
 }
 
-/// A mount that a user made is closed to root.
+/// Runs `work` as the mount's user, because a mount made by a user is closed to root.
 fn as_its_user<T: Send>(clone: &Clone<'_>, work: impl FnOnce() -> T + Send) -> T {
     let user = &clone.sandbox.user;
     let work = || {
@@ -67,12 +67,12 @@ fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap())
 }
 
-/// A base file of at most 1 MiB, which root's mount passes through to.
+/// Returns a base file of at most 1 MiB, for which root's mount uses passthrough.
 fn small(clone: &Clone<'_>) -> PathBuf {
     clone.target.join("global/pg_filenode.map")
 }
 
-/// The largest base file, which is served by block.
+/// Returns the largest base file, which is served by block.
 fn large(clone: &Clone<'_>) -> PathBuf {
     let newest = clone.sandbox.fixture.newest();
     let manifest_name = clone.sandbox.fixture.largest_data_file(&newest).name;
@@ -124,7 +124,7 @@ fn a_write_through_a_mapping_is_read_and_outlives_the_mount() {
         let sandbox = Sandbox::new("pg15-debian", user);
         let clone = sandbox.profile("latest").mount_only().write();
         clone.up();
-        // The second is not opened again before the mount ends.
+        // The second file is not reopened before the mount ends.
         let paths = [
             small(&clone),
             clone.target.join("PG_VERSION"),
@@ -134,7 +134,7 @@ fn a_write_through_a_mapping_is_read_and_outlives_the_mount() {
             for (i, path) in paths.iter().enumerate() {
                 let file = read_write(path);
                 let map = Mapping::new(&file, 0, 512).unwrap();
-                // The mapping is all that holds the file from here on.
+                // From here on, only the mapping keeps the file open.
                 drop(file);
                 thread::sleep(Duration::from_millis(100));
                 map.write(b"m");
@@ -156,7 +156,7 @@ fn a_write_through_a_mapping_is_read_and_outlives_the_mount() {
     }
 }
 
-/// A file whose bytes the kernel still holds is no hole: `cp` would lose them.
+/// Bytes that are still in the kernel's cache are not a hole: `cp` would lose them.
 #[test]
 fn what_was_just_written_is_data_to_lseek() {
     both_ways("pg15-debian", |clone| {
@@ -214,7 +214,7 @@ fn a_name_that_was_missing_appears() {
         let long = name(&"n".repeat(300));
         assert_eq!(errno(&fs::metadata(long).unwrap_err()), Errno::ENAMETOOLONG);
 
-        // The link that CREATE TABLESPACE makes leads into the mount.
+        // The link that CREATE TABLESPACE creates is redirected into the mount.
         symlink("/srv/somewhere/else", name("pg_tblspc/4711")).unwrap();
         let target = fs::read_link(name("pg_tblspc/4711")).unwrap();
         assert_eq!(target, Path::new("../.pbkfs/tblspc/4711"));
@@ -238,7 +238,7 @@ fn the_hidden_directory_is_reached_but_not_listed() {
     });
 }
 
-/// One page of the backup is bad: reading it fails, and nothing else does.
+/// One page of the backup is bad: only reading that page fails.
 #[test]
 fn a_bad_page_fails_alone() {
     common::require_everything();
@@ -254,7 +254,7 @@ fn a_bad_page_fails_alone() {
             let file = read_write(&clone.target.join(&stored.name));
             let blocks = file.metadata().unwrap().len() / BLOCK;
             let mut page = vec![0; BLOCK as usize];
-            // Twice: what was read ahead of a failure must not count as read.
+            // Twice: data read ahead past a failure must not count as read.
             for _ in 0..2 {
                 let bad: Vec<u64> = (0..blocks)
                     .filter(|block| match file.read_exact_at(&mut page, block * BLOCK) {
@@ -310,7 +310,7 @@ fn a_full_disk_says_so_and_works_again_when_it_is_not() {
                     .and_then(|()| base.sync_all())
             };
             assert_eq!(errno(&write().unwrap_err()), Errno::ENOSPC);
-            // A file that could be copied up no more is read all the same.
+            // A file that could no longer be copied up can still be read.
             let map = small(&clone);
             let before = read_write(&map);
             assert_eq!(fs::read(&map).unwrap().len(), 512);
@@ -329,10 +329,10 @@ fn a_full_disk_says_so_and_works_again_when_it_is_not() {
             assert!(numbers[0] < 200 && numbers[1] == 16 << 10, "{df}");
 
             fs::remove_file(&filler).unwrap();
-            eventually("the space is given back", LIMIT, || write().is_ok());
+            eventually("the space is released", LIMIT, || write().is_ok());
             let content = fs::read(&path).unwrap();
             assert_eq!(content[3..100_003], [9; 100_000]);
-            // Open from the time when the disk was full, and from now.
+            // One was opened while the disk was full, the other is opened now.
             before.write_all_at(b"before", 0).unwrap();
             let now = read_write(&map);
             now.write_all_at(b"now", 6).unwrap();
@@ -359,7 +359,7 @@ fn ten_thousand_files_in_a_directory() {
         for i in 0..COUNT {
             File::create(dir.join(format!("{i}"))).unwrap();
         }
-        // Removed while being listed: each name comes once.
+        // Files are removed during the listing: each name appears once.
         let mut seen = BTreeSet::new();
         for entry in fs::read_dir(&dir).unwrap() {
             let name = entry.unwrap().file_name();
@@ -425,7 +425,7 @@ fn threads_that_append_to_one_file_lose_nothing() {
                     scope.spawn(move || {
                         become_user(&clone.sandbox.user);
                         for i in 0..500 {
-                            // Opened anew now and then, among other handles.
+                            // Reopened now and then, among other handles.
                             let mut file = OpenOptions::new().append(true).open(path).unwrap();
                             file.write_all(&[b'a' + who; 700]).unwrap();
                             if i % 100 == 0 {
@@ -518,8 +518,8 @@ fn a_killed_owner_leaves_writers_an_error_and_not_a_hang() {
     }
 }
 
-/// `O_DSYNC`, as of `wal_sync_method = open_datasync`, is the only word that
-/// some writers ever give.
+/// `O_DSYNC`, as used by `wal_sync_method = open_datasync`, is the only sync request
+/// that some writers ever make.
 #[test]
 fn a_synchronous_write_outlives_the_owner() {
     common::require_everything();
@@ -535,8 +535,9 @@ fn a_synchronous_write_outlives_the_owner() {
             recycled,
         ];
         as_its_user(&clone, || {
-            // As PostgreSQL makes and recycles a segment: another name, and the
-            // directory synced, before it is written to by who may have it open.
+            // Like PostgreSQL when it creates and recycles a segment: it is renamed
+            // and the directory synced before a process that may have it open writes
+            // to it.
             let segment = File::create(&temporary).unwrap();
             segment.set_len(16 << 20).unwrap();
             segment.sync_all().unwrap();
@@ -553,7 +554,7 @@ fn a_synchronous_write_outlives_the_owner() {
             }
         });
         kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
-        eventually("the owner is gone", LIMIT, || !is_alive(ready.pid));
+        eventually("the owner has exited", LIMIT, || !is_alive(ready.pid));
         clone.up();
         as_its_user(&clone, || {
             for path in &paths {
@@ -645,7 +646,7 @@ fn an_unlinked_file_lives_on_while_it_is_open() {
             file.sync_all().unwrap();
             file.write_all(b"more").unwrap();
             assert_eq!(file.metadata().unwrap().len(), 4);
-            // The name is free for another.
+            // The name can be reused.
             fs::write(&path, "another").unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"another");
         }

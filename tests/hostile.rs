@@ -1,6 +1,6 @@
-//! What a clone's superuser can leave in its data directory, what another user
-//! of the host can put in pbkfs's way, and what a host leaves that ended: none of
-//! it hurts who runs pbkfs, as root or as an ordinary user.
+//! What a clone's superuser can leave in its data directory, what another user of the
+//! host can put in pbkfs's way, and what a crashed host leaves behind: none of it
+//! harms the user who runs pbkfs, root or not.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -21,16 +21,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-/// How long pbkfs may take to see that something is not to be used.
+/// Time limit for pbkfs to refuse something.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// Each, on a catalog of the user that PostgreSQL runs as.
+/// Creates a sandbox for each user, on a catalog owned by the user that PostgreSQL
+/// runs as.
 fn users() -> [Sandbox; 2] {
     [OsUser::root(), OsUser::postgres()]
         .map(|user| Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", user))
 }
 
-/// A file of whoever runs pbkfs, who could write to it.
+/// Creates a file that belongs to the user who runs pbkfs, who could therefore
+/// overwrite it.
 fn precious(sandbox: &Sandbox, name: &str) -> PathBuf {
     let path = sandbox.path(name);
     fs::write(&path, "precious").unwrap();
@@ -50,9 +52,8 @@ fn assert_untouched(sandbox: &Sandbox, path: &Path) {
     assert_eq!(meta.mode() & 0o7777, 0o640);
 }
 
-/// Leaves something in a clone's data directory by commands of the shell, as its
-/// superuser could. Nobody but who mounted it may enter the mount of an ordinary
-/// user.
+/// Leaves something in a clone's data directory with shell commands, as its superuser
+/// could. Only the user who mounted it may enter an unprivileged user's mount.
 fn plant(clone: &Clone<'_>, script: &str) {
     clone.up_with(&["--set", "postgres.launch=false"]);
     let script = format!("cd {} && {script}", clone.target.display());
@@ -65,7 +66,7 @@ fn fifo(path: &Path) {
     mkfifo(path, Mode::S_IRWXU | Mode::S_IROTH).unwrap();
 }
 
-/// `pbkfs up`, which has to end by itself, whatever it found.
+/// Runs `pbkfs up`, which must end without a signal, whatever it finds.
 #[track_caller]
 fn up_ends(clone: &Clone<'_>, arguments: &[&str]) -> process::Output {
     let arguments = [&["--detach"], arguments].concat();
@@ -74,14 +75,14 @@ fn up_ends(clone: &Clone<'_>, arguments: &[&str]) -> process::Output {
     output
 }
 
-/// Runs a command of the shell inside the clone.
+/// Runs a shell command inside the clone.
 #[track_caller]
 fn inside(pg: &PgTools, ready: &Ready, command: &str) {
     let sql = format!("copy (select 1) to program $$cat >/dev/null; {command}$$");
     pg.psql(ready.conninfo(), "postgres", &sql);
 }
 
-/// The directory of the session's socket, on the host.
+/// Returns the directory of the session's socket on the host.
 fn socket_dir(ready: &Ready) -> PathBuf {
     let host = ready.conninfo().split(' ').next().unwrap();
     PathBuf::from(host.strip_prefix("host=").unwrap())
@@ -131,7 +132,7 @@ fn what_a_clone_says_of_its_own_recovery_counts_for_nothing() {
     refused(&output, 5, &first.name);
 }
 
-/// What a clone can do to the files that pbkfs reads there.
+/// What a clone can do to its files that pbkfs reads.
 const TRAPS: [&str; 8] = [
     "ln -s /dev/zero zero; echo \"include 'zero'\" > postgresql.auto.conf",
     "mkfifo pipe; echo \"include 'pipe'\" > postgresql.auto.conf",
@@ -192,7 +193,7 @@ fn what_a_clone_leaves_beside_its_data_goes_and_is_out_of_reach() {
         let ready = clone.up();
         let sockets = socket_dir(&ready);
         let wal = clone.diff.as_ref().unwrap().join(".pbkfs-wal");
-        // However its own directories are opened up.
+        // Whatever permissions its own directories are given.
         for dir in [&sockets, &wal] {
             let dir = dir.display();
             inside(
@@ -252,7 +253,7 @@ fn a_run_directory_of_another_user_is_not_used() {
     common::require_everything();
     let user = OsUser::named("games");
     let run_root = PathBuf::from(format!("/tmp/pbkfs-{}", user.uid));
-    assert!(!run_root.exists(), "{run_root:?} is there already");
+    assert!(!run_root.exists(), "{run_root:?} already exists");
     let place = run_root.join("main-0000000000000000");
     fs::create_dir_all(&place).unwrap();
     fs::set_permissions(&run_root, Permissions::from_mode(0o777)).unwrap();
@@ -264,14 +265,14 @@ fn a_run_directory_of_another_user_is_not_used() {
     let binary = sandbox.pbkfs().get_program().to_owned();
     let mut status = user.command(Path::new(&binary));
     let output = Running::spawn(status.arg("status")).wait_or_kill(AT_ONCE);
-    // It is not in the sandbox, so nobody else would.
+    // It is outside the sandbox, so nothing else would remove it.
     fs::remove_dir_all(&run_root).unwrap();
-    let output = output.unwrap_or_else(|output| panic!("it waits: {output}"));
+    let output = output.unwrap_or_else(|output| panic!("it blocks: {output}"));
     refused(&output, 3, "XDG_RUNTIME_DIR");
 }
 
-/// A one-shot job mounts below the run directory, and in a mount everything is its
-/// clone's word: a state there is none of ours, nor is one of another target.
+/// A one-shot job mounts below the run directory, and a clone controls everything in
+/// its mount: a state found there is not ours, and neither is one of another target.
 #[test]
 fn a_state_that_a_clone_wrote_is_no_session() {
     common::require_everything();
@@ -317,7 +318,7 @@ fn a_mount_point_that_others_can_move_is_not_for_root() {
     let clone = profile.target_at(open.join("clone")).write();
     refused(&up_ends(&clone, &[]), 3, "open");
     fs::set_permissions(&open, Permissions::from_mode(0o1777)).unwrap();
-    // In such a directory it may be there already, as somebody else's.
+    // In such a directory, somebody else may already have created it.
     fs::create_dir(open.join("clone")).unwrap();
     OsUser::named("nobody").own(&open.join("clone"));
     refused(&up_ends(&clone, &[]), 3, "open/clone");
@@ -325,8 +326,8 @@ fn a_mount_point_that_others_can_move_is_not_for_root() {
     assert_eq!(up_ends(&clone, &[]).code(), Some(0));
     clone.down();
 
-    // A link says nothing by its mode, and all by its owner: who is trusted with the
-    // directories is not with where links lead.
+    // Only the owner of a link matters, not its mode: a user who is trusted with
+    // directories is not trusted with where links point.
     let link = sandbox.path("link");
     symlink(&open, &link).unwrap();
     let profile = sandbox.profile_named("linked", "latest").mount_only();
@@ -342,10 +343,10 @@ fn a_mount_point_that_others_can_move_is_not_for_root() {
     assert_nothing_stays(&sandbox);
 }
 
-/// What a power failure leaves of a clone: its disk, and nothing of /run.
+/// Simulates a power failure: the clone's disk remains, and nothing in /run.
 fn lose_power(clone: &Clone<'_>, ready: &Ready) {
     kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
-    eventually("all its processes are gone", LIMIT, || {
+    eventually("all its processes have exited", LIMIT, || {
         !is_alive(ready.pid) && ready.server_pid.is_none_or(|pid| !is_alive(pid))
     });
     common::sandbox::unmount_all(&clone.target);
@@ -376,14 +377,14 @@ fn a_throw_away_diff_that_a_reboot_left_is_found_again() {
         let sessions = clone.status();
         assert_eq!(sessions[0]["state"], "orphaned");
 
-        // The next session there removes it, and leaves none itself.
+        // The next session on that target removes it, and leaves none of its own.
         clone.up();
         assert!(!left.exists());
         clone.down();
         assert_eq!(throw_away_diffs(&sandbox), Vec::<PathBuf>::new());
         assert_eq!(clone.status(), Vec::<serde_json::Value>::new());
 
-        // While it runs it is nobody's orphan.
+        // A running clone's diff is not an orphan.
         let ready = clone.up();
         let cleanup = |arguments: &[&str]| {
             let mut command = sandbox.pbkfs();
@@ -406,8 +407,8 @@ fn a_throw_away_diff_that_a_reboot_left_is_found_again() {
     }
 }
 
-/// Whose session's directory is not where the next one looks: another
-/// XDG_RUNTIME_DIR, or root's, whose entry was moved away.
+/// The session's directory is not where the next pbkfs looks: because of another
+/// XDG_RUNTIME_DIR, or because root's entry was moved away.
 #[test]
 fn a_living_clone_that_is_not_seen_keeps_its_throw_away_diff() {
     common::require_everything();
@@ -427,12 +428,12 @@ fn a_living_clone_that_is_not_seen_keeps_its_throw_away_diff() {
         assert_eq!(throw_away_diffs(&sandbox), before);
         assert!(before[0].join("meta.redb").exists());
 
-        // Nor is it in use as long as only its server lives.
+        // The diff also stays while only its server is alive.
         common::sandbox::unmount_all(&clone.target);
         up_ends(&clone, &[]);
         assert!(before.iter().all(|diff| diff.exists()), "{before:?}");
         kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
-        eventually("all its processes are gone", LIMIT, || {
+        eventually("all its processes have exited", LIMIT, || {
             !is_alive(ready.pid) && ready.server_pid.is_none_or(|pid| !is_alive(pid))
         });
         clone.pbkfs("down", &[]).expect_ok();

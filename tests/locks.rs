@@ -1,5 +1,6 @@
-//! The lock files of a catalog that others have written: pg_probackup at work,
-//! processes that have nothing to do with it, and what is no lock file.
+//! Lock files in a catalog that other programs have written: those of a running
+//! pg_probackup, those that name unrelated processes, and those that are not lock
+//! files at all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::session::{Clone, LIMIT};
 use common::{OsUser, Output, Running, Sandbox, assert_nothing_stays, eventually, refused};
 
-/// A process that lives until the test ends.
+/// A process that runs until the test ends.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -36,7 +37,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// The exclusive lock of the newest backup, held by `pid`.
+/// Creates the exclusive lock of the newest backup, held by `pid`.
 fn hold(sandbox: &Sandbox, pid: u32) -> PathBuf {
     let dir = sandbox.fixture.backup_dir(&sandbox.fixture.newest());
     let file = dir.join("backup.pid");
@@ -44,13 +45,13 @@ fn hold(sandbox: &Sandbox, pid: u32) -> PathBuf {
     file
 }
 
-/// `up` in the foreground, as far as the lock that it waits for.
+/// Runs `up` in the foreground, until it waits for the lock.
 #[track_caller]
 fn waiting(clone: &Clone<'_>) -> Running {
     let up = Running::spawn(&mut clone.command("up", &["--json"]));
     let begun = Instant::now();
     eventually(
-        "what is waited for is told",
+        "it reports what it waits for",
         Duration::from_secs(10),
         || up.stderr().contains("waiting for a backup's lock"),
     );
@@ -67,7 +68,8 @@ fn ends_ready(clone: &Clone<'_>, up: Running) -> Output {
     output
 }
 
-/// The user sees at once who is waited for, once, whoever runs pbkfs.
+/// The user sees at once, and only once, which process pbkfs waits for, whoever runs
+/// pbkfs.
 #[test]
 fn who_holds_a_lock_is_told_while_it_is_waited_for() {
     common::require_everything();
@@ -90,7 +92,7 @@ fn who_holds_a_lock_is_told_while_it_is_waited_for() {
         assert_eq!(up.stderr(), told, "told again");
         let other = Sleeper::start();
         hold(&sandbox, other.0.id());
-        eventually("the next one is told", LIMIT, || {
+        eventually("the next holder is reported", LIMIT, || {
             up.stderr()
                 .contains(&format!("process {} (sleep", other.0.id()))
         });
@@ -101,8 +103,8 @@ fn who_holds_a_lock_is_told_while_it_is_waited_for() {
     }
 }
 
-/// Nobody can tell whether process 1 is the one that was entered, and nobody
-/// has to: readers are in nobody's way.
+/// It cannot be known whether process 1 is the one that the file meant, and it does
+/// not matter: readers block nobody.
 #[test]
 fn a_reader_of_another_user_keeps_nobody_out() {
     common::require_everything();
@@ -147,7 +149,7 @@ fn what_is_no_lock_file_is_named_with_the_way_out() {
     assert_nothing_stays(&sandbox);
 }
 
-/// A merge takes the backups' directories away while they are waited for.
+/// A merge removes the backups' directories while pbkfs waits for them.
 #[test]
 fn the_chain_is_found_again_when_it_was_merged() {
     common::require_everything();
@@ -179,8 +181,8 @@ fn the_chain_is_found_again_when_it_was_merged() {
     assert_nothing_stays(&sandbox);
 }
 
-/// As pg_probackup 2.5.16 does it: with both locked, the files go into the FULL,
-/// the increment's directory is deleted, and the FULL's gets its id.
+/// As in pg_probackup 2.5.16: with both locked, the files are moved into the FULL,
+/// the increment's directory is deleted, and the FULL's gets its ID.
 #[test]
 fn a_merge_that_is_waited_for_leaves_another_chain() {
     common::require_everything();

@@ -1,5 +1,5 @@
-//! Catalogs that `examples/make-catalog` makes of a real cluster: each backup,
-//! mounted, is the cluster as it was.
+//! Catalogs that `examples/make-catalog` creates from a real cluster: each backup,
+//! when mounted, is the cluster as it was.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -18,7 +18,7 @@ use common::{Manifest, OsUser, Sandbox, assert_nothing_stays, run};
 use pbkfs::pg::control::ControlFile;
 use pbkfs::pg::wal::segment::{SegmentId, SegmentSize};
 
-/// A copy of what a backup of this moment has to show.
+/// Copies what a backup taken now must show.
 fn copy(cluster: &Cluster<'_>, sandbox: &Sandbox, number: usize) -> PathBuf {
     let copy = sandbox.path(&format!("copy{number}"));
     let mut cp = OsUser::root().command("cp");
@@ -28,7 +28,7 @@ fn copy(cluster: &Cluster<'_>, sandbox: &Sandbox, number: usize) -> PathBuf {
     let size = SegmentSize::new(control.wal_segment_size.into()).unwrap();
     let last = SegmentId::containing(control.checkpoint, 1, size);
     let segment = format!("pg_wal/{}", last.name(size));
-    // What pg_probackup leaves out.
+    // pg_probackup leaves these out.
     let script = format!(
         r"find . \( -name postmaster.opts -o -name pg_internal.init \) -delete
         find pg_wal pg_notify pg_subtrans pg_stat_tmp -mindepth 1 ! -path {segment} -delete"
@@ -38,7 +38,7 @@ fn copy(cluster: &Cluster<'_>, sandbox: &Sandbox, number: usize) -> PathBuf {
     copy
 }
 
-/// Makes the next backup of the cluster, by the arguments that a user would give.
+/// Takes the next backup of the cluster, with the arguments that a user would give.
 fn back_up(cluster: &Cluster<'_>, catalog: &Path, mode: &str, codec: &str) {
     let data = cluster.data.to_str().unwrap();
     let catalog = catalog.to_str().unwrap();
@@ -116,7 +116,7 @@ fn every_backup_is_the_cluster_as_it_was() {
         pg.checksums(&clone.target);
         clone.down();
     }
-    // The last one of the incrementals, five codecs deep.
+    // The last incremental backup, on a chain of five codecs.
     let newest = &backups[4].id.0;
     let clone = sandbox
         .profile(newest)

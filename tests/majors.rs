@@ -1,6 +1,6 @@
-//! Every setting that a clone's server is started with is one that its major
-//! version knows, with a value that it takes. `postgres -C` reads them all, as
-//! for a start, and ends before it starts anything.
+//! Each major version knows every setting that a clone's server is started with, and
+//! accepts its value. `postgres -C` reads them all, as for a start, and exits before
+//! it starts anything.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,7 +15,7 @@ use common::{OsUser, PgTools, Sandbox, run};
 use pbkfs::internals::server::conf::Host;
 use pbkfs::internals::server::{self, Binaries, Conf};
 
-/// Recoveries whose settings differ; the first is a backup's own.
+/// Recoveries with different settings; the first is a backup's own.
 const RECOVERIES: [&[(&str, &str)]; 5] = [
     &[],
     &[("target", "latest"), ("timeline", "latest")],
@@ -62,7 +62,7 @@ fn takes_every_setting(major: &str) {
     leaves_out_what_it_does_not_take(major, &bin_dir, &data);
 }
 
-/// What none of the versions takes is left out, and nothing else.
+/// Checks that only what no version accepts is left out.
 fn leaves_out_what_it_does_not_take(major: &str, bin_dir: &Path, data: &Path) {
     let conf = "work_mem = 7MB\nenable_compound_index_stats = on\ntimezone = 'Europe/Nowhere'\n\
                 lc_time = 'xx_XX.UTF-8'\nwal_level = blah\nmy.own = 1\nmax_connections = many\n";
@@ -90,7 +90,7 @@ fn check(bin_dir: &Path, data: &Path, settings: &[(&str, &str)]) {
         for (name, value) in settings {
             let value = match *name {
                 "data_directory" => data.to_str().unwrap().to_owned(),
-                // A plan makes none.
+                // A plan creates none.
                 "config_file" => format!("{}/postgresql.conf", data.display()),
                 _ => (*value).to_owned(),
             };
@@ -128,7 +128,7 @@ fn version_18_takes_every_setting() {
     takes_every_setting("18");
 }
 
-/// So that the others can fail.
+/// Proves that the other tests can fail.
 #[test]
 fn a_setting_of_another_version_is_not_taken() {
     let pg: PgTools = common::require_postgres();

@@ -1,5 +1,5 @@
-//! What pbkfs says to people, and what it finds for them: clones of other users and of
-//! profiles that were changed, what a kill has left, and how to begin.
+//! What pbkfs tells users, and what it finds for them: clones of other users and of
+//! changed profiles, what a kill has left, and how to get started.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -18,14 +18,14 @@ use common::{Clone, OsUser, Output, Sandbox, assert_nothing_stays, eventually, r
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// `pbkfs` as another user than the sandbox's.
+/// Runs `pbkfs` as a user other than the sandbox's.
 fn as_user(user: &OsUser, clone: &Clone, arguments: &[&str]) -> Output {
     let program = clone.command("status", &[]).get_program().to_owned();
     let mut command = user.command(program);
     run(command.args(arguments), LIMIT)
 }
 
-/// Takes the clone up where root finds the sessions of its user.
+/// Starts the clone where root finds the sessions of its user.
 fn up_in_the_usual_place(clone: &Clone) {
     let mut up = clone.command("up", &["--detach"]);
     run(up.env_remove("XDG_RUNTIME_DIR"), LIMIT).expect_ok();
@@ -80,7 +80,7 @@ fn root_sees_and_ends_the_clones_of_others() {
     assert!(down.starts_with(&format!("down {target}")), "{down}");
     assert!(!clone.is_mounted());
 
-    // Where root cannot find the session, it says who can.
+    // If root cannot find the session, it says which user can.
     clone.up();
     let down = as_user(&root, &clone, &["down", "-D", target]);
     refused(&down, 5, "end it as that user: pbkfs down --target");
@@ -93,8 +93,8 @@ fn root_sees_and_ends_the_clones_of_others() {
     assert_nothing_stays(&sandbox);
 }
 
-/// What root reads of another user is that user's word: no process of root's, or of a
-/// third user's, is ended by it.
+/// What root reads about another user was written by that user: it must not end a
+/// process of root's or of a third user's.
 #[test]
 fn root_ends_no_process_that_another_user_names() {
     common::require_everything();
@@ -144,7 +144,7 @@ fn a_clone_is_found_by_a_profile_that_was_changed_or_lost() {
         fs::write(&clone.profile, &text).unwrap();
         assert_nothing_stays(&sandbox);
     }
-    // Of a profile that nothing was begun with, its own fault is told.
+    // If no clone was started with a profile, the profile's own error is reported.
     fs::remove_file(&clone.profile).unwrap();
     refused(&clone.pbkfs("down", &[]), 2, "profile");
     fs::write(&clone.profile, &text).unwrap();
@@ -166,7 +166,7 @@ fn a_target_is_enough_for_down_and_status() {
     );
     clone.pbkfs("status", &[]).expect_ok();
     kill(Pid::from_raw(owner), Signal::SIGKILL).unwrap();
-    eventually("the owner is gone", LIMIT, || !is_alive(owner));
+    eventually("the owner has exited", LIMIT, || !is_alive(owner));
     let dead = clone.pbkfs("status", &[]);
     assert_eq!(dead.code(), Some(3), "{dead}");
     assert!(dead.stdout.starts_with("dead "), "{dead}");
@@ -196,7 +196,7 @@ fn the_locks_of_a_killed_holder_are_cleared() {
     for user in [OsUser::root(), OsUser::postgres()] {
         let sandbox = Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", user);
         let clone = profile(&sandbox).write();
-        // By the session's owner.
+        // Cleared by the session's owner.
         clone.up();
         let locked = lock_files(&sandbox);
         assert!(!locked.is_empty());
@@ -204,20 +204,20 @@ fn the_locks_of_a_killed_holder_are_cleared() {
         assert_eq!(
             lock_files(&sandbox),
             locked,
-            "a killed holder lets nothing go"
+            "a killed holder releases nothing"
         );
         clone.down();
         assert_nothing_stays(&sandbox);
 
-        // By who finishes the work of an owner that was killed, too. Others stay
-        // listed: here a process that lives.
+        // Also cleared by the process that finishes the work of a killed owner. Other
+        // lines stay: here, that of a live process.
         let owner = clone.up().pid;
         let other = format!("{}\n", std::process::id());
         let text = fs::read_to_string(&locked[0]).unwrap();
         fs::write(&locked[0], format!("{text}{other}")).unwrap();
         kill_holder(&clone);
         kill(Pid::from_raw(owner), Signal::SIGKILL).unwrap();
-        eventually("the owner is gone", LIMIT, || !is_alive(owner));
+        eventually("the owner has exited", LIMIT, || !is_alive(owner));
         clone.down();
         assert_eq!(lock_files(&sandbox), &locked[..1]);
         assert_eq!(fs::read_to_string(&locked[0]).unwrap(), other);
@@ -256,7 +256,7 @@ fn lines_on_standard_error_are_short() {
     clone.down();
 }
 
-/// Root of a container has few capabilities, and fusermount3 gets no more.
+/// Root in a container has few capabilities, and fusermount3 gets no more.
 #[test]
 fn a_container_is_told_what_it_needs() {
     common::require_everything();
@@ -273,10 +273,10 @@ fn a_container_is_told_what_it_needs() {
                 _ => Err(std::io::Error::last_os_error()),
             }
         };
-        // For who is no user without rights yet when this runs.
+        // When this runs, the process has not switched to the unprivileged user yet.
         let (uid, gid) = (sandbox.user.uid, sandbox.user.gid);
         up.uid(0).gid(0);
-        // SAFETY: system calls alone, between fork and exec.
+        // SAFETY: only system calls, between fork and exec.
         unsafe {
             up.pre_exec(move || {
                 drop_it()?;
@@ -313,7 +313,7 @@ fn pg_basebackup_copies_a_clone() {
         let copy = copy.to_str().unwrap();
         let arguments = ["-d", ready.conninfo(), "-D", copy, "-X", method];
         pg.run("pg_basebackup", &arguments).expect_ok();
-        // Debian's are elsewhere.
+        // Debian's configuration files are elsewhere.
         for (name, text) in [
             ("postgresql.conf", ""),
             ("pg_hba.conf", "local all all peer\n"),

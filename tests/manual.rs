@@ -1,4 +1,5 @@
-//! The manual pages: their form, their links, and the messages that they explain.
+//! The manual pages: their format, their cross-references, and the messages that they
+//! explain.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,17 +10,17 @@ use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The macros of man(7) that the pages written by hand use, and the requests that turn
-/// off hyphens and justification, which would break names.
+/// The macros of man(7) used in the hand-written pages, and the requests that turn
+/// off hyphenation and justification, which would break names.
 const MACROS: &[&str] = &[
     "TH", "SH", "SS", "PP", "TP", "TQ", "IP", "RS", "RE", "nf", "fi", "B", "I", "BI", "BR", "IB",
     "IR", "RB", "RI", "nh", "ad",
 ];
 
-/// How long a line may be, as `mandoc -T lint` has it.
+/// Maximum length of a line, as in `mandoc -T lint`.
 const WIDTH: usize = 80;
 
-/// The manual pages, by the names of their files.
+/// Returns the manual pages by file name.
 fn pages() -> BTreeMap<String, String> {
     let entries = fs::read_dir(Path::new(ROOT).join("man")).unwrap();
     entries
@@ -31,7 +32,7 @@ fn pages() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Those that are written by hand.
+/// Returns the hand-written pages.
 fn written() -> BTreeMap<String, String> {
     let mut pages = pages();
     pages.retain(|name, _| name.ends_with(".7"));
@@ -39,7 +40,7 @@ fn written() -> BTreeMap<String, String> {
     pages
 }
 
-/// Text without roff's escapes, as far as the pages have any.
+/// Removes the roff escapes that the pages use.
 fn plain(text: &str) -> String {
     let escapes = [
         ("\\fB", ""),
@@ -57,7 +58,7 @@ fn plain(text: &str) -> String {
     text
 }
 
-/// A line's macro, and its arguments as roff takes them apart.
+/// Splits a line into its macro and arguments, as roff does.
 fn request(line: &str) -> Option<(&str, Vec<String>)> {
     let (name, rest) = line
         .strip_prefix('.')
@@ -74,8 +75,8 @@ fn request(line: &str) -> Option<(&str, Vec<String>)> {
     Some((name, arguments))
 }
 
-/// A page's lines as they are read, but for what its macros do to their form. Macros
-/// that change between two types join their arguments.
+/// Returns a page's lines as readers see them, without formatting. Macros that
+/// alternate between two fonts join their arguments.
 fn lines(page: &str) -> impl Iterator<Item = String> {
     page.lines().map(|line| match request(line) {
         Some(("BI" | "BR" | "IB" | "IR" | "RB" | "RI", arguments)) => arguments.concat(),
@@ -84,7 +85,8 @@ fn lines(page: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The manual pages that a line names, as `pbkfs-up(1)`: the names of their files.
+/// Returns the file names of the manual pages that a line names, such as
+/// `pbkfs-up(1)`.
 fn named(line: &str) -> Vec<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
     let page = |(at, _): (usize, &str)| {
@@ -108,7 +110,7 @@ fn pages_name_pages_that_exist() {
                 let is_ours = target.starts_with("pbkfs");
                 assert!(
                     !is_ours || pages.contains_key(&target),
-                    "man/{name} names a page that is not there: {line}"
+                    "man/{name} names a page that does not exist: {line}"
                 );
                 named_by.entry(target).or_default().push(name);
             }
@@ -131,7 +133,7 @@ fn pages_written_by_hand_have_the_usual_form() {
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(page.lines().next(), Some(title.as_str()));
-        assert!(page.is_ascii(), "{file}: a terminal may have no more");
+        assert!(page.is_ascii(), "{file}: a terminal may support only ASCII");
         let mut is_literal = false;
         for line in page.lines() {
             assert!(line.len() <= WIDTH && line.trim_end() == line, "{line}");
@@ -140,10 +142,11 @@ fn pages_written_by_hand_have_the_usual_form() {
                     assert!(MACROS.contains(&name), "man/{file}: {line}");
                     is_literal = name == "nf" || is_literal && name != "fi";
                 }
-                // So that a change of one sentence is a change of one line.
+                // One sentence per line, so that changing a sentence changes one
+                // line.
                 None => assert!(
                     is_literal || !line.contains(". "),
-                    "man/{file}: a sentence begins within a line: {line}"
+                    "man/{file}: a sentence starts within a line: {line}"
                 ),
             }
         }
@@ -161,7 +164,7 @@ fn pages_written_by_hand_have_the_usual_form() {
     }
 }
 
-/// Only where groff is installed, which a container seldom has.
+/// Runs only if groff is installed, which is rare in a container.
 #[test]
 fn groff_takes_the_pages() {
     if which::which("groff").is_err() {
@@ -179,7 +182,8 @@ fn groff_takes_the_pages() {
     }
 }
 
-/// The program's sources, with texts that go over several lines in one.
+/// Returns the program's sources, with string literals that span several lines
+/// joined.
 fn sources(dir: &Path) -> String {
     let mut all = String::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -198,8 +202,8 @@ fn sources(dir: &Path) -> String {
     all
 }
 
-/// Bold is what a message always has, italic what it names. Who changes a message
-/// finds the page here.
+/// Bold marks the constant parts of a message, italic the variable ones. This test
+/// leads anyone who changes a message to the page.
 #[test]
 fn the_messages_that_are_explained_are_those_of_the_program() {
     let sources = sources(&Path::new(ROOT).join("src")).replace("\\\"", "\"");

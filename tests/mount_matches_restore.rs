@@ -1,6 +1,6 @@
-//! Every backup of every bundled catalog, mounted, shows exactly what
-//! `pg_probackup restore` wrote, while the catalog stays as it was but for the
-//! lock that restore takes too.
+//! Every backup of every bundled catalog, when mounted, shows exactly what
+//! `pg_probackup restore` wrote, while the catalog does not change except for the
+//! lock that restore also takes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,7 +25,7 @@ fn matches_restore(fixture: &str, user: OsUser) {
         let ready = clone.up();
         assert_eq!(ready.backup, backup.id);
         assert_eq!(ready.target, clone.target);
-        assert!(ready.conninfo.is_none(), "no server was asked for");
+        assert!(ready.conninfo.is_none(), "no server was requested");
         assert_chain_is_locked(&clone, &backup.id);
 
         let wanted = sandbox.fixture.manifest(&backup.id);
@@ -44,15 +44,15 @@ fn matches_restore(fixture: &str, user: OsUser) {
         clone.down();
         assert!(
             !clone.target.exists(),
-            "up made the mount point, so down removes it"
+            "up created the mount point, so down removes it"
         );
         assert_nothing_stays(&sandbox);
     }
     catalog.assert_unchanged(&sandbox.fixture.catalog);
 }
 
-/// Each member's `backup_ro.pid` must name a process that pg_probackup, run by
-/// the catalog's owner, can see: it fails on one that it may not signal.
+/// Each member's `backup_ro.pid` must name a process that is visible to pg_probackup
+/// when the catalog's owner runs it: it fails on one that it may not signal.
 #[track_caller]
 fn assert_chain_is_locked(clone: &Clone<'_>, backup: &str) {
     let fixture = &clone.sandbox.fixture;
@@ -131,7 +131,7 @@ fn pg18_chain_as_root() {
     matches_restore("pg18-chain", OsUser::root());
 }
 
-/// The tests above name each fixture by hand, so that they can run side by side.
+/// The tests above name each fixture explicitly, so that they can run in parallel.
 #[test]
 fn twenty_six_backups_are_covered() {
     let root = OsUser::root();
@@ -149,7 +149,7 @@ fn twenty_six_backups_are_covered() {
     assert_eq!(count, 26);
 }
 
-/// The usual case in production: root mounts, and the catalog is another's.
+/// The usual case in production: root mounts, and another user owns the catalog.
 #[test]
 fn root_holds_the_lock_as_the_owner_of_the_catalog() {
     common::require_everything();

@@ -1,6 +1,6 @@
-//! How long a mount takes and how fast it is read, beside a plain copy of the
-//! same files. Asserts that what was read is right, and prints the times: on a
-//! loaded machine they say little, and no limit on them would be kept.
+//! The duration of a mount and the speed of reading it, compared with a plain copy of
+//! the same files. Asserts that what was read is correct, and prints the times: on a
+//! loaded machine they mean little, and no limit on them would be reliable.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -22,7 +22,7 @@ fn timed(command: &mut Command) -> Duration {
     begin.elapsed()
 }
 
-/// The time that it takes to read every file of the directory, one by one.
+/// Returns the time it takes to read every file of the directory, one by one.
 fn read_all(dir: &Path, user: &OsUser) -> Duration {
     let script = "find \"$1\" -type f -exec cat {} + > /dev/null";
     timed(user.command("sh").args(["-ec", script, "sh"]).arg(dir))
@@ -36,8 +36,8 @@ fn assert_restored(sandbox: &Sandbox, dir: &Path) {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// A fresh mount: nothing of it is in the kernel's cache before the first read,
-/// while the copy has just been written and is all there.
+/// Measures a new mount: none of it is in the kernel's cache before the first read,
+/// while the copy has just been written and is entirely cached.
 fn mount_and_read(user: &OsUser) {
     common::require_root();
     common::require_fuse();

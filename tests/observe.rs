@@ -1,4 +1,4 @@
-//! What can be seen of a clone: its counters, what it changed, and its logs.
+//! What can be observed of a clone: its counters, its changes, and its logs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -21,7 +21,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"))
 }
 
-/// The counters of the only session on the clone's target.
+/// Returns the counters of the only session on the clone's target.
 #[track_caller]
 fn counters(clone: &Clone, arguments: &[&str]) -> Value {
     let mut all = vec!["--json"];
@@ -37,7 +37,7 @@ fn pages(counters: &Value) -> u64 {
         .sum()
 }
 
-/// The table `t` of the fixture, too large for being copied up whole.
+/// The table `t` of the fixture, too large to be copied up whole.
 const TABLE: &str = "base/5/16384";
 
 fn counters_move(user: OsUser) {
@@ -68,7 +68,7 @@ fn counters_move(user: OsUser) {
 
     cat();
     let again = counters(&clone, &[]);
-    assert_eq!(pages(&again), pages(&read), "the kernel has it by now");
+    assert_eq!(pages(&again), pages(&read), "the kernel has cached it");
 
     let dd = |seek: &str| {
         let mut dd = user.command("dd");
@@ -94,7 +94,7 @@ fn counters_move(user: OsUser) {
     let reset = counters(&clone, &[]);
     assert_eq!(reset["writes"], 0);
     assert_eq!(pages(&reset), 0);
-    assert_eq!(reset["diff_blocks"], 2, "what is there still is");
+    assert_eq!(reset["diff_blocks"], 2, "what is in the diff stays there");
     clone.down();
     assert_nothing_stays(&sandbox);
 }
@@ -115,14 +115,14 @@ fn small_files_pass_through_for_root() {
     let sandbox = Sandbox::root("pg15-debian");
     let clone = sandbox.profile("latest").mount_only().write();
     clone.up();
-    // Copied for who may write, whether or not he does.
+    // Opening for writing copies the file, even if nothing is written.
     let small = clone.target.join("PG_VERSION");
     drop(fs::OpenOptions::new().write(true).open(small).unwrap());
     fs::write(clone.target.join("new"), b"new").unwrap();
     let counted = counters(&clone, &[]);
     assert!(counted["passthrough_opens"].as_u64().unwrap() >= 2);
     assert!(counted["copy_ups"].as_u64().unwrap() >= 1);
-    // The kernel tells of a close when it gets round to it.
+    // The kernel reports a close with some delay.
     eventually("the closed copy is counted", LIMIT, || {
         counters(&clone, &[])["unchanged_copy_bytes"]
             .as_u64()
@@ -132,7 +132,7 @@ fn small_files_pass_through_for_root() {
     clone.down();
 }
 
-/// A line of the text format that is a sample: its name, labels and value.
+/// Splits a sample line of the text format into name, labels and value.
 fn sample(line: &str) -> (&str, &str, u64) {
     let (name, rest) = line.split_once('{').expect(line);
     let (labels, value) = rest.rsplit_once("} ").expect(line);
@@ -167,10 +167,7 @@ fn prometheus_can_read_it() {
         if let Some(help) = line.strip_prefix("# HELP ") {
             family = help.split(' ').next().unwrap().to_owned();
             assert!(family.starts_with("pbkfs_"), "{line}");
-            assert!(
-                families.insert(family.clone()),
-                "{family} stands there twice"
-            );
+            assert!(families.insert(family.clone()), "{family} appears twice");
         } else if let Some(of) = line.strip_prefix("# TYPE ") {
             let (name, of) = of.split_once(' ').unwrap();
             assert_eq!(name, family);
@@ -209,11 +206,11 @@ fn prometheus_can_read_it() {
 fn threads_are_stopped(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let mut stats = threads.map(|thread| fs::read_to_string(thread.path().join("stat")));
-    // The state follows the name, which stands in parentheses.
+    // The state follows the name, which is in parentheses.
     stats.all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
 }
 
-/// An owner that hangs is shown all the same, soon, and with a warning.
+/// An owner that hangs is still shown, quickly, and with a warning.
 #[test]
 fn status_does_not_wait_for_a_hanging_owner() {
     common::require_everything();
@@ -221,7 +218,7 @@ fn status_does_not_wait_for_a_hanging_owner() {
     let clone = sandbox.profile("latest").mount_only().write();
     let ready = clone.up();
     kill(Pid::from_raw(ready.pid), Signal::SIGSTOP).unwrap();
-    // Each of its threads stops for itself, a little later.
+    // Its threads stop one by one, a little later.
     eventually("every thread of the owner is stopped", LIMIT, || {
         threads_are_stopped(ready.pid)
     });
@@ -237,11 +234,14 @@ fn status_does_not_wait_for_a_hanging_owner() {
     let sessions = sessions_in(&output.expect_ok());
     assert_eq!(sessions[0]["state"], "ready");
     assert!(sessions[0].get("counters").is_none(), "{sessions:?}");
-    assert!(counters(&clone, &[])["reads"].is_u64(), "it is well again");
+    assert!(
+        counters(&clone, &[])["reads"].is_u64(),
+        "the owner has recovered"
+    );
     clone.down();
 }
 
-/// The files of `diff --json` in the database, as (kind, path).
+/// Returns the database's files in the output of `diff --json`, as (kind, path).
 #[track_caller]
 fn relations(report: &Value, database: u64) -> BTreeSet<(String, String)> {
     let databases = report["databases"].as_array().unwrap();
@@ -287,7 +287,7 @@ fn diff_tells(user: OsUser) {
     let report = |arguments: &[&str]| json(&clone.pbkfs("diff", arguments).expect_ok());
     assert_eq!(relations(&report(&["--json"]), 5), set(&[]));
 
-    // One row: its page, and the one that its new version goes to.
+    // One row: its page, and the page of its new version.
     let sql = "update t set v = 'changed' where ctid = (select min(ctid) from t); checkpoint";
     for statement in sql.split("; ") {
         pg.psql(ready.conninfo(), "postgres", statement);
@@ -340,7 +340,7 @@ fn diff_tells(user: OsUser) {
         "{text}"
     );
 
-    // Without the backup, only the names that need it are missing.
+    // Without the backup, only the names that depend on it are missing.
     fs::rename(&sandbox.fixture.catalog, sandbox.path("store/away")).unwrap();
     let output = run(
         sandbox.pbkfs().args(["diff", "--json", "-d"]).arg(&diff),
@@ -396,7 +396,7 @@ fn status_of_nothing() {
     );
 }
 
-/// The day's files beside the link at `log`.
+/// Returns the daily files next to the link at `log`.
 fn days(log: &Path) -> Vec<PathBuf> {
     let name = log.file_name().unwrap().to_str().unwrap();
     let entries = fs::read_dir(log.parent().unwrap()).unwrap().flatten();
@@ -429,7 +429,10 @@ fn a_log_file_gets_every_line_as_json() {
     assert!(!text.contains("hunter"), "{text}");
     let lines: Vec<Value> = text.lines().map(json).collect();
     let stopped = |line: &&Value| line["message"] == "PostgreSQL was stopped";
-    let last = lines.iter().find(stopped).expect("what came after ready");
+    let last = lines
+        .iter()
+        .find(stopped)
+        .expect("a line after the clone was ready");
     assert_eq!(last["level"], "INFO");
     assert_eq!(last["span"]["command"], "up");
     assert_eq!(last["span"]["backup"], ready["backup"]);
@@ -458,10 +461,10 @@ fn the_command_line_says_where_to_log() {
     for line in output.stderr.lines() {
         json(line);
     }
-    // A log that cannot be is no reason to fail.
+    // A log that cannot be created does not make a command fail.
     let lost = clone.pbkfs("status", &["--log", "/proc/no/such.log"]);
     assert!(lost.stderr.contains("/proc/no/such.log"), "{lost}");
-    // Nothing runs there.
+    // The code is 3 because nothing is running there.
     assert_eq!(lost.code(), Some(3));
 }
 
@@ -510,7 +513,7 @@ fn a_damaged_page_is_told(user: OsUser) {
         format!("in backup {full}"),
         "at offset 0 in".to_owned(),
     ] {
-        assert!(line.contains(&fact), "no word of {fact}: {line}");
+        assert!(line.contains(&fact), "{fact} is missing: {line}");
     }
     let counted = counters(&clone, &[]);
     assert!(counted["errors_damaged_page"].as_u64().unwrap() > 0);

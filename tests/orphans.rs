@@ -1,5 +1,5 @@
-//! Throw-away diffs that a kill or a power failure leaves: who is told of them, who
-//! removes them, and that a list of them that is of no use keeps nobody from working.
+//! Throw-away diffs left by a kill or a power failure: who learns of them, who
+//! removes them, and that an unusable list of them does not prevent other work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A clone whose diff goes with it, of a user whose state directory is in the
+/// Returns a clone with a throw-away diff, of a user whose state directory is in the
 /// sandbox.
 fn throw_away(sandbox: &Sandbox) -> Clone<'_> {
     let profile = sandbox.profile("latest").mount_only().throw_away();
@@ -34,7 +34,7 @@ fn kill_owner(clone: &Clone<'_>) {
     });
 }
 
-/// A power failure: nothing of the run directory is left.
+/// Simulates a power failure: nothing of the run directory is left.
 fn lose_power(clone: &Clone<'_>) {
     kill_owner(clone);
     common::sandbox::unmount_all(&clone.target);
@@ -74,7 +74,7 @@ fn what_a_dead_session_names_is_no_orphan() {
     assert!(!all.contains("orphaned"), "{all}");
     let said = cleanup(&sandbox, &[]).expect_ok();
     assert!(said.contains("no throw-away diff was left"), "{said}");
-    assert_eq!(diffs(&sandbox).len(), 1, "that is for down to remove");
+    assert_eq!(diffs(&sandbox).len(), 1, "down removes it");
     clone.down();
     assert_eq!((diffs(&sandbox).len(), lines(&sandbox)), (0, 0));
 }
@@ -89,13 +89,13 @@ fn the_mount_point_that_a_lost_session_made_goes_with_its_diff() {
     cleanup(&sandbox, &["--dry-run"]).expect_ok();
     assert!(clone.target.is_dir());
     cleanup(&sandbox, &[]).expect_ok();
-    assert!(!clone.target.exists(), "nobody else had made it");
-    // The next session on the target does the same, and then makes it itself.
+    assert!(!clone.target.exists(), "the session had created it");
+    // The next session on the target also removes it, and then creates its own.
     lose_power(&clone);
     clone.up();
     clone.down();
     assert!(!clone.target.exists());
-    // One that was there before stays, whoever clears up.
+    // A target that existed before stays, whoever clears up.
     fs::create_dir(&clone.target).unwrap();
     sandbox.user.own(&clone.target);
     lose_power(&clone);
@@ -118,7 +118,7 @@ fn a_line_whose_diff_is_gone_goes_unless_the_disk_is_away() {
     assert_eq!(clone.pbkfs("status", &[]).code(), Some(3));
     assert_eq!(lines(&sandbox), 0);
 
-    // As if the disk with the diff were not mounted yet.
+    // As if the disk with the diff were not yet mounted.
     lose_power(&clone);
     let line = fs::read_dir(list(&sandbox))
         .unwrap()
@@ -135,7 +135,11 @@ fn a_line_whose_diff_is_gone_goes_unless_the_disk_is_away() {
     );
     fs::write(line.path(), text).unwrap();
     assert_eq!(clone.pbkfs("status", &[]).code(), Some(3));
-    assert_eq!(lines(&sandbox), 1, "it is needed when the disk is back");
+    assert_eq!(
+        lines(&sandbox),
+        1,
+        "the line is needed when the disk is back"
+    );
 }
 
 #[test]
@@ -156,7 +160,7 @@ fn a_list_that_is_of_no_use_is_a_warning() {
     up.expect_ok();
     clone.down();
     assert_eq!(diffs(&sandbox).len(), 0);
-    // Who asks for orphans, and for nothing else, is not told that there are none.
+    // A request for orphans only must not report that there are none.
     common::refused(&cleanup(&sandbox, &[]), 3, &owner);
 }
 

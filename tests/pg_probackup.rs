@@ -1,5 +1,5 @@
-//! Asking pg_probackup for the metadata: with recorded answers of the real one,
-//! and with a program that fails in every way that was thought of.
+//! Asking pg_probackup for the metadata: with recorded output of the real program,
+//! and with a program that fails in every anticipated way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,7 +16,7 @@ fn stand_in() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("postgres/pg_probackup-standin")
 }
 
-/// The stand-in itself, with a bare environment.
+/// Runs the stand-in itself, with a minimal environment.
 fn ask(fixture: &str, mode: &str, arguments: &[&str]) -> Output {
     let mut command = OsUser::root().command(stand_in());
     command
@@ -26,7 +26,7 @@ fn ask(fixture: &str, mode: &str, arguments: &[&str]) -> Output {
     run(&mut command, LIMIT)
 }
 
-/// A clone whose metadata comes from the stand-in.
+/// Returns a clone whose metadata comes from the stand-in.
 fn through_stand_in<'a>(sandbox: &'a Sandbox, backup: &str) -> Clone<'a> {
     sandbox
         .profile_named("asked", backup)
@@ -105,14 +105,14 @@ fn the_stand_in_refuses_what_was_not_recorded() {
 #[test]
 fn both_sources_of_metadata_give_the_same_plan() {
     common::require_everything();
-    // The stand-in knows a catalog by its configuration, and that of pg15-old was
-    // not recorded; `show` of it is compared in src/catalog.
+    // The stand-in identifies a catalog by its configuration, which was not recorded
+    // for pg15-old; its `show` is compared in src/catalog.
     for fixture in FIXTURES.into_iter().filter(|&name| name != "pg15-old") {
         let sandbox = Sandbox::root(fixture);
         for backup in sandbox.fixture.backups() {
             let asked = through_stand_in(&sandbox, &backup.id);
             let mut from_tool = plan(pbkfs(&asked, "ok", "plan", &["--json"]));
-            // The profile is another by one key.
+            // The profile differs in one key.
             let read = asked.pbkfs("plan", &["--json", "--set", "metadata=native"]);
             let mut from_files = plan(read);
             for plan in [&mut from_tool, &mut from_files] {

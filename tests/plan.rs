@@ -1,5 +1,5 @@
-//! `pbkfs plan` finds what `up` would fail with, and says it in the same words and
-//! by the same exit code.
+//! `pbkfs plan` finds what `up` would fail with, and reports it in the same words and
+//! with the same exit code.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use common::sandbox::Profile;
 use common::{Clone, Sandbox};
 
-/// What stands in `up`'s way.
+/// A reason for `up` to fail.
 struct Obstacle {
-    /// What `up` says of it.
+    /// Part of `up`'s message.
     said: &'static str,
     code: i32,
     profile: for<'a> fn(&'a Sandbox, Profile<'a>) -> Profile<'a>,
-    /// After the profile was written.
+    /// Run after the profile was written.
     put: fn(&Clone<'_>),
 }
 
@@ -32,7 +32,7 @@ fn diff_of(clone: &Clone<'_>) -> PathBuf {
     clone.diff.clone().unwrap()
 }
 
-/// Where a file of the newest backup is stored.
+/// Returns where a file of the newest backup is stored.
 fn stored(clone: &Clone<'_>, name: &str) -> PathBuf {
     let fixture = &clone.sandbox.fixture;
     fixture.backup_dir(&fixture.newest()).join(name)
@@ -164,7 +164,7 @@ fn plan_finds_what_up_fails_with() {
                 .filter_map(|line| line.strip_prefix("PROBLEM   "))
         };
         let told = problems().any(|problem| problem.contains(said) && up.stderr.contains(problem));
-        // Without an image there is nothing else to tell of.
+        // Without an image, there is nothing else to report.
         let refused = plan.stderr.contains(said) && up.stderr.contains(plan.stderr.trim());
         assert!(told || refused, "{said}: {plan}{up}");
     }
@@ -183,7 +183,7 @@ fn plan_names_who_changes_a_backup() {
     assert_eq!(plan.code(), Some(3), "{plan}");
     let named = format!("backup {newest} is locked by process {pid}");
     assert!(plan.stdout.contains(&named), "{plan}");
-    assert!(lock.exists(), "it was only looked at");
+    assert!(lock.exists(), "the lock was only read");
     fs::remove_file(&lock).unwrap();
     clone.pbkfs("plan", &[]).expect_ok();
     assert!(!diff_of(&clone).exists() && !clone.target.exists());
@@ -216,7 +216,7 @@ fn settings_fit_a_terminal() {
         .skip_while(|line| !line.contains("the backup's"));
     let settings = from.take_while(|line| line.starts_with("    "));
     let wide: Vec<&str> = settings.filter(|line| line.chars().count() > 80).collect();
-    // A path has the length that it has.
+    // The length of a path cannot be limited.
     assert!(
         wide.iter()
             .all(|line| line.contains("clone:  '/") || line.contains("backup: '")),
@@ -230,7 +230,7 @@ fn settings_fit_a_terminal() {
     assert_eq!(columns, ["archive_mode", "'on'", "'off'"]);
 }
 
-/// A profile, the environment and --set over the defaults, as a user merges them.
+/// A profile, the environment and --set over the defaults, merged as for a user.
 #[test]
 fn show_config_says_where_each_value_is_from() {
     let sandbox = Sandbox::root("pg15-debian");
@@ -291,7 +291,7 @@ fn show_config_says_where_each_value_is_from() {
         "{text}"
     );
 
-    // It is a profile, of the same values.
+    // The output is itself a profile, with the same values.
     let again = sandbox.path("again.toml");
     std::fs::write(&again, text.replace("***", "geheim")).unwrap();
     let mut command = sandbox.pbkfs();
@@ -317,7 +317,7 @@ fn show_config_says_where_each_value_is_from() {
         (&"file".into(), &file.into())
     );
 
-    // What makes no plan is shown, and refused.
+    // A profile that gives no valid plan is shown, and refused.
     let wrong = show(&["--set", "verify.pages=false", "--set", "verify.start=false"]);
     let said = "--set verify.pages=false: invalid value for \"verify.pages\"";
     assert_eq!(wrong.code(), Some(2), "{wrong}");

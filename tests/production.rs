@@ -1,10 +1,10 @@
 //! A clone of pg15-hazards runs and works beside the production server that its
-//! configuration was written for, and production does not notice.
+//! configuration was written for, without any effect on production.
 //!
-//! The configuration in that backup reaches out: it archives into a directory,
-//! logs and keeps a pid file elsewhere, and has a tablespace outside the data
-//! directory, all by absolute paths. So production has to stand at exactly those
-//! paths, below /srv/fixture.
+//! The configuration in that backup reaches out: it archives to a directory, logs and
+//! keeps a PID file elsewhere, and has a tablespace outside the data directory, all
+//! by absolute paths. So production has to be at exactly those paths, below
+//! /srv/fixture.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -32,7 +32,7 @@ fn production_does_not_notice_a_working_clone() {
         ],
         "production runs with its own configuration"
     );
-    // Production must really archive, or an unchanged archive would prove nothing.
+    // Production must actually archive, or an unchanged archive would prove nothing.
     production.psql("create table proof as select 1; select pg_switch_wal()");
     let archived = "select count(*) > 0 from pg_stat_archiver where archived_count > 0";
     common::eventually("production archives", LIMIT, || {
@@ -74,7 +74,8 @@ fn production_does_not_notice_a_working_clone() {
     catalog.assert_unchanged(&sandbox.fixture.catalog);
 }
 
-/// What would be archived, logged, and written into the tablespace, were it not fenced.
+/// Does work that would be archived, logged and written to the tablespace without the
+/// fence.
 fn work(pg: &PgTools, conninfo: &str) {
     let tablespace = pg.psql(
         conninfo,
@@ -93,7 +94,7 @@ fn work(pg: &PgTools, conninfo: &str) {
     ] {
         pg.psql(conninfo, "postgres", sql);
     }
-    // Something for the log.
+    // Something to log.
     assert!(
         !pg.try_psql(conninfo, "postgres", "select no_such_column")
             .status

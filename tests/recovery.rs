@@ -1,6 +1,6 @@
-//! Point-in-time recovery on a mount: every way to name a point leads to what
-//! the live cluster answered there, and an archive that cannot lead there stops
-//! recovery instead of ending it somewhere else.
+//! Point-in-time recovery on a mount: every way to name a point gives what the live
+//! cluster answered there, and an archive that does not reach it stops recovery
+//! instead of ending it somewhere else.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 /// A segment between that backup and the last restore point.
 const MIDDLE: &str = "00000001000000000000004D";
 
-/// What is done to a stored segment.
+/// A function that damages a stored segment.
 type Damage = fn(&Path);
 
 #[test]
@@ -48,7 +48,7 @@ fn every_point_is_reached_by_name_lsn_time_and_xid() {
             assert_nothing_stays(&sandbox);
         }
     }
-    // Each promotion made a timeline, and none of them came here.
+    // Each promotion created a timeline, but none of them got into the catalog.
     catalog.assert_unchanged(&sandbox.fixture.catalog);
 }
 
@@ -89,7 +89,7 @@ fn latest_replays_the_whole_archive() {
     for backup in [BACKUP, "TOW7J7"] {
         let clone = sandbox.profile(backup).throw_away().write();
         if backup == "TOW7J7" {
-            // The archive begins only behind this STREAM backup.
+            // The archive starts only after this STREAM backup.
             refused(
                 &fails(&clone, &[("target", "latest")]),
                 4,
@@ -104,7 +104,7 @@ fn latest_replays_the_whole_archive() {
     }
 }
 
-/// Its segments are plain ones of 16 MB.
+/// Its segments are uncompressed, of 16 MB each.
 #[test]
 fn version_17_replays_its_whole_archive() {
     let pg = common::require_everything();
@@ -139,9 +139,9 @@ fn an_exclusive_target_stops_right_before_it() {
     let sandbox = sandbox();
     let [first, second, third] = points(&sandbox);
     for (key, value, reached) in [
-        // The transaction itself is left out.
+        // The transaction itself is excluded.
         ("xid", &second.xid, &first),
-        // It ended before that position, and so did the one before it.
+        // It ended before that position, and so did the previous one.
         ("lsn", &second.lsn, &second),
         ("time", &third.time, &third),
     ] {
@@ -151,7 +151,8 @@ fn an_exclusive_target_stops_right_before_it() {
         clone.down();
     }
 
-    // The position of a restore point: inclusive, its record is replayed too.
+    // At a restore point's position, inclusive means that its record is also
+    // replayed.
     let clone = sandbox.profile(BACKUP).throw_away().write();
     let mut ends = ["true", "false"].map(|inclusive| {
         let values = [
@@ -173,8 +174,8 @@ fn an_exclusive_target_stops_right_before_it() {
     assert_nothing_stays(&sandbox);
 }
 
-/// The archive of a server that streams its WAL (pg_receivewal), or one whose
-/// last segment was cut by a promotion.
+/// The archive of a server that streams its WAL (pg_receivewal), or one whose last
+/// segment was truncated by a promotion.
 #[test]
 fn an_archive_that_ends_with_a_partial_segment_is_replayed_to_its_end() {
     let pg = common::require_everything();
@@ -186,7 +187,7 @@ fn an_archive_that_ends_with_a_partial_segment_is_replayed_to_its_end() {
         .read_to_end(&mut content)
         .unwrap();
     fs::remove_file(&whole).unwrap();
-    // Behind the last record there is nothing but zeros.
+    // After the last record there are only zeros.
     let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     content.truncate(used.next_multiple_of(8192));
     let partial = sandbox.fixture.wal(&format!("{last}.partial"));
@@ -220,7 +221,7 @@ fn at_takes_the_newest_backup_that_ended_before() {
 #[test]
 fn a_broken_archive_stops_recovery_and_names_the_segment() {
     common::require_everything();
-    // Root could read what is unreadable.
+    // Root could read even an unreadable file.
     let sandbox = Sandbox::new("pg15-chain", OsUser::postgres());
     let stored = sandbox.fixture.wal(&format!("{MIDDLE}.gz"));
     let good = fs::read(&stored).unwrap();
@@ -255,9 +256,9 @@ fn a_broken_archive_stops_recovery_and_names_the_segment() {
         OsUser::postgres().own(&stored);
     }
     fs::remove_file(&stored).unwrap();
-    // Known before anything is started.
+    // Detected before anything is started.
     refused(&fails(&clone, &[("target", "latest")]), 4, MIDDLE);
-    // What lies before the gap can still be reached.
+    // Targets before the gap can still be reached.
     up_to(&clone, &[("name", "also_good")]);
     clone.down();
 
@@ -267,8 +268,8 @@ fn a_broken_archive_stops_recovery_and_names_the_segment() {
     fs::set_permissions(&archive, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
-/// On a production host the catalog often belongs to a user for backups, and
-/// the one whom PostgreSQL runs as cannot even enter it.
+/// On a production host, the catalog often belongs to a backup user, and the user
+/// that PostgreSQL runs as cannot even enter it.
 #[test]
 fn the_server_needs_no_access_to_the_catalog() {
     let pg = common::require_everything();
@@ -286,7 +287,7 @@ fn the_server_needs_no_access_to_the_catalog() {
     assert_nothing_stays(&sandbox);
     before.assert_unchanged(catalog);
 
-    // A gap is found as well, and not taken for the end.
+    // A gap is detected here, too, and not mistaken for the end.
     fs::remove_file(sandbox.fixture.wal(&format!("{MIDDLE}.gz"))).unwrap();
     refused(&fails(&clone, &[("name", "after_mistake")]), 7, MIDDLE);
     assert_nothing_stays(&sandbox);
@@ -346,7 +347,7 @@ fn a_target_outside_the_archive_is_answered_with_what_it_holds() {
         plan["recovery_target"],
         "time 2026-11-22 07:31:23.000000+00"
     );
-    // What recovery needs at least, as the backup's pg_control says.
+    // The minimum that recovery needs, according to the backup's pg_control.
     let settings = plan["settings"].as_array().unwrap();
     let limit = settings.iter().find(|s| s["name"] == "max_connections");
     assert_eq!(limit.unwrap()["value"], "100", "{plan}");
@@ -361,7 +362,7 @@ fn a_diff_remembers_how_far_it_was_recovered() {
     let [first, second, third] = points(&sandbox);
     let clone = sandbox.profile(BACKUP).write();
 
-    // Paused, nothing is decided yet: it can go on, but not back.
+    // A paused recovery is not final: it can continue, but not go back.
     let ready = up_to(&clone, &[("lsn", &second.lsn), ("action", "pause")]);
     assert_at(&pg, ready.conninfo(), &second);
     let write = pg.try_psql(ready.conninfo(), "shop", "create table t ()");
@@ -379,7 +380,7 @@ fn a_diff_remembers_how_far_it_was_recovered() {
     );
     clone.down();
 
-    // Promoted, it has a history of its own.
+    // A promoted clone has its own history.
     for other in [
         ("lsn", second.lsn.as_str()),
         ("target", "latest"),
@@ -439,8 +440,7 @@ fn a_shutdown_at_the_target_is_a_success() {
     clone.down();
 }
 
-/// Restored from production, a cluster may still be told where an earlier
-/// recovery was to end.
+/// A cluster from production may still contain the target of an earlier recovery.
 #[test]
 fn a_target_in_the_backups_own_configuration_does_not_count() {
     let pg = common::require_everything();
@@ -469,7 +469,7 @@ fn a_target_in_the_backups_own_configuration_does_not_count() {
     assert_nothing_stays(&sandbox);
 }
 
-/// A restore_command that takes its time, so that there is a middle.
+/// Returns a slow restore_command, so that recovery can be interrupted halfway.
 fn slow(sandbox: &Sandbox, seconds: &str) -> String {
     let archive = sandbox.fixture.wal("");
     let archive = archive.display();
@@ -500,7 +500,7 @@ fn a_terminal_shows_how_far_recovery_is() {
         .args(["--quiet", "--return", "--command", &quoted.join(" ")])
         .arg("/dev/null");
     let shown = run(&mut on_terminal, LIMIT).expect_ok();
-    // The line is written over and over.
+    // The line is rewritten repeatedly.
     let lines: Vec<&str> = shown
         .split("\r\x1b[K")
         .filter(|line| line.starts_with("replayed to 0/4"))
@@ -515,7 +515,7 @@ fn a_terminal_shows_how_far_recovery_is() {
     assert_nothing_stays(&sandbox);
 }
 
-/// Kills `victim` in the middle of the replay, and recovers again.
+/// Kills `victim` halfway through the replay, and recovers again.
 fn killed_in_the_middle(victim: impl Fn(&Running, &common::Clone<'_>)) {
     let pg = common::require_everything();
     let sandbox = sandbox();
@@ -556,7 +556,7 @@ fn a_kill_of_the_server_in_mid_replay_loses_nothing() {
 #[test]
 fn the_list_agrees_with_pg_probackup() {
     common::require_root();
-    // What show --archive says of pg15-old was not recorded.
+    // The output of show --archive for pg15-old was not recorded.
     let recorded_ones = common::FIXTURES
         .into_iter()
         .filter(|&name| name != "pg15-old");
@@ -591,7 +591,7 @@ fn the_list_agrees_with_pg_probackup() {
     }
 }
 
-/// PostgreSQL takes 1 to 125 for "not in the archive".
+/// PostgreSQL interprets 1 to 125 as "not in the archive".
 #[test]
 fn wal_get_exits_so_that_recovery_stops_on_every_failure() {
     common::require_root();

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need and runs all of them: on a fresh Debian 12 with
-# Rust, as root, this one command is enough. Arguments go to `cargo test`.
+# Installs what the tests need and runs all of them. On a fresh Debian 12 with
+# Rust, as root, this one command is enough. Arguments are passed to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/lib.sh
@@ -13,8 +13,8 @@ install_pjdfstest
 install_promtool
 open_fuse_device
 
-# Most tests wait for a server rather than compute, so a few more than there are
-# cores run at a time.
+# Most tests wait for a server rather than compute, so run a few more at a time than
+# there are cores.
 say "running the tests"
 RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 2))}
 export RUST_TEST_THREADS

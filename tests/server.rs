@@ -1,8 +1,8 @@
-//! A real PostgreSQL under the fence: started, refused, stopped, orphaned.
+//! A real PostgreSQL in the fence: started, refused, stopped, orphaned.
 //!
-//! Needs PostgreSQL 15, or the version that `PG_MAJOR` and `PG_BIN_DIR` name.
-//! Run as root, the servers become the user `postgres`; run as another user,
-//! they stay that one.
+//! Needs PostgreSQL 15, or the version that `PG_MAJOR` and `PG_BIN_DIR` name. If run
+//! as root, the servers run as the user `postgres`; if run as another user, they run
+//! as that user.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ use postgres::NoTls;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The installation to test with, and whom its servers run as.
+/// Returns the installation to test, and the user that its servers run as.
 fn surroundings() -> (Binaries, Option<OsUser>) {
     let major = env::var("PG_MAJOR").map_or(15, |major| major.parse().expect("PG_MAJOR"));
     let bin_dir = env::var_os("PG_BIN_DIR").map(PathBuf::from);
@@ -55,14 +55,14 @@ fn wait_ready(
         .map(drop)
 }
 
-/// Gives a directory to the user that the server runs as.
+/// Makes the user that the server runs as the owner of a directory.
 fn hand_over(path: &Path, run_as: Option<&OsUser>) {
     if let Some(user) = run_as {
         chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     }
 }
 
-/// A new cluster in a temporary directory, and all that a server needs.
+/// A new cluster in a temporary directory, with everything that a server needs.
 struct Cluster {
     dir: tempfile::TempDir,
     binaries: Binaries,
@@ -112,8 +112,8 @@ impl Cluster {
         fs::write(&path, format!("{old}\n{text}\n")).unwrap();
     }
 
-    /// Everything that a session does between a mounted data directory and a
-    /// server's start.
+    /// Does everything that a session does between mounting a data directory and
+    /// starting the server.
     fn config(&self, role: &str, user: &[(&str, &str)]) -> ServerConfig {
         config_for(
             self.dir.path(),
@@ -142,7 +142,7 @@ fn config_for(
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     let conf = Conf::read_from(&Host::default(), &data_directory).unwrap();
-    // A session's directory is not its server's.
+    // The session's directory does not belong to its server.
     let session_dir = run_dir.join("session");
     fs::create_dir_all(&session_dir).unwrap();
     let files = ConfigFiles::write(&FilesInput {
@@ -155,7 +155,7 @@ fn config_for(
     })
     .unwrap();
     let pkglibdir = binaries.pkglibdir().expect("$libdir is found");
-    let lists = preload::filter(&conf, &pkglibdir, None).expect("the libraries are looked at");
+    let lists = preload::filter(&conf, &pkglibdir, None).expect("the libraries can be checked");
     let port = port::choose(None, run_dir, "", &[]).unwrap();
     let settings = settings::all(&SettingsInput {
         major: binaries.major,
@@ -233,7 +233,7 @@ fn every_forced_setting_is_in_force_whatever_the_backup_says() {
         let row = client
             .query_one("select current_setting($1)", &[&setting.name])
             .unwrap();
-        // SHOW has words of its own for this one while archive_mode is off.
+        // SHOW displays this setting differently while archive_mode is off.
         let shown = row.get::<_, String>(0).replace("(disabled)", "");
         assert_eq!(shown, setting.value, "{}", setting.name);
     }
@@ -289,7 +289,10 @@ fn a_server_that_is_not_fenced_off_is_stopped() {
         panic!("{error}")
     };
     assert_eq!((*name, found.as_str()), ("archive_mode", "on"));
-    assert!(server.try_wait().unwrap().is_some(), "it must not run on");
+    assert!(
+        server.try_wait().unwrap().is_some(),
+        "it must not keep running"
+    );
 }
 
 #[test]
@@ -379,7 +382,7 @@ fn a_stop_gets_harsher_when_patience_ends() {
 
     let mut server = cluster.start("postgres", &[]);
     wait_ready(&mut server, PATIENCE, &never).unwrap();
-    // One that is stopped (SIGSTOP) hears of SIGKILL alone.
+    // A stopped server (SIGSTOP) reacts only to SIGKILL.
     let postmaster = i32::try_from(server.pid()).unwrap();
     kill(Pid::from_raw(postmaster), Signal::SIGSTOP).unwrap();
     let stopped = server
@@ -389,10 +392,10 @@ fn a_stop_gets_harsher_when_patience_ends() {
     assert_eq!(server.try_wait().unwrap(), Some(stopped.status));
 }
 
-/// Set for the process that is to be killed: the directory of its cluster.
+/// Set for the process to be killed: the directory of its cluster.
 const OWNED: &str = "OWNED_CLUSTER";
 
-/// This test runs itself a second time, as the owner that is killed.
+/// This test runs itself a second time as the owner that is killed.
 #[test]
 fn the_server_goes_with_its_killed_owner() {
     if let Some(dir) = env::var_os(OWNED) {
@@ -425,9 +428,9 @@ fn the_server_goes_with_its_killed_owner() {
     assert!(is_alive(postmaster));
     owner.kill().unwrap();
     owner.wait().unwrap();
-    soon("the orphaned server's end", || !is_alive(postmaster));
+    soon("the exit of the orphaned server", || !is_alive(postmaster));
 
-    // What it leaves does not keep the next from starting.
+    // What it leaves does not prevent the next server from starting.
     let mut server = cluster.start("postgres", &[]);
     wait_ready(&mut server, PATIENCE, &never).unwrap();
 }

@@ -1,6 +1,6 @@
-//! The single steps that scripts rely on: `mount`, `unmount`, `cleanup`. The
-//! whole life of a diff, as root and as an unprivileged user, and every
-//! refusal by its exit code and by what it names.
+//! The single steps that scripts rely on: `mount`, `unmount`, `cleanup`. The whole
+//! life of a diff, as root and as an unprivileged user, and every failure with its
+//! exit code and what its message names.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,8 +25,8 @@ use nix::unistd::Pid;
 /// FULL and DELTA of one small cluster.
 const FIXTURE: &str = "pg15-debian";
 
-/// The single steps in one sandbox, on one target and one diff. Whatever a
-/// failed test leaves mounted goes when it is dropped.
+/// The single steps in one sandbox, on one target and one diff. Whatever a failed
+/// test leaves mounted is unmounted on drop.
 struct Steps {
     sandbox: Sandbox,
     target: PathBuf,
@@ -63,7 +63,8 @@ impl Steps {
         run(&mut self.command(subcommand, arguments), LIMIT)
     }
 
-    /// `pbkfs mount` of a backup of the sandbox's catalog on the target.
+    /// Returns the command `pbkfs mount` for a backup of the sandbox's catalog on the
+    /// target.
     fn mount_command(&self, id: &str, arguments: &[&str]) -> Command {
         let mut command = self.command("mount", &["--instance", "main", "-i", id]);
         command.arg("-B").arg(&self.sandbox.fixture.catalog);
@@ -76,7 +77,7 @@ impl Steps {
         run(&mut self.mount_command(id, &["-d", diff]), LIMIT)
     }
 
-    /// `pbkfs mount` with nothing but target and diff.
+    /// Runs `pbkfs mount` with only target and diff.
     fn mount_by_diff(&self, arguments: &[&str]) -> Output {
         let mut command = self.command("mount", arguments);
         command
@@ -97,7 +98,8 @@ impl Steps {
         run(command.arg("-d").arg(&self.diff), LIMIT)
     }
 
-    /// As the sandbox's user; root may not enter another user's mount.
+    /// Runs a script in the mount as the sandbox's user, because root may not enter
+    /// another user's mount.
     fn in_mount(&self, script: &str, name: &str, text: &str) -> Output {
         let mut shell = self.sandbox.user.command("sh");
         shell.current_dir(self.sandbox.dir());
@@ -108,7 +110,7 @@ impl Steps {
         run(&mut shell, LIMIT)
     }
 
-    /// Writes a file of the mount, and fsyncs it.
+    /// Writes a file in the mount, and fsyncs it.
     fn write(&self, name: &str, text: &str) {
         self.in_mount("printf %s \"$2\" > \"$1\"; sync \"$1\"", name, text)
             .expect_ok();
@@ -122,7 +124,7 @@ impl Steps {
         mounts_in(&self.target).contains(&self.target)
     }
 
-    /// The one `pbkfs` that serves the target.
+    /// Returns the pid of the `pbkfs` that serves the target.
     fn owner(&self) -> i32 {
         let stdout = self.pbkfs("status", &["--json"]).expect_ok();
         let sessions = sessions_in(&stdout);
@@ -138,10 +140,11 @@ impl Steps {
     fn kill_owner(&self) {
         let owner = self.owner();
         kill(Pid::from_raw(owner), Signal::SIGKILL).unwrap();
-        eventually("the owner is gone", LIMIT, || !is_alive(owner));
+        eventually("the owner has exited", LIMIT, || !is_alive(owner));
     }
 
-    /// A process of the sandbox's user that stands in the mount.
+    /// Starts a process of the sandbox's user with its working directory in the
+    /// mount.
     fn lodger(&self) -> Lodger {
         let mut sleep = self.sandbox.user.command("sleep");
         sleep.arg("600").current_dir(&self.target);
@@ -162,7 +165,7 @@ impl Drop for Steps {
     }
 }
 
-/// Killed when dropped.
+/// A process in the mount; killed when dropped.
 struct Lodger(Child);
 
 impl Lodger {
@@ -178,7 +181,7 @@ impl Drop for Lodger {
     }
 }
 
-/// Runs the test as root, and through fusermount3 as a user without rights.
+/// Runs the test as root, and through fusermount3 as an unprivileged user.
 fn as_both_users(test: impl Fn(Steps)) {
     for user in [OsUser::root(), OsUser::postgres()] {
         println!("as {}", user.name);
@@ -191,7 +194,7 @@ fn life_of_a_diff(user: OsUser) {
     let catalog = Listing::of(&steps.sandbox.fixture.catalog);
     let (full, delta) = (steps.full(), steps.delta());
 
-    // Bound by its first mount; what is written stays in it.
+    // The diff is bound by its first mount, and what is written stays in it.
     let ready = steps.mount_with_diff(&delta).expect_ok();
     assert_eq!(ready, format!("ready target={}\n", steps.target.display()));
     assert_eq!(steps.read("PG_VERSION"), "15\n");
@@ -200,18 +203,18 @@ fn life_of_a_diff(user: OsUser) {
     assert!(said.contains(steps.diff.to_str().unwrap()), "{said}");
     assert!(
         !steps.target.exists(),
-        "mount made it, so unmount removes it"
+        "mount created it, so unmount removes it"
     );
     assert_nothing_stays(&steps.sandbox);
 
-    // By the diff alone.
+    // Mounted by the diff alone.
     let ready = steps.mount_by_diff(&["--json"]).expect_ok();
     let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
     assert_eq!(ready["backup"], delta.as_str());
     assert_eq!(ready["target"], steps.target.to_str().unwrap());
     assert_eq!(steps.read("kept"), "one");
 
-    // A second mount: of the diff, and on the target.
+    // A second mount of the same diff, and one on the same target.
     let owner = steps.owner().to_string();
     let mut same_diff = steps.command("mount", &["-d", steps.diff.to_str().unwrap()]);
     same_diff.arg("-D").arg(steps.sandbox.path("other"));
@@ -222,13 +225,13 @@ fn life_of_a_diff(user: OsUser) {
     refused(&same_target, 5, steps.target.to_str().unwrap());
     refused(&same_target, 5, &owner);
 
-    // Active, and so not to be cleaned up, forced or not.
+    // A diff in use cannot be cleaned up, forced or not.
     for arguments in [&[][..], &["--force"], &["--dry-run"]] {
         refused(&steps.cleanup(arguments), 5, &owner);
     }
     assert_eq!(steps.read("kept"), "one", "the session did not notice");
 
-    // A killed owner loses nothing that was fsynced.
+    // Killing the owner loses nothing that was fsynced.
     steps.write("kept", "two");
     steps.kill_owner();
     steps.mount_by_diff(&[]).expect_ok();
@@ -249,7 +252,7 @@ fn refuses_other_backups(steps: &Steps, full: &str, delta: &str) {
     for name in ["nain", "main", delta] {
         refused(&other, 5, name);
     }
-    // In small letters it is the same one.
+    // The ID in lower case is the same.
     let small = delta.to_ascii_lowercase();
     steps.mount_by_diff(&["-i", &small]).expect_ok();
     steps.unmount(&[]).expect_ok();
@@ -263,7 +266,7 @@ fn cleaned_up_and_used_again(steps: &Steps, full: &str, delta: &str) {
     }
     let dry = steps.cleanup(&["--dry-run", "--force"]).expect_ok();
     for name in ["meta.redb", "data", ".pbkfs-binding.json", delta] {
-        assert!(dry.contains(name), "no word of {name}: {dry}");
+        assert!(dry.contains(name), "{name} is missing: {dry}");
     }
     assert!(!dry.contains(".pbkfs-lock"), "it stays: {dry}");
     before.assert_unchanged(&steps.diff.join("data"));
@@ -279,7 +282,7 @@ fn cleaned_up_and_used_again(steps: &Steps, full: &str, delta: &str) {
     assert_eq!(left, [".pbkfs-lock"]);
     steps.cleanup(&[]).expect_ok();
 
-    // For another backup, without the old one's changes.
+    // Reused for another backup, without the old changes.
     steps.mount_with_diff(full).expect_ok();
     let names = steps.in_mount("ls \"$1\"", ".", "").expect_ok();
     assert!(
@@ -287,7 +290,7 @@ fn cleaned_up_and_used_again(steps: &Steps, full: &str, delta: &str) {
         "{names}"
     );
     steps.unmount(&[]).expect_ok();
-    // Nothing was written: no force is needed.
+    // Nothing was written, so --force is not needed.
     steps.cleanup(&[]).expect_ok();
     assert_nothing_stays(&steps.sandbox);
 }
@@ -377,7 +380,7 @@ fn what_is_not_said_is_asked_for() {
     });
 }
 
-/// One thing is wrong each time, in the foreground and in the background.
+/// One thing is wrong in each case, in the foreground and in the background.
 #[test]
 fn a_mount_that_cannot_be_made_says_why() {
     as_both_users(|steps| {
@@ -440,7 +443,7 @@ fn console_stays_and_ends_with_the_mount() {
     });
 }
 
-/// As other file systems are; what was written is saved.
+/// As for other file systems; what was written is saved.
 #[test]
 fn a_mount_may_be_ended_by_umount() {
     as_both_users(|steps| {
@@ -463,8 +466,8 @@ fn a_mount_may_be_ended_by_umount() {
     });
 }
 
-/// A container, or a service with mounts of its own, that is started while a clone is
-/// mounted has a copy of the mount, which does not go with it.
+/// A container, or a service with its own mounts, that is started while a clone is
+/// mounted has a copy of the mount, which outlives the unmount.
 #[test]
 fn a_copy_of_the_mount_keeps_no_session_from_ending() {
     as_both_users(|steps| {
@@ -490,7 +493,7 @@ fn a_copy_of_the_mount_keeps_no_session_from_ending() {
     });
 }
 
-/// The backups stay locked; the mount is given up in time, and nothing stays.
+/// The backups stay locked; the mount is abandoned in time, and nothing is left.
 #[test]
 fn a_timeout_undoes_everything() {
     as_both_users(|steps| {
@@ -499,7 +502,7 @@ fn a_timeout_undoes_everything() {
             .fixture
             .backup_dir(&steps.delta())
             .join("backup.pid");
-        // pg_probackup at work, for as long as this process lives.
+        // A running pg_probackup, as long as this process is alive.
         let mut backup = steps.sandbox.user.command("sleep");
         let backup = Lodger(backup.arg("600").spawn().unwrap());
         fs::write(&locked, format!("{}\n", backup.pid())).unwrap();
@@ -524,7 +527,10 @@ fn busy(user: OsUser) {
     for fact in [&lodger.pid(), "sleep", "working directory", "--force"] {
         refused(&output, 5, fact);
     }
-    assert!(steps.is_mounted() && is_alive(owner), "the session went on");
+    assert!(
+        steps.is_mounted() && is_alive(owner),
+        "the session continued"
+    );
     steps.write("kept", "after the refusal");
     drop(lodger);
 
@@ -561,7 +567,7 @@ fn a_busy_mount_of_an_unprivileged_user_names_who_is_in_it() {
     busy(OsUser::postgres());
 }
 
-/// An owner that does nothing any more.
+/// An owner that has stopped responding.
 #[test]
 fn force_ends_an_owner_that_hangs() {
     as_both_users(|steps| {
@@ -570,8 +576,8 @@ fn force_ends_an_owner_that_hangs() {
         kill(Pid::from_raw(owner), Signal::SIGSTOP).unwrap();
         steps.unmount(&["--force"]).expect_ok();
         assert!(!is_alive(owner));
-        // The lock holder sees its owner's end, and lets go.
-        eventually("the lock holder has ended", LIMIT, || {
+        // The lock holder notices that its owner has exited, and releases the locks.
+        eventually("the lock holder has exited", LIMIT, || {
             processes_in(steps.sandbox.dir()).is_empty()
         });
         assert_nothing_stays(&steps.sandbox);
@@ -583,7 +589,7 @@ fn dead_endpoint(user: OsUser) {
     steps.mount_with_diff("latest").expect_ok();
     steps.write("kept", "x");
     steps.kill_owner();
-    // A request that is on its way while the owner ends is aborted.
+    // A request that is in flight while the owner exits is aborted.
     let dead = "Transport endpoint is not connected";
     eventually("the mount is dead", LIMIT, || {
         let output = steps.in_mount("cat \"$1\"", "kept", "");
@@ -595,7 +601,7 @@ fn dead_endpoint(user: OsUser) {
     let said = steps.unmount(&[]).expect_ok();
     assert!(said.contains("had died"), "{said}");
     assert_nothing_stays(&steps.sandbox);
-    // And again; there is nothing any more.
+    // A second time, nothing is left to unmount.
     let said = steps.unmount(&[]).expect_ok();
     assert!(said.contains("nothing is mounted"), "{said}");
     steps.mount_by_diff(&[]).expect_ok();
@@ -612,7 +618,7 @@ fn a_dead_endpoint_of_an_unprivileged_user_is_cleared_away() {
     dead_endpoint(OsUser::postgres());
 }
 
-/// The state file is of no use any more, and the owner is dead.
+/// The state file is unusable, and the owner is dead.
 #[test]
 fn a_damaged_state_does_not_lock_the_target_up() {
     as_both_users(|steps| {
@@ -695,7 +701,7 @@ fn root_ends_another_users_mount() {
     assert_nothing_stays(&steps.sandbox);
 }
 
-/// Without rights, what is root's stays as it is.
+/// An unprivileged user cannot affect what belongs to root.
 #[test]
 fn another_users_mount_and_diff_are_left_alone() {
     let steps = Steps::new(OsUser::root());
@@ -754,7 +760,7 @@ fn cleanup_refuses_what_is_no_diff() {
     });
 }
 
-/// The names in a diff lead to precious things; none of them is touched.
+/// The names in a diff point to precious files; none of them is touched.
 #[test]
 fn cleanup_follows_no_link() {
     as_both_users(|steps| {
@@ -777,12 +783,12 @@ fn cleanup_follows_no_link() {
         steps.unmount(&[]).expect_ok();
         let dir = precious(&steps);
 
-        // A data file: the link itself goes.
+        // A data file: the link itself is removed.
         let data = steps.diff.join("data");
         let entry = fs::read_dir(&data).unwrap().next().unwrap().unwrap().path();
         fs::remove_file(&entry).unwrap();
         symlink(dir.join("1"), &entry).unwrap();
-        // The directory of the data, and the lock: refused, nothing changes.
+        // The data directory, and the lock: refused, nothing changes.
         let aside = steps.sandbox.path("aside");
         for (part, to) in [("data", dir.clone()), (".pbkfs-lock", dir.join("1"))] {
             let path = steps.diff.join(part);
@@ -797,7 +803,7 @@ fn cleanup_follows_no_link() {
             fs::remove_file(&path).unwrap();
             fs::rename(&aside, &path).unwrap();
         }
-        // What the diff holds cannot be told then; the link itself goes.
+        // The contents of the diff are then unknown; the link itself is removed.
         let meta = steps.diff.join("meta.redb");
         fs::remove_file(&meta).unwrap();
         symlink(dir.join("1"), &meta).unwrap();
@@ -823,7 +829,7 @@ fn cleanup_of_a_damaged_diff_takes_force() {
     });
 }
 
-/// Two diffs over one backup, a server on each.
+/// Two diffs of one backup, with a server on each.
 #[test]
 fn two_diffs_of_one_backup_with_a_server_each() {
     let pg = common::require_everything();
@@ -848,7 +854,7 @@ fn two_diffs_of_one_backup_with_a_server_each() {
     });
 }
 
-/// Sixteen at once, and what each of them costs while nobody reads.
+/// Sixteen mounts at once, and the cost of each while idle.
 #[test]
 fn sixteen_mounts_of_one_catalog() {
     as_both_users(|steps| {
@@ -904,14 +910,15 @@ fn resident_kb(pid: i64) -> u64 {
     kb.parse().unwrap()
 }
 
-/// The diff's disk is so full at the end that the last names cannot be saved.
+/// At the end, the diff's disk is too full to save the last names.
 #[test]
 fn an_unmount_that_loses_something_says_so() {
     as_both_users(|mut steps| {
         let disk = steps.sandbox.small_disk("2m");
         steps.diff = disk.path().join("diff");
         steps.mount_with_diff("latest").expect_ok();
-        // The names need more room than the store has reserved, and there is none.
+        // The names need more space than the store has reserved, and the disk is
+        // full.
         let fill = "head -c 3000000 /dev/zero > \"$1\" || true
                 i=0; while [ $i -lt 5000 ]; do : > \"$1-$i\"; i=$((i+1)); done";
         steps.in_mount(
@@ -928,7 +935,7 @@ fn an_unmount_that_loses_something_says_so() {
     });
 }
 
-/// However the flags are written; the process behind is started once.
+/// However the flags are written, the background process is started once.
 #[test]
 fn detach_among_other_short_flags() {
     as_both_users(|steps| {
@@ -942,7 +949,7 @@ fn detach_among_other_short_flags() {
     });
 }
 
-/// A mount is named as it comes to hand: by its path, by its profile, by -D.
+/// A mount can be named by its path, by its profile, or by -D.
 #[test]
 fn a_mount_is_ended_by_its_path_or_its_profile() {
     common::require_everything();
@@ -961,7 +968,7 @@ fn a_mount_is_ended_by_its_path_or_its_profile() {
         assert!(said.starts_with("unmounted "), "{names:?}: {said}");
         assert!(!clone.is_mounted(), "{names:?}");
     }
-    // A profile that is mistyped is not a mount point where nothing is.
+    // A mistyped profile is not treated as a mount point with nothing mounted.
     let mistyped = run(sandbox.pbkfs().args(["unmount", "clnoe.toml"]), LIMIT);
     refused(&mistyped, 2, "clnoe.toml");
     refused(

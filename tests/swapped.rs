@@ -1,7 +1,6 @@
-//! A path that leads elsewhere between the moment when pbkfs looks at it and the
-//! moment when the server gets it: whoever owns a directory above a diff can do
-//! that at any time. What the server can write to is the directory that was
-//! looked at, or there is no server.
+//! A path that is redirected between pbkfs's check and the moment the server gets it:
+//! the owner of any directory above a diff can do that at any time. The server can
+//! write only to the directory that was checked, or it is not started.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,13 +18,14 @@ use pbkfs::internals::server::ServerError;
 use pbkfs::internals::server::namespace::{Enclosure, Memory, Opened};
 use pbkfs::internals::untrusted::hold;
 
-/// Puts a link to `victim` in the place of a directory, as its owner can.
+/// Replaces a directory by a link to `victim`, as its owner can.
 fn lead_elsewhere(dir: &Path, victim: &Path) {
     fs::rename(dir, dir.with_extension("moved")).unwrap();
     symlink(victim, dir).unwrap();
 }
 
-/// What shows a server nothing but this, to write or to read.
+/// Returns an enclosure that exposes only this to a server, for writing or for
+/// reading.
 fn enclosure(shown: Opened, is_written: bool) -> Enclosure {
     let (written, read) = match is_written {
         true => (vec![shown], vec![]),
@@ -64,7 +64,7 @@ fn what_is_shown_is_what_was_opened_or_nothing(name: &str, is_written: bool) {
     assert!(enclosure.probe().is_err_and(replaced));
     fs::remove_file(&above).unwrap();
     assert!(enclosure.probe().is_err_and(replaced));
-    // A link that leads there is nobody's harm.
+    // A link that resolves to the same directory is harmless.
     symlink(above.with_extension("moved"), &above).unwrap();
     enclosure.probe().unwrap();
 }
@@ -79,7 +79,8 @@ fn the_server_reads_what_was_opened_or_nothing() {
     what_is_shown_is_what_was_opened_or_nothing("diff/conf", false);
 }
 
-/// What the server would do there: it makes what a WAL directory lacks.
+/// Creates a directory in which a redirected server would leave traces: it would
+/// create what a WAL directory needs.
 fn victim(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
     let victim = sandbox.path("victim");
     let wal = victim.join("diff/.pbkfs-wal");
@@ -106,7 +107,7 @@ fn the_diffs_wal_is_led_elsewhere(user: OsUser) {
     let is_over = AtomicBool::new(false);
     let up = thread::scope(|scope| {
         scope.spawn(|| {
-            // From when pbkfs has its WAL directory, it believes in it.
+            // Once pbkfs has created its WAL directory, it relies on it.
             while !above.join("diff/.pbkfs-wal").exists() {
                 if is_over.load(Ordering::Acquire) {
                     return;
@@ -126,7 +127,7 @@ fn the_diffs_wal_is_led_elsewhere(user: OsUser) {
     refused(&up, 7, "no longer resolves to what was checked");
 }
 
-/// What a process has open, and its children.
+/// Returns the files that a process has open, and its children.
 fn open_in(pid: i32) -> (Vec<PathBuf>, Vec<i32>) {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let files = fs::read_dir(proc.join("fd")).unwrap().flatten();
@@ -149,7 +150,7 @@ fn what_was_handed_on_does_not_stay_open() {
     let wal = clone.diff.as_ref().unwrap().join(".pbkfs-wal");
     let socket = ready.conninfo().strip_prefix("host=").unwrap();
     let socket = PathBuf::from(socket.split(' ').next().unwrap());
-    // pbkfs, the helper, and the process that is 1 inside with the postmaster.
+    // Three generations: pbkfs, the helper, and process 1 inside with the postmaster.
     let (mut generation, mut seen) = (vec![ready.pid], 0);
     for _ in 0..3 {
         let mut next = Vec::new();
@@ -164,7 +165,7 @@ fn what_was_handed_on_does_not_stay_open() {
         generation = next;
     }
     assert!(seen >= 4, "{seen}");
-    // A mount in which something is open is detached after some seconds.
+    // A mount with open files is detached after some seconds.
     clone.down();
 }
 

@@ -1,5 +1,5 @@
-//! Recovery ends where it was told to, or says why not: a clone is ready at its target
-//! only, whatever makes PostgreSQL stop or answer before that.
+//! Recovery ends at its target or reports why not: a clone is ready only at its
+//! target, whatever makes PostgreSQL stop or answer before that.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -21,10 +21,11 @@ use nix::unistd::Pid;
 use pbkfs::internals::profile::MomentText;
 use pbkfs::internals::session::Place;
 
-/// When table `t` of the case `limits` had 1100 rows, behind the raised limits.
+/// The time at which table `t` of the case `limits` had 1100 rows, after the limits
+/// were raised.
 const RAISED: (&str, &str) = ("time", "2026-11-26 12:35:57.184233+00");
 
-/// A catalog whose primary raised the five limits after the only backup.
+/// Creates a catalog whose primary raised the five limits after the only backup.
 fn limits() -> Sandbox {
     Sandbox::with_catalog_of(&OsUser::postgres(), "cases/limits", OsUser::root())
 }
@@ -59,7 +60,7 @@ fn limits_that_the_primary_raised_are_the_clones_too() {
         assert_nothing_stays(&sandbox);
     }
 
-    // A diff that is kept goes on as any other: from the pause, to its own end.
+    // A kept diff continues like any other: from the pause to its own end.
     let clone = sandbox.profile("latest").write();
     up_to(&clone, &[RAISED, ("action", "pause")]);
     clone.down();
@@ -128,7 +129,8 @@ fn a_limit_of_the_profiles_that_is_too_low_is_raised_and_told() {
     clone.down();
 }
 
-/// A clone that is promoted with higher limits writes them into the WAL of its timeline.
+/// Checks recovery with raised limits: a clone that is promoted with higher limits
+/// writes them to the WAL of its timeline.
 fn takes_raised_limits(fixture: &str, backup: &str, bin_dir: Option<PathBuf>) {
     const RAISED: [(&str, &str); 5] = [
         ("max_connections", "170"),
@@ -194,7 +196,7 @@ fn version_18_takes_limits_that_its_own_clone_raised() {
     takes_raised_limits("pg18-chain", "TP41BM", Some(common::require_server("18")));
 }
 
-/// A restore_command that takes its time, so that there is a middle.
+/// Returns a slow restore_command, so that recovery can be interrupted halfway.
 fn slow(sandbox: &Sandbox) -> String {
     let archive = sandbox.fixture.wal("");
     let archive = archive.display();
@@ -204,8 +206,8 @@ fn slow(sandbox: &Sandbox) -> String {
     )
 }
 
-/// Begins a recovery to the last restore point, does something to its server in the
-/// middle, and gives what `up` makes of that.
+/// Starts a recovery to the last restore point, disturbs its server halfway, and
+/// returns the output of `up`.
 fn disturbed(
     sandbox: &Sandbox,
     action: &str,
@@ -225,7 +227,7 @@ fn disturbed(
     running.wait_or_kill(LIMIT).unwrap_or_else(|output| output)
 }
 
-/// The way to a server that is still being waited for.
+/// Returns the connection string of a server that is not ready yet.
 fn conninfo(clone: &common::Clone<'_>) -> Option<String> {
     let dir = Place::of(&clone.target).socket_dir();
     let names = std::fs::read_dir(&dir).ok()?.flatten();
@@ -265,7 +267,8 @@ fn a_server_that_is_ended_before_its_target_has_not_shut_down_there() {
     assert_nothing_stays(&sandbox);
 }
 
-/// Its own words are wanted, so they are there whatever the backup's configuration logs.
+/// PostgreSQL's own message is required, so it is logged whatever the backup's
+/// configuration says.
 #[test]
 fn the_log_tells_of_the_target_whatever_the_backup_logs() {
     let pg = common::require_everything();
@@ -357,7 +360,7 @@ fn a_restore_point_that_was_never_made_is_answered_with_those_that_were() {
     assert_nothing_stays(&sandbox);
 }
 
-/// The last transaction's end, as a message tells it.
+/// Returns the end time of the last transaction, as given in a message.
 #[track_caller]
 fn last_transaction(output: &common::Output) -> String {
     let (_, rest) = output
@@ -367,7 +370,7 @@ fn last_transaction(output: &common::Output) -> String {
     rest.split_once(')').unwrap().0.to_owned()
 }
 
-/// The archive of pg15-chain ends with a checkpoint, some time behind its last commit.
+/// The archive of pg15-chain ends with a checkpoint, some time after its last commit.
 #[test]
 fn a_time_in_an_idle_period_is_answered_with_what_gives_the_same_data() {
     let pg = common::require_everything();
@@ -388,7 +391,7 @@ fn a_time_in_an_idle_period_is_answered_with_what_gives_the_same_data() {
     let ways = format!("recovery.target = \"latest\", or --at \"{last}\", gives the same data");
     refused(&idle, 4, &ways);
 
-    // And it does.
+    // And they do.
     for values in [
         &[("target", "latest")][..],
         &[("time", &last)],
@@ -400,7 +403,7 @@ fn a_time_in_an_idle_period_is_answered_with_what_gives_the_same_data() {
         clone.down();
     }
 
-    // Where another command fetches the WAL, only PostgreSQL knows what is in it.
+    // If another command fetches the WAL, only PostgreSQL knows its contents.
     let archive = sandbox.fixture.wal("");
     let command = format!("gzip -dc {}%f.gz > %p", archive.display());
     let foreign = fails(&clone, &[("time", &behind), ("restore_command", &command)]);

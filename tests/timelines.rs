@@ -1,6 +1,6 @@
-//! Recovery along the timelines of an archive. A clone that was promoted in
-//! the middle of the archive makes the second one, by PostgreSQL itself; its
-//! WAL is put into the archive as an archive_command would.
+//! Recovery along the timelines of an archive. A clone that is promoted in the middle
+//! of the archive creates the second one with PostgreSQL itself; its WAL is archived
+//! as by an archive_command.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,19 +14,19 @@ use common::recovery::{
 };
 use common::{PgTools, Sandbox, assert_nothing_stays, refused};
 
-/// Where the second timeline was marked.
+/// The marked points of the second timeline.
 struct Second {
-    /// The position of its restore point `on_two`.
+    /// LSN of its restore point `on_two`.
     lsn: String,
-    /// The transaction that was the last before it.
+    /// The last transaction before it.
     xid: String,
 }
 
-/// What the clones are asked about the second timeline.
+/// The query about the second timeline.
 const ON_TWO: &str = "select coalesce(max(n), 0) from two";
 
-/// Promotes a clone at the restore point `also_good`, lets it write, and
-/// archives its WAL.
+/// Promotes a clone at the restore point `also_good`, writes to it, and archives its
+/// WAL.
 fn branch_off(pg: &PgTools, sandbox: &Sandbox) -> Second {
     let clone = sandbox
         .profile_named("brancher", BACKUP)
@@ -42,7 +42,8 @@ fn branch_off(pg: &PgTools, sandbox: &Sandbox) -> Second {
         .unwrap();
     let lsn = ask("select pg_create_restore_point('on_two')");
     ask("insert into two values (3)");
-    // So that time has something to stop at behind it, and more than one segment.
+    // A recovery to a time needs a later transaction to stop at, and there should be
+    // more than one segment.
     ask("create table filler as select repeat('x', 1000) from generate_series(1, 3000)");
     ask("select pg_switch_wal()");
     ask("insert into two values (4)");
@@ -75,17 +76,17 @@ fn recovery_follows_the_timeline_that_is_chosen() {
         (clone, ready, two, timeline)
     };
 
-    // The newest timeline, to its end: the clone goes on with a third one.
+    // The newest timeline, to its end: the clone continues on a third one.
     for timeline in ["latest", "2"] {
         let (clone, ready, two, next) = reached(&[("timeline", timeline), ("target", "latest")]);
         assert_eq!(two.expect_ok().trim(), "3");
         assert_eq!(next, "3");
-        // What the first did after it was left is not there.
+        // Later changes on the first timeline are not included.
         assert_at(&pg, ready.conninfo(), &also_good);
         pg.amcheck(ready.conninfo());
         clone.down();
     }
-    // Points on it, in each way.
+    // Points on it, named in each way.
     for (key, value) in [
         ("name", "on_two"),
         ("lsn", second.lsn.as_str()),
@@ -95,7 +96,7 @@ fn recovery_follows_the_timeline_that_is_chosen() {
         assert_eq!(two.expect_ok().trim(), "2", "{key}");
         clone.down();
     }
-    // The backup's own, as if there were no other; so it is by default.
+    // The backup's own timeline, as if there were no other; this is the default.
     for values in [
         &[("timeline", "current"), ("target", "latest")][..],
         &[("timeline", "1"), ("target", "latest")],
@@ -107,7 +108,7 @@ fn recovery_follows_the_timeline_that_is_chosen() {
         clone.down();
     }
 
-    // What is not on the chosen timeline.
+    // Points that are not on the chosen timeline.
     let clone = sandbox.profile(BACKUP).throw_away().write();
     let other = fails(&clone, &[("timeline", "2"), ("name", &after_mistake.name)]);
     refused(&other, 4, "not in the WAL that was replayed");
@@ -130,7 +131,7 @@ fn recovery_follows_the_timeline_that_is_chosen() {
     );
 }
 
-/// The newer backups were taken on the first timeline after it was left.
+/// The newer backups were taken on the first timeline after the second branched off.
 #[test]
 fn latest_is_the_newest_backup_on_the_timeline_that_is_chosen() {
     let pg = common::require_everything();
@@ -150,7 +151,8 @@ fn latest_is_the_newest_backup_on_the_timeline_that_is_chosen() {
             clone.down();
         }
     }
-    // On the first, the name is not known, and those of the second are not told.
+    // On the first timeline, the name is unknown, and the names of the second are not
+    // listed.
     let clone = sandbox.profile("latest").throw_away().write();
     let other = fails(&clone, &[("name", "on_two")]);
     refused(&other, 4, "no restore point \"on_two\"");
@@ -164,7 +166,8 @@ fn a_gap_before_the_switch_is_found_on_the_new_timeline() {
     let sandbox = sandbox();
     branch_off(&pg, &sandbox);
     let clone = sandbox.profile(BACKUP).throw_away().write();
-    // The first timeline's last segment before the switch, and the second's.
+    // The first timeline's last segment before the switch, and a segment of the
+    // second.
     for segment in ["00000001000000000000004B", "00000002000000000000004C"] {
         let stored = ["", ".gz"]
             .map(|suffix| sandbox.fixture.wal(&format!("{segment}{suffix}")))

@@ -1,5 +1,5 @@
-//! `up` starts a real PostgreSQL on every backup, which answers
-//! as the live cluster did, takes every kind of write, keeps it, and stays sound.
+//! `up` starts a real PostgreSQL on every backup. It answers as the live cluster did,
+//! takes and keeps every kind of write, and stays undamaged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use common::postgres::LIMIT;
 use common::{Listing, OsUser, PgTools, Sandbox, assert_nothing_stays, refused, run};
 
-/// Starts each backup of the fixture and asks what its oracle knows.
+/// Starts a clone of each backup of the fixture, and runs the queries of its oracle.
 fn answers(fixture: &str, user: OsUser) {
     let pg = common::require_everything();
     let sandbox = Sandbox::new(fixture, user);
@@ -46,7 +46,8 @@ fn answers(fixture: &str, user: OsUser) {
     catalog.assert_unchanged(&sandbox.fixture.catalog);
 }
 
-/// Reads every table that stands in a tablespace of the users', to its end; how many there are.
+/// Reads every table in a user-created tablespace to its end, and returns the number
+/// of tables.
 fn read_tablespace_tables(pg: &PgTools, conninfo: &str) -> usize {
     let databases = pg.psql(
         conninfo,
@@ -55,7 +56,7 @@ fn read_tablespace_tables(pg: &PgTools, conninfo: &str) -> usize {
     );
     let mut count = 0;
     for db in databases.lines() {
-        // A database may itself stand in a tablespace; then its tables say 0.
+        // If a database is itself in a tablespace, its tables have reltablespace 0.
         let tables = pg.psql(
             conninfo,
             db,
@@ -120,7 +121,8 @@ fn pg15_hazards_answers_to_an_ordinary_user() {
     answers("pg15-hazards", OsUser::postgres());
 }
 
-/// What a clone is asked before and after it was down: everything that was written.
+/// The queries run before and after a restart of the clone: they cover everything
+/// that was written.
 const WRITTEN: [(&str, &str); 5] = [
     (
         "bench",
@@ -141,12 +143,12 @@ const WRITTEN: [(&str, &str); 5] = [
     ),
 ];
 
-/// Writes in every way, checks, goes down and up again, and checks again.
+/// Writes in every way, checks, restarts the clone, and checks again.
 fn takes_writes(fixture: &str, backup: &str, user: OsUser, has_checksums: bool) {
     let pg = common::require_everything();
     let sandbox = Sandbox::new(fixture, user);
     let catalog = Listing::of(&sandbox.fixture.catalog);
-    // A place that only the clone has: /tmp is its own.
+    // A location that only the clone has, because /tmp is its own.
     let name = sandbox.dir().file_name().unwrap().to_str().unwrap();
     let new_tablespace = Path::new("/tmp").join(format!("{name}-tablespace"));
 
@@ -179,7 +181,7 @@ fn takes_writes(fixture: &str, backup: &str, user: OsUser, has_checksums: bool) 
     let found = WRITTEN.map(|(db, sql)| pg.psql(ready.conninfo(), db, sql));
     assert_eq!(
         found, written,
-        "what was written is there after down and up"
+        "what was written is still there after down and up"
     );
     pg.amcheck(ready.conninfo());
     clone.down();
@@ -189,7 +191,7 @@ fn takes_writes(fixture: &str, backup: &str, user: OsUser, has_checksums: bool) 
 
 fn write_everything(pg: &PgTools, conninfo: &str, tablespace: &str) {
     let server = format!("--maintenance-db={conninfo}");
-    // Nobody will finish these, and they hold locks that VACUUM FULL waits for.
+    // Nothing will finish these, and they hold locks that VACUUM FULL waits for.
     let prepared = pg.psql(
         conninfo,
         "postgres",
@@ -206,7 +208,7 @@ fn write_everything(pg: &PgTools, conninfo: &str, tablespace: &str) {
     )
     .expect_ok();
     run(&mut pg.pgbench(conninfo, "bench", 5), LIMIT).expect_ok();
-    // Where the backup holds pgbench's tables, its own pages are changed too.
+    // If the backup contains pgbench's tables, its own pages are also changed.
     let databases = pg.psql(conninfo, "postgres", "select datname from pg_database");
     if databases.lines().any(|db| db == "shop") {
         run(&mut pg.pgbench(conninfo, "shop", 5), LIMIT).expect_ok();
@@ -268,18 +270,18 @@ fn a_diff_belongs_to_one_backup() {
     let output = second.pbkfs("up", &["--detach"]);
     refused(&output, 5, &full.id);
     refused(&output, 5, &delta.id);
-    // How to go on: with another directory.
+    // The message suggests another directory.
     refused(&output, 5, "diff_dir");
     assert_nothing_stays(&sandbox);
 
-    // The refusal did no harm.
+    // The failure did no harm.
     let again = sandbox.profile(&full.id).mount_only().write();
     again.up();
     again.down();
 }
 
-/// The clone's own user takes a base backup, and a server on that answers as the
-/// live cluster did, with the tables in a tablespace.
+/// The clone's own user takes a base backup. A server on it answers as the live
+/// cluster did, including the tables in a tablespace.
 fn base_backup(user: OsUser) {
     let pg = common::require_everything();
     let sandbox = Sandbox::new("pg15-chain", user);
@@ -328,12 +330,12 @@ fn a_base_backup_of_a_postgres_users_clone_is_a_cluster() {
     base_backup(OsUser::postgres());
 }
 
-/// The headline is of the file that cannot be read, and not of the profile.
+/// The error is about the file that cannot be read, not about the profile.
 #[test]
 fn a_closed_file_of_the_backup_is_named() {
     common::require_everything();
     let sandbox = Sandbox::new("pg15-chain", OsUser::postgres());
-    // pg_class of the database that pbkfs connects to.
+    // The pg_class of the database that pbkfs connects to.
     let file = sandbox
         .fixture
         .backup_dir("TOW7KG")

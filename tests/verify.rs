@@ -1,5 +1,5 @@
-//! `pbkfs verify`: it proves what is well, finds what was damaged, and tells
-//! neither where the host is at fault.
+//! `pbkfs verify`: it proves intact backups, finds damage, and reports neither if the
+//! host is at fault.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -27,7 +27,7 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// The newest FULL of pg15-chain, whose pages are stored raw, and its child.
+/// The newest FULL of pg15-chain, whose pages are stored uncompressed, and its child.
 const RAW_FULL: &str = "TOW7KG";
 const NEWEST: &str = "TOW7KQ";
 
@@ -45,7 +45,7 @@ fn verify(clone: &Clone<'_>, arguments: &[&str]) -> Output {
     run(&mut command(clone, arguments), LIMIT)
 }
 
-/// The JSON document of a run that ends with this code.
+/// Returns the JSON document of a run that ends with this code.
 #[track_caller]
 fn document(clone: &Clone<'_>, arguments: &[&str], code: i32) -> Value {
     let output = verify(clone, &[&["--json"], arguments].concat());
@@ -53,7 +53,7 @@ fn document(clone: &Clone<'_>, arguments: &[&str], code: i32) -> Value {
     serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))
 }
 
-/// The verdict and error of the first check of that kind.
+/// Returns the verdict and error of the first check of that kind.
 fn check(document: &Value, kind: &str) -> (String, String) {
     let checks = document["backups"][0]["checks"].as_array().unwrap();
     let check = checks.iter().find(|check| check["kind"] == kind);
@@ -67,7 +67,8 @@ fn add(clone: &Clone<'_>, toml: &str) {
     writeln!(file, "\n{toml}").unwrap();
 }
 
-/// Run by root, on a catalog that the server's user may fetch WAL from.
+/// Creates a sandbox in which root runs pbkfs, on a catalog from which the server's
+/// user may fetch WAL.
 fn open_sandbox(fixture: &str) -> Sandbox {
     Sandbox::with_catalog_of(&OsUser::postgres(), fixture, OsUser::root())
 }
@@ -138,8 +139,8 @@ fn every_backup_of_the_newest_major_version_is_proved() {
     proves_all("pg18-chain", Some(common::require_server("18")));
 }
 
-/// The newest backup of pg15-old, of which the real restore brings 2 030 of
-/// 30 000 rows back, though it is all there.
+/// The newest backup of pg15-old, of which the real restore returns only 2 030 of 30
+/// 000 rows, although all are there.
 #[test]
 fn what_restore_loses_is_told_and_bad_only_for_who_restores_so() {
     proves_all("pg15-old", None);
@@ -160,7 +161,7 @@ fn what_restore_loses_is_told_and_bad_only_for_who_restores_so() {
     let (verdict, error) = check(&done, "restore");
     assert_eq!((&*verdict, &*error), ("bad", message));
 
-    // The backup that has the marker restores as it is; the other one is bad still.
+    // The backup with the marker restores correctly; the other one is still bad.
     let clone = sandbox.profile("TP44E8").write();
     let reported = ["--set", "verify.known_bad=report"];
     let done = document(&clone, &[&asked[..], &reported].concat(), 0);
@@ -185,8 +186,8 @@ fn an_archive_backup_without_its_archive_is_not_started() {
     assert_nothing_stays(&sandbox);
 }
 
-/// What the backup needs itself is evidence; what lies behind is not, though
-/// PostgreSQL 15 looks into it while it replays.
+/// WAL that the backup itself needs is evidence; later WAL is not, although
+/// PostgreSQL 15 reads it during replay.
 #[test]
 fn wal_behind_a_backup_says_nothing_of_it_and_its_own_does() {
     common::require_everything();
@@ -200,8 +201,8 @@ fn wal_behind_a_backup_says_nothing_of_it_and_its_own_does() {
     };
     let steps: [(&str, &dyn Fn()); 3] = [
         ("all is there", &|| {}),
-        ("it is cut off behind the stop", &shortened),
-        ("it is missing behind the stop", &|| {
+        ("it is truncated after the stop", &shortened),
+        ("it is missing after the stop", &|| {
             fs::remove_file(segment("0D")).unwrap()
         }),
     ];
@@ -228,8 +229,8 @@ fn wal_behind_a_backup_says_nothing_of_it_and_its_own_does() {
     assert_nothing_stays(&sandbox);
 }
 
-/// Damages a catalog, and has the damage found in `backup`: by pages alone, and
-/// with its place named.
+/// Damages a catalog, and checks that the damage is found in `backup`, with pages
+/// alone, and that its location is named.
 #[track_caller]
 fn finds(damage: impl FnOnce(&Sandbox) -> String) -> Value {
     let sandbox = Sandbox::root("pg15-chain");
@@ -238,7 +239,7 @@ fn finds(damage: impl FnOnce(&Sandbox) -> String) -> Value {
     let done = document(&clone, &["--pages"], 1);
     assert_eq!(check(&done, "pages").0, "bad");
     let text = done["backups"][0]["damage"].to_string();
-    assert!(text.contains(&place), "no word of {place}: {done:#}");
+    assert!(text.contains(&place), "{place} is missing: {done:#}");
     assert_nothing_stays(&sandbox);
     done
 }
@@ -248,7 +249,7 @@ fn a_flipped_byte_in_a_page_is_found_and_where_it_is_well() {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");
     let file = sandbox.fixture.largest_data_file(RAW_FULL);
-    // The third record, somewhere in its page.
+    // Somewhere in the page of the third record.
     flip_byte(&file.path, 2 * 8200 + 8 + 5000);
     let clone = sandbox.profile(RAW_FULL).write();
     let done = document(&clone, &[], 1);
@@ -267,7 +268,7 @@ fn a_flipped_byte_in_a_page_is_found_and_where_it_is_well() {
     assert!(good.contains(&&"TOW7J7".into()), "{place}");
     assert!(!good.contains(&&RAW_FULL.into()), "{place}");
 
-    // A person is told on one screen, at standard error.
+    // A person gets one screen, on standard error.
     let output = verify(&clone, &["--pages"]);
     assert_eq!((output.code(), &*output.stdout), (Some(1), ""), "{output}");
     assert!(
@@ -374,8 +375,8 @@ fn a_truncated_file_is_found() {
     });
 }
 
-/// Writes a stored file anew with right checksums of it in the content list and
-/// of that in backup.control; without page headers, unless `keep` them.
+/// Rewrites a stored file, with correct checksums of it in the content list and of
+/// the list in backup.control; without page headers, unless `keep_headers` is set.
 fn store(sandbox: &Sandbox, name: &str, bytes: &[u8], keep_headers: bool) {
     let dir = sandbox.fixture.backup_dir(RAW_FULL);
     fs::write(dir.join("database").join(name), bytes).unwrap();
@@ -446,8 +447,8 @@ fn an_index_that_disagrees_with_its_heap_is_found() {
     )
     .expect_ok();
 
-    // The second tuple of the first leaf points to another row. The page's
-    // checksum and that of the file are right.
+    // The second tuple of the first leaf points to another row. The checksums of the
+    // page and of the file are correct.
     let path = sandbox
         .fixture
         .backup_dir(RAW_FULL)
@@ -553,7 +554,7 @@ fn a_clone_that_is_up_is_in_nobodys_way() {
     assert_eq!(done["verdict"], "proved");
     assert!(clone.is_mounted());
     clone.down();
-    // Nor does it need the directory in which the clone would be mounted.
+    // It does not need the directory in which the clone would be mounted, either.
     let nowhere = sandbox.profile_named("nowhere", NEWEST);
     let nowhere = nowhere.target_at(sandbox.path("missing/clone")).write();
     document(&nowhere, &["--pages"], 0);
@@ -580,7 +581,7 @@ fn a_postgres_user_verifies_and_a_closed_file_tells_nothing() {
     assert_nothing_stays(&sandbox);
 }
 
-/// As the users of services are: HOME is not there.
+/// Like a service user, whose HOME does not exist.
 #[test]
 fn a_user_without_a_home_is_told_once_where_the_history_is() {
     let nobody = OsUser::named("nobody");
@@ -613,7 +614,7 @@ fn a_user_without_a_home_is_told_once_where_the_history_is() {
     assert_nothing_stays(&sandbox);
 }
 
-/// 0, 1, 2 and 3, and nothing else.
+/// The exit codes 0, 1, 2 and 3, and no others.
 #[test]
 fn missing_things_and_mistakes_have_their_own_codes() {
     common::require_everything();
@@ -631,7 +632,7 @@ fn missing_things_and_mistakes_have_their_own_codes() {
     let done = document(&clone, &["--set", "catalog=/nowhere"], 3);
     assert!(done["error"].to_string().contains("/nowhere"), "{done:#}");
 
-    // What pg_probackup itself calls bad is.
+    // A backup that pg_probackup itself reports as bad is bad.
     let control = sandbox.fixture.backup_dir(NEWEST).join("backup.control");
     let text = fs::read_to_string(&control).unwrap();
     for (status, code) in [("MERGING", 3), ("CORRUPT", 1), ("ERROR", 1)] {
@@ -645,7 +646,7 @@ fn missing_things_and_mistakes_have_their_own_codes() {
     }
 }
 
-/// By the word of pg_probackup, whichever backup is looked at.
+/// Bad according to pg_probackup, whichever backup is checked.
 #[test]
 fn a_corrupt_backup_is_bad_among_all_and_beside_another() {
     common::require_everything();
@@ -654,7 +655,7 @@ fn a_corrupt_backup_is_bad_among_all_and_beside_another() {
     let control = sandbox.fixture.backup_dir(NEWEST).join("backup.control");
     let text = fs::read_to_string(&control).unwrap();
     fs::write(&control, text.replace("status = OK", "status = CORRUPT")).unwrap();
-    // One that is looked at.
+    // A backup that is checked.
     let done = document(&clone, &[PAGES_ONLY, ALL].concat(), 1);
     let reports = done["backups"].as_array().unwrap();
     let bad = |report: &&Value| report["verdict"] == "bad";
@@ -663,7 +664,7 @@ fn a_corrupt_backup_is_bad_among_all_and_beside_another() {
     assert_eq!(bad[0]["backup"], NEWEST);
     assert_eq!(done["skipped"], serde_json::json!([]));
 
-    // And one that is not, without any history.
+    // And a backup that is not checked, without any history.
     fs::remove_dir_all(sandbox.path("state/verify")).unwrap();
     let others = [PAGES_ONLY, OLDEST].concat();
     let done = document(&clone, &others, 1);
@@ -683,7 +684,7 @@ fn a_corrupt_backup_is_bad_among_all_and_beside_another() {
     document(&clone, &report, 0);
 }
 
-/// Another user's catalog: whose it is, and as whom to run.
+/// Another user's catalog: the message names its owner, and the user to run as.
 #[test]
 fn a_closed_catalog_tells_nothing_and_names_its_owner() {
     common::require_everything();
@@ -694,11 +695,11 @@ fn a_closed_catalog_tells_nothing_and_names_its_owner() {
     let output = verify(&clone, &[]);
     assert_eq!(output.code(), Some(3), "{output}");
     for part in ["Permission denied", "run pbkfs as its owner, root"] {
-        assert!(output.stderr.contains(part), "no word of {part}: {output}");
+        assert!(output.stderr.contains(part), "{part} is missing: {output}");
     }
 }
 
-/// Each is a mistake of the profile, and no evidence.
+/// Each is a mistake in the profile, not evidence.
 #[test]
 fn a_wrong_query_does_not_make_a_backup_bad() {
     common::require_everything();
@@ -727,7 +728,7 @@ fn a_wrong_query_does_not_make_a_backup_bad() {
     assert_nothing_stays(&sandbox);
 }
 
-/// Less than the profile asks for.
+/// Less than the profile requests.
 const PAGES_ONLY: &[&str] = &["--set", "verify.start=false"];
 
 const OLDEST: &[&str] = &["--set", "verify.backup=oldest-unverified"];
@@ -771,14 +772,14 @@ fn pages_alone_prove_nothing_that_was_asked_for_besides() {
         "{said}"
     );
     assert!(!said.contains("recovered to"), "{said}");
-    // A profile that asks for no more has its proof.
+    // For a profile that requests no more, this is a proof.
     let done = document(&clone, &[&["--pages"], PAGES_ONLY].concat(), 0);
     assert_eq!(done["verdict"], "proved");
     assert_eq!(done["standing"]["proved"], 1);
 }
 
-/// One damaged backup among all, and a night for each: the alert does not resolve
-/// itself by looking at the next one.
+/// One damaged backup among all, one night for each backup: checking the next backup
+/// does not resolve the alert.
 #[test]
 fn a_bad_backup_is_bad_every_night_until_it_is_proved() {
     common::require_everything();
@@ -821,7 +822,7 @@ fn a_bad_backup_is_bad_every_night_until_it_is_proved() {
     );
     assert_eq!(done["standing"]["bad"][0]["backup"], *oldest);
 
-    // A copy of the catalog elsewhere has to be looked at by itself.
+    // A copy of the catalog elsewhere must be checked separately.
     let copy = sandbox.path("copy");
     let mut cp = Command::new("cp");
     run(cp.arg("-a").arg(&sandbox.fixture.catalog).arg(&copy), LIMIT).expect_ok();
@@ -830,7 +831,7 @@ fn a_bad_backup_is_bad_every_night_until_it_is_proved() {
     assert_eq!(done["standing"]["bad"], Value::Array(Vec::new()));
     assert_eq!(done["standing"]["proved"], 1);
 
-    // Less than a proof takes nothing away, and a proof does.
+    // Only a proof clears the verdict; anything less does not.
     fs::write(&file.path, whole).unwrap();
     let this = format!("verify.backup={oldest}");
     document(&clone, &["--pages", "--set", &this], 1);
@@ -893,7 +894,7 @@ fn cron_gets_no_mail_and_its_files() {
     );
     let dump = dumps.join("shop.dump");
     let listed = pg.run("pg_restore", &["--list", dump.to_str().unwrap()]);
-    // Only root may read what root keeps.
+    // Only root can read root's files.
     assert!(!listed.status.success());
     fs::set_permissions(&dump, Permissions::from_mode(0o644)).unwrap();
     let listed = pg
@@ -901,7 +902,7 @@ fn cron_gets_no_mail_and_its_files() {
         .expect_ok();
     assert!(listed.contains("pgbench_accounts"), "{listed}");
     assert_eq!(fs::read_dir(&dumps).unwrap().count(), 1);
-    // Who asks is told.
+    // With -v, the result is printed.
     let told = verify(&clone, &["--pages", "-v"]);
     assert!(told.stdout.contains("pages right"), "{told}");
 
@@ -935,7 +936,7 @@ fn the_oldest_unverified_walks_the_catalog() {
 /// The first line and the body of each request.
 type Asked = Arc<Mutex<Vec<(String, String)>>>;
 
-/// Serves HTTP on loopback, answers with `status`, and keeps what was asked.
+/// Serves HTTP on loopback, responds with `status`, and records the requests.
 fn serve(status: &'static str) -> (String, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/id", listener.local_addr().unwrap());
@@ -949,7 +950,7 @@ fn serve(status: &'static str) -> (String, Asked) {
                 .unwrap();
             let mut bytes = Vec::new();
             let mut part = [0; 4096];
-            // The head, then as much body as it says.
+            // The headers, then a body of the size they give.
             let (head, body) = loop {
                 let count = client.read(&mut part).unwrap_or(0);
                 bytes.extend(&part[..count]);
@@ -997,7 +998,7 @@ fn a_url_is_told_and_changes_nothing() {
     );
     assert!(asked[1].1.contains("proved") && asked[3].1.contains(&file.name));
 
-    // One that fails, and one where nobody is.
+    // A URL that fails, and one without a server.
     let (failing, tried) = serve("500 Internal Server Error");
     document(
         &clone,
@@ -1036,7 +1037,7 @@ fn after_a_kill_in_any_phase_the_next_run_clears_up() {
         document(&clone, &[], 0);
         assert_nothing_stays(&sandbox);
     }
-    // In the last phase, for sure.
+    // Certainly in the last phase.
     fs::write(sandbox.path("wait"), "").unwrap();
     fs::set_permissions(sandbox.dir(), Permissions::from_mode(0o1777)).unwrap();
     let running = Running::spawn(&mut command(&clone, &[]));
@@ -1049,7 +1050,7 @@ fn after_a_kill_in_any_phase_the_next_run_clears_up() {
     assert_nothing_stays(&sandbox);
 }
 
-/// Each has a number of its own, and any later one clears all of them away.
+/// Each has its own number, and any later one clears up after all of them.
 #[test]
 fn jobs_that_were_killed_together_are_cleared_up_by_one() {
     common::require_everything();
@@ -1069,14 +1070,14 @@ fn jobs_that_were_killed_together_are_cleared_up_by_one() {
         let names = entries.map(|entry| entry.file_name().into_string().unwrap());
         names.filter(|name| name.starts_with("seen.")).count()
     };
-    eventually("all of them run", LIMIT, || count() == 3);
+    eventually("all of them are running", LIMIT, || count() == 3);
     for job in &jobs {
         job.signal(Signal::SIGKILL);
     }
     for job in jobs {
         let _ = job.wait_or_kill(LIMIT);
     }
-    // One that needs no mount, and has a place for itself alone.
+    // A job that needs no mount, in a place of its own, clears up after all of them.
     document(&clone, &["--pages"], 0);
     assert_nothing_stays(&sandbox);
 }

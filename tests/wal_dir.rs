@@ -1,5 +1,5 @@
-//! The server's WAL is written past the mount, into the diff; the diff stays one
-//! thing all the same: kept, told, moved, copied and cleaned up as a whole.
+//! The server's WAL bypasses the mount and goes directly into the diff. The diff is
+//! nevertheless kept, reported, moved, copied and cleaned up as a whole.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::session::LIMIT;
 use common::{Clone, Listing, OsUser, Sandbox, assert_nothing_stays, eventually, refused, run};
 
-/// Where the clone's `pg_wal` leads to; `None` if it is a directory.
+/// Returns the target of the clone's `pg_wal` link; `None` if it is a directory.
 fn wal_link(clone: &Clone<'_>) -> Option<PathBuf> {
     fs::read_link(clone.target.join("pg_wal")).ok()
 }
@@ -50,7 +50,7 @@ fn the_wal_is_kept_with_the_diff(user: OsUser) {
     assert_eq!(kept, "1");
     clone.down();
 
-    // A mount without a server shows the same.
+    // A mount without a server shows the same WAL.
     let set = ["--detach", "--set", "postgres.launch=false"];
     clone.pbkfs("up", &set).expect_ok();
     let mut list = user.command("ls");
@@ -122,7 +122,7 @@ fn without_namespaces_the_servers_user_is_let_in_if_it_can_be() {
     assert_eq!(wal_link(&clone), Some(wal_dir(&diff)));
     pg.psql(ready.conninfo(), "postgres", "create table let_in()");
     clone.down();
-    // The bytes stay root's.
+    // The data stays root's.
     let data = fs::metadata(diff.join("data")).unwrap();
     assert_eq!(data.permissions().mode() & 0o777, 0o700);
 
@@ -137,7 +137,7 @@ fn without_namespaces_the_servers_user_is_let_in_if_it_can_be() {
     assert_eq!(wal_link(&hidden), None, "it is written through the mount");
     pg.psql(ready.conninfo(), "postgres", "create table kept()");
     hidden.down();
-    // What was written there is taken along as soon as it can be.
+    // The WAL written there is moved as soon as possible.
     let ready = hidden.up();
     assert_eq!(wal_link(&hidden), Some(wal_dir(&closed.join("diff"))));
     let found = "select to_regclass('kept') is not null";
@@ -151,8 +151,8 @@ fn without_namespaces_the_servers_user_is_let_in_if_it_can_be() {
     assert_nothing_stays(&sandbox);
 }
 
-/// The link is what counts: a directory that was left by a crash before the link
-/// was made goes, and a link without its directory is told.
+/// The link is authoritative: a directory left by a crash before the link was created
+/// is removed, and a link without its directory is reported.
 #[test]
 fn a_directory_without_its_link_and_a_link_without_its_directory() {
     let pg = common::require_everything();
@@ -172,7 +172,7 @@ fn a_directory_without_its_link_and_a_link_without_its_directory() {
     assert_eq!(pg.psql(ready.conninfo(), "postgres", intact), "t");
     clone.down();
 
-    // As a copy without owners would have it.
+    // As in a copy that did not preserve owners.
     OsUser::root().own(&half);
     refused(&clone.pbkfs("up", &["--detach"]), 7, "cp -a");
     OsUser::postgres().own(&half);
@@ -186,7 +186,7 @@ fn a_directory_without_its_link_and_a_link_without_its_directory() {
     assert_nothing_stays(&sandbox);
 }
 
-/// Of the diff, the fenced server has its WAL, and nothing else.
+/// The fenced server sees only its WAL of the diff.
 #[test]
 fn the_server_sees_no_more_of_the_diff() {
     let pg = common::require_everything();
@@ -205,8 +205,8 @@ fn the_server_sees_no_more_of_the_diff() {
     }
 }
 
-/// The kernel takes what the server writes, and learns only later that there is
-/// no room for it.
+/// The kernel accepts the server's writes, and learns only later that there is no
+/// space for them.
 fn a_full_disk_ends_the_clone(user: OsUser) {
     let pg = common::require_everything();
     let sandbox = Sandbox::new("pg15-debian", user.clone());
@@ -216,10 +216,10 @@ fn a_full_disk_ends_the_clone(user: OsUser) {
     let ready = clone.up();
     let sql = |sql: &str| pg.try_psql(ready.conninfo(), "postgres", sql);
     sql("create table committed as select 1 as one").expect_ok();
-    // Unlogged, so that it is not the WAL that fills the disk.
+    // Unlogged, so that the WAL does not fill the disk.
     sql("create unlogged table filler as \
          select g, repeat('x', 500) from generate_series(1, 400000) g");
-    eventually("the session has failed, and says why", LIMIT, || {
+    eventually("the session has failed and reports why", LIMIT, || {
         sql("checkpoint");
         let status = clone.pbkfs("status", &[]);
         status.stdout.contains("free some space")
@@ -249,7 +249,7 @@ fn a_full_disk_ends_the_clone_of_a_user() {
     a_full_disk_ends_the_clone(OsUser::postgres());
 }
 
-/// Its server does not sync, so it would never hear of it.
+/// Its server does not sync, so it would never notice.
 #[test]
 fn a_full_disk_ends_a_throw_away_clone() {
     let pg = common::require_everything();
@@ -274,7 +274,7 @@ fn a_full_disk_ends_a_throw_away_clone() {
     assert_nothing_stays(&sandbox);
 }
 
-/// The WAL itself finds no room: PostgreSQL ends of that by itself.
+/// There is no space for the WAL itself: PostgreSQL exits on its own.
 #[test]
 fn a_full_disk_under_the_wal_loses_nothing() {
     let pg = common::require_everything();

@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use pbkfs::catalog::{BackupMode, CompressAlg};
 
-/// An error as this program reports it.
+/// An error that this program reports.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Creates one backup of a stopped cluster, in a catalog in pg_probackup's format.

@@ -59,7 +59,7 @@ impl Found {
         self.mode & 0o170_000 == 0o040_000
     }
 
-    /// Whether it is stored page by page.
+    /// Returns whether it is stored page by page.
     pub fn is_paged(&self) -> bool {
         self.relation.is_some_and(|r| r.fork == Fork::Main)
     }

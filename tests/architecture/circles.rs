@@ -1,39 +1,39 @@
-//! No circle of files within a module, and no folder with too much in it.
+//! No cycle of files within a module, and no folder with too many files.
 //!
-//! A file stands for one Rust module; a folder's `mod.rs` is a file like the
-//! others. File A uses file B if A names something of B: in a `use`, or by a path
-//! in its code. What is named by way of a re-export (`pub use`, or a `use` that a
-//! child looks through) counts as use of the file that defines it, so a `mod.rs`
-//! that only re-exports stands above nothing. A call of a method names nothing, so
-//! an `impl` that is spread over files is held together by its type alone.
+//! A file stands for one Rust module; a folder's `mod.rs` is a file like the others.
+//! File A uses file B if A names an item of B: in a `use`, or by a path in its code.
+//! An item named through a re-export (`pub use`, or a `use` that a child looks
+//! through) counts as use of the file that defines it, so a `mod.rs` that only
+//! re-exports depends on nothing. A method call names nothing, so an `impl` that is
+//! spread over several files is connected only through its type.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Source, sources, src};
 
-/// The modules whose files use each other without a circle: all.
+/// The modules whose files use each other without a cycle: all of them.
 const WITHOUT_CIRCLES: &[&str] = &[
     "pg", "catalog", "chain", "image", "diff", "overlay", "fuse", "server", "profile", "session",
     "verify", "extract", "cli",
 ];
 
-/// The folders below these have at most [`MOST_FILES`] files in each.
+/// Modules whose folders have at most [`MOST_FILES`] files each.
 const ROOMY: &[&str] = WITHOUT_CIRCLES;
 
 const MOST_FILES: usize = 12;
 
-/// The name of a module: `["catalog", "pages", "codec"]`.
+/// A module's name: `["catalog", "pages", "codec"]`.
 type Module = Vec<String>;
 
-/// `a::b::C`, as it is written.
+/// A path as written: `a::b::C`.
 type Words = Vec<String>;
 
-/// What one file's code names.
+/// The names used in one file's code.
 #[derive(Debug, Default)]
 struct Names {
-    /// Each `use`: what it is called here, and what it means.
+    /// Each `use`: the local name, and the path it refers to.
     imports: Vec<(String, Words)>,
-    /// What is named otherwise, or by a `use` that gives it to nobody else.
+    /// Paths used elsewhere, or in a `use` that does not re-export them.
     paths: Vec<Words>,
 }
 
@@ -78,7 +78,7 @@ fn is_name(token: &&str) -> bool {
     is_word(token)
 }
 
-/// Words, `::`, and every other character by itself.
+/// Splits code into words, `::`, and single other characters.
 fn tokens(code: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = code.trim_start();
@@ -96,7 +96,8 @@ fn tokens(code: &str) -> Vec<&str> {
     tokens
 }
 
-/// Reads the tree of a `use` from `at` on, below `above`; where it ends.
+/// Reads the tree of a `use` that starts at `at`, below `above`; returns where it
+/// ends.
 fn use_tree(
     tokens: &[&str],
     at: usize,
@@ -139,7 +140,7 @@ fn use_tree(
     }
 }
 
-/// The files of `src` and what each of them names.
+/// The files of `src` and the names that each uses.
 struct Files(BTreeMap<Module, Names>);
 
 impl Files {
@@ -159,8 +160,8 @@ impl Files {
         Self(sources.iter().map(file).collect())
     }
 
-    /// The file that defines what a path means in a module; `None` for another
-    /// crate's.
+    /// Returns the file that defines what a path refers to in a module; `None` for
+    /// another crate's.
     fn definer(
         &self,
         within: &Module,
@@ -201,7 +202,7 @@ impl Files {
         let Some(item) = rest.first() else {
             return Some(module);
         };
-        // What the file has from elsewhere is that one's.
+        // An item that the file imports belongs to the file that defines it.
         let asked = [module.clone(), vec![item.clone()]].concat();
         if seen.insert(asked) {
             let known = names.imports.iter().filter(|(called, _)| called == item);
@@ -215,7 +216,7 @@ impl Files {
         Some(module)
     }
 
-    /// Which files of `top` each of its files uses.
+    /// Returns which files of `top` each of its files uses.
     fn uses(&self, top: &str) -> BTreeMap<&Module, BTreeSet<Module>> {
         let is_inside = |module: &Module| module.first().is_some_and(|first| first == top);
         let inside = self.0.iter().filter(|(module, _)| is_inside(module));
@@ -230,7 +231,7 @@ impl Files {
         used.collect()
     }
 
-    /// A way through the files of `top` that ends where it began, if there is one.
+    /// Returns a cycle through the files of `top`, if there is one.
     fn circle(&self, top: &str) -> Option<Vec<String>> {
         let uses = self.uses(top);
         let mut done = BTreeSet::new();
@@ -286,7 +287,7 @@ fn no_folder_has_too_much_in_it() {
         let files = entries.iter().filter(|path| path.is_file()).count();
         assert!(
             files <= MOST_FILES,
-            "{} has {files} files, {MOST_FILES} are the most",
+            "{} has {files} files, at most {MOST_FILES} are allowed",
             dir.display()
         );
         entries
@@ -301,7 +302,7 @@ fn no_folder_has_too_much_in_it() {
     }
 }
 
-/// Sources as they might be, by path and code.
+/// Creates made-up sources from paths and code.
 fn planted(files: &[(&str, &str)]) -> Files {
     let source = |(path, code): &(&str, &str)| Source {
         path: path.into(),

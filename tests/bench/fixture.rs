@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Unpacks the bundled catalog of that name into `dir`, and gives its place.
+/// Unpacks the bundled catalog of that name into `dir`, and returns its path.
 pub fn unpack(name: &str, dir: &Path) -> PathBuf {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("postgres/fixtures")

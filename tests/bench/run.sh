@@ -1,19 +1,19 @@
 #!/bin/bash
-# Measures a clone beside a plain copy of the same data, each figure of both in
-# the same run, and prints a table in Markdown: what tests/bench/RESULTS.md has.
+# Measures a clone and a plain copy of the same data, each figure of both in
+# the same run, and prints a table in Markdown for tests/bench/RESULTS.md.
 #
 #   tests/bench/run.sh [--scale N] [--rounds N] [--quick] [--only SECTION]
 #                      [--seconds N] [--user root|postgres] [--data DIR] [--set KEY=VALUE]
 #
 # The data is a pgbench database (--scale 100, 1.5 GB, unless told otherwise)
-# in a chain of FULL + 4 DELTA, zlib, made by examples/make-catalog; one more
-# DELTA was taken after a scan, which has set all hint bits. --quick is a small
+# in a chain of FULL + 4 DELTA, zlib, created by examples/make-catalog; one more
+# DELTA is taken after a scan that sets all hint bits. --quick is a small
 # run that shows that everything works. Sections: start, scan, pgbench, write,
-# files, names, lists, codecs. --data keeps the data for the next run, or takes what
-# the last one left; --set gives a setting to every clone. Needs root: the clone
-# of an ordinary user is run as postgres. Space: some ten times the data, below
-# TMPDIR.
-{ # Read as a whole, so that it may be edited while it runs.
+# files, names, lists, codecs. --data keeps the data for the next run, or reuses the
+# data of the last one; --set gives a setting to every clone. Needs root: the clone
+# of an unprivileged user is run as postgres. Needs some ten times the space of the
+# data, below TMPDIR.
+{ # Read as a whole, so that it can be edited while it is running.
 set -eu
 scale=100 rounds=5 seconds=30 only= users="root postgres" data= settings=() lists="1000 10000 100000 1000000"
 while [ $# -gt 0 ]; do
@@ -60,24 +60,24 @@ as() {
 
 # -- figures ------------------------------------------------------------------
 
-# Seconds that a command takes, which prints nothing.
+# Prints the seconds that a command takes; discards the command's output.
 timed() {
     local begin=$EPOCHREALTIME
     "$@" >/dev/null
     echo "$begin $EPOCHREALTIME" | awk '{printf "%.6f\n", $2 - $1}'
 }
-# figure NAME UNIT PLAIN CLONE: one round of both. PLAIN is - where there is
+# figure NAME UNIT PLAIN CLONE: one round of both. PLAIN is - if there is
 # nothing to compare with.
 figure() {
     printf '%s\t%s\t%s\t%s\n' "$@" >>"$figures"
     echo "    $*" >&2
 }
-# What each figure's median is to be: what it is called, whether the ratio or
-# the clone's own value counts, and the limit.
+# Prints the target for each figure's median: a pattern for its name, whether the ratio
+# or the clone's own value counts, and the limit.
 targets() {
     cat <<'END'
 mount to the first ls, 5 layers, .*:value:at most:0.05
-up beyond the server's own start, .*:value:at most:0.3
+up in addition to the server's own start, .*:value:at most:0.3
 cold sum\(\) over the largest table, .*:ratio:at most:2.5
 warm sum\(\), hint bits set, .*:ratio:at most:1.05
 pgbench -S, root:ratio:at least:0.95
@@ -85,10 +85,10 @@ pgbench -S, postgres:ratio:at least:0.90
 pgbench TPC-B, root:ratio:at least:0.95
 pgbench TPC-B, postgres:ratio:at least:0.85
 cat of every file, .*:value:at least:1000
-make 20000 empty files, .*:ratio:at most:4
+create 20000 empty files, .*:ratio:at most:4
 decode of zlib pages .*:ratio:at least:0.9
 mount to the first ls, 1000000 lines .*:value:at most:1.5
-most memory until then, 1000000 lines .*:value:at most:400
+peak memory until then, 1000000 lines .*:value:at most:400
 memory after .*:value:at most:320
 diff after the scan, hint bits set, .*:value:at most:1
 END
@@ -141,18 +141,18 @@ sum='select sum(abalance) from pgbench_accounts'
 
 plain_start() { as postgres pg_ctl -s -w -D "$work/plain" -l "$work/home/log" -o "-h '' -k $work/home" start; }
 plain_stop() { as postgres pg_ctl -s -w -D "$work/plain" -m fast stop; }
-# What the plain copy is a copy of, and the clone a clone of: the data before
-# or after the scan that set the hint bits.
+# Selects the data for the plain copy and the clone: before or after the scan that set
+# the hint bits.
 choose() {
     source=$data/$1
     backup=$(cat "$data/$1.backup")
 }
-# Written back before anything is measured.
+# Recreates the plain copy, and writes it back before anything is measured.
 plain_copy() { rm -rf "$work/plain" && cp -a "$source" "$work/plain" && sync -f "$work/plain"; }
 plain_sql() { as postgres psql -XAtq -v ON_ERROR_STOP=1 "host=$work/home dbname=postgres" -c "$1"; }
 
-# A clone of the newest backup by root or postgres: its profile, with what
-# comes after.
+# Writes the profile of a clone of the newest backup by root or postgres, followed by
+# the further arguments.
 profile() {
     local user=$1 top=$2 postgres=$3
     cat >"$work/$user.toml" <<END
@@ -171,7 +171,7 @@ clone_down() { as "$1" "$work/pbkfs" down "$work/$1.toml" >/dev/null; }
 clone_field() { echo "$clone" | sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
 clone_sql() { as postgres psql -XAtq -v ON_ERROR_STOP=1 "$(clone_field conninfo)" -c "$1"; }
 clone_memory() { awk "/^$1:/ {print \$2 / 1024}" "/proc/$(clone_field pid)/status"; }
-both_up() { # the clone of a user, and the plain copy beside it
+both_up() { # starts a user's clone, and the plain copy
     plain_start
     profile "$1" "diff_dir = \"$work/$1/diff\"" ""
     clone_up "$1"
@@ -191,7 +191,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Stopped, the cluster becomes the next backup.
+# Stops the cluster and takes the next backup of it.
 cluster_start() {
     as postgres pg_ctl -s -w -D "$cluster" -l "$work/home/log" \
         -o "-c fsync=off -h '' -k $work/home" start
@@ -200,19 +200,19 @@ cluster_backup() {
     as postgres pg_ctl -s -w -D "$cluster" -m fast stop
     "$work/make-catalog" -B "$data/catalog" -D "$cluster" --mode "$1" >&2
 }
-# keep NAME: the cluster and its newest backup by this name.
+# keep NAME: keeps the cluster and its newest backup under this name.
 keep() {
     cp -a "$cluster" "$data/$1"
-    # shellcheck disable=SC2012 # the names are ids: digits and letters
+    # shellcheck disable=SC2012 # the names are IDs: digits and letters
     ls "$data/catalog/backups/main" | grep -v conf | tail -1 >"$data/$1.backup"
 }
 make_chain() {
-    say "making a cluster of scale $scale and its chain"
+    say "creating a cluster of scale $scale and its chain"
     cluster=$work/home/cluster
     as postgres mkdir "$cluster"
     as postgres initdb -k -N -A trust -D "$cluster" >/dev/null
     cat >>"$cluster/postgresql.conf" <<END
-shared_buffers = 128MB # as a clone has, whatever the backup says
+shared_buffers = 128MB # the same as in a clone, whatever the backup says
 max_wal_size = 8GB
 checkpoint_timeout = 1h
 autovacuum = off
@@ -236,8 +236,8 @@ END
     echo "$scale" >"$data/scale"
 }
 
-# What came before is not written, and its hint bits are not set, in the turn of
-# another; and all is in memory.
+# Makes sure that no measurement includes writes or hint bits of an earlier one, and
+# that everything is in memory.
 settle() {
     for sql in "$sum" checkpoint; do
         plain_sql "$sql" >/dev/null
@@ -262,8 +262,8 @@ section_start() {
             up_and_answer "$user" >/dev/null
             took=$(echo "$begin $EPOCHREALTIME" | awk '{print $2 - $1}')
             clone_down "$user"
-            figure "up to the first answer, beside copying and starting, $user" s "$full" "$took"
-            figure "up beyond the server's own start, $user" s - "$(echo "$took $start" | awk '{print $1 - $2}')"
+            figure "up to the first answer, compared with copying and starting, $user" s "$full" "$took"
+            figure "up in addition to the server's own start, $user" s - "$(echo "$took $start" | awk '{print $1 - $2}')"
             profile "$user" "" "launch = false"
             begin=$EPOCHREALTIME
             clone_up "$user"
@@ -275,10 +275,10 @@ section_start() {
     done
 }
 
-# Megabytes of the diff without the server's WAL.
+# Prints the size of the diff in megabytes, without the server's WAL.
 diff_size() { du -s --block-size=1 --exclude .pbkfs-wal "$work/$1/diff" | awk '{print $1 / 1e6}'; }
 minus() { echo "$1 $2" | awk '{print $1 - $2}'; }
-# Waits until the diff has not become smaller for 10 s; gives its size.
+# Waits until the diff has not shrunk for 10 s, and prints its size.
 settled() {
     local last=0 size
     size=$(diff_size "$1")
@@ -289,7 +289,7 @@ settled() {
     done
     echo "$size"
 }
-# What a scan costs whose data is DATA, told by WORDS.
+# Measures a scan of DATA, described by WORDS.
 scan_of() {
     local user=$1 words=$3 before
     choose "$2"
@@ -300,7 +300,7 @@ scan_of() {
     clone_sql checkpoint
     before=$(diff_size "$user")
     wal=$(clone_sql "$lsn")
-    # What the plain copy has written goes to the disk before the clone's turn.
+    # Everything the plain copy has written is synced before the clone is measured.
     figure "cold sum() over the largest table, $words, $user" s \
         "$(timed plain_sql "$sum")" "$(sync -f "$work" && timed clone_sql "$sum")"
     sync -f "$work"
@@ -312,8 +312,8 @@ scan_of() {
     figure "diff after the scan, $words, $user" MB - "$(minus "$(diff_size "$user")" "$before")"
     if [ "$2" = changed ]; then
         begin=$EPOCHREALTIME
-        figure "the same, once it no longer shrinks, $user" MB - "$(minus "$(settled "$user")" "$before")"
-        figure "after so long, $user" s - "$(minus "$EPOCHREALTIME" "$begin")"
+        figure "diff once it has stopped shrinking, $user" MB - "$(minus "$(settled "$user")" "$before")"
+        figure "time until then, $user" s - "$(minus "$EPOCHREALTIME" "$begin")"
     fi
     figure "memory after the scan, $words, $user" MB - "$(clone_memory VmHWM)"
     both_down "$user"
@@ -350,7 +350,7 @@ section_pgbench() {
 }
 
 section_write() {
-    # Old and new versions of the rows make up some 100 MB of pages.
+    # The old and new versions of the rows take up some 100 MB of pages.
     change='update pgbench_accounts set abalance = abalance + 1 where aid <= 390000'
     for round in $(seq "$rounds"); do
         for user in $users; do
@@ -389,8 +389,8 @@ section_files() {
     done
 }
 
-# As PostgreSQL makes them. What a program asks about a file besides costs a request
-# each: perl's own open asks whether it is a terminal.
+# Creates files as PostgreSQL does. Any further query about a file costs a request:
+# perl's own open asks whether it is a terminal.
 make_files() {
     mkdir "$1" && perl -MPOSIX -MFcntl -e 'for (1 .. 20000) {
         my $file = POSIX::open("$ARGV[0]/$_", O_CREAT | O_EXCL | O_RDWR, 0600) // die "$_: $!";
@@ -407,15 +407,15 @@ section_names() {
     for user in $users; do
         both_up "$user"
         for round in $(seq "$rounds"); do
-            both_files "make 20000 empty files" make_files "$user" "$round"
+            both_files "create 20000 empty files" make_files "$user" "$round"
             both_files "list them with their attributes" list_files "$user" "$round"
             tables="do \$\$ begin for i in 1 .. 1000 loop
                 execute format('create table many_%s_%s (id int primary key, t text)', $round, i);
                 end loop; end \$\$"
             settle
-            figure "make 1000 tables, $user" s "$(timed plain_sql "$tables")" "$(timed clone_sql "$tables")"
+            figure "create 1000 tables, $user" s "$(timed plain_sql "$tables")" "$(timed clone_sql "$tables")"
         done
-        # After all were made: ext4 takes long to make files where some were
+        # Only after all were created: ext4 is slow to create files where others were
         # deleted moments ago.
         for round in $(seq "$rounds"); do
             both_files "delete 20000 files" delete_files "$user" "$round"
@@ -425,7 +425,7 @@ section_names() {
     done
 }
 
-# A catalog whose content lists have so many lines in all, in so many layers.
+# Creates a catalog whose content lists have LINES lines in total, in LAYERS layers.
 synthetic() {
     local lines=$1 layers=$2 dir=$work/synthetic
     rm -rf "$dir"
@@ -435,7 +435,7 @@ synthetic() {
     first=$(ls "$data/catalog/backups/main" | head -1)
     model=$data/catalog/backups/main/$first
     for layer in $(seq "$layers"); do
-        # An id is the second of the start, in base 36.
+        # An ID is the start time in seconds, in base 36.
         id=$(printf 'TAAA%02d' "$((layer % 100))")
         start=$(date -u -d "@$((36#$id))" '+%Y-%m-%d %H:%M:%S+00')
         mkdir -p "$dir/backups/main/$id/database"
@@ -472,8 +472,8 @@ section_lists() {
             took=$(echo "$begin $EPOCHREALTIME" | awk '{print $2 - $1}')
             name="${shape%:*} lines in ${shape#*:} layers"
             figure "mount to the first ls, $name" s - "$took"
-            figure "memory resident then, $name" MB - "$(clone_memory VmRSS)"
-            figure "most memory until then, $name" MB - "$(clone_memory VmHWM)"
+            figure "resident memory then, $name" MB - "$(clone_memory VmRSS)"
+            figure "peak memory until then, $name" MB - "$(clone_memory VmHWM)"
             clone_down root
         done
     done
@@ -485,7 +485,7 @@ section_codecs() {
     cargo bench --locked --quiet --bench decode -- fastest 2>/dev/null |
         awk '/^fastest/ {print $2, 1048576 * 1000 / $4, 1048576 * 1000 / $6}' |
         while read -r codec library image; do
-            figure "decode of $codec pages in one thread, beside the library alone" MB/s "$library" "$image"
+            figure "decode of $codec pages in one thread, compared with the library alone" MB/s "$library" "$image"
         done
 }
 
@@ -505,10 +505,10 @@ case $only in codecs) ;; *)
     data=${data:-$work/data}
     if [ -e "$data/scale" ]; then
         scale=$(cat "$data/scale")
-        say "taking the data of $data, scale $scale"
+        say "using the data in $data, scale $scale"
     else
         mkdir -p "$data"
-        [ -z "$(ls -A "$data")" ] || die "$data holds something, but not whole data of this script"
+        [ -z "$(ls -A "$data")" ] || die "$data is not empty, and does not hold complete data of this script"
         make_chain
     fi
     ;;

@@ -1,15 +1,15 @@
-//! How long `pbkfs verify` takes for the pages of a backup, beside what
-//! `pg_probackup validate` does for the same chain by its design: one thread
-//! that reads each stored file of each member once, sums its bytes, and decodes
-//! and checks each page on the way (`validate_file_pages` in data.c, with the
-//! default `-j 1`). pg_probackup is not here to be measured, so that is done
-//! here in process, from buffers that are read whole.
+//! Measures how long `pbkfs verify` takes for the pages of a backup, compared with
+//! the work that `pg_probackup validate` is designed to do for the same chain: one
+//! thread reads each stored file of each member once, computes its checksum, and in
+//! the same pass decodes and checks each page (`validate_file_pages` in data.c, with
+//! the default `-j 1`). pg_probackup was not available for measurement, so that work
+//! is done here in process, from buffers that hold whole files.
 //!
 //! ```text
 //! cargo bench --locked --bench verify [-- ROUNDS [CATALOG INSTANCE]]
 //! ```
-//! Both take turns, so that a busy moment of the machine meets both alike. Takes
-//! the newest backup; of a bundled catalog, unless another one is named.
+//! Both run alternately, so that a busy moment of the machine affects both alike.
+//! Uses the newest backup, of a bundled catalog unless another one is named.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -28,10 +28,10 @@ use pbkfs::chain::Chain;
 use pbkfs::pg::page::{Page, PageHeader, PageVerdict, verify};
 use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
-/// Two integers: the block and the length of what follows.
+/// Size of a record's header: two integers, the block number and the payload size.
 const RECORD_HEADER: usize = 8;
 
-/// Validates every member, and gives the number of stored bytes.
+/// Validates every member, and returns the number of stored bytes.
 fn validate(chain: &Chain) -> u64 {
     let mut stored = 0;
     for backup in chain.layers() {
@@ -41,7 +41,7 @@ fn validate(chain: &Chain) -> u64 {
             }
             let bytes = fs::read(entry.stored_in(backup)).unwrap();
             stored += bytes.len() as u64;
-            // pg_control is summed in another way, which costs as little.
+            // pg_control's checksum is computed differently, at the same low cost.
             let right = crc32c::crc32c(&bytes) == entry.crc || entry.path == b"global/pg_control";
             assert!(right, "{}", String::from_utf8_lossy(entry.path));
             if entry.is_datafile {
@@ -63,7 +63,7 @@ fn validate_pages(backup: &Backup, entry: &FileEntry<'_>, mut bytes: &[u8]) {
         let (payload, rest) = rest.split_at(length);
         bytes = rest;
         if entry.compress_alg == CompressAlg::Zlib && length < BLOCK_SIZE {
-            // As pg_probackup does it: by a streaming decoder.
+            // With a streaming decoder, as in pg_probackup.
             zlib.reset(true);
             zlib.decompress(payload, &mut page, FlushDecompress::Finish)
                 .unwrap();
@@ -79,7 +79,7 @@ fn validate_pages(backup: &Backup, entry: &FileEntry<'_>, mut bytes: &[u8]) {
     }
 }
 
-/// `pbkfs verify` of the pages alone; gives the bytes of the merged image.
+/// Runs `pbkfs verify` for the pages alone, and returns the size of the merged image.
 fn run_verify(profile: &Path) -> u64 {
     let output = Command::new(env!("CARGO_BIN_EXE_pbkfs"))
         .args(["verify", "--json"])
@@ -91,7 +91,7 @@ fn run_verify(profile: &Path) -> u64 {
     document["backups"][0]["image_bytes"].as_u64().unwrap()
 }
 
-/// The least, the middle and the largest, as columns.
+/// Formats the minimum, the median and the maximum as columns.
 fn columns(mut values: Vec<f64>, digits: usize) -> String {
     values.sort_by(f64::total_cmp);
     let (least, most) = (values[0], values[values.len() - 1]);

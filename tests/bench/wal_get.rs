@@ -1,13 +1,13 @@
-//! How long `wal-get` takes for a compressed segment of 16 MB, beside one
-//! stream decode of the same segment and a plain copy of it. pg_probackup's
-//! archive-get is one stream decode, too (`gzread`); it is not here to be
-//! measured, so the decodes stand for that.
+//! Measures how long `wal-get` takes for a compressed segment of 16 MB, compared with
+//! one stream decode and with a plain copy of the same segment. pg_probackup's
+//! archive-get is also one stream decode (`gzread`); it was not available for
+//! measurement, so the decodes stand in for it.
 //!
 //! ```text
 //! cargo bench --locked --bench wal_get [-- ROUNDS]
 //! ```
-//! All ways take turns, so that a busy moment of the machine meets all alike,
-//! and the ratios are of one round. Prints a table for `RESULTS.md`.
+//! All ways run alternately, so that a busy moment of the machine affects all alike;
+//! each ratio is within one round. Prints a table for `RESULTS.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,10 +25,10 @@ use flate2::write::GzEncoder;
 use pbkfs::catalog::Catalog;
 use pbkfs::catalog::wal::{Fetched, WalArchive};
 
-/// What archive-push --compress takes unless told otherwise.
+/// The default level of `archive-push --compress`.
 const LEVEL: u32 = 1;
 
-/// As large as the chunks of `wal-get`.
+/// The size of the chunks of `wal-get`.
 const CHUNK: usize = 256 << 10;
 
 /// A way to get the segment to [`Sample::out`].
@@ -43,7 +43,7 @@ const WAYS: [(&str, Way); 6] = [
     ("`pbkfs wal-get`", Sample::run_wal_get),
 ];
 
-/// What is compared with what, by their places in [`WAYS`].
+/// The pairs that are compared, by their indexes in [`WAYS`].
 const RATIOS: [(usize, usize); 4] = [(2, 1), (2, 0), (5, 4), (5, 3)];
 
 struct Sample {
@@ -56,8 +56,8 @@ struct Sample {
 }
 
 impl Sample {
-    /// The fixture's segment with the most in it: the others are mostly zeros,
-    /// which no archive that is worth measuring is.
+    /// Takes the fixture's fullest segment: the others are mostly zeros, unlike any
+    /// archive that is worth measuring.
     fn new(dir: &Path) -> Sample {
         let catalog = fixture::unpack("pg17-chain", dir);
         let instance = Catalog::open(&catalog).unwrap().instance("main").unwrap();
@@ -140,7 +140,7 @@ fn run(command: &mut Command) {
     assert!(command.status().unwrap().success(), "{command:?}");
 }
 
-/// The least, the middle and the largest, as columns.
+/// Formats the minimum, the median and the maximum as columns.
 fn columns(mut values: Vec<f64>, digits: usize) -> String {
     values.sort_by(f64::total_cmp);
     let middle = values[values.len() / 2];
@@ -168,7 +168,7 @@ fn main() {
             times.push(begun.elapsed());
             assert!(
                 fs::read(&sample.out).unwrap() == content,
-                "{name} gave something else"
+                "{name} returned something else"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Clusters of a test's own, from which `examples/make-catalog` makes catalogs.
+//! A test's own clusters, from which `examples/make-catalog` creates catalogs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::postgres::PgTools;
 use super::sandbox::Sandbox;
 
-/// A cluster with checksums, and a directory for a tablespace beside it.
+/// A cluster with checksums, and a directory for a tablespace next to it.
 pub struct Cluster<'a> {
     pg: &'a PgTools,
     sandbox: &'a Sandbox,
@@ -14,7 +14,7 @@ pub struct Cluster<'a> {
 }
 
 impl<'a> Cluster<'a> {
-    /// Made with these further options of initdb.
+    /// Creates a cluster with these additional options of initdb.
     pub fn new(pg: &'a PgTools, sandbox: &'a Sandbox, options: &[&str]) -> Self {
         let home = sandbox.path("cluster");
         for dir in [home.clone(), home.join("space"), home.join("socket")] {
@@ -40,7 +40,7 @@ impl<'a> Cluster<'a> {
         )
     }
 
-    /// Runs `work` on the started server, and stops it again.
+    /// Starts the server, runs `work`, and stops the server.
     pub fn while_up(&self, work: impl FnOnce(&str)) {
         let data = self.data.to_str().unwrap();
         let socket = self.sandbox.path("cluster/socket");

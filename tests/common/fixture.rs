@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::process::OsUser;
 use super::tree::Manifest;
 
-/// Every catalog that is bundled.
+/// All bundled catalogs.
 pub const FIXTURES: [&str; 7] = [
     "pg15-chain",
     "pg15-debian",
@@ -25,7 +25,7 @@ pub const FIXTURES: [&str; 7] = [
 /// One unpacked catalog.
 pub struct Fixture {
     pub name: String,
-    /// What pg_probackup calls -B.
+    /// The value of pg_probackup's `-B`.
     pub catalog: PathBuf,
     pub owner: OsUser,
 }
@@ -36,11 +36,11 @@ pub struct BackupLine {
     pub id: String,
     /// FULL, DELTA, PAGE or PTRACK.
     pub mode: String,
-    /// The backup carries the WAL that it needs.
+    /// Whether the backup contains the WAL that it needs.
     pub stream: bool,
 }
 
-/// A query, and what the live cluster answered to it just before the backup.
+/// A query, and the live cluster's answer just before the backup.
 #[derive(Debug, Deserialize)]
 pub struct Expectation {
     pub db: String,
@@ -48,7 +48,8 @@ pub struct Expectation {
     pub answer: String,
 }
 
-/// A point in the WAL, in four ways, and what a query answered right there.
+/// A point in the WAL, identified in four ways, and the answer to a query at that
+/// point.
 #[derive(Debug, Deserialize)]
 pub struct RestorePoint {
     pub name: String,
@@ -60,19 +61,19 @@ pub struct RestorePoint {
     pub answer: String,
 }
 
-/// A relation's stored file that is large enough to be damaged in its middle.
+/// A relation's stored file that is large enough to be damaged in the middle.
 pub struct StoredFile {
-    /// As in the data directory: `base/16385/16397`.
+    /// Path in the data directory: `base/16385/16397`.
     pub name: String,
-    /// In the catalog.
+    /// Path in the catalog.
     pub path: PathBuf,
-    /// Where its page headers stand in the backup's `page_header_map`.
+    /// Offset of its page headers in the backup's `page_header_map`.
     pub header_offset: u64,
     pub header_size: u64,
 }
 
 impl Fixture {
-    /// Unpacks `catalog/` into `dir`, owned by `owner`. `name` may be that of a case
+    /// Unpacks `catalog/` into `dir`, owned by `owner`. `name` may name a case
     /// (`cases/limits`), which has no oracle.
     pub fn unpack(name: &str, dir: &Path, owner: &OsUser) -> Fixture {
         let archive = match name.starts_with("cases/") {
@@ -81,7 +82,7 @@ impl Fixture {
         };
         let archive = File::open(&archive)
             .unwrap_or_else(|error| panic!("cannot read {}: {error}", archive.display()));
-        // Run by the owner, so that the files become the owner's.
+        // Run by the owner, so that the owner owns the files.
         let mut tar = owner
             .command("tar")
             .args([
@@ -107,7 +108,7 @@ impl Fixture {
         }
     }
 
-    /// The backups, oldest first.
+    /// Returns the backups, oldest first.
     pub fn backups(&self) -> Vec<BackupLine> {
         let text = fs::read_to_string(bundled(&self.name).join("oracle/backups.txt")).unwrap();
         let parse = |line: &str| {
@@ -125,7 +126,8 @@ impl Fixture {
         self.backups().pop().unwrap().id
     }
 
-    /// The ids from the FULL backup to `id`, by the parents that pg_probackup recorded.
+    /// Returns the IDs from the FULL backup to `id`, following the parents that
+    /// pg_probackup recorded.
     pub fn chain(&self, id: &str) -> Vec<String> {
         let text = fs::read_to_string(recorded(&self.name).join("show.json")).unwrap();
         let show: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -142,15 +144,14 @@ impl Fixture {
         chain
     }
 
-    /// Whether the real restore gave the backup back as it was. Of pg15-old it
-    /// loses rows, so there is nothing to compare with but what the live cluster
-    /// answered.
+    /// Returns whether the real restore reproduced the backup. For pg15-old it loses
+    /// rows, so the only comparison is with what the live cluster answered.
     pub fn is_restored_whole(&self, id: &str) -> bool {
         self.name != "pg15-old" || ["TP44E6", "TP44E8"].contains(&id)
     }
 
-    /// What restore gives for the backup, without what restore makes up: it edits
-    /// one file, and tells an ARCHIVE backup to recover by another.
+    /// Returns what restore writes for the backup, without what restore adds itself:
+    /// it edits one file, and writes another that makes an ARCHIVE backup recover.
     pub fn manifest(&self, id: &str) -> Manifest {
         Manifest::read(&bundled(&self.name).join(format!("oracle/{id}.manifest")))
             .without("postgresql.auto.conf")
@@ -165,7 +166,7 @@ impl Fixture {
             .collect()
     }
 
-    /// The restore points of the live cluster, oldest first.
+    /// Returns the restore points of the live cluster, oldest first.
     pub fn restore_points(&self) -> Vec<RestorePoint> {
         let path = bundled(&self.name).join("oracle/pitr.jsonl");
         let text = fs::read_to_string(path).unwrap();
@@ -174,7 +175,7 @@ impl Fixture {
             .collect()
     }
 
-    /// A file of the WAL archive.
+    /// Returns the path of a file of the WAL archive.
     pub fn wal(&self, name: &str) -> PathBuf {
         self.catalog.join("wal/main").join(name)
     }
@@ -183,7 +184,7 @@ impl Fixture {
         self.catalog.join("backups/main").join(id)
     }
 
-    /// The largest main fork that backup `id` stores under `base/`.
+    /// Returns the largest main fork that backup `id` stores under `base/`.
     pub fn largest_data_file(&self, id: &str) -> StoredFile {
         let list = fs::read_to_string(self.backup_dir(id).join("backup_content.control")).unwrap();
         let number = |line: &str, key| field(line, key).and_then(|value| value.parse::<i64>().ok());
@@ -203,19 +204,19 @@ impl Fixture {
     }
 }
 
-/// The folder of one fixture in the repository.
+/// Returns the folder of one fixture in the repository.
 fn bundled(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("postgres/fixtures")
         .join(name)
 }
 
-/// What the real pg_probackup printed for the fixture.
+/// Returns the directory with the real pg_probackup's output for the fixture.
 pub fn recorded(name: &str) -> PathBuf {
     bundled(name).join("recorded")
 }
 
-/// The value of `"key":"value"` in one line of a content list.
+/// Returns the value of `"key":"value"` in one line of a content list.
 fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     let (_, rest) = line.split_once(&format!("\"{key}\":\""))?;
     rest.split('"').next()

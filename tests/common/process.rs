@@ -1,4 +1,5 @@
-//! Running programs as a user, with a deadline, and finding what is left of them.
+//! Running programs as a user, with a deadline, and finding leftover processes and
+//! mounts.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -26,11 +27,11 @@ pub struct OsUser {
 }
 
 impl OsUser {
-    /// The user called `name`, who must exist.
+    /// Returns the user `name`, who must exist.
     pub fn named(name: &str) -> OsUser {
         let user = User::from_name(name)
             .unwrap()
-            .unwrap_or_else(|| panic!("there is no user {name} here: install postgresql-15"));
+            .unwrap_or_else(|| panic!("there is no user {name}: install postgresql-15"));
         OsUser {
             name: user.name,
             uid: user.uid.as_raw(),
@@ -46,7 +47,7 @@ impl OsUser {
         OsUser::named("postgres")
     }
 
-    /// A command that will run as this user, with a bare environment and in a
+    /// Returns a command that runs as this user, with a minimal environment and in a
     /// directory that everyone may enter.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
@@ -67,13 +68,13 @@ impl OsUser {
         command
     }
 
-    /// Gives `path` itself, and nothing below it, to this user.
+    /// Makes this user the owner of `path` itself, but not of anything below it.
     pub fn own(&self, path: &Path) {
         std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid)).unwrap();
     }
 }
 
-/// What a program that has ended said.
+/// Output and exit status of a finished program.
 pub struct Output {
     pub what: String,
     pub status: ExitStatus,
@@ -86,7 +87,7 @@ impl Output {
         self.status.code()
     }
 
-    /// The standard output, or a panic that shows everything if the program failed.
+    /// Returns the standard output, or panics with all output if the program failed.
     #[track_caller]
     pub fn expect_ok(self) -> String {
         assert!(self.status.success(), "{self}");
@@ -115,8 +116,8 @@ impl fmt::Display for Output {
 
 /// A program that may still be running. Killed when dropped.
 ///
-/// Its output goes to unnamed files rather than pipes, so that a daemon that
-/// keeps them open cannot make the reader wait.
+/// Its output goes to unnamed files rather than pipes, so that a daemon that keeps
+/// them open cannot block the reader.
 pub struct Running {
     what: String,
     child: Child,
@@ -151,12 +152,12 @@ impl Running {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    /// What it has written to its standard output so far.
+    /// Returns what it has written to its standard output so far.
     pub fn stdout(&self) -> String {
         contents(&self.stdout)
     }
 
-    /// What it has written to its standard error so far.
+    /// Returns what it has written to its standard error so far.
     pub fn stderr(&self) -> String {
         contents(&self.stderr)
     }
@@ -169,17 +170,17 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for the end; a program that is still running after `limit` is
-    /// killed, and that is a failure.
+    /// Waits for the program to exit; if it is still running after `limit`, kills it
+    /// and fails.
     #[track_caller]
     pub fn wait(self, limit: Duration) -> Output {
         match self.wait_or_kill(limit) {
             Ok(output) => output,
-            Err(output) => panic!("killed, as it had not ended after {limit:?}: {output}"),
+            Err(output) => panic!("killed, because it was still running after {limit:?}: {output}"),
         }
     }
 
-    /// Like [`wait`](Running::wait), for places that may not panic.
+    /// Like [`wait`](Running::wait), for callers that must not panic.
     pub fn wait_or_kill(mut self, limit: Duration) -> Result<Output, Output> {
         let deadline = Instant::now() + limit;
         let in_time = loop {
@@ -211,7 +212,8 @@ impl Drop for Running {
     }
 }
 
-/// The file's bytes, without moving the offset that the writer shares with us.
+/// Returns the file's contents, without moving the offset that is shared with the
+/// writer.
 fn contents(file: &File) -> String {
     let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
     let mut bytes = vec![0; length];
@@ -219,31 +221,31 @@ fn contents(file: &File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Runs the command to its end.
+/// Runs the command to completion.
 #[track_caller]
 pub fn run(command: &mut Command, limit: Duration) -> Output {
     Running::spawn(command).wait(limit)
 }
 
-/// Waits until `done` says so; after `limit` panics with `what`.
+/// Waits until `done` returns true; panics with `what` after `limit`.
 #[track_caller]
 pub fn eventually(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !done() {
         assert!(
             Instant::now() < deadline,
-            "waited {limit:?} in vain: {what}"
+            "timed out after {limit:?}: {what}"
         );
         thread::sleep(POLL);
     }
 }
 
-/// Whether a process with this pid lives (a zombie does not).
+/// Returns whether a process with this pid is alive (a zombie is not).
 pub fn is_alive(pid: i32) -> bool {
     if kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
         return false;
     }
-    // The state follows the command's name, which stands in parentheses.
+    // The state follows the command's name, which is in parentheses.
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => !stat
             .rsplit(')')
@@ -253,8 +255,8 @@ pub fn is_alive(pid: i32) -> bool {
     }
 }
 
-/// The living processes that name a path below `dir` in their command line, or
-/// stand in one: pid and command line of each.
+/// Returns the live processes that name a path below `dir` in their command line, or
+/// whose working directory is below it: pid and command line of each.
 pub fn processes_in(dir: &Path) -> Vec<(i32, String)> {
     let needle = dir.to_str().unwrap();
     let mut found = Vec::new();
@@ -276,7 +278,7 @@ pub fn processes_in(dir: &Path) -> Vec<(i32, String)> {
     found
 }
 
-/// The mount points at and below `dir`, the innermost last.
+/// Returns the mount points at and below `dir`, innermost last.
 pub fn mounts_in(dir: &Path) -> Vec<PathBuf> {
     fs::read_to_string("/proc/self/mountinfo")
         .unwrap()

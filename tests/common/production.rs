@@ -1,5 +1,5 @@
-//! The production server that the configuration in pg15-hazards was written
-//! for, at the paths that it names.
+//! The production server that the configuration in pg15-hazards was written for, at
+//! the paths it names.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,20 +14,20 @@ use super::process::{OsUser, eventually, run};
 use super::sandbox::Sandbox;
 use super::tree::Listing;
 
-/// There is one such path, so one production at a time.
+/// There is only one such path, so only one production server at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// Where it lives.
+/// Its directory.
 pub const HOME: &str = "/srv/fixture/pg15-hazards";
 /// Its tablespace, `ts_fast`.
 pub const TABLESPACE_OID: &str = "16384";
 
-/// The live server. Stopped and removed when dropped.
+/// The live server; stopped and removed when dropped.
 pub struct Production<'a> {
     pg: &'a PgTools,
     pub conninfo: String,
     pub port: u16,
-    /// The part of the path that the test had to make, and so removes.
+    /// The part of the path that the test had to create, and therefore removes.
     made: PathBuf,
     _one: MutexGuard<'static, ()>,
 }
@@ -43,7 +43,7 @@ impl<'a> Production<'a> {
         )
     }
 
-    /// The same, archiving by another command.
+    /// The same, with another archive command.
     pub fn archiving(
         pg: &'a PgTools,
         sandbox: &Sandbox,
@@ -52,7 +52,7 @@ impl<'a> Production<'a> {
     ) -> Production<'a> {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let home = Path::new(HOME);
-        // A test of another program may be about to remove its own.
+        // Another test program may be about to remove its own.
         eventually(
             &format!("{HOME}, which this test would use and remove, is free"),
             LIMIT,
@@ -81,8 +81,8 @@ impl<'a> Production<'a> {
         shell(&format!(
             "chown -R postgres: {HOME} && chmod -R u=rwX,go= {HOME}/data {HOME}/ts_fast"
         ));
-        // What would make production itself write while it idles is off, and the
-        // port is a free one; all else is as its own configuration says.
+        // Everything that would make an idle production write is off, and the port is
+        // a free one; all else is as its own configuration says.
         let options = format!(
             "-c port={port} -c listen_addresses=127.0.0.1 -c autovacuum=off -c archive_timeout=0 \
              -c log_checkpoints=off -c max_logical_replication_workers=0 \
@@ -103,7 +103,7 @@ impl<'a> Production<'a> {
         self.pg.psql(&self.conninfo, "postgres", sql)
     }
 
-    /// What must not change, taken when production has come to rest.
+    /// Lists what must not change, once production has become idle.
     pub fn at_rest(&self, names: &[&str]) -> Vec<(PathBuf, Listing)> {
         self.psql("checkpoint");
         let take = || -> Vec<_> {
@@ -122,10 +122,7 @@ impl<'a> Production<'a> {
             if now == last {
                 return now;
             }
-            assert!(
-                Instant::now() < deadline,
-                "production does not come to rest"
-            );
+            assert!(Instant::now() < deadline, "production does not become idle");
             last = now;
         }
     }
@@ -155,8 +152,8 @@ pub fn shell(script: &str) {
     run(root.command("sh").args(["-ec", script]), LIMIT).expect_ok();
 }
 
-/// Copies the backup's files out of a mount to where the cluster once lived,
-/// with the tablespace at its own place again.
+/// Copies the backup's files from a mount to the cluster's original path, with the
+/// tablespace back at its own location.
 fn copy_cluster(sandbox: &Sandbox, backup: &str, home: &Path) {
     let source = sandbox
         .profile_named("source", backup)
@@ -165,7 +162,7 @@ fn copy_cluster(sandbox: &Sandbox, backup: &str, home: &Path) {
         .write();
     source.up();
     let (target, home) = (source.target.display(), home.display());
-    // A mount that an ordinary user made is closed to root.
+    // Root cannot enter an unprivileged user's mount.
     sandbox.user.own(Path::new(HOME));
     let copy = format!(
         "cp -a {target} {home}/data

@@ -11,7 +11,8 @@ use super::session::{Clone, Ready};
 /// The last ARCHIVE backup before the restore points.
 pub const BACKUP: &str = "TOW7K6";
 
-/// pbkfs run by root, on a catalog of the user that PostgreSQL runs as.
+/// Creates a sandbox in which root runs pbkfs, on a catalog owned by the user that
+/// PostgreSQL runs as.
 pub fn sandbox() -> Sandbox {
     Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", OsUser::root())
 }
@@ -20,7 +21,7 @@ pub fn points(sandbox: &Sandbox) -> [RestorePoint; 3] {
     sandbox.fixture.restore_points().try_into().unwrap()
 }
 
-/// `--set recovery.KEY=VALUE` for each.
+/// Returns `--set recovery.KEY=VALUE` for each.
 pub fn sets(values: &[(&str, &str)]) -> Vec<String> {
     values
         .iter()
@@ -52,15 +53,15 @@ pub fn up_to(clone: &Clone<'_>, values: &[(&str, &str)]) -> Ready {
     clone.up_with(&strs(&sets(values)))
 }
 
-/// What `up` says when recovery to there does not work.
+/// Returns the output of an `up` whose recovery must fail.
 #[track_caller]
 pub fn fails(clone: &Clone<'_>, values: &[(&str, &str)]) -> Output {
     let arguments = [vec!["--detach".to_owned()], sets(values)].concat();
     clone.pbkfs("up", &strs(&arguments))
 }
 
-/// Puts what a promoted clone has finished of timeline 2 into its catalog's archive, as
-/// an archive_command would: the history, and its segments.
+/// Archives the finished files of a promoted clone's timeline 2 in its catalog, as an
+/// archive_command would: the history and the segments.
 pub fn archive_second_timeline(pg: &PgTools, clone: &Clone<'_>, ready: &Ready) {
     let ask = "select pg_walfile_name(pg_current_wal_insert_lsn())";
     let unfinished = pg.psql(ready.conninfo(), "postgres", ask);
@@ -76,5 +77,8 @@ pub fn archive_second_timeline(pg: &PgTools, clone: &Clone<'_>, ready: &Ready) {
             copied += 1;
         }
     }
-    assert!(copied > 1, "a history and segments, not {copied} files");
+    assert!(
+        copied > 1,
+        "expected a history and segments, not {copied} files"
+    );
 }

@@ -13,18 +13,19 @@ use super::process::{self, OsUser, run};
 use super::session::{Clone, LIMIT};
 use super::tmpfs::Tmpfs;
 
-/// A directory of the test's own, which everyone may enter, with one catalog in
-/// it and room for what `pbkfs` makes. Nothing of it survives the test.
+/// A test's own directory, which everyone may enter, with one catalog and space for
+/// what `pbkfs` creates. None of it outlives the test.
 pub struct Sandbox {
     dir: TempDir,
     pub fixture: Fixture,
-    /// Who runs `pbkfs`.
+    /// The user who runs `pbkfs`.
     pub user: OsUser,
     binary: PathBuf,
 }
 
 impl Sandbox {
-    /// A sandbox in which `user` runs `pbkfs`, on a catalog of the same user.
+    /// Creates a sandbox in which `user` runs `pbkfs`, on a catalog owned by the same
+    /// user.
     pub fn new(fixture: &str, user: OsUser) -> Sandbox {
         let owner = user.clone();
         Sandbox::with_catalog_of(&owner, fixture, user)
@@ -68,7 +69,7 @@ impl Sandbox {
         self.dir.path()
     }
 
-    /// A disk of that size, as in `16m`, on the directory `small`.
+    /// Mounts a disk of that size, such as `16m`, on the directory `small`.
     #[track_caller]
     pub fn small_disk(&self, size: &str) -> Tmpfs {
         let small = self.path("small");
@@ -76,8 +77,8 @@ impl Sandbox {
         Tmpfs::mount(&small, size)
     }
 
-    /// `pbkfs` as the sandbox's user. Its temporary files go into the sandbox,
-    /// so that what it forgets can be seen.
+    /// Returns a command that runs `pbkfs` as the sandbox's user. Its temporary files
+    /// are created in the sandbox, so that leftovers are visible.
     pub fn pbkfs(&self) -> Command {
         let mut command = self.user.command(&self.binary);
         command
@@ -88,7 +89,8 @@ impl Sandbox {
         command
     }
 
-    /// A profile for a clone called `clone`; see [`Profile`] for what can be changed.
+    /// Returns a profile for a clone called `clone`; see [`Profile`] for what can be
+    /// changed.
     pub fn profile(&self, backup: &str) -> Profile<'_> {
         self.profile_named("clone", backup)
     }
@@ -116,8 +118,8 @@ impl Drop for Sandbox {
     }
 }
 
-/// The binary under test, where the user `postgres` can run it too: a build
-/// directory below someone's home often is closed to others.
+/// Returns the binary under test, at a path where the user `postgres` can also run
+/// it: a build directory below a home directory is often closed to others.
 fn reachable_binary(dir: &Path) -> PathBuf {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_pbkfs"));
     let mut test = OsUser::postgres().command("test");
@@ -129,14 +131,14 @@ fn reachable_binary(dir: &Path) -> PathBuf {
     copy
 }
 
-/// Detaches every mount at and below `dir`, whatever still uses it.
+/// Detaches every mount at and below `dir`, even if it is in use.
 pub fn unmount_all(dir: &Path) {
     for mount in process::mounts_in(dir).into_iter().rev() {
         let _ = Command::new("umount").arg("-l").arg(mount).status();
     }
 }
 
-/// A profile in the making.
+/// A builder for a profile.
 pub struct Profile<'a> {
     sandbox: &'a Sandbox,
     name: String,
@@ -152,7 +154,7 @@ pub struct Profile<'a> {
 }
 
 impl<'a> Profile<'a> {
-    /// Adds `key = value`, the value in TOML's notation.
+    /// Adds `key = value`, with the value in TOML's notation.
     pub fn with(mut self, key: &str, value: &str) -> Self {
         writeln!(self.top, "{key} = {value}").unwrap();
         self
@@ -170,24 +172,24 @@ impl<'a> Profile<'a> {
         self
     }
 
-    /// Sets one of PostgreSQL's own settings.
+    /// Sets a PostgreSQL setting.
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         writeln!(self.settings, "{name} = {value:?}").unwrap();
         self
     }
 
-    /// Only mount, and start no server.
+    /// Only mounts, without starting a server.
     pub fn mount_only(self) -> Self {
         self.postgres("launch", "false")
     }
 
-    /// Keep the writes elsewhere.
+    /// Keeps the writes elsewhere.
     pub fn diff_at(mut self, path: impl Into<PathBuf>) -> Self {
         self.diff = Some(path.into());
         self
     }
 
-    /// Keep the writes only while the clone is up.
+    /// Keeps the writes only while the clone is up.
     pub fn throw_away(mut self) -> Self {
         self.diff = None;
         self

@@ -1,4 +1,4 @@
-//! Clones of backups, made and taken down by `pbkfs`.
+//! Clones of backups, started and stopped by `pbkfs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,15 @@ use serde::Deserialize;
 use super::process::{self, Output, Running, run};
 use super::sandbox::{Sandbox, unmount_all};
 
-/// How long `up`, `down` and the rest may take: a server's start and stop included.
+/// Time limit for `up`, `down` and other commands, including a server's start and
+/// stop.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// What `up --json` prints when the clone is ready.
+/// Output of `up --json` when the clone is ready.
 #[derive(Debug, Deserialize)]
 pub struct Ready {
     pub event: String,
-    /// Absent where no server was to be started.
+    /// Absent if no server was requested.
     pub conninfo: Option<String>,
     pub target: PathBuf,
     pub backup: String,
@@ -30,7 +31,7 @@ pub struct Ready {
     /// The `pbkfs` that owns the mount.
     pub pid: i32,
     pub server_pid: Option<i32>,
-    /// What the fence is made of.
+    /// What the fence consists of.
     pub fence: Option<String>,
 }
 
@@ -48,12 +49,12 @@ impl Ready {
     pub fn conninfo(&self) -> &str {
         self.conninfo
             .as_deref()
-            .expect("a server, and so a connection string")
+            .expect("a server has a connection string")
     }
 }
 
-/// A clone that a profile describes. When dropped, it is taken down, whatever
-/// state the test left it in.
+/// A clone described by a profile. It is taken down when dropped, whatever state the
+/// test left it in.
 pub struct Clone<'a> {
     pub sandbox: &'a Sandbox,
     pub profile: PathBuf,
@@ -63,7 +64,7 @@ pub struct Clone<'a> {
 }
 
 impl<'a> Clone<'a> {
-    /// What the profile at `profile` describes.
+    /// Creates the clone that the profile at `profile` describes.
     pub fn new(
         sandbox: &'a Sandbox,
         profile: PathBuf,
@@ -79,7 +80,7 @@ impl<'a> Clone<'a> {
         }
     }
 
-    /// `pbkfs SUBCOMMAND PROFILE ARGUMENTS`.
+    /// Returns the command `pbkfs SUBCOMMAND PROFILE ARGUMENTS`.
     pub fn command(&self, subcommand: &str, arguments: &[&str]) -> Command {
         if subcommand == "up" {
             self.up_was_tried.store(true, Ordering::Relaxed);
@@ -94,21 +95,21 @@ impl<'a> Clone<'a> {
         run(&mut self.command(subcommand, arguments), LIMIT)
     }
 
-    /// Takes the clone up in the background.
+    /// Starts the clone in the background.
     #[track_caller]
     pub fn up(&self) -> Ready {
         let stdout = self.pbkfs("up", &["--detach", "--json"]).expect_ok();
         Ready::parse(&stdout)
     }
 
-    /// The same with more arguments, as in `--set recovery.name=x`.
+    /// The same with additional arguments, such as `--set recovery.name=x`.
     #[track_caller]
     pub fn up_with(&self, arguments: &[&str]) -> Ready {
         let arguments = [&["--detach", "--json"], arguments].concat();
         Ready::parse(&self.pbkfs("up", &arguments).expect_ok())
     }
 
-    /// Takes the clone up in the foreground, and waits until it is ready.
+    /// Starts the clone in the foreground, and waits until it is ready.
     #[track_caller]
     pub fn up_in_foreground(&self) -> (Running, Ready) {
         let mut running = Running::spawn(&mut self.command("up", &["--json"]));
@@ -131,11 +132,11 @@ impl<'a> Clone<'a> {
         self.pbkfs("down", &[]).expect_ok();
     }
 
-    /// The sessions on this target that `status --json` lists.
+    /// Returns the sessions on this target that `status --json` lists.
     #[track_caller]
     pub fn status(&self) -> Vec<serde_json::Value> {
         let output = self.pbkfs("status", &["--json"]);
-        // It is 3 where the clone is not ready.
+        // The code is 3 if the clone is not ready.
         assert!(matches!(output.code(), Some(0 | 3)), "{output}");
         let sessions = sessions_in(&output.stdout);
         let target = self.target.to_str().unwrap();
@@ -145,7 +146,7 @@ impl<'a> Clone<'a> {
             .collect()
     }
 
-    /// The one-shot jobs that run by this profile.
+    /// Returns the one-shot jobs that are running with this profile.
     #[track_caller]
     pub fn jobs(&self) -> Vec<serde_json::Value> {
         let mut status = self.sandbox.pbkfs();
@@ -157,13 +158,13 @@ impl<'a> Clone<'a> {
         sessions
     }
 
-    /// Whether something is mounted on the target.
+    /// Returns whether something is mounted on the target.
     pub fn is_mounted(&self) -> bool {
         process::mounts_in(&self.target).contains(&self.target)
     }
 }
 
-/// The sessions of the document that `status --json` prints.
+/// Returns the sessions in the output of `status --json`.
 #[track_caller]
 pub fn sessions_in(document: &str) -> Vec<serde_json::Value> {
     let document: serde_json::Value = serde_json::from_str(document).unwrap();
@@ -181,7 +182,7 @@ impl Drop for Clone<'_> {
             .map_or(true, |output| !output.status.success());
         if failed && thread::panicking() {
             let (Ok(output) | Err(output)) = down;
-            eprintln!("cleaning up after the failure did not work either: {output}");
+            eprintln!("cleaning up after the failure also failed: {output}");
         }
         unmount_all(&self.target);
         let pid_of = |(pid, _): (i32, String)| Pid::from_raw(pid);
@@ -191,8 +192,8 @@ impl Drop for Clone<'_> {
     }
 }
 
-/// Fails unless `pbkfs` left nothing in the sandbox but the profile, the diff
-/// and what stood there before: no mount, process, lock or temporary file.
+/// Fails unless `pbkfs` left nothing in the sandbox but the profile, the diff and
+/// what was there before: no mount, process, lock or temporary file.
 #[track_caller]
 pub fn assert_nothing_stays(sandbox: &Sandbox) {
     let dir = sandbox.dir();
@@ -220,24 +221,32 @@ pub fn assert_nothing_stays(sandbox: &Sandbox) {
             name.starts_with("backup.pid") || name.starts_with("backup_ro.pid")
         })
         .collect();
-    assert_eq!(locks, Vec::<PathBuf>::new(), "a lock stays in the catalog");
+    assert_eq!(
+        locks,
+        Vec::<PathBuf>::new(),
+        "a lock was left in the catalog"
+    );
     assert_eq!(
         session_files_in(dir),
         Vec::<PathBuf>::new(),
-        "a file of the session stays in /run"
+        "a file of the session was left in /run"
     );
-    // Those of one-shot jobs have the name of the clone's own session in theirs.
+    // The names of one-shot jobs contain the name of the clone's own session.
     let clone = Place::of(&sandbox.path("clone"));
     let clone = clone.dir().file_name().unwrap().to_str().unwrap();
     let mut runs = entries_of(Path::new("/run/pbkfs/mounts"));
     runs.retain(|path| path.to_str().unwrap().contains(clone));
-    assert_eq!(runs, Vec::<PathBuf>::new(), "a mount point stays in /run");
+    assert_eq!(
+        runs,
+        Vec::<PathBuf>::new(),
+        "a mount point was left in /run"
+    );
 }
 
-/// The files of root's sessions that name a path below `dir`.
+/// Returns the files of root's sessions that name a path below `dir`.
 pub fn session_files_in(dir: &Path) -> Vec<PathBuf> {
     let names_it = |path: &PathBuf| {
-        // A pipe of another test's would be waited for.
+        // Opening another test's pipe would block.
         let is_file = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
         let content = if is_file {
             fs::read(path)
@@ -247,7 +256,7 @@ pub fn session_files_in(dir: &Path) -> Vec<PathBuf> {
         let content = content.unwrap_or_default();
         String::from_utf8_lossy(&content).contains(dir.to_str().unwrap())
     };
-    // No deeper: one-shot jobs have their mounts there.
+    // No deeper, because one-shot jobs have their mounts there.
     let sessions = entries_of(Path::new("/run/pbkfs"));
     let mut files: Vec<PathBuf> = sessions.iter().flat_map(|dir| entries_of(dir)).collect();
     files.retain(names_it);
@@ -272,19 +281,19 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What pbkfs says when it panics.
+/// Message of pbkfs when it panics.
 pub const UNKNOWN_CASE: &str = "internal error; report it as a bug";
 
-/// Fails unless the program refused with this exit code and one clear sentence
-/// that holds `needle`.
+/// Fails unless the program failed with this exit code and one clear sentence that
+/// contains `needle`.
 #[track_caller]
 pub fn refused(output: &Output, code: i32, needle: &str) {
     assert_eq!(output.code(), Some(code), "{output}");
     let said = &output.stderr;
-    assert!(said.contains(needle), "no word of {needle:?}: {output}");
+    assert!(said.contains(needle), "{needle:?} is missing: {output}");
     assert!(
         output.stdout.is_empty(),
-        "a refusal prints no result: {output}"
+        "a failure must print no result: {output}"
     );
     for raw in [
         UNKNOWN_CASE,

@@ -1,4 +1,4 @@
-//! System calls that neither std nor our set of nix's features has.
+//! System calls that neither std nor our selection of nix's features provides.
 
 use std::fs::File;
 use std::io;
@@ -12,8 +12,8 @@ use nix::libc;
 
 use super::process::OsUser;
 
-/// Lets the calling thread, and only it, be this user from now on. A mount
-/// that a user made without root is closed to everyone else.
+/// Makes the calling thread, and only it, run as this user from now on. A mount made
+/// by an unprivileged user is closed to everyone else.
 pub fn become_user(user: &OsUser) {
     if user.uid == nix::unistd::geteuid().as_raw() {
         return;
@@ -30,20 +30,20 @@ pub fn become_user(user: &OsUser) {
     assert_eq!(done, [0, 0, 0], "cannot become {}", user.name);
 }
 
-/// Lets `command`, and what it starts, make no namespaces: `unshare` answers
-/// EPERM, as where an administrator has forbidden it.
+/// Keeps `command`, and what it starts, from creating namespaces: `unshare` fails
+/// with EPERM, as if an administrator had forbidden it.
 pub fn forbid_namespaces(command: &mut Command) {
     answer_by(command, libc::SYS_unshare, Errno::EPERM);
 }
 
-/// Lets `command`, and what it starts, filter no system calls: `seccomp` answers
-/// as from a kernel that has none.
+/// Keeps `command`, and what it starts, from filtering system calls: `seccomp` fails
+/// as on a kernel without it.
 pub fn forbid_filters(command: &mut Command) {
     answer_by(command, libc::SYS_seccomp, Errno::ENOSYS);
 }
 
-/// Lets that system call answer so. Only root can do that without taking the
-/// right from setuid programs.
+/// Makes that system call fail with this error. Only root can do this without
+/// disabling setuid programs.
 fn answer_by(command: &mut Command, call: libc::c_long, errno: Errno) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -51,7 +51,7 @@ fn answer_by(command: &mut Command, call: libc::c_long, errno: Errno) {
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let call = u32::try_from(call).unwrap();
     let forbidden = libc::SECCOMP_RET_ERRNO | u32::try_from(errno as i32).unwrap();
-    // The number of the system call is the first word of what a filter sees.
+    // The system call number is the first word of a filter's input.
     let filter = [
         step(LOAD, 0, 0, 0),
         step(IS, 0, 1, call),
@@ -98,7 +98,7 @@ pub struct Mapping {
 
 impl Mapping {
     pub fn new(file: &File, offset: u64, len: usize) -> Result<Mapping, Errno> {
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -135,21 +135,21 @@ impl Drop for Mapping {
     }
 }
 
-/// `sync_file_range(2)` of the whole file, with waiting.
+/// Calls `sync_file_range(2)` for the whole file, and waits.
 pub fn sync_range(file: &File) -> Result<(), Errno> {
     let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: a descriptor that the caller has open, and numbers.
+    // SAFETY: the caller keeps the descriptor open; the other arguments are numbers.
     Errno::result(unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) }).map(drop)
 }
 
-/// `copy_file_range(2)`, repeated until all is copied or the source ends: a
-/// short count is no failure. Gives the number of bytes copied.
+/// Calls `copy_file_range(2)` until everything is copied or the source ends: a short
+/// count is not a failure. Returns the number of bytes copied.
 pub fn copy_range(from: (&File, u64), to: (&File, u64), len: usize) -> Result<usize, Errno> {
     let (mut start, mut at) = (from.1 as i64, to.1 as i64);
     let mut done = 0;
     while done < len {
-        // SAFETY: descriptors that the caller has open, and two offsets that
-        // outlive the call.
+        // SAFETY: the caller keeps the descriptors open, and the two offsets outlive
+        // the call.
         let copied = Errno::result(unsafe {
             libc::copy_file_range(
                 from.0.as_raw_fd(),
@@ -168,7 +168,7 @@ pub fn copy_range(from: (&File, u64), to: (&File, u64), len: usize) -> Result<us
     Ok(done)
 }
 
-/// Lets this process have at least `files` files open.
+/// Raises this process's limit of open files to at least `files`.
 pub fn raise_file_limit(files: u64) {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

@@ -1,4 +1,4 @@
-//! Small disks, which can be filled.
+//! Small disks that can be filled.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,11 +7,11 @@ use super::process::run;
 use super::sandbox::unmount_all;
 use super::session::LIMIT;
 
-/// A file system in memory that everyone may write. Unmounted when dropped.
+/// An in-memory file system that everyone may write to. Unmounted when dropped.
 pub struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    /// Mounts one of that size, as in `16m`, on a directory.
+    /// Mounts one of that size, such as `16m`, on a directory.
     #[track_caller]
     pub fn mount(at: &Path, size: &str) -> Tmpfs {
         let mut mount = Command::new("mount");
@@ -21,7 +21,7 @@ impl Tmpfs {
         Tmpfs(at.to_owned())
     }
 
-    /// Makes room, or takes it away.
+    /// Grows or shrinks it.
     #[track_caller]
     pub fn resize(&self, size: &str) {
         let mut mount = Command::new("mount");

@@ -1,4 +1,5 @@
-//! Comparing trees of files: with what restore wrote, and with themselves.
+//! Comparison of file trees: with what restore wrote, and with their own earlier
+//! state.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,12 +13,12 @@ use sha2::{Digest, Sha256};
 
 use super::process::{OsUser, run};
 
-/// How long a walk over a whole data directory may take.
+/// Time limit for a walk over a whole data directory.
 const WALK: Duration = Duration::from_secs(120);
 
-/// The files and directories of a data directory, as `pg_probackup restore`
-/// wrote them or as a mount shows them. Links are followed, so a tablespace's
-/// files stand under `pg_tblspc/OID/`.
+/// The files and directories of a data directory, as `pg_probackup restore` wrote
+/// them or as a mount shows them. Links are followed, so a tablespace's files are
+/// listed under `pg_tblspc/OID/`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Manifest(BTreeMap<String, String>);
 
@@ -32,8 +33,8 @@ impl Manifest {
         Manifest(lines.collect())
     }
 
-    /// Walks `root` as `user`. It is done by programs of that user, because a
-    /// mount that user made is closed even to root.
+    /// Walks `root` as `user`. Programs run by that user do it, because a mount made
+    /// by that user is closed even to root.
     pub fn walk(root: &Path, user: &OsUser) -> Manifest {
         let find = |arguments: &[&str]| {
             let mut command = user.command("find");
@@ -47,7 +48,7 @@ impl Manifest {
         let sums = find(&["-type", "f", "-exec", "sha256sum", "{}", "+"]);
         let sums: BTreeMap<&str, &str> = sums
             .lines()
-            .map(|line| line.split_once("  ./").expect("sha256sum's own form"))
+            .map(|line| line.split_once("  ./").expect("sha256sum's output format"))
             .map(|(sum, name)| (name, sum))
             .collect();
 
@@ -67,7 +68,7 @@ impl Manifest {
         Manifest(entries)
     }
 
-    /// Takes `name` out of the comparison.
+    /// Excludes `name` from the comparison.
     pub fn without(mut self, name: &str) -> Manifest {
         self.0.remove(name);
         self
@@ -77,7 +78,7 @@ impl Manifest {
         self.0.len()
     }
 
-    /// One line for each path that is not the same in both.
+    /// Returns one line for each path that is not the same in both.
     pub fn differences(&self, actual: &Manifest) -> Vec<String> {
         differences(&self.0, &actual.0)
     }
@@ -86,8 +87,8 @@ impl Manifest {
 /// Everything about a tree that a program could have changed: names, kinds,
 /// owners, modes, link targets, and the files' sizes, times and contents.
 ///
-/// The times of directories are left out: the lock file that pg_probackup's
-/// restore keeps in a backup's directory comes and goes, which moves them.
+/// The times of directories are excluded: pg_probackup's restore creates and removes
+/// a lock file in a backup's directory, which changes them.
 #[derive(PartialEq, Eq, Clone)]
 pub struct Listing(BTreeMap<String, String>);
 
@@ -98,7 +99,7 @@ impl Listing {
         Listing(entries)
     }
 
-    /// Fails, naming every path that is not the same, unless `root` still is as listed.
+    /// Fails and names every path that differs, unless `root` is still as listed.
     #[track_caller]
     pub fn assert_unchanged(&self, root: &Path) {
         let differences = differences(&self.0, &Listing::of(root).0);
@@ -158,7 +159,7 @@ fn sha256(path: &Path) -> String {
         .collect()
 }
 
-/// Lets [`io::copy`] feed a hash.
+/// An adapter with which [`io::copy`] feeds a hash.
 struct HashWriter<'a>(&'a mut Sha256);
 
 impl io::Write for HashWriter<'_> {
@@ -191,6 +192,6 @@ fn differences(
     let extra = actual
         .iter()
         .filter(|(name, _)| !wanted.contains_key(*name));
-    lines.extend(extra.map(|(name, facts)| format!("not ours:  {name}  ({facts})")));
+    lines.extend(extra.map(|(name, facts)| format!("unexpected: {name}  ({facts})")));
     lines
 }

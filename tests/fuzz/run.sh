@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fuzzes every target, one after the other: `tests/fuzz/run.sh [SECONDS] [TARGET..]`.
-# One line for each target says what came of it; findings are in `artifacts`.
+# Prints one line with the result of each target; findings are in `artifacts`.
 set -eu
 cd "$(dirname "$0")"
 . ../lib.sh
@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 SECONDS_EACH=${1:-600}
 [ $# -eq 0 ] || shift
 SANITIZER=${SANITIZER:-address}
-# Sanitizers and coverage are for nightly compilers only, unless one insists.
+# Sanitizers and coverage need a nightly compiler, unless this is set.
 RUSTC_BOOTSTRAP=1
 CARGO_TARGET_DIR=$PWD/target
 export RUSTC_BOOTSTRAP CARGO_TARGET_DIR
@@ -16,7 +16,7 @@ export RUSTC_BOOTSTRAP CARGO_TARGET_DIR
 command -v cargo-fuzz >/dev/null || die "cargo-fuzz is missing: run cargo install cargo-fuzz"
 command -v c++ >/dev/null || die "libFuzzer needs a C++ compiler: install g++"
 [ $# -gt 0 ] || set -- $(cargo fuzz list --fuzz-dir .)
-# The same dependencies as the project's, as far as it has them.
+# Use the project's versions of all shared dependencies.
 [ -e Cargo.lock ] || cp ../../Cargo.lock Cargo.lock
 
 make_corpus() {
@@ -31,8 +31,8 @@ make_corpus() {
     rm -rf "$unpacked"
 }
 
-# How long an input may be, in bytes: long enough for all that the format has,
-# short enough to be quick.
+# Prints the maximum size of an input in bytes: large enough for every feature of the
+# format, small enough to be fast.
 max_len() {
     case $1 in
     wal_pages | records) echo 40000 ;;

@@ -1,5 +1,5 @@
-//! Verification's look at an image: it finds nothing wrong with what
-//! pg_probackup wrote, and everything that was damaged since, at its place.
+//! Verification of an image: it finds nothing wrong with what pg_probackup wrote, and
+//! locates all later damage.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
 use crate::fixture::{Fixture, content, field, files, largest_data_file, node};
 
-/// What is wrong with an image, and what was read of it.
+/// Returns what is wrong with an image, and what was read.
 fn check(image: &Image) -> (Vec<ImageError>, Checked) {
     let damage = RefCell::new(Vec::new());
     let mut sum = Checked::default();
@@ -64,7 +64,7 @@ fn nothing_is_wrong_with_any_backup() {
             assert!(damage.is_empty(), "{name} {id}: {damage:#?}");
             let lengths = files(&image).into_iter().map(|n| image.len(n).unwrap());
             let hidden = checked.image_bytes - lengths.sum::<u64>();
-            // The maps of tablespaces and databases, and external directories.
+            // The tablespace and database maps, and external directories.
             assert!(hidden < 100_000, "{name} {id}: {hidden}");
             assert!(checked.pages > 1000 && checked.stored_bytes > 1_000_000);
         }
@@ -73,8 +73,8 @@ fn nothing_is_wrong_with_any_backup() {
 
 const FULL: &str = "TOW7FV";
 
-/// A page of the largest data file is stored anew, by what `change` makes of
-/// it, with right checksums of the stored file and of the content list.
+/// Stores a page of the largest data file again after `change`, with correct
+/// checksums of the stored file and of the content list.
 fn doctored(fixture: &Fixture, block: usize, change: impl Fn(&mut [u8; BLOCK_SIZE])) -> String {
     let (path, _) = largest_data_file(fixture, FULL);
     let image = fixture.image(FULL);
@@ -96,7 +96,7 @@ fn doctored(fixture: &Fixture, block: usize, change: impl Fn(&mut [u8; BLOCK_SIZ
     let (size, crc) = (stored.len(), crc32c::crc32c(&stored));
     fixture.edit_list(FULL, |line| {
         Some(match field(line, "path") == path {
-            // Without page headers, as they would be wrong by their offsets.
+            // Without page headers, because their offsets would be wrong.
             true => format!(
                 r#"{{"path":"{path}", "size":"{size}", "mode":"33152", "is_datafile":"1", "crc":"{crc}", "compress_alg":"zlib"}}"#
             ),
@@ -134,8 +134,7 @@ fn a_page_of_a_cluster_without_checksums_fails_by_its_header() {
     let page: [u8; BLOCK_SIZE] = content(&image, node(&image, &path))[..BLOCK_SIZE]
         .try_into()
         .unwrap();
-    // Another page that compresses to just as many bytes, so that no record
-    // moves.
+    // Another page that compresses to exactly the same size, so that no record moves.
     let payload = (1..=12)
         .flat_map(|level| (1..400).map(move |changes| (level, changes)))
         .find_map(|(level, changes)| {
@@ -233,7 +232,7 @@ fn external_directories_are_checked() {
     ));
 }
 
-/// Some file with bytes below a directory.
+/// Returns some non-empty file below a directory.
 fn walk(dir: &Path) -> Option<std::path::PathBuf> {
     fs::read_dir(dir).ok()?.flatten().find_map(|entry| {
         let path = entry.path();
@@ -251,7 +250,7 @@ fn damage_in_an_old_layer_is_found_where_it_is_shown() {
     let stored = fixture.backup_dir(FULL).join("database").join(&path);
     flip(&stored, 8 + 20);
     let (damage, _) = check(&fixture.image("TOW7GA"));
-    // The page if the newest backup still shows it, and the file in any case.
+    // The page, if the newest backup still shows it, and the file in any case.
     assert!(damage.iter().any(|e| matches!(
         e, ImageError::Checksum { backup, .. } if backup.0 == FULL
     )));

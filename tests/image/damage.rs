@@ -1,5 +1,5 @@
-//! What is damaged, missing or strange in a catalog is an error that names
-//! the place, and nothing else suffers from it.
+//! Anything damaged, missing or unexpected in a catalog is an error that names the
+//! location, and does not affect anything else.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -34,14 +34,15 @@ fn read_block(image: &Image, path: &str, block: u32) -> Result<usize, ImageError
     image.read_at(node(image, path), u64::from(block) * 8192, &mut page)
 }
 
-/// The largest data file of the FULL, and where its stored bytes are.
+/// Returns the largest data file of the FULL, and the location of its stored bytes.
 fn victim(fixture: &Fixture) -> (String, std::path::PathBuf, String) {
     let (path, line) = largest_data_file(fixture, FULL);
     let stored = fixture.backup_dir(FULL).join("database").join(&path);
     (path, stored, line)
 }
 
-/// Where the record of a stored file's block begins, by its records.
+/// Returns the offset of the record of a block, by scanning the stored file's
+/// records.
 fn record_offset(stored: &Path, wanted: u32) -> u64 {
     let bytes = fs::read(stored).unwrap();
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -71,7 +72,7 @@ fn a_damaged_page_fails_alone() {
     assert_eq!(page.offset, offset);
     assert!(error.to_string().contains(&format!("block 3 of {path}")));
 
-    // A read that only touches it fails too, its neighbours do not.
+    // A read that touches only its edge fails, too; reads of its neighbours do not.
     let file = node(&image, &path);
     assert!(image.read_at(file, 3 * 8192 - 1, &mut [0; 2]).is_err());
     for block in [2, 4] {
@@ -85,7 +86,7 @@ fn a_damaged_page_fails_alone() {
 
 #[test]
 fn a_wrong_checksum_is_noticed_where_the_codec_sees_nothing() {
-    // Raw pages: every byte decodes.
+    // Uncompressed pages: any bytes decode.
     let fixture = Fixture::unpack("pg15-chain");
     let id = "TOW7KG";
     let (path, _) = largest_data_file(&fixture, id);
@@ -144,7 +145,7 @@ fn a_stored_file_that_is_missing() {
         &error,
         ImageError::Stored { file, backup, .. } if *file == stored && backup.0 == FULL
     ));
-    // A file that is stored whole, too.
+    // Also a file that is stored whole.
     let whole = fixture.backup_dir(FULL).join("database/PG_VERSION");
     fs::remove_file(whole).unwrap();
     let image = fixture.image(LAST);
@@ -270,7 +271,7 @@ fn a_directory_that_no_line_describes_is_there_all_the_same() {
 #[test]
 fn directories_that_nothing_accounts_for_are_refused() {
     let fixture = hazards();
-    // A few may go without a line, however deep.
+    // A few may have no line, however deep they are.
     let deep = |line: &str, depth: usize, name: &str| {
         let path = format!("{}/{name}", vec!["d"; depth].join("/"));
         line.replace("\"path\":\"PG_VERSION\"", &format!("\"path\":\"{path}\""))
@@ -279,7 +280,7 @@ fn directories_that_nothing_accounts_for_are_refused() {
     let image = fixture.image(FULL);
     assert!(image.node_count() > 2000);
     drop(image);
-    // Each line could name a thousand: this is a list of ten lines more.
+    // Each line could name a thousand: this list has ten more lines.
     let list = fixture.backup_dir(FULL).join("backup_content.control");
     let text = fs::read_to_string(&list).unwrap();
     let line = text.lines().find(|line| line.contains("d/file")).unwrap();
@@ -310,12 +311,12 @@ fn a_link_or_a_fifo_in_place_of_a_stored_file() {
         );
         fs::remove_file(&stored).unwrap();
     };
-    // Even one that leads to the very file.
+    // Even a link that points to the file itself.
     std::os::unix::fs::symlink(&aside, &stored).unwrap();
     is_refused(Kind::Symlink);
     nix::unistd::mkfifo(&stored, nix::sys::stat::Mode::S_IRWXU).unwrap();
     is_refused(Kind::Fifo);
-    // And a directory above it.
+    // The same for a directory above it.
     let above = stored.parent().unwrap();
     let moved = above.with_extension("moved");
     fs::rename(&aside, &stored).unwrap();
@@ -341,7 +342,7 @@ fn names_that_are_in_each_others_way() {
 }
 
 /// A PAGE backup of 2.2.7 or older ends a truncated file with a marker, which
-/// cuts what is older than itself, whoever took the backups on it.
+/// truncates only older layers, whichever version took the backups based on it.
 #[test]
 fn a_truncation_marker_cuts_what_is_older() {
     let fixture = hazards();

@@ -1,6 +1,5 @@
-//! The encoder, held against what the real pg_probackup wrote: decoded and
-//! encoded again, everything is as it was, but for what a compressor may
-//! choose.
+//! The encoder, compared with what the real pg_probackup wrote: decoding and
+//! re-encoding reproduces everything except what a compressor may choose.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +14,7 @@ use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
 use crate::fixture::{Fixture, content, node};
 
-/// Bytes of a page header in the map.
+/// Size of a page header in the map, in bytes.
 const HEADER: usize = 24;
 
 #[test]
@@ -42,7 +41,7 @@ fn content_lists_and_control_files_come_out_the_same() {
             let mut written = Vec::new();
             write_control(&mut written, &backup).unwrap();
             let control = fs::read_to_string(backup.dir.join("backup.control")).unwrap();
-            // What a clone has no use for is not in `Backup`.
+            // `Backup` leaves out what a clone does not need.
             let known = |line: &&str| {
                 !["primary_conninfo", "external-dirs"]
                     .iter()
@@ -55,7 +54,7 @@ fn content_lists_and_control_files_come_out_the_same() {
     }
 }
 
-/// One stored data file and what its backup says of it.
+/// One stored data file, and its line in the backup's content list.
 struct Stored<'a> {
     entry: FileEntry<'a>,
     bytes: Vec<u8>,
@@ -79,8 +78,8 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Encodes the data files of a FULL backup again, and shows each beside what
-/// pg_probackup stored.
+/// Re-encodes the data files of a FULL backup, and passes each to `show` together
+/// with what pg_probackup stored.
 fn encode_again(fixture: &Fixture, id: &str, show: impl Fn(&Stored<'_>, &StoredPages, &[u8])) {
     let backup = fixture.metadata().into_iter().find(|b| b.id.0 == id);
     let backup = backup.unwrap();
@@ -90,7 +89,7 @@ fn encode_again(fixture: &Fixture, id: &str, show: impl Fn(&Stored<'_>, &StoredP
     for entry in list.iter().filter(|entry| entry.n_headers > 0) {
         let path = std::str::from_utf8(entry.path).unwrap();
         if path.starts_with("pg_tblspc/") {
-            // The image has them in another place.
+            // The image has them at another path.
             continue;
         }
         let mut encoder = PageEncoder::new(entry.compress_alg, backup.compress_level);

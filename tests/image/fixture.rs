@@ -10,19 +10,19 @@ use pbkfs::chain::Chain;
 use pbkfs::image::{Image, ImageError, ImageOptions, NodeId, NodeKind};
 use tempfile::TempDir;
 
-/// A fixture's catalog in a directory of its own, free to be damaged.
+/// A fixture's catalog in a directory of its own, where it may be damaged.
 pub struct Fixture {
     name: &'static str,
     dir: TempDir,
 }
 
 impl Fixture {
-    /// All but the WAL archive.
+    /// Unpacks all but the WAL archive.
     pub fn unpack(name: &'static str) -> Self {
         Self::unpack_except(name, "catalog/wal/*/*")
     }
 
-    /// Without the relations of any database, which are most of it.
+    /// Unpacks all but the databases' relations, which make up most of it.
     pub fn unpack_without_relations(name: &'static str) -> Self {
         Self::unpack_except(name, "*/database/base/*")
     }
@@ -42,7 +42,8 @@ impl Fixture {
         Self { name, dir }
     }
 
-    /// The ids of all backups and whether each carries its WAL, oldest first.
+    /// Returns the IDs of all backups, and whether each contains its WAL, oldest
+    /// first.
     pub fn backups(&self) -> Vec<(String, bool)> {
         let text = fs::read_to_string(self.oracle("backups.txt")).unwrap();
         text.lines()
@@ -61,7 +62,7 @@ impl Fixture {
         self.dir.path().join("catalog/backups/main").join(id)
     }
 
-    /// The backups as the catalog describes them now.
+    /// Returns the backups as the catalog describes them now.
     pub fn metadata(&self) -> Vec<Backup> {
         let catalog = Catalog::open(&self.dir.path().join("catalog")).unwrap();
         catalog.instance("main").unwrap().backups().unwrap()
@@ -79,8 +80,8 @@ impl Fixture {
         self.try_image(id).unwrap()
     }
 
-    /// Writes a backup's content list anew, line by line, and lets
-    /// `backup.control` no longer record its checksum.
+    /// Rewrites a backup's content list line by line, and removes its checksum from
+    /// `backup.control`.
     pub fn edit_list(&self, id: &str, edit: impl Fn(&str) -> Option<String>) {
         let path = self.backup_dir(id).join("backup_content.control");
         let lines = fs::read_to_string(&path).unwrap();
@@ -94,7 +95,7 @@ impl Fixture {
         self.edit_control(id, "content-crc", None);
     }
 
-    /// Replaces a line of a backup's `backup.control`, or drops it.
+    /// Replaces or removes a line of a backup's `backup.control`.
     pub fn edit_control(&self, id: &str, key: &str, line: Option<&str>) {
         let path = self.backup_dir(id).join("backup.control");
         let text = fs::read_to_string(&path).unwrap();
@@ -104,7 +105,7 @@ impl Fixture {
     }
 }
 
-/// The chain of a backup among those of its instance.
+/// Returns the chain of a backup among those of its instance.
 pub fn chain_of(backups: &[Backup], id: &str) -> Chain {
     let wanted = BackupRef::Id(BackupId(id.to_owned()));
     Chain::resolve("main", backups, &wanted).unwrap()
@@ -116,7 +117,7 @@ fn bundled(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// All files of an image.
+/// Returns all files of an image.
 pub fn files(image: &Image) -> Vec<NodeId> {
     (0..image.node_count() as u32)
         .map(NodeId)
@@ -124,23 +125,23 @@ pub fn files(image: &Image) -> Vec<NodeId> {
         .collect()
 }
 
-/// A file of an image, by its path in it.
+/// Returns a file of an image by its path.
 pub fn node(image: &Image, path: &str) -> NodeId {
     image.find(Path::new(path)).expect(path)
 }
 
-/// A file's whole content.
+/// Returns a file's whole content.
 pub fn content(image: &Image, node: NodeId) -> Vec<u8> {
     let length = image.len(node).unwrap() as usize;
-    // A little more than there is, to see that the end is found.
+    // A little more than the file's size, to check that the end is found.
     let mut bytes = vec![0xA5; length + 100];
     assert_eq!(image.read_at(node, 0, &mut bytes).unwrap(), length);
     bytes.truncate(length);
     bytes
 }
 
-/// One file out of the many: the paged one of a backup's `base/` whose stored
-/// bytes are the most, with its line in the content list.
+/// Returns the paged file in a backup's `base/` with the largest stored size, with
+/// its line in the content list.
 pub fn largest_data_file(fixture: &Fixture, id: &str) -> (String, String) {
     let mut list = String::new();
     File::open(fixture.backup_dir(id).join("backup_content.control"))
@@ -156,7 +157,7 @@ pub fn largest_data_file(fixture: &Fixture, id: &str) -> (String, String) {
     (field(line, "path").to_owned(), line.to_owned())
 }
 
-/// The value of a key in a line of a content list.
+/// Returns the value of a key in a line of a content list.
 pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
     let (_, rest) = line.split_once(&format!("\"{key}\":\"")).expect(key);
     rest.split('"').next().unwrap()

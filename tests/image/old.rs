@@ -1,5 +1,5 @@
 //! Backups of pg_probackup 2.2.7 and older below newer ones: a truncation marker
-//! cuts what is older than itself, and nothing newer.
+//! truncates older layers, and nothing newer.
 
 use std::fs;
 
@@ -11,12 +11,13 @@ use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
 use crate::fixture::{Fixture, content, node};
 
-/// The backup whose one file ends with a marker.
+/// The backup with one file that ends with a marker.
 const MARKED: &str = "TP44E8";
-/// The backups on it.
+/// The backups based on it.
 const NEWER: [&str; 3] = ["TP44EL", "TP44EW", "TP44F7"];
 
-/// The stored data files of a backup that end with a marker, and its block.
+/// Returns the stored data files of a backup that end with a marker, and the marker's
+/// block.
 fn markers(fixture: &Fixture, id: &str) -> Vec<(String, u32)> {
     let database = fixture.backup_dir(id).join("database");
     let list = fs::read_to_string(fixture.backup_dir(id).join("backup_content.control"));

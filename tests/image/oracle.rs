@@ -1,4 +1,4 @@
-//! Every backup of every fixture is what restore wrote, name by name and
+//! The image of every backup of every fixture is what restore wrote, name by name and
 //! byte by byte.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::fixture::{Fixture, content};
 
-/// What is known of each path: kind, mode, size and sha256, as in a manifest.
+/// The facts for each path: kind, mode, size and sha256, as in a manifest.
 type Manifest = BTreeMap<String, String>;
 
 fn expected(fixture: &Fixture, id: &str, stream: bool) -> Manifest {
@@ -20,7 +20,7 @@ fn expected(fixture: &Fixture, id: &str, stream: bool) -> Manifest {
             let (facts, path) = line.rsplit_once('\t').unwrap();
             (path.to_owned(), facts.to_owned())
         })
-        // Restore edits the first, and makes the second for an ARCHIVE backup.
+        // Restore edits the first, and creates the second for an ARCHIVE backup.
         .filter(|(path, _)| path != "postgresql.auto.conf")
         .filter(|(path, _)| stream || path != "recovery.signal")
         .collect()
@@ -65,7 +65,7 @@ fn follow(image: &Image, directory: NodeId, link: &Path) -> NodeId {
 fn is_as_restored(name: &'static str, count: usize) {
     let fixture = Fixture::unpack(name);
     let mut backups = fixture.backups();
-    // What restore loses has no manifest.
+    // A backup that restore loses data of has no manifest.
     backups.retain(|(id, _)| fixture.oracle(&format!("{id}.manifest")).exists());
     assert_eq!(backups.len(), count);
     for (id, stream) in backups {

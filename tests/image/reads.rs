@@ -1,4 +1,4 @@
-//! Reads of any place and length, and what else an image tells.
+//! Reads of any offset and length, and other facts about an image.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
 
 use crate::fixture::{Fixture, content, files, node};
 
-/// A reproducible source of numbers.
+/// A reproducible random number generator.
 struct Numbers(u64);
 
 impl Numbers {
@@ -101,7 +101,7 @@ fn every_page_bears_the_checksum_of_its_place() {
     let mut pages = 0;
     for node in paged_files(&image) {
         let path = image.path(node);
-        // A tablespace's path is another in the image.
+        // A tablespace's path is different in the image.
         let relation = RelationFile::parse(&path);
         let segno = relation.map_or(0, |relation| relation.segno);
         let bytes = content(&image, node);
@@ -162,7 +162,7 @@ fn a_tablespace_is_a_link_into_the_image() {
     );
     assert_eq!(image.tablespaces()[0].oid, 16384);
     assert_eq!(image.symlink_target(home), None);
-    // Its files are data files of PGDATA like the others.
+    // Its files are data files of PGDATA like any other.
     let table = node(&image, ".pbkfs/tblspc/16384/PG_15_202209061/16385/16412");
     assert!(image.is_paged(table));
     assert_eq!(image.len(table).unwrap(), 267 * 8192);
@@ -180,7 +180,7 @@ fn ids_and_fingerprint_stay_from_mount_to_mount() {
         assert_eq!(one.path(NodeId(number)), again.path(NodeId(number)));
     }
     assert_ne!(one.fingerprint(), fixture.image("TOW7G5").fingerprint());
-    // 2026-11-22 07:28:58, which is also what the id says.
+    // 2026-11-22 07:28:58, which is also encoded in the ID.
     let seconds = u64::from_str_radix("TOW7GA", 36).unwrap();
     let start = UNIX_EPOCH + Duration::from_secs(seconds);
     assert_eq!(one.timestamp(), start);
@@ -235,7 +235,8 @@ fn relation_files_are_known_by_their_names() {
     }
 }
 
-/// A cluster made by `initdb -g`, whose directories and files the group reads.
+/// A cluster created with `initdb -g`, whose directories and files the group can
+/// read.
 #[test]
 fn the_root_has_the_clusters_group_access() {
     let fixture = Fixture::unpack_without_relations("pg15-hazards");

@@ -1,5 +1,5 @@
-//! Data files written by other versions of pg_probackup, or with other
-//! codecs, than the fixtures were: one file of a real backup, written anew.
+//! Data files as written by other versions of pg_probackup, or with other codecs,
+//! than in the fixtures: one file of a real backup is rewritten.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::fixture::{Fixture, chain_of, content, field, largest_data_file, node}
 
 const FULL: &str = "TOW7FV";
 
-/// A data file's bytes as the given version and codec would store them.
+/// Returns a data file's bytes as the given version and codec would store them.
 fn stored(content: &[u8], alg: CompressAlg, version: ProgramVersion) -> Vec<u8> {
     let mut encoder = PageEncoder::new(alg, 1);
     let mut bytes = Vec::new();

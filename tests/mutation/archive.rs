@@ -13,10 +13,10 @@ use crate::mutation::{Mutation, Named, Random};
 
 const DIR: &str = "catalog/wal/main";
 
-/// The segment that is asked for.
+/// The requested segment.
 const SEGMENT: &str = "000000010000000000000048.gz";
 
-/// What can stand at the name of a file that is read.
+/// What can be in place of a file that is read.
 const KINDS: [&str; 7] = [
     "a link to a secret",
     "a link to /dev/zero",
@@ -55,7 +55,7 @@ pub fn all() -> Vec<Mutation> {
     mutations
 }
 
-/// Segments whose names are at the limits, which make the largest gaps.
+/// Segments whose names are at the limits, which create the largest gaps.
 fn names() -> Vec<Mutation> {
     let names = [
         "0000000100000000FFFFFFFF",
@@ -111,7 +111,7 @@ fn gz(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The segment's bytes, unpacked.
+/// Returns the segment's contents, decompressed.
 fn segment(case: &Case) -> Vec<u8> {
     let packed = fs::File::open(case.path(DIR).join(SEGMENT)).unwrap();
     let mut bytes = Vec::new();
@@ -135,7 +135,7 @@ fn streams() -> Vec<Mutation> {
             ));
         }
     }
-    // Where the first page says what it is.
+    // The fields of the first page that identify it.
     for (what, at, bytes) in [
         ("magic", 0, &[0xFF, 0xFF][..]),
         ("flags", 2, &[0xFF, 0xFF]),

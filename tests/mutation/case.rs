@@ -21,25 +21,25 @@ use super::common::session::{UNKNOWN_CASE, session_files_in};
 use super::common::{self, Fixture, Listing, OsUser, Output, Running, run};
 use super::walk;
 
-/// What the files outside say, and nothing else does.
+/// Contents of the files outside, which appear nowhere else.
 pub const CANARY: &str = "canary-5f0c3b9a";
 
-/// The backups of the catalog: a FULL and a DELTA on it.
+/// The backups of the catalog: a FULL, and a DELTA based on it.
 pub const IDS: [&str; 2] = ["TOW7OQ", "TOW7P0"];
 
-/// How long a command may take. The slowest of them takes a tenth of a second
-/// on what is sound; a server takes some seconds.
+/// Time limit for a command. On undamaged input, the slowest takes a tenth of a
+/// second; a server takes some seconds.
 const LIMIT: Duration = Duration::from_secs(20);
 const SERVER_LIMIT: Duration = Duration::from_secs(45);
 
-/// The memory of a process, in bytes. What is sound takes 50 MB, most of it
+/// Memory limit of a process, in bytes. Undamaged input takes 50 MB, most of it for
 /// the stacks of threads.
 const MEMORY: u64 = 512 << 20;
 
-/// The longest file that a command may write, in bytes.
+/// Maximum size of a file that a command may write, in bytes.
 const LONGEST_FILE: u64 = 2 << 30;
 
-/// What is copied for each case.
+/// The data that is copied for each case.
 pub struct Bench {
     dir: TempDir,
     pub catalog: PathBuf,
@@ -49,7 +49,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A directory for all of it, in memory where there is some.
+    /// Creates a directory for all of it, in memory if possible.
     fn directory() -> TempDir {
         common::require_everything();
         let memory = Path::new("/dev/shm");
@@ -75,14 +75,14 @@ impl Bench {
         }
     }
 
-    /// A bundled catalog.
+    /// Unpacks a bundled catalog.
     pub fn with_catalog(fixture: &str) -> Bench {
         let dir = Bench::directory();
         let fixture = Fixture::unpack(fixture, &dir.path().join("store"), &OsUser::root());
         Bench::finish(dir, fixture.catalog, None)
     }
 
-    /// The WAL of a catalog with gz segments, without its backups.
+    /// Unpacks the WAL of a catalog with gz segments, without its backups.
     pub fn with_archive() -> Bench {
         let dir = Bench::directory();
         let store = dir.path().join("store");
@@ -99,7 +99,7 @@ impl Bench {
         Bench::finish(dir, fixture.catalog, None)
     }
 
-    /// A catalog, and a diff of its newest backup that a server has used.
+    /// Unpacks a catalog, with a diff of its newest backup that a server has used.
     pub fn with_diff() -> Bench {
         let dir = Bench::directory();
         let store = dir.path().join("store");
@@ -118,7 +118,7 @@ impl Bench {
             std::os::unix::fs::symlink("new", mnt.join("link")).unwrap();
             fs::remove_file(mnt.join("base/1/1255_fsm")).unwrap();
         });
-        assert_eq!(case.faults, Vec::<String>::new(), "what is sound works");
+        assert_eq!(case.faults, Vec::<String>::new(), "undamaged input works");
         assert!(is_mounted && case.path("diff/.pbkfs-wal").is_dir());
         let diff = store.join("diff");
         copy(&case.path("diff"), &diff, &[]);
@@ -128,7 +128,7 @@ impl Bench {
         bench
     }
 
-    /// A copy for one case.
+    /// Creates a copy for one case.
     pub fn case(&self) -> Case {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let dir = self.dir.path().join(format!("case-{number}"));
@@ -138,8 +138,8 @@ impl Bench {
             fs::create_dir(dir.join(name)).unwrap();
             fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).unwrap();
         }
-        // Nothing ever writes into a catalog, so its files can be shared. What
-        // is mutated is replaced.
+        // Nothing ever writes to a catalog, so its files can be shared. Mutated files
+        // are replaced.
         copy(&self.catalog, &dir.join("catalog"), &["--link"]);
         if let Some(diff) = &self.diff {
             copy(diff, &dir.join("diff"), &["--sparse=always"]);
@@ -156,7 +156,7 @@ impl Bench {
         case
     }
 
-    /// Fails if what all cases share was changed.
+    /// Fails if the data shared by all cases was changed.
     pub fn assert_unchanged(&self) {
         self.before.assert_unchanged(&self.dir.path().join("store"));
     }
@@ -178,15 +178,15 @@ fn copy(from: &Path, to: &Path, arguments: &[&str]) {
     run(&mut cp, LIMIT).expect_ok();
 }
 
-/// What a command could have changed of a file that it must not change.
+/// The properties of a file that a command could have changed but must not.
 type Facts = (u32, u32, u64, i64, i64, u64);
 
-/// The files of a catalog by their names, without reading them: some are
-/// without end.
+/// Collects facts about the files of a catalog by name, without reading them: some
+/// are endless.
 fn facts(dir: &Path, into: &mut BTreeMap<PathBuf, Facts>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, meta) = (entry.path(), entry.metadata().unwrap());
-        // A lock moves its directory's times when it comes and goes.
+        // Creating and removing a lock changes its directory's times.
         let (mtime, size) = match meta.is_dir() {
             true => (0, 0),
             false => (meta.mtime_nsec(), meta.size()),
@@ -208,11 +208,11 @@ fn facts(dir: &Path, into: &mut BTreeMap<PathBuf, Facts>) {
     }
 }
 
-/// One copy, and what was wrong with what ran on it.
+/// One copy, and the faults found in what ran on it.
 pub struct Case {
     dir: PathBuf,
     faults: Vec<String>,
-    /// A command had to be killed: the next ones would only wait, too.
+    /// A command had to be killed: the next ones would also hang.
     hangs: bool,
     outside: Option<Listing>,
     inside: BTreeMap<PathBuf, Facts>,
@@ -223,13 +223,13 @@ impl Case {
         self.dir.join(name)
     }
 
-    /// A file of a backup, by its name in the backup's directory.
+    /// Returns the path of a file of a backup, by its name in the backup's directory.
     pub fn backup(&self, id: &str, name: &str) -> PathBuf {
         self.path("catalog/backups/main").join(id).join(name)
     }
 
-    /// Files outside: what may be read by nobody who does not follow a link,
-    /// in forms that pbkfs would understand, and written by nobody.
+    /// Creates files outside that are reachable only by following a link, in formats
+    /// that pbkfs would understand. Nothing may read or write them.
     fn lay_out_canaries(&self) {
         let outside = self.path("outside");
         let raw = format!("root:{CANARY}:0:0\n").repeat(2000);
@@ -261,13 +261,13 @@ impl Case {
         fs::write(self.path("profile.toml"), text).unwrap();
     }
 
-    /// Remembers how things are once they are damaged.
+    /// Records the state after the damage.
     pub fn begin(&mut self) {
         self.outside = Some(Listing::of(&self.path("outside")));
         facts(&self.path("catalog"), &mut self.inside);
     }
 
-    /// Compares, and gives all that was wrong.
+    /// Compares the state, and returns all faults.
     pub fn end(&mut self) -> Vec<String> {
         self.clear_away();
         if self.outside != Some(Listing::of(&self.path("outside"))) {
@@ -290,7 +290,7 @@ impl Case {
         self.faults.push(what.into());
     }
 
-    /// Nothing may be left; what is left is taken away for the next command.
+    /// Checks that nothing is left, and removes what is left before the next command.
     fn clear_away(&mut self) {
         let mounts = mounts_in(&self.dir);
         let processes = processes_in(&self.dir);
@@ -307,7 +307,8 @@ impl Case {
         }
     }
 
-    /// `pbkfs` as root, in bounds and in a process group of its own.
+    /// Returns a command that runs `pbkfs` as root, with limits and in its own
+    /// process group.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = OsUser::root().command("prlimit");
         command
@@ -322,7 +323,7 @@ impl Case {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to completion.
     pub fn pbkfs(&mut self, arguments: &[&str]) {
         self.pbkfs_within(LIMIT, arguments);
     }
@@ -334,7 +335,7 @@ impl Case {
         }
     }
 
-    /// Waits for the end of a command, and judges it. `None` if it had to be
+    /// Waits for a command to exit, and judges it. Returns `None` if it had to be
     /// killed.
     fn wait(&mut self, running: Running, limit: Duration) -> Option<Output> {
         let group = Pid::from_raw(running.pid());
@@ -347,7 +348,7 @@ impl Case {
                 let _ = killpg(group, Signal::SIGKILL);
                 unmount_all(&self.dir);
                 self.hangs = true;
-                self.fault(format!("it did not end: {output}"));
+                self.fault(format!("it did not exit: {output}"));
                 None
             }
         }
@@ -359,8 +360,8 @@ impl Case {
         }
     }
 
-    /// Mounts in the foreground with these arguments, does `work` in the
-    /// mount and ends it. Whether there was a mount.
+    /// Mounts in the foreground with these arguments, runs `work` in the mount, and
+    /// unmounts. Returns whether there was a mount.
     pub fn mount(&mut self, arguments: &[&str], work: impl FnOnce(&Path) + Send + 'static) -> bool {
         let common = [
             "mount",
@@ -376,7 +377,7 @@ impl Case {
         self.serve(&mount, LIMIT, &["unmount", "-D", "mnt"], work)
     }
 
-    /// Starts a clone with its server, and takes it down. Whether it came up.
+    /// Starts a clone with its server, and stops it. Returns whether it came up.
     pub fn up(&mut self, arguments: &[&str]) -> bool {
         let up = [&["up", "profile.toml", "--json"], arguments].concat();
         self.serve(&up, SERVER_LIMIT, &["down", "profile.toml"], |mnt| {
@@ -407,17 +408,17 @@ impl Case {
         let mnt = self.path("mnt");
         let worker = thread::spawn(move || {
             work(&mnt);
-            // Nobody waits any more if that took too long.
+            // The receiver has given up if this took too long.
             let _ = done.send(());
         });
         if is_done.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
             self.hangs = true;
-            self.fault(format!("the mount does not answer: {}", running.stderr()));
+            self.fault(format!("the mount does not respond: {}", running.stderr()));
             let _ = killpg(Pid::from_raw(running.pid()), Signal::SIGKILL);
             unmount_all(&self.dir);
         }
         if worker.join().is_err() {
-            self.fault("what is done in the mount fails");
+            self.fault("the work in the mount fails");
         }
         let ending = Running::spawn(&mut self.command(end));
         if let Some(output) = self.wait(ending, limit)
@@ -438,11 +439,11 @@ impl Case {
         if let Ok(leaks) = found.try_recv()
             && !leaks.is_empty()
         {
-            self.fault(format!("the mount shows a file outside at {leaks:?}"));
+            self.fault(format!("the mount exposes a file outside at {leaks:?}"));
         }
     }
 
-    /// Every command that reads a catalog.
+    /// Runs every command that reads a catalog.
     pub fn look_at_catalog(&mut self) {
         let [full, delta] = IDS;
         self.pbkfs(&["list", "-B", "catalog"]);
@@ -458,7 +459,7 @@ impl Case {
         self.clear_away();
     }
 
-    /// Every command that reads an archive.
+    /// Runs every command that reads an archive.
     pub fn look_at_archive(&mut self) {
         self.pbkfs(&["wal", "list", "-B", "catalog"]);
         self.pbkfs(&["wal", "list", "-B", "catalog", "--json"]);
@@ -472,7 +473,7 @@ impl Case {
         }
     }
 
-    /// Every command that reads a diff.
+    /// Runs every command that reads a diff.
     pub fn look_at_diff(&mut self) {
         self.pbkfs(&["diff", "-d", "diff"]);
         self.pbkfs(&["diff", "-d", "diff", "--json"]);
@@ -483,7 +484,7 @@ impl Case {
         self.clear_away();
     }
 
-    /// The commands that start a server.
+    /// Runs the commands that start a server.
     pub fn start_servers(&mut self) {
         self.up(&[]);
         self.clear_away();
@@ -497,7 +498,7 @@ impl Case {
 impl Drop for Case {
     fn drop(&mut self) {
         unmount_all(&self.dir);
-        // Modes may have been taken away, and trees made deep; root can.
+        // There may be deep trees without permissions; root can remove them.
         let _ = Command::new("rm").arg("-rf").arg(&self.dir).status();
     }
 }
@@ -506,13 +507,13 @@ pub fn holds_the_canary(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, CANARY.as_bytes()).is_some()
 }
 
-/// How notes end that come besides the sentence.
+/// The endings of notes that may accompany the sentence.
 const NOTES: [&str; 2] = [
     " was not created by pbkfs, and is kept",
     " cannot be determined; --force discards them",
 ];
 
-/// What of the contract the end of a command does not keep.
+/// Returns the parts of the contract that a finished command violates.
 fn violations(output: &Output) -> Vec<&'static str> {
     let mut found = Vec::new();
     let is_wal_get = output.what.contains(" wal-get ");
@@ -538,13 +539,14 @@ fn violations(output: &Output) -> Vec<&'static str> {
         }
     }
     if holds_the_canary(stdout.as_bytes()) || holds_the_canary(stderr.as_bytes()) {
-        found.push("it tells what is in a file outside");
+        found.push("it reveals what is in a file outside");
     }
     let is_control = |c: char| c.is_control() && c != '\n' && c != '\t';
     if stdout.contains(is_control) || stderr.contains(is_control) {
         found.push("it prints control characters");
     }
-    // Cron mails what comes to standard error, so a bad verdict is told there.
+    // Cron mails what is written to standard error, so a bad verdict is printed
+    // there.
     let is_verdict = |line: &str| is_verify && line.starts_with("main backup ");
     let is_log = |line: &str| line.starts_with(|c: char| c.is_ascii_digit()) && line.contains('T');
     let is_quoted = |line: &str| line.starts_with("the last lines of ") || line.starts_with("  ");
@@ -554,22 +556,22 @@ fn violations(output: &Output) -> Vec<&'static str> {
         .lines()
         .all(|line| is_known(line) || is_verdict(line))
     {
-        found.push("it says what is neither a log line nor a sentence");
+        found.push("it prints a line that is neither a log line nor a sentence");
     }
     let is_note = |line: &&str| NOTES.iter().any(|note| line.ends_with(note));
     let sentences = stderr.lines().filter(|line| is_ours(line));
     let sentences = sentences.filter(|line| !is_note(line)).count();
-    // A verdict, a plan with its problems, and "not in the archive", are answers.
+    // A verdict, a plan with problems, and "not in the archive" are answers.
     let is_answer = stderr.lines().any(is_verdict)
         || stdout.lines().any(|line| line.starts_with("PROBLEM "))
         || (is_wal_get && output.code() == Some(1));
     if output.code() != Some(0) && sentences != 1 && !(sentences == 0 && is_answer) {
-        found.push("it says no sentence, or more than one");
+        found.push("it prints no sentence, or more than one");
     }
     found
 }
 
-/// Puts these bytes in a file's place, which may be shared with other cases.
+/// Replaces a file by these bytes; the old file may be shared with other cases.
 pub fn replace(path: &Path, bytes: &[u8]) {
     let old = fs::symlink_metadata(path).ok();
     let _ = fs::remove_file(path);
@@ -580,7 +582,7 @@ pub fn replace(path: &Path, bytes: &[u8]) {
     }
 }
 
-/// A file of holes.
+/// Creates a file that is one hole.
 pub fn sparse(path: &Path, length: u64) {
     let _ = fs::remove_file(path);
     File::create(path).unwrap().set_len(length).unwrap();

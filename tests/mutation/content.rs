@@ -1,5 +1,5 @@
-//! Content lists that say something wrong, with their checksum put right, and
-//! stored files whose bytes are others.
+//! Content lists with wrong contents and a corrected checksum, and stored files with
+//! different bytes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::case::{Case, IDS, replace};
 use crate::mutation::{Mutation, Random};
 
-/// Fields of a line, and values that they should not have.
+/// Fields of a line, and values they should not have.
 const FIELDS: &[(&str, &[&str])] = &[
     (
         "size",
@@ -93,7 +93,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The lines that are changed: a relation's, a map's, a directory's.
+/// The lines that are changed: those of a relation, a map and a directory.
 const LINES: [&str; 4] = [
     "base/1/1255",
     "base/1/pg_filenode.map",
@@ -122,7 +122,7 @@ pub fn all() -> Vec<Mutation> {
 
 type Change = fn(Vec<u8>) -> Vec<u8>;
 
-/// What can be wrong with a list as a whole.
+/// Mutations of a list as a whole.
 fn of_the_whole(id: &'static str) -> Vec<Mutation> {
     let changes: [(&str, Change); 12] = [
         ("list is empty", |_| Vec::new()),
@@ -180,7 +180,7 @@ fn of_the_whole(id: &'static str) -> Vec<Mutation> {
         .collect()
 }
 
-/// Rewrites a backup's list, and the checksum that its control file has of it.
+/// Rewrites a backup's list, and its checksum in the control file.
 fn change(case: &Case, id: &str, edit: impl Fn(Vec<u8>) -> Vec<u8>) {
     let list = case.backup(id, "backup_content.control");
     let text = edit(fs::read(&list).unwrap());
@@ -196,7 +196,7 @@ fn change(case: &Case, id: &str, edit: impl Fn(Vec<u8>) -> Vec<u8>) {
     replace(&control, lines.collect::<String>().as_bytes());
 }
 
-/// Changes the line of one path, and leaves the others.
+/// Changes the line of one path, and leaves the others unchanged.
 fn of_line(text: Vec<u8>, path: &str, edit: impl Fn(&str) -> String) -> Vec<u8> {
     let text = String::from_utf8(text).unwrap();
     let begin = format!("{{\"path\":\"{path}\"");
@@ -209,7 +209,7 @@ fn of_line(text: Vec<u8>, path: &str, edit: impl Fn(&str) -> String) -> Vec<u8> 
     changed.into_bytes()
 }
 
-/// The line with another value for a field, which it may not have yet.
+/// Returns the line with another value for a field, which it may not contain yet.
 fn set(line: &str, field: &str, value: &str) -> String {
     let key = format!("\"{field}\":\"");
     match line.split_once(&key) {
@@ -221,7 +221,7 @@ fn set(line: &str, field: &str, value: &str) -> String {
     }
 }
 
-/// Stored files with other bytes.
+/// Mutations of the bytes of stored files.
 pub fn stored() -> Vec<Mutation> {
     let [full, delta] = IDS;
     let mut random = Random::new(7);
@@ -249,7 +249,7 @@ pub fn stored() -> Vec<Mutation> {
     mutations
 }
 
-/// Bytes that were damaged in this way, at a place that `at` gives.
+/// Returns the bytes, damaged in this way at a position determined by `at`.
 pub fn damaged(mut bytes: Vec<u8>, how: &str, at: u64) -> Vec<u8> {
     let place = (at % bytes.len().max(1) as u64) as usize;
     match how {

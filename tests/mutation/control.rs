@@ -150,7 +150,7 @@ pub fn all() -> Vec<Mutation> {
     mutations
 }
 
-/// Files that are longer than any that pg_probackup writes.
+/// Files larger than any that pg_probackup writes.
 fn large() -> Vec<Mutation> {
     let [full, _] = IDS;
     let texts: [Named; 4] = [
@@ -186,7 +186,7 @@ fn is_of(line: &str, key: &str) -> bool {
     line.split(['=', ' ']).next() == Some(key)
 }
 
-/// The text with another value for a key, which it may not have yet.
+/// Returns the text with another value for a key, which it may not contain yet.
 fn with(text: &str, key: &str, value: &str) -> String {
     let kept = text.lines().filter(|line| !is_of(line, key));
     let mut lines: Vec<_> = kept.map(str::to_owned).collect();

@@ -1,5 +1,4 @@
-//! A kept diff whose binding says something wrong, and whose files have other
-//! bytes.
+//! A kept diff with a wrong binding, and with files of different bytes.
 
 use std::fs;
 
@@ -8,7 +7,7 @@ use crate::content::damaged;
 use crate::kinds::first_in;
 use crate::mutation::{Mutation, Named, Random};
 
-/// Bytes of a page of the store.
+/// Size of a page of the store in bytes.
 const PAGE: usize = 4096;
 
 pub fn all() -> Vec<Mutation> {
@@ -47,7 +46,7 @@ pub fn all() -> Vec<Mutation> {
     mutations
 }
 
-/// The store's file, damaged as a disk or a person does it.
+/// Mutations of the store's file, such as a disk or a person causes.
 fn of_store() -> Vec<Mutation> {
     let mut random = Random::new(13);
     let mut mutations = Vec::new();
@@ -57,7 +56,7 @@ fn of_store() -> Vec<Mutation> {
             format!("meta.redb is flipped, {round}"),
             move |case| {
                 edit(case, |mut bytes| {
-                    // Most of what matters stands in the first page.
+                    // Most of what matters is in the first page.
                     let room = if header { 320 } else { bytes.len() };
                     bytes[at as usize % room] ^= 1 << (at >> 61);
                     bytes
@@ -98,7 +97,7 @@ fn edit(case: &Case, with: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     replace(&path, &with(fs::read(&path).unwrap()));
 }
 
-/// Each field of the binding with what it should not have.
+/// Mutations of each field of the binding.
 fn bindings() -> Vec<Mutation> {
     let long = || serde_json::json!("x".repeat(100_000));
     let many = || serde_json::json!(vec!["TOW7OQ"; 20_000]);
@@ -195,7 +194,7 @@ fn bindings() -> Vec<Mutation> {
     mutations
 }
 
-/// Binding and lock with texts of all kinds.
+/// Mutations that replace binding and lock by various texts.
 fn texts() -> Vec<Mutation> {
     let texts: [Named; 6] = [
         ("open brackets", || vec![b'['; 100_000]),

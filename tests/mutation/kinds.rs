@@ -11,7 +11,7 @@ use nix::unistd::mkfifo;
 use crate::case::{Case, IDS, sparse};
 use crate::mutation::Mutation;
 
-/// What can stand at a name.
+/// What can be at a name.
 const KINDS: [&str; 12] = [
     "a link to a secret",
     "a link to a control file",
@@ -52,7 +52,7 @@ pub fn put(case: &Case, kind: &str, at: &Path) {
     }
 }
 
-/// A socket's path is short, so it is made elsewhere and moved.
+/// A socket's path must be short, so the socket is created elsewhere and moved.
 fn bind(at: &Path) -> UnixListener {
     let short = PathBuf::from(format!(
         "/tmp/pbkfs-mutation-{}",
@@ -61,7 +61,7 @@ fn bind(at: &Path) -> UnixListener {
     let short = short.with_extension(format!("{:?}", std::thread::current().id()));
     let _ = fs::remove_file(&short);
     let listener = UnixListener::bind(&short).unwrap();
-    // Another file system may be between.
+    // The destination may be on another file system.
     fs::rename(&short, at).unwrap_or_else(|_| {
         fs::remove_file(&short).unwrap();
         mknod(at, SFlag::S_IFSOCK, Mode::S_IRWXU, 0).unwrap();
@@ -117,7 +117,8 @@ pub fn of_catalog() -> Vec<Mutation> {
     mutations
 }
 
-/// A data file of the diff, and a segment of its WAL, by their order.
+/// Returns the first file in a directory: a data file of the diff, or a segment of
+/// its WAL.
 pub fn first_in(case: &Case, dir: &str) -> PathBuf {
     let mut files: Vec<_> = fs::read_dir(case.path(dir))
         .unwrap()
@@ -128,7 +129,7 @@ pub fn first_in(case: &Case, dir: &str) -> PathBuf {
     files
         .into_iter()
         .next()
-        .expect("a server has written there")
+        .expect("a server has written to it")
 }
 
 pub fn of_diff() -> Vec<Mutation> {

@@ -1,14 +1,14 @@
-//! Nothing that pbkfs reads may hurt who runs it.
+//! Nothing that pbkfs reads may harm the user who runs it.
 //!
-//! Copies of the smallest bundled catalog, and of a diff that was kept of it,
-//! are damaged in some hundred ways each, always the same ones; and a clone's
-//! data directory gets what a clone's superuser can plant there. Then every
-//! command runs on it, as root, and is held to the contract: it ends in time,
-//! by itself and with a known exit code, in bounded memory; it says one
-//! sentence if it fails; it shows nothing of a file outside and changes none;
-//! it leaves nothing behind.
+//! Copies of the smallest bundled catalog, and of a kept diff based on it, are
+//! damaged in some hundred ways each, always the same ones; and a clone's data
+//! directory gets everything that a clone's superuser can plant there. Then every
+//! command runs on it, as root, and is checked against the contract: it ends in time,
+//! without a signal and with a known exit code, in bounded memory; it prints one
+//! sentence if it fails; it reveals nothing of a file outside and changes none; it
+//! leaves nothing behind.
 //!
-//! A failure names the mutation. To repeat it alone:
+//! A failure names the mutation. To repeat only that one:
 //!
 //! ```text
 //! PBKFS_MUTATION='catalog: size of base/1/1255 is -2' cargo test --test mutation
@@ -38,17 +38,17 @@ use std::thread;
 use case::{Bench, Case};
 use mutation::{Mutation, some};
 
-/// Cases of one kind that run at a time; the kinds run at once, too.
+/// Number of cases of one kind that run in parallel; the kinds also run in parallel.
 const WORKERS: usize = 2;
 
-/// After so many failures the rest would tell nothing new.
+/// After this many failures, more would reveal nothing new.
 const ENOUGH: usize = 60;
 
-/// The environment variable that names the one mutation to try.
+/// The environment variable that selects a single mutation.
 const ONLY: &str = "PBKFS_MUTATION";
 
-/// Does `work` with a copy of the bench's files for each mutation, and fails
-/// with what was found.
+/// Runs `work` on a copy of the bench's files for each mutation, and fails with all
+/// faults found.
 fn hold(
     kind: &str,
     bench: &Bench,
@@ -95,7 +95,7 @@ fn hold(
     let failures = failures.into_inner().unwrap();
     assert!(
         failures.is_empty(),
-        "{} of {} mutations broke the contract (each is told above; {ONLY}='..' repeats one):\n{}",
+        "{} of {} mutations broke the contract (each is listed above; {ONLY}='..' repeats one):\n{}",
         failures.len(),
         chosen.len(),
         failures.join("\n")
@@ -140,8 +140,8 @@ fn what_a_clone_planted() {
     hold("planted", &bench, &mutations, 25, planted::look_at_planted);
 }
 
-/// PostgreSQL takes seconds, so only some of the damaged catalogs and diffs
-/// get a server.
+/// PostgreSQL takes seconds, so only some of the damaged catalogs and diffs get a
+/// server.
 #[test]
 fn a_server_on_what_is_damaged() {
     let bench = Bench::with_diff();

@@ -1,4 +1,4 @@
-//! Mutations: what is done to a case, by a name, the same in each run.
+//! Mutations: named changes of a case, the same in each run.
 
 use crate::case::Case;
 
@@ -17,10 +17,10 @@ impl Mutation {
     }
 }
 
-/// Text that is made when it is needed, by what it is called.
+/// A name, and a function that creates the text when it is needed.
 pub type Named = (&'static str, fn() -> Vec<u8>);
 
-/// Every `count`th of what there is too much of, by a fixed seed.
+/// Returns `count` of the mutations, chosen by a fixed seed.
 pub fn some(mut all: Vec<Mutation>, count: usize, seed: u64) -> Vec<Mutation> {
     let mut random = Random::new(seed);
     while all.len() > count {
@@ -29,7 +29,7 @@ pub fn some(mut all: Vec<Mutation>, count: usize, seed: u64) -> Vec<Mutation> {
     all
 }
 
-/// Numbers that are the same in each run: splitmix64.
+/// A random number generator with the same numbers in each run: splitmix64.
 pub struct Random(u64);
 
 impl Random {
@@ -45,7 +45,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// One of the indices below `count`, which is not 0.
+    /// Returns an index below `count`, which must not be 0.
     pub fn below(&mut self, count: usize) -> usize {
         (self.number() % count as u64) as usize
     }

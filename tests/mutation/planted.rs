@@ -1,6 +1,6 @@
-//! What a clone's superuser can leave in the data directory for the next time
-//! that pbkfs, as root, looks there. It is planted through the mount, and
-//! given to the server's user.
+//! What a clone's superuser can leave in the data directory for the next time that
+//! pbkfs, as root, reads it. It is planted through the mount, and owned by the
+//! server's user.
 
 use std::fs;
 use std::os::unix::fs::{lchown, symlink};
@@ -13,10 +13,10 @@ use crate::case::{Case, sparse};
 use crate::common::OsUser;
 use crate::mutation::Mutation;
 
-/// Where a mutation leaves word of what is to be planted.
+/// The file in which a mutation records what to plant.
 const PLAN: &str = "plan";
 
-/// Names that pbkfs or the server's start read, write or remove.
+/// Names that pbkfs or the starting server reads, writes or removes.
 const NAMES: [&str; 12] = [
     ".pbkfs-recovery.json",
     ".pbkfs-recovery.json.tmp",
@@ -41,7 +41,7 @@ const KINDS: [&str; 6] = [
     "nonsense",
 ];
 
-/// Texts for names that have a grammar.
+/// Texts for files that have a syntax.
 const TEXTS: [(&str, &str); 18] = [
     ("postgresql.auto.conf", "include '/dev/zero'\n"),
     ("postgresql.auto.conf", "include 'fifo'\n"),
@@ -92,7 +92,8 @@ pub fn all() -> Vec<Mutation> {
     };
     let mut mutations = Vec::new();
     for (at, name) in NAMES.into_iter().enumerate() {
-        // Each name meets each kind with its neighbours; the server is slow.
+        // Only every other combination for most names, because the server is slow;
+        // neighbouring names cover the other kinds.
         for (number, kind) in KINDS.into_iter().enumerate() {
             if at < 4 || (at + number) % 2 == 0 {
                 mutations.push(plan(format!("{kind} at {name}"), kind.to_owned(), name));
@@ -109,14 +110,14 @@ pub fn all() -> Vec<Mutation> {
     mutations
 }
 
-/// Plants what the mutation said.
+/// Plants what the mutation recorded.
 fn plant(mnt: &Path, outside: &Path, plan: &str) {
     let (name, what) = plan.split_once('\n').unwrap();
     let at = mnt.join(name);
     match fs::symlink_metadata(&at) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(&at).unwrap(),
         Ok(_) => fs::remove_file(&at).unwrap(),
-        // The directory may lead to where the server keeps its WAL.
+        // The directory may be a link to the server's WAL directory.
         Err(_) => fs::create_dir_all(at.parent().unwrap()).unwrap(),
     }
     match what {
@@ -138,12 +139,12 @@ fn plant(mnt: &Path, outside: &Path, plan: &str) {
     }
 }
 
-/// Plants, and does all that root does with such a diff afterwards.
+/// Plants, and runs everything that root does with such a diff afterwards.
 pub fn look_at_planted(case: &mut Case) {
     let plan = fs::read_to_string(case.path(PLAN)).unwrap();
     let outside = case.path("outside");
     let is_planted = case.mount(&["-d", "diff"], move |mnt| plant(mnt, &outside, &plan));
-    assert!(is_planted, "the diff is sound");
+    assert!(is_planted, "the diff is undamaged");
     case.up(&[]);
     case.up(&["--set", "recovery.target=immediate"]);
     case.look_at_diff();

@@ -1,5 +1,5 @@
-//! A sound store with records that no clone makes: the diff was copied from
-//! somewhere, and is somebody else's data.
+//! An undamaged store with records that no clone creates: the diff was copied from
+//! elsewhere, and is somebody else's data.
 
 use pbkfs::internals::diff::{
     Batch, ContentRecord, HeldBlocks, InodeKind, InodeRecord, NameEntry, Store,
@@ -8,7 +8,7 @@ use pbkfs::internals::diff::{
 use crate::case::Case;
 use crate::mutation::Mutation;
 
-/// Numbers of nodes that are the clone's own, beyond those that it has.
+/// The first of the clone's own inode numbers that is not in use.
 const FIRST: u64 = (1 << 32) + 90_000;
 const ROOT: u64 = 1;
 
@@ -46,7 +46,7 @@ fn whole() -> ContentRecord {
     ContentRecord::Whole { origin: None }
 }
 
-/// A file of the clone's own at a name in the root.
+/// Returns a batch with one of the clone's own files at a name in the root.
 fn file(name: &[u8], record: InodeRecord, content: Option<ContentRecord>) -> Batch {
     Batch {
         names: vec![(ROOT, name.to_vec(), Some(NameEntry::Inode(FIRST)))],
@@ -78,10 +78,10 @@ fn names() -> Vec<Mutation> {
     names.into_iter().map(mutation).collect()
 }
 
-/// Rows of the table of names.
+/// Rows of the names table.
 type Names = Vec<(u64, Vec<u8>, Option<NameEntry>)>;
 
-/// Names that lead where no name should.
+/// Names that point where no name should.
 fn trees() -> Vec<Mutation> {
     let at = |dir: u64, ino: u64| (dir, b"loop".to_vec(), Some(NameEntry::Inode(ino)));
     let trees = [

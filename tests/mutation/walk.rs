@@ -1,4 +1,4 @@
-//! Reading everything that a mount shows, as `cp -r` or a backup would.
+//! Reads everything in a mount, as `cp -r` or a backup would.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,27 +9,27 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use crate::case::CANARY;
 
-/// Bytes that are read at a file's beginning, and at its end: a file of holes
+/// Number of bytes that are read at the start and at the end of a file: a sparse file
 /// may have terabytes.
 const HEAD: u64 = 4 << 20;
 const TAIL: i64 = 64 << 10;
 
-/// The files below `root` that show what only a file outside has. An error of
-/// one file is that file's, and not of interest here.
+/// Returns the files below `root` that expose the contents of a file outside. Errors
+/// of single files do not matter here.
 pub fn leaks(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(root, &mut Vec::new(), &mut found);
     found
 }
 
-/// `above` has the inodes of the directories that lead here.
+/// `above` holds the inodes of the directories above this one.
 fn walk(dir: &Path, above: &mut Vec<u64>, found: &mut Vec<PathBuf>) {
     let Ok(meta) = fs::symlink_metadata(dir) else {
         return;
     };
     assert!(
         !above.contains(&meta.ino()),
-        "{} is in itself, so no walk ends",
+        "{} contains itself, so a walk never ends",
         dir.display()
     );
     above.push(meta.ino());

@@ -1,6 +1,6 @@
-//! Makes the seeds of all targets: `corpus CATALOGS CONFIG INTO`, given the
-//! directory that the bundled catalogs were unpacked to, that of the sample
-//! profiles, and the directory that gets one directory a target.
+//! Creates the seeds of all targets: `corpus CATALOGS CONFIG INTO`. The arguments are
+//! the directory with the unpacked bundled catalogs, the directory of the sample
+//! profiles, and the directory that gets one subdirectory per target.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -13,20 +13,20 @@ use pbkfs::catalog::pages::{PageIndex, RECORD_HEADER};
 use pbkfs::internals::catalog::content_list;
 use pbkfs::internals::diff::{Binding, ContentRecord, HeldBlocks, InodeKind, InodeRecord};
 
-/// The most bytes of a seed: enough for every kind of content, and quick.
+/// Maximum size of a seed in bytes: enough for every kind of content, and fast.
 const MOST: usize = 20_000;
 
-/// Seeds that one kind of file gives at most, in one backup.
+/// Maximum number of seeds from one kind of file in one backup.
 const EACH: usize = 12;
 
-/// Where the seeds go.
+/// The directory for the seeds.
 struct Corpus {
     into: PathBuf,
     made: usize,
 }
 
 impl Corpus {
-    /// Adds a seed, cut where it is too long.
+    /// Adds a seed, truncated if it is too long.
     fn add(&mut self, target: &str, bytes: &[u8]) {
         let dir = self.into.join(target);
         fs::create_dir_all(&dir).expect("a directory for the target");
@@ -35,7 +35,7 @@ impl Corpus {
         self.made += 1;
     }
 
-    /// Adds a seed behind the byte by which its target chooses.
+    /// Adds a seed, preceded by the byte with which its target chooses.
     fn add_with(&mut self, target: &str, choice: u8, bytes: &[u8]) {
         self.add(target, &[&[choice], bytes].concat());
     }
@@ -128,7 +128,7 @@ fn of_data_file(dir: &Path, entry: &FileEntry<'_>, corpus: &mut Corpus) {
         let mut entries = vec![0; (entry.n_headers as usize + 1) * 24];
         let mut inflate = libdeflater::Decompressor::new();
         if inflate.zlib_decompress(&stream, &mut entries).is_ok() {
-            // Whole entries, and the last one as it is.
+            // Whole entries, including the last one as it is.
             let cut = entries.len().min(MOST / 2 / 24 * 24);
             corpus.add_with("header_map", 1, &entries[..cut]);
         }
@@ -173,7 +173,7 @@ fn of_wal(path: &Path, corpus: &mut Corpus) {
     }
 }
 
-/// Records as the diff writes them.
+/// Adds records as the diff writes them.
 fn of_diff(corpus: &mut Corpus) {
     let inode = InodeRecord {
         kind: InodeKind::Symlink,
@@ -230,7 +230,7 @@ fn of_diff(corpus: &mut Corpus) {
     corpus.add_with("diff_records", 4, &[0, 0, 2, 0, 1, 2, 100, 0, 1, 0, 7]);
 }
 
-/// What no catalog of ours has.
+/// Adds what none of the bundled catalogs contains.
 fn by_hand(corpus: &mut Corpus) {
     corpus.add_with(
         "wal_names",

@@ -1,4 +1,4 @@
-//! `backup.control`, and the backup that it describes.
+//! `backup.control`, and the backup it describes.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(backup) = backup(&catalog.join("backups/main/X"), bytes) else {
         return;
     };
-    // What `list` and `plan` show of it.
+    // The fields that `list` and `plan` show.
     let _ = format!("{backup:?} {} {}", backup.id, backup.program_version);
     let _ = (backup.server_major(), backup.id.start_time());
     let _ = backup.content().name();

@@ -35,13 +35,13 @@ fuzz_target!(|bytes: &[u8]| {
         header.is_sane(),
         page::verify(&page, AbsoluteBlock(u32::from(how))),
     );
-    // What it decodes to comes back by our own encoder.
+    // The decoded page survives a round trip through our own encoder.
     let mut encoder = PageEncoder::new(alg, 1);
     let encoded = encoder.encode(&page);
     let mut again = [0; BLOCK_SIZE];
     let modern = PageCodec::new(alg, ProgramVersion::new(2, 5, 16));
     modern
         .decode(encoded, &mut again)
-        .expect("we have just encoded it");
+        .expect("it was just encoded");
     assert_eq!(page, again);
 });

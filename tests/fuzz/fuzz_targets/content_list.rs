@@ -17,6 +17,6 @@ fuzz_target!(|bytes: &[u8]| {
         let is_plain = |part| matches!(part, Component::Normal(_));
         assert!(path.is_err() || path.is_ok_and(|path| path.components().all(is_plain)));
     }
-    // A line has more bytes than what is kept of it takes, but for the least.
+    // The memory for a list is bounded by its size, except for the smallest lists.
     assert!(list.memory_bytes() <= 16 * bytes.len() + 4096);
 });

@@ -1,4 +1,4 @@
-//! The records of a diff: what stands in its store, and its binding.
+//! The records of a diff: those in its store, and its binding.
 
 #![no_main]
 

@@ -11,7 +11,7 @@ use pbkfs::catalog::content::FileEntry;
 use pbkfs::catalog::pages::PageIndex;
 use pbkfs_fuzz::{choice, data_file, file_of};
 
-/// Bytes of an entry.
+/// Size of an entry in bytes.
 const ENTRY: usize = 24;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -49,7 +49,7 @@ fn described(hdr_size: u32, n_headers: u32, size: i64) -> FileEntry<'static> {
     }
 }
 
-/// A stream whose length and number of pages the content list has wrong, too.
+/// Reads a stream, also with a wrong size and page count in the content list.
 fn read(stream: &[u8], hdr_size: u32, n_headers: u32, size: i64) {
     index(stream, &described(hdr_size, n_headers, size));
     let lying = u32::from_le_bytes(*stream.first_chunk().unwrap_or(&[0; 4]));

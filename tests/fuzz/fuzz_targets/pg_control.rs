@@ -1,4 +1,4 @@
-//! `global/pg_control`, with its checksum put right.
+//! `global/pg_control`, with its checksum corrected.
 
 #![no_main]
 

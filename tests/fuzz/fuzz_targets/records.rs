@@ -1,4 +1,4 @@
-//! A stored data file: where its records stand, by scanning it.
+//! A stored data file, scanned for the positions of its records.
 
 #![no_main]
 

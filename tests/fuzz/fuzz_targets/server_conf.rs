@@ -1,4 +1,4 @@
-//! `postgresql.conf`, with whatever it includes.
+//! `postgresql.conf`, with the files it includes.
 
 #![no_main]
 
@@ -10,8 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use pbkfs::internals::server::Conf;
 use pbkfs::internals::server::conf::Source;
 
-/// Both files of the data directory are the same; there is a file `a`, and a
-/// directory `d` with one file in it.
+/// A data directory whose two configuration files are identical, with a file `a`, and
+/// a directory `d` with one file in it.
 struct Files<'a>(&'a [u8]);
 
 impl Source for Files<'_> {

@@ -1,4 +1,4 @@
-//! Pages of WAL, and the records on them.
+//! WAL pages, and the records on them.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     let id = SegmentId::containing(first.address, first.timeline.max(1), size);
     let system_identifier = first.long.map(|long| long.system_identifier);
     let _ = first.check_first(id, size, system_identifier);
-    // The scan has to find the pages at the place that they claim.
+    // The scan must find the pages at the address they claim.
     let start = match how & 0x80 {
         0 => first.address,
         _ => Lsn(u64::MAX - u64::from(how)),

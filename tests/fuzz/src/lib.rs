@@ -1,4 +1,4 @@
-//! What several targets need.
+//! Helpers shared by several targets.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use pbkfs::catalog::content::FileEntry;
 
-/// A file of these bytes that is in memory only.
+/// Returns an in-memory file with these bytes.
 pub fn file_of(bytes: &[u8]) -> File {
     let file = memfd_create(c"fuzz", MFdFlags::MFD_CLOEXEC).expect("a file in memory");
     let file = File::from(file);
@@ -14,7 +14,7 @@ pub fn file_of(bytes: &[u8]) -> File {
     file
 }
 
-/// A data file's line of a content list, of `size` stored bytes.
+/// Returns a data file's line of a content list, with `size` stored bytes.
 pub fn data_file(size: i64) -> FileEntry<'static> {
     FileEntry {
         path: b"base/5/2619",
@@ -26,7 +26,7 @@ pub fn data_file(size: i64) -> FileEntry<'static> {
     }
 }
 
-/// The first byte, by which a target chooses, and the rest.
+/// Splits off the first byte, with which a target chooses.
 pub fn choice(bytes: &[u8]) -> (u8, &[u8]) {
     bytes
         .split_first()
