@@ -6,7 +6,7 @@ pub mod catalog {
     use std::path::Path;
 
     use crate::catalog::content::{ContentError, ContentList};
-    use crate::catalog::store::Place;
+    use crate::catalog::store::StorePath;
     use crate::catalog::{Backup, ControlError, ControlFile, from_control};
 
     /// Reads a content list from memory.
@@ -21,7 +21,7 @@ pub mod catalog {
     ///
     /// # Errors
     /// As for [`Instance::backup`](crate::catalog::Instance::backup).
-    pub fn backup(place: &Place, bytes: &[u8]) -> Result<Backup, ControlError> {
+    pub fn backup(place: &StorePath, bytes: &[u8]) -> Result<Backup, ControlError> {
         let file = ControlFile::parse(&place.name(), bytes)?;
         from_control(place, &file)
     }

@@ -13,7 +13,7 @@ use std::process::Command;
 use common::fixture::flip_byte;
 use common::session::LIMIT;
 use common::tmpfs::Tmpfs;
-use common::{Clone, Output, Sandbox, assert_nothing_stays, refused, run};
+use common::{Output, Sandbox, TestClone, assert_nothing_stays, refused, run};
 use nix::errno::Errno;
 
 /// Creates root's sandbox, with a FULL and a DELTA of a small cluster.
@@ -23,13 +23,13 @@ fn sandbox() -> Sandbox {
 }
 
 /// Runs `up` in the foreground, where it must fail without a signal.
-fn up(clone: &Clone<'_>) -> Output {
+fn up(clone: &TestClone<'_>) -> Output {
     clone.pbkfs("up", &[])
 }
 
 /// Fails unless `up` and `up --detach` both fail in the same way.
 #[track_caller]
-fn both_refuse(clone: &Clone<'_>, code: i32, needle: &str) {
+fn both_refuse(clone: &TestClone<'_>, code: i32, needle: &str) {
     refused(&up(clone), code, needle);
     assert_nothing_stays(clone.sandbox);
     refused(&clone.pbkfs("up", &["--detach"]), code, needle);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::process::mounts_in;
 use common::session::UNKNOWN_CASE;
-use common::{Clone, Output, Sandbox, assert_nothing_stays, run};
+use common::{Output, Sandbox, TestClone, assert_nothing_stays, run};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 
@@ -121,7 +121,7 @@ impl Catalog {
         checked(run(command.args(arguments), LIMIT))
     }
 
-    fn codes(&self, clone: &Clone<'_>, reads: &str, kind: Kind) -> Codes {
+    fn codes(&self, clone: &TestClone<'_>, reads: &str, kind: Kind) -> Codes {
         let catalog = self.sandbox.fixture.catalog.to_str().unwrap();
         let of = |output: Output| checked(output).code().unwrap();
         let state = format!("verify.state_dir={}", self.sandbox.path("state").display());

@@ -7,7 +7,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Clone, Listing, OsUser, Output, Sandbox, assert_nothing_stays, refused, run};
+use common::{Listing, OsUser, Output, Sandbox, TestClone, assert_nothing_stays, refused, run};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -32,7 +32,7 @@ fn told(output: &Output) -> String {
 
 /// Starts the clone; returns its output and the connection string of its server.
 #[track_caller]
-fn up(clone: &Clone<'_>) -> (Output, String) {
+fn up(clone: &TestClone<'_>) -> (Output, String) {
     let output = clone.pbkfs("up", &["--detach", "--json"]);
     assert_eq!(output.code(), Some(0), "{output}");
     let ready: Value = serde_json::from_str(&output.stdout).unwrap();
@@ -46,7 +46,7 @@ fn bad_lines() -> Sandbox {
 }
 
 /// Runs a shell command in the mounted data directory, without a server.
-fn edit(clone: &Clone<'_>, script: &str) {
+fn edit(clone: &TestClone<'_>, script: &str) {
     clone.up_with(&["--set", "postgres.launch=false"]);
     let script = format!("cd {} && {script}", clone.target.display());
     let user = OsUser::postgres();

@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::session::{Clone, LIMIT};
+use common::session::{LIMIT, TestClone};
 use common::{Output, Running, Sandbox, assert_nothing_stays, eventually, run};
 use serde_json::Value;
 
@@ -182,7 +182,7 @@ fn an_instance_cannot_forge_the_lines_of_another() {
 }
 
 /// Creates a profile like one with plain names, using TOML's own escapes.
-fn profile<'a>(sandbox: &'a Sandbox, name: &str, more: &str) -> Clone<'a> {
+fn profile<'a>(sandbox: &'a Sandbox, name: &str, more: &str) -> TestClone<'a> {
     let path = |name: String| sandbox.path(&name);
     let (target, diff) = (path(name.to_owned()), path(format!("{name}.diff")));
     let text = |path: &Path| toml::Value::from(path.to_str().unwrap()).to_string();
@@ -194,7 +194,7 @@ fn profile<'a>(sandbox: &'a Sandbox, name: &str, more: &str) -> Clone<'a> {
     );
     let file = path(format!("{name}.toml"));
     fs::write(&file, toml).unwrap();
-    Clone::new(sandbox, file, target, Some(diff))
+    TestClone::new(sandbox, file, target, Some(diff))
 }
 
 const MOUNT_ONLY: &str = "[postgres]\nlaunch = false";

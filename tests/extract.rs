@@ -10,11 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Clone, OsUser, Output, PgTools, PlainServer, Sandbox, assert_nothing_stays, run};
+use common::{OsUser, Output, PgTools, PlainServer, Sandbox, TestClone, assert_nothing_stays, run};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
-fn extract(clone: &Clone<'_>, output: &Path, arguments: &[&str]) -> Output {
+fn extract(clone: &TestClone<'_>, output: &Path, arguments: &[&str]) -> Output {
     let mut command = clone.command("extract", &["--database", "shop", "-o"]);
     command.arg(output).args(arguments);
     run(&mut command, LIMIT)
@@ -162,7 +162,7 @@ fn every_format_and_a_query() {
 }
 
 /// Runs `extract PROFILE -o - ARGUMENTS`.
-fn print(clone: &Clone<'_>, arguments: &[&str]) -> Output {
+fn print(clone: &TestClone<'_>, arguments: &[&str]) -> Output {
     let mut command = clone.command("extract", &["-o", "-"]);
     run(command.args(arguments), LIMIT)
 }
@@ -340,7 +340,7 @@ fn grow(sandbox: &Sandbox, id: &str, files: u32, pages: u32) {
 }
 
 /// Returns what `-v` reports as read and written, in MiB.
-fn cost(clone: &Clone<'_>, output: &Path) -> (f64, f64) {
+fn cost(clone: &TestClone<'_>, output: &Path) -> (f64, f64) {
     let said = extract(
         clone,
         output,

@@ -23,8 +23,8 @@ use common::production::{HOME, Production, shell};
 use common::sandbox::Profile;
 use common::syscalls::{forbid_filters, forbid_namespaces};
 use common::{
-    Clone, Listing, OsUser, PgTools, Running, Sandbox, assert_nothing_stays, eventually, refused,
-    run,
+    Listing, OsUser, PgTools, Running, Sandbox, TestClone, assert_nothing_stays, eventually,
+    refused, run,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::sys::statvfs::{Statvfs, statvfs};
@@ -214,7 +214,7 @@ fn user_who_attacks(pg: &PgTools, conninfo: &str, attacks: &[Attack]) {
 }
 
 /// Turns on archiving from inside, as far as SQL can, and restarts the clone.
-fn archive_from_inside<'a>(pg: &PgTools, clone: &Clone<'a>) -> common::Ready {
+fn archive_from_inside<'a>(pg: &PgTools, clone: &TestClone<'a>) -> common::Ready {
     let ready = clone.up();
     for sql in [
         "alter system set archive_mode = 'on'".to_owned(),
@@ -448,7 +448,7 @@ fn a_replayed_create_tablespace_leaves_the_live_files_alone() {
 /// Runs `pbkfs` as the sandbox's user, with something forbidden to all processes.
 fn forbidden(
     forbid: fn(&mut Command),
-    clone: &Clone<'_>,
+    clone: &TestClone<'_>,
     subcommand: &str,
     arguments: &[&str],
 ) -> Command {
@@ -493,7 +493,7 @@ fn a_host_without_namespaces_gives_settings_only_and_says_so() {
     ];
     for (user, forbid, step, cause) in cases {
         let sandbox = Sandbox::new("pg15-debian", user);
-        let forbidden = |clone: &Clone<'_>, subcommand: &str, arguments: &[&str]| {
+        let forbidden = |clone: &TestClone<'_>, subcommand: &str, arguments: &[&str]| {
             forbidden(forbid, clone, subcommand, arguments)
         };
         let clone = sandbox.profile("latest").write();

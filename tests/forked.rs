@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use common::process::processes_in;
-use common::{Clone, OsUser, Output, Running, Sandbox, assert_nothing_stays, eventually, run};
+use common::{OsUser, Output, Running, Sandbox, TestClone, assert_nothing_stays, eventually, run};
 use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -40,7 +40,7 @@ impl Case {
         Case { sandbox }
     }
 
-    fn clone(&self, then: &str) -> Clone<'_> {
+    fn clone(&self, then: &str) -> TestClone<'_> {
         let clone = self.sandbox.profile("TOW7KQ").write();
         let sleep = format!("{} 600", self.sandbox.path("sleeper").display());
         let start = WAYS.map(|way| way.replace("SLEEP", &sleep));
@@ -67,7 +67,7 @@ impl Case {
         found.iter().filter(is_one).count()
     }
 
-    fn verify(&self, clone: &Clone<'_>) -> Running {
+    fn verify(&self, clone: &TestClone<'_>) -> Running {
         let state = format!("verify.state_dir={}", self.sandbox.path("state").display());
         Running::spawn(
             &mut clone.command("verify", &["--set", &state, "--set", "verify.pages=false"]),

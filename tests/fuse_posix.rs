@@ -15,7 +15,7 @@ use std::thread;
 
 use common::session::LIMIT;
 use common::syscalls::become_user;
-use common::{Clone, OsUser, Sandbox, run};
+use common::{OsUser, Sandbox, TestClone, run};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
@@ -55,7 +55,7 @@ fn refused() -> Vec<&'static str> {
 
 /// Runs `test` with a directory in a mount of root's that everyone may enter, with
 /// passthrough or with the write-back cache.
-fn in_a_mount(passthrough: bool, test: impl FnOnce(&Clone<'_>, &Path)) {
+fn in_a_mount(passthrough: bool, test: impl FnOnce(&TestClone<'_>, &Path)) {
     common::require_everything();
     let sandbox = Sandbox::root("pg15-debian");
     let mut profile = sandbox.profile("latest").mount_only();

@@ -20,7 +20,7 @@ use common::fixture::flip_byte;
 use common::process::is_alive;
 use common::session::LIMIT;
 use common::syscalls::{Mapping, become_user};
-use common::{Clone, OsUser, Sandbox, eventually};
+use common::{OsUser, Sandbox, TestClone, eventually};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -30,7 +30,7 @@ const BLOCK: u64 = 8192;
 
 /// Runs `test` on a mounted backup as root and as an unprivileged user, in a thread
 /// of that user's.
-fn both_ways(fixture: &str, test: impl Fn(&Clone<'_>) + Sync) {
+fn both_ways(fixture: &str, test: impl Fn(&TestClone<'_>) + Sync) {
     common::require_everything();
     for user in [OsUser::root(), OsUser::postgres()] {
         println!("as {}", user.name);
@@ -43,7 +43,7 @@ fn both_ways(fixture: &str, test: impl Fn(&Clone<'_>) + Sync) {
 }
 
 /// Runs `work` as the mount's user, because a mount made by a user is closed to root.
-fn as_its_user<T: Send>(clone: &Clone<'_>, work: impl FnOnce() -> T + Send) -> T {
+fn as_its_user<T: Send>(clone: &TestClone<'_>, work: impl FnOnce() -> T + Send) -> T {
     let user = &clone.sandbox.user;
     let work = || {
         become_user(user);
@@ -68,12 +68,12 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 /// Returns a base file of at most 1 MiB, for which root's mount uses passthrough.
-fn small(clone: &Clone<'_>) -> PathBuf {
+fn small(clone: &TestClone<'_>) -> PathBuf {
     clone.target.join("global/pg_filenode.map")
 }
 
 /// Returns the largest base file, which is served by block.
-fn large(clone: &Clone<'_>) -> PathBuf {
+fn large(clone: &TestClone<'_>) -> PathBuf {
     let newest = clone.sandbox.fixture.newest();
     let manifest_name = clone.sandbox.fixture.largest_data_file(&newest).name;
     clone.target.join(manifest_name)

@@ -15,7 +15,8 @@ use common::process::{self, is_alive};
 use common::recovery::{BACKUP, fails, points, sets, strs, up_to};
 use common::session::{LIMIT, UNKNOWN_CASE};
 use common::{
-    Clone, OsUser, PgTools, Ready, Running, Sandbox, assert_nothing_stays, eventually, refused, run,
+    OsUser, PgTools, Ready, Running, Sandbox, TestClone, assert_nothing_stays, eventually, refused,
+    run,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -54,7 +55,7 @@ fn assert_untouched(sandbox: &Sandbox, path: &Path) {
 
 /// Leaves something in a clone's data directory with shell commands, as its superuser
 /// could. Only the user who mounted it may enter an unprivileged user's mount.
-fn plant(clone: &Clone<'_>, script: &str) {
+fn plant(clone: &TestClone<'_>, script: &str) {
     clone.up_with(&["--set", "postgres.launch=false"]);
     let script = format!("cd {} && {script}", clone.target.display());
     let user = &clone.sandbox.user;
@@ -68,7 +69,7 @@ fn fifo(path: &Path) {
 
 /// Runs `pbkfs up`, which must end without a signal, whatever it finds.
 #[track_caller]
-fn up_ends(clone: &Clone<'_>, arguments: &[&str]) -> process::Output {
+fn up_ends(clone: &TestClone<'_>, arguments: &[&str]) -> process::Output {
     let arguments = [&["--detach"], arguments].concat();
     let output = run(&mut clone.command("up", &arguments), AT_ONCE);
     assert!(!output.stderr.contains(UNKNOWN_CASE), "{output}");
@@ -344,7 +345,7 @@ fn a_mount_point_that_others_can_move_is_not_for_root() {
 }
 
 /// Simulates a power failure: the clone's disk remains, and nothing in /run.
-fn lose_power(clone: &Clone<'_>, ready: &Ready) {
+fn lose_power(clone: &TestClone<'_>, ready: &Ready) {
     kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
     eventually("all its processes have exited", LIMIT, || {
         !is_alive(ready.pid) && ready.server_pid.is_none_or(|pid| !is_alive(pid))

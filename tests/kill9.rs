@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::process::is_alive;
 use common::session::LIMIT;
 use common::{
-    Clone, Listing, OsUser, PgTools, Ready, Running, Sandbox, assert_nothing_stays, eventually,
+    Listing, OsUser, PgTools, Ready, Running, Sandbox, TestClone, assert_nothing_stays, eventually,
     refused,
 };
 use nix::sys::signal::{Signal, kill};
@@ -159,7 +159,7 @@ fn signal(pid: i32, signal: Signal) {
 }
 
 /// Returns whether the process has the lock of the clone's diff open.
-fn has_lock(pid: i32, clone: &Clone<'_>) -> bool {
+fn has_lock(pid: i32, clone: &TestClone<'_>) -> bool {
     let lock = clone.diff.as_ref().unwrap().join(".pbkfs-lock");
     let mut fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     fds.any(|fd| fs::read_link(fd.unwrap().path()).is_ok_and(|to| to == lock))
@@ -172,7 +172,7 @@ fn parent(pid: i32) -> i32 {
 }
 
 /// Returns a clone of the same backup with the same diff, on another target.
-fn on_another_target<'a>(clone: &Clone<'a>) -> Clone<'a> {
+fn on_another_target<'a>(clone: &TestClone<'a>) -> TestClone<'a> {
     let diff = clone.diff.as_ref().unwrap();
     let profile = clone.sandbox.profile_named("other", "latest");
     profile.diff_at(diff).write()
@@ -195,7 +195,7 @@ fn kill_with_a_stopped_server(pg: &PgTools, ready: &Ready) -> i32 {
 }
 
 /// Takes over the diff of a killed owner, once its server has exited.
-fn take_over(pg: &PgTools, killed: &Clone<'_>, server: i32) {
+fn take_over(pg: &PgTools, killed: &TestClone<'_>, server: i32) {
     let other = on_another_target(killed);
     let ready = other.up();
     assert!(!is_alive(server), "two servers had the diff");

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use common::session::{Clone, LIMIT};
+use common::session::{LIMIT, TestClone};
 use common::{OsUser, Output, Running, Sandbox, assert_nothing_stays, eventually, refused};
 
 /// A process that runs until the test ends.
@@ -47,7 +47,7 @@ fn hold(sandbox: &Sandbox, pid: u32) -> PathBuf {
 
 /// Runs `up` in the foreground, until it waits for the lock.
 #[track_caller]
-fn waiting(clone: &Clone<'_>) -> Running {
+fn waiting(clone: &TestClone<'_>) -> Running {
     let up = Running::spawn(&mut clone.command("up", &["--json"]));
     let begun = Instant::now();
     eventually(
@@ -60,7 +60,7 @@ fn waiting(clone: &Clone<'_>) -> Running {
 }
 
 #[track_caller]
-fn ends_ready(clone: &Clone<'_>, up: Running) -> Output {
+fn ends_ready(clone: &TestClone<'_>, up: Running) -> Output {
     eventually("the clone is ready", LIMIT, || up.stdout().ends_with('\n'));
     clone.down();
     let output = up.wait(LIMIT);

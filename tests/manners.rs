@@ -14,19 +14,19 @@ use std::process::Command;
 use common::process::is_alive;
 use common::sandbox::Profile;
 use common::session::{LIMIT, sessions_in};
-use common::{Clone, OsUser, Output, Sandbox, assert_nothing_stays, eventually, refused, run};
+use common::{OsUser, Output, Sandbox, TestClone, assert_nothing_stays, eventually, refused, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Runs `pbkfs` as a user other than the sandbox's.
-fn as_user(user: &OsUser, clone: &Clone, arguments: &[&str]) -> Output {
+fn as_user(user: &OsUser, clone: &TestClone, arguments: &[&str]) -> Output {
     let program = clone.command("status", &[]).get_program().to_owned();
     let mut command = user.command(program);
     run(command.args(arguments), LIMIT)
 }
 
 /// Starts the clone where root finds the sessions of its user.
-fn up_in_the_usual_place(clone: &Clone) {
+fn up_in_the_usual_place(clone: &TestClone) {
     let mut up = clone.command("up", &["--detach"]);
     run(up.env_remove("XDG_RUNTIME_DIR"), LIMIT).expect_ok();
 }
@@ -181,7 +181,7 @@ fn lock_files(sandbox: &Sandbox) -> Vec<PathBuf> {
     files.filter(|file| file.exists()).collect()
 }
 
-fn kill_holder(clone: &Clone) {
+fn kill_holder(clone: &TestClone) {
     let holder = clone.status()[0]["locks"]["holder_pid"].as_i64().unwrap();
     kill(Pid::from_raw(holder.try_into().unwrap()), Signal::SIGKILL).unwrap();
 }

@@ -8,7 +8,7 @@ mod common;
 
 use std::fs;
 
-use common::{Clone, FIXTURES, Listing, Manifest, OsUser, Sandbox, assert_nothing_stays};
+use common::{FIXTURES, Listing, Manifest, OsUser, Sandbox, TestClone, assert_nothing_stays};
 
 /// Mounts each backup of the fixture as `user`, one after the other.
 fn matches_restore(fixture: &str, user: OsUser) {
@@ -54,7 +54,7 @@ fn matches_restore(fixture: &str, user: OsUser) {
 /// Each member's `backup_ro.pid` must name a process that is visible to pg_probackup
 /// when the catalog's owner runs it: it fails on one that it may not signal.
 #[track_caller]
-fn assert_chain_is_locked(clone: &Clone<'_>, backup: &str) {
+fn assert_chain_is_locked(clone: &TestClone<'_>, backup: &str) {
     let fixture = &clone.sandbox.fixture;
     for member in fixture.chain(backup) {
         let lock = fixture.backup_dir(&member).join("backup_ro.pid");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::fixture::flip_byte;
 use common::process::run;
-use common::session::{Clone, LIMIT, sessions_in};
+use common::session::{LIMIT, TestClone, sessions_in};
 use common::{OsUser, PgTools, Sandbox, assert_nothing_stays, eventually, refused};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,7 +23,7 @@ fn json(text: &str) -> Value {
 
 /// Returns the counters of the only session on the clone's target.
 #[track_caller]
-fn counters(clone: &Clone, arguments: &[&str]) -> Value {
+fn counters(clone: &TestClone, arguments: &[&str]) -> Value {
     let mut all = vec!["--json"];
     all.extend(arguments);
     let sessions = json(&clone.pbkfs("status", &all).expect_ok());

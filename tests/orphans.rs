@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{Clone, OsUser, Output, Sandbox, eventually, run};
+use common::{OsUser, Output, Sandbox, TestClone, eventually, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,12 +18,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns a clone with a throw-away diff, of a user whose state directory is in the
 /// sandbox.
-fn throw_away(sandbox: &Sandbox) -> Clone<'_> {
+fn throw_away(sandbox: &Sandbox) -> TestClone<'_> {
     let profile = sandbox.profile("latest").mount_only().throw_away();
     profile.write()
 }
 
-fn kill_owner(clone: &Clone<'_>) {
+fn kill_owner(clone: &TestClone<'_>) {
     let ready = clone.up();
     kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
     eventually("its session is dead", LIMIT, || {
@@ -35,7 +35,7 @@ fn kill_owner(clone: &Clone<'_>) {
 }
 
 /// Simulates a power failure: nothing of the run directory is left.
-fn lose_power(clone: &Clone<'_>) {
+fn lose_power(clone: &TestClone<'_>) {
     kill_owner(clone);
     common::sandbox::unmount_all(&clone.target);
     fs::remove_dir_all(clone.sandbox.path("run/pbkfs")).unwrap();

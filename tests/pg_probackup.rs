@@ -10,7 +10,7 @@ use std::process::Command;
 
 use common::fixture::recorded;
 use common::session::LIMIT;
-use common::{Clone, FIXTURES, OsUser, Output, Sandbox, assert_nothing_stays, refused, run};
+use common::{FIXTURES, OsUser, Output, Sandbox, TestClone, assert_nothing_stays, refused, run};
 
 fn stand_in() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("postgres/pg_probackup-standin")
@@ -27,7 +27,7 @@ fn ask(fixture: &str, mode: &str, arguments: &[&str]) -> Output {
 }
 
 /// Returns a clone whose metadata comes from the stand-in.
-fn through_stand_in<'a>(sandbox: &'a Sandbox, backup: &str) -> Clone<'a> {
+fn through_stand_in<'a>(sandbox: &'a Sandbox, backup: &str) -> TestClone<'a> {
     sandbox
         .profile_named("asked", backup)
         .with("metadata", "\"pg_probackup\"")
@@ -36,7 +36,7 @@ fn through_stand_in<'a>(sandbox: &'a Sandbox, backup: &str) -> Clone<'a> {
         .write()
 }
 
-fn pbkfs(clone: &Clone<'_>, mode: &str, subcommand: &str, arguments: &[&str]) -> Output {
+fn pbkfs(clone: &TestClone<'_>, mode: &str, subcommand: &str, arguments: &[&str]) -> Output {
     let mut command: Command = clone.command(subcommand, arguments);
     command
         .env("STANDIN_RECORDED", recorded(&clone.sandbox.fixture.name))

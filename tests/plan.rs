@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::sandbox::Profile;
-use common::{Clone, Sandbox};
+use common::{Sandbox, TestClone};
 
 /// A reason for `up` to fail.
 struct Obstacle {
@@ -19,26 +19,26 @@ struct Obstacle {
     code: i32,
     profile: for<'a> fn(&'a Sandbox, Profile<'a>) -> Profile<'a>,
     /// Run after the profile was written.
-    put: fn(&Clone<'_>),
+    put: fn(&TestClone<'_>),
 }
 
 fn as_it_is<'a>(_: &'a Sandbox, profile: Profile<'a>) -> Profile<'a> {
     profile
 }
 
-fn nothing(_: &Clone<'_>) {}
+fn nothing(_: &TestClone<'_>) {}
 
-fn diff_of(clone: &Clone<'_>) -> PathBuf {
+fn diff_of(clone: &TestClone<'_>) -> PathBuf {
     clone.diff.clone().unwrap()
 }
 
 /// Returns where a file of the newest backup is stored.
-fn stored(clone: &Clone<'_>, name: &str) -> PathBuf {
+fn stored(clone: &TestClone<'_>, name: &str) -> PathBuf {
     let fixture = &clone.sandbox.fixture;
     fixture.backup_dir(&fixture.newest()).join(name)
 }
 
-fn use_once(clone: &Clone<'_>) {
+fn use_once(clone: &TestClone<'_>) {
     clone.up_with(&["--set", "postgres.launch=false"]);
     clone.down();
 }

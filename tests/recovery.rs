@@ -516,7 +516,7 @@ fn a_terminal_shows_how_far_recovery_is() {
 }
 
 /// Kills `victim` halfway through the replay, and recovers again.
-fn killed_in_the_middle(victim: impl Fn(&Running, &common::Clone<'_>)) {
+fn killed_in_the_middle(victim: impl Fn(&Running, &common::TestClone<'_>)) {
     let pg = common::require_everything();
     let sandbox = sandbox();
     let [_, _, point] = points(&sandbox);

@@ -211,7 +211,7 @@ fn slow(sandbox: &Sandbox) -> String {
 fn disturbed(
     sandbox: &Sandbox,
     action: &str,
-    disturb: impl Fn(&common::Clone<'_>),
+    disturb: impl Fn(&common::TestClone<'_>),
 ) -> common::Output {
     let [_, _, point] = points(sandbox);
     let clone = sandbox.profile(BACKUP).throw_away().write();
@@ -228,7 +228,7 @@ fn disturbed(
 }
 
 /// Returns the connection string of a server that is not ready yet.
-fn conninfo(clone: &common::Clone<'_>) -> Option<String> {
+fn conninfo(clone: &common::TestClone<'_>) -> Option<String> {
     let dir = Place::of(&clone.target).socket_dir();
     let names = std::fs::read_dir(&dir).ok()?.flatten();
     let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());

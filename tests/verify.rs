@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use common::fixture::flip_byte;
 use common::{
-    Clone, OsUser, Output, PgTools, Running, Sandbox, assert_nothing_stays, eventually, run,
+    OsUser, Output, PgTools, Running, Sandbox, TestClone, assert_nothing_stays, eventually, run,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -34,20 +34,20 @@ const NEWEST: &str = "TOW7KQ";
 /// An ARCHIVE backup.
 const ARCHIVE: &str = "TOW7JT";
 
-fn command(clone: &Clone<'_>, arguments: &[&str]) -> Command {
+fn command(clone: &TestClone<'_>, arguments: &[&str]) -> Command {
     let state = format!("verify.state_dir={}", clone.sandbox.path("state").display());
     let mut command = clone.command("verify", &["--set", &state]);
     command.args(arguments);
     command
 }
 
-fn verify(clone: &Clone<'_>, arguments: &[&str]) -> Output {
+fn verify(clone: &TestClone<'_>, arguments: &[&str]) -> Output {
     run(&mut command(clone, arguments), LIMIT)
 }
 
 /// Returns the JSON document of a run that ends with this code.
 #[track_caller]
-fn document(clone: &Clone<'_>, arguments: &[&str], code: i32) -> Value {
+fn document(clone: &TestClone<'_>, arguments: &[&str], code: i32) -> Value {
     let output = verify(clone, &[&["--json"], arguments].concat());
     assert_eq!(output.code(), Some(code), "{output}");
     serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))
@@ -62,7 +62,7 @@ fn check(document: &Value, kind: &str) -> (String, String) {
     (text("verdict"), text("error"))
 }
 
-fn add(clone: &Clone<'_>, toml: &str) {
+fn add(clone: &TestClone<'_>, toml: &str) {
     let mut file = File::options().append(true).open(&clone.profile).unwrap();
     writeln!(file, "\n{toml}").unwrap();
 }
@@ -735,7 +735,7 @@ const OLDEST: &[&str] = &["--set", "verify.backup=oldest-unverified"];
 
 const ALL: &[&str] = &["--set", "verify.backup=all"];
 
-fn metrics(clone: &Clone<'_>, arguments: &[&str], code: i32) -> String {
+fn metrics(clone: &TestClone<'_>, arguments: &[&str], code: i32) -> String {
     let file = clone.sandbox.path("pbkfs.prom");
     let set = format!("verify.prometheus={}", file.display());
     document(clone, &[arguments, &["--set", &set]].concat(), code);

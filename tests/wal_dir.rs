@@ -12,10 +12,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::session::LIMIT;
-use common::{Clone, Listing, OsUser, Sandbox, assert_nothing_stays, eventually, refused, run};
+use common::{Listing, OsUser, Sandbox, TestClone, assert_nothing_stays, eventually, refused, run};
 
 /// Returns the target of the clone's `pg_wal` link; `None` if it is a directory.
-fn wal_link(clone: &Clone<'_>) -> Option<PathBuf> {
+fn wal_link(clone: &TestClone<'_>) -> Option<PathBuf> {
     fs::read_link(clone.target.join("pg_wal")).ok()
 }
 

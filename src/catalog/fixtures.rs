@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::store::{LocalStore, Place};
+use super::store::{LocalStore, StorePath};
 use super::{Catalog, Instance};
 
 /// Every recorded catalog; each has the one instance `main`.
@@ -65,8 +65,8 @@ fn unpack(name: &str, filter: &[&str]) -> TempDir {
 }
 
 /// Wraps a directory as a store of its own.
-pub(crate) fn place(dir: &Path) -> Place {
-    Place::root(std::sync::Arc::new(LocalStore::new(dir.to_owned())))
+pub(crate) fn place(dir: &Path) -> StorePath {
+    StorePath::root(std::sync::Arc::new(LocalStore::new(dir.to_owned())))
 }
 
 /// Returns the instance `main` of an unpacked fixture.

@@ -18,12 +18,12 @@ const INNER: &str = "dump";
 
 /// The place of a result.
 #[derive(Debug)]
-pub struct Place {
+pub struct OutputPath {
     dir: Dir,
     name: OsString,
 }
 
-impl Place {
+impl OutputPath {
     /// Opens the directory that will contain the result.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ fn part_name(name: &OsStr) -> OsString {
 /// before it is finished.
 #[derive(Debug)]
 pub struct Part<'p> {
-    place: &'p Place,
+    place: &'p OutputPath,
     dir: Dir,
     /// `None` once it has its final name.
     name: Option<OsString>,
@@ -195,7 +195,7 @@ mod tests {
     fn a_directory_is_there_whole_or_not_at_all() {
         let temp = tempfile::tempdir().unwrap();
         let output = temp.path().join("out");
-        let place = Place::open(&output).unwrap();
+        let place = OutputPath::open(&output).unwrap();
         let left = temp.path().join(".out.pbkfs-part");
         fs::create_dir_all(left.join("dump")).unwrap();
         let part = place.directory().unwrap();
@@ -219,7 +219,7 @@ mod tests {
         let precious = temp.path().join("precious");
         fs::write(&precious, "x").unwrap();
         chown(&precious, Some(65534), Some(65534)).unwrap();
-        let place = Place::open(&temp.path().join("out")).unwrap();
+        let place = OutputPath::open(&temp.path().join("out")).unwrap();
         let part = place.directory().unwrap();
         fs::create_dir(part.inner()).unwrap();
         fs::hard_link(&precious, part.inner().join("1.dat")).unwrap();
@@ -234,7 +234,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let precious = temp.path().join("precious");
         fs::write(&precious, "x").unwrap();
-        let place = Place::open(&temp.path().join("out")).unwrap();
+        let place = OutputPath::open(&temp.path().join("out")).unwrap();
         let part = place.directory().unwrap();
         fs::create_dir(part.inner()).unwrap();
         symlink(&precious, part.inner().join("1.dat")).unwrap();

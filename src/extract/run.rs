@@ -5,7 +5,7 @@ use std::io;
 
 use super::asking::{server, settle, wait};
 use super::database;
-use super::output::Place;
+use super::output::OutputPath;
 use super::wanted::{Destination, Extract, Extracted, Format, What};
 use crate::profile::Action;
 use crate::server::{Output, Tool, query};
@@ -44,7 +44,7 @@ impl Extract<'_> {
     }
 
     /// Checks, before anything is mounted, whether the result could be written.
-    fn open_output(&self) -> Result<Option<Place>, SessionError> {
+    fn open_output(&self) -> Result<Option<OutputPath>, SessionError> {
         let is_directory = self.what.is_directory();
         let output = match &self.output {
             Destination::Path(output) => output,
@@ -61,7 +61,7 @@ impl Extract<'_> {
             message: format!("{} already exists; {why}", output.display()),
         };
         let io = |action| move |error| SessionError::io(action, output, error);
-        let place = Place::open(output).map_err(io("write"))?;
+        let place = OutputPath::open(output).map_err(io("write"))?;
         match place.occupant().map_err(io("check"))? {
             None => {}
             Some(kind) if kind == Kind::Directory || is_directory => {
@@ -83,7 +83,7 @@ impl Extract<'_> {
 struct ExtractJob<'a> {
     extract: &'a Extract<'a>,
     /// `None` for standard output.
-    place: Option<&'a Place>,
+    place: Option<&'a OutputPath>,
     /// The database, once it is known.
     database: String,
     done: Extracted,

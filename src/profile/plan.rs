@@ -199,12 +199,12 @@ impl Plan {
     }
 
     fn check_paths(&self) -> Result<(), ProfileError> {
-        let catalog = Place::new("catalog", &self.catalog);
-        let target = Place::new("target", &self.target);
+        let catalog = KeyPath::new("catalog", &self.catalog);
+        let target = KeyPath::new("target", &self.target);
         target.outside(&catalog, "the catalog belongs to pg_probackup")?;
         catalog.outside(&target, "the mount would hide the catalog that it reads")?;
         if let Some(diff_dir) = &self.diff_dir {
-            let diff = Place::new("diff_dir", diff_dir);
+            let diff = KeyPath::new("diff_dir", diff_dir);
             diff.outside(&catalog, "the catalog belongs to pg_probackup")?;
             catalog.outside(&diff, "the diff needs a directory of its own")?;
             diff.outside(&target, "the mount would hide the diff that it writes")?;
@@ -224,7 +224,7 @@ impl Plan {
         ];
         for (key, path) in written {
             let Some(path) = path else { continue };
-            let place = Place::new(key, path);
+            let place = KeyPath::new(key, path);
             place.outside(&catalog, "the catalog belongs to pg_probackup")?;
             place.outside(&target, "the mount would hide it")?;
         }
@@ -233,12 +233,12 @@ impl Plan {
 }
 
 /// A key's path, with links resolved as far as it exists.
-struct Place {
+struct KeyPath {
     key: &'static str,
     path: PathBuf,
 }
 
-impl Place {
+impl KeyPath {
     fn new(key: &'static str, path: &Path) -> Self {
         Self {
             key,

@@ -42,7 +42,7 @@ pub use process::wait::{Goal, Outcome};
 pub use process::{Server, ServerConfig, StopMode};
 pub use query::{About, QueryError};
 pub use settings::files::{ConfigFiles, FilesInput};
-pub use settings::{Owner, Setting, SettingsInput};
+pub use settings::{DecidedBy, Setting, SettingsInput};
 pub(crate) use spawn::{become_child, own_program};
 pub use tool::keeper::run as keep;
 pub use tool::{Ended, Output, Tool};

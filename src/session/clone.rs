@@ -20,7 +20,7 @@ use crate::session::{SessionError, backup_conf};
 use crate::untrusted::{Dir, Kind, Refused, SMALL};
 
 /// A clone whose server is to be started.
-pub struct Clone<'a> {
+pub struct StartingClone<'a> {
     /// Its data directory.
     pub files: Files<'a>,
     /// Where the data directory is mounted, or will be.
@@ -31,7 +31,7 @@ pub struct Clone<'a> {
     user: Option<&'a OsUser>,
 }
 
-impl<'a> Clone<'a> {
+impl<'a> StartingClone<'a> {
     /// Creates the clone of a plan.
     pub fn new(plan: &'a Plan, overlay: &'a Overlay<Image>, user: Option<&'a OsUser>) -> Self {
         Self {

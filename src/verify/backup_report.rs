@@ -46,7 +46,7 @@ pub struct BackupReport {
     /// The checks that were done, in order.
     pub checks: Vec<Check>,
     /// Damaged places.
-    pub damage: Vec<Place>,
+    pub damage: Vec<Damage>,
     /// Number of damaged places, listed or not.
     pub damages: u64,
     /// What pg_probackup's own restore would lose, although the backup has it.
@@ -97,7 +97,7 @@ impl Check {
 
 /// A damaged place.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
-pub struct Place {
+pub struct Damage {
     /// The file inside the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::backup_report::{BackupReport, Check, Place};
+use super::backup_report::{BackupReport, Check, Damage};
 use super::checks::Checks;
 use super::verdict::{Verdict, of_image, of_session, of_wal};
 use super::{Verify, pages, restore};
@@ -288,14 +288,14 @@ impl<'a> VerifyJob<'a> {
 }
 
 /// Converts a bad place for the report.
-fn place(error: &ImageError) -> Place {
+fn place(error: &ImageError) -> Damage {
     let path = error.path();
     let relation = path.and_then(RelationFile::parse);
     let page = match error {
         ImageError::Page(page) => Some(page),
         _ => None,
     };
-    Place {
+    Damage {
         path: path.map(|path| path.display().to_string()),
         relfilenode: relation.map(|relation| relation.relfilenode),
         database: relation.map(|relation| relation.database),

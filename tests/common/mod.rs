@@ -25,7 +25,7 @@ pub use fixture::{FIXTURES, Fixture};
 pub use postgres::{PgTools, PlainServer};
 pub use process::{OsUser, Output, Running, eventually, run};
 pub use sandbox::Sandbox;
-pub use session::{Clone, Ready, assert_nothing_stays, refused};
+pub use session::{Ready, TestClone, assert_nothing_stays, refused};
 pub use tree::{Listing, Manifest};
 
 use std::fs::{self, File};

@@ -6,7 +6,7 @@ use super::PgTools;
 use super::fixture::RestorePoint;
 use super::process::{OsUser, Output};
 use super::sandbox::Sandbox;
-use super::session::{Clone, Ready};
+use super::session::{Ready, TestClone};
 
 /// The last ARCHIVE backup before the restore points.
 pub const BACKUP: &str = "TOW7K6";
@@ -49,20 +49,20 @@ pub fn assert_as_before(pg: &PgTools, conninfo: &str, sandbox: &Sandbox, backup:
 }
 
 #[track_caller]
-pub fn up_to(clone: &Clone<'_>, values: &[(&str, &str)]) -> Ready {
+pub fn up_to(clone: &TestClone<'_>, values: &[(&str, &str)]) -> Ready {
     clone.up_with(&strs(&sets(values)))
 }
 
 /// Returns the output of an `up` whose recovery must fail.
 #[track_caller]
-pub fn fails(clone: &Clone<'_>, values: &[(&str, &str)]) -> Output {
+pub fn fails(clone: &TestClone<'_>, values: &[(&str, &str)]) -> Output {
     let arguments = [vec!["--detach".to_owned()], sets(values)].concat();
     clone.pbkfs("up", &strs(&arguments))
 }
 
 /// Archives the finished files of a promoted clone's timeline 2 in its catalog, as an
 /// archive_command would: the history and the segments.
-pub fn archive_second_timeline(pg: &PgTools, clone: &Clone<'_>, ready: &Ready) {
+pub fn archive_second_timeline(pg: &PgTools, clone: &TestClone<'_>, ready: &Ready) {
     let ask = "select pg_walfile_name(pg_current_wal_insert_lsn())";
     let unfinished = pg.psql(ready.conninfo(), "postgres", ask);
     let mut copied = 0;

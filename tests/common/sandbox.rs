@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::fixture::Fixture;
 use super::process::{self, OsUser, run};
-use super::session::{Clone, LIMIT};
+use super::session::{LIMIT, TestClone};
 use super::tmpfs::Tmpfs;
 
 /// A test's own directory, which everyone may enter, with one catalog and space for
@@ -242,9 +242,9 @@ impl<'a> Profile<'a> {
     }
 
     /// Writes the file.
-    pub fn write(self) -> Clone<'a> {
+    pub fn write(self) -> TestClone<'a> {
         let path = self.sandbox.path(&format!("{}.toml", self.name));
         fs::write(&path, self.toml()).unwrap();
-        Clone::new(self.sandbox, path, self.target, self.diff)
+        TestClone::new(self.sandbox, path, self.target, self.diff)
     }
 }

@@ -55,7 +55,7 @@ impl Ready {
 
 /// A clone described by a profile. It is taken down when dropped, whatever state the
 /// test left it in.
-pub struct Clone<'a> {
+pub struct TestClone<'a> {
     pub sandbox: &'a Sandbox,
     pub profile: PathBuf,
     pub target: PathBuf,
@@ -63,15 +63,15 @@ pub struct Clone<'a> {
     up_was_tried: AtomicBool,
 }
 
-impl<'a> Clone<'a> {
+impl<'a> TestClone<'a> {
     /// Creates the clone that the profile at `profile` describes.
     pub fn new(
         sandbox: &'a Sandbox,
         profile: PathBuf,
         target: PathBuf,
         diff: Option<PathBuf>,
-    ) -> Clone<'a> {
-        Clone {
+    ) -> TestClone<'a> {
+        TestClone {
             sandbox,
             profile,
             target,
@@ -171,7 +171,7 @@ pub fn sessions_in(document: &str) -> Vec<serde_json::Value> {
     document["sessions"].as_array().unwrap().clone()
 }
 
-impl Drop for Clone<'_> {
+impl Drop for TestClone<'_> {
     fn drop(&mut self) {
         if !self.up_was_tried.load(Ordering::Relaxed) {
             return;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::{S_IFDIR, S_IFMT};
-use crate::catalog::store::Place;
+use crate::catalog::store::StorePath;
 use crate::catalog::{Backup, CompressAlg};
 
 /// A file or directory of a backup, as described by its line. The default corresponds to
@@ -64,7 +64,7 @@ impl FileEntry<'_> {
 
     /// Returns the same location, for reading.
     #[must_use]
-    pub fn place_in(&self, backup: &Backup) -> Place {
+    pub fn place_in(&self, backup: &Backup) -> StorePath {
         let path = OsStr::from_bytes(self.path);
         match self.external_dir_num {
             0 => backup.file(path),

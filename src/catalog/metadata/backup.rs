@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use time::OffsetDateTime;
 
-use crate::catalog::store::Place;
+use crate::catalog::store::StorePath;
 use crate::pg::Lsn;
 
 /// A backup's id: its start time in base36, in upper case. It is also the name of the
@@ -303,7 +303,7 @@ pub struct Backup {
     /// The backup's directory, `CATALOG/backups/INSTANCE/ID`.
     pub dir: PathBuf,
     /// The same directory, for reading.
-    pub place: Place,
+    pub place: StorePath,
     /// Its id.
     pub id: BackupId,
     /// The direct parent's id; `None` for a FULL.
@@ -364,19 +364,19 @@ pub struct Backup {
 impl Backup {
     /// Returns the content list.
     #[must_use]
-    pub fn content(&self) -> Place {
+    pub fn content(&self) -> StorePath {
         self.place.join("backup_content.control")
     }
 
     /// Returns the page header map.
     #[must_use]
-    pub fn header_map(&self) -> Place {
+    pub fn header_map(&self) -> StorePath {
         self.place.join("page_header_map")
     }
 
     /// Returns a stored file, given its path inside PGDATA.
     #[must_use]
-    pub fn file(&self, path: impl AsRef<Path>) -> Place {
+    pub fn file(&self, path: impl AsRef<Path>) -> StorePath {
         self.place.join("database").join(path)
     }
 

@@ -21,7 +21,7 @@ use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::catalog::error::ControlError;
-use crate::catalog::store::Place;
+use crate::catalog::store::StorePath;
 
 /// Maximum number of bytes read from such a file. pg_probackup's own files have one or
 /// two kilobytes; a note has at most one, and a list of external directories a few paths.
@@ -48,7 +48,7 @@ impl ControlFile {
     /// # Errors
     /// If it cannot be read, is larger than such a file can be, or has a line that is not
     /// `key = value`.
-    pub fn read(place: &Place) -> Result<Self, ControlError> {
+    pub fn read(place: &StorePath) -> Result<Self, ControlError> {
         let path = place.name();
         match place.read(LIMIT) {
             Ok(bytes) => Self::parse(&path, &bytes),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::control::ControlFile;
 use crate::catalog::error::{CatalogError, ControlError};
-use crate::catalog::store::{LocalStore, Place};
+use crate::catalog::store::{LocalStore, StorePath};
 use crate::untrusted::Kind;
 
 /// The file with an instance's own settings.
@@ -33,7 +33,7 @@ const USED_KEYS: [&str; 3] = ["pgdata", "system-identifier", "xlog-seg-size"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     root: PathBuf,
-    place: Place,
+    place: StorePath,
 }
 
 impl Catalog {
@@ -47,7 +47,7 @@ impl Catalog {
             source,
         })?;
         let store = LocalStore::new(root.clone());
-        let place = Place::root(Arc::new(store));
+        let place = StorePath::root(Arc::new(store));
         let catalog = Self { root, place };
         // Listing tests both that it exists and that we may read it.
         catalog.instances()?;
@@ -147,11 +147,11 @@ pub struct Instance {
     /// The directory of its backups, `CATALOG/backups/NAME`.
     pub dir: PathBuf,
     /// The same directory, for reading.
-    pub place: Place,
+    pub place: StorePath,
     /// Its WAL archive, `CATALOG/wal/NAME`; it need not exist.
     pub wal_dir: PathBuf,
     /// The same directory, for reading.
-    pub wal: Place,
+    pub wal: StorePath,
     /// Its `pg_probackup.conf`.
     pub config: InstanceConfig,
 }
@@ -169,7 +169,7 @@ pub struct InstanceConfig {
 }
 
 impl InstanceConfig {
-    fn read(place: &Place) -> Result<Self, ControlError> {
+    fn read(place: &StorePath) -> Result<Self, ControlError> {
         let file = match ControlFile::read(place) {
             Ok(file) => file,
             Err(ControlError::Read { source, path })
@@ -193,7 +193,9 @@ impl InstanceConfig {
 /// Returns the directories in `dir` whose names do not start with a dot, including
 /// symbolic links to directories, in no particular order. pg_probackup counts the same
 /// ones (`src/catalog.c`, `IsDir`).
-pub(in crate::catalog) fn visible_directories(dir: &Place) -> Result<Vec<Place>, CatalogError> {
+pub(in crate::catalog) fn visible_directories(
+    dir: &StorePath,
+) -> Result<Vec<StorePath>, CatalogError> {
     let entries = dir.list().map_err(|source| CatalogError::Read {
         path: dir.name(),
         source,
@@ -206,8 +208,8 @@ pub(in crate::catalog) fn visible_directories(dir: &Place) -> Result<Vec<Place>,
 
 /// Whether a directory in `backups` is the one that mkfs creates in the root of a file
 /// system. An instance that a user gave this name has a configuration or backups.
-fn is_file_systems(dir: &Place) -> bool {
-    let is_there = |place: Place| place.open().is_ok();
+fn is_file_systems(dir: &StorePath) -> bool {
+    let is_there = |place: StorePath| place.open().is_ok();
     let has_backups = || {
         // An unprivileged user may not even be allowed to list it.
         let inner = visible_directories(dir).unwrap_or_default();

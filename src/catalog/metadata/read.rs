@@ -18,7 +18,7 @@ use super::{
     TablespaceMapping,
 };
 use crate::catalog::error::{CatalogError, ControlError};
-use crate::catalog::store::Place;
+use crate::catalog::store::StorePath;
 use crate::pg::{BLOCK_SIZE, Lsn};
 
 /// Maximum number of bytes read from a `tablespace_map`: ten thousand tablespaces with
@@ -96,7 +96,7 @@ impl Instance {
 
 /// Returns the directory of a backup. It is named after the id unless it was renamed;
 /// then the start time in `backup.control` identifies the backup.
-fn backup_directory(instance: &Instance, id: &BackupId) -> Result<Place, CatalogError> {
+fn backup_directory(instance: &Instance, id: &BackupId) -> Result<StorePath, CatalogError> {
     for place in visible_directories(&instance.place)? {
         if place.file_name().is_some_and(|name| name == id.0.as_str()) {
             return Ok(place);
@@ -124,7 +124,7 @@ pub(in crate::catalog) fn sort_newest_first(backups: &mut [Backup]) {
 /// Describes a backup whose metadata is missing or unusable: its place, its id, and the
 /// start time that the id encodes. [`BackupStatus::Unknown`] marks all other values as
 /// invalid.
-pub(in crate::catalog) fn unknown_backup(place: Place, id: BackupId) -> Backup {
+pub(in crate::catalog) fn unknown_backup(place: StorePath, id: BackupId) -> Backup {
     Backup {
         dir: place.name(),
         place,
@@ -158,16 +158,16 @@ pub(in crate::catalog) fn unknown_backup(place: Place, id: BackupId) -> Backup {
     }
 }
 
-fn control_file(backup: &Place) -> Place {
+fn control_file(backup: &StorePath) -> StorePath {
     backup.join("backup.control")
 }
 
-fn id_of_directory(place: &Place) -> BackupId {
+fn id_of_directory(place: &StorePath) -> BackupId {
     let name = place.file_name().unwrap_or_default();
     BackupId(name.to_string_lossy().into_owned())
 }
 
-fn read_directory(place: &Place) -> Result<Backup, CatalogError> {
+fn read_directory(place: &StorePath) -> Result<Backup, CatalogError> {
     let file = ControlFile::read(&control_file(place))?;
     file.note_unknown_keys(&KNOWN_KEYS);
     let mut backup = from_control(place, &file)?;
@@ -186,7 +186,7 @@ fn read_directory(place: &Place) -> Result<Backup, CatalogError> {
 /// reader would give it (`pgBackupInit`), except for keys without which nothing can be
 /// restored.
 #[doc(hidden)]
-pub fn from_control(place: &Place, file: &ControlFile) -> Result<Backup, ControlError> {
+pub fn from_control(place: &StorePath, file: &ControlFile) -> Result<Backup, ControlError> {
     let start_time = file.require("start-time", file.get_with("start-time", parse_time)?)?;
     let block_size = BLOCK_SIZE as u32;
     Ok(Backup {
@@ -230,7 +230,7 @@ fn byte_count(file: &ControlFile, key: &str) -> Result<Option<u64>, ControlError
 
 /// Reads lines of the form `OID PATH` and sorts them by OID; a backup without tablespaces
 /// has no such file. The path is taken literally, as pg_probackup does.
-fn read_tablespace_map(place: &Place) -> Result<Vec<TablespaceMapping>, CatalogError> {
+fn read_tablespace_map(place: &StorePath) -> Result<Vec<TablespaceMapping>, CatalogError> {
     let path = place.name();
     let bytes = match place.read(TABLESPACE_MAP_LIMIT) {
         Ok(bytes) => bytes,

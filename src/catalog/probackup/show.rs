@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::catalog::metadata::{
     parse_bool, parse_time, sort_newest_first, unknown_backup, visible_directories,
 };
-use crate::catalog::store::Place;
+use crate::catalog::store::StorePath;
 use crate::catalog::{Backup, BackupId, BackupStatus, Instance, TablespaceMapping};
 
 #[derive(Deserialize)]
@@ -100,9 +100,9 @@ pub(super) fn parse(instance: &Instance, json: &str) -> Result<Vec<Backup>, serd
 /// differ only if a directory was renamed.
 struct Places<'a> {
     instance: &'a Instance,
-    named: HashMap<OsString, Place>,
+    named: HashMap<OsString, StorePath>,
     /// By the ids in their control files; read only if the names are not sufficient.
-    renamed: OnceCell<HashMap<String, Place>>,
+    renamed: OnceCell<HashMap<String, StorePath>>,
 }
 
 impl<'a> Places<'a> {
@@ -119,7 +119,7 @@ impl<'a> Places<'a> {
         }
     }
 
-    fn find(&self, id: &str) -> Option<Place> {
+    fn find(&self, id: &str) -> Option<StorePath> {
         let by_control = || {
             let backups = self.instance.backups().unwrap_or_default();
             let by_id = backups.into_iter().map(|b| (b.id.0, b.place));

@@ -3,7 +3,7 @@
 //! read at offsets. Code above this module does not know where the catalog is located.
 //!
 //! A path given to a store is relative to the catalog's root and never leaves it. A
-//! [`Place`] is such a path together with its store.
+//! [`StorePath`] is such a path together with its store.
 //!
 //! A catalog is untrusted data, and pbkfs often reads it as root. pg_probackup writes
 //! only regular files and directories into it. Therefore anything else in their place is
@@ -146,12 +146,12 @@ impl Read for Sequential {
 
 /// A path in a store. Two places are equal if their names outside the store are.
 #[derive(Clone)]
-pub struct Place {
+pub struct StorePath {
     store: Arc<dyn Store>,
     path: PathBuf,
 }
 
-impl Place {
+impl StorePath {
     /// Returns the root of a store.
     #[must_use]
     pub fn root(store: Arc<dyn Store>) -> Self {
@@ -213,15 +213,15 @@ impl Place {
     }
 }
 
-impl PartialEq for Place {
+impl PartialEq for StorePath {
     fn eq(&self, other: &Self) -> bool {
         self.name() == other.name()
     }
 }
 
-impl Eq for Place {}
+impl Eq for StorePath {}
 
-impl fmt::Debug for Place {
+impl fmt::Debug for StorePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name().fmt(f)
     }

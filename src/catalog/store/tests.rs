@@ -12,14 +12,14 @@ use crate::untrusted::refused;
 const BACKUP: &str = "backups/main/TOW7GA";
 
 /// A catalog's directories, with one stored file and one segment.
-fn catalog() -> (TempDir, Place) {
+fn catalog() -> (TempDir, StorePath) {
     let dir = tempfile::tempdir().unwrap();
     let at = |path: &str| dir.path().join(path);
     fs::create_dir_all(at(BACKUP).join("database/base/1")).unwrap();
     fs::create_dir_all(at("wal/main")).unwrap();
     fs::write(at(BACKUP).join("database/base/1/1259"), "stored").unwrap();
     fs::write(at("wal/main/segment"), "wal").unwrap();
-    let place = Place::root(Arc::new(LocalStore::new(dir.path().to_owned())));
+    let place = StorePath::root(Arc::new(LocalStore::new(dir.path().to_owned())));
     (dir, place)
 }
 
@@ -28,7 +28,7 @@ fn why<T: fmt::Debug>(result: io::Result<T>) -> Refused {
     refused(&error).unwrap_or_else(|| panic!("{error}"))
 }
 
-fn kinds(place: &Place) -> Vec<(String, Kind, u64)> {
+fn kinds(place: &StorePath) -> Vec<(String, Kind, u64)> {
     let mut entries: Vec<_> = place
         .list()
         .unwrap()

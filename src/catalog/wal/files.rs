@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::{Form, WalArchive};
-use crate::catalog::store::{Entry, Place, StoreFile};
+use crate::catalog::store::{Entry, StoreFile, StorePath};
 use crate::pg::wal::segment::{backup_history_segment, history_timeline};
 use crate::untrusted::{Dir, Kind};
 
@@ -44,9 +44,9 @@ pub trait ArchiveFiles: fmt::Debug + Send + Sync {
 }
 
 /// The archive's directory itself.
-impl ArchiveFiles for Place {
+impl ArchiveFiles for StorePath {
     fn names(&self) -> io::Result<Vec<String>> {
-        let names = Place::names(self)?.into_iter();
+        let names = StorePath::names(self)?.into_iter();
         Ok(names.filter_map(|name| name.into_string().ok()).collect())
     }
 

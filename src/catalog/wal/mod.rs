@@ -34,7 +34,7 @@ pub use reach::{Reach, WalEnd};
 pub use search::Search;
 
 use super::Instance;
-use super::store::{Place, read_whole};
+use super::store::{StorePath, read_whole};
 use crate::pg::wal::page::{LONG_HEADER, PageHeader};
 use crate::pg::wal::segment::is_segment_name;
 use crate::pg::wal::{History, SegmentId, SegmentSize};
@@ -202,7 +202,7 @@ impl WalArchive {
 }
 
 /// Returns the size stated by the first whole segment in a directory.
-fn size_of_first(archive: &Place) -> Result<SegmentSize, WalError> {
+fn size_of_first(archive: &StorePath) -> Result<SegmentSize, WalError> {
     const POSTGRESQL_DEFAULT: u64 = 16 << 20;
     let dir = archive.name();
     let mut names = match ArchiveFiles::names(archive) {
@@ -217,7 +217,7 @@ fn size_of_first(archive: &Place) -> Result<SegmentSize, WalError> {
     SegmentSize::new(bytes).ok_or(WalError::SegmentSize { dir, bytes })
 }
 
-fn stated_size(segment: &Place) -> Result<u64, WalError> {
+fn stated_size(segment: &StorePath) -> Result<u64, WalError> {
     let path = segment.name();
     let mut start = [0; LONG_HEADER];
     if let Err(source) = segment.open().and_then(|file| file.fill_at(&mut start, 0)) {

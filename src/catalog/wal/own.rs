@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::fetch::StoredSegment;
 use super::{Form, WalArchive, WalError, WalFault, size_of_first};
-use crate::catalog::store::Place;
+use crate::catalog::store::StorePath;
 use crate::catalog::{Backup, Instance};
 use crate::causes::sentence;
 use crate::pg::Lsn;
@@ -223,7 +223,7 @@ impl Found {
 
 impl WalArchive {
     /// Wraps the WAL segments in a directory that is not an archive.
-    fn of(place: Place, size: SegmentSize, system_identifier: Option<u64>) -> Self {
+    fn of(place: StorePath, size: SegmentSize, system_identifier: Option<u64>) -> Self {
         Self {
             dir: place.name(),
             size,

@@ -20,7 +20,7 @@ use nix::unistd::{ForkResult, Pid, alarm, fork, getegid, geteuid, getppid};
 use super::calls::Filters;
 use super::opened::{Inherited, replaced};
 use super::system::{self, in_step};
-use super::{Answer, Enclosure, Opened, Spec, root};
+use super::{Enclosure, HelperAnswer, Opened, Spec, root};
 use crate::server::limits::counted_in_namespaces;
 use crate::server::spawn::{become_child, follow};
 use crate::server::user::OsUser;
@@ -50,14 +50,14 @@ pub fn run() -> io::Result<i32> {
         Ok(inside) => inside,
         Err(error) => {
             say(&match replaced(&error) {
-                Some(path) => Answer::Replaced(path.to_owned()),
-                None => Answer::Refused(error.to_string()),
+                Some(path) => HelperAnswer::Replaced(path.to_owned()),
+                None => HelperAnswer::Refused(error.to_string()),
             })?;
             return Ok(0);
         }
     };
     let Some((program, arguments)) = command else {
-        say(&Answer::Possible)?;
+        say(&HelperAnswer::Possible)?;
         end(init);
         return Ok(0);
     };
@@ -71,11 +71,11 @@ pub fn run() -> io::Result<i32> {
         Ok(server) => server,
         Err(error) => {
             end(init);
-            say(&Answer::Failed(error.to_string()))?;
+            say(&HelperAnswer::Failed(error.to_string()))?;
             return Ok(0);
         }
     };
-    say(&Answer::Started(server.id()))?;
+    say(&HelperAnswer::Started(server.id()))?;
     let status = supervise(&mut server, &watched, owner, init);
     end(init);
     follow(status?)
@@ -121,7 +121,7 @@ fn watched() -> SigSet {
     ])
 }
 
-fn say(answer: &Answer) -> io::Result<()> {
+fn say(answer: &HelperAnswer) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     serde_json::to_writer(&mut stdout, answer)?;
     stdout.write_all(b"\n")?;

@@ -14,7 +14,7 @@
 //!      ├─ pid 1 inside     has set up the root; reaps
 //!      └─ pid 2 inside     postgres
 //! ```
-//! The helper reads a [`Spec`] from its standard input and writes one [`Answer`] to
+//! The helper reads a [`Spec`] from its standard input and writes one [`HelperAnswer`] to
 //! its standard output. Its exit status is that of the server.
 
 mod calls;
@@ -116,7 +116,7 @@ struct Spec {
 /// The helper's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Answer {
+enum HelperAnswer {
     /// The server runs; its pid as seen from outside.
     Started(u32),
     /// Everything could be set up.
@@ -143,7 +143,7 @@ impl Enclosure {
         // It exits by itself, or was killed.
         let _ = helper.wait();
         match answer {
-            Answer::Possible => Ok(()),
+            HelperAnswer::Possible => Ok(()),
             other => Err(unexpected(other)),
         }
     }
@@ -175,11 +175,11 @@ impl Enclosure {
             leave_open(&mut helper, held);
         }
         match self.ask(helper, &spec)? {
-            (helper, Answer::Started(pid)) => Ok((helper, pid)),
+            (helper, HelperAnswer::Started(pid)) => Ok((helper, pid)),
             (mut helper, answer) => {
                 let _ = helper.wait();
                 Err(match answer {
-                    Answer::Failed(reason) => ServerError::Spawn {
+                    HelperAnswer::Failed(reason) => ServerError::Spawn {
                         program,
                         source: io::Error::other(reason),
                     },
@@ -222,7 +222,7 @@ impl Enclosure {
         command
     }
 
-    fn ask(&self, mut command: Command, spec: &Spec) -> Result<(Child, Answer), ServerError> {
+    fn ask(&self, mut command: Command, spec: &Spec) -> Result<(Child, HelperAnswer), ServerError> {
         let program = || self.program.clone();
         let spawn = |source| ServerError::Spawn {
             program: program(),
@@ -230,7 +230,7 @@ impl Enclosure {
         };
         let text = serde_json::to_vec(spec).map_err(|e| spawn(e.into()))?;
         let mut helper = command.spawn().map_err(spawn)?;
-        let asked = || -> io::Result<Answer> {
+        let asked = || -> io::Result<HelperAnswer> {
             let (stdin, stdout) = (helper.stdin.take(), helper.stdout.take());
             let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -252,11 +252,13 @@ impl Enclosure {
     }
 }
 
-fn unexpected(answer: Answer) -> ServerError {
+fn unexpected(answer: HelperAnswer) -> ServerError {
     let reason = match answer {
-        Answer::Replaced(path) => return ServerError::Replaced { path },
-        Answer::Refused(reason) | Answer::Failed(reason) => reason,
-        Answer::Started(_) | Answer::Possible => "the helper gave an unexpected answer".to_owned(),
+        HelperAnswer::Replaced(path) => return ServerError::Replaced { path },
+        HelperAnswer::Refused(reason) | HelperAnswer::Failed(reason) => reason,
+        HelperAnswer::Started(_) | HelperAnswer::Possible => {
+            "the helper gave an unexpected answer".to_owned()
+        }
     };
     ServerError::NoNamespaces { reason }
 }

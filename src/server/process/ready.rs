@@ -39,7 +39,7 @@ const OPTIONS: &str = "-c search_path=pg_catalog \
 
 /// The server's answer about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct SelfReport {
     /// `SHOW data_directory`.
     pub data_directory: String,
     /// `SHOW archive_mode`.
@@ -66,7 +66,7 @@ pub struct Replay {
 /// One attempt to get an answer, in a thread of its own: the client has no timeout
 /// for a server that accepts a connection and then sends nothing. Such a thread ends
 /// with the server.
-pub struct Probe(Receiver<Result<Answer, Error>>);
+pub struct Probe(Receiver<Result<SelfReport, Error>>);
 
 impl Probe {
     /// Starts the attempt. `options` are the names of the settings that the server
@@ -84,7 +84,7 @@ impl Probe {
     }
 
     /// Returns the outcome, once there is one.
-    pub fn poll(&self) -> Option<Result<Answer, Error>> {
+    pub fn poll(&self) -> Option<Result<SelfReport, Error>> {
         self.0.try_recv().ok()
     }
 }
@@ -108,7 +108,7 @@ pub fn is_recovering(conninfo: &str, patience: Duration) -> bool {
     code == Some(SqlState::CANNOT_CONNECT_NOW)
 }
 
-fn ask(mut config: Config, options: &[String]) -> Result<Answer, Error> {
+fn ask(mut config: Config, options: &[String]) -> Result<SelfReport, Error> {
     let mut client = match config.connect(NoTls) {
         // The database "postgres" can be dropped; template1 hardly ever is.
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
@@ -121,7 +121,7 @@ fn ask(mut config: Config, options: &[String]) -> Result<Answer, Error> {
             .query_one("select current_setting($1)", &[&name])?
             .try_get(0)
     };
-    Ok(Answer {
+    Ok(SelfReport {
         data_directory: show("data_directory")?,
         archive_mode: show("archive_mode")?,
         replay: ask_replay(&mut client)?,

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::at_target::{PAUSED, SHUT_DOWN};
-use super::ready::{self, Answer, Probe, Replay};
+use super::ready::{self, Probe, Replay, SelfReport};
 use super::{DATABASE, POLL, Server, StopMode, TAIL_LINES};
 use crate::pg::Lsn;
 use crate::server::error::{ServerError, missing_locale};
@@ -165,7 +165,7 @@ impl Server {
         }
     }
 
-    fn check_fence(&mut self, answer: &Answer) -> Result<(), ServerError> {
+    fn check_fence(&mut self, answer: &SelfReport) -> Result<(), ServerError> {
         let found = PathBuf::from(&answer.data_directory);
         let wanted = &self.config().data_directory;
         let settings = self.config().settings.iter();

@@ -12,7 +12,7 @@ use super::preload::Preload;
 /// Who decides on a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Owner {
+pub enum DecidedBy {
     /// pbkfs, unless the profile allows it to be changed: production or the
     /// clone's supervision depends on it.
     Fence,
@@ -32,7 +32,7 @@ pub struct Setting {
     /// Why it is set.
     pub reason: &'static str,
     /// Who decided.
-    pub owner: Owner,
+    pub owner: DecidedBy,
 }
 
 /// The input for the settings.

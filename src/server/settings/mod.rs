@@ -19,7 +19,7 @@ use std::path::Path;
 use self::list::quote;
 use self::table::{ARCHIVE_COMMANDS, CLONE, FENCE, Fixed, PASSTHROUGH, RESERVED, THROW_AWAY};
 use super::error::ServerError;
-pub use input::{Owner, Setting, SettingsInput};
+pub use input::{DecidedBy, Setting, SettingsInput};
 
 /// Returns every setting that the server is started with. The wanted recovery target
 /// comes after the empty ones: PostgreSQL takes options in order and refuses a second
@@ -45,20 +45,20 @@ pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
     settings.extend(
         known(FENCE, input.major)
             .filter(|setting| !input.user.contains_key(setting.name))
-            .map(|s| own(s.name, s.value, s.reason, Owner::Fence)),
+            .map(|s| own(s.name, s.value, s.reason, DecidedBy::Fence)),
     );
     settings.push(own(
         "restore_command",
         input.restore_command.unwrap_or_default(),
         ARCHIVE_COMMANDS,
-        Owner::Fence,
+        DecidedBy::Fence,
     ));
     for (name, value) in input.recovery_target {
         settings.push(own(
             name,
             value,
             "the requested recovery target",
-            Owner::Fence,
+            DecidedBy::Fence,
         ));
     }
     settings.extend(recovery::read_ahead(input));
@@ -67,11 +67,16 @@ pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
     let mut clone: Vec<Setting> = known(CLONE, input.major)
         .chain(when(input.passthrough, PASSTHROUGH))
         .chain(when(input.throw_away, THROW_AWAY))
-        .map(|s| own(s.name, s.value, s.reason, Owner::Clone))
+        .map(|s| own(s.name, s.value, s.reason, DecidedBy::Clone))
         .collect();
     for preload in input.preload {
         let reason = "some of its libraries cannot be loaded here";
-        clone.push(own(preload.setting, &preload.value(), reason, Owner::Clone));
+        clone.push(own(
+            preload.setting,
+            &preload.value(),
+            reason,
+            DecidedBy::Clone,
+        ));
     }
     clone.retain(|setting| !input.user.contains_key(&setting.name));
     settings.extend(clone);
@@ -80,7 +85,7 @@ pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
             .user
             .iter()
             .filter(|(name, _)| !input.limits.iter().any(|(limit, _)| limit == name))
-            .map(|(name, value)| own(name, value, "the profile sets it", Owner::User)),
+            .map(|(name, value)| own(name, value, "the profile sets it", DecidedBy::User)),
     );
     Ok(settings)
 }
@@ -116,7 +121,7 @@ fn places(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
             name: name.to_owned(),
             value,
             reason,
-            owner: Owner::Fence,
+            owner: DecidedBy::Fence,
         })
         .collect())
 }

@@ -1,6 +1,6 @@
 //! Settings that recovery needs besides its target.
 
-use super::input::{Owner, Setting, SettingsInput};
+use super::input::{DecidedBy, Setting, SettingsInput};
 
 /// Turns off prefetching if only the backup is wanted. PostgreSQL 15 and newer read
 /// ahead of the WAL that they replay; whether WAL there is missing or damaged does
@@ -13,7 +13,7 @@ pub fn read_ahead(input: &SettingsInput<'_>) -> Option<Setting> {
         name: "recovery_prefetch".to_owned(),
         value: "off".to_owned(),
         reason: "it would read WAL beyond the target",
-        owner: Owner::Fence,
+        owner: DecidedBy::Fence,
     })
 }
 
@@ -27,7 +27,7 @@ pub fn limits<'a>(input: &'a SettingsInput<'_>) -> impl Iterator<Item = Setting>
                 .map_or(*least, |wanted: i32| wanted.max(*least))
                 .to_string(),
             reason: "recovery needs it to be at least as high as the primary's",
-            owner: Owner::Fence,
+            owner: DecidedBy::Fence,
         }
     })
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{FenceLevel, Hazard};
 use crate::image::Image;
 use crate::profile::Plan;
-use crate::server::{Conf, Owner, Setting};
+use crate::server::{Conf, DecidedBy, Setting};
 use crate::session::SessionError;
 use crate::session::steps::needs::ServerNeeds;
 
@@ -71,7 +71,8 @@ pub fn find(
         .filter_map(|setting| of_setting(setting, settings, conf))
         .collect();
     hazards.extend(settings.iter().filter_map(|setting| {
-        let is_allowed = setting.owner == Owner::User && plan.fence.allow.contains(&setting.name);
+        let is_allowed =
+            setting.owner == DecidedBy::User && plan.fence.allow.contains(&setting.name);
         is_allowed.then(|| Hazard {
             hazard: format!("{} = '{}', set by the profile", setting.name, setting.value),
             stopped_by: Part::Network.of(level),
@@ -118,7 +119,7 @@ pub fn find(
 fn of_setting(setting: &Setting, all: &[Setting], conf: &Conf) -> Option<Hazard> {
     // The requested recovery target comes after the empty one.
     let last = all.iter().rfind(|other| other.name == setting.name);
-    if last != Some(setting) || setting.owner != Owner::Fence {
+    if last != Some(setting) || setting.owner != DecidedBy::Fence {
         return None;
     }
     let backups = conf.get(&setting.name).filter(|value| !value.is_empty())?;
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
     use crate::server::conf::Host;
 
-    fn setting(name: &str, value: &str, owner: Owner) -> Setting {
+    fn setting(name: &str, value: &str, owner: DecidedBy) -> Setting {
         Setting {
             name: name.to_owned(),
             value: value.to_owned(),
@@ -149,11 +150,11 @@ mod tests {
         std::fs::write(dir.path().join("postgresql.conf"), text).unwrap();
         let conf = Conf::read_from(&Host::default(), dir.path()).unwrap();
         let settings = [
-            setting("archive_mode", "off", Owner::Fence),
-            setting("archive_command", "", Owner::Fence),
-            setting("port", "5432", Owner::Fence),
-            setting("ssl", "off", Owner::Clone),
-            setting("archive_mode", "on", Owner::User),
+            setting("archive_mode", "off", DecidedBy::Fence),
+            setting("archive_command", "", DecidedBy::Fence),
+            setting("port", "5432", DecidedBy::Fence),
+            setting("ssl", "off", DecidedBy::Clone),
+            setting("archive_mode", "on", DecidedBy::User),
         ];
         let of = |index: usize, all: &[Setting]| of_setting(&all[index], all, &conf);
         let hazard = of(0, &settings[..4]).unwrap();

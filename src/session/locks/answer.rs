@@ -13,7 +13,7 @@ pub const SUBCOMMAND: &str = "hold-locks";
 /// A message of the lock holder.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum HolderAnswer {
     /// It is waiting for this; another answer follows.
     Waiting(String),
     /// The locks are held.

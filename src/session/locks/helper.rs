@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
-use super::answer::{Answer, WAIT};
+use super::answer::{HolderAnswer, WAIT};
 use crate::catalog::lock::{self, LockError, LockOutcome, Waiting};
 use crate::causes::sentence;
 use crate::escape::value;
@@ -30,13 +30,13 @@ pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
                 .iter()
                 .all(|lock| matches!(lock, LockOutcome::ReadOnly)) =>
         {
-            (Answer::ReadOnly, held)
+            (HolderAnswer::ReadOnly, held)
         }
-        Ok(held) => (Answer::Held, held),
+        Ok(held) => (HolderAnswer::Held, held),
         Err(answer) => (answer, Vec::new()),
     };
     say(&answer)?;
-    if !matches!(answer, Answer::Held) {
+    if !matches!(answer, HolderAnswer::Held) {
         return Ok(0);
     }
     // This returns when the session's owner exits, however it exits.
@@ -54,7 +54,7 @@ pub fn hold_locks(dirs: &[PathBuf]) -> io::Result<i32> {
     Ok(code)
 }
 
-fn say(answer: &Answer) -> io::Result<()> {
+fn say(answer: &HolderAnswer) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     serde_json::to_writer(&mut stdout, answer)?;
     stdout.write_all(b"\n")?;
@@ -64,7 +64,7 @@ fn say(answer: &Answer) -> io::Result<()> {
 /// Opens the backups' directories, becomes the owner of the first one opened,
 /// and takes the locks in the opened directories: a path could resolve to
 /// something else the next time.
-fn open_and_take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, Answer> {
+fn open_and_take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, HolderAnswer> {
     let dirs = lock::open(dirs).map_err(|error| refusal(&error))?;
     if let Some(dir) = dirs.first() {
         become_owner(dir)?;
@@ -74,14 +74,14 @@ fn open_and_take(dirs: &[PathBuf]) -> Result<Vec<LockOutcome>, Answer> {
 
 /// Takes the locks, waiting for a busy one as long as restore does. It waits in short
 /// attempts, and gives up between them if the locks are no longer wanted.
-fn take(dirs: &[Arc<Dir>]) -> Result<Vec<LockOutcome>, Answer> {
+fn take(dirs: &[Arc<Dir>]) -> Result<Vec<LockOutcome>, HolderAnswer> {
     let begin = Instant::now();
     let mut told = None;
     let mut waiting = |on: &Waiting| {
         if told.as_ref() != Some(on) {
             let left = WAIT.saturating_sub(begin.elapsed()).as_secs_f32().round();
             // If nobody is listening any more, end of file on the input signals it.
-            let _ = say(&Answer::Waiting(format!(
+            let _ = say(&HolderAnswer::Waiting(format!(
                 "waiting for a backup's lock, for {left} s at most: {on}"
             )));
             told = Some(on.clone());
@@ -107,14 +107,14 @@ fn take(dirs: &[Arc<Dir>]) -> Result<Vec<LockOutcome>, Answer> {
 }
 
 /// Returns the answer that reports an error.
-fn refusal(error: &LockError) -> Answer {
+fn refusal(error: &LockError) -> HolderAnswer {
     match error {
-        LockError::NoPermission { .. } => Answer::Denied(sentence(error)),
-        LockError::Gone { dir } => Answer::Gone(dir.to_string_lossy().into_owned()),
+        LockError::NoPermission { .. } => HolderAnswer::Denied(sentence(error)),
+        LockError::Gone { dir } => HolderAnswer::Gone(dir.to_string_lossy().into_owned()),
         LockError::Busy { .. }
         | LockError::Refused { .. }
         | LockError::NoSuchProcess { .. }
-        | LockError::Io { .. } => Answer::Failed(sentence(error)),
+        | LockError::Io { .. } => HolderAnswer::Failed(sentence(error)),
     }
 }
 
@@ -129,13 +129,13 @@ fn input_ended() -> bool {
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-fn become_owner(dir: &Dir) -> Result<(), Answer> {
+fn become_owner(dir: &Dir) -> Result<(), HolderAnswer> {
     if !geteuid().is_root() {
         return Ok(());
     }
     let failed = |e: io::Error| {
         let dir = value(dir.path());
-        Answer::Failed(format!("cannot switch to the owner of {dir}: {e}"))
+        HolderAnswer::Failed(format!("cannot switch to the owner of {dir}: {e}"))
     };
     let owner = dir.stat_self().map_err(failed)?;
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
@@ -168,7 +168,7 @@ pub fn forget_locks(dirs: &[PathBuf], killed: u32) -> Result<(), SessionError> {
             Err(error) => return Err(failed(error)),
         }
     }
-    if let Some(Err(Answer::Failed(message))) = opened.first().map(|dir| become_owner(dir)) {
+    if let Some(Err(HolderAnswer::Failed(message))) = opened.first().map(|dir| become_owner(dir)) {
         return Err(SessionError::Locks { message });
     }
     // Release the target's lock first, in the holder's order.

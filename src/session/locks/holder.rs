@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, SUBCOMMAND, WAIT};
+use super::answer::{HolderAnswer, SUBCOMMAND, WAIT};
 use super::left::forget;
 use crate::catalog::lock::{self, LockError};
 use crate::causes::sentence;
@@ -53,13 +53,13 @@ impl Holder {
         let mut holder = Self::spawn(dirs)?;
         let answer = holder.answer(interrupted);
         match answer {
-            Ok(Answer::Held) => Ok(Locking::Held(holder)),
-            Ok(Answer::ReadOnly) => Ok(Locking::Without(
+            Ok(HolderAnswer::Held) => Ok(Locking::Held(holder)),
+            Ok(HolderAnswer::ReadOnly) => Ok(Locking::Without(
                 "it is on a read-only file system".to_owned(),
             )),
-            Ok(Answer::Denied(message)) => Ok(Locking::Without(message)),
-            Ok(Answer::Gone(dir)) => Err(SessionError::BackupGone { dir: dir.into() }),
-            Ok(Answer::Failed(message) | Answer::Waiting(message)) => {
+            Ok(HolderAnswer::Denied(message)) => Ok(Locking::Without(message)),
+            Ok(HolderAnswer::Gone(dir)) => Err(SessionError::BackupGone { dir: dir.into() }),
+            Ok(HolderAnswer::Failed(message) | HolderAnswer::Waiting(message)) => {
                 Err(SessionError::Locks { message })
             }
             Err(e) => Err(e),
@@ -86,7 +86,7 @@ impl Holder {
     }
 
     /// Returns the holder's final answer. What it waits for until then is logged.
-    fn answer(&mut self, interrupted: &dyn Fn() -> bool) -> Result<Answer, SessionError> {
+    fn answer(&mut self, interrupted: &dyn Fn() -> bool) -> Result<HolderAnswer, SessionError> {
         let failed = |message: String| SessionError::Locks { message };
         let Some(stdout) = self.child.stdout.take() else {
             return Err(failed("the lock holder has no output".to_owned()));
@@ -95,7 +95,7 @@ impl Holder {
         let mut heard = Instant::now();
         loop {
             match answers.recv_timeout(POLL) {
-                Ok(Answer::Waiting(what)) => {
+                Ok(HolderAnswer::Waiting(what)) => {
                     tracing::warn!("{what}");
                     heard = Instant::now();
                 }
@@ -160,13 +160,13 @@ impl Drop for Holder {
 }
 
 /// Receives the answers of a holder, up to and including the final one.
-fn listen(stdout: ChildStdout) -> Receiver<Answer> {
+fn listen(stdout: ChildStdout) -> Receiver<HolderAnswer> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines() {
             let answer = line.ok().and_then(|line| serde_json::from_str(&line).ok());
             let Some(answer) = answer else { break };
-            let is_last = !matches!(answer, Answer::Waiting(_));
+            let is_last = !matches!(answer, HolderAnswer::Waiting(_));
             // The receiver is dropped only when the result is no longer needed.
             if sender.send(answer).is_err() || is_last {
                 break;

@@ -153,7 +153,7 @@ mod tests {
     use std::process::ExitStatus;
 
     use super::*;
-    use crate::server::{LogTail, Owner};
+    use crate::server::{DecidedBy, LogTail};
 
     /// A control file with these values of the five, in the order of [`LIMITS`].
     fn control(values: [i32; 5]) -> ControlFile {
@@ -179,7 +179,7 @@ mod tests {
             name: name.to_owned(),
             value: value.to_owned(),
             reason: "",
-            owner: Owner::Fence,
+            owner: DecidedBy::Fence,
         };
         vec![
             setting("work_mem", "1"),

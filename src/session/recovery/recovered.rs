@@ -19,7 +19,7 @@ use crate::pg::wal::segment::history_timeline;
 use crate::profile::{MomentText, RecoveryTarget};
 use crate::server::Replay;
 use crate::session::SessionError;
-use crate::session::clone::Clone;
+use crate::session::clone::StartingClone;
 use crate::untrusted::{Dir, SMALL};
 
 /// The note's name in the diff.
@@ -90,7 +90,7 @@ enum Conflict {
 /// Returns [`SessionError::RecoveredElsewhere`] if what is wanted is incompatible with
 /// what the diff holds; I/O errors.
 pub fn begin<'a>(
-    clone: &Clone<'_>,
+    clone: &StartingClone<'_>,
     wanted: Option<&'a Recovery>,
 ) -> Result<Option<&'a Recovery>, SessionError> {
     let noted = read(clone)?;
@@ -133,7 +133,7 @@ pub fn begin<'a>(
 /// # Errors
 /// I/O errors.
 pub fn reached(
-    clone: &Clone<'_>,
+    clone: &StartingClone<'_>,
     recovery: &Recovery,
     replay: &Replay,
 ) -> Result<(), SessionError> {
@@ -151,7 +151,7 @@ pub fn reached(
 ///
 /// # Errors
 /// I/O errors.
-pub fn started(clone: &Clone<'_>) -> Result<(), SessionError> {
+pub fn started(clone: &StartingClone<'_>) -> Result<(), SessionError> {
     match read(clone)? {
         Some(_) => Ok(()),
         None => write(clone, &Noted::Plain),
@@ -164,7 +164,7 @@ pub fn started(clone: &Clone<'_>) -> Result<(), SessionError> {
 /// # Errors
 /// Returns [`SessionError::EndedEarly`] if it did not; I/O errors.
 pub fn check_end(
-    clone: &Clone<'_>,
+    clone: &StartingClone<'_>,
     wal_dir: Option<&Dir>,
     recovery: &Recovery,
 ) -> Result<(), SessionError> {
@@ -183,7 +183,7 @@ pub fn check_end(
 
 /// Returns where the newest timeline begins, which is where recovery ended.
 fn new_timeline_start(
-    clone: &Clone<'_>,
+    clone: &StartingClone<'_>,
     wal_dir: Option<&Dir>,
 ) -> Result<Option<Lsn>, SessionError> {
     let names = clone.wal_names(wal_dir)?;
@@ -254,7 +254,7 @@ impl Record {
     }
 }
 
-fn read(clone: &Clone<'_>) -> Result<Option<Noted>, SessionError> {
+fn read(clone: &StartingClone<'_>) -> Result<Option<Noted>, SessionError> {
     let Some(diff) = clone.memory else {
         return Ok(None);
     };
@@ -274,7 +274,7 @@ fn read(clone: &Clone<'_>) -> Result<Option<Noted>, SessionError> {
     }
 }
 
-fn write(clone: &Clone<'_>, noted: &Noted) -> Result<(), SessionError> {
+fn write(clone: &StartingClone<'_>, noted: &Noted) -> Result<(), SessionError> {
     let Some(diff) = clone.memory else {
         return Ok(());
     };
@@ -285,12 +285,12 @@ fn write(clone: &Clone<'_>, noted: &Noted) -> Result<(), SessionError> {
     Ok(diff.set_note(NOTE, Some(&text))?)
 }
 
-fn put_signal(clone: &Clone<'_>) -> Result<(), SessionError> {
+fn put_signal(clone: &StartingClone<'_>) -> Result<(), SessionError> {
     let put = clone.files.put_empty(SIGNAL);
     put.map_err(|e| SessionError::io("write", &clone.path(SIGNAL), e))
 }
 
-fn exists(clone: &Clone<'_>, name: &str) -> Result<bool, SessionError> {
+fn exists(clone: &StartingClone<'_>, name: &str) -> Result<bool, SessionError> {
     let found = clone.files.find(Path::new(name));
     let found = found.map_err(|e| SessionError::io("check", &clone.path(name), e))?;
     Ok(found.is_some())

@@ -6,13 +6,13 @@ use crate::overlay::Overlay;
 use crate::profile::Plan;
 use crate::server::Conf;
 use crate::session::SessionError;
-use crate::session::clone::Clone;
+use crate::session::clone::StartingClone;
 use crate::session::recovery::{Recovery, limits, recovered};
 
 /// What is settled about a clone before it is mounted.
 pub struct Settled<'a> {
     /// Its files.
-    pub clone: Clone<'a>,
+    pub clone: StartingClone<'a>,
     /// The configuration as it is in the clone.
     pub conf: Conf,
     /// The part of it that the server accepts.
@@ -37,7 +37,7 @@ impl<'a> Settled<'a> {
         overlay: &'a Overlay<Image>,
     ) -> Result<Self, SessionError> {
         let user = needs.run_as.as_ref();
-        let clone = Clone::new(plan, overlay, user);
+        let clone = StartingClone::new(plan, overlay, user);
         let conf = clone.conf()?;
         let mut taken = conf.clone();
         taken.leave_out_refused(&needs.binaries, user)?;

@@ -10,7 +10,7 @@ use crate::profile::{Databases, Expectation, Seconds, SqlCheck, VerifyPlan};
 use crate::server::{About, Ended, Output, QueryError, ServerError, Tool, query};
 use crate::session::{Live, SessionError, WATCH};
 use crate::untrusted::{Dir, Replacement};
-use crate::verify::backup_report::{BackupReport, Check, Place};
+use crate::verify::backup_report::{BackupReport, Check, Damage};
 use crate::verify::verdict::{Verdict, of_broken, of_faults, of_text};
 
 /// Time limit of each of our own small queries.
@@ -320,7 +320,7 @@ impl Checks<'_> {
         Ok(())
     }
 
-    fn name_of(&self, place: &Place) -> Result<Option<String>, Stop> {
+    fn name_of(&self, place: &Damage) -> Result<Option<String>, Stop> {
         let (Some(node), Some(database)) = (place.relfilenode, place.database) else {
             return Ok(None);
         };

@@ -156,7 +156,7 @@ fn losses(text: &mut String, report: &BackupReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::backup_report::{Check, CollationReport, LossReport, Place};
+    use crate::verify::backup_report::{Check, CollationReport, Damage, LossReport};
     use crate::verify::history::ProfileId;
     use crate::verify::history::standing::Standing;
     use crate::verify::report::{Skipped, VERSION};
@@ -172,11 +172,11 @@ mod tests {
             seconds: 1.0,
             error: Some(own()),
         };
-        let place = Place {
+        let place = Damage {
             relation: Some(own()),
             message: own(),
             good_in: Some(vec![own()]),
-            ..Place::default()
+            ..Damage::default()
         };
         let right = Check {
             error: None,
