@@ -113,7 +113,7 @@ fn the_profiles_are_what_their_schema_says() {
         "postgres.prot = 1",
         "lock_backups = 'no'",
         "metadata = 'neither'",
-        "backup = 'abc'",
+        "backup = 'a b'",
         "cache_size = '1 gigabyte'",
         "recovery.action = 'stop'",
         "verify.amcheck = 'shop'",

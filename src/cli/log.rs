@@ -93,7 +93,7 @@ fn filter(verbosity: &Verbosity, log: &LogPlan, sink: &Sink) -> EnvFilter {
         _ => "trace",
     };
     let level = level.parse().unwrap_or(LevelFilter::INFO);
-    // An event that is logged only once per user is worth a mail.
+    // An event that is logged only once per user is worth an email.
     let once = match verbosity.quiet {
         true => "pbkfs::once=error",
         false => "pbkfs::once=warn",

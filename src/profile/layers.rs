@@ -409,7 +409,7 @@ mod tests {
                 None,
                 &["profile.toml", "line 2", "1 to 65535"][..],
             ),
-            ("backup = 'abc'", None, None, &["line 1", "capital letters"]),
+            ("backup = 'a b'", None, None, &["line 1", "a backup id"]),
             (
                 "lock_backups = 'no'",
                 None,

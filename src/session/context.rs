@@ -76,7 +76,7 @@ impl<'a> Context<'a> {
     /// not sync, it never does.
     ///
     /// # Errors
-    /// Returns [`SessionError::LostWrites`] if anything is not.
+    /// Returns [`SessionError::LostWrites`] if any write was lost.
     pub fn check_writes(&self) -> Result<(), SessionError> {
         let state = self.progress.state();
         let overlay = self.overlay.as_deref();

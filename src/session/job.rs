@@ -168,7 +168,7 @@ impl Live<'_> {
     /// not sync, it never does.
     ///
     /// # Errors
-    /// Returns [`SessionError::LostWrites`] if anything is not.
+    /// Returns [`SessionError::LostWrites`] if any write was lost.
     pub fn check_writes(&self) -> Result<(), SessionError> {
         self.context.check_writes()
     }

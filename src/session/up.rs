@@ -24,8 +24,8 @@ impl Up<'_> {
     pub fn run(&self, place: Option<HeldPlace>, job: &mut dyn Job) -> Result<(), SessionError> {
         let target = canonical(&self.plan.target);
         let place = place.map_or_else(|| Place::of(&target).hold(&target), Ok)?;
-        // This comes before this session's own state replaces what a dead one left: if
-        // it fails, the old state is kept, and can be finished later.
+        // Do this before this session's state overwrites that of a dead one: if it
+        // fails, the old state is kept, and the cleanup can be completed later.
         down::finish_left(&place, &target)?;
         let mut context = Context::new(self, place, &target);
         let outcome = match set_up(&mut context, job) {

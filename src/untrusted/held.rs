@@ -23,8 +23,8 @@ pub struct Identity {
     pub is_directory: bool,
 }
 
-/// Holds the target of a path, following links. It is not opened for reading or
-/// writing, so its file system gets no request.
+/// Opens a handle to the target of a path, following links. The handle permits neither
+/// reading nor writing, so the file system gets no request.
 ///
 /// # Errors
 /// If the system call fails.

@@ -369,7 +369,7 @@ mod tests {
                 nix::unistd::mkfifo(&control, Mode::S_IRWXU).unwrap();
             }),
             ("a directory", &|| fs::create_dir(&control).unwrap()),
-            ("more than 256 KiB", &|| {
+            ("larger than 256 KiB", &|| {
                 let file = fs::File::create(&control).unwrap();
                 file.set_len(100 << 20).unwrap();
             }),

@@ -129,7 +129,7 @@ impl WalArchive {
         let Some((first, last)) = reach.segments else {
             return Ok(end);
         };
-        // WAL that an older timeline continued with is not on this history.
+        // WAL written on an older timeline after the switch is not part of this history.
         let mut ancestors = reach.history.ancestors.iter();
         let left = ancestors.find(|entry| entry.timeline == last.timeline);
         let left = left.map_or(Lsn(u64::MAX), |entry| entry.end);

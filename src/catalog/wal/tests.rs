@@ -533,7 +533,7 @@ fn a_history_without_end_is_not_read() {
     assert!(
         sample
             .failure("00000002.history")
-            .contains("more than 256 KiB")
+            .contains("larger than 256 KiB")
     );
     assert!(sample.archive.list().is_err());
 }

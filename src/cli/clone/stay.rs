@@ -42,9 +42,9 @@ pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
     log::init(verbosity, Some(stay.plan));
     let _span = log::span(stay.command, Some(&stay.plan.target));
     if stay.background {
-        // Start a process session of its own: the terminal's signals are for the
-        // process that waits in the foreground. A failure means that it has one
-        // already.
+        // Run in a session of its own, see setsid(2): the terminal's signals are meant
+        // for the process that waits in the foreground. A failure means that it is in
+        // one already.
         let _ = nix::unistd::setsid();
     }
     let signals = Signals::install()

@@ -185,8 +185,8 @@ impl Content {
         let Self::Image { node, len } = *self else {
             return Ok(());
         };
-        // A parked copy that changed since it was parked was written to through a
-        // mapping, which outlives the handle that it was created from.
+        // If a parked copy has changed, it was written to through a memory mapping,
+        // which outlives the handle that it was created from.
         let (data, pristine) = match parked {
             Some(stat) => (ctx.diff()?.storage().open(ino)?, Some(stat)),
             None => {

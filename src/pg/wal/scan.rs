@@ -84,7 +84,7 @@ enum State {
     Ended(End),
 }
 
-/// A record as far as it has been read.
+/// The part of a record read so far.
 #[derive(Debug)]
 struct Partial {
     start: Lsn,

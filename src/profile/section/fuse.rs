@@ -18,9 +18,9 @@ section! {
         #[schemars(title = "1 or more", example = 4)]
         threads: Option<NonZeroUsize>,
 
-        /// Whether the kernel may read and write new files without pbkfs, which requires
-        /// root and Linux 6.9. "auto" permits it if it is faster: without a server, or if
-        /// the server writes its WAL through the mount.
+        /// Whether the kernel may read and write new files directly, bypassing pbkfs (FUSE
+        /// passthrough); requires root and Linux 6.9. "auto" permits it if it is faster:
+        /// without a server, or if the server writes its WAL through the mount.
         #[schemars(example = false)]
         pub passthrough: Passthrough = Passthrough::Auto,
     }

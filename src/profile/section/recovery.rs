@@ -27,8 +27,7 @@ section! {
         #[schemars(example = NamedTarget::Latest)]
         target: Option<NamedTarget>,
 
-        /// Recovery target: this time, with its offset from UTC, as text or as a date and time
-        /// in TOML's format.
+        /// Recovery target: a timestamp with its UTC offset, as a string or a TOML date-time.
         ///
         /// Default: none
         #[schemars(example = "2026-11-22 14:32:00+00")]

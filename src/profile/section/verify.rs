@@ -63,7 +63,7 @@ section! {
         /// Time limit for each check; a section of verify.sql or verify.command may set its
         /// own timeout.
         ///
-        /// Default: the time left of verify.timeout
+        /// Default: the time that remains of verify.timeout
         #[schemars(example = 3600)]
         pub check_timeout: Option<Seconds>,
 

@@ -193,7 +193,7 @@ mod tests {
         let link = source.read(&path.join("link")).unwrap_err();
         assert_eq!(refused(&link), Some(Refused::Is(Kind::Symlink)));
         main(&"#".repeat(2 << 20));
-        assert!(read().unwrap_err().to_string().contains("more than"));
+        assert!(read().unwrap_err().to_string().contains("larger than"));
         // Each level would read a hundred times as many.
         main(&"include 'postgresql.conf'\n".repeat(100));
         assert!(read().unwrap_err().to_string().contains("postgresql.conf"));

@@ -61,7 +61,7 @@ fn clear_dead(point: &Path) {
     if let Err(error) = down::finish_dead(point, None) {
         let point = point.display();
         tracing::warn!(
-            "cannot clear away what a killed job left at {point}: {}",
+            "cannot clean up what a killed job left behind at {point}: {}",
             sentence(&error)
         );
     }

@@ -171,7 +171,7 @@ pub fn remove_of(target: &Path) {
 /// a warning is logged.
 pub fn all_if_usable(entries: Result<Vec<ThrowAway>, SessionError>) -> Vec<ThrowAway> {
     entries.unwrap_or_else(|error| {
-        tracing::warn!("cannot look for throw-away diffs that a power failure has left: {error}");
+        tracing::warn!("cannot search for throw-away diffs left by a power failure: {error}");
         Vec::new()
     })
 }

@@ -133,7 +133,7 @@ impl Entry {
 pub struct History {
     /// The directory set by the profile; without one, pbkfs's own is used.
     state_dir: Option<PathBuf>,
-    /// The name of its file in the directory of histories.
+    /// Its file name in the history directory.
     name: String,
     /// The catalog's canonical path.
     catalog: PathBuf,

@@ -32,7 +32,7 @@ use crate::untrusted::refused;
 pub enum Verdict {
     /// Everything that was asked for was checked and is right.
     Proved,
-    /// The pages are right, but the rest of what was asked for was not checked.
+    /// The pages are intact, but the rest of what was requested was not checked.
     PagesRight,
     /// Something other than the backup kept it from being proved.
     CouldNotTell,
