@@ -75,8 +75,7 @@ pub struct State {
 }
 
 impl State {
-    /// Returns the state of this process's session on `target`, of which
-    /// nothing else is known yet.
+    /// Returns the initial state of this process's session on `target`.
     #[must_use]
     pub fn begin(target: &Path) -> Self {
         Self {

@@ -22,7 +22,7 @@ pub const FINDINGS: &[Finding] = &[
         verdict: Proved,
     },
     Finding {
-        what: "the pages are right, but the profile asks for more than --pages",
+        what: "the pages are intact, but the profile requires more checks than --pages",
         why: "the rest was not checked",
         verdict: PagesRight,
     },
