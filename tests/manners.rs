@@ -55,7 +55,7 @@ fn others_are_told_that_there_is_a_clone() {
     assert_eq!(json["hidden"][0]["target"], target);
 
     let down = as_user(&postgres, &clone, &["down", "--target", target]);
-    refused(&down, 5, "is user root's");
+    refused(&down, 5, "belongs to user root");
     assert!(clone.is_mounted());
     clone.down();
     assert_nothing_stays(&sandbox);
