@@ -91,6 +91,8 @@ mod extract;
 #[cfg(feature = "cli")]
 mod fuse;
 #[cfg(feature = "cli")]
+mod materialize;
+#[cfg(feature = "cli")]
 mod overlay;
 #[cfg(feature = "cli")]
 mod profile;

@@ -49,10 +49,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("extract", &["session", "server", "profile"]),
     (
+        "materialize",
+        &["session", "profile", "image", "catalog", "pg"],
+    ),
+    (
         "cli",
         &[
-            "verify", "extract", "session", "server", "profile", "fuse", "overlay", "diff",
-            "image", "chain", "catalog", "pg",
+            "verify",
+            "extract",
+            "materialize",
+            "session",
+            "server",
+            "profile",
+            "fuse",
+            "overlay",
+            "diff",
+            "image",
+            "chain",
+            "catalog",
+            "pg",
         ],
     ),
     (

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::cli::catalog::{list, wal};
 use crate::cli::clone::{diff, plan, status};
 use crate::cli::show_config;
+use crate::materialize::Materialized;
 use crate::profile::keys;
 use crate::session::Ready;
 use crate::verify::Document;
@@ -32,6 +33,7 @@ pub const DOCUMENTS: &[DocumentKind] = &[
     DocumentKind::new::<status::Report>("status", &["status"]),
     DocumentKind::new::<diff::Report<'static>>("diff", &["diff"]),
     DocumentKind::new::<Document>("verify", &["verify"]),
+    DocumentKind::new::<Materialized>("materialize", &["materialize"]),
 ];
 
 /// A field of a document.

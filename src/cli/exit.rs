@@ -64,6 +64,7 @@ impl Code {
             SessionError::Catalog(_)
             | SessionError::Chain(_)
             | SessionError::Image(_)
+            | SessionError::Damaged { .. }
             | SessionError::Wal(_)
             | SessionError::ControlFile(_)
             | SessionError::BackupGone { .. }
@@ -78,6 +79,7 @@ impl Code {
             | SessionError::NoAnswer { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
+            | SessionError::Unfinished { .. }
             | SessionError::Target(
                 TargetError::ParentMissing { .. } | TargetError::Unsafe { .. },
             )

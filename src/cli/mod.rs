@@ -42,7 +42,7 @@ use crate::{server, session};
 use catalog::{list, wal, wal_get};
 use clone::{cleanup, diff, down, mount, plan, status, unmount, up};
 use exit::{Code, EXIT_CODES};
-use jobs::{extract, verify};
+use jobs::{extract, materialize, verify};
 use verbosity::Verbosity;
 
 /// Run PostgreSQL on a pg_probackup backup without restoring it
@@ -77,6 +77,7 @@ enum Command {
     List(list::ListArgs),
     Verify(verify::VerifyArgs),
     Extract(extract::ExtractArgs),
+    Materialize(materialize::MaterializeArgs),
     Generate(generate::GenerateArgs),
     Wal(wal::WalArgs),
     WalGet(wal_get::WalGetArgs),
@@ -143,6 +144,7 @@ fn run() -> ExitCode {
         Command::List(args) => list::run(&args, cli.verbosity),
         Command::Verify(args) => verify::run(&args, cli.verbosity),
         Command::Extract(args) => extract::run(&args, cli.verbosity),
+        Command::Materialize(args) => materialize::run(&args, cli.verbosity),
         Command::Generate(args) => generate::run(&args, Cli::command(), cli.verbosity),
         Command::Wal(args) => wal::run(&args, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),

@@ -18,6 +18,7 @@ use crate::catalog::store::StoreFile;
 use crate::catalog::{BackupId, TablespaceMapping};
 use crate::chain::Chain;
 use crate::descriptors;
+use crate::pg::BLOCK_SIZE;
 
 /// Number of stored files kept open, if the system permits that many.
 const OPEN_FILES: usize = 512;
@@ -195,6 +196,20 @@ impl Image {
     pub fn is_paged(&self, node: NodeId) -> bool {
         self.entry(node)
             .is_some_and(|entry| entry.is_datafile && !entry.is_directory())
+    }
+
+    /// Returns the size of a file by the content lists, in bytes, which is not exact if
+    /// its length is not recorded.
+    #[must_use]
+    pub fn listed_size(&self, node: NodeId) -> u64 {
+        let Some(entry) = self.entry(node) else {
+            return 0;
+        };
+        let blocks = u64::from(entry.n_blocks) * BLOCK_SIZE as u64;
+        match entry.is_datafile && blocks > 0 {
+            true => blocks,
+            false => u64::try_from(entry.size.max(entry.full_size)).unwrap_or(0),
+        }
     }
 
     /// Returns a number that two images share only if their chains have the same ids, and

@@ -54,7 +54,10 @@ pub use place::lasting::{job_target, lasting_root, make as make_lasting, open as
 pub use place::state::State;
 pub use preview::{obstacles, preview_server};
 pub use ready::Ready;
+pub use recovery::Recovery;
+pub use recovery::restore_command::{ours as restore_command_of, quote as quote_word};
 pub use recovery::wal_service::archive_of_session;
 pub use signals::Signals;
+pub use steps::image::open_image;
 pub use steps::resolve::{Resolved, all_backups, resolve};
-pub use steps::target::check as check_target;
+pub use steps::target::{check as check_target, owner as files_owner};

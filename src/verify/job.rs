@@ -12,7 +12,7 @@ use crate::catalog::wal::{OwnWal, OwnWalFinder};
 use crate::causes::sentence;
 use crate::chain::Chain;
 use crate::clock::{now, rfc3339};
-use crate::image::{Image, ImageError, ImageOptions};
+use crate::image::{CheckedFiles, Image, ImageError, ImageOptions};
 use crate::pg::relation::RelationFile;
 use crate::profile::Plan;
 use crate::session::{Account, Job, Live, Needs, Resolved, SessionError, Signals, Then};
@@ -163,21 +163,16 @@ impl<'a> VerifyJob<'a> {
         let found = match Image::open(chain, &options) {
             Ok(image) => {
                 let limit = self.plan.verify.check_timeout.map(|limit| begun + limit.0);
-                pages::check(
-                    &image,
-                    self.plan.fuse.threads().get(),
-                    &mut |read, total| {
-                        (self.verify.progress)("pages", read, total);
-                        !self.signals.end_asked()
-                            && limit.is_none_or(|limit| Instant::now() < limit)
-                    },
-                )
+                image.check_all(self.plan.fuse.threads().get(), &mut |read, total| {
+                    (self.verify.progress)("pages", read, total);
+                    !self.signals.end_asked() && limit.is_none_or(|limit| Instant::now() < limit)
+                })
             }
-            Err(error) => pages::Pages {
+            Err(error) => CheckedFiles {
                 damages: 1,
                 damage: vec![error],
                 complete: true,
-                ..pages::Pages::default()
+                ..CheckedFiles::default()
             },
         };
         let seconds = begun.elapsed().as_secs_f64();

@@ -23,6 +23,7 @@ fn check(image: &Image) -> (Vec<ImageError>, Checked) {
             &mut CheckSink {
                 damage: &mut |error| damage.borrow_mut().push(error),
                 goes_on: &|_| true,
+                content: None,
             },
         );
         sum.pages += checked.pages;

@@ -1,5 +1,6 @@
 //! Commands that run once and exit.
 
 pub mod extract;
+pub mod materialize;
 pub mod progress;
 pub mod verify;

@@ -7,12 +7,14 @@
 //! `global/pg_control`, from 2.0.25 on, it is the checksum that the file itself contains
 //! (`get_pgcontrol_checksum` in pg_probackup's util.c).
 
+mod all;
 mod crc;
 mod group;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use self::all::{CheckedFiles, check_each};
 use self::crc::{CRC32C_SINCE, Crc};
 use self::group::{Group, groups};
 use super::error::{ImageError, PageFault};
@@ -24,7 +26,7 @@ use super::view::Image;
 use crate::catalog::pages::{PageIndex, PageStamp};
 use crate::catalog::store::StoreFile;
 use crate::pg::control::ControlFile;
-use crate::pg::page::PageHeader;
+use crate::pg::page::{Page, PageHeader};
 use crate::pg::{BLOCK_SIZE, BlockNumber};
 
 /// The control file, which is checked against the checksum it contains.
@@ -35,8 +37,8 @@ const PG_CONTROL: &[u8] = b"global/pg_control";
 pub struct CheckItem {
     /// Its index in the target's content list.
     entry: usize,
-    /// Its node, if it is stored by pages.
-    paged: Option<NodeId>,
+    /// Its node; `None` for a file that restore reads but does not write into PGDATA.
+    pub node: Option<NodeId>,
     /// Approximate number of stored bytes to read for it.
     pub weight: u64,
 }
@@ -67,6 +69,17 @@ pub struct CheckSink<'a> {
     /// Called with the size of each piece of stored bytes that was read; `false` cancels
     /// the check.
     pub goes_on: &'a dyn Fn(u64) -> bool,
+    /// Receives the file's content: an offset, and the bytes there. Each byte that is
+    /// stored comes once, in the order of the catalog; holes do not come.
+    pub content: Option<&'a mut dyn FnMut(u64, &[u8])>,
+}
+
+impl CheckSink<'_> {
+    fn give(&mut self, offset: u64, bytes: &[u8]) {
+        if let Some(content) = &mut self.content {
+            content(offset, bytes);
+        }
+    }
 }
 
 impl Image {
@@ -75,21 +88,21 @@ impl Image {
     pub fn check_items(&self) -> Vec<CheckItem> {
         let list = &self.target().list;
         let nodes = (0..self.node_count() as u32).map(NodeId);
-        let mut paged: Vec<(usize, NodeId)> = nodes
-            .filter(|node| self.kind(*node) == NodeKind::File && self.is_paged(*node))
+        let mut files: Vec<(usize, NodeId)> = nodes
+            .filter(|node| self.kind(*node) == NodeKind::File)
             .filter_map(|node| Some((self.tree.entry(node)?, node)))
             .collect();
-        paged.sort_unstable();
+        files.sort_unstable();
         let node_of = |entry: usize| {
-            let found = paged.binary_search_by_key(&entry, |(entry, _)| *entry);
-            found.ok().map(|at| paged[at].1)
+            let found = files.binary_search_by_key(&entry, |(entry, _)| *entry);
+            found.ok().map(|at| files[at].1)
         };
         let is_file = |entry: &usize| !list.entry(*entry).is_directory();
         let mut items: Vec<CheckItem> = (0..list.len())
             .filter(is_file)
             .map(|entry| CheckItem {
                 entry,
-                paged: node_of(entry),
+                node: node_of(entry),
                 weight: self.weight(entry),
             })
             .collect();
@@ -100,7 +113,7 @@ impl Image {
     /// Whether an item represents a node.
     #[must_use]
     pub fn is_item_of(&self, item: &CheckItem, node: NodeId) -> bool {
-        self.tree.entry(node) == Some(item.entry)
+        item.node == Some(node)
     }
 
     /// Returns the number of stored bytes, over all layers, that a file may need.
@@ -133,6 +146,7 @@ impl Image {
     /// let mut sink = CheckSink {
     ///     damage: &mut |error| damage.push(error),
     ///     goes_on: &|_bytes_read| true,
+    ///     content: None,
     /// };
     /// let mut checked = Checked::default();
     /// for item in image.check_items() {
@@ -144,7 +158,7 @@ impl Image {
     /// ```
     pub fn check(&self, item: &CheckItem, sink: &mut CheckSink<'_>) -> Checked {
         let mut checked = Checked::default();
-        let outcome = match item.paged {
+        let outcome = match item.node.filter(|node| self.is_paged(*node)) {
             Some(node) => self.check_paged(node, sink, &mut checked),
             None => self.check_whole(item.entry, sink, &mut checked),
         };
@@ -168,15 +182,12 @@ impl Image {
         let Layered { backup, entry } = self.layered(layer, found);
         let length = file.length;
         checked.image_bytes = length;
-        if entry.path == PG_CONTROL && backup.program_version >= CRC32C_SINCE {
-            let mut bytes = vec![
-                0;
-                usize::try_from(length)
-                    .unwrap_or(usize::MAX)
-                    .min(BLOCK_SIZE)
-            ];
+        let has_own_crc = entry.path == PG_CONTROL && backup.program_version >= CRC32C_SINCE;
+        if has_own_crc && length <= BLOCK_SIZE as u64 {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(BLOCK_SIZE)];
             self.read_stored(layer, found, &*file.file, 0, &mut bytes)?;
             checked.stored_bytes = length;
+            sink.give(0, &bytes);
             let control = ControlFile::parse(&bytes).map_err(|source| ImageError::Control {
                 path: display_path(&entry),
                 backup: backup.id.clone(),
@@ -186,10 +197,16 @@ impl Image {
         }
         let mut crc = Crc::of(backup);
         let mut buffer = Vec::new();
-        if self.read_on(&file, 0..length, &mut buffer, &mut crc, sink, checked)? {
-            self.compare(layer, found, crc.finish())?;
+        let mut at = 0;
+        while at < length {
+            let piece = at..length.min(at + CHUNK);
+            if !self.read_on(&file, piece.clone(), &mut buffer, &mut crc, sink, checked)? {
+                return Ok(());
+            }
+            sink.give(at, &buffer);
+            at = piece.end;
         }
-        Ok(())
+        self.compare(layer, found, crc.finish())
     }
 
     fn check_paged(
@@ -264,13 +281,17 @@ impl Image {
         let first = given.partition_point(|run| run.records.end <= start);
         let runs = given.iter().skip(first);
         let mut pages = 0;
+        let mut page = [0; BLOCK_SIZE];
         for run in runs.take_while(|run| run.records.start < end) {
             for record in run.records.start.max(start)..run.records.end.min(end) {
                 let block = BlockNumber(run.block + (record - run.records.start));
                 pages += 1;
-                if let Err(fault) = self.check_page(group, record, block) {
-                    let place = group.part.records.place(record).unwrap_or_default();
-                    (sink.damage)(self.bad_page(group.part, block, place.start, fault));
+                match self.check_page(group, record, block, &mut page) {
+                    Ok(()) => sink.give(block.offset(), &page),
+                    Err(fault) => {
+                        let place = group.part.records.place(record).unwrap_or_default();
+                        (sink.damage)(self.bad_page(group.part, block, place.start, fault));
+                    }
                 }
             }
         }
@@ -282,14 +303,14 @@ impl Image {
         group: &Group<'_>,
         record: u32,
         block: BlockNumber,
+        page: &mut Page,
     ) -> Result<(), PageFault> {
         let part = group.part;
         let payload = part.records.payload(group.record(record), block)?;
-        let mut page = [0; BLOCK_SIZE];
-        let alg = part.codec.decode(payload, &mut page)?;
+        let alg = part.codec.decode(payload, page)?;
         self.counters.pages(alg).add(1);
-        let found = PageStamp::of(&page, block.absolute(group.segment.segno));
-        let stored = PageHeader::of(&page).checksum();
+        let found = PageStamp::of(page, block.absolute(group.segment.segno));
+        let stored = PageHeader::of(page).checksum();
         if self.layers[part.layer].backup.checksums && stored != found.checksum {
             let computed = found.checksum;
             return Err(PageFault::Checksum { stored, computed });

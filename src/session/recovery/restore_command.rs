@@ -32,6 +32,24 @@ pub fn text(path: &Path) -> Result<&str, SessionError> {
     })
 }
 
+/// Returns our own command for a server that runs without a session.
+///
+/// # Errors
+/// If this program's path or the catalog's is not known, or is not UTF-8.
+pub fn ours(catalog: &Path, instance: &str) -> Result<String, SessionError> {
+    let program = program()?;
+    let words = [
+        text(&program)?,
+        "wal-get",
+        "-B",
+        text(catalog)?,
+        "--instance",
+        instance,
+    ];
+    let quoted: Vec<String> = words.into_iter().map(quote).collect();
+    Ok(format!("{} %f %p", quoted.join(" ")))
+}
+
 /// Returns the files and directories that a command names by absolute paths; for a path
 /// with a placeholder, the directory before the placeholder.
 #[must_use]

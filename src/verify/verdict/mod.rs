@@ -76,6 +76,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         SessionError::Catalog(e) => return of_catalog(e),
         SessionError::Chain(e) => return of_chain(e),
         SessionError::Image(e) => of_image(e),
+        SessionError::Damaged { first, .. } => of_image(first),
         SessionError::ControlFile(_) | SessionError::EndedEarly { .. } => Bad,
         SessionError::Wal(e) => of_wal(e),
         SessionError::RecoveryStopped { fault, .. } => of_fault(*fault),
@@ -107,6 +108,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::DidNotEnd { .. }
         | SessionError::ServerStays { .. }
         | SessionError::Interrupted
+        | SessionError::Unfinished { .. }
         | SessionError::Extract { .. }
         | SessionError::NotEnclosed { .. }
         | SessionError::WalUnusable { .. }

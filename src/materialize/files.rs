@@ -1,0 +1,286 @@
+//! Writing the files of a layout: several at once, each in one pass from the catalog.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::layout::{Item, Layout};
+use super::staging::{Staging, io_error};
+use crate::image::{CheckItem, CheckSink, Checked, CheckedFiles, Image, NodeId, check_each};
+use crate::session::SessionError;
+use crate::untrusted::{Dir, give};
+
+/// Number of bytes that are collected for one write.
+const BATCH: usize = 1 << 20;
+
+/// What the writing of files needs.
+pub struct Writer<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// Where each file belongs.
+    pub layout: &'a Layout,
+    /// The directories to write them to.
+    pub staging: &'a Staging,
+    /// The user and group that get the files; `None` leaves them with this process's.
+    pub owner: Option<(u32, u32)>,
+    /// Files that are changed afterwards, and therefore written again by a resumed run.
+    pub edited: HashSet<NodeId>,
+}
+
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// What was read and checked.
+    pub found: CheckedFiles,
+    /// Number of files written.
+    pub files: u64,
+    /// Their size, in bytes.
+    pub bytes: u64,
+}
+
+impl Writer<'_> {
+    /// Creates the directories. Those that exist are left by an interrupted run.
+    ///
+    /// # Errors
+    /// If a system call fails.
+    pub fn directories(&self) -> Result<(), SessionError> {
+        for item in &self.layout.dirs {
+            self.directory(item)
+                .map_err(|e| self.failed("create", item, e))?;
+        }
+        for (spot, to) in &self.layout.links {
+            let item = Item {
+                spot: spot.clone(),
+                mode: 0,
+            };
+            self.link(&item, to)
+                .map_err(|e| self.failed("create", &item, e))?;
+        }
+        Ok(())
+    }
+
+    fn directory(&self, item: &Item) -> io::Result<()> {
+        let Some((parent, name)) = self.parent(item)? else {
+            // The root itself keeps everybody else out until it is complete.
+            return Ok(());
+        };
+        let dir = parent.dir_or_new(name, item.mode)?;
+        self.owner
+            .map_or(Ok(()), |(uid, gid)| dir.give_to(uid, gid))
+    }
+
+    fn link(&self, item: &Item, to: &Path) -> io::Result<()> {
+        let Some((parent, name)) = self.parent(item)? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        parent.put_link(name, to.as_os_str())?;
+        self.owner
+            .map_or(Ok(()), |(uid, gid)| parent.give_name(name, uid, gid))
+    }
+
+    /// Gives the roots their permissions and their owner.
+    ///
+    /// # Errors
+    /// If a system call fails.
+    pub fn open_roots(&self) -> Result<(), SessionError> {
+        let roots = self
+            .layout
+            .dirs
+            .iter()
+            .filter(|item| item.spot.path.as_os_str().is_empty());
+        for item in roots {
+            let open = || -> io::Result<()> {
+                let root = self.staging.root(item.spot.root)?;
+                root.set_mode(item.mode)?;
+                self.owner
+                    .map_or(Ok(()), |(uid, gid)| root.give_to(uid, gid))
+            };
+            open().map_err(|e| self.failed("change the owner of", item, e))?;
+        }
+        Ok(())
+    }
+
+    /// Writes all files that an interrupted run did not complete, `threads` at a time.
+    /// Stops at the first error of writing; damage of the backup is collected.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or `look` returned `false`.
+    pub fn files(
+        &self,
+        threads: usize,
+        look: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Written, SessionError> {
+        let is_left = |item: &CheckItem| {
+            item.node
+                .is_none_or(|node| !self.staging.complete.contains(&node.0))
+        };
+        let items: Vec<_> = self
+            .image
+            .check_items()
+            .into_iter()
+            .filter(is_left)
+            .collect();
+        let failed = Mutex::new(None);
+        let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let each = |item: &CheckItem, sink: &mut CheckSink<'_>| {
+            let Some((node, place)) = item
+                .node
+                .and_then(|node| Some((node, self.layout.files.get(&node)?)))
+            else {
+                // Restore reads it and does not write it.
+                return self.image.check(item, sink);
+            };
+            let (checked, written) = self.file(item, node, place, sink);
+            match written {
+                Ok(()) => {
+                    files.fetch_add(1, Ordering::Relaxed);
+                    bytes.fetch_add(checked.image_bytes, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    failed.get_or_insert_with(|| self.failed("write", place, error));
+                }
+            }
+            checked
+        };
+        let found = check_each(&items, threads, &each, &mut |read, total| {
+            let has_failed = failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_some();
+            look(read, total) && !has_failed
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(Written {
+                found,
+                files: files.into_inner(),
+                bytes: bytes.into_inner(),
+            }),
+        }
+    }
+
+    /// Writes one file, and records it as complete unless it is damaged.
+    fn file(
+        &self,
+        item: &CheckItem,
+        node: NodeId,
+        place: &Item,
+        sink: &mut CheckSink<'_>,
+    ) -> (Checked, io::Result<()>) {
+        let mut output = match self.create(place) {
+            Ok(file) => Output::new(file),
+            Err(error) => return (Checked::default(), Err(error)),
+        };
+        let mut is_whole = true;
+        let reads_on = std::cell::Cell::new(true);
+        let checked = self.image.check(
+            item,
+            &mut CheckSink {
+                damage: &mut |error| {
+                    is_whole = false;
+                    (sink.damage)(error);
+                },
+                goes_on: &|bytes| {
+                    let goes_on = (sink.goes_on)(bytes);
+                    reads_on.set(goes_on);
+                    goes_on
+                },
+                content: Some(&mut |offset, bytes| output.add(offset, bytes)),
+            },
+        );
+        let finish = || -> io::Result<()> {
+            output.finish(checked.image_bytes)?;
+            if is_whole && reads_on.get() && !self.edited.contains(&node) {
+                self.staging.completed(node.0)?;
+            }
+            Ok(())
+        };
+        (checked, finish())
+    }
+
+    fn create(&self, place: &Item) -> io::Result<File> {
+        let Some((parent, name)) = self.parent(place)? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // What an interrupted run wrote of it.
+        parent.remove_file(name)?;
+        let file = parent.create(name, place.mode)?;
+        if let Some((uid, gid)) = self.owner {
+            give(&file, uid, gid)?;
+        }
+        Ok(file)
+    }
+
+    /// Opens the directory that contains an item; `None` for a root.
+    fn parent<'i>(&self, item: &'i Item) -> io::Result<Option<(Dir, &'i std::ffi::OsStr)>> {
+        let root = self.staging.root(item.spot.root)?;
+        let Some(name) = item.spot.path.file_name() else {
+            return Ok(None);
+        };
+        let parent = item
+            .spot
+            .path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        Ok(Some((root.dir(parent.unwrap_or(Path::new(".")))?, name)))
+    }
+
+    fn failed(&self, action: &'static str, item: &Item, error: io::Error) -> SessionError {
+        let root = self
+            .layout
+            .roots
+            .get(item.spot.root)
+            .map_or(Path::new(""), |root| &root.to);
+        io_error(action, &root.join(&item.spot.path))(error)
+    }
+}
+
+/// A file while it is written. Bytes that follow each other are written together.
+struct Output {
+    file: File,
+    batch: Vec<u8>,
+    /// The offset of the batch.
+    at: u64,
+    failed: Option<io::Error>,
+}
+
+impl Output {
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            batch: Vec::with_capacity(BATCH),
+            at: 0,
+            failed: None,
+        }
+    }
+
+    fn add(&mut self, offset: u64, bytes: &[u8]) {
+        let follows = self.at + self.batch.len() as u64 == offset;
+        if !follows || self.batch.len() + bytes.len() > BATCH {
+            self.write();
+            self.at = offset;
+        }
+        self.batch.extend_from_slice(bytes);
+    }
+
+    fn write(&mut self) {
+        if !self.batch.is_empty() && self.failed.is_none() {
+            self.failed = self.file.write_all_at(&self.batch, self.at).err();
+        }
+        self.batch.clear();
+    }
+
+    /// Writes the rest, and gives the file its length: it may end in a hole.
+    fn finish(mut self, length: u64) -> io::Result<()> {
+        self.write();
+        match self.failed {
+            Some(error) => Err(error),
+            None => self.file.set_len(length),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The order of a materialization.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use super::files::{Writer, Written};
+use super::layout::Layout;
+use super::recovery::{self, AUTO_CONF};
+use super::staging::{Staging, io_error};
+use super::wanted::{Materialize, Materialized, PlacedTablespace};
+use crate::escape::value;
+use crate::figures::human_bytes;
+use crate::image::Image;
+use crate::session::{
+    Job, Live, Needs, Resolved, SessionError, Then, Up, files_owner, job_place, open_image,
+};
+
+/// The version of [`Materialized`] as a document.
+const VERSION: u32 = 1;
+
+impl Materialize<'_> {
+    /// Writes the directory.
+    ///
+    /// # Errors
+    /// Those of a session up to the lock; if the directory exists, if there is not
+    /// enough room, if the backup is damaged or if a file cannot be written.
+    pub fn run(&self) -> Result<Materialized, SessionError> {
+        let begun = Instant::now();
+        let mut plan = self.plan.clone();
+        let (point, held) = job_place(&plan.target, "materialize")?;
+        plan.throw_away(point);
+        plan.postgres.launch = false;
+        let mut job = MaterializeJob {
+            wanted: self,
+            done: Materialized::default(),
+        };
+        Up {
+            plan: &plan,
+            read_only: true,
+            profile: self.profile,
+            signals: self.signals,
+            detached: false,
+        }
+        .run(Some(held), &mut job)?;
+        job.done.version = VERSION;
+        job.done.seconds = begun.elapsed().as_secs_f64();
+        Ok(job.done)
+    }
+}
+
+struct MaterializeJob<'a> {
+    wanted: &'a Materialize<'a>,
+    done: Materialized,
+}
+
+impl Job for MaterializeJob<'_> {
+    fn needs(&self) -> Needs {
+        Needs::Chain
+    }
+
+    fn locked(&mut self, resolved: &Resolved) -> Result<Then, SessionError> {
+        let wanted = self.wanted;
+        let image = open_image(wanted.plan, &resolved.chain)?;
+        let layout = Layout::of(&image, &wanted.to, &wanted.tablespaces)?;
+        let backup = resolved.chain.target().id.to_string();
+        let staging = Staging::open(&layout, &backup, image.fingerprint())?;
+        check_room(&image, &layout, &staging)?;
+        let root = nix::unistd::geteuid().is_root();
+        let owner = root.then(|| files_owner(wanted.plan)).transpose()?;
+        let writer = Writer {
+            image: &image,
+            layout: &layout,
+            staging: &staging,
+            owner,
+            edited: image
+                .find(Path::new(AUTO_CONF))
+                .into_iter()
+                .collect::<HashSet<_>>(),
+        };
+        writer.directories()?;
+        let written = self.files(&writer)?;
+        let pgdata = staging.root(0).map_err(io_error("open", &wanted.to))?;
+        self.done.recovers = recovery::write(pgdata, wanted.plan, resolved, owner)?;
+        writer.open_roots()?;
+        if wanted.sync {
+            (wanted.progress)("syncing", 0, 0);
+            staging.sync().map_err(io_error("sync", &wanted.to))?;
+        }
+        self.done.resumed_files = staging.complete.len() as u64;
+        staging
+            .finish(wanted.sync)
+            .map_err(io_error("rename", &wanted.to))?;
+        self.tell(&layout, backup, &written);
+        Ok(Then::End)
+    }
+
+    fn ready(&mut self, _: &Live<'_>) -> Result<(), SessionError> {
+        Ok(())
+    }
+}
+
+impl MaterializeJob<'_> {
+    /// Writes the files. A damaged backup is refused only after all of it was read, so
+    /// that all damage is known.
+    fn files(&self, writer: &Writer<'_>) -> Result<Written, SessionError> {
+        let wanted = self.wanted;
+        let mut look = |read, total| {
+            (wanted.progress)("writing", read, total);
+            !wanted.signals.end_asked()
+        };
+        let mut written = writer.files(wanted.jobs, &mut look)?;
+        if !written.found.complete {
+            return Err(SessionError::Unfinished {
+                directory: wanted.to.clone(),
+            });
+        }
+        let damages = written.found.damages;
+        if damages == 0 {
+            return Ok(written);
+        }
+        for error in written.found.damage.iter().skip(1) {
+            tracing::error!("{error}");
+        }
+        Err(SessionError::Damaged {
+            directory: wanted.to.clone(),
+            more: damages - 1,
+            first: Box::new(written.found.damage.swap_remove(0)),
+        })
+    }
+
+    fn tell(&mut self, layout: &Layout, backup: String, written: &Written) {
+        let done = &mut self.done;
+        done.backup = backup;
+        done.directory.clone_from(&self.wanted.to);
+        let spaces = layout.roots.iter().filter_map(|root| {
+            Some(PlacedTablespace {
+                oid: root.oid?,
+                old: root.old.clone(),
+                new: root.to.clone(),
+            })
+        });
+        done.tablespaces = spaces.collect();
+        done.files = written.files;
+        done.bytes = written.bytes;
+        done.read_bytes = written.found.checked.stored_bytes;
+        done.pages = written.found.checked.pages;
+    }
+}
+
+/// Refuses a backup that is known not to fit. What an interrupted run wrote counts as
+/// free, because it is not written again.
+fn check_room(image: &Image, layout: &Layout, staging: &Staging) -> Result<(), SessionError> {
+    let mut needed: HashMap<usize, u64> = HashMap::new();
+    for (node, item) in &layout.files {
+        if !staging.complete.contains(&node.0) {
+            *needed.entry(item.spot.root).or_default() += image.listed_size(*node);
+        }
+    }
+    // Several roots can be on one file system.
+    let mut devices: HashMap<u64, (u64, u64, &Path)> = HashMap::new();
+    for (index, root) in layout.roots.iter().enumerate() {
+        let room = staging.room(index);
+        let (device, free) = room.map_err(io_error("find the free space of", &root.to))?;
+        let device = devices.entry(device).or_insert((0, free, &root.to));
+        device.0 += needed.get(&index).copied().unwrap_or_default();
+    }
+    match devices.values().find(|(needed, free, _)| needed > free) {
+        None => Ok(()),
+        Some((needed, free, path)) => Err(SessionError::io(
+            "write",
+            path,
+            io::Error::other(format!(
+                "{} are needed and {} are free; choose a larger file system than that of {}",
+                human_bytes(*needed),
+                human_bytes(*free),
+                value(path)
+            )),
+        )),
+    }
+}

@@ -1,0 +1,324 @@
+//! The directories while they are written. Each is staged beside its final name and
+//! renamed at the end, so that a directory of that name is complete. What an
+//! interrupted run left is continued if it is of the same backup.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::geteuid;
+
+use super::journal::{Header, Journal, boot_id};
+use super::layout::{Layout, Root};
+use crate::escape::value;
+use crate::session::SessionError;
+use crate::untrusted::{Dir, Kind, identity};
+
+/// The staged directories, and the journal of the run, which is locked.
+#[derive(Debug)]
+pub struct Staging {
+    roots: Vec<Staged>,
+    journal: Journal,
+    /// The nodes of the files that an interrupted run completed.
+    pub complete: HashSet<u32>,
+    journal_name: String,
+}
+
+/// One directory while it is written.
+#[derive(Debug)]
+struct Staged {
+    /// The directory that contains it.
+    parent: Dir,
+    name: OsString,
+    dir: Dir,
+    /// Whether it already has its final name.
+    is_placed: bool,
+}
+
+impl Staging {
+    /// Creates the staged directories of a layout, or opens those that an interrupted
+    /// run left.
+    ///
+    /// # Errors
+    /// If a final directory exists and is not empty, if another run is writing, if
+    /// something of another origin is in the way, or if a system call fails.
+    pub fn open(layout: &Layout, backup: &str, image: u64) -> Result<Self, SessionError> {
+        let mut parents = Vec::new();
+        for root in &layout.roots {
+            parents.push(Dir::of_file(&root.to).map_err(io_error("open", &root.to))?);
+        }
+        let (Some(pgdata), Some((parent, name))) = (layout.roots.first(), parents.first()) else {
+            return Err(io_error("create", Path::new(""))(
+                io::ErrorKind::InvalidInput.into(),
+            ));
+        };
+        let journal_name = format!("{}.journal", staged_name(name).to_string_lossy());
+        let journal = match Journal::open(parent, &journal_name) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(SessionError::Usage {
+                    message: format!("another pbkfs is already writing {}", value(&pgdata.to)),
+                });
+            }
+            opened => opened.map_err(io_error("open the journal of", &pgdata.to))?,
+        };
+        let wanted = Header {
+            backup: backup.to_owned(),
+            image,
+            boot: boot_id().map_err(io_error(
+                "read",
+                Path::new("/proc/sys/kernel/random/boot_id"),
+            ))?,
+            roots: Vec::new(),
+        };
+        let found = journal
+            .read()
+            .map_err(io_error("read the journal of", &pgdata.to))?;
+        let mut begin = Begin {
+            layout,
+            parents: &parents,
+            wanted,
+            found,
+        };
+        let (roots, complete) = begin.roots(&journal)?;
+        Ok(Self {
+            roots,
+            journal,
+            complete,
+            journal_name,
+        })
+    }
+
+    /// Returns a root's directory.
+    ///
+    /// # Errors
+    /// If there is no such root.
+    pub fn root(&self, index: usize) -> io::Result<&Dir> {
+        let staged = self.roots.get(index).map(|staged| &staged.dir);
+        staged.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Records that a file is complete.
+    ///
+    /// # Errors
+    /// If writing the journal fails.
+    pub fn completed(&self, node: u32) -> io::Result<()> {
+        self.journal.complete(node)
+    }
+
+    /// Returns the free space of the file system that a root is on, in bytes, with its
+    /// device.
+    ///
+    /// # Errors
+    /// If the system call fails.
+    pub fn room(&self, index: usize) -> io::Result<(u64, u64)> {
+        let dir = self.root(index)?;
+        let stat = fstatvfs(dir)?;
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        Ok((dir.stat_self()?.id.0, free))
+    }
+
+    /// Makes everything durable.
+    ///
+    /// # Errors
+    /// If the file system reports that a write failed.
+    pub fn sync(&self) -> io::Result<()> {
+        self.roots
+            .iter()
+            .try_for_each(|staged| Ok(rustix::fs::syncfs(&staged.dir)?))
+    }
+
+    /// Gives the directories their final names, PGDATA last, and removes the journal.
+    ///
+    /// # Errors
+    /// If a system call fails; another run continues from there.
+    pub fn finish(mut self, sync: bool) -> io::Result<()> {
+        for staged in self
+            .roots
+            .iter_mut()
+            .rev()
+            .filter(|staged| !staged.is_placed)
+        {
+            staged
+                .parent
+                .rename(staged_name(&staged.name), &staged.name)?;
+            if sync {
+                staged.parent.sync()?;
+            }
+            staged.is_placed = true;
+        }
+        match self.roots.first() {
+            Some(pgdata) => pgdata.parent.remove_file(&self.journal_name),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the beginning of a run has found.
+struct Begin<'a> {
+    layout: &'a Layout,
+    parents: &'a [(Dir, &'a OsStr)],
+    wanted: Header,
+    found: Option<(Header, HashSet<u32>)>,
+}
+
+impl Begin<'_> {
+    fn roots(&mut self, journal: &Journal) -> Result<(Vec<Staged>, HashSet<u32>), SessionError> {
+        let to = |root: &Root| root.to.to_string_lossy().into_owned();
+        let paths = self.layout.roots.iter().map(|root| (to(root), (0, 0, 0)));
+        self.wanted.roots = paths.collect();
+        let goes_on = self
+            .found
+            .as_ref()
+            .is_some_and(|(found, _)| self.wanted.goes_on(found));
+        let mut opened = Vec::new();
+        for (index, root) in self.layout.roots.iter().enumerate() {
+            opened.push(self.root(index, root, goes_on)?);
+        }
+        let goes_on = goes_on && opened.iter().all(|(_, is_new)| !is_new);
+        if !goes_on {
+            for ((staged, _), recorded) in opened.iter().zip(&mut self.wanted.roots) {
+                let found = identity(&staged.dir).map_err(io_error("stat", staged.dir.path()))?;
+                recorded.1 = found.id;
+            }
+            let begun = journal.begin(&self.wanted);
+            let pgdata = self
+                .layout
+                .roots
+                .first()
+                .map_or(Path::new(""), |root| &root.to);
+            begun.map_err(io_error("write the journal of", pgdata))?;
+        }
+        let complete = self.found.take().filter(|_| goes_on);
+        let roots = opened.into_iter().map(|(staged, _)| staged).collect();
+        Ok((
+            roots,
+            complete.map(|(_, complete)| complete).unwrap_or_default(),
+        ))
+    }
+
+    /// Opens a root's staged directory, and says whether it is new. If an interrupted
+    /// run is not continued, what it left is removed.
+    fn root(
+        &self,
+        index: usize,
+        root: &Root,
+        goes_on: bool,
+    ) -> Result<(Staged, bool), SessionError> {
+        let Some((parent, name)) = self.parents.get(index) else {
+            return Err(io_error("open", &root.to)(io::ErrorKind::NotFound.into()));
+        };
+        let io = |error| io_error("create", &root.to)(error);
+        let placed = self.occupant(parent, name, index, goes_on, root)?;
+        let staged_as = staged_name(name);
+        let staged = |dir: Dir, is_placed| -> Result<Staged, SessionError> {
+            Ok(Staged {
+                parent: parent.dir(".").map_err(io)?,
+                name: name.to_os_string(),
+                dir,
+                is_placed,
+            })
+        };
+        if let Some(dir) = placed {
+            return Ok((staged(dir, true)?, false));
+        }
+        if let Some(stat) = parent.stat(&staged_as).map_err(io)? {
+            let left = (stat.kind == Kind::Directory)
+                .then(|| parent.dir(&staged_as))
+                .transpose()
+                .map_err(io)?;
+            match left {
+                Some(dir) if goes_on && self.is_recorded(index, &dir) => {
+                    return Ok((staged(dir, false)?, false));
+                }
+                Some(dir) if self.is_ours(&dir).map_err(io)? => {
+                    parent.remove_tree(&staged_as).map_err(io)?;
+                }
+                _ => {
+                    return Err(SessionError::Usage {
+                        message: format!(
+                            "{} is in the way and was not left by an interrupted pbkfs materialize; \
+                             remove it",
+                            value(&root.to.with_file_name(&staged_as))
+                        ),
+                    });
+                }
+            }
+        }
+        let dir = parent.make_dir(&staged_as, 0o700).map_err(io)?;
+        Ok((staged(dir, false)?, true))
+    }
+
+    /// Refuses a final directory that is not empty. Returns it if an interrupted run
+    /// has already put it in its place.
+    fn occupant(
+        &self,
+        parent: &Dir,
+        name: &OsStr,
+        index: usize,
+        goes_on: bool,
+        root: &Root,
+    ) -> Result<Option<Dir>, SessionError> {
+        let io = |error| io_error("stat", &root.to)(error);
+        let refused = |why: &str| SessionError::Usage {
+            message: format!("{} {why}; choose another directory", value(&root.to)),
+        };
+        match parent.stat(name).map_err(io)? {
+            None => return Ok(None),
+            Some(stat) if stat.kind != Kind::Directory => {
+                return Err(refused("exists and is not a directory"));
+            }
+            Some(_) => {}
+        }
+        let dir = parent.dir(name).map_err(io)?;
+        if goes_on && self.is_recorded(index, &dir) {
+            return Ok(Some(dir));
+        }
+        if identity(&dir).map_err(io)?.is_mount_root {
+            return Err(refused(
+                "is a mount point, which cannot be put in place as a whole",
+            ));
+        }
+        match dir.names().map_err(io)?.is_empty() {
+            true => Ok(None),
+            false => Err(refused("exists and is not empty")),
+        }
+    }
+
+    /// Returns whether the journal says that an interrupted run created a directory.
+    fn is_recorded(&self, index: usize, dir: &Dir) -> bool {
+        let recorded = self
+            .found
+            .as_ref()
+            .and_then(|(found, _)| found.roots.get(index));
+        let id = identity(dir).ok().map(|found| found.id);
+        recorded.is_some_and(|(_, recorded)| Some(*recorded) == id)
+    }
+
+    /// Returns whether a directory is left from an interrupted run of whatever backup.
+    /// One that was interrupted before it could write its journal left it empty.
+    fn is_ours(&self, dir: &Dir) -> io::Result<bool> {
+        let id = identity(dir)?.id;
+        let found = self.found.as_ref();
+        let is_recorded =
+            found.is_some_and(|(found, _)| found.roots.iter().any(|(_, root)| *root == id));
+        let is_own = dir.stat_self()?.uid == geteuid().as_raw();
+        Ok(is_recorded || is_own && dir.names()?.is_empty())
+    }
+}
+
+fn staged_name(name: &OsStr) -> OsString {
+    let mut staged = OsString::from(".");
+    staged.push(name);
+    staged.push(".pbkfs-part");
+    staged
+}
+
+/// Returns the conversion of a system's error at a path.
+pub fn io_error<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl Fn(io::Error) -> SessionError + 'a {
+    move |error| SessionError::io(action, path, error)
+}
