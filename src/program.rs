@@ -65,12 +65,10 @@ impl From<Unfinished> for io::Error {
 /// Runs a program until it exits, and keeps the last `keep` bytes of its standard error.
 ///
 /// The caller sets its standard input, and makes it the leader of a process group
-/// (`process_group(0)` or [`become_child`]): at the deadline, the group is killed.
+/// (`process_group(0)` or `server::become_child`): at the deadline, the group is killed.
 ///
 /// # Errors
 /// Returns [`Unfinished`] if the program could not be run or did not exit in time.
-///
-/// [`become_child`]: crate::server::spawn::become_child
 pub fn run(command: &mut Command, deadline: Instant, keep: usize) -> Result<Ended, Unfinished> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn()?;

@@ -68,7 +68,9 @@ fn counters_move(user: OsUser) {
 
     cat();
     let again = counters(&clone, &[]);
-    assert_eq!(pages(&again), pages(&read), "the kernel has cached it");
+    // The kernel has cached them, and may have reclaimed a few of them since.
+    let reread = pages(&again) - pages(&read);
+    assert!(reread < length / 8192 / 4, "{reread} pages were read again");
 
     let dd = |seek: &str| {
         let mut dd = user.command("dd");

@@ -10,7 +10,7 @@
 //! A holder that is killed releases nothing. Whichever process finishes the session
 //! then starts another holder, which only removes what the killed one has left.
 //!
-//! Each line of its output is an answer in JSON ([`answer::Answer`]): what it is
+//! Each line of its output is an answer in JSON ([`answer::HolderAnswer`]): what it is
 //! waiting for, each time that changes, and finally the result.
 //!
 //! ```text
