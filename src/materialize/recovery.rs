@@ -39,7 +39,8 @@ pub fn write(
     let path = dir.path().join(AUTO_CONF);
     let before = found(dir.read(AUTO_CONF, SMALL)).map_err(io_error("read", &path))?;
     let mut text = without_recovery(&before.unwrap_or_default());
-    let now = MomentText(OffsetDateTime::now_utc());
+    let now = OffsetDateTime::now_utc();
+    let now = MomentText(now.replace_nanosecond(0).unwrap_or(now));
     let id = &resolved.chain.target().id;
     let title =
         format!("\n# recovery settings added by pbkfs materialize of backup {id} at '{now}'\n");

@@ -66,7 +66,14 @@ impl Job for MaterializeJob<'_> {
         let layout = Layout::of(&image, &wanted.to, &wanted.tablespaces)?;
         let backup = resolved.chain.target().id.to_string();
         let staging = Staging::open(&layout, &backup, image.fingerprint())?;
-        check_room(&image, &layout, &staging)?;
+        if let Err(error) = check_room(&image, &layout, &staging) {
+            if staging.complete.is_empty() {
+                staging
+                    .discard()
+                    .map_err(io_error("remove what was begun of", &wanted.to))?;
+            }
+            return Err(error);
+        }
         let root = nix::unistd::geteuid().is_root();
         let owner = root.then(|| files_owner(wanted.plan)).transpose()?;
         let writer = Writer {

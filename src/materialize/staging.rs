@@ -129,6 +129,24 @@ impl Staging {
             .try_for_each(|staged| Ok(rustix::fs::syncfs(&staged.dir)?))
     }
 
+    /// Removes everything that was created.
+    ///
+    /// # Errors
+    /// If a system call fails.
+    pub fn discard(self) -> io::Result<()> {
+        for staged in self.roots.iter().filter(|staged| !staged.is_placed) {
+            staged.parent.remove_tree(staged_name(&staged.name))?;
+        }
+        self.remove_journal()
+    }
+
+    fn remove_journal(&self) -> io::Result<()> {
+        let pgdata = self.roots.first();
+        pgdata.map_or(Ok(()), |pgdata| {
+            pgdata.parent.remove_file(&self.journal_name)
+        })
+    }
+
     /// Gives the directories their final names, PGDATA last, and removes the journal.
     ///
     /// # Errors
@@ -148,10 +166,7 @@ impl Staging {
             }
             staged.is_placed = true;
         }
-        match self.roots.first() {
-            Some(pgdata) => pgdata.parent.remove_file(&self.journal_name),
-            None => Ok(()),
-        }
+        self.remove_journal()
     }
 }
 

@@ -1,0 +1,361 @@
+//! `pbkfs materialize`: the directory is what pg_probackup's restore writes, and exists
+//! completely or not at all.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::fixture::flip_byte;
+use common::{
+    Listing, Manifest, OsUser, Output, PgTools, Running, Sandbox, TestClone, assert_nothing_stays,
+    eventually, recovery, refused, run,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn materialize(clone: &TestClone<'_>, to: &Path, arguments: &[&str]) -> Output {
+    let mut command = clone.command("materialize", &["--json", "--to"]);
+    command.arg(to).args(arguments);
+    run(&mut command, LIMIT)
+}
+
+#[track_caller]
+fn done(output: Output) -> Value {
+    serde_json::from_str(&output.expect_ok()).unwrap()
+}
+
+/// What is beside a directory while it is written: the staged one, and the journal.
+fn leftovers(to: &Path) -> Vec<PathBuf> {
+    let name = to.file_name().unwrap().to_str().unwrap();
+    let staged = to.with_file_name(format!(".{name}.pbkfs-part"));
+    let journal = to.with_file_name(format!(".{name}.pbkfs-part.journal"));
+    let all = [staged, journal].into_iter();
+    all.filter(|path| fs::symlink_metadata(path).is_ok())
+        .collect()
+}
+
+#[track_caller]
+fn assert_as_restored(sandbox: &Sandbox, backup: &str, to: &Path, owner: &OsUser) {
+    let found = Manifest::walk(to, owner)
+        .without("postgresql.auto.conf")
+        .without("recovery.signal");
+    let differences = sandbox.fixture.manifest(backup).differences(&found);
+    assert!(
+        differences.is_empty(),
+        "{backup}: {}",
+        differences.join("\n")
+    );
+}
+
+/// Materializes each backup of the fixture as `user`, one after the other.
+fn matches_restore(fixture: &str, user: OsUser) {
+    common::require_everything();
+    let sandbox = Sandbox::new(fixture, user);
+    let catalog = Listing::of(&sandbox.fixture.catalog);
+    let owner = OsUser::postgres();
+    for backup in sandbox.fixture.backups() {
+        if !sandbox.fixture.is_restored_whole(&backup.id) {
+            continue;
+        }
+        let clone = sandbox.profile(&backup.id).throw_away().write();
+        let to = sandbox.path(&format!("data-{}", backup.id));
+        let told = done(materialize(&clone, &to, &["--no-sync"]));
+        assert_eq!(told["backup"], backup.id);
+        assert_eq!(told["recovers"], !backup.stream);
+        assert_as_restored(&sandbox, &backup.id, &to, &owner);
+
+        let root = fs::metadata(&to).unwrap();
+        assert_eq!(
+            root.uid(),
+            owner.uid,
+            "PostgreSQL requires that it owns PGDATA"
+        );
+        assert_eq!(to.join("recovery.signal").exists(), !backup.stream);
+        let conf = fs::read_to_string(to.join("postgresql.auto.conf")).unwrap();
+        assert!(conf.contains(&format!("of backup {}", backup.id)), "{conf}");
+        assert_eq!(
+            conf.contains("\nrestore_command = "),
+            !backup.stream,
+            "{conf}"
+        );
+        assert_eq!(leftovers(&to), [""; 0].map(PathBuf::from));
+    }
+    catalog.assert_unchanged(&sandbox.fixture.catalog);
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn pg15_chain_as_root() {
+    matches_restore("pg15-chain", OsUser::root());
+}
+
+#[test]
+fn pg15_chain_as_postgres() {
+    matches_restore("pg15-chain", OsUser::postgres());
+}
+
+#[test]
+fn pg15_debian_as_postgres() {
+    matches_restore("pg15-debian", OsUser::postgres());
+}
+
+#[test]
+fn pg15_hazards_as_root() {
+    matches_restore("pg15-hazards", OsUser::root());
+}
+
+#[test]
+fn pg15_old_as_root() {
+    matches_restore("pg15-old", OsUser::root());
+}
+
+#[test]
+fn pg15_ptrack_as_postgres() {
+    matches_restore("pg15-ptrack", OsUser::postgres());
+}
+
+#[test]
+fn pg17_chain_as_root() {
+    matches_restore("pg17-chain", OsUser::root());
+}
+
+#[test]
+fn pg18_chain_as_postgres() {
+    matches_restore("pg18-chain", OsUser::postgres());
+}
+
+/// Starts the server of that version on the newest STREAM backup, with pbkfs out of the
+/// way, and compares its answers with the live cluster's.
+fn a_server_answers(fixture: &str, server: &PgTools) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root(fixture);
+    let backups = sandbox.fixture.backups();
+    let backup = backups.iter().rfind(|backup| backup.stream).unwrap();
+    let clone = sandbox.profile(&backup.id).throw_away().write();
+    let dir = sandbox.path("server");
+    fs::create_dir(&dir).unwrap();
+    pg.user.own(&dir);
+    let to = dir.join("data");
+    done(materialize(&clone, &to, &[]));
+    // Production's configuration must not archive into production's archive.
+    let mut conf = fs::read_to_string(to.join("postgresql.auto.conf")).unwrap();
+    conf += "archive_mode = off\n";
+    fs::write(to.join("postgresql.auto.conf"), conf).unwrap();
+    let running = server.start_on(&to, &dir);
+    for expectation in sandbox.fixture.expectations(&backup.id) {
+        let answer = pg.psql(&running.conninfo, &expectation.db, &expectation.sql);
+        assert_eq!(answer, expectation.answer, "{expectation:?}");
+    }
+    if server.bin == pg.bin {
+        pg.amcheck(&running.conninfo);
+        drop(running);
+        pg.checksums(&to);
+    }
+}
+
+#[test]
+fn postgresql_15_answers() {
+    a_server_answers("pg15-chain", &common::require_everything());
+}
+
+#[test]
+fn postgresql_17_answers() {
+    let bin = common::require_server("17");
+    let user = OsUser::postgres();
+    a_server_answers("pg17-chain", &PgTools { bin, user });
+}
+
+#[test]
+fn postgresql_18_answers() {
+    let bin = common::require_server("18");
+    let user = OsUser::postgres();
+    a_server_answers("pg18-chain", &PgTools { bin, user });
+}
+
+#[test]
+fn a_target_in_the_archive_is_reached() {
+    let pg = common::require_everything();
+    let sandbox = recovery::sandbox();
+    let [_, point, _] = recovery::points(&sandbox);
+    let clone = sandbox.profile(recovery::BACKUP).throw_away().write();
+    let dir = sandbox.path("server");
+    fs::create_dir(&dir).unwrap();
+    pg.user.own(&dir);
+    let to = dir.join("data");
+    let target = format!("recovery.name={}", point.name);
+    let told = done(materialize(&clone, &to, &["--set", &target]));
+    assert_eq!(told["recovers"], true);
+    let conf = fs::read_to_string(to.join("postgresql.auto.conf")).unwrap();
+    let name = format!("recovery_target_name = '{}'\n", point.name);
+    assert!(conf.contains(&name), "{conf}");
+    let server = pg.start_on(&to, &dir);
+    eventually("the server has promoted", LIMIT, || {
+        pg.psql(&server.conninfo, "postgres", "select pg_is_in_recovery()") == "f"
+    });
+    recovery::assert_at(&pg, &server.conninfo, &point);
+}
+
+#[test]
+fn what_a_kill_left_is_continued() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let backup = sandbox.fixture.newest();
+    let clone = sandbox.profile(&backup).throw_away().write();
+    let to = sandbox.path("data");
+    let journal = to.with_file_name(".data.pbkfs-part.journal");
+    let mut command = clone.command("materialize", &["--json", "--jobs", "1", "--to"]);
+    let mut running = Running::spawn(command.arg(&to));
+    eventually("some files are complete", LIMIT, || {
+        assert!(!running.has_ended(), "it was faster than this test");
+        fs::read_to_string(&journal).is_ok_and(|text| text.lines().count() > 100)
+    });
+    running.signal(Signal::SIGKILL);
+    running.wait(LIMIT);
+    assert!(!to.exists());
+    assert_eq!(leftovers(&to).len(), 2);
+
+    // Another backup cannot continue it, and one of no backup is not touched.
+    let told = done(materialize(&clone, &to, &[]));
+    assert!(told["resumed_files"].as_u64().unwrap() >= 100, "{told}");
+    assert_as_restored(&sandbox, &backup, &to, &OsUser::postgres());
+    assert_eq!(leftovers(&to).len(), 0);
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn what_a_kill_left_of_another_backup_is_replaced() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let backups = sandbox.fixture.backups();
+    let to = sandbox.path("data");
+    let first = sandbox.profile(&backups[0].id).throw_away().write();
+    let mut command = first.command("materialize", &["--json", "--jobs", "1", "--to"]);
+    let mut running = Running::spawn(command.arg(&to));
+    let staged = to.with_file_name(".data.pbkfs-part");
+    eventually("it has begun", LIMIT, || {
+        assert!(!running.has_ended(), "it was faster than this test");
+        staged.join("base").exists()
+    });
+    running.signal(Signal::SIGKILL);
+    running.wait(LIMIT);
+    let newest = sandbox.fixture.newest();
+    let other = sandbox.profile_named("other", &newest).throw_away().write();
+    let told = done(materialize(&other, &to, &[]));
+    assert_eq!(told["resumed_files"], 0);
+    assert_as_restored(&sandbox, &newest, &to, &OsUser::postgres());
+    assert_eq!(leftovers(&to).len(), 0);
+}
+
+#[test]
+fn a_damaged_backup_is_no_directory() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let backup = sandbox.fixture.newest();
+    let clone = sandbox.profile(&backup).throw_away().write();
+    let file = sandbox.fixture.largest_data_file(&backup);
+    let middle = fs::metadata(&file.path).unwrap().len() / 2;
+    flip_byte(&file.path, middle);
+    let to = sandbox.path("data");
+    let output = materialize(&clone, &to, &[]);
+    refused(&output, 4, "the backup is damaged");
+    assert!(output.stderr.contains(&file.name), "{output}");
+    assert!(!to.exists());
+    // Repaired, it is continued.
+    flip_byte(&file.path, middle);
+    let told = done(materialize(&clone, &to, &[]));
+    assert!(told["resumed_files"].as_u64().unwrap() > 100, "{told}");
+    assert_as_restored(&sandbox, &backup, &to, &OsUser::postgres());
+}
+
+#[test]
+fn what_is_in_the_way_is_left_alone() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").throw_away().write();
+    let to = sandbox.path("data");
+    fs::create_dir(&to).unwrap();
+    fs::write(to.join("precious"), "x").unwrap();
+    refused(&materialize(&clone, &to, &[]), 2, "exists and is not empty");
+    assert_eq!(fs::read(to.join("precious")).unwrap(), b"x");
+
+    let file = sandbox.path("file");
+    fs::write(&file, "x").unwrap();
+    refused(&materialize(&clone, &file, &[]), 2, "is not a directory");
+    let link = sandbox.path("link");
+    symlink(&to, &link).unwrap();
+    refused(&materialize(&clone, &link, &[]), 2, "is not a directory");
+
+    let staged = sandbox.path(".other.pbkfs-part");
+    fs::create_dir(&staged).unwrap();
+    fs::write(staged.join("precious"), "x").unwrap();
+    let other = sandbox.path("other");
+    refused(&materialize(&clone, &other, &[]), 2, "is in the way");
+    assert_eq!(fs::read(staged.join("precious")).unwrap(), b"x");
+
+    let disk = sandbox.small_disk("64M");
+    refused(
+        &materialize(&clone, disk.path(), &[]),
+        2,
+        "is a mount point",
+    );
+    let nowhere = sandbox.path("nowhere/data");
+    refused(&materialize(&clone, &nowhere, &[]), 3, "No such file");
+
+    // An empty directory is replaced.
+    let empty = sandbox.path("empty");
+    fs::create_dir(&empty).unwrap();
+    done(materialize(&clone, &empty, &[]));
+    assert!(empty.join("PG_VERSION").exists());
+}
+
+#[test]
+fn a_full_disk_is_told_before_anything_is_written() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile("latest").throw_away().write();
+    let disk = sandbox.small_disk("16M");
+    let to = disk.path().join("data");
+    refused(&materialize(&clone, &to, &[]), 3, "are needed and");
+    assert!(!to.exists());
+    assert_eq!(leftovers(&to).len(), 0);
+    disk.resize("300M");
+    let tablespace = "/srv/fixture/pg15-chain/ts_fast";
+    let mapping = format!("{tablespace}={}", disk.path().join("fast").display());
+    let told = done(materialize(&clone, &to, &["-T", &mapping]));
+    assert_eq!(told["tablespaces"][0]["old"], tablespace);
+    let link = fs::read_link(
+        to.join("pg_tblspc")
+            .join(told["tablespaces"][0]["oid"].to_string()),
+    );
+    assert_eq!(link.unwrap(), disk.path().join("fast"));
+    assert!(fs::read_dir(disk.path().join("fast")).unwrap().count() > 0);
+}
+
+#[test]
+fn a_mapping_must_fit_the_backup() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile("latest").throw_away().write();
+    let to = sandbox.path("data");
+    let unknown = materialize(&clone, &to, &["-T", "/nowhere=/srv/x"]);
+    refused(
+        &unknown,
+        2,
+        "has no tablespace in /nowhere; it has /srv/fixture",
+    );
+    let inside = format!(
+        "/srv/fixture/pg15-chain/ts_fast={}",
+        to.join("ts").display()
+    );
+    let inside = materialize(&clone, &to, &["-T", &inside]);
+    refused(&inside, 2, "would contain each other");
+    assert!(!to.exists());
+    assert_eq!(leftovers(&to).len(), 0);
+}
