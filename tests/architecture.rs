@@ -50,7 +50,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("extract", &["session", "server", "profile"]),
     (
         "materialize",
-        &["session", "profile", "image", "catalog", "pg"],
+        &[
+            "session", "profile", "overlay", "diff", "image", "catalog", "pg",
+        ],
     ),
     (
         "cli",

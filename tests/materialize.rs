@@ -131,6 +131,13 @@ fn pg18_chain_as_postgres() {
     matches_restore("pg18-chain", OsUser::postgres());
 }
 
+/// Stops a server in good order, so that its files can be checked.
+fn stop(pg: &PgTools, data: &Path) {
+    let data = data.to_str().unwrap();
+    pg.run("pg_ctl", &["stop", "-m", "fast", "-w", "-D", data])
+        .expect_ok();
+}
+
 /// Starts the server of that version on the newest STREAM backup, with pbkfs out of the
 /// way, and compares its answers with the live cluster's.
 fn a_server_answers(fixture: &str, server: &PgTools) {
@@ -155,6 +162,7 @@ fn a_server_answers(fixture: &str, server: &PgTools) {
     }
     if server.bin == pg.bin {
         pg.amcheck(&running.conninfo);
+        stop(&pg, &to);
         drop(running);
         pg.checksums(&to);
     }
@@ -358,4 +366,86 @@ fn a_mapping_must_fit_the_backup() {
     refused(&inside, 2, "would contain each other");
     assert!(!to.exists());
     assert_eq!(leftovers(&to).len(), 0);
+}
+
+/// The answers by which two servers are compared.
+fn answers(pg: &PgTools, conninfo: &str) -> Vec<String> {
+    [
+        "select count(*), sum(abalance) from pgbench_accounts",
+        "select count(*), sum(i), max(t) from written",
+        "select count(*), min(t) from elsewhere",
+        "select count(*) from pg_class",
+        // After a crash, a sequence skips the numbers that it had logged ahead.
+        "select last_value >= 9, is_called from numbers",
+    ]
+    .map(|sql| pg.psql(conninfo, "shop", sql))
+    .to_vec()
+}
+
+const WRITES: &str = "create sequence numbers; select nextval('numbers') from generate_series(1, 9); \
+    create table written as select i, repeat('x', i % 900) as t from generate_series(1, 20000) i; \
+    create index on written (i); delete from written where i % 7 = 0; \
+    create table elsewhere tablespace ts_fast as select 'y' || i as t from generate_series(1, 999) i; \
+    update pgbench_accounts set abalance = abalance + aid where aid % 3 = 0";
+
+fn becomes_what_the_clone_was(user: OsUser, is_killed: bool) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::with_catalog_of(&OsUser::postgres(), "pg15-chain", user);
+    let backup = sandbox.fixture.newest();
+    let clone = sandbox.profile(&backup).write();
+    let before = if is_killed {
+        let (running, ready) = clone.up_in_foreground();
+        pg.psql(ready.conninfo(), "shop", WRITES);
+        let before = answers(&pg, ready.conninfo());
+        running.signal(Signal::SIGKILL);
+        running.wait(LIMIT);
+        // It clears up, and leaves the diff as the kill did.
+        clone.pbkfs("down", &[]).expect_ok();
+        before
+    } else {
+        let ready = clone.up();
+        pg.psql(ready.conninfo(), "shop", WRITES);
+        let before = answers(&pg, ready.conninfo());
+        let dir = sandbox.path("early");
+        refused(&materialize(&clone, &dir, &[]), 5, "in use");
+        assert_eq!(leftovers(&dir).len(), 0);
+        clone.down();
+        before
+    };
+    let dir = sandbox.path("server");
+    fs::create_dir(&dir).unwrap();
+    pg.user.own(&dir);
+    let to = dir.join("data");
+    // An unprivileged user writes where that user may.
+    let told = done(materialize(&clone, &to, &[]));
+    assert_eq!(told["diff"], clone.diff.as_ref().unwrap().to_str().unwrap());
+    assert_eq!(told["recovers"], false);
+    assert!(to.join("pg_wal").symlink_metadata().unwrap().is_dir());
+    let server = pg.start_on(&to, &dir);
+    assert_eq!(answers(&pg, &server.conninfo), before);
+    pg.amcheck(&server.conninfo);
+    stop(&pg, &to);
+    drop(server);
+    pg.checksums(&to);
+
+    let plain = sandbox.path("plain");
+    let told = done(materialize(&clone, &plain, &["--from-backup"]));
+    assert_eq!(told["diff"], Value::Null);
+    assert_as_restored(&sandbox, &backup, &plain, &OsUser::postgres());
+    assert_nothing_stays(&sandbox);
+}
+
+#[test]
+fn a_kept_diff_becomes_a_directory_for_root() {
+    becomes_what_the_clone_was(OsUser::root(), false);
+}
+
+#[test]
+fn a_kept_diff_becomes_a_directory_for_postgres() {
+    becomes_what_the_clone_was(OsUser::postgres(), false);
+}
+
+#[test]
+fn a_killed_clone_becomes_a_directory() {
+    becomes_what_the_clone_was(OsUser::root(), true);
 }

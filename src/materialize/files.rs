@@ -1,14 +1,14 @@
 //! Writing the files of a layout: several at once, each in one pass from the catalog.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::layout::{Item, Layout};
+use super::clone::Source;
+use super::layout::{Item, Layout, Own};
 use super::staging::{Staging, io_error};
 use crate::image::{CheckItem, CheckSink, Checked, CheckedFiles, Image, NodeId, check_each};
 use crate::session::SessionError;
@@ -27,8 +27,10 @@ pub struct Writer<'a> {
     pub staging: &'a Staging,
     /// The user and group that get the files; `None` leaves them with this process's.
     pub owner: Option<(u32, u32)>,
-    /// Files that are changed afterwards, and therefore written again by a resumed run.
-    pub edited: HashSet<NodeId>,
+    /// The clone whose files are written, if it is not the backup itself.
+    pub clone: Option<&'a Source<'a>>,
+    /// A file that is changed afterwards, and therefore written again by a resumed run.
+    pub edited: Option<NodeId>,
 }
 
 /// What was written.
@@ -164,6 +166,59 @@ impl Writer<'_> {
         }
     }
 
+    /// Writes the files with content of a clone's own, `threads` at a time, and counts
+    /// them. Stops at the first error.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, or if `goes_on` returned `false`.
+    pub fn own_files(
+        &self,
+        threads: usize,
+        goes_on: &(dyn Fn() -> bool + Sync),
+        written: &mut Written,
+    ) -> Result<(), SessionError> {
+        let Some(source) = self.clone else {
+            return Ok(());
+        };
+        let next = AtomicUsize::new(0);
+        let outcome = Mutex::new(Ok(0));
+        let work = || {
+            while let Some((own, place)) = self.layout.own.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let one = match goes_on() {
+                    true => self.own_file(source, own, place),
+                    false => Err(SessionError::Interrupted),
+                };
+                let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                match (&mut *outcome, one) {
+                    (Ok(bytes), Ok(more)) => *bytes += more,
+                    (Ok(_), Err(error)) => *outcome = Err(error),
+                    (Err(_), _) => {}
+                }
+                if outcome.is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..threads.max(1)).for_each(|_| drop(scope.spawn(work)));
+        });
+        written.bytes += outcome
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)?;
+        written.files += self.layout.own.len() as u64;
+        Ok(())
+    }
+
+    fn own_file(&self, source: &Source<'_>, own: &Own, place: &Item) -> Result<u64, SessionError> {
+        let failed = |e| self.failed("write", place, e);
+        let mut output = Output::new(self.create(place).map_err(failed)?);
+        let path = &place.spot.path;
+        let length = source.read(own, path, &mut |offset, bytes| output.add(offset, bytes))?;
+        output.finish(length).map_err(failed)?;
+        Ok(length)
+    }
+
     /// Writes one file, and records it as complete unless it is damaged.
     fn file(
         &self,
@@ -195,7 +250,7 @@ impl Writer<'_> {
         );
         let finish = || -> io::Result<()> {
             output.finish(checked.image_bytes)?;
-            if is_whole && reads_on.get() && !self.edited.contains(&node) {
+            if is_whole && reads_on.get() && self.edited != Some(node) {
                 self.staging.completed(node.0)?;
             }
             Ok(())

@@ -22,8 +22,9 @@ const LARGEST: u64 = 1 << 30;
 pub struct Header {
     /// The backup's id.
     pub backup: String,
-    /// The image's fingerprint, which identifies the nodes.
-    pub image: u64,
+    /// The image's fingerprint, which identifies the nodes; `None` if the run cannot be
+    /// continued.
+    pub image: Option<u64>,
     /// The host's boot.
     pub boot: String,
     /// For each root, its directory and the device and inode of the staged one.
@@ -37,6 +38,7 @@ impl Header {
             header.roots.iter().map(|(path, _)| path.clone()).collect()
         };
         (&self.backup, self.image, &self.boot) == (&other.backup, other.image, &other.boot)
+            && self.image.is_some()
             && paths(self) == paths(other)
     }
 }
@@ -122,7 +124,7 @@ mod tests {
     fn header(backup: &str) -> Header {
         Header {
             backup: backup.to_owned(),
-            image: 7,
+            image: Some(7),
             boot: boot_id().unwrap(),
             roots: vec![("/srv/main".to_owned(), (8, 1, 42))],
         }

@@ -1,12 +1,13 @@
 //! What a data directory consists of, and where each part of it belongs: below PGDATA,
 //! or in the directory of a tablespace.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::escape::value;
 use crate::image::{Image, NodeId, NodeKind};
+use crate::overlay::Ino;
 use crate::session::SessionError;
 
 /// Where the image has the content of tablespaces, below its root.
@@ -44,6 +45,15 @@ pub struct Item {
     pub mode: u32,
 }
 
+/// Where a file of a clone has its content.
+#[derive(Debug, Clone)]
+pub enum Own {
+    /// In the clone's tree.
+    Tree(Ino),
+    /// In the WAL directory outside the tree, at this path.
+    Wal(PathBuf),
+}
+
 /// Everything that a data directory consists of.
 #[derive(Debug)]
 pub struct Layout {
@@ -53,8 +63,32 @@ pub struct Layout {
     pub dirs: Vec<Item>,
     /// The links to tablespaces, and the directories they lead to.
     pub links: Vec<(Spot, PathBuf)>,
-    /// The files, by their node in the image.
+    /// The files of the image, by their node.
     pub files: HashMap<NodeId, Item>,
+    /// The files with content of a clone's own.
+    pub own: Vec<(Own, Item)>,
+}
+
+/// The tablespaces of a cluster: their OIDs, and the directories they had.
+pub struct Spaces(BTreeMap<u32, PathBuf>);
+
+impl Spaces {
+    /// Returns those of a backup.
+    pub fn of(image: &Image) -> Self {
+        let spaces = image.tablespaces().iter();
+        Self(
+            spaces
+                .map(|space| (space.oid, space.path.clone()))
+                .collect(),
+        )
+    }
+
+    /// Adds one that a clone created, by the name of its directory.
+    pub fn add(&mut self, name: &OsStr) {
+        if let Some(oid) = name.to_str().and_then(|name| name.parse().ok()) {
+            self.0.entry(oid).or_default();
+        }
+    }
 }
 
 impl Layout {
@@ -69,19 +103,31 @@ impl Layout {
         to: &Path,
         mapping: &[(PathBuf, PathBuf)],
     ) -> Result<Self, SessionError> {
-        let roots = roots(image, to, mapping)?;
-        let by_oid: HashMap<OsString, usize> = (0..)
+        let (mut layout, by_oid) = Self::empty(Spaces::of(image), to, mapping)?;
+        layout.add(image, Image::ROOT, &by_oid);
+        Ok(layout)
+    }
+
+    /// Creates a layout of nothing but its roots, and the roots' indexes by the names of
+    /// their links.
+    pub(super) fn empty(
+        spaces: Spaces,
+        to: &Path,
+        mapping: &[(PathBuf, PathBuf)],
+    ) -> Result<(Self, HashMap<OsString, usize>), SessionError> {
+        let roots = roots(spaces, to, mapping)?;
+        let by_oid = (0..)
             .zip(&roots)
             .filter_map(|(index, root)| Some((root.oid?.to_string().into(), index)))
             .collect();
-        let mut layout = Self {
+        let layout = Self {
             roots,
             dirs: Vec::new(),
             links: Vec::new(),
             files: HashMap::new(),
+            own: Vec::new(),
         };
-        layout.add(image, Image::ROOT, &by_oid);
-        Ok(layout)
+        Ok((layout, by_oid))
     }
 
     fn add(&mut self, image: &Image, node: NodeId, by_oid: &HashMap<OsString, usize>) {
@@ -113,7 +159,7 @@ impl Layout {
 }
 
 /// Returns where a path of the image belongs; `None` for the image's own directories.
-fn spot_of(path: &Path, by_oid: &HashMap<OsString, usize>) -> Option<Spot> {
+pub(super) fn spot_of(path: &Path, by_oid: &HashMap<OsString, usize>) -> Option<Spot> {
     if Path::new(TABLESPACES).starts_with(path) && !path.as_os_str().is_empty() {
         return None;
     }
@@ -132,15 +178,14 @@ fn spot_of(path: &Path, by_oid: &HashMap<OsString, usize>) -> Option<Spot> {
 }
 
 fn roots(
-    image: &Image,
+    spaces: Spaces,
     to: &Path,
     mapping: &[(PathBuf, PathBuf)],
 ) -> Result<Vec<Root>, SessionError> {
     let usage = |message: String| SessionError::Usage { message };
-    let spaces = image.tablespaces();
     for (old, _) in mapping {
-        if !spaces.iter().any(|space| space.path == *old) {
-            let known: Vec<_> = spaces.iter().map(|space| value(&space.path)).collect();
+        if !spaces.0.values().any(|path| path == old) {
+            let known: Vec<_> = spaces.0.values().map(|path| value(path)).collect();
             let known = match known.is_empty() {
                 true => "it has none".to_owned(),
                 false => format!("it has {}", known.join(", ")),
@@ -157,14 +202,11 @@ fn roots(
         to: to.to_owned(),
     };
     let mut roots = vec![pgdata];
-    for space in spaces {
-        let mapped = mapping.iter().find(|(old, _)| *old == space.path);
-        let to = mapped.map_or_else(|| beside(to, space.oid), |(_, new)| new.clone());
-        roots.push(Root {
-            oid: Some(space.oid),
-            old: space.path.clone(),
-            to,
-        });
+    for (oid, old) in spaces.0 {
+        let mapped = mapping.iter().find(|(mapped, _)| *mapped == old);
+        let to = mapped.map_or_else(|| beside(to, oid), |(_, new)| new.clone());
+        let oid = Some(oid);
+        roots.push(Root { oid, old, to });
     }
     for (index, root) in roots.iter().enumerate() {
         let others = roots

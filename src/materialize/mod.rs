@@ -1,7 +1,9 @@
-//! Writes a backup as an ordinary data directory, as `pg_probackup restore` does, in one
-//! pass: each stored byte is read, summed, decoded and checked once, and written once.
+//! Writes a backup, or what a clone has made of it, as an ordinary data directory. Of a
+//! backup it is what `pg_probackup restore` writes, in one pass: each stored byte is
+//! read, summed, decoded and checked once, and written once.
 //!
 //! ```text
+//! clone     what a clone has made of its backup
 //! wanted    what is requested, and the result
 //! run       the order of the steps
 //! layout    what the directory consists of, and where each part belongs
@@ -11,6 +13,7 @@
 //! recovery  the recovery settings that restore writes
 //! ```
 
+mod clone;
 mod files;
 mod journal;
 mod layout;

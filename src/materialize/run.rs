@@ -1,18 +1,21 @@
 //! The order of a materialization.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::clone::Source;
 use super::files::{Writer, Written};
 use super::layout::Layout;
 use super::recovery::{self, AUTO_CONF};
 use super::staging::{Staging, io_error};
 use super::wanted::{Materialize, Materialized, PlacedTablespace};
+use crate::diff::Binding;
 use crate::escape::value;
 use crate::figures::human_bytes;
 use crate::image::Image;
+use crate::overlay::Overlay;
 use crate::session::{
     Job, Live, Needs, Resolved, SessionError, Then, Up, files_owner, job_place, open_image,
 };
@@ -30,23 +33,37 @@ impl Materialize<'_> {
         let begun = Instant::now();
         let mut plan = self.plan.clone();
         let (point, held) = job_place(&plan.target, "materialize")?;
+        let diff = self.diff()?;
         plan.throw_away(point);
+        plan.diff_dir.clone_from(&diff);
         plan.postgres.launch = false;
         let mut job = MaterializeJob {
             wanted: self,
-            done: Materialized::default(),
+            done: Materialized {
+                version: VERSION,
+                diff,
+                directory: self.to.clone(),
+                ..Materialized::default()
+            },
         };
         Up {
             plan: &plan,
-            read_only: true,
+            read_only: job.done.diff.is_none(),
             profile: self.profile,
             signals: self.signals,
             detached: false,
         }
         .run(Some(held), &mut job)?;
-        job.done.version = VERSION;
         job.done.seconds = begun.elapsed().as_secs_f64();
         Ok(job.done)
+    }
+
+    /// Returns the profile's diff if a clone has used it.
+    fn diff(&self) -> Result<Option<PathBuf>, SessionError> {
+        let Some(dir) = self.plan.diff_dir.as_ref().filter(|_| !self.from_backup) else {
+            return Ok(None);
+        };
+        Ok(Binding::read(dir)?.is_some().then(|| dir.clone()))
     }
 }
 
@@ -61,45 +78,24 @@ impl Job for MaterializeJob<'_> {
     }
 
     fn locked(&mut self, resolved: &Resolved) -> Result<Then, SessionError> {
-        let wanted = self.wanted;
-        let image = open_image(wanted.plan, &resolved.chain)?;
-        let layout = Layout::of(&image, &wanted.to, &wanted.tablespaces)?;
-        let backup = resolved.chain.target().id.to_string();
-        let staging = Staging::open(&layout, &backup, image.fingerprint())?;
-        if let Err(error) = check_room(&image, &layout, &staging) {
-            if staging.complete.is_empty() {
-                staging
-                    .discard()
-                    .map_err(io_error("remove what was begun of", &wanted.to))?;
-            }
-            return Err(error);
+        if self.done.diff.is_some() {
+            return Ok(Then::Mount);
         }
-        let root = nix::unistd::geteuid().is_root();
-        let owner = root.then(|| files_owner(wanted.plan)).transpose()?;
-        let writer = Writer {
-            image: &image,
-            layout: &layout,
-            staging: &staging,
-            owner,
-            edited: image
-                .find(Path::new(AUTO_CONF))
-                .into_iter()
-                .collect::<HashSet<_>>(),
-        };
-        writer.directories()?;
-        let written = self.files(&writer)?;
-        let pgdata = staging.root(0).map_err(io_error("open", &wanted.to))?;
-        self.done.recovers = recovery::write(pgdata, wanted.plan, resolved, owner)?;
-        writer.open_roots()?;
-        if wanted.sync {
-            (wanted.progress)("syncing", 0, 0);
-            staging.sync().map_err(io_error("sync", &wanted.to))?;
-        }
-        self.done.resumed_files = staging.complete.len() as u64;
-        staging
-            .finish(wanted.sync)
-            .map_err(io_error("rename", &wanted.to))?;
-        self.tell(&layout, backup, &written);
+        let image = open_image(self.wanted.plan, &resolved.chain)?;
+        let layout = Layout::of(&image, &self.wanted.to, &self.wanted.tablespaces)?;
+        self.write(resolved, &image, &layout, None)?;
+        Ok(Then::End)
+    }
+
+    fn opened(
+        &mut self,
+        resolved: &Resolved,
+        overlay: &Overlay<Image>,
+    ) -> Result<Then, SessionError> {
+        let diff = self.done.diff.clone().unwrap_or_default();
+        let source = Source::open(overlay, &diff)?;
+        let layout = source.lay_out(&self.wanted.to, &self.wanted.tablespaces)?;
+        self.write(resolved, overlay.lower(), &layout, Some(&source))?;
         Ok(Then::End)
     }
 
@@ -109,6 +105,54 @@ impl Job for MaterializeJob<'_> {
 }
 
 impl MaterializeJob<'_> {
+    fn write(
+        &mut self,
+        resolved: &Resolved,
+        image: &Image,
+        layout: &Layout,
+        clone: Option<&Source<'_>>,
+    ) -> Result<(), SessionError> {
+        let wanted = self.wanted;
+        let backup = resolved.chain.target().id.to_string();
+        // A clone can be started between two runs, and then other files are complete.
+        let identity = clone.is_none().then(|| image.fingerprint());
+        let staging = Staging::open(layout, &backup, identity)?;
+        if let Err(error) = check_room(image, layout, &staging) {
+            if staging.complete.is_empty() {
+                let discarded = staging.discard();
+                discarded.map_err(io_error("remove what was begun of", &wanted.to))?;
+            }
+            return Err(error);
+        }
+        let root = nix::unistd::geteuid().is_root();
+        let owner = root.then(|| files_owner(wanted.plan)).transpose()?;
+        let edited = image.find(Path::new(AUTO_CONF));
+        let writer = Writer {
+            image,
+            layout,
+            staging: &staging,
+            clone,
+            owner,
+            edited: edited.filter(|_| clone.is_none()),
+        };
+        writer.directories()?;
+        let written = self.files(&writer)?;
+        if clone.is_none() {
+            let pgdata = staging.root(0).map_err(io_error("open", &wanted.to))?;
+            self.done.recovers = recovery::write(pgdata, wanted.plan, resolved, owner)?;
+        }
+        writer.open_roots()?;
+        if wanted.sync {
+            (wanted.progress)("syncing", 0, 0);
+            staging.sync().map_err(io_error("sync", &wanted.to))?;
+        }
+        self.done.resumed_files = staging.complete.len() as u64;
+        let finished = staging.finish(wanted.sync);
+        finished.map_err(io_error("rename", &wanted.to))?;
+        self.tell(layout, backup, &written);
+        Ok(())
+    }
+
     /// Writes the files. A damaged backup is refused only after all of it was read, so
     /// that all damage is known.
     fn files(&self, writer: &Writer<'_>) -> Result<Written, SessionError> {
@@ -125,6 +169,7 @@ impl MaterializeJob<'_> {
         }
         let damages = written.found.damages;
         if damages == 0 {
+            writer.own_files(wanted.jobs, &|| !wanted.signals.end_asked(), &mut written)?;
             return Ok(written);
         }
         for error in written.found.damage.iter().skip(1) {
@@ -140,7 +185,6 @@ impl MaterializeJob<'_> {
     fn tell(&mut self, layout: &Layout, backup: String, written: &Written) {
         let done = &mut self.done;
         done.backup = backup;
-        done.directory.clone_from(&self.wanted.to);
         let spaces = layout.roots.iter().filter_map(|root| {
             Some(PlacedTablespace {
                 oid: root.oid?,

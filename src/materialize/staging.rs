@@ -39,12 +39,12 @@ struct Staged {
 
 impl Staging {
     /// Creates the staged directories of a layout, or opens those that an interrupted
-    /// run left.
+    /// run of the same `image` left; `None` is the same as no other.
     ///
     /// # Errors
     /// If a final directory exists and is not empty, if another run is writing, if
     /// something of another origin is in the way, or if a system call fails.
-    pub fn open(layout: &Layout, backup: &str, image: u64) -> Result<Self, SessionError> {
+    pub fn open(layout: &Layout, backup: &str, image: Option<u64>) -> Result<Self, SessionError> {
         let mut parents = Vec::new();
         for root in &layout.roots {
             parents.push(Dir::of_file(&root.to).map_err(io_error("open", &root.to))?);

@@ -18,6 +18,9 @@ pub struct Materialize<'a> {
     pub signals: &'a Signals,
     /// The data directory to create, by absolute path.
     pub to: PathBuf,
+    /// Whether the backup itself is written, without what a clone has changed in the
+    /// profile's diff.
+    pub from_backup: bool,
     /// New directories of tablespaces, by their old ones.
     pub tablespaces: Vec<(PathBuf, PathBuf)>,
     /// Number of files written at a time.
@@ -36,6 +39,8 @@ pub struct Materialized {
     pub version: u32,
     /// The backup's id.
     pub backup: String,
+    /// The diff with the clone's changes; null if the backup itself was written.
+    pub diff: Option<PathBuf>,
     /// The data directory.
     pub directory: PathBuf,
     /// Its tablespaces.

@@ -108,6 +108,13 @@ impl<L: Lower> Overlay<L> {
         self.counters.lost_writes.get() > 0
     }
 
+    /// Whether a file's content is the image's: the diff has none for it.
+    #[must_use]
+    pub fn is_untouched(&self, ino: Ino) -> bool {
+        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        ino.node().is_some() && !stored.contains(&ino.0)
+    }
+
     /// Returns the diff, if there is one.
     #[must_use]
     pub fn layer(&self) -> Option<&Diff> {

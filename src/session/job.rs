@@ -7,6 +7,8 @@ use std::cell::Ref;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::image::Image;
+use crate::overlay::Overlay;
 use crate::server::{Replay, Server};
 use crate::session::SessionError;
 use crate::session::context::Context;
@@ -58,6 +60,19 @@ pub trait Job {
     /// Any error ends the session.
     fn locked(&mut self, resolved: &Resolved) -> Result<Then, SessionError> {
         let _ = resolved;
+        Ok(Then::Mount)
+    }
+
+    /// Called once the image and its diff are open; nothing is mounted yet.
+    ///
+    /// # Errors
+    /// Any error ends the session.
+    fn opened(
+        &mut self,
+        resolved: &Resolved,
+        overlay: &Overlay<Image>,
+    ) -> Result<Then, SessionError> {
+        let _ = (resolved, overlay);
         Ok(Then::Mount)
     }
 

@@ -88,6 +88,9 @@ fn set_up(context: &mut Context<'_>, job: &mut dyn Job) -> Result<Option<Running
     context.stop_if_asked()?;
     let layers = layers::open(context, &resolved, needs.as_ref())?;
     context.stop_if_asked()?;
+    if job.opened(&resolved, &layers.overlay)? == Then::End {
+        return Ok(None);
+    }
     let settle = |needs| Settled::new(plan, needs, &layers.overlay);
     let settled = needs.as_ref().map(settle).transpose()?;
     let mount = mount::mount(context, &layers.overlay)?;

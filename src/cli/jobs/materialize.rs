@@ -24,7 +24,10 @@ use crate::session::{SessionError, Signals};
 ///
 /// The directory exists completely or not at all: it is written beside its name and
 /// renamed at the end. If the command is interrupted, the same command continues where
-/// it stopped, until the host is rebooted. A diff of the profile is not used.
+/// it stopped, until the host is rebooted.
+///
+/// If the profile's diff_dir has the changes of a clone, and the clone is down, the
+/// directory is what the clone has become.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -47,6 +50,9 @@ pub struct MaterializeArgs {
     /// Number of files written at a time. By default, fuse.threads
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    /// Write the backup itself, without the changes in the profile's diff_dir
+    #[arg(long)]
+    from_backup: bool,
     /// Do not wait until everything is on disk: a crash of the host may damage the result
     #[arg(long)]
     no_sync: bool,
@@ -98,6 +104,7 @@ pub fn run(args: &MaterializeArgs, verbosity: Verbosity) -> Result<Code, Session
         to: absolute(&args.to)?,
         tablespaces: args.tablespace_mapping.clone(),
         jobs: args.jobs.unwrap_or(plan.fuse.threads()).get(),
+        from_backup: args.from_backup,
         sync: !args.no_sync,
         progress: &|what, read, total| progress.show(what, read, total),
     };
