@@ -53,3 +53,33 @@ fn rust_is_no_newer_than_the_dependencies_need() {
     let minor = |version: &str| numbers(version)[..2].to_vec();
     assert_eq!(minor(ours), minor(needed), "Cargo.toml has {ours}");
 }
+
+/// crates.io takes 10 MB, compressed; this is what it is before.
+#[test]
+fn the_crate_is_small_and_has_what_it_is_built_from() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "package",
+        "--list",
+        "--allow-dirty",
+        "--locked",
+        "--offline",
+    ]);
+    let list = ok(cargo.current_dir(ROOT));
+    let size: u64 = list
+        .lines()
+        .filter_map(|name| fs::metadata(Path::new(ROOT).join(name)).ok())
+        .map(|file| file.len())
+        .sum();
+    assert!(size < 10_000_000, "{size} bytes");
+    let has = |name: &str| list.lines().any(|line| line == name);
+    for name in [
+        "src/main.rs",
+        "man/pbkfs-safety.7",
+        "LICENSE",
+        "Cargo.lock",
+    ] {
+        assert!(has(name), "{name}");
+    }
+    assert!(!list.contains("catalog.tar.zst"), "{list}");
+}

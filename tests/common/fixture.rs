@@ -205,9 +205,8 @@ impl Fixture {
 
 /// The folder of one fixture in the repository.
 fn bundled(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("postgres/fixtures")
-        .join(name)
+    let place = include!("bundled.rs");
+    place(name)
 }
 
 /// What the real pg_probackup printed for the fixture.
