@@ -10,6 +10,10 @@ use std::process::{Command, Output};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+fn read(dir: &Path, name: &str) -> String {
+    fs::read_to_string(dir.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
 fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -23,9 +27,157 @@ fn ok(command: &mut Command) -> String {
     out(&output)
 }
 
+fn pbkfs(argument: &str) -> String {
+    ok(Command::new(env!("CARGO_BIN_EXE_pbkfs")).arg(argument))
+}
+
+/// Git, as somebody who may commit.
+fn git(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.args(["-c", "user.name=a", "-c", "user.email=a", "-C"]);
+    ok(command.arg(dir).args(arguments))
+}
+
 /// Numbers of a version, so that 1.10 comes after 1.9.
 fn numbers(version: &str) -> Vec<u64> {
     version.split('.').map(|n| n.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_version_is_one_line_or_says_what_it_is_built_from() {
+    let line = format!("pbkfs {VERSION}\n");
+    assert_eq!(pbkfs("-V"), line);
+    let long = pbkfs("--version");
+    let rest = long.strip_prefix(&line).expect(&long);
+    let lines: Vec<&str> = rest.lines().collect();
+    let [commit, build] = lines[..] else {
+        panic!("{long}");
+    };
+    assert!(commit.starts_with("commit: "), "{long}");
+    let target = build.strip_prefix("build:  ").expect(&long);
+    assert!(target.starts_with(std::env::consts::ARCH), "{long}");
+    assert!(target.contains("-linux-"), "{long}");
+    assert!(target.contains(", rustc 1."), "{long}");
+}
+
+/// The build script, compiled by itself.
+struct BuildScript {
+    dir: tempfile::TempDir,
+}
+
+impl BuildScript {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Path::new(ROOT).join("config/packaging/build.rs");
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition=2024", "-o"]);
+        ok(rustc.arg(dir.path().join("script")).arg(source));
+        Self { dir }
+    }
+
+    /// The commit that it finds for a directory.
+    fn commit(&self, dir: &Path, profile: &str, told: Option<&str>) -> String {
+        let mut command = Command::new(self.dir.path().join("script"));
+        command.current_dir(dir).env_remove("PBKFS_COMMIT");
+        command.env("PROFILE", profile).env("TARGET", "a-b-c");
+        command.env("RUSTC", "rustc");
+        if let Some(told) = told {
+            command.env("PBKFS_COMMIT", told);
+        }
+        let said = ok(&mut command);
+        let line = said
+            .lines()
+            .find_map(|line| line.strip_prefix("cargo::rustc-env=PBKFS_BUILT_FROM="));
+        line.expect(&said).to_owned()
+    }
+}
+
+#[test]
+fn the_commit_is_found_in_a_clone_and_in_a_crate_and_nowhere_else() {
+    let script = BuildScript::new();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    assert_eq!(script.commit(dir, "release", None), "unknown");
+    fs::write(dir.join("Cargo.toml"), "").unwrap();
+    git(dir, &["init", "-q"]);
+    git(dir, &["add", "Cargo.toml"]);
+    git(
+        dir,
+        &["commit", "-q", "-m", "a", "--date=2001-01-01T00:00:00Z"],
+    );
+    let hash = git(dir, &["log", "-1", "--format=%H"]);
+    let hash = hash.trim();
+    let found = script.commit(dir, "release", None);
+    let date = found.strip_prefix(&format!("{hash} of 20")).expect(&found);
+    assert_eq!(date.len(), "01-01-01".len());
+    // Else each commit would be a reason to build all tests again.
+    let debug = script.commit(dir, "debug", None);
+    assert_eq!(debug, "unknown, as this is a debug build");
+    assert_eq!(script.commit(dir, "release", Some("b of c")), "b of c");
+    // Not the repository that a copy of the sources lies in.
+    fs::create_dir(dir.join("below")).unwrap();
+    fs::write(dir.join("below/Cargo.toml"), "").unwrap();
+    let below = script.commit(&dir.join("below"), "release", None);
+    assert_eq!(below, "unknown");
+    fs::write(dir.join("Cargo.toml"), "[package]").unwrap();
+    let changed = script.commit(dir, "release", None);
+    assert_eq!(changed, format!("{found}, with changes"));
+    // As cargo writes it into a crate.
+    let vcs = "{\n  \"git\": {\n    \"sha1\": \"0123abc\"\n  },\n  \"path_in_vcs\": \"\"\n}";
+    fs::write(dir.join("below/.cargo_vcs_info.json"), vcs).unwrap();
+    let packaged = script.commit(&dir.join("below"), "debug", None);
+    assert_eq!(packaged, "0123abc");
+}
+
+/// The headings of the changelog and the table of SECURITY.md are of the version that
+/// Cargo.toml has.
+#[track_caller]
+fn versions_agree(dir: &Path) {
+    let manifest: toml::Table = read(dir, "Cargo.toml").parse().unwrap();
+    let version = manifest["package"]["version"].as_str().unwrap();
+    let lock: toml::Table = read(dir, "Cargo.lock").parse().unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    let ours = packages
+        .iter()
+        .find(|p| p["name"].as_str() == Some("pbkfs"));
+    assert_eq!(ours.unwrap()["version"].as_str(), Some(version));
+
+    let changelog = read(dir, "CHANGELOG.md");
+    let mut headings = changelog
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "));
+    assert_eq!(headings.next(), Some("Unreleased"));
+    let released: Vec<(&str, &str)> = headings
+        .map(|heading| heading.split_once(" - ").expect(heading))
+        .collect();
+    for (_, day) in &released {
+        let form = time::macros::format_description!("[year]-[month]-[day]");
+        time::Date::parse(day, form).unwrap_or_else(|e| panic!("{day}: {e}"));
+    }
+    // Before the first release there is none.
+    if let Some((newest, _)) = released.first() {
+        assert_eq!(*newest, version);
+    }
+    assert!(released.is_sorted_by(|a, b| numbers(a.0) > numbers(b.0)));
+
+    let (major_minor, _) = version.rsplit_once('.').unwrap();
+    let security = read(dir, "SECURITY.md");
+    let fixed: Vec<&str> = security
+        .lines()
+        .filter_map(|line| line.strip_suffix(" | yes |"))
+        .collect();
+    assert_eq!(fixed, [format!("| {major_minor}")]);
+
+    for page in fs::read_dir(dir.join("man")).unwrap() {
+        let page = fs::read_to_string(page.unwrap().path()).unwrap();
+        let title = page.lines().find(|line| line.starts_with(".TH ")).unwrap();
+        assert!(title.contains(&format!("\"pbkfs {version}\"")), "{title}");
+    }
+}
+
+#[test]
+fn changelog_security_and_manual_are_of_the_crates_version() {
+    versions_agree(Path::new(ROOT));
 }
 
 /// What cargo says of this crate and its dependencies on Linux.
@@ -75,6 +227,7 @@ fn the_crate_is_small_and_has_what_it_is_built_from() {
     let has = |name: &str| list.lines().any(|line| line == name);
     for name in [
         "src/main.rs",
+        "config/packaging/build.rs",
         "man/pbkfs-safety.7",
         "LICENSE",
         "Cargo.lock",
