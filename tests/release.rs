@@ -180,6 +180,89 @@ fn changelog_security_and_manual_are_of_the_crates_version() {
     versions_agree(Path::new(ROOT));
 }
 
+/// A clone of this repository, with these scripts and something to release committed.
+fn clone(dir: &Path) {
+    let is_repository = Path::new(ROOT).join(".git").exists();
+    assert!(
+        is_repository,
+        "this makes a release of a clone, and {ROOT} is no repository: the crate of a registry \
+         has no history, so use a clone of the repository"
+    );
+    git(
+        Path::new(ROOT),
+        &["clone", "-q", ".", dir.to_str().unwrap()],
+    );
+    for name in ["release.sh", "artefacts.sh"] {
+        let script = format!("config/packaging/{name}");
+        fs::copy(Path::new(ROOT).join(&script), dir.join(&script)).unwrap();
+    }
+    let changelog = read(dir, "CHANGELOG.md");
+    let changelog = changelog.replacen("## Unreleased\n", "## Unreleased\n\n- A change.\n", 1);
+    fs::write(dir.join("CHANGELOG.md"), changelog).unwrap();
+    git(dir, &["add", "--all"]);
+    git(dir, &["commit", "-q", "-m", "a change"]);
+}
+
+fn release(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(dir.join("config/packaging/release.sh"));
+    for who in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{who}_NAME"), "a");
+        command.env(format!("GIT_{who}_EMAIL"), "a");
+    }
+    command.args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_release_is_a_commit_and_a_tag_that_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    clone(dir);
+    let before = git(dir, &["rev-parse", "HEAD"]);
+
+    let shown = release(dir, &["--dry-run", "12.34.56"]);
+    let text = out(&shown);
+    assert!(shown.status.success(), "{shown:?}");
+    for line in [
+        "commit: Release 12.34.56",
+        "tag:    v12.34.56",
+        "+version = \"12.34.56\"",
+        "    pbkfs-12.34.56-x86_64-linux.tar.gz",
+        "    SHA256SUMS",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line}: {text}");
+    }
+    assert_eq!(git(dir, &["rev-parse", "HEAD"]), before);
+    assert_eq!(git(dir, &["status", "--porcelain"]), "");
+    assert_eq!(git(dir, &["tag", "--list", "v12.*"]), "");
+
+    let made = release(dir, &["--without-artefacts", "12.34.56"]);
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(git(dir, &["status", "--porcelain"]), "");
+    let tagged = git(dir, &["rev-parse", "v12.34.56^{commit}"]);
+    assert_eq!(tagged, git(dir, &["rev-parse", "HEAD"]));
+    assert_eq!(git(dir, &["rev-parse", "HEAD~1"]), before);
+    versions_agree(dir);
+    let changelog = read(dir, "CHANGELOG.md");
+    assert!(changelog.contains("## Unreleased\n\n## 12.34.56 - 20"));
+    // Cargo takes the lock as it is.
+    let mut cargo = Command::new("cargo");
+    cargo.args(["metadata", "--no-deps", "--locked", "--offline"]);
+    ok(cargo.args(["--format-version=1"]).current_dir(dir));
+
+    let said = |arguments: &[&str]| {
+        let refused = release(dir, arguments);
+        assert!(!refused.status.success(), "{arguments:?}");
+        String::from_utf8(refused.stderr).unwrap()
+    };
+    assert!(said(&["12.34.56"]).contains("the tag v12.34.56 is there already"));
+    assert!(said(&["12.34.55"]).contains("is older than 12.34.56"));
+    assert!(said(&["12.35"]).contains("give three numbers"));
+    assert!(said(&["12.35.0"]).contains("nothing under \"Unreleased\""));
+    assert!(said(&[]).contains("usage: "));
+    fs::write(dir.join("left"), "").unwrap();
+    assert!(said(&["12.35.0"]).contains("changes that are not committed"));
+}
+
 /// What cargo says of this crate and its dependencies on Linux.
 fn metadata() -> serde_json::Value {
     let mut cargo = Command::new(env!("CARGO"));
