@@ -129,6 +129,75 @@ fn the_dashboard_shows_metrics_that_exist() {
     );
 }
 
+/// As pbkfs reads them, with each kind of value that JSON has.
+#[test]
+fn the_role_writes_profiles_that_are_taken() {
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let tools = fs::read_dir(built.join("tools")).into_iter().flatten();
+    let ansible = tools
+        .map(|tool| tool.unwrap().path().join("bin/ansible-playbook"))
+        .find(|program| program.exists() && program.to_str().unwrap().contains("/ansible-"))
+        .expect("this test needs ansible-playbook: tests/run.sh fetches it");
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("pbkfs");
+    let query = r#"select "a" from b where c <> 'd\e' -- \u{e9}"#;
+    let profile = serde_json::json!({
+        "catalog": "/srv/backup",
+        "instance": "main",
+        "target": "/srv/verify/main",
+        "cache_size": 1_048_576,
+        "postgres": {"port": 5555, "settings": {"work_mem": "1MB", "jit": false}},
+        "verify": {
+            "amcheck": ["shop", "b c"],
+            "sql": [
+                {"name": "one", "database": "shop", "query": query, "expect": "> 0"},
+                {"name": "two", "database": "shop", "query": "select 2", "expect": 2},
+            ],
+        },
+    });
+    let variables = serde_json::json!({
+        "ansible_connection": "local",
+        "pbkfs_config_dir": config,
+        "pbkfs_timers": false,
+        "pbkfs_profiles": {"main": profile},
+    });
+    fs::write(dir.path().join("variables.json"), variables.to_string()).unwrap();
+    fs::write(dir.path().join("hosts"), "[backup_hosts]\nlocalhost\n").unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_pbkfs")).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let mut play = Command::new(&ansible);
+    play.current_dir(Path::new(ROOT).join("examples/ansible"))
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("ANSIBLE_LOCAL_TEMP", dir.path())
+        .env("ANSIBLE_REMOTE_TEMP", dir.path())
+        .env("LC_ALL", "C.UTF-8")
+        .arg("--inventory")
+        .arg(dir.path().join("hosts"))
+        .arg("--extra-vars")
+        .arg(format!("@{}", dir.path().join("variables.json").display()))
+        .arg("site.yml");
+    let said = run(&mut play, Duration::from_secs(120)).expect_ok();
+    assert!(said.contains("failed=0"), "{said}");
+    let written = fs::read_to_string(config.join("main.toml")).unwrap();
+    let written: toml::Value = toml::from_str(&written).unwrap();
+    assert_eq!(serde_json::to_value(&written).unwrap(), profile);
+}
+
+/// The capabilities of the job are those that the text explains.
+#[test]
+fn the_capabilities_of_the_job_are_explained() {
+    let job = read("kubernetes/cronjob.yaml");
+    let (_, rest) = job.split_once("add: [").unwrap();
+    let (added, _) = rest.split_once(']').unwrap();
+    let text = read("kubernetes/README.md");
+    let (_, root) = text.split_once("| root |").unwrap();
+    let (root, _) = root.split_once("\n\n").unwrap();
+    for name in added.split(", ") {
+        assert!(root.contains(&format!("`{name}`")), "{name}: {root}");
+    }
+    assert_eq!(added.split(", ").count(), root.matches("`").count() / 2);
+}
+
 #[test]
 fn the_profile_of_the_job_is_one() {
     let job = read("kubernetes/cronjob.yaml");

@@ -6,6 +6,8 @@ PG_BIN=/usr/lib/postgresql/15/bin
 SERVERS=/var/cache/pbkfs-tests
 # A test suite for file systems, built by cargo.
 PJDFSTEST=0.2.2
+# The newest for the Python of Debian 12.
+ANSIBLE=2.19.14
 OTHER_SERVERS="14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17"
 PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
 export PATH
@@ -145,6 +147,24 @@ install_pjdfstest() {
     say "building pjdfstest $PJDFSTEST"
     cargo install --quiet --locked --root "$place" pjdfstest --version "$PJDFSTEST" ||
         die "cargo could not build pjdfstest $PJDFSTEST"
+}
+
+# Puts ansible-playbook where tests/examples.rs looks for it: beside pjdfstest.
+install_ansible() {
+    built=$(cargo metadata --format-version 1 --no-deps --locked |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    place=$built/tools/ansible-$ANSIBLE
+    [ ! -x "$place/bin/ansible-playbook" ] || return 0
+    if ! python3 -m ensurepip --version >/dev/null 2>&1; then
+        say "installing with apt: python3-venv"
+        as_root apt-get update -q </dev/null >&2
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -q --no-install-recommends python3-venv </dev/null >&2 ||
+            die "apt-get could not install python3-venv"
+    fi
+    say "fetching ansible-core $ANSIBLE with pip"
+    python3 -m venv "$place" && "$place/bin/pip" install -q "ansible-core==$ANSIBLE" >&2 ||
+        die "pip could not fetch ansible-core $ANSIBLE"
 }
 
 # Makes /dev/fuse usable for everyone, as udev does where it is running.

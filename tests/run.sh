@@ -11,6 +11,7 @@ install_missing
 install_servers
 install_pjdfstest
 install_promtool
+install_ansible
 open_fuse_device
 
 # Most tests wait for a server rather than compute, so run a few more at a time than

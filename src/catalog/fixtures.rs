@@ -24,9 +24,8 @@ pub(crate) const ALL: [&str; 7] = [
 ];
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("postgres/fixtures")
-        .join(name)
+    let place = include!("../../tests/common/bundled.rs");
+    place(name)
 }
 
 /// Returns the output of the real program: `recorded/FILE` of a fixture.

@@ -45,6 +45,16 @@ use exit::{Code, EXIT_CODES};
 use jobs::{extract, materialize, verify};
 use verbosity::Verbosity;
 
+/// What `--version` says; `-V` says its first line only. What it is built from and for
+/// comes from `config/packaging/build.rs`.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("PBKFS_BUILT_FROM"),
+    "\nbuild:  ",
+    env!("PBKFS_BUILT_FOR"),
+);
+
 /// Run PostgreSQL on a pg_probackup backup without restoring it
 ///
 /// pbkfs presents a backup, FULL or the end of an incremental chain, as a writable
@@ -52,7 +62,8 @@ use verbosity::Verbosity;
 /// every write in a separate directory. In the catalog it writes only lock files:
 /// those of pg_probackup restore, which prevent delete and merge.
 #[derive(Debug, Parser)]
-#[command(name = "pbkfs", bin_name = "pbkfs", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "pbkfs", bin_name = "pbkfs", version, long_version = VERSION, after_help = EXIT_CODES)]
+#[command(max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,

@@ -7,10 +7,8 @@ use std::process::{Command, Stdio};
 
 /// Unpacks the bundled catalog of that name into `dir`, and returns its path.
 pub fn unpack(name: &str, dir: &Path) -> PathBuf {
-    let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("postgres/fixtures")
-        .join(name)
-        .join("catalog.tar.zst");
+    let place = include!("../common/bundled.rs");
+    let packed = place(name).join("catalog.tar.zst");
     let mut tar = Command::new("tar")
         .args(["--extract", "--no-same-owner", "--directory"])
         .arg(dir)

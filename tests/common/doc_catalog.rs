@@ -5,8 +5,8 @@
     use std::process::{Command, Stdio};
 
     let dir = tempfile::tempdir().unwrap();
-    let bundled = concat!(env!("CARGO_MANIFEST_DIR"), "/postgres/fixtures/pg15-hazards");
-    let packed = std::fs::File::open(format!("{bundled}/catalog.tar.zst")).unwrap();
+    let place = include!("bundled.rs");
+    let packed = std::fs::File::open(place("pg15-hazards").join("catalog.tar.zst")).unwrap();
     let mut tar = Command::new("tar")
         .args(["-x", "--no-same-owner", "-C"])
         .arg(dir.path())

@@ -206,9 +206,8 @@ impl Fixture {
 
 /// Returns the folder of one fixture in the repository.
 fn bundled(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("postgres/fixtures")
-        .join(name)
+    let place = include!("bundled.rs");
+    place(name)
 }
 
 /// Returns the directory with the real pg_probackup's output for the fixture.

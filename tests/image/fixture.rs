@@ -112,9 +112,8 @@ pub fn chain_of(backups: &[Backup], id: &str) -> Chain {
 }
 
 fn bundled(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("postgres/fixtures")
-        .join(name)
+    let place = include!("../common/bundled.rs");
+    place(name)
 }
 
 /// Returns all files of an image.
