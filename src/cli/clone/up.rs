@@ -15,7 +15,8 @@ use crate::session::SessionError;
 /// Stays in the foreground: prints one line that begins with "ready" and
 /// holds a connection string when the server answers, then watches over it
 /// until a signal comes or the server ends, and cleans up. The log says
-/// before what the fence around the server is made of.
+/// before what the fence around the server is made of. As a systemd service of
+/// Type=notify it tells systemd when the server answers.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -61,6 +61,11 @@ const FILES: &[(&str, &str)] = &[
          mount points of jobs that were given none. The former is root's; others have \
          $XDG_STATE_HOME/pbkfs, if that is set.",
     ),
+    (
+        "/etc/pbkfs/NAME.toml",
+        "A profile for the units that the packages bring: pbkfs@NAME.service keeps its clone \
+         up, and pbkfs-verify@NAME.timer verifies it every night.",
+    ),
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[
