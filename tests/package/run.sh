@@ -1,0 +1,85 @@
+#!/bin/sh
+# Makes the packages, and does with them what users do, in clean roots of Debian 12 and 13
+# with a systemd of their own: install, the quick start without a compiler, the verify
+# timer's service, a clone as a service, upgrade with a kept diff in use, remove, purge.
+# Then it asks lintian and systemd-analyze, and installs the rpm. As root; the first time
+# it fetches the roots, which takes minutes.
+#
+# usage: tests/package/run.sh [bookworm] [trixie]
+#
+# The version from before is today's package with a lower number; PBKFS_BEFORE=PROGRAM puts
+# the pbkfs of an earlier commit into it.
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/lib.sh
+. tests/package/root.sh
+
+[ "$(id -u)" -eq 0 ] || die "roots are made and booted: run this as root"
+[ $# -gt 0 ] || set -- bookworm trixie
+open_fuse_device
+
+init=
+work=$(mktemp -d /var/tmp/pbkfs-package.XXXXXX)
+clean_up() {
+    status=$?
+    trap - EXIT
+    shut_down
+    rm -rf --one-file-system "$work"
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Today's package, and one that is older, in a directory that the roots see.
+make_packages() {
+    packages=$work/packages
+    mkdir "$packages"
+    made=$(config/packaging/build.sh)
+    cp "$(echo "$made" | grep '\.deb$')" "$packages/after.deb"
+    cp "$(echo "$made" | grep '\.rpm$')" "$packages/after.rpm"
+    dpkg-deb -R "$packages/after.deb" "$work/before"
+    sed -i 's/^Version:.*/Version: 0.0.1-1/' "$work/before/DEBIAN/control"
+    if [ -n "${PBKFS_BEFORE:-}" ]; then
+        say "the version from before has $PBKFS_BEFORE"
+        install -m 755 "$PBKFS_BEFORE" "$work/before/usr/bin/pbkfs"
+    else
+        say "the version from before has the same program as today's"
+    fi
+    dpkg-deb --root-owner-group -Zgzip -b "$work/before" "$packages/before.deb" >/dev/null
+}
+
+try_deb() {
+    unpack_root "$1" "$work/$1"
+    boot "$1" "$work/$1"
+    say "Debian $(cat "$work/$1/etc/debian_version"), $(inside systemctl --version | head -n 1)"
+    for step in install quick_start profile clone verify kill upgrade remove again; do
+        say "$1: $step"
+        inside sh /src/tests/package/inside.sh "$step"
+    done
+    say "$1: units"
+    inside sh /src/tests/package/units.sh
+    say "$1: purge"
+    inside sh /src/tests/package/inside.sh purge
+    shut_down
+    rm -rf --one-file-system "${work:?}/$1"
+}
+
+# A root of Debian 13 with lintian and rpm.
+try_tools() {
+    unpack_root tools "$work/tools"
+    boot tools "$work/tools"
+    say "lintian"
+    inside lintian --fail-on error,warning --show-overrides --tag-display-limit 0 \
+        /packages/after.deb >&2 || die "lintian is not content"
+    say "the rpm"
+    inside sh /src/tests/package/rpm.sh
+    shut_down
+}
+
+make_packages
+for release in "$@"; do
+    try_deb "$release"
+done
+try_tools
+say "the packages are well"
