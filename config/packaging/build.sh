@@ -1,7 +1,6 @@
 #!/bin/sh
-# Makes the packages of this version: target/debian/pbkfs_*.deb and
-# target/generate-rpm/pbkfs-*.rpm. It prints their paths. Debian's dpkg-dev has to be
-# there: it knows which package brings a library.
+# Makes the packages of this version, a .deb and an .rpm, in target/package, and prints
+# their paths. Debian's dpkg-dev has to be there: it knows which package brings a library.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/lib.sh
@@ -51,8 +50,9 @@ stage
 cargo_deb=$(install_tool cargo-deb "$CARGO_DEB")
 cargo_generate_rpm=$(install_tool cargo-generate-rpm "$CARGO_GENERATE_RPM")
 
-rm -f "$target"/debian/pbkfs_*.deb "$target"/generate-rpm/pbkfs-*.rpm
+rm -rf "$target/package"
+mkdir "$target/package"
 say "making the packages"
-"$cargo_deb" --no-build --locked --quiet
-"$cargo_generate_rpm" --target-dir "$target"
-ls "$target"/debian/pbkfs_*.deb "$target"/generate-rpm/pbkfs-*.rpm
+"$cargo_deb" --no-build --locked --quiet --output "$target/package/"
+"$cargo_generate_rpm" --target-dir "$target" --output "$target/package/"
+ls "$target"/package/pbkfs*

@@ -19,12 +19,19 @@ mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pt
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
-for device in null zero full random urandom tty fuse; do
-    : >"$root/dev/$device"
-    mount --bind "/dev/$device" "$root/dev/$device"
-done
-: >"$root/dev/console"
-mount --bind /dev/null "$root/dev/console"
+# Made anew and not bound: systemd sets the mode of its console, and a device that is bound
+# is the host's own.
+device() {
+    mknod -m 666 "$root/dev/$1" c "$2" "$3"
+}
+device null 1 3
+device console 1 3
+device zero 1 5
+device full 1 7
+device random 1 8
+device urandom 1 9
+device tty 5 0
+device fuse 10 229
 
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"

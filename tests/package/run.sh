@@ -7,8 +7,9 @@
 #
 # usage: tests/package/run.sh [bookworm] [trixie]
 #
-# The version from before is today's package with a lower number; PBKFS_BEFORE=PROGRAM puts
-# the pbkfs of an earlier commit into it.
+# PBKFS_PACKAGES=DIR takes a .deb and an .rpm that are there. The version from before is
+# today's package with a lower number; PBKFS_BEFORE=PROGRAM puts the pbkfs of an earlier
+# commit into it.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/lib.sh
@@ -35,9 +36,12 @@ trap 'exit 143' TERM
 make_packages() {
     packages=$work/packages
     mkdir "$packages"
-    made=$(config/packaging/build.sh)
-    cp "$(echo "$made" | grep '\.deb$')" "$packages/after.deb"
-    cp "$(echo "$made" | grep '\.rpm$')" "$packages/after.rpm"
+    if [ -z "${PBKFS_PACKAGES:-}" ]; then
+        config/packaging/build.sh >/dev/null
+        PBKFS_PACKAGES=$(target_directory)/package
+    fi
+    cp "$PBKFS_PACKAGES"/pbkfs_*.deb "$packages/after.deb"
+    cp "$PBKFS_PACKAGES"/pbkfs-*.rpm "$packages/after.rpm"
     dpkg-deb -R "$packages/after.deb" "$work/before"
     sed -i 's/^Version:.*/Version: 0.0.1-1/' "$work/before/DEBIAN/control"
     if [ -n "${PBKFS_BEFORE:-}" ]; then
