@@ -53,6 +53,8 @@ unpack_root() {
     tar -C "$2" --zstd -xf "$SERVERS/root-$1.tar.zst"
     # Packages that were fetched once are kept.
     echo 'APT::Keep-Downloaded-Packages "true";' >"$2/etc/apt/apt.conf.d/keep"
+    # What is thrown away need not be synced.
+    echo force-unsafe-io >"$2/etc/dpkg/dpkg.cfg.d/unsafe-io"
     # Debian's package would otherwise start a server, on the host's network.
     mkdir -p "$2/etc/postgresql-common/createcluster.d"
     echo 'create_main_cluster = false' >"$2/etc/postgresql-common/createcluster.d/no-main.conf"
@@ -68,7 +70,7 @@ boot() {
     cgroup=$cgroups/pbkfs-package-$$
     mkdir -p "$cgroup" "$SERVERS/apt-$release/partial"
     (
-        exec <"/dev/null" >"$work/boot.log" 2>&1
+        exec </dev/null >"$work/boot.log" 2>&1 9>&-
         exec sh -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' sh "$cgroup" \
             unshare --mount --propagation private --pid --fork --kill-child --ipc --uts \
             --cgroup sh tests/package/init.sh "$root" "$packages" "$SERVERS/apt-$release"
