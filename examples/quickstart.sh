@@ -1,22 +1,45 @@
 #!/bin/sh
-# From nothing to a query on a backup: installs what is missing, builds pbkfs,
-# and runs PostgreSQL on a pg_probackup backup that is bundled with the project.
-# For a Debian 12 machine with Rust; as root, or as a user with sudo.
+# From nothing to a query on a backup: installs what is missing, builds pbkfs, and runs
+# PostgreSQL on a pg_probackup backup that is bundled with the project. If pbkfs is
+# installed, that program is used and nothing is built.
+# For Debian 12 or 13, with Rust or with the package; as root, or as a user with sudo.
 # It works in its own directory under /tmp, and removes that at the end.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/lib.sh
 
-FIXTURE=postgres/fixtures/pg15-chain
-BACKUP=TOW7JV
+# With each catalog, what the live cluster answered just before the backup was made.
+choose_server
+case $PG_MAJOR in
+15)
+    FIXTURE=postgres/fixtures/pg15-chain
+    BACKUP=TOW7JV
+    database=shop
+    sql='select count(*), sum(abalance) from pgbench_accounts'
+    wanted='100000|-57372'
+    change='update pgbench_accounts set abalance = 0 where aid <= 1000'
+    ;;
+17)
+    FIXTURE=postgres/fixtures/pg17-chain
+    BACKUP=TOW7O6
+    database=postgres
+    sql='select count(*), sum(hashtext(v)::bigint) from a'
+    wanted='30000|-3938773886162'
+    change="update a set v = 'changed' where i <= 1000"
+    ;;
+esac
 
-install_missing
+if pbkfs=$(command -v pbkfs); then
+    say "using $pbkfs, which is installed"
+    # shellcheck disable=SC2046
+    install_packages $(missing_packages)
+else
+    install_missing
+    say "building pbkfs (a few minutes the first time)"
+    cargo build --release --locked
+    pbkfs=$(target_directory)/release/pbkfs
+fi
 open_fuse_device
-
-say "building pbkfs (a few minutes the first time)"
-cargo build --release --locked
-pbkfs="$(cargo metadata --format-version 1 --no-deps --locked |
-    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/pbkfs"
 
 work=$(mktemp -d /tmp/pbkfs-quickstart.XXXXXX)
 profile=$work/profile.toml
@@ -34,7 +57,7 @@ trap 'exit 143' TERM
 # If root runs this, PostgreSQL runs as the user postgres, who must be able to enter.
 chmod 755 "$work"
 
-say "unpacking a real pg_probackup catalog: PostgreSQL 15, a chain of FULL, DELTA, PAGE and DELTA"
+say "unpacking a real pg_probackup catalog: PostgreSQL $PG_MAJOR, a chain of FULL, DELTA, PAGE and DELTA"
 zstd -dc "$FIXTURE/catalog.tar.zst" | tar -x --no-same-owner -C "$work"
 
 cat >"$profile" <<END
@@ -62,17 +85,15 @@ query() {
     (cd / && "$@")
 }
 
-sql='select count(*), sum(abalance) from pgbench_accounts'
-wanted='100000|-57372'
 say "a query on the clone: $sql"
-answer=$(query shop "$sql")
+answer=$(query "$database" "$sql")
 echo "    $answer"
 [ "$answer" = "$wanted" ] ||
     die "the live cluster had answered $wanted just before the backup was taken"
 say "that is what the live cluster answered just before the backup was taken"
 
 say "the clone is writable: the catalog does not change, writes go to clone.diff"
-query shop "update pgbench_accounts set abalance = 0 where aid <= 1000" | sed 's/^/    /'
+query "$database" "$change" | sed 's/^/    /'
 
 say "pbkfs status: shows what is running"
 "$pbkfs" status "$profile" | sed 's/^/    /'

@@ -101,6 +101,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap_complete::", &["cli/generate"]),
     ("indicatif::", &["cli/"]),
     ("redb::", &["diff/"]),
+    ("sd_notify::", &["cli/clone/stay.rs"]),
     ("tracing_subscriber::", &["cli/"]),
     ("signal_hook::", &["session/"]),
     ("postgres::", &["server/"]),

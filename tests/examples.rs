@@ -25,20 +25,23 @@ fn systemd_takes_the_units() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    for unit in ["pbkfs-verify@.service", "pbkfs-verify@.timer"] {
-        let text = read(&format!("systemd/{unit}"));
-        let text = text.replace("/usr/local/bin/pbkfs", env!("CARGO_BIN_EXE_pbkfs"));
-        fs::write(dir.path().join(unit.replace('@', "@main")), text).unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no", "--recursive-errors=no"]);
+    for unit in [
+        "pbkfs-verify@.service",
+        "pbkfs-verify@.timer",
+        "pbkfs@.service",
+    ] {
+        let text = read(&format!("../config/packaging/systemd/{unit}"));
+        let text = text.replace("=pbkfs ", concat!("=", env!("CARGO_BIN_EXE_pbkfs"), " "));
+        let instance = dir.path().join(unit.replace('@', "@main"));
+        fs::write(&instance, text).unwrap();
+        verify.arg(instance);
     }
-    let output = Command::new("systemd-analyze")
-        .args(["verify", "--man=no", "--recursive-errors=no"])
-        .arg(dir.path().join("pbkfs-verify@main.service"))
-        .arg(dir.path().join("pbkfs-verify@main.timer"))
-        .output()
-        .unwrap();
+    let output = verify.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert!(!said.contains("pbkfs-verify@"), "{said}");
+    assert!(!said.contains("@main"), "{said}");
 }
 
 /// Checks that verify produces each named metric.

@@ -1,6 +1,8 @@
-# Shell functions that tests/run.sh and examples/quickstart.sh share. Sourced.
+# Shell functions that tests/run.sh, tests/package/run.sh, config/packaging/build.sh and
+# examples/quickstart.sh share. Sourced.
 
-PG_BIN=/usr/lib/postgresql/15/bin
+PG_MAJOR=15
+PG_BIN=/usr/lib/postgresql/$PG_MAJOR/bin
 # Where the tests find servers of other versions: a directory that the user
 # postgres can enter.
 SERVERS=/var/cache/pbkfs-tests
@@ -32,15 +34,35 @@ as_root() {
     fi
 }
 
+# Sets the major version of the server that the quick start takes: one that the system
+# has, of those of which there is a catalog, or else the one that its packages bring.
+choose_server() {
+    for PG_MAJOR in 15 17; do
+        PG_BIN=/usr/lib/postgresql/$PG_MAJOR/bin
+        [ ! -x "$PG_BIN/postgres" ] || return 0
+    done
+    command -v apt-get >/dev/null || die "there is neither PostgreSQL 15 nor 17"
+    as_root apt-get update -q </dev/null >&2
+    for PG_MAJOR in 15 17; do
+        PG_BIN=/usr/lib/postgresql/$PG_MAJOR/bin
+        ! apt-cache show "postgresql-$PG_MAJOR" >/dev/null 2>&1 || return 0
+    done
+    die "apt-get knows neither postgresql-15 nor postgresql-17: \
+add https://apt.postgresql.org"
+}
+
 # Prints the Debian packages that are not installed yet.
 missing_packages() {
-    [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/pg_amcheck" ] || echo postgresql-15
+    [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/pg_amcheck" ] || echo "postgresql-$PG_MAJOR"
     command -v fusermount3 >/dev/null || echo fuse3
     command -v zstd >/dev/null || echo zstd
     command -v tar >/dev/null || echo tar
     command -v unshare >/dev/null || echo util-linux
     command -v mount >/dev/null || echo mount
-    # Cargo needs a linker, and some crates include C code.
+}
+
+# Cargo needs a linker, and some crates bring C of their own.
+missing_compiler() {
     command -v cc >/dev/null || echo gcc libc6-dev
 }
 
@@ -58,20 +80,25 @@ install it from https://rustup.rs, or run rustup update"
 
 install_missing() {
     require_rust
-    packages=$(missing_packages | tr '\n' ' ')
+    # shellcheck disable=SC2046
+    install_packages $(missing_packages) $(missing_compiler)
+}
+
+install_packages() {
+    packages=$*
     [ -n "$packages" ] || return 0
     command -v apt-get >/dev/null ||
         die "these packages are missing, and there is no apt-get to install them: $packages"
     say "installing with apt: $packages"
     as_root apt-get update -q </dev/null >&2
     case $packages in
-    *postgresql-15*) no_default_cluster ;;
+    *postgresql-*) no_default_cluster ;;
     esac
     # shellcheck disable=SC2086
     as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -q --no-install-recommends $packages </dev/null >&2 ||
-        die "apt-get could not install $packages (PostgreSQL 15 is in Debian 12; \
-for another release add https://apt.postgresql.org)"
+        die "apt-get could not install $packages (PostgreSQL 15 is in Debian 12, 17 in \
+Debian 13; for others add https://apt.postgresql.org)"
 }
 
 # Installing Debian's package would otherwise create a cluster and start it.
@@ -137,23 +164,27 @@ install_promtool() {
     as_root mv "$new" "$SERVERS/prometheus"
 }
 
-# Installs pjdfstest where tests/fuse_posix.rs looks for it: below cargo's target
-# directory.
-install_pjdfstest() {
-    built=$(cargo metadata --format-version 1 --no-deps --locked |
-        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-    place=$built/tools/pjdfstest-$PJDFSTEST
-    [ ! -x "$place/bin/pjdfstest" ] || return 0
-    say "building pjdfstest $PJDFSTEST"
-    cargo install --quiet --locked --root "$place" pjdfstest --version "$PJDFSTEST" ||
-        die "cargo could not build pjdfstest $PJDFSTEST"
+# The directory that cargo builds in.
+target_directory() {
+    cargo metadata --format-version 1 --no-deps --locked |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+}
+
+# Puts a program from crates.io below the directory that cargo builds in, and prints its
+# path.
+install_tool() {
+    place=$(target_directory)/tools/$1-$2
+    if [ ! -x "$place/bin/$1" ]; then
+        say "building $1 $2"
+        cargo install --quiet --locked --root "$place" "$1" --version "$2" >&2 ||
+            die "cargo could not build $1 $2"
+    fi
+    echo "$place/bin/$1"
 }
 
 # Puts ansible-playbook where tests/examples.rs looks for it: beside pjdfstest.
 install_ansible() {
-    built=$(cargo metadata --format-version 1 --no-deps --locked |
-        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-    place=$built/tools/ansible-$ANSIBLE
+    place=$(target_directory)/tools/ansible-$ANSIBLE
     [ ! -x "$place/bin/ansible-playbook" ] || return 0
     if ! python3 -m ensurepip --version >/dev/null 2>&1; then
         say "installing with apt: python3-venv"

@@ -6,6 +6,8 @@
 mod common;
 
 use std::fs;
+use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use common::process::is_alive;
@@ -58,6 +60,35 @@ fn sigint() {
 #[test]
 fn sighup() {
     ends_on(Signal::SIGHUP, OsUser::root());
+}
+
+/// As a service of `Type=notify`. PostgreSQL would speak to the service manager, too, if
+/// it were shown the socket.
+#[test]
+fn a_service_manager_is_told_once_that_the_clone_is_ready() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    let socket = sandbox.path("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut up = clone.command("up", &[]);
+    let running = Running::spawn(up.env("NOTIFY_SOCKET", &socket));
+    let mut said = [0; 4096];
+    let length = manager.recv(&mut said).unwrap();
+    let said = str::from_utf8(&said[..length]).unwrap();
+    eventually("the line is read", LIMIT, || {
+        running.stdout().ends_with('\n')
+    });
+    let ready = running.stdout();
+    assert!(ready.starts_with("ready host="), "{ready}");
+    assert_eq!(said, format!("READY=1\nSTATUS={ready}"));
+    running.signal(Signal::SIGTERM);
+    running.wait(LIMIT).expect_ok();
+    manager.set_nonblocking(true).unwrap();
+    let again = manager.recv(&mut [0; 64]);
+    assert_eq!(again.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_nothing_stays(&sandbox);
 }
 
 #[test]

@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
     die "the tests mount and change users: run this as root"
 install_missing
 install_servers
-install_pjdfstest
+# tests/fuse_posix.rs looks for it there.
+install_tool pjdfstest "$PJDFSTEST" >/dev/null
 install_promtool
 install_ansible
 open_fuse_device

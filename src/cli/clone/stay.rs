@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use sd_notify::NotifyState;
+
 use crate::cli::exit::Code;
 use crate::cli::verbosity::Verbosity;
 use crate::cli::{log, output};
@@ -73,7 +75,9 @@ struct Watch {
 
 impl Job for Watch {
     fn ready(&mut self, live: &Live<'_>) -> Result<(), SessionError> {
-        print(&live.summary(), self.json);
+        let ready = live.summary();
+        print(&ready, self.json);
+        tell_service_manager(&ready);
         if self.background
             && let Err(error) = leave_the_terminal(live.place())
         {
@@ -89,6 +93,19 @@ fn print(ready: &Ready, json: bool) {
         false => ready.to_string(),
     };
     output::ready(&line);
+}
+
+/// Tells systemd that a unit of `Type=notify` is started, and how to connect. Outside of
+/// such a unit this does nothing.
+fn tell_service_manager(ready: &Ready) {
+    let line = ready.to_string();
+    let states = [
+        NotifyState::Ready,
+        NotifyState::Status(&escape::line(&line)),
+    ];
+    if let Err(error) = sd_notify::notify(&states) {
+        tracing::warn!("cannot tell systemd that the clone is ready: {error}");
+    }
 }
 
 /// Raises this process's limit of open files as far as permitted, and warns if that

@@ -15,7 +15,8 @@ use crate::session::SessionError;
 /// Stays in the foreground: when the server answers, prints one line that begins with
 /// "ready" and contains a connection string; then watches the server until a signal
 /// arrives or the server exits, and cleans up. Before that, the log describes the
-/// fence around the server.
+/// fence around the server. As a systemd service of Type=notify, it tells systemd when
+/// the server answers.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -60,6 +60,11 @@ const FILES: &[(&str, &str)] = &[
          the mount points of jobs without a target. The former directory is root's; other users \
          have the latter, or $XDG_STATE_HOME/pbkfs if that variable is set.",
     ),
+    (
+        "/etc/pbkfs/NAME.toml",
+        "A profile for the units that the packages bring: pbkfs@NAME.service keeps its clone \
+         up, and pbkfs-verify@NAME.timer verifies it every night.",
+    ),
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[

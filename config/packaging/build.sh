@@ -1,0 +1,58 @@
+#!/bin/sh
+# Makes the packages of this version, a .deb and an .rpm, in target/package, and prints
+# their paths. Debian's dpkg-dev has to be there: it knows which package brings a library.
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/lib.sh
+
+CARGO_DEB=3.8.0
+CARGO_GENERATE_RPM=0.21.1
+
+# What the packages have besides files of the repository.
+stage() {
+    rm -rf "$staged"
+    mkdir -p "$staged/man"
+    cp "$target/release/pbkfs" "$staged/pbkfs"
+    strip -s "$staged/pbkfs"
+    for page in man/*.[157]; do
+        gzip -9nc "$page" >"$staged/man/$(basename "$page").gz"
+    done
+    for shell in bash zsh fish; do
+        "$target/release/pbkfs" generate completions "$shell" >"$staged/pbkfs.$shell"
+    done
+    gzip -9nc CHANGELOG.md >"$staged/changelog.gz"
+    debian_changelog | gzip -9n >"$staged/changelog.Debian.gz"
+}
+
+# Debian's own log has nothing to tell that the program's has not.
+debian_changelog() {
+    maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)
+    cat <<END
+pbkfs ($version-1) unstable; urgency=medium
+
+  * Version $version. What changed is in changelog.gz.
+
+ -- $maintainer  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
+END
+}
+
+require_rust
+target=$(target_directory)
+staged=$target/release/package
+version=$(sed -n '0,/^version = "\(.*\)"/s//\1/p' Cargo.toml)
+# The time in the packages is that of the commit, so that two builds are the same.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+
+say "building pbkfs (a few minutes the first time)"
+cargo build --release --locked
+stage
+cargo_deb=$(install_tool cargo-deb "$CARGO_DEB")
+cargo_generate_rpm=$(install_tool cargo-generate-rpm "$CARGO_GENERATE_RPM")
+
+rm -rf "$target/package"
+mkdir "$target/package"
+say "making the packages"
+"$cargo_deb" --no-build --locked --quiet --output "$target/package/"
+"$cargo_generate_rpm" --target-dir "$target" --output "$target/package/"
+ls "$target"/package/pbkfs*
