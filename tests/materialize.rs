@@ -428,6 +428,9 @@ fn becomes_what_the_clone_was(user: OsUser, is_killed: bool) {
     drop(server);
     pg.checksums(&to);
 
+    let again = dir.join("again");
+    let at = materialize(&clone, &again, &["--at", "2026-11-22 08:00:00+00"]);
+    refused(&at, 2, "--at also needs --from-backup");
     let plain = sandbox.path("plain");
     let told = done(materialize(&clone, &plain, &["--from-backup"]));
     assert_eq!(told["diff"], Value::Null);

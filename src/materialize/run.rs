@@ -63,7 +63,16 @@ impl Materialize<'_> {
         let Some(dir) = self.plan.diff_dir.as_ref().filter(|_| !self.from_backup) else {
             return Ok(None);
         };
-        Ok(Binding::read(dir)?.is_some().then(|| dir.clone()))
+        let is_used = Binding::read(dir)?.is_some();
+        if is_used && self.at_given {
+            return Err(SessionError::Usage {
+                message: format!(
+                    "the clone in {} was recovered already; --at also needs --from-backup",
+                    value(dir)
+                ),
+            });
+        }
+        Ok(is_used.then(|| dir.clone()))
     }
 }
 

@@ -21,6 +21,9 @@ pub struct Materialize<'a> {
     /// Whether the backup itself is written, without what a clone has changed in the
     /// profile's diff.
     pub from_backup: bool,
+    /// Whether a time to recover to was given besides the profile, which a clone that was
+    /// recovered already cannot obey.
+    pub at_given: bool,
     /// New directories of tablespaces, by their old ones.
     pub tablespaces: Vec<(PathBuf, PathBuf)>,
     /// Number of files written at a time.

@@ -105,6 +105,7 @@ pub fn run(args: &MaterializeArgs, verbosity: Verbosity) -> Result<Code, Session
         tablespaces: args.tablespace_mapping.clone(),
         jobs: args.jobs.unwrap_or(plan.fuse.threads()).get(),
         from_backup: args.from_backup,
+        at_given: args.at.at.is_some(),
         sync: !args.no_sync,
         progress: &|what, read, total| progress.show(what, read, total),
     };
