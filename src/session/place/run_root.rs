@@ -69,16 +69,18 @@ pub fn make() -> Result<Dir, SessionError> {
     Dir::open_own(&path).map_err(|source| SessionError::RunDir { path, source })
 }
 
-/// A session's directory, made if there is none, for its owner alone.
+/// A session's directory. One that is made is for its owner alone; one that is there is
+/// left as it is, as a session may live in it.
 pub fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
-    let make = || {
-        let dir = root.dir_or_new(name, 0o700)?;
-        // An older version let everybody in.
-        dir.set_mode(0o700)?;
-        Ok(dir)
-    };
-    let path = root.path().join(name);
-    make().map_err(|e| SessionError::io("make the directory", &path, e))
+    let made = root.dir_or_new(name, 0o700);
+    made.map_err(|e| SessionError::io("make the directory", &root.path().join(name), e))
+}
+
+/// Lets nobody but its owner into a session's directory, whatever a session before or an
+/// older version did. Not before it is held: one that lives has let its server's user in.
+pub fn close(dir: &Dir) -> Result<(), SessionError> {
+    let closed = dir.set_mode(0o700);
+    closed.map_err(|e| SessionError::io("set the mode of", dir.path(), e))
 }
 
 /// The directory of the mount points of one-shot jobs. No session's directory has
