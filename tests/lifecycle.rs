@@ -211,6 +211,20 @@ fn only_one_session_for_a_diff_or_a_target() {
     assert_nothing_stays(&sandbox);
 }
 
+/// The session's directory lets the server's user in, and the second one has to leave it so.
+#[test]
+fn a_second_session_that_is_refused_keeps_nobody_out_of_the_first() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    let ready = clone.up();
+    let owner = ready.pid.to_string();
+    refused(&clone.pbkfs("up", &["--detach"]), 5, &owner);
+    assert_eq!(pg.psql(ready.conninfo(), "postgres", "select 1"), "1");
+    clone.down();
+    assert_nothing_stays(&sandbox);
+}
+
 #[test]
 fn two_clones_of_one_backup_live_side_by_side() {
     let pg = common::require_everything();

@@ -272,7 +272,7 @@ impl Place {
             Err(e) => return Err(SessionError::io("open", &path, e)),
         };
         match file.try_lock() {
-            Ok(()) => {}
+            Ok(()) => run_root::close(opened)?,
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) => return Err(SessionError::io("lock", &path, e)),
         }

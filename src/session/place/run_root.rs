@@ -69,16 +69,19 @@ pub fn make() -> Result<Dir, SessionError> {
     Dir::open_own(&path).map_err(|source| SessionError::RunDir { path, source })
 }
 
-/// Opens a session's directory, and creates it if there is none, for its owner alone.
+/// Opens a session's directory. A new one is created for its owner alone; an existing one
+/// is left as it is, because a session may be using it.
 pub fn make_dir(root: &Dir, name: &OsStr) -> Result<Dir, SessionError> {
-    let make = || {
-        let dir = root.dir_or_new(name, 0o700)?;
-        // An older version let everyone in.
-        dir.set_mode(0o700)?;
-        Ok(dir)
-    };
-    let path = root.path().join(name);
-    make().map_err(|e| SessionError::io("create the directory", &path, e))
+    let made = root.dir_or_new(name, 0o700);
+    made.map_err(|e| SessionError::io("create the directory", &root.path().join(name), e))
+}
+
+/// Closes a session's directory to everyone but its owner, whatever an earlier session or
+/// an older version did. It must be held first: a live session has let its server's user
+/// in.
+pub fn close(dir: &Dir) -> Result<(), SessionError> {
+    let closed = dir.set_mode(0o700);
+    closed.map_err(|e| SessionError::io("change the mode of", dir.path(), e))
 }
 
 /// The directory of the mount points of one-shot jobs. No session's directory can
