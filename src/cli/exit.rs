@@ -8,7 +8,7 @@ use crate::diff::DiffError;
 use crate::fuse::FuseError;
 use crate::overlay::OverlayError;
 use crate::server::ServerError;
-use crate::session::{SessionError, TargetError};
+use crate::session::{MaterializeError, SessionError, TargetError};
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Code {
             SessionError::Catalog(_)
             | SessionError::Chain(_)
             | SessionError::Image(_)
-            | SessionError::Damaged { .. }
+            | SessionError::Materialize(MaterializeError::Damaged { .. })
             | SessionError::Wal(_)
             | SessionError::ControlFile(_)
             | SessionError::BackupGone { .. }
@@ -79,7 +79,7 @@ impl Code {
             | SessionError::NoAnswer { .. }
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
-            | SessionError::Unfinished { .. }
+            | SessionError::Materialize(MaterializeError::Unfinished { .. })
             | SessionError::Target(
                 TargetError::ParentMissing { .. } | TargetError::Unsafe { .. },
             )

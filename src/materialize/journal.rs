@@ -6,16 +6,20 @@
 //! It is valid only until the host is rebooted, because files are not synced one by one.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::untrusted::Dir;
+use crate::untrusted::{self, Dir, SMALL};
 
 /// Maximum size of a journal, in bytes: ten bytes for each of a hundred million files.
 const LARGEST: u64 = 1 << 30;
+
+/// Where the kernel names the host's boot.
+pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What a journal is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,12 +117,14 @@ impl Journal {
 /// # Errors
 /// If the kernel does not tell.
 pub fn boot_id() -> io::Result<String> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(id.trim().to_owned())
+    let id = untrusted::read(Path::new(BOOT_ID), SMALL)?;
+    Ok(String::from_utf8_lossy(id.trim_ascii()).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn header(backup: &str) -> Header {

@@ -17,7 +17,8 @@ use crate::figures::human_bytes;
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::session::{
-    Job, Live, Needs, Resolved, SessionError, Then, Up, files_owner, job_place, open_image,
+    Job, Live, MaterializeError, Needs, Resolved, SessionError, Then, Up, files_owner, job_place,
+    open_image,
 };
 
 /// The version of [`Materialized`] as a document.
@@ -172,9 +173,10 @@ impl MaterializeJob<'_> {
         };
         let mut written = writer.files(wanted.jobs, &mut look)?;
         if !written.found.complete {
-            return Err(SessionError::Unfinished {
+            return Err(MaterializeError::Unfinished {
                 directory: wanted.to.clone(),
-            });
+            }
+            .into());
         }
         let damages = written.found.damages;
         if damages == 0 {
@@ -184,11 +186,12 @@ impl MaterializeJob<'_> {
         for error in written.found.damage.iter().skip(1) {
             tracing::error!("{error}");
         }
-        Err(SessionError::Damaged {
+        Err(MaterializeError::Damaged {
             directory: wanted.to.clone(),
             more: damages - 1,
             first: Box::new(written.found.damage.swap_remove(0)),
-        })
+        }
+        .into())
     }
 
     fn tell(&mut self, layout: &Layout, backup: String, written: &Written) {

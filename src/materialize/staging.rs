@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::geteuid;
 
-use super::journal::{Header, Journal, boot_id};
+use super::journal::{BOOT_ID, Header, Journal, boot_id};
 use super::layout::{Layout, Root};
 use crate::escape::value;
 use crate::session::SessionError;
@@ -66,10 +66,7 @@ impl Staging {
         let wanted = Header {
             backup: backup.to_owned(),
             image,
-            boot: boot_id().map_err(io_error(
-                "read",
-                Path::new("/proc/sys/kernel/random/boot_id"),
-            ))?,
+            boot: boot_id().map_err(io_error("read", Path::new(BOOT_ID)))?,
             roots: Vec::new(),
         };
         let found = journal

@@ -1,5 +1,6 @@
 //! Everything that can end a session or keep it from starting.
 
+mod materialize;
 mod more;
 mod target;
 mod told;
@@ -21,9 +22,10 @@ use crate::pg::control::ControlFileError;
 use crate::profile::ProfileError;
 use crate::server::ServerError;
 use crate::session::outside::occupants::Occupant;
+pub use materialize::MaterializeError;
 pub use target::TargetError;
 pub use told::Side;
-use told::{and, more_damage, named, pid_of, profile_of};
+use told::{and, named, pid_of, profile_of};
 
 /// An error of a session. `cli/exit.rs` maps each to an exit code.
 #[derive(Debug, thiserror::Error)]
@@ -344,29 +346,9 @@ pub enum SessionError {
         /// What is missing or wrong, and what to specify instead.
         message: String,
     },
-    /// A backup that was to be materialized is damaged.
-    #[error(
-        "the backup is damaged, and {} was not created: {first}{}; pbkfs verify lists all damage, \
-         and other backups in which it is intact",
-        directory.display(), more_damage(*more)
-    )]
-    Damaged {
-        /// The directory that was to be created.
-        directory: PathBuf,
-        /// The first damage.
-        first: Box<ImageError>,
-        /// Number of further damaged places.
-        more: u64,
-    },
-    /// A materialization was interrupted.
-    #[error(
-        "interrupted before {} was complete; the same command continues where it stopped",
-        directory.display()
-    )]
-    Unfinished {
-        /// The directory that was to be created.
-        directory: PathBuf,
-    },
+    /// A data directory could not be written.
+    #[error(transparent)]
+    Materialize(#[from] MaterializeError),
     /// A program or query that an extraction ran against the clone failed.
     #[error("{what} failed: {said}")]
     Extract {

@@ -34,7 +34,7 @@ mod undo;
 mod up;
 
 pub use context::Up;
-pub use error::{SessionError, Side, TargetError};
+pub use error::{MaterializeError, SessionError, Side, TargetError};
 pub use fence::Hazard;
 pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use locks::{forget_locks, hold_locks};

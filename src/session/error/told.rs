@@ -52,11 +52,3 @@ pub(super) fn pid_of(pid: Option<u32>) -> String {
 pub(super) fn profile_of(profile: Option<&Path>) -> String {
     profile.map_or_else(String::new, |path| format!(" {}", path.display()))
 }
-
-pub(super) fn more_damage(more: u64) -> String {
-    match more {
-        0 => String::new(),
-        1 => " (and 1 more place is damaged)".to_owned(),
-        more => format!(" (and {more} more places are damaged)"),
-    }
-}

@@ -21,7 +21,7 @@ use crate::chain::ChainError;
 use crate::image::ImageError;
 use crate::overlay::OverlayError;
 use crate::server::ServerError;
-use crate::session::{Counts, SessionError};
+use crate::session::{Counts, MaterializeError, SessionError};
 use crate::untrusted::refused;
 
 /// What is known about a backup. The worst verdict counts.
@@ -76,7 +76,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         SessionError::Catalog(e) => return of_catalog(e),
         SessionError::Chain(e) => return of_chain(e),
         SessionError::Image(e) => of_image(e),
-        SessionError::Damaged { first, .. } => of_image(first),
+        SessionError::Materialize(MaterializeError::Damaged { first, .. }) => of_image(first),
         SessionError::ControlFile(_) | SessionError::EndedEarly { .. } => Bad,
         SessionError::Wal(e) => of_wal(e),
         SessionError::RecoveryStopped { fault, .. } => of_fault(*fault),
@@ -108,7 +108,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::DidNotEnd { .. }
         | SessionError::ServerStays { .. }
         | SessionError::Interrupted
-        | SessionError::Unfinished { .. }
+        | SessionError::Materialize(MaterializeError::Unfinished { .. })
         | SessionError::Extract { .. }
         | SessionError::NotEnclosed { .. }
         | SessionError::WalUnusable { .. }
