@@ -160,6 +160,8 @@ fn the_role_writes_profiles_that_are_taken() {
     });
     let variables = serde_json::json!({
         "ansible_connection": "local",
+        // Ansible's own: which others are found depends on the machine.
+        "ansible_python_interpreter": ansible.with_file_name("python3"),
         "pbkfs_config_dir": config,
         "pbkfs_timers": false,
         "pbkfs_profiles": {"main": profile},

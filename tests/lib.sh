@@ -71,11 +71,12 @@ missing_compiler() {
 require_rust() {
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     command -v cargo >/dev/null ||
-        die "cargo was not found: install Rust $needed or newer from https://rustup.rs"
+        die "cargo was not found: install Rust $needed or newer, on Debian with the package \
+cargo-web, elsewhere from https://rustup.rs"
     found=$(cargo --version | cut -d ' ' -f 2)
     printf '%s\n' "$needed" "$found" | sort -V -C ||
         die "Rust $needed or newer is needed, and this cargo belongs to Rust $found: \
-install it from https://rustup.rs, or run rustup update"
+install it from https://rustup.rs, run rustup update, or on Debian install cargo-web"
 }
 
 install_missing() {

@@ -16,9 +16,10 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 /// are closed by exec.
 pub fn close_inherited(kept: impl IntoIterator<Item = RawFd>) -> io::Result<()> {
     let close = |first: libc::c_uint, last: libc::c_uint| match first <= last {
+        // By its number: glibc has a function for it only from 2.34 on.
         // SAFETY: nothing in this process still needs a descriptor that it has
         // opened, except those kept.
-        true => check(unsafe { libc::close_range(first, last, 0) }.into()),
+        true => check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }),
         false => Ok(()),
     };
     let mut kept: Vec<RawFd> = kept.into_iter().collect();
