@@ -67,7 +67,8 @@ fn without_recovery(text: &[u8]) -> Vec<u8> {
     let lines = text.split_inclusive(|byte| *byte == b'\n');
     let kept = lines.filter(|line| {
         let is_recovery = has(line, "restore_command") || has(line, "recovery_target");
-        !is_recovery && !(has(line, "include") && has(line, "probackup_recovery.conf"))
+        let is_included = has(line, "include") && has(line, "probackup_recovery.conf");
+        !(is_recovery || is_included)
     });
     let mut kept: Vec<u8> = kept.flatten().copied().collect();
     if kept.last().is_some_and(|last| *last != b'\n') {

@@ -69,10 +69,13 @@ pub struct CheckSink<'a> {
     /// Called with the size of each piece of stored bytes that was read; `false` cancels
     /// the check.
     pub goes_on: &'a dyn Fn(u64) -> bool,
-    /// Receives the file's content: an offset, and the bytes there. Each byte that is
-    /// stored comes once, in the order of the catalog; holes do not come.
-    pub content: Option<&'a mut dyn FnMut(u64, &[u8])>,
+    /// Receives the file's content, if that is wanted.
+    pub content: Option<&'a mut Content<'a>>,
 }
+
+/// Receives a file's content piece by piece: an offset, and the bytes there. Each stored
+/// byte comes once, in the order of the catalog; holes do not come.
+pub type Content<'a> = dyn FnMut(u64, &[u8]) + 'a;
 
 impl CheckSink<'_> {
     fn give(&mut self, offset: u64, bytes: &[u8]) {
