@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the packages of this version, a .deb and an .rpm, in target/package, and prints
-# their paths. Debian's dpkg-dev has to be there: it knows which package brings a library.
+# their paths.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/lib.sh
@@ -37,6 +37,8 @@ END
 }
 
 require_rust
+# It knows which of Debian's packages bring a library.
+command -v dpkg-shlibdeps >/dev/null || install_packages dpkg-dev
 target=$(target_directory)
 staged=$target/release/package
 version=$(sed -n '0,/^version = "\(.*\)"/s//\1/p' Cargo.toml)
