@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the packages of this version, a .deb and an .rpm, in target/package, and prints
-# their paths. Debian's dpkg-dev has to be there: it knows which package brings a library.
+# their paths.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/lib.sh
@@ -37,15 +37,18 @@ END
 }
 
 require_rust
+# It knows which of Debian's packages bring a library.
+command -v dpkg-shlibdeps >/dev/null || install_packages dpkg-dev
 target=$(target_directory)
 staged=$target/release/package
 version=$(sed -n '0,/^version = "\(.*\)"/s//\1/p' Cargo.toml)
-# The time in the packages is that of the commit, so that two builds are the same.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH
 
 say "building pbkfs (a few minutes the first time)"
 cargo build --release --locked
+# The time in the packages is that of the commit, so that two builds are the same. Cargo
+# does not see it, or it would build all C once more for each commit.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
 stage
 cargo_deb=$(install_tool cargo-deb "$CARGO_DEB")
 cargo_generate_rpm=$(install_tool cargo-generate-rpm "$CARGO_GENERATE_RPM")
