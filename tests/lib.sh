@@ -186,7 +186,8 @@ install_tool() {
 # Puts ansible-playbook where tests/examples.rs looks for it: beside pjdfstest.
 install_ansible() {
     place=$(target_directory)/tools/ansible-$ANSIBLE
-    [ ! -x "$place/bin/ansible-playbook" ] || return 0
+    # Its programs name their own directory, and do not survive a move of it.
+    ! "$place/bin/ansible-playbook" --version >/dev/null 2>&1 || return 0
     if ! python3 -m ensurepip --version >/dev/null 2>&1; then
         say "installing with apt: python3-venv"
         as_root apt-get update -q </dev/null >&2
@@ -195,7 +196,7 @@ install_ansible() {
             die "apt-get could not install python3-venv"
     fi
     say "fetching ansible-core $ANSIBLE with pip"
-    python3 -m venv "$place" && "$place/bin/pip" install -q "ansible-core==$ANSIBLE" >&2 ||
+    python3 -m venv --clear "$place" && "$place/bin/pip" install -q "ansible-core==$ANSIBLE" >&2 ||
         die "pip could not fetch ansible-core $ANSIBLE"
 }
 
