@@ -25,7 +25,7 @@ case $PG_MAJOR in
     database=postgres
     sql='select count(*), sum(hashtext(v)::bigint) from a'
     wanted='30000|-3938773886162'
-    change="update a set v = 'changed' where i <= 1000"
+    change="update a set v = 'changed' where id <= 1000"
     ;;
 esac
 
@@ -93,7 +93,9 @@ echo "    $answer"
 say "that is what the live cluster answered just before the backup was taken"
 
 say "the clone is writable: the catalog does not change, writes go to clone.diff"
-query "$database" "$change" | sed 's/^/    /'
+# Not through a pipe, which would hide that it failed.
+changed=$(query "$database" "$change")
+echo "    $changed"
 
 say "pbkfs status: shows what is running"
 "$pbkfs" status "$profile" | sed 's/^/    /'

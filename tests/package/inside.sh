@@ -98,6 +98,7 @@ step_quick_start() {
     sed 's/^/    | /' /root/quickstart.log >&2
     holds "the clone answered as the live cluster" \
         grep -q 'that is what the live cluster answered' /root/quickstart.log
+    holds "the clone took the change" grep -q '^ *UPDATE 1000$' /root/quickstart.log
 }
 
 # The catalog of the server that is here, and a profile that keeps its diff.
