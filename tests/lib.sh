@@ -1,5 +1,4 @@
-# Shell functions that tests/run.sh, tests/package/run.sh, config/packaging/build.sh and
-# examples/quickstart.sh share. Sourced.
+# Shell functions that the scripts in tests, config/packaging and examples share. Sourced.
 
 PG_MAJOR=15
 PG_BIN=/usr/lib/postgresql/$PG_MAJOR/bin
@@ -172,32 +171,37 @@ target_directory() {
 }
 
 # Puts a program from crates.io below the directory that cargo builds in, and prints its
-# path.
+# path. What follows the name and the version are options of cargo.
 install_tool() {
-    place=$(target_directory)/tools/$1-$2
-    if [ ! -x "$place/bin/$1" ]; then
-        say "building $1 $2"
-        cargo install --quiet --locked --root "$place" "$1" --version "$2" >&2 ||
-            die "cargo could not build $1 $2"
+    tool=$1 tool_version=$2
+    shift 2
+    place=$(target_directory)/tools/$tool-$tool_version
+    if [ ! -x "$place/bin/$tool" ]; then
+        say "building $tool $tool_version"
+        cargo install --quiet --locked --root "$place" "$tool" --version "$tool_version" \
+            "$@" >&2 || die "cargo could not build $tool $tool_version"
     fi
-    echo "$place/bin/$1"
+    echo "$place/bin/$tool"
 }
 
-# Puts ansible-playbook where tests/examples.rs looks for it: beside pjdfstest.
-install_ansible() {
-    place=$(target_directory)/tools/ansible-$ANSIBLE
-    # Its programs name their own directory, and do not survive a move of it.
-    ! "$place/bin/ansible-playbook" --version >/dev/null 2>&1 || return 0
-    if ! python3 -m ensurepip --version >/dev/null 2>&1; then
-        say "installing with apt: python3-venv"
-        as_root apt-get update -q </dev/null >&2
-        as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -q --no-install-recommends python3-venv </dev/null >&2 ||
-            die "apt-get could not install python3-venv"
+# Puts packages from PyPI into a directory NAME beside those tools, and prints the path of
+# their PROGRAM: install_from_pypi NAME PROGRAM PACKAGE...
+install_from_pypi() {
+    place=$(target_directory)/tools/$1 program=$2
+    shift 2
+    # It names its own directory, and does not survive a move of it.
+    if ! "$place/bin/$program" --version >/dev/null 2>&1; then
+        python3 -m ensurepip --version >/dev/null 2>&1 || install_packages python3-venv
+        say "fetching $* with pip"
+        python3 -m venv --clear "$place" && "$place/bin/pip" install -q "$@" >&2 ||
+            die "pip could not fetch $*"
     fi
-    say "fetching ansible-core $ANSIBLE with pip"
-    python3 -m venv --clear "$place" && "$place/bin/pip" install -q "ansible-core==$ANSIBLE" >&2 ||
-        die "pip could not fetch ansible-core $ANSIBLE"
+    echo "$place/bin/$program"
+}
+
+# The version in Cargo.toml.
+crate_version() {
+    sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1
 }
 
 # Makes /dev/fuse usable for everyone, as udev does where it is running.

@@ -12,7 +12,8 @@ install_servers
 # tests/fuse_posix.rs looks for it there.
 install_tool pjdfstest "$PJDFSTEST" >/dev/null
 install_promtool
-install_ansible
+# tests/examples.rs looks for it there.
+install_from_pypi "ansible-$ANSIBLE" ansible-playbook "ansible-core==$ANSIBLE" >/dev/null
 open_fuse_device
 
 # Most tests wait for a server rather than compute, so run a few more at a time than

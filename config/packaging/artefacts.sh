@@ -11,6 +11,7 @@
 # crates.io into the directory that cargo builds in.
 set -eu
 cd "$(dirname "$0")/../.."
+. tests/lib.sh
 
 ZIGLANG=0.17.1
 CARGO_ZIGBUILD=0.24.1
@@ -20,42 +21,23 @@ TARGET=x86_64-unknown-linux-gnu
 # crates.io takes no larger crate.
 LARGEST_CRATE=10000000
 
-say() {
-    echo "==> $*" >&2
-}
-
-die() {
-    echo "artefacts.sh: $*" >&2
-    exit 1
-}
-
 names() {
     echo "pbkfs-$1-x86_64-linux.tar.gz"
     echo "pbkfs-$1.cdx.json"
     echo "pbkfs-$1.crate"
-    [ ! -e config/packaging/build.sh ] || echo "pbkfs-$1's packages: .deb and .rpm"
+    echo "pbkfs-$1's packages: .deb and .rpm"
     echo SHA256SUMS
 }
 
-install_zig() {
-    zig=$built/tools/zig-$ZIGLANG-$CARGO_ZIGBUILD
-    if [ ! -x "$zig/bin/cargo-zigbuild" ]; then
-        say "fetching zig $ZIGLANG and cargo-zigbuild $CARGO_ZIGBUILD from PyPI"
-        python3 -m venv "$zig"
-        "$zig/bin/pip" install -q "ziglang==$ZIGLANG" "cargo-zigbuild==$CARGO_ZIGBUILD" >&2
-    fi
-    PATH=$zig/bin:$PATH
-}
-
-install_cyclonedx() {
-    cyclonedx=$built/tools/cargo-cyclonedx-$CARGO_CYCLONEDX
-    if [ ! -x "$cyclonedx/bin/cargo-cyclonedx" ]; then
-        say "building cargo-cyclonedx $CARGO_CYCLONEDX"
-        # It runs for a second: an unoptimised one is built in a quarter of the time.
-        RUSTFLAGS='' CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug \
-            --root "$cyclonedx" cargo-cyclonedx --version "$CARGO_CYCLONEDX" >&2
-    fi
-    PATH=$cyclonedx/bin:$PATH
+install_tools() {
+    zigbuild=$(install_from_pypi "zig-$ZIGLANG-$CARGO_ZIGBUILD" cargo-zigbuild \
+        "ziglang==$ZIGLANG" "cargo-zigbuild==$CARGO_ZIGBUILD")
+    # It runs for a second: an unoptimised one is built in a quarter of the time.
+    cyclonedx=$(
+        export RUSTFLAGS='' CARGO_PROFILE_DEV_DEBUG=0
+        install_tool cargo-cyclonedx "$CARGO_CYCLONEDX" --debug
+    )
+    PATH=${zigbuild%/*}:${cyclonedx%/*}:$PATH
 }
 
 build_program() {
@@ -98,9 +80,8 @@ write_crate() {
     cp "$crate" "$out"
 }
 
-# The .deb and .rpm, if there is the script that makes them; it prints their paths.
+# The .deb and .rpm: the script that makes them prints their paths.
 write_packages() {
-    [ -e config/packaging/build.sh ] || return 0
     config/packaging/build.sh >"$scratch/packages"
     while read -r package; do
         cp "$package" "$out"
@@ -120,10 +101,8 @@ out=$(cd "$1" && pwd)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-name=pbkfs-$version
-built=$(cargo metadata --format-version 1 --no-deps --locked |
-    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+name=pbkfs-$(crate_version)
+built=$(target_directory)
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 PBKFS_COMMIT=$(TZ=UTC git log -1 --date=short-local --format='%H of %cd')
 # No path of this machine in what is built.
@@ -135,8 +114,7 @@ esac
 export SOURCE_DATE_EPOCH PBKFS_COMMIT RUSTFLAGS PATH
 umask 022
 
-install_zig
-install_cyclonedx
+install_tools
 build_program
 write_sbom
 write_tarball

@@ -41,7 +41,7 @@ require_rust
 command -v dpkg-shlibdeps >/dev/null || install_packages dpkg-dev
 target=$(target_directory)
 staged=$target/release/package
-version=$(sed -n '0,/^version = "\(.*\)"/s//\1/p' Cargo.toml)
+version=$(crate_version)
 
 say "building pbkfs (a few minutes the first time)"
 cargo build --release --locked

@@ -11,18 +11,10 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-
-die() {
-    echo "release.sh: $*" >&2
-    exit 1
-}
+. tests/lib.sh
 
 usage() {
     die "usage: config/packaging/release.sh [--dry-run | --without-artefacts] VERSION"
-}
-
-version_of_crate() {
-    sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1
 }
 
 # What is under "Unreleased" in the changelog, but for empty lines.
@@ -37,7 +29,7 @@ check() {
         die "the tree has changes that are not committed: commit or remove them"
     ! git rev-parse --quiet --verify "refs/tags/v$version" >/dev/null ||
         die "the tag v$version is there already"
-    now=$(version_of_crate)
+    now=$(crate_version)
     printf '%s\n' "$now" "$version" | sort -V -C ||
         die "$version is older than $now, the version in Cargo.toml"
     [ -n "$(unreleased)" ] ||
@@ -54,7 +46,7 @@ edit() {
 }
 
 set_version() {
-    now=$(version_of_crate)
+    now=$(crate_version)
     edit Cargo.toml sed "0,/^version = /s/^version = .*/version = \"$version\"/"
     edit Cargo.lock awk -v version="$version" '
         ours && /^version = / { $0 = "version = \"" version "\"" }
