@@ -51,7 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "materialize",
         &[
-            "session", "profile", "overlay", "diff", "image", "catalog", "pg",
+            "session", "server", "profile", "overlay", "diff", "image", "pg",
         ],
     ),
     (

@@ -18,5 +18,8 @@ pub(super) const DATA_DIR: &str = "data";
 /// The server's WAL directory. A link in the overlay whose target ends in it is ours.
 pub const WAL_DIR: &str = ".pbkfs-wal";
 
+/// How many levels of it are read; PostgreSQL's directory has one level below it.
+pub const WAL_DEPTH: usize = 4;
+
 /// The reason given for a missing part that a diff must have.
 pub(super) const NOT_THERE: &str = "it is missing";

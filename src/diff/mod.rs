@@ -37,7 +37,7 @@ pub use data::{DataFile, DataStat, now_ns, system_time, time_ns};
 pub use directory::{Binding, FORMAT_VERSION};
 pub use error::DiffError;
 pub use inspect::{HeldContent, Records, check, inspect};
-pub use layout::WAL_DIR;
+pub use layout::{WAL_DEPTH, WAL_DIR};
 pub use lock::{DiffLock, LockHolder, has_ended};
 pub use opened::Diff;
 #[cfg(test)]

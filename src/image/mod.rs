@@ -33,5 +33,5 @@ pub use check::{CheckItem, CheckSink, Checked, CheckedFiles, Content, check_each
 pub use counters::{Counter, ImageCounters};
 pub use error::{BadPage, ImageError, PageFault};
 pub use loss::{RestoreLoss, RestoreLosses};
-pub use tree::{NodeId, NodeKind};
+pub use tree::{NodeId, NodeKind, TABLESPACES};
 pub use view::{Image, ImageOptions};

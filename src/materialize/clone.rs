@@ -3,15 +3,19 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layout::{Item, Layout, Own, Spaces, Spot, spot_of};
+use rustix::io::{pread, retry_on_intr};
+
+use super::layout::{Item, LINKS, Layout, Own, Spaces, Spot, spot_of};
 use super::staging::io_error;
-use crate::diff::{InodeKind, WAL_DIR};
+use crate::diff::{Diff, InodeKind, WAL_DEPTH, WAL_DIR};
 use crate::escape::value;
-use crate::image::Image;
-use crate::overlay::{Attr, HIDDEN_DIR, Ino, Overlay, OverlayError, is_wal_link};
+use crate::image::{Image, TABLESPACES};
+use crate::overlay::{Attr, HIDDEN_DIR, Ino, Overlay, OverlayError, PG_WAL, WalPlace};
+use crate::pg::BLOCK_SIZE;
+use crate::pg::page::Page;
 use crate::session::SessionError;
 use crate::untrusted::{Dir, Kind};
 
@@ -21,14 +25,11 @@ const PID_FILE: &str = "postmaster.pid";
 /// A server that finds this file has not finished recovery.
 const SIGNALS: [&str; 2] = ["recovery.signal", "standby.signal"];
 
-/// How many levels of a WAL directory are read; PostgreSQL's has one below it.
-const DEPTH: usize = 4;
-
 /// Number of bytes read at a time.
 const STEP: usize = 1 << 20;
 
 /// A page of zeros is left as a hole.
-const ZEROS: [u8; 8192] = [0; 8192];
+const ZEROS: Page = [0; BLOCK_SIZE];
 
 /// A clone that is down, with its diff open.
 pub struct Source<'a> {
@@ -43,17 +44,15 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// If the WAL directory cannot be opened.
-    pub fn open(overlay: &'a Overlay<Image>, diff: &Path) -> Result<Self, SessionError> {
-        let link = match overlay.lookup(Ino::ROOT, OsStr::new("pg_wal")) {
-            Ok(attr) if attr.kind == InodeKind::Symlink => overlay.read_link(attr.ino).map(Some),
-            Ok(_) | Err(OverlayError::NotFound) => Ok(None),
-            Err(error) => Err(error),
-        }?;
-        let is_outside = link.is_some_and(|link| is_wal_link(Path::new(&link)));
-        let path = diff.join(WAL_DIR);
-        let open = || Dir::open(diff)?.dir(WAL_DIR);
-        let wal = is_outside.then(open).transpose();
-        let wal = wal.map_err(io_error("open", &path))?;
+    pub fn open(overlay: &'a Overlay<Image>) -> Result<Self, SessionError> {
+        // What else may be wrong with it is found by laying out the tree.
+        let is_outside = matches!(overlay.wal_place(), Ok(WalPlace::Diff(_)));
+        let diff = overlay.layer().and_then(Diff::dir).filter(|_| is_outside);
+        let wal = diff.map(|diff| {
+            let opened = diff.dir(WAL_DIR);
+            opened.map_err(|e| SessionError::io("open", &diff.path().join(WAL_DIR), e))
+        });
+        let wal = wal.transpose()?;
         Ok(Self { overlay, wal })
     }
 
@@ -68,7 +67,7 @@ impl<'a> Source<'a> {
         mapping: &[(PathBuf, PathBuf)],
     ) -> Result<Layout, SessionError> {
         for name in SIGNALS {
-            if self.find(Ino::ROOT, name)?.is_some() {
+            if self.find(Ino::ROOT, OsStr::new(name))?.is_some() {
                 return Err(usage(format!(
                     "the clone in the diff has not finished its recovery ({name} exists); start \
                      it with recovery.action = \"promote\", or use --from-backup"
@@ -77,36 +76,42 @@ impl<'a> Source<'a> {
         }
         let image = self.overlay.lower();
         let mut spaces = Spaces::of(image);
-        let hidden = self.find(Ino::ROOT, HIDDEN_DIR)?;
-        let places = match &hidden {
-            Some(hidden) => self.find(hidden.ino, "tblspc")?,
-            None => None,
-        };
-        for entry in places
-            .iter()
-            .flat_map(|dir| self.overlay.read_dir(dir.ino))
-            .flatten()
-        {
-            spaces.add(&entry.name);
+        let mut places = Some(Ino::ROOT);
+        for name in Path::new(TABLESPACES) {
+            let found = places.map(|dir| self.find(dir, name)).transpose()?;
+            places = found.flatten().map(|attr| attr.ino);
+        }
+        if let Some(places) = places {
+            for (_, path) in self.children(places, Path::new(""))? {
+                spaces.add(path.as_os_str());
+            }
         }
         let (mut layout, by_oid) = Layout::empty(spaces, to, mapping)?;
         let mut left = vec![(Ino::ROOT, PathBuf::new())];
+        // The root does not list it.
+        let hidden = self.find(Ino::ROOT, OsStr::new(HIDDEN_DIR))?;
         left.extend(hidden.map(|hidden| (hidden.ino, PathBuf::from(HIDDEN_DIR))));
         while let Some((ino, path)) = left.pop() {
             let attr = self.overlay.attr(ino).map_err(|e| tree_error(&path, e))?;
             self.add(&mut layout, &by_oid, &attr, &path)?;
             if attr.kind == InodeKind::Directory {
-                let entries = self
-                    .overlay
-                    .read_dir(ino)
-                    .map_err(|e| tree_error(&path, e))?;
-                let entries = entries
-                    .into_iter()
-                    .filter(|entry| entry.name != "." && entry.name != "..");
-                left.extend(entries.map(|entry| (entry.ino, path.join(entry.name))));
+                left.extend(self.children(ino, &path)?);
             }
         }
         Ok(layout)
+    }
+
+    /// Returns what is in a directory, with the paths; `path` is the directory's.
+    fn children(&self, dir: Ino, path: &Path) -> Result<Vec<(Ino, PathBuf)>, SessionError> {
+        let entries = self.overlay.read_dir(dir);
+        // Without the directory itself and the one above it.
+        let listed = entries
+            .map_err(|e| tree_error(path, e))?
+            .into_iter()
+            .skip(2);
+        Ok(listed
+            .map(|entry| (entry.ino, path.join(entry.name)))
+            .collect())
     }
 
     fn add(
@@ -131,15 +136,15 @@ impl<'a> Source<'a> {
             },
             InodeKind::Symlink => {
                 let root = path.file_name().and_then(|name| by_oid.get(name)).copied();
-                let is_space = path.parent() == Some(Path::new("pg_tblspc"));
+                let is_space = path.parent() == Some(Path::new(LINKS));
                 let root = root
                     .and_then(|root| layout.roots.get(root))
                     .filter(|_| is_space);
                 match (root, &self.wal) {
                     (Some(root), _) => layout.links.push((spot, root.to.clone())),
-                    (None, Some(wal)) if path == Path::new("pg_wal") => {
+                    (None, Some(wal)) if path == Path::new(PG_WAL) => {
                         layout.dirs.push(Item { spot, mode: 0o700 });
-                        add_wal(layout, wal, Path::new(""), DEPTH)
+                        add_wal(layout, wal, Path::new(""), WAL_DEPTH)
                             .map_err(io_error("read", wal.path()))?;
                     }
                     _ => {
@@ -156,8 +161,8 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    fn find(&self, dir: Ino, name: &str) -> Result<Option<Attr>, SessionError> {
-        match self.overlay.lookup(dir, OsStr::new(name)) {
+    fn find(&self, dir: Ino, name: &OsStr) -> Result<Option<Attr>, SessionError> {
+        match self.overlay.lookup(dir, name) {
             Ok(attr) => Ok(Some(attr)),
             Err(OverlayError::NotFound) => Ok(None),
             Err(error) => Err(tree_error(Path::new(name), error)),
@@ -186,52 +191,56 @@ impl<'a> Source<'a> {
     }
 
     fn read_tree(&self, ino: Ino, take: &mut dyn FnMut(u64, &[u8])) -> Result<u64, OverlayError> {
-        let mut buffer = vec![0; STEP];
-        let mut at = 0;
-        loop {
-            let count = self.overlay.read(ino, at, &mut buffer)?;
-            if count == 0 {
-                return Ok(at);
-            }
-            for page in buffer.get(..count).unwrap_or_default().chunks(ZEROS.len()) {
-                if page != ZEROS.get(..page.len()).unwrap_or_default() {
+        let read = |buffer: &mut [u8], at| self.overlay.read(ino, at, buffer);
+        read_on(read, &mut |start, piece| {
+            for (at, page) in (start..)
+                .step_by(ZEROS.len())
+                .zip(piece.chunks(ZEROS.len()))
+            {
+                if !ZEROS.starts_with(page) {
                     take(at, page);
                 }
-                at += page.len() as u64;
             }
-        }
+        })
     }
 
     fn read_wal(&self, name: &Path, take: &mut dyn FnMut(u64, &[u8])) -> io::Result<u64> {
         let wal = self.wal.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let mut file = wal.file(name)?;
-        let mut buffer = vec![0; STEP];
-        let mut at = 0;
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(at),
-                Ok(count) => {
-                    take(at, buffer.get(..count).unwrap_or_default());
-                    at += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        let file = wal.file(name)?;
+        let read = |buffer: &mut [u8], at| {
+            let count = retry_on_intr(|| pread(&file, &mut *buffer, at))?;
+            Ok::<_, io::Error>(count)
+        };
+        read_on(read, take)
+    }
+}
+
+/// Reads until there is nothing left, and returns the length.
+fn read_on<E>(
+    read: impl Fn(&mut [u8], u64) -> Result<usize, E>,
+    take: &mut dyn FnMut(u64, &[u8]),
+) -> Result<u64, E> {
+    let mut buffer = vec![0; STEP];
+    let mut at = 0;
+    loop {
+        let count = read(&mut buffer, at)?;
+        if count == 0 {
+            return Ok(at);
         }
+        take(at, buffer.get(..count).unwrap_or_default());
+        at += count as u64;
     }
 }
 
 /// Adds the files of a WAL directory, as PostgreSQL has them below `pg_wal`.
 fn add_wal(layout: &mut Layout, wal: &Dir, below: &Path, depth: usize) -> io::Result<()> {
-    let here = match below.as_os_str().is_empty() {
-        true => wal.dir(".")?,
-        false => wal.dir(below)?,
-    };
+    // An empty path would name nothing.
+    let here = wal.dir(Path::new(".").join(below))?;
     for name in here.names()? {
         let path = below.join(&name);
         let spot = Spot {
             root: 0,
-            path: Path::new("pg_wal").join(&path),
+            path: Path::new(PG_WAL).join(&path),
         };
         match here.stat(&name)?.map(|stat| stat.kind) {
             Some(Kind::Directory) if depth > 0 => {

@@ -1,5 +1,6 @@
 //! Writing the files of a layout: several at once, each in one pass from the catalog.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::clone::Source;
-use super::layout::{Item, Layout, Own};
+use super::layout::{Item, Layout, Own, Spot};
 use super::staging::{Staging, io_error};
 use crate::image::{CheckItem, CheckSink, Checked, CheckedFiles, Image, NodeId, check_each};
 use crate::session::SessionError;
@@ -52,21 +53,17 @@ impl Writer<'_> {
     pub fn directories(&self) -> Result<(), SessionError> {
         for item in &self.layout.dirs {
             self.directory(item)
-                .map_err(|e| self.failed("create", item, e))?;
+                .map_err(|e| self.failed("create", &item.spot, e))?;
         }
         for (spot, to) in &self.layout.links {
-            let item = Item {
-                spot: spot.clone(),
-                mode: 0,
-            };
-            self.link(&item, to)
-                .map_err(|e| self.failed("create", &item, e))?;
+            self.link(spot, to)
+                .map_err(|e| self.failed("create", spot, e))?;
         }
         Ok(())
     }
 
     fn directory(&self, item: &Item) -> io::Result<()> {
-        let Some((parent, name)) = self.parent(item)? else {
+        let Some((parent, name)) = self.parent(&item.spot)? else {
             // The root itself keeps everybody else out until it is complete.
             return Ok(());
         };
@@ -75,8 +72,8 @@ impl Writer<'_> {
             .map_or(Ok(()), |(uid, gid)| dir.give_to(uid, gid))
     }
 
-    fn link(&self, item: &Item, to: &Path) -> io::Result<()> {
-        let Some((parent, name)) = self.parent(item)? else {
+    fn link(&self, spot: &Spot, to: &Path) -> io::Result<()> {
+        let Some((parent, name)) = self.parent(spot)? else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         parent.put_link(name, to.as_os_str())?;
@@ -101,7 +98,7 @@ impl Writer<'_> {
                 self.owner
                     .map_or(Ok(()), |(uid, gid)| root.give_to(uid, gid))
             };
-            open().map_err(|e| self.failed("change the owner of", item, e))?;
+            open().map_err(|e| self.failed("change the owner of", &item.spot, e))?;
         }
         Ok(())
     }
@@ -144,7 +141,7 @@ impl Writer<'_> {
                 }
                 Err(error) => {
                     let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                    failed.get_or_insert_with(|| self.failed("write", place, error));
+                    failed.get_or_insert_with(|| self.failed("write", &place.spot, error));
                 }
             }
             checked
@@ -211,7 +208,7 @@ impl Writer<'_> {
     }
 
     fn own_file(&self, source: &Source<'_>, own: &Own, place: &Item) -> Result<u64, SessionError> {
-        let failed = |e| self.failed("write", place, e);
+        let failed = |e| self.failed("write", &place.spot, e);
         let mut output = Output::new(self.create(place).map_err(failed)?);
         let path = &place.spot.path;
         let length = source.read(own, path, &mut |offset, bytes| output.add(offset, bytes))?;
@@ -259,7 +256,7 @@ impl Writer<'_> {
     }
 
     fn create(&self, place: &Item) -> io::Result<File> {
-        let Some((parent, name)) = self.parent(place)? else {
+        let Some((parent, name)) = self.parent(&place.spot)? else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         // What an interrupted run wrote of it.
@@ -271,27 +268,18 @@ impl Writer<'_> {
         Ok(file)
     }
 
-    /// Opens the directory that contains an item; `None` for a root.
-    fn parent<'i>(&self, item: &'i Item) -> io::Result<Option<(Dir, &'i std::ffi::OsStr)>> {
-        let root = self.staging.root(item.spot.root)?;
-        let Some(name) = item.spot.path.file_name() else {
+    /// Opens the directory that contains a place; `None` for a root.
+    fn parent<'i>(&self, spot: &'i Spot) -> io::Result<Option<(Dir, &'i OsStr)>> {
+        let root = self.staging.root(spot.root)?;
+        let (Some(parent), Some(name)) = (spot.path.parent(), spot.path.file_name()) else {
             return Ok(None);
         };
-        let parent = item
-            .spot
-            .path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        Ok(Some((root.dir(parent.unwrap_or(Path::new(".")))?, name)))
+        // The parent of a single name is an empty path, which would name nothing.
+        Ok(Some((root.dir(Path::new(".").join(parent))?, name)))
     }
 
-    fn failed(&self, action: &'static str, item: &Item, error: io::Error) -> SessionError {
-        let root = self
-            .layout
-            .roots
-            .get(item.spot.root)
-            .map_or(Path::new(""), |root| &root.to);
-        io_error(action, &root.join(&item.spot.path))(error)
+    fn failed(&self, action: &'static str, spot: &Spot, error: io::Error) -> SessionError {
+        io_error(action, &self.layout.to(spot.root).join(&spot.path))(error)
     }
 }
 

@@ -6,6 +6,7 @@
 //! It is valid only until the host is rebooted, because files are not synced one by one.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
@@ -58,7 +59,7 @@ impl Journal {
     ///
     /// # Errors
     /// `WouldBlock` if another run holds it; otherwise the system's error.
-    pub fn open(dir: &Dir, name: &str) -> io::Result<Self> {
+    pub fn open(dir: &Dir, name: impl AsRef<OsStr>) -> io::Result<Self> {
         let file = dir.open_or_create(name, 0o600)?;
         file.try_lock()?;
         let file = Mutex::new(file);

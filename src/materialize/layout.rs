@@ -6,15 +6,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::escape::value;
-use crate::image::{Image, NodeId, NodeKind};
+use crate::image::{Image, NodeId, NodeKind, TABLESPACES};
 use crate::overlay::Ino;
 use crate::session::SessionError;
 
-/// Where the image has the content of tablespaces, below its root.
-const TABLESPACES: &str = ".pbkfs/tblspc";
-
 /// Where PostgreSQL has the links to tablespaces.
-const LINKS: &str = "pg_tblspc";
+pub(super) const LINKS: &str = "pg_tblspc";
 
 /// A directory that is created as a whole: PGDATA, or that of a tablespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,8 +101,18 @@ impl Layout {
         mapping: &[(PathBuf, PathBuf)],
     ) -> Result<Self, SessionError> {
         let (mut layout, by_oid) = Self::empty(Spaces::of(image), to, mapping)?;
-        layout.add(image, Image::ROOT, &by_oid);
+        layout.add(image, &by_oid);
         Ok(layout)
+    }
+
+    /// Returns where PGDATA is to be.
+    pub fn pgdata(&self) -> &Path {
+        self.to(0)
+    }
+
+    /// Returns where a root is to be; an empty path for one that does not exist.
+    pub fn to(&self, root: usize) -> &Path {
+        self.roots.get(root).map_or(Path::new(""), |root| &root.to)
     }
 
     /// Creates a layout of nothing but its roots, and the roots' indexes by the names of
@@ -130,9 +137,9 @@ impl Layout {
         Ok((layout, by_oid))
     }
 
-    fn add(&mut self, image: &Image, node: NodeId, by_oid: &HashMap<OsString, usize>) {
+    fn add(&mut self, image: &Image, by_oid: &HashMap<OsString, usize>) {
         // A worklist rather than recursion: a damaged list can nest without end.
-        let mut left = vec![node];
+        let mut left = vec![Image::ROOT];
         while let Some(node) = left.pop() {
             let Some(spot) = spot_of(&image.path(node), by_oid) else {
                 left.extend(image.children(node));

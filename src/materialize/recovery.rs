@@ -3,23 +3,16 @@
 //! `postgresql.auto.conf` loses all recovery settings of before, and gets those of the
 //! wanted target together with an empty `recovery.signal`.
 
-use std::io;
-use std::path::Path;
-
 use time::OffsetDateTime;
 
 use super::staging::io_error;
-use crate::catalog::probackup::Probackup;
-use crate::pg::{NEWEST_MAJOR, OLDEST_MAJOR};
 use crate::profile::{MomentText, Plan};
-use crate::session::{Recovery, Resolved, SessionError, quote_word, restore_command_of};
+use crate::server::conf::AUTO_CONF;
+use crate::session::{
+    RECOVERY_SIGNAL, Recovery, Resolved, SessionError, find_probackup, path_text, quote_word,
+    restore_command_of,
+};
 use crate::untrusted::{Dir, SMALL, found};
-
-/// The file that ALTER SYSTEM writes, too. Its settings override all others.
-pub const AUTO_CONF: &str = "postgresql.auto.conf";
-
-/// A server that finds it starts in recovery.
-const SIGNAL: &str = "recovery.signal";
 
 /// Permissions of both, as the server gives them.
 const MODE: u32 = 0o600;
@@ -54,10 +47,10 @@ pub fn write(
     dir.replace(AUTO_CONF, &text, MODE, owner)
         .map_err(io_error("write", &path))?;
     let signal = match recovery.is_some() {
-        true => dir.replace(SIGNAL, b"", MODE, owner),
-        false => dir.remove_file(SIGNAL),
+        true => dir.replace(RECOVERY_SIGNAL, b"", MODE, owner),
+        false => dir.remove_file(RECOVERY_SIGNAL),
     };
-    signal.map_err(io_error("write", &dir.path().join(SIGNAL)))?;
+    signal.map_err(io_error("write", &dir.path().join(RECOVERY_SIGNAL)))?;
     Ok(recovery.is_some())
 }
 
@@ -99,20 +92,13 @@ fn settings(recovery: &Recovery, plan: &Plan) -> Result<Vec<(String, String)>, S
 /// Returns the command that fetches WAL from the catalog: pg_probackup's own, as
 /// restore writes it, or that of pbkfs if pg_probackup is not installed.
 fn restore_command(plan: &Plan) -> Result<String, SessionError> {
-    let majors: Vec<u32> = (OLDEST_MAJOR..=NEWEST_MAJOR).rev().collect();
-    let Some(probackup) = Probackup::find(plan.pg_probackup.as_deref(), &majors)? else {
-        return restore_command_of(&plan.catalog, &plan.instance);
-    };
-    let word = |path: &Path| -> Result<String, SessionError> {
-        let text = path.to_str().ok_or_else(|| {
-            io_error("name in restore_command", path)(io::ErrorKind::InvalidFilename.into())
-        })?;
-        Ok(quote_word(text))
+    let Some(probackup) = find_probackup(plan)? else {
+        return restore_command_of(&plan.catalog, &plan.instance, &[]);
     };
     Ok(format!(
         "{} archive-get -B {} --instance {} --wal-file-path=%p --wal-file-name=%f",
-        word(probackup.path())?,
-        word(&plan.catalog)?,
+        quote_word(path_text(probackup.path())?),
+        quote_word(path_text(&plan.catalog)?),
         quote_word(&plan.instance)
     ))
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::clone::Source;
 use super::files::{Writer, Written};
 use super::layout::Layout;
-use super::recovery::{self, AUTO_CONF};
+use super::recovery;
 use super::staging::{Staging, io_error};
 use super::wanted::{Materialize, Materialized, PlacedTablespace};
 use crate::diff::Binding;
@@ -16,6 +16,7 @@ use crate::escape::value;
 use crate::figures::human_bytes;
 use crate::image::Image;
 use crate::overlay::Overlay;
+use crate::server::conf::AUTO_CONF;
 use crate::session::{
     Job, Live, MaterializeError, Needs, Resolved, SessionError, Then, Up, files_owner, job_place,
     open_image,
@@ -32,9 +33,9 @@ impl Materialize<'_> {
     /// enough room, if the backup is damaged or if a file cannot be written.
     pub fn run(&self) -> Result<Materialized, SessionError> {
         let begun = Instant::now();
+        let diff = self.diff()?;
         let mut plan = self.plan.clone();
         let (point, held) = job_place(&plan.target, "materialize")?;
-        let diff = self.diff()?;
         plan.throw_away(point);
         plan.diff_dir.clone_from(&diff);
         plan.postgres.launch = false;
@@ -102,8 +103,7 @@ impl Job for MaterializeJob<'_> {
         resolved: &Resolved,
         overlay: &Overlay<Image>,
     ) -> Result<Then, SessionError> {
-        let diff = self.done.diff.clone().unwrap_or_default();
-        let source = Source::open(overlay, &diff)?;
+        let source = Source::open(overlay)?;
         let layout = source.lay_out(&self.wanted.to, &self.wanted.tablespaces)?;
         self.write(resolved, overlay.lower(), &layout, Some(&source))?;
         Ok(Then::End)

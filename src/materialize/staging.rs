@@ -23,7 +23,6 @@ pub struct Staging {
     journal: Journal,
     /// The nodes of the files that an interrupted run completed.
     pub complete: HashSet<u32>,
-    journal_name: String,
 }
 
 /// One directory while it is written.
@@ -45,46 +44,36 @@ impl Staging {
     /// If a final directory exists and is not empty, if another run is writing, if
     /// something of another origin is in the way, or if a system call fails.
     pub fn open(layout: &Layout, backup: &str, image: Option<u64>) -> Result<Self, SessionError> {
-        let mut parents = Vec::new();
-        for root in &layout.roots {
-            parents.push(Dir::of_file(&root.to).map_err(io_error("open", &root.to))?);
-        }
-        let (Some(pgdata), Some((parent, name))) = (layout.roots.first(), parents.first()) else {
-            return Err(io_error("create", Path::new(""))(
-                io::ErrorKind::InvalidInput.into(),
-            ));
+        let pgdata = layout.pgdata();
+        let parents = layout.roots.iter().map(|root| {
+            let opened = Dir::of_file(&root.to);
+            opened.map_err(io_error("open", &root.to))
+        });
+        let parents: Vec<(Dir, &OsStr)> = parents.collect::<Result<_, _>>()?;
+        let Some((parent, name)) = parents.first() else {
+            let nothing = io::ErrorKind::InvalidInput.into();
+            return Err(io_error("create", pgdata)(nothing));
         };
-        let journal_name = format!("{}.journal", staged_name(name).to_string_lossy());
-        let journal = match Journal::open(parent, &journal_name) {
+        let journal = match Journal::open(parent, journal_name(name)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(SessionError::Usage {
-                    message: format!("another pbkfs is already writing {}", value(&pgdata.to)),
+                    message: format!("another pbkfs is already writing {}", value(pgdata)),
                 });
             }
-            opened => opened.map_err(io_error("open the journal of", &pgdata.to))?,
+            opened => opened.map_err(io_error("open the journal of", pgdata))?,
         };
+        let paths = layout.roots.iter().map(|root| &root.to);
         let wanted = Header {
             backup: backup.to_owned(),
             image,
             boot: boot_id().map_err(io_error("read", Path::new(BOOT_ID)))?,
-            roots: Vec::new(),
+            roots: paths
+                .map(|path| (path.to_string_lossy().into_owned(), (0, 0, 0)))
+                .collect(),
         };
-        let found = journal
-            .read()
-            .map_err(io_error("read the journal of", &pgdata.to))?;
-        let mut begin = Begin {
-            layout,
-            parents: &parents,
-            wanted,
-            found,
-        };
-        let (roots, complete) = begin.roots(&journal)?;
-        Ok(Self {
-            roots,
-            journal,
-            complete,
-            journal_name,
-        })
+        let found = journal.read();
+        let found = found.map_err(io_error("read the journal of", pgdata))?;
+        Begin { wanted, found }.roots(layout, parents, journal)
     }
 
     /// Returns a root's directory.
@@ -140,7 +129,7 @@ impl Staging {
     fn remove_journal(&self) -> io::Result<()> {
         let pgdata = self.roots.first();
         pgdata.map_or(Ok(()), |pgdata| {
-            pgdata.parent.remove_file(&self.journal_name)
+            pgdata.parent.remove_file(journal_name(&pgdata.name))
         })
     }
 
@@ -168,46 +157,42 @@ impl Staging {
 }
 
 /// What the beginning of a run has found.
-struct Begin<'a> {
-    layout: &'a Layout,
-    parents: &'a [(Dir, &'a OsStr)],
+struct Begin {
     wanted: Header,
     found: Option<(Header, HashSet<u32>)>,
 }
 
-impl Begin<'_> {
-    fn roots(&mut self, journal: &Journal) -> Result<(Vec<Staged>, HashSet<u32>), SessionError> {
-        let to = |root: &Root| root.to.to_string_lossy().into_owned();
-        let paths = self.layout.roots.iter().map(|root| (to(root), (0, 0, 0)));
-        self.wanted.roots = paths.collect();
-        let goes_on = self
-            .found
-            .as_ref()
-            .is_some_and(|(found, _)| self.wanted.goes_on(found));
-        let mut opened = Vec::new();
-        for (index, root) in self.layout.roots.iter().enumerate() {
-            opened.push(self.root(index, root, goes_on)?);
+impl Begin {
+    fn roots(
+        mut self,
+        layout: &Layout,
+        parents: Vec<(Dir, &OsStr)>,
+        journal: Journal,
+    ) -> Result<Staging, SessionError> {
+        let found = self.found.as_ref();
+        let goes_on = found.is_some_and(|(found, _)| self.wanted.goes_on(found));
+        let (mut roots, mut all_there) = (Vec::new(), goes_on);
+        for (index, (root, place)) in layout.roots.iter().zip(parents).enumerate() {
+            let (staged, is_new) = self.root(index, root, place, goes_on)?;
+            all_there &= !is_new;
+            roots.push(staged);
         }
-        let goes_on = goes_on && opened.iter().all(|(_, is_new)| !is_new);
-        if !goes_on {
-            for ((staged, _), recorded) in opened.iter().zip(&mut self.wanted.roots) {
+        let mut complete = HashSet::new();
+        if all_there {
+            complete = self.found.map(|(_, complete)| complete).unwrap_or_default();
+        } else {
+            for (staged, recorded) in roots.iter().zip(&mut self.wanted.roots) {
                 let found = identity(&staged.dir).map_err(io_error("stat", staged.dir.path()))?;
                 recorded.1 = found.id;
             }
             let begun = journal.begin(&self.wanted);
-            let pgdata = self
-                .layout
-                .roots
-                .first()
-                .map_or(Path::new(""), |root| &root.to);
-            begun.map_err(io_error("write the journal of", pgdata))?;
+            begun.map_err(io_error("write the journal of", layout.pgdata()))?;
         }
-        let complete = self.found.take().filter(|_| goes_on);
-        let roots = opened.into_iter().map(|(staged, _)| staged).collect();
-        Ok((
+        Ok(Staging {
             roots,
-            complete.map(|(_, complete)| complete).unwrap_or_default(),
-        ))
+            journal,
+            complete,
+        })
     }
 
     /// Opens a root's staged directory, and says whether it is new. If an interrupted
@@ -216,33 +201,27 @@ impl Begin<'_> {
         &self,
         index: usize,
         root: &Root,
+        (parent, name): (Dir, &OsStr),
         goes_on: bool,
     ) -> Result<(Staged, bool), SessionError> {
-        let Some((parent, name)) = self.parents.get(index) else {
-            return Err(io_error("open", &root.to)(io::ErrorKind::NotFound.into()));
-        };
         let io = |error| io_error("create", &root.to)(error);
-        let placed = self.occupant(parent, name, index, goes_on, root)?;
+        let placed = self.occupant(&parent, name, index, goes_on, root)?;
         let staged_as = staged_name(name);
-        let staged = |dir: Dir, is_placed| -> Result<Staged, SessionError> {
-            Ok(Staged {
-                parent: parent.dir(".").map_err(io)?,
-                name: name.to_os_string(),
-                dir,
-                is_placed,
-            })
+        let staged = |parent, dir, is_placed| Staged {
+            parent,
+            name: name.to_os_string(),
+            dir,
+            is_placed,
         };
         if let Some(dir) = placed {
-            return Ok((staged(dir, true)?, false));
+            return Ok((staged(parent, dir, true), false));
         }
         if let Some(stat) = parent.stat(&staged_as).map_err(io)? {
-            let left = (stat.kind == Kind::Directory)
-                .then(|| parent.dir(&staged_as))
-                .transpose()
-                .map_err(io)?;
-            match left {
+            let is_dir = stat.kind == Kind::Directory;
+            let left = is_dir.then(|| parent.dir(&staged_as)).transpose();
+            match left.map_err(io)? {
                 Some(dir) if goes_on && self.is_recorded(index, &dir) => {
-                    return Ok((staged(dir, false)?, false));
+                    return Ok((staged(parent, dir, false), false));
                 }
                 Some(dir) if self.is_ours(&dir).map_err(io)? => {
                     parent.remove_tree(&staged_as).map_err(io)?;
@@ -259,7 +238,7 @@ impl Begin<'_> {
             }
         }
         let dir = parent.make_dir(&staged_as, 0o700).map_err(io)?;
-        Ok((staged(dir, false)?, true))
+        Ok((staged(parent, dir, false), true))
     }
 
     /// Refuses a final directory that is not empty. Returns it if an interrupted run
@@ -325,6 +304,12 @@ fn staged_name(name: &OsStr) -> OsString {
     staged.push(name);
     staged.push(".pbkfs-part");
     staged
+}
+
+fn journal_name(name: &OsStr) -> OsString {
+    let mut journal = staged_name(name);
+    journal.push(".journal");
+    journal
 }
 
 /// Returns the conversion of a system's error at a path.

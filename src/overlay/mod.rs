@@ -41,7 +41,7 @@ pub use lower::LowerKind;
 pub use operations::{Attr, AttrChange, DirEntry, FallocateMode, RenameMode, SeekKind, TimeChange};
 pub use state::{Overlay, OverlayOptions};
 pub use tree::Ino;
-pub use wal::{WalPlace, is_wal_link};
+pub use wal::{PG_WAL, WalPlace};
 
 /// Base files up to this size are copied up whole when they are opened on a mount with
 /// passthrough. Catalogs then run at the speed of the diff's file system. Copies that

@@ -55,9 +55,12 @@ pub use place::state::State;
 pub use preview::{obstacles, preview_server};
 pub use ready::Ready;
 pub use recovery::Recovery;
-pub use recovery::restore_command::{ours as restore_command_of, quote as quote_word};
+pub use recovery::recovered::SIGNAL as RECOVERY_SIGNAL;
+pub use recovery::restore_command::{
+    ours as restore_command_of, quote as quote_word, text as path_text,
+};
 pub use recovery::wal_service::archive_of_session;
 pub use signals::Signals;
 pub use steps::image::open_image;
-pub use steps::resolve::{Resolved, all_backups, resolve};
+pub use steps::resolve::{Resolved, all_backups, find_probackup, resolve};
 pub use steps::target::{check as check_target, owner as files_owner};

@@ -2,11 +2,8 @@
 //! and all names in it are PostgreSQL's.
 
 use super::root::Root;
-use crate::diff::layout::WAL_DIR;
+use crate::diff::layout::{WAL_DEPTH, WAL_DIR};
 use crate::untrusted::{Dir, Kind};
-
-/// How many levels are searched; PostgreSQL's directory has one level below it.
-const DEPTH: usize = 4;
 
 /// What a directory takes up.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +18,7 @@ pub struct Usage {
 /// vanish meanwhile, and the directory need not exist. Links are not followed.
 pub fn disk_usage(root: &Root) -> Usage {
     let dir = root.dir().dir(WAL_DIR);
-    dir.map_or_else(|_| Usage::default(), |dir| usage_of(&dir, DEPTH))
+    dir.map_or_else(|_| Usage::default(), |dir| usage_of(&dir, WAL_DEPTH))
 }
 
 fn usage_of(dir: &Dir, depth: usize) -> Usage {

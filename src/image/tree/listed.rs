@@ -12,8 +12,8 @@ use crate::catalog::content::FileEntry;
 use crate::image::error::ImageError;
 use crate::image::layers::Layer;
 
-/// Directory of the tablespaces, in our own directory inside the mount.
-const TABLESPACES: &[u8] = b".pbkfs/tblspc";
+/// [`super::TABLESPACES`], as paths in the content list are written.
+const TABLESPACES: &[u8] = super::TABLESPACES.as_bytes();
 
 /// Restore creates this file with its default mode, and never changes it.
 const CONTROL_FILE: &[u8] = b"global/pg_control";

@@ -15,6 +15,9 @@ mod nodes;
 pub use node::{NodeId, NodeKind};
 pub(super) use nodes::Tree;
 
+/// Directory of the tablespaces' content, below the root.
+pub const TABLESPACES: &str = ".pbkfs/tblspc";
+
 /// Mode of PGDATA, which has no entry of its own, and of directories that we add. In a
 /// cluster with group access, the group may read them as well.
 const DIRECTORY_MODE: u16 = 0o700;

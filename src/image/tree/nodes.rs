@@ -108,7 +108,8 @@ impl Tree {
             }
             ItemKind::File { permissions, entry } => (NodeKind::File, permissions, entry),
             ItemKind::Symlink => {
-                let target = Path::new("../.pbkfs/tblspc").join(OsStr::from_bytes(&item.name));
+                let target = Path::new("..").join(super::TABLESPACES);
+                let target = target.join(OsStr::from_bytes(&item.name));
                 self.links.push((NodeId(number), target));
                 (NodeKind::Symlink, 0o777, NO_ENTRY)
             }

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
 
-use super::{DEPTH, PG_WAL};
-use crate::diff::{WAL_DIR, time_ns};
+use super::PG_WAL;
+use crate::diff::{WAL_DEPTH, WAL_DIR, time_ns};
 use crate::image::NodeId;
 use crate::overlay::changes::{Change, ChangeKind};
 use crate::overlay::lower::{Lower, LowerKind};
@@ -31,7 +31,7 @@ fn gather<L: Lower>(
     below: Option<(&L, NodeId)>,
     changes: &mut Vec<Change>,
 ) {
-    if path.components().count() > DEPTH {
+    if path.components().count() > WAL_DEPTH {
         return;
     }
     let mut add = |path: &Path, kind, bytes: u64| {

@@ -15,9 +15,6 @@ pub use changes::wal_changes;
 /// PostgreSQL's name for the WAL directory.
 pub const PG_WAL: &str = "pg_wal";
 
-/// How many levels of a WAL directory are searched; PostgreSQL's has one.
-const DEPTH: usize = 4;
-
 /// The location of the tree's WAL directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WalPlace {

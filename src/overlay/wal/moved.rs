@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{DEPTH, PG_WAL, WalPlace, is_wal_link};
-use crate::diff::InodeKind;
+use super::{PG_WAL, WalPlace, is_wal_link};
+use crate::diff::{InodeKind, WAL_DEPTH};
 use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
 use crate::overlay::operations::Attr;
@@ -31,7 +31,7 @@ impl<L: Lower> Overlay<L> {
             Err(error) => return Err(error),
         };
         match attr.kind {
-            InodeKind::Directory => Ok(WalPlace::Tree(self.bytes_in(attr.ino, DEPTH)?)),
+            InodeKind::Directory => Ok(WalPlace::Tree(self.bytes_in(attr.ino, WAL_DEPTH)?)),
             InodeKind::Symlink => {
                 let link = PathBuf::from(self.read_link(attr.ino)?);
                 match is_wal_link(&link) {

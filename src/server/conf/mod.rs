@@ -18,6 +18,9 @@ use crate::server::settings::list::split;
 use line::Line;
 pub use source::{Host, InClone, LIMIT, Source, normal};
 
+/// The file that ALTER SYSTEM writes. Its settings override those of all others.
+pub const AUTO_CONF: &str = "postgresql.auto.conf";
+
 /// PostgreSQL's own limit on includes within includes.
 const MAX_DEPTH: u32 = 10;
 
@@ -118,7 +121,7 @@ impl Conf {
         let main = std::mem::take(&mut reader.entries);
         reader.is_plain = true;
         // This file may be missing.
-        let _ = reader.read_file(&data_directory.join("postgresql.auto.conf"), 0)?;
+        let _ = reader.read_file(&data_directory.join(AUTO_CONF), 0)?;
         Ok(Self {
             main,
             auto: reader.entries,

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::geteuid;
 
 use self::choice::timeline_of;
-use self::restore_command::{program, quote, text};
+use self::restore_command::{ours, program, text};
 use crate::catalog::Backup;
 use crate::catalog::wal::{Reach, WalArchive};
 use crate::pg::Lsn;
@@ -254,23 +254,18 @@ impl Recovery {
         if let Some(command) = &self.command {
             return Ok(command.clone());
         }
-        let program = program()?;
         let (socket, prefetch_dir) = (place.wal_socket(), place.prefetch_dir());
         let bytes = self.prefetch.to_string();
-        let catalog = text(&self.catalog)?;
-        let mut words = vec![text(&program)?, "wal-get", "-B", catalog];
-        let instance = self.instance()?;
-        words.extend(["--instance", &instance]);
+        let mut options = Vec::new();
         // An unprivileged user's server runs as that user, and reads the archive itself.
         if geteuid().is_root() {
-            words.extend(["--session", text(&socket)?]);
+            options.extend(["--session", text(&socket)?]);
         }
         if self.prefetch >= self.archive.segment_size().bytes() {
-            words.extend(["--prefetch-dir", text(&prefetch_dir)?]);
-            words.extend(["--prefetch-bytes", &bytes]);
+            options.extend(["--prefetch-dir", text(&prefetch_dir)?]);
+            options.extend(["--prefetch-bytes", &bytes]);
         }
-        let quoted: Vec<String> = words.into_iter().map(quote).collect();
-        Ok(format!("{} %f %p", quoted.join(" ")))
+        ours(&self.catalog, &self.instance()?, &options)
     }
 
     /// Returns the profile's own command.

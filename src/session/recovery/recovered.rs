@@ -29,7 +29,8 @@ const NOTE: &str = "recovery";
 /// It is read for a diff that has no note yet.
 const OLD_RECORD: &str = ".pbkfs-recovery.json";
 
-const SIGNAL: &str = "recovery.signal";
+/// A server that finds this file starts in recovery.
+pub const SIGNAL: &str = "recovery.signal";
 const LABEL: &str = "backup_label";
 
 /// What is noted about a clone that was started.

@@ -32,20 +32,14 @@ pub fn text(path: &Path) -> Result<&str, SessionError> {
     })
 }
 
-/// Returns our own command for a server that runs without a session.
+/// Returns our own command, with these options besides those that name the instance.
 ///
 /// # Errors
 /// If this program's path or the catalog's is not known, or is not UTF-8.
-pub fn ours(catalog: &Path, instance: &str) -> Result<String, SessionError> {
+pub fn ours(catalog: &Path, instance: &str, options: &[&str]) -> Result<String, SessionError> {
     let program = program()?;
-    let words = [
-        text(&program)?,
-        "wal-get",
-        "-B",
-        text(catalog)?,
-        "--instance",
-        instance,
-    ];
+    let named = ["wal-get", "-B", text(catalog)?, "--instance", instance];
+    let words = [&[text(&program)?], &named[..], options].concat();
     let quoted: Vec<String> = words.into_iter().map(quote).collect();
     Ok(format!("{} %f %p", quoted.join(" ")))
 }

@@ -1,6 +1,6 @@
 //! Finding the chain that a plan refers to.
 
-use crate::catalog::probackup::Probackup;
+use crate::catalog::probackup::{Probackup, ProbackupError};
 use crate::catalog::{Backup, BackupRef, Catalog, Instance};
 use crate::chain::Chain;
 use crate::profile::{MetadataSource, Plan};
@@ -53,6 +53,15 @@ pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
     })
 }
 
+/// Finds the pg_probackup that a plan names, or else the installed one.
+///
+/// # Errors
+/// If the named one does not exist, or if the one found cannot be used.
+pub fn find_probackup(plan: &Plan) -> Result<Option<Probackup>, ProbackupError> {
+    let majors: Vec<u32> = (OLDEST_MAJOR..=NEWEST_MAJOR).rev().collect();
+    Probackup::find(plan.pg_probackup.as_deref(), &majors)
+}
+
 fn read_metadata(
     plan: &Plan,
     instance: &Instance,
@@ -60,11 +69,9 @@ fn read_metadata(
     if plan.metadata == MetadataSource::Native {
         return Ok((instance.backups()?, None));
     }
-    let majors: Vec<u32> = (OLDEST_MAJOR..=NEWEST_MAJOR).rev().collect();
-    let found = Probackup::find(plan.pg_probackup.as_deref(), &majors)?;
-    let Some(probackup) = found else {
+    let Some(probackup) = find_probackup(plan)? else {
         if plan.metadata == MetadataSource::PgProbackup {
-            return Err(crate::catalog::probackup::ProbackupError::NotInstalled.into());
+            return Err(ProbackupError::NotInstalled.into());
         }
         tracing::debug!("no pg_probackup was found; reading the control files natively");
         return Ok((instance.backups()?, None));
