@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::backup_report::{BackupReport, Check, Damage};
 use super::checks::Checks;
 use super::verdict::{Verdict, of_image, of_session, of_wal};
-use super::{Verify, pages, restore};
+use super::{Verify, good_copies, restore};
 use crate::catalog::Backup;
 use crate::catalog::wal::{OwnWal, OwnWalFinder};
 use crate::causes::sentence;
@@ -207,7 +207,7 @@ impl<'a> VerifyJob<'a> {
         let bad = damage.iter().enumerate().filter(is_bad).take(COMPARED);
         let (places, bad): (Vec<usize>, Vec<&ImageError>) = bad.unzip();
         let goes_on = || !self.signals.end_asked();
-        let good = pages::good_in(&bad, self.all, target, &goes_on);
+        let good = good_copies::find(&bad, self.all, target, &goes_on);
         if self.signals.end_asked() {
             return;
         }

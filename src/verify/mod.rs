@@ -5,7 +5,7 @@
 //! ```text
 //! wanted         the input of a run
 //! run            one backup after the other
-//! pages          every page and stored file, in parallel, without a mount
+//! good_copies    intact copies, in other backups, of what is damaged in one
 //! job            the work on one backup
 //! checks/        queries, pg_amcheck, pg_dump and commands against the clone
 //! restore        what pg_probackup's own restore would lose
@@ -18,9 +18,9 @@
 
 mod backup_report;
 mod checks;
+mod good_copies;
 mod history;
 mod job;
-mod pages;
 mod ping;
 mod report;
 mod restore;

@@ -12,7 +12,7 @@ use crate::pg::BLOCK_SIZE;
 /// good, or the file if its damage cannot be narrowed down to a page. Each backup is
 /// opened once. `goes_on` stops the search between two backups by returning `false`.
 #[must_use]
-pub fn good_in(
+pub fn find(
     damage: &[&ImageError],
     backups: &[Backup],
     target: &Backup,
