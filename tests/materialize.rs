@@ -46,12 +46,27 @@ fn assert_as_restored(sandbox: &Sandbox, backup: &str, to: &Path, owner: &OsUser
     let found = Manifest::walk(to, owner)
         .without("postgresql.auto.conf")
         .without("recovery.signal");
-    let differences = sandbox.fixture.manifest(backup).differences(&found);
-    assert!(
-        differences.is_empty(),
-        "{backup}: {}",
-        differences.join("\n")
-    );
+    sandbox.fixture.manifest(backup).assert_same(&found, backup);
+}
+
+/// Kills a materialization to `to` as soon as it has come so far.
+fn kill_when(clone: &TestClone<'_>, to: &Path, mut is_so_far: impl FnMut() -> bool) {
+    let mut command = clone.command("materialize", &["--json", "--jobs", "1", "--to"]);
+    let mut running = Running::spawn(command.arg(to));
+    eventually("it has come so far", LIMIT, || {
+        assert!(!running.has_ended(), "it was faster than this test");
+        is_so_far()
+    });
+    running.signal(Signal::SIGKILL);
+    running.wait(LIMIT);
+}
+
+/// A directory in which a server of `user` can have its data and its socket.
+fn server_dir(sandbox: &Sandbox, user: &OsUser) -> PathBuf {
+    let dir = sandbox.path("server");
+    fs::create_dir(&dir).unwrap();
+    user.own(&dir);
+    dir
 }
 
 /// Materializes each backup of the fixture as `user`, one after the other.
@@ -146,9 +161,7 @@ fn a_server_answers(fixture: &str, server: &PgTools) {
     let backups = sandbox.fixture.backups();
     let backup = backups.iter().rfind(|backup| backup.stream).unwrap();
     let clone = sandbox.profile(&backup.id).throw_away().write();
-    let dir = sandbox.path("server");
-    fs::create_dir(&dir).unwrap();
-    pg.user.own(&dir);
+    let dir = server_dir(&sandbox, &pg.user);
     let to = dir.join("data");
     done(materialize(&clone, &to, &[]));
     // Production's configuration must not archive into production's archive.
@@ -193,9 +206,7 @@ fn a_target_in_the_archive_is_reached() {
     let sandbox = recovery::sandbox();
     let [_, point, _] = recovery::points(&sandbox);
     let clone = sandbox.profile(recovery::BACKUP).throw_away().write();
-    let dir = sandbox.path("server");
-    fs::create_dir(&dir).unwrap();
-    pg.user.own(&dir);
+    let dir = server_dir(&sandbox, &pg.user);
     let to = dir.join("data");
     let target = format!("recovery.name={}", point.name);
     let told = done(materialize(&clone, &to, &["--set", &target]));
@@ -218,18 +229,12 @@ fn what_a_kill_left_is_continued() {
     let clone = sandbox.profile(&backup).throw_away().write();
     let to = sandbox.path("data");
     let journal = to.with_file_name(".data.pbkfs-part.journal");
-    let mut command = clone.command("materialize", &["--json", "--jobs", "1", "--to"]);
-    let mut running = Running::spawn(command.arg(&to));
-    eventually("some files are complete", LIMIT, || {
-        assert!(!running.has_ended(), "it was faster than this test");
+    kill_when(&clone, &to, || {
         fs::read_to_string(&journal).is_ok_and(|text| text.lines().count() > 100)
     });
-    running.signal(Signal::SIGKILL);
-    running.wait(LIMIT);
     assert!(!to.exists());
     assert_eq!(leftovers(&to).len(), 2);
 
-    // Another backup cannot continue it, and one of no backup is not touched.
     let told = done(materialize(&clone, &to, &[]));
     assert!(told["resumed_files"].as_u64().unwrap() >= 100, "{told}");
     assert_as_restored(&sandbox, &backup, &to, &OsUser::postgres());
@@ -244,15 +249,8 @@ fn what_a_kill_left_of_another_backup_is_replaced() {
     let backups = sandbox.fixture.backups();
     let to = sandbox.path("data");
     let first = sandbox.profile(&backups[0].id).throw_away().write();
-    let mut command = first.command("materialize", &["--json", "--jobs", "1", "--to"]);
-    let mut running = Running::spawn(command.arg(&to));
     let staged = to.with_file_name(".data.pbkfs-part");
-    eventually("it has begun", LIMIT, || {
-        assert!(!running.has_ended(), "it was faster than this test");
-        staged.join("base").exists()
-    });
-    running.signal(Signal::SIGKILL);
-    running.wait(LIMIT);
+    kill_when(&first, &to, || staged.join("base").exists());
     let newest = sandbox.fixture.newest();
     let other = sandbox.profile_named("other", &newest).throw_away().write();
     let told = done(materialize(&other, &to, &[]));
@@ -412,9 +410,7 @@ fn becomes_what_the_clone_was(user: OsUser, is_killed: bool) {
         clone.down();
         before
     };
-    let dir = sandbox.path("server");
-    fs::create_dir(&dir).unwrap();
-    pg.user.own(&dir);
+    let dir = server_dir(&sandbox, &pg.user);
     let to = dir.join("data");
     // An unprivileged user writes where that user may.
     let told = done(materialize(&clone, &to, &[]));

@@ -30,16 +30,7 @@ fn matches_restore(fixture: &str, user: OsUser) {
 
         let wanted = sandbox.fixture.manifest(&backup.id);
         let found = Manifest::walk(&clone.target, &sandbox.user).without("postgresql.auto.conf");
-        let differences = wanted.differences(&found);
-        assert!(
-            differences.is_empty(),
-            "{} {}: {} of {} entries are not as restored:\n{}",
-            fixture,
-            backup.id,
-            differences.len(),
-            wanted.len(),
-            differences.join("\n")
-        );
+        wanted.assert_same(&found, &format!("{fixture} {}", backup.id));
 
         clone.down();
         assert!(

@@ -78,9 +78,18 @@ impl Manifest {
         self.0.len()
     }
 
-    /// Returns one line for each path that is not the same in both.
-    pub fn differences(&self, actual: &Manifest) -> Vec<String> {
-        differences(&self.0, &actual.0)
+    /// Fails and names every path that is not the same in both. `what` says whose they
+    /// are.
+    #[track_caller]
+    pub fn assert_same(&self, actual: &Manifest, what: &str) {
+        let differences = differences(&self.0, &actual.0);
+        assert!(
+            differences.is_empty(),
+            "{what}: {} of {} entries differ:\n{}",
+            differences.len(),
+            self.len(),
+            differences.join("\n")
+        );
     }
 }
 
