@@ -99,6 +99,8 @@ mod profile;
 #[cfg(feature = "cli")]
 mod program;
 #[cfg(feature = "cli")]
+mod promote;
+#[cfg(feature = "cli")]
 mod server;
 #[cfg(feature = "cli")]
 mod session;

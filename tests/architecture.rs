@@ -55,11 +55,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "promote",
+        &[
+            "materialize",
+            "session",
+            "profile",
+            "overlay",
+            "diff",
+            "image",
+        ],
+    ),
+    (
         "cli",
         &[
             "verify",
             "extract",
             "materialize",
+            "promote",
             "session",
             "server",
             "profile",

@@ -11,6 +11,7 @@ use crate::cli::clone::{diff, plan, status};
 use crate::cli::show_config;
 use crate::materialize::Materialized;
 use crate::profile::keys;
+use crate::promote::Promoted;
 use crate::session::Ready;
 use crate::verify::Document;
 
@@ -34,6 +35,7 @@ pub const DOCUMENTS: &[DocumentKind] = &[
     DocumentKind::new::<diff::Report<'static>>("diff", &["diff"]),
     DocumentKind::new::<Document>("verify", &["verify"]),
     DocumentKind::new::<Materialized>("materialize", &["materialize"]),
+    DocumentKind::new::<Promoted>("promote", &["promote"]),
 ];
 
 /// A field of a document.

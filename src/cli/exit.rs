@@ -8,7 +8,7 @@ use crate::diff::DiffError;
 use crate::fuse::FuseError;
 use crate::overlay::OverlayError;
 use crate::server::ServerError;
-use crate::session::{MaterializeError, SessionError, TargetError};
+use crate::session::{MaterializeError, PromoteError, SessionError, TargetError};
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,10 @@ impl Code {
     /// error has to be considered here.
     pub fn of(error: &SessionError) -> Self {
         match error {
-            SessionError::Profile(_) | SessionError::Usage { .. } | SessionError::NoDiff { .. } => {
+            SessionError::Profile(_)
+            | SessionError::Usage { .. }
+            | SessionError::NoDiff { .. }
+            | SessionError::Promote(PromoteError::NotKept | PromoteError::NoClone { .. }) => {
                 Self::Usage
             }
             SessionError::Catalog(_)
@@ -80,6 +83,12 @@ impl Code {
             | SessionError::ServerStays { .. }
             | SessionError::Interrupted
             | SessionError::Materialize(MaterializeError::Unfinished { .. })
+            | SessionError::Promote(
+                PromoteError::Hydration { .. }
+                | PromoteError::Stopped
+                | PromoteError::Gone { .. }
+                | PromoteError::CutOver { .. },
+            )
             | SessionError::Target(
                 TargetError::ParentMissing { .. } | TargetError::Unsafe { .. },
             )
@@ -104,7 +113,8 @@ impl Code {
             | SessionError::NotOurs { .. }
             | SessionError::OfAnotherUser { .. }
             | SessionError::Occupied { .. }
-            | SessionError::HasServer { .. } => Self::Busy,
+            | SessionError::HasServer { .. }
+            | SessionError::Promote(PromoteError::Refused { .. }) => Self::Busy,
             SessionError::Fuse(FuseError::Mount { .. }) => Self::Mount,
             SessionError::Fuse(
                 FuseError::Busy { .. } | FuseError::Copied { .. } | FuseError::Unmount { .. },
@@ -118,6 +128,7 @@ impl Code {
                 | ServerError::NoUser { .. },
             ) => Self::Usage,
             SessionError::Server(_)
+            | SessionError::Promote(PromoteError::NotStarted { .. })
             | SessionError::NotEnclosed { .. }
             | SessionError::WalUnusable { .. }
             | SessionError::ServerDied { .. }
@@ -147,6 +158,8 @@ fn of_diff(error: &DiffError) -> Code {
         DiffError::Busy { .. }
         | DiffError::HeldByServer { .. }
         | DiffError::BoundElsewhere { .. }
+        | DiffError::Promoted { .. }
+        | DiffError::PromotionInterrupted { .. }
         | DiffError::NotADiff { .. }
         | DiffError::HoldsChanges { .. }
         | DiffError::Foreign { .. }

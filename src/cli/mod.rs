@@ -42,7 +42,7 @@ use crate::{server, session};
 use catalog::{list, wal, wal_get};
 use clone::{cleanup, diff, down, mount, plan, status, unmount, up};
 use exit::{Code, EXIT_CODES};
-use jobs::{extract, materialize, verify};
+use jobs::{extract, materialize, promote, verify};
 use verbosity::Verbosity;
 
 /// What `--version` says; `-V` says its first line only. What it is built from and for
@@ -89,6 +89,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Extract(extract::ExtractArgs),
     Materialize(materialize::MaterializeArgs),
+    Promote(promote::PromoteArgs),
     Generate(generate::GenerateArgs),
     Wal(wal::WalArgs),
     WalGet(wal_get::WalGetArgs),
@@ -156,6 +157,7 @@ fn run() -> ExitCode {
         Command::Verify(args) => verify::run(&args, cli.verbosity),
         Command::Extract(args) => extract::run(&args, cli.verbosity),
         Command::Materialize(args) => materialize::run(&args, cli.verbosity),
+        Command::Promote(args) => promote::run(&args, cli.verbosity),
         Command::Generate(args) => generate::run(&args, Cli::command(), cli.verbosity),
         Command::Wal(args) => wal::run(&args, cli.verbosity),
         Command::WalGet(args) => return wal_get::run(&args, cli.verbosity),

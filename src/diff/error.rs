@@ -60,6 +60,30 @@ pub enum DiffError {
         /// The backup that was requested.
         wanted: String,
     },
+    /// The clone was cut over to a data directory of its own.
+    #[error(
+        "the clone in the diff {} was promoted: it is {} now; start that instead, and remove the \
+         diff (`pbkfs cleanup --force -d {}`)",
+        path.display(), to.display(), value(path)
+    )]
+    Promoted {
+        /// The diff.
+        path: PathBuf,
+        /// The data directory.
+        to: PathBuf,
+    },
+    /// The cut-over to a data directory began and did not end.
+    #[error(
+        "the cut-over of the diff {} to {} was interrupted; complete it with pbkfs promote, or \
+         undo it with pbkfs promote --abandon",
+        path.display(), to.display()
+    )]
+    PromotionInterrupted {
+        /// The diff.
+        path: PathBuf,
+        /// The data directory.
+        to: PathBuf,
+    },
     /// The directory holds something that is not a diff.
     #[error(
         "{} is not a pbkfs diff (it has no {}); for a new diff, name an empty or new directory",

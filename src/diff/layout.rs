@@ -6,6 +6,9 @@ pub(super) const BINDING_FILE: &str = ".pbkfs-binding.json";
 /// The temporary name that older versions gave the binding while writing it.
 pub(super) const TEMPORARY_FILE: &str = ".pbkfs-binding.json.tmp";
 
+/// The file with the data directory that the diff was cut over to.
+pub(super) const PROMOTION_FILE: &str = ".pbkfs-promotion.json";
+
 /// The lock file, which is never deleted while the directory is a diff.
 pub(super) const LOCK_FILE: &str = ".pbkfs-lock";
 

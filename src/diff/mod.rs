@@ -7,6 +7,7 @@
 //!                            and small changes of blocks
 //! DIFF/data/INODE            the bytes, at their natural offsets      -> data
 //! DIFF/.pbkfs-wal/           the server's pg_wal, once one has run    -> directory
+//! DIFF/.pbkfs-promotion.json the data directory that it became        -> directory
 //! ```
 //!
 //! All of it may have been copied from anywhere, so it is untrusted
@@ -34,7 +35,7 @@ pub use cleanup::Cleanup;
 #[cfg(test)]
 pub use data::Storage;
 pub use data::{DataFile, DataStat, now_ns, system_time, time_ns};
-pub use directory::{Binding, FORMAT_VERSION};
+pub use directory::{Binding, FORMAT_VERSION, Promotion};
 pub use error::DiffError;
 pub use inspect::{HeldContent, Records, check, inspect};
 pub use layout::{WAL_DEPTH, WAL_DIR};

@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::{pread, retry_on_intr};
 
@@ -16,14 +18,11 @@ use crate::image::{Image, TABLESPACES};
 use crate::overlay::{Attr, HIDDEN_DIR, Ino, Overlay, OverlayError, PG_WAL, WalPlace};
 use crate::pg::BLOCK_SIZE;
 use crate::pg::page::Page;
-use crate::session::SessionError;
+use crate::session::{RECOVERY_SIGNALS, SessionError};
 use crate::untrusted::{Dir, Kind};
 
 /// A file that a killed server leaves, which would keep another from starting.
 const PID_FILE: &str = "postmaster.pid";
-
-/// A server that finds this file has not finished recovery.
-const SIGNALS: [&str; 2] = ["recovery.signal", "standby.signal"];
 
 /// Number of bytes read at a time.
 const STEP: usize = 1 << 20;
@@ -66,7 +65,7 @@ impl<'a> Source<'a> {
         to: &Path,
         mapping: &[(PathBuf, PathBuf)],
     ) -> Result<Layout, SessionError> {
-        for name in SIGNALS {
+        for name in RECOVERY_SIGNALS {
             if self.find(Ino::ROOT, OsStr::new(name))?.is_some() {
                 return Err(usage(format!(
                     "the clone in the diff has not finished its recovery ({name} exists); start \
@@ -166,6 +165,25 @@ impl<'a> Source<'a> {
             Ok(attr) => Ok(Some(attr)),
             Err(OverlayError::NotFound) => Ok(None),
             Err(error) => Err(tree_error(Path::new(name), error)),
+        }
+    }
+
+    /// Returns the file of the diff that is a file of the clone as a whole, if there is
+    /// one.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn whole_file(&self, own: &Own, path: &Path) -> Result<Option<Arc<File>>, SessionError> {
+        match (own, &self.wal) {
+            (Own::Tree(ino), _) => {
+                let file = self.overlay.whole_file(*ino);
+                file.map_err(|e| tree_error(path, e))
+            }
+            (Own::Wal(name), Some(wal)) => {
+                let file = wal.file(name).map_err(io_error("open", path))?;
+                Ok(Some(Arc::new(file)))
+            }
+            (Own::Wal(_), None) => Ok(None),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Writing the files of a layout: several at once, each in one pass from the catalog.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +32,9 @@ pub struct Writer<'a> {
     pub clone: Option<&'a Source<'a>>,
     /// A file that is changed afterwards, and therefore written again by a resumed run.
     pub edited: Option<NodeId>,
+    /// Whether a file that the clone's diff has as a whole becomes a second name of it
+    /// where the file system permits that.
+    pub links: bool,
 }
 
 /// What was written.
@@ -43,6 +46,8 @@ pub struct Written {
     pub files: u64,
     /// Their size, in bytes.
     pub bytes: u64,
+    /// How many of them are second names of files in a diff.
+    pub linked: u64,
 }
 
 impl Writer<'_> {
@@ -159,6 +164,7 @@ impl Writer<'_> {
                 found,
                 files: files.into_inner(),
                 bytes: bytes.into_inner(),
+                linked: 0,
             }),
         }
     }
@@ -178,7 +184,7 @@ impl Writer<'_> {
             return Ok(());
         };
         let next = AtomicUsize::new(0);
-        let outcome = Mutex::new(Ok(0));
+        let outcome = Mutex::new(Ok((0, 0)));
         let work = || {
             while let Some((own, place)) = self.layout.own.get(next.fetch_add(1, Ordering::Relaxed))
             {
@@ -188,7 +194,10 @@ impl Writer<'_> {
                 };
                 let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
                 match (&mut *outcome, one) {
-                    (Ok(bytes), Ok(more)) => *bytes += more,
+                    (Ok((bytes, linked)), Ok((more, is_linked))) => {
+                        *bytes += more;
+                        *linked += u64::from(is_linked);
+                    }
                     (Ok(_), Err(error)) => *outcome = Err(error),
                     (Err(_), _) => {}
                 }
@@ -200,20 +209,55 @@ impl Writer<'_> {
         std::thread::scope(|scope| {
             (0..threads.max(1)).for_each(|_| drop(scope.spawn(work)));
         });
-        written.bytes += outcome
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)?;
+        let outcome = outcome.into_inner();
+        let (bytes, linked) = outcome.unwrap_or_else(PoisonError::into_inner)?;
+        written.bytes += bytes;
+        written.linked += linked;
         written.files += self.layout.own.len() as u64;
         Ok(())
     }
 
-    fn own_file(&self, source: &Source<'_>, own: &Own, place: &Item) -> Result<u64, SessionError> {
+    /// Writes or links one file. Returns its length, and whether it is linked.
+    fn own_file(
+        &self,
+        source: &Source<'_>,
+        own: &Own,
+        place: &Item,
+    ) -> Result<(u64, bool), SessionError> {
         let failed = |e| self.failed("write", &place.spot, e);
+        if self.links
+            && let Some(file) = source.whole_file(own, &place.spot.path)?
+            && let Some(length) = self.link_file(&file, place).map_err(failed)?
+        {
+            return Ok((length, true));
+        }
         let mut output = Output::new(self.create(place).map_err(failed)?);
         let path = &place.spot.path;
         let length = source.read(own, path, &mut |offset, bytes| output.add(offset, bytes))?;
         output.finish(length).map_err(failed)?;
-        Ok(length)
+        Ok((length, false))
+    }
+
+    /// Gives a file of the diff its place as a second name, and returns its length;
+    /// `None` if it cannot have one there. A file that has a second name already may be
+    /// anybody's, and its owner and mode are not to be changed.
+    fn link_file(&self, file: &File, place: &Item) -> io::Result<Option<u64>> {
+        let meta = file.metadata()?;
+        let Some((parent, name)) = self.parent(&place.spot)? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        if meta.nlink() != 1 {
+            return Ok(None);
+        }
+        match parent.link(name, file) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return Ok(None),
+            other => other?,
+        }
+        if let Some((uid, gid)) = self.owner {
+            give(file, uid, gid)?;
+        }
+        file.set_permissions(Permissions::from_mode(place.mode))?;
+        Ok(Some(meta.len()))
     }
 
     /// Writes one file, and records it as complete unless it is damaged.

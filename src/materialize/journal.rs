@@ -9,9 +9,11 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::untrusted::{self, Dir, SMALL};
@@ -58,9 +60,13 @@ impl Journal {
     /// Opens the journal of this name, creating it if there is none.
     ///
     /// # Errors
-    /// `WouldBlock` if another run holds it; otherwise the system's error.
+    /// `WouldBlock` if another run holds it; `PermissionDenied` if it is another user's,
+    /// who could name any directory in it; otherwise the system's error.
     pub fn open(dir: &Dir, name: impl AsRef<OsStr>) -> io::Result<Self> {
         let file = dir.open_or_create(name, 0o600)?;
+        if file.metadata()?.uid() != geteuid().as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         file.try_lock()?;
         let file = Mutex::new(file);
         Ok(Self { file })

@@ -22,4 +22,8 @@ mod run;
 mod staging;
 mod wanted;
 
-pub use wanted::{Materialize, Materialized};
+pub use clone::Source;
+pub use files::{Writer, Written};
+pub use layout::Layout;
+pub use staging::Staging;
+pub use wanted::{Materialize, Materialized, PlacedTablespace};

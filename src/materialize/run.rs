@@ -144,6 +144,7 @@ impl MaterializeJob<'_> {
             clone,
             owner,
             edited: edited.filter(|_| clone.is_none()),
+            links: false,
         };
         writer.directories()?;
         let written = self.files(&writer)?;
@@ -197,14 +198,7 @@ impl MaterializeJob<'_> {
     fn tell(&mut self, layout: &Layout, backup: String, written: &Written) {
         let done = &mut self.done;
         done.backup = backup;
-        let spaces = layout.roots.iter().filter_map(|root| {
-            Some(PlacedTablespace {
-                oid: root.oid?,
-                old: root.old.clone(),
-                new: root.to.clone(),
-            })
-        });
-        done.tablespaces = spaces.collect();
+        done.tablespaces = PlacedTablespace::of(layout);
         done.files = written.files;
         done.bytes = written.bytes;
         done.read_bytes = written.found.checked.stored_bytes;

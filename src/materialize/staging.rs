@@ -14,7 +14,7 @@ use super::journal::{BOOT_ID, Header, Journal, boot_id};
 use super::layout::{Layout, Root};
 use crate::escape::value;
 use crate::session::SessionError;
-use crate::untrusted::{Dir, Kind, identity};
+use crate::untrusted::{Dir, Kind, Stat, identity};
 
 /// The staged directories, and the journal of the run, which is locked.
 #[derive(Debug)]
@@ -124,6 +124,42 @@ impl Staging {
             staged.parent.remove_tree(staged_name(&staged.name))?;
         }
         self.remove_journal()
+    }
+
+    /// Removes what an interrupted cut-over to `to` has left: the directories that its
+    /// journal names, under whichever name, and the journal.
+    ///
+    /// # Errors
+    /// If another run is writing, or if a system call fails.
+    pub fn abandon(to: &Path) -> io::Result<()> {
+        let (parent, name) = Dir::of_file(to)?;
+        let journal = Journal::open(&parent, journal_name(name))?;
+        let roots = journal.read()?.map(|(header, _)| header.roots);
+        for (path, id) in roots.unwrap_or_default() {
+            let (parent, name) = match Dir::of_file(Path::new(&path)) {
+                // With what contained it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            for name in [staged_name(name), name.to_owned()] {
+                // The device may have another number since the host was rebooted.
+                let is_it = |found: Stat| found.kind == Kind::Directory && found.id.1 == id.2;
+                if parent.stat(&name)?.is_some_and(is_it) {
+                    parent.remove_tree(&name)?;
+                }
+            }
+        }
+        parent.remove_file(journal_name(name))
+    }
+
+    /// Refuses a final directory that exists and is not empty, or has no directory to be
+    /// created in.
+    ///
+    /// # Errors
+    /// Returns [`SessionError::Usage`], or an I/O error.
+    pub fn check_free(to: &Path) -> Result<(), SessionError> {
+        let (parent, name) = Dir::of_file(to).map_err(io_error("open", to))?;
+        refuse_occupied(&parent, name, to).map(drop)
     }
 
     fn remove_journal(&self) -> io::Result<()> {
@@ -251,30 +287,14 @@ impl Begin {
         goes_on: bool,
         root: &Root,
     ) -> Result<Option<Dir>, SessionError> {
-        let io = |error| io_error("stat", &root.to)(error);
-        let refused = |why: &str| SessionError::Usage {
-            message: format!("{} {why}; choose another directory", value(&root.to)),
-        };
-        match parent.stat(name).map_err(io)? {
-            None => return Ok(None),
-            Some(stat) if stat.kind != Kind::Directory => {
-                return Err(refused("exists and is not a directory"));
-            }
-            Some(_) => {}
-        }
-        let dir = parent.dir(name).map_err(io)?;
-        if goes_on && self.is_recorded(index, &dir) {
+        if goes_on
+            && let Ok(dir) = parent.dir(name)
+            && self.is_recorded(index, &dir)
+        {
             return Ok(Some(dir));
         }
-        if identity(&dir).map_err(io)?.is_mount_root {
-            return Err(refused(
-                "is a mount point, which cannot be put in place as a whole",
-            ));
-        }
-        match dir.names().map_err(io)?.is_empty() {
-            true => Ok(None),
-            false => Err(refused("exists and is not empty")),
-        }
+        refuse_occupied(parent, name, &root.to)?;
+        Ok(None)
     }
 
     /// Returns whether the journal says that an interrupted run created a directory.
@@ -296,6 +316,31 @@ impl Begin {
             found.is_some_and(|(found, _)| found.roots.iter().any(|(_, root)| *root == id));
         let is_own = dir.stat_self()?.uid == geteuid().as_raw();
         Ok(is_recorded || is_own && dir.names()?.is_empty())
+    }
+}
+
+/// Refuses a final directory that cannot be put in place.
+fn refuse_occupied(parent: &Dir, name: &OsStr, to: &Path) -> Result<(), SessionError> {
+    let io = |error| io_error("stat", to)(error);
+    let refused = |why: &str| SessionError::Usage {
+        message: format!("{} {why}; choose another directory", value(to)),
+    };
+    match parent.stat(name).map_err(io)? {
+        None => return Ok(()),
+        Some(stat) if stat.kind != Kind::Directory => {
+            return Err(refused("exists and is not a directory"));
+        }
+        Some(_) => {}
+    }
+    let dir = parent.dir(name).map_err(io)?;
+    if identity(&dir).map_err(io)?.is_mount_root {
+        return Err(refused(
+            "is a mount point, which cannot be put in place as a whole",
+        ));
+    }
+    match dir.names().map_err(io)?.is_empty() {
+        true => Ok(()),
+        false => Err(refused("exists and is not empty")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::layout::Layout;
 use crate::profile::Plan;
 use crate::session::Signals;
 
@@ -73,4 +74,20 @@ pub struct PlacedTablespace {
     pub old: PathBuf,
     /// Its directory now.
     pub new: PathBuf,
+}
+
+impl PlacedTablespace {
+    /// Returns those of a data directory.
+    pub(crate) fn of(layout: &Layout) -> Vec<Self> {
+        let roots = layout.roots.iter();
+        roots
+            .filter_map(|root| {
+                Some(Self {
+                    oid: root.oid?,
+                    old: root.old.clone(),
+                    new: root.to.clone(),
+                })
+            })
+            .collect()
+    }
 }

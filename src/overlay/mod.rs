@@ -24,6 +24,7 @@ mod changes;
 mod content;
 mod counters;
 mod error;
+mod hydrate;
 mod lower;
 mod operations;
 mod state;
@@ -35,6 +36,7 @@ mod wal;
 pub use changes::{Change, ChangeKind, changes};
 pub use content::apply_delta;
 pub use error::OverlayError;
+pub use hydrate::Unhydrated;
 pub use lower::Lower;
 #[cfg(test)]
 pub use lower::LowerKind;

@@ -39,4 +39,4 @@ pub use section::recovery::{Action, MomentText, RecoveryTarget, TimelineChoice};
 pub use section::verify::{
     Databases, KnownBadPolicy, RestoreBy, SqlCheck, VerifyChoice, VerifyPlan,
 };
-pub use values::Seconds;
+pub use values::{ByteSize, Seconds};

@@ -27,6 +27,7 @@ pub mod query;
 mod refusal;
 pub mod settings;
 mod spawn;
+mod start;
 pub mod tool;
 pub mod user;
 

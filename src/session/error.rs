@@ -2,6 +2,7 @@
 
 mod materialize;
 mod more;
+mod promote;
 mod target;
 mod told;
 
@@ -23,6 +24,7 @@ use crate::profile::ProfileError;
 use crate::server::ServerError;
 use crate::session::outside::occupants::Occupant;
 pub use materialize::MaterializeError;
+pub use promote::PromoteError;
 pub use target::TargetError;
 pub use told::Side;
 use told::{and, named, pid_of, profile_of};
@@ -349,6 +351,9 @@ pub enum SessionError {
     /// A data directory could not be written.
     #[error(transparent)]
     Materialize(#[from] MaterializeError),
+    /// A clone was not promoted.
+    #[error(transparent)]
+    Promote(#[from] PromoteError),
     /// A program or query that an extraction ran against the clone failed.
     #[error("{what} failed: {said}")]
     Extract {

@@ -10,6 +10,7 @@
 //! clone     a clone's own files, read safely, without its mount
 //! backup_conf  the configuration in a backup, read without a mount
 //! recovery/ which recovery is wanted, whether the archive reaches its target, how it ended
+//! hydrate/  bringing all of the backup into the diff of a running clone
 //! fence/    what keeps the server away from production, besides its settings
 //! outside/  what others see of a session and can do to it
 //! ready     the report that a session is ready
@@ -21,6 +22,7 @@ mod clone;
 mod context;
 mod error;
 mod fence;
+mod hydrate;
 mod job;
 mod locks;
 mod outside;
@@ -34,8 +36,12 @@ mod undo;
 mod up;
 
 pub use context::Up;
-pub use error::{MaterializeError, SessionError, Side, TargetError};
+pub use error::{MaterializeError, PromoteError, SessionError, Side, TargetError};
 pub use fence::Hazard;
+pub use hydrate::{
+    Destination, Hydration, HydrationState, Pace, Progress as HydrationProgress,
+    Run as HydrationRun, hydrate, hydration, stop_hydration,
+};
 pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use locks::{forget_locks, hold_locks};
 pub use outside::changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
@@ -52,10 +58,10 @@ pub use outside::unmount::{is_mounted, unmount};
 pub use place::Place;
 pub use place::lasting::{job_target, lasting_root, make as make_lasting, open as open_lasting};
 pub use place::state::State;
-pub use preview::{obstacles, preview_server};
+pub use preview::{obstacles, overridden, preview_server};
 pub use ready::Ready;
 pub use recovery::Recovery;
-pub use recovery::recovered::SIGNAL as RECOVERY_SIGNAL;
+pub use recovery::recovered::{SIGNAL as RECOVERY_SIGNAL, SIGNALS as RECOVERY_SIGNALS};
 pub use recovery::restore_command::{
     ours as restore_command_of, quote as quote_word, text as path_text,
 };

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::image::Image;
+use crate::overlay::Overlay;
 use crate::profile::{LockBackups, Plan};
-use crate::server::{LeftOut, Setting};
+use crate::server::settings::forced;
+use crate::server::{LeftOut, OsUser, Setting};
+use crate::session::clone::StartingClone;
 use crate::session::fence::{FenceLevel, Hazard, hazards};
 use crate::session::place::canonical;
 use crate::session::steps::needs::ServerNeeds;
@@ -51,6 +55,26 @@ pub fn obstacles(plan: &Plan, resolved: &Resolved) -> Vec<SessionError> {
     });
     let found = [target::check(&target).map(drop), safe, unlocked, layers];
     found.into_iter().filter_map(Result::err).collect()
+}
+
+/// Returns the settings in a clone's own configuration that its server was not given
+/// because pbkfs decides them, by name. `overlay` is the clone's tree.
+///
+/// # Errors
+/// If its configuration cannot be read.
+pub fn overridden(
+    plan: &Plan,
+    resolved: &Resolved,
+    overlay: &Overlay<Image>,
+) -> Result<BTreeMap<String, String>, SessionError> {
+    let major = resolved.chain.target().server_major().unwrap_or_default();
+    let user = OsUser::for_server(&plan.postgres.user).ok().flatten();
+    let conf = StartingClone::new(plan, overlay, user.as_ref()).conf()?;
+    let found = forced(major).filter_map(|name| {
+        let value = conf.get(name)?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    Ok(found.collect())
 }
 
 /// Returns what `up` would start.

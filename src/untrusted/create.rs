@@ -156,6 +156,17 @@ impl Dir {
         })
     }
 
+    /// Gives an open file another name (a hard link); `EXDEV` if it is on another file
+    /// system.
+    ///
+    /// # Errors
+    /// If the name is taken, or if the system call fails.
+    pub fn link(&self, name: impl AsRef<OsStr>, file: &File) -> io::Result<()> {
+        let name = plain(name.as_ref())?;
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        Ok(linkat(CWD, path_of(file), self, name, flags)?)
+    }
+
     /// Changes the owner of what is at a name; of a link, the owner of the link itself.
     ///
     /// # Errors

@@ -14,70 +14,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod fixture;
+mod stand_in;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use flate2::{Decompress, FlushDecompress};
-use pbkfs::catalog::content::{ContentList, FileEntry};
-use pbkfs::catalog::pages::PageCodec;
-use pbkfs::catalog::{Backup, BackupRef, Catalog, CompressAlg};
+use pbkfs::catalog::{BackupRef, Catalog};
 use pbkfs::chain::Chain;
-use pbkfs::pg::page::{Page, PageHeader, PageVerdict, verify};
-use pbkfs::pg::{BLOCK_SIZE, BlockNumber};
-
-/// Size of a record's header: two integers, the block number and the payload size.
-const RECORD_HEADER: usize = 8;
-
-/// Validates every member, and returns the number of stored bytes.
-fn validate(chain: &Chain) -> u64 {
-    let mut stored = 0;
-    for backup in chain.layers() {
-        for entry in ContentList::read(backup).unwrap().iter() {
-            if entry.is_directory() || entry.size <= 0 {
-                continue;
-            }
-            let bytes = fs::read(entry.stored_in(backup)).unwrap();
-            stored += bytes.len() as u64;
-            // pg_control's checksum is computed differently, at the same low cost.
-            let right = crc32c::crc32c(&bytes) == entry.crc || entry.path == b"global/pg_control";
-            assert!(right, "{}", String::from_utf8_lossy(entry.path));
-            if entry.is_datafile {
-                validate_pages(backup, &entry, &bytes);
-            }
-        }
-    }
-    stored
-}
-
-fn validate_pages(backup: &Backup, entry: &FileEntry<'_>, mut bytes: &[u8]) {
-    let codec = PageCodec::new(entry.compress_alg, backup.program_version);
-    let mut zlib = Decompress::new(true);
-    let mut page: Page = [0; BLOCK_SIZE];
-    let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
-    while !bytes.is_empty() {
-        let (header, rest) = bytes.split_at(RECORD_HEADER);
-        let (block, length) = (number(&header[..4]), number(&header[4..]) as usize);
-        let (payload, rest) = rest.split_at(length);
-        bytes = rest;
-        if entry.compress_alg == CompressAlg::Zlib && length < BLOCK_SIZE {
-            // With a streaming decoder, as in pg_probackup.
-            zlib.reset(true);
-            zlib.decompress(payload, &mut page, FlushDecompress::Finish)
-                .unwrap();
-        } else {
-            codec.decode(payload, &mut page).unwrap();
-        }
-        let header = PageHeader::of(&page);
-        assert!(header.is_sane() || header.upper() == 0);
-        if backup.checksums {
-            let verdict = verify(&page, BlockNumber(block).absolute(entry.segno));
-            assert!(!matches!(verdict, PageVerdict::Mismatch { .. }));
-        }
-    }
-}
+use stand_in::{columns, validate};
 
 /// Runs `pbkfs verify` for the pages alone, and returns the size of the merged image.
 fn run_verify(profile: &Path) -> u64 {
@@ -89,14 +35,6 @@ fn run_verify(profile: &Path) -> u64 {
     assert!(output.status.success(), "{output:?}");
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     document["backups"][0]["image_bytes"].as_u64().unwrap()
-}
-
-/// Formats the minimum, the median and the maximum as columns.
-fn columns(mut values: Vec<f64>, digits: usize) -> String {
-    values.sort_by(f64::total_cmp);
-    let (least, most) = (values[0], values[values.len() - 1]);
-    let middle = values[values.len() / 2];
-    format!("{least:.digits$} | {middle:.digits$} | {most:.digits$}")
 }
 
 fn main() {
@@ -125,7 +63,7 @@ fn main() {
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let begun = Instant::now();
-        stored = validate(&chain);
+        stored = validate(&chain, 1);
         theirs.push(begun.elapsed().as_secs_f64());
         let begun = Instant::now();
         image = run_verify(&profile);

@@ -15,7 +15,9 @@ use crate::cli::exit::Code;
 use crate::cli::verbosity::Verbosity;
 use crate::cli::{log, output};
 use crate::figures::counted;
-use crate::session::{self, Counts, METRICS, Other, SessionError, State, Status};
+use crate::session::{
+    self, Counts, Hydration, HydrationState, METRICS, Other, SessionError, State, Status,
+};
 
 /// Show what is running: on which backup, since when, how to connect
 ///
@@ -180,6 +182,9 @@ fn print(status: &Status, every_counter: bool) {
         false => "",
     };
     print_diff(status, fate);
+    if let Some(hydration) = &status.hydration {
+        line("promotion", &promotion(hydration));
+    }
     if let Some(fence) = &state.fence {
         line("fence", fence);
     }
@@ -212,6 +217,36 @@ fn print_diff(status: &Status, fate: &str) {
             .diff_bytes
             .map_or("size unknown".to_owned(), human_bytes);
         line("diff", &format!("{} ({size}{fate})", value(dir)));
+    }
+}
+
+/// Returns how far a promotion is.
+fn promotion(hydration: &Hydration) -> String {
+    let to = value(&hydration.destination.to);
+    let left = || {
+        format!(
+            "{} in {} left for {to}",
+            human_bytes(hydration.bytes_left),
+            counted(hydration.files_left, "file")
+        )
+    };
+    match hydration.state {
+        HydrationState::Running => {
+            let rate = human_bytes(hydration.bytes_per_second);
+            let time = hydration.seconds_left;
+            let time = time.map_or(String::new(), |seconds| format!(", {seconds} s"));
+            format!("hydrating, {}, {rate}/s{time}", left())
+        }
+        HydrationState::Complete => format!(
+            "all of the backup is in the diff; pbkfs promote --finish cuts over to {to} in about \
+             {:.1} s",
+            hydration.cut_over_milliseconds as f64 / 1000.0
+        ),
+        HydrationState::Stopped => format!("stopped, {}", left()),
+        HydrationState::Failed => {
+            let error = hydration.error.as_deref().unwrap_or_default();
+            format!("failed, {}: {error}", left())
+        }
     }
 }
 

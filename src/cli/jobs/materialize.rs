@@ -62,7 +62,7 @@ pub struct MaterializeArgs {
 }
 
 /// Parses a mapping as pg_probackup does: in a path, `\=` stands for an equals sign.
-fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
+pub fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
     let (mut paths, mut escaped) = (vec![String::new()], false);
     for c in text.chars() {
         match c {

@@ -3,4 +3,5 @@
 pub mod extract;
 pub mod materialize;
 pub mod progress;
+pub mod promote;
 pub mod verify;

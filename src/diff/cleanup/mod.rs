@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::changes::Changes;
 use super::directory::{Binding, Root, disk_usage};
 use super::error::DiffError;
-use super::layout::{BINDING_FILE, DATA_DIR, META_FILE, TEMPORARY_FILE, WAL_DIR};
+use super::layout::{BINDING_FILE, DATA_DIR, META_FILE, PROMOTION_FILE, TEMPORARY_FILE, WAL_DIR};
 use super::lock::{DiffLock, LockHolder};
 use super::store::{ContentRecord, NameEntry, Namespace, Store, StoreBackend};
 use crate::pg::relation::RelationFile;
@@ -102,7 +102,14 @@ impl Cleanup {
     /// If an I/O operation fails.
     pub fn removals(&self) -> Result<Vec<PathBuf>, DiffError> {
         let mut paths = Vec::new();
-        for name in [META_FILE, DATA_DIR, WAL_DIR, TEMPORARY_FILE, BINDING_FILE] {
+        for name in [
+            META_FILE,
+            DATA_DIR,
+            WAL_DIR,
+            TEMPORARY_FILE,
+            PROMOTION_FILE,
+            BINDING_FILE,
+        ] {
             if self.root.stat(name)?.is_some() {
                 paths.push(self.root.join(name));
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::promotion::refuse_promoted;
 use super::root::Root;
 use crate::diff::error::DiffError;
 use crate::diff::layout::BINDING_FILE;
@@ -117,6 +118,7 @@ pub fn check(root: &Root, wanted: &Binding) -> Result<Option<Binding>, DiffError
             wanted: wanted.to_string(),
         });
     }
+    refuse_promoted(root)?;
     root.check_owners_alone()?;
     Ok(Some(bound))
 }

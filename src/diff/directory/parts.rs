@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use super::root::Root;
 use crate::diff::data::{inode_of_name, inodes_in};
 use crate::diff::error::DiffError;
-use crate::diff::layout::{BINDING_FILE, DATA_DIR, LOCK_FILE, META_FILE, TEMPORARY_FILE, WAL_DIR};
+use crate::diff::layout::{
+    BINDING_FILE, DATA_DIR, LOCK_FILE, META_FILE, PROMOTION_FILE, TEMPORARY_FILE, WAL_DIR,
+};
 use crate::untrusted::{Dir, Kind, is_unfinished};
 
 /// The files beside `data/`, in the order in which they may be removed.
-const FILES: [&str; 3] = [META_FILE, TEMPORARY_FILE, BINDING_FILE];
+const FILES: [&str; 4] = [META_FILE, TEMPORARY_FILE, PROMOTION_FILE, BINDING_FILE];
 
 /// One file of `data/`.
 pub struct StoredFile {
@@ -75,6 +77,7 @@ impl Root {
             DATA_DIR,
             WAL_DIR,
             TEMPORARY_FILE,
+            PROMOTION_FILE,
             BINDING_FILE,
         ];
         let is_known =

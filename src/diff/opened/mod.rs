@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::data::{DirStorage, Storage};
-use super::directory::{self, Binding, Root};
+use super::directory::{self, Binding, Promotion, Root};
 use super::error::DiffError;
 use super::layout::{DATA_DIR, LOCK_FILE, NOT_THERE, WAL_DIR};
 use super::lock::{DiffLock, LockHolder};
@@ -158,6 +158,27 @@ impl Diff {
             removed += 1;
         }
         Ok(removed)
+    }
+
+    /// Records that the clone is being cut over to a data directory, or was, and that
+    /// nobody may use the diff. `None` removes the record.
+    ///
+    /// # Errors
+    /// If an I/O operation fails.
+    pub fn record_promotion(&self, promotion: Option<&Promotion>) -> Result<(), DiffError> {
+        let root = self.root.as_ref();
+        root.map_or(Ok(()), |root| directory::record_promotion(root, promotion))
+    }
+
+    /// Does the same for a diff that is not open and that an interrupted promotion has
+    /// left. It is locked meanwhile.
+    ///
+    /// # Errors
+    /// If the diff is in use, or if an I/O operation fails.
+    pub fn amend_promotion(root: &Path, promotion: Option<&Promotion>) -> Result<(), DiffError> {
+        let this = LockHolder::this_process(Path::new(""));
+        let lock = DiffLock::acquire(root, &this)?;
+        directory::record_promotion(lock.root(), promotion)
     }
 
     /// Returns the opened directory of the diff; `None` if the diff has no directory.

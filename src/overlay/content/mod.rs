@@ -41,6 +41,8 @@ pub type Unsynced = Option<Arc<dyn DataFile>>;
 pub enum Snapshot {
     Blocks(BlocksSnapshot),
     Whole(ContentRecord),
+    /// It replaces the records of blocks. The content follows once it is committed.
+    Completed(ContentRecord),
 }
 
 /// Size, space and time of the last change.
@@ -202,6 +204,18 @@ impl Content {
             pristine,
         });
         Ok(())
+    }
+
+    /// Makes a file whole that is recorded as such; `data` has all of its blocks.
+    pub fn complete(&mut self, data: Arc<dyn DataFile>) {
+        let Self::Blocks(blocks) = self else { return };
+        blocks.end_at_size(&data);
+        *self = Self::Whole(Whole {
+            data,
+            origin: Some(blocks.node()),
+            committed: true,
+            pristine: None,
+        });
     }
 
     /// Returns the data file to sync before a commit, and what to commit.

@@ -67,7 +67,7 @@ impl<L: Lower> Overlay<L> {
 
     /// Removes a file from the table if loading it again would give the same: it is not
     /// open or about to be used, and all of it is committed.
-    fn forget_if_idle(&self, ino: Ino) {
+    pub(in crate::overlay) fn forget_if_idle(&self, ino: Ino) {
         let mut files = self.files_mut();
         let idle = files.get(&ino.0).is_some_and(|file| {
             // A count above one is a write, truncation or fsync in progress. None can
@@ -101,7 +101,7 @@ impl<L: Lower> Overlay<L> {
         Ok(file)
     }
 
-    fn load(&self, ino: Ino) -> Result<File, OverlayError> {
+    pub(in crate::overlay) fn load(&self, ino: Ino) -> Result<File, OverlayError> {
         let stored = self.stored().contains(&ino.0);
         let content = Content::load(&self.ctx(), ino.0, ino.node(), stored)?;
         Ok(File::new(ino, content))

@@ -18,6 +18,11 @@ impl Snapshot {
     pub(in crate::overlay) fn add_to(&self, ino: Ino, batch: &mut Batch) {
         match self {
             Self::Whole(record) => batch.contents.push((ino.0, Some(record.clone()))),
+            Self::Completed(record) => {
+                // The blocks are removed with the old record.
+                batch.contents.push((ino.0, None));
+                batch.contents.push((ino.0, Some(record.clone())));
+            }
             Self::Blocks(snapshot) => {
                 batch.contents.push((ino.0, Some(snapshot.record.clone())));
                 batch.blocks.extend(snapshot.chunks.iter().cloned());
@@ -150,7 +155,10 @@ impl<L: Lower> Overlay<L> {
 
     /// Does the second half: commits all current names and the given contents in one
     /// transaction. The callers hold each file's `sync` mutex.
-    fn commit(&self, contents: Vec<(Arc<File>, Snapshot)>) -> Result<(), OverlayError> {
+    pub(in crate::overlay) fn commit(
+        &self,
+        contents: Vec<(Arc<File>, Snapshot)>,
+    ) -> Result<(), OverlayError> {
         let diff = self.diff()?;
         let committing = self.committing();
         let (mut batch, in_flight) = self.tree_mut().take_pending();

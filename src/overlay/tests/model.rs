@@ -79,6 +79,8 @@ enum Op {
     Fsync(P),
     SyncNames,
     Periodically,
+    /// Brings the next blocks of this many files into the diff, and records them.
+    Hydrate(usize),
     Remount,
 }
 
@@ -125,6 +127,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => path.prop_map(Op::Fsync),
         1 => Just(Op::SyncNames),
         4 => Just(Op::Periodically),
+        3 => (1..9_usize).prop_map(Op::Hydrate),
         1 => Just(Op::Remount),
     ]
 }
@@ -289,6 +292,7 @@ impl Both {
             Op::Chmod(p, mode) => self.chmod(p, mode),
             Op::SyncNames => (self.ok(self.overlay.sync_names()), Ok(0)),
             Op::Periodically => (self.ok(self.overlay.sync_periodically()), Ok(0)),
+            Op::Hydrate(files) => (self.ok(self.hydrate(files)), Ok(0)),
             Op::Remount => {
                 self.remount();
                 (Ok(0), Ok(0))
@@ -301,6 +305,15 @@ impl Both {
             }
             _ => self.apply_to_file(op),
         }
+    }
+
+    fn hydrate(&self, files: usize) -> Result<(), OverlayError> {
+        let files = self.overlay.unhydrated()?.into_iter().take(files);
+        let inos: Vec<Ino> = files.map(|file| file.ino).collect();
+        for ino in &inos {
+            self.overlay.hydrate(*ino, 0)?;
+        }
+        self.overlay.record_hydrated(&inos).map(|_| ())
     }
 
     fn ok(&self, result: Result<(), OverlayError>) -> Answer {

@@ -51,6 +51,13 @@ enum Op {
         from: usize,
         to: usize,
     },
+    /// Bring some blocks of the image into the diff.
+    Hydrate {
+        name: usize,
+        from: u32,
+    },
+    /// Record what was brought in so far.
+    Record,
     /// Save everything, unmount, and mount again.
     Remount,
     /// Power fails after this many more changes to the disk.
@@ -82,7 +89,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => name.clone().prop_map(Op::Rest),
         2 => name.clone().prop_map(Op::Create),
         1 => name.clone().prop_map(Op::Unlink),
-        2 => (name.clone(), name).prop_map(|(from, to)| Op::Rename { from, to }),
+        2 => (name.clone(), name.clone()).prop_map(|(from, to)| Op::Rename { from, to }),
+        4 => (name.clone(), 0..13_u32).prop_map(|(name, from)| Op::Hydrate { name, from }),
+        2 => Just(Op::Record),
         1 => Just(Op::Remount),
         1 => (0..40_u64).prop_map(Op::CutAfter),
         1 => Just(Op::Cut),
@@ -321,6 +330,18 @@ impl Run {
             Op::Create(name) => self.create(NAMES[name]),
             Op::Unlink(name) => self.unlink(NAMES[name]),
             Op::Rename { from, to } => self.rename(NAMES[from], NAMES[to]),
+            // Neither changes what the tree shows.
+            Op::Hydrate { name, from } => self.with_file(name, |run, ino, _| {
+                run.overlay.hydrate(ino, from)?;
+                Ok(())
+            }),
+            Op::Record => {
+                let names = self.model.now().keys();
+                let inos = names.map(|name| self.overlay.at(name));
+                let inos = inos.collect::<Result<Vec<_>, _>>()?;
+                self.overlay.record_hydrated(&inos)?;
+                Ok(())
+            }
             Op::Remount => self.remount(),
             Op::CutAfter(calls) => {
                 self.disk.cut_after(calls);

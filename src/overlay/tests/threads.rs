@@ -144,7 +144,7 @@ impl Worker<'_> {
     }
 }
 
-fn everything_at_once(passthrough: bool) {
+fn everything_at_once(passthrough: bool, hydrated: bool) {
     let dir = tempfile::tempdir().unwrap();
     let overlay = open_in(image(), dir.path(), passthrough);
     let until = Instant::now() + RUN;
@@ -170,6 +170,11 @@ fn everything_at_once(passthrough: bool) {
             while !stop.load(Ordering::Relaxed) {
                 overlay.sync_periodically().unwrap();
                 overlay.sync_all().unwrap();
+            }
+        });
+        scope.spawn(|| {
+            while hydrated && !stop.load(Ordering::Relaxed) {
+                hydrate(&overlay);
             }
         });
         let results = workers.into_iter().map(|w| w.join()).collect::<Vec<_>>();
@@ -211,12 +216,32 @@ fn everything_at_once(passthrough: bool) {
     }
 }
 
+/// Brings the image's files into the diff as a session does, one step of each at a time.
+fn hydrate(overlay: &Overlay<MemLower>) {
+    let left = overlay.unhydrated().unwrap();
+    let inos: Vec<Ino> = left.iter().map(|file| file.ino).collect();
+    for ino in &inos {
+        overlay.hydrate(*ino, 0).unwrap();
+    }
+    overlay.record_hydrated(&inos).unwrap();
+}
+
 #[test]
 fn everything_at_once_through_the_overlay() {
-    watched(|| everything_at_once(false));
+    watched(|| everything_at_once(false, false));
 }
 
 #[test]
 fn everything_at_once_with_passthrough() {
-    watched(|| everything_at_once(true));
+    watched(|| everything_at_once(true, false));
+}
+
+#[test]
+fn everything_at_once_while_it_is_hydrated() {
+    watched(|| everything_at_once(false, true));
+}
+
+#[test]
+fn everything_at_once_with_passthrough_while_it_is_hydrated() {
+    watched(|| everything_at_once(true, true));
 }

@@ -21,6 +21,20 @@ use self::table::{ARCHIVE_COMMANDS, CLONE, FENCE, Fixed, PASSTHROUGH, RESERVED, 
 use super::error::ServerError;
 pub use input::{DecidedBy, Setting, SettingsInput};
 
+/// Returns the names of the settings that the server of a clone is given in any case,
+/// whatever the backup's own configuration says.
+pub fn forced(major: u32) -> impl Iterator<Item = &'static str> {
+    let fixed = known(FENCE, major).chain(known(CLONE, major));
+    fixed.map(|setting| setting.name).chain([
+        "restore_command",
+        "port",
+        "unix_socket_directories",
+        "hba_file",
+        "ident_file",
+        "shared_preload_libraries",
+    ])
+}
+
 /// Returns every setting that the server is started with. The wanted recovery target
 /// comes after the empty ones: PostgreSQL takes options in order and refuses a second
 /// target beside the first.

@@ -98,7 +98,7 @@ pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
 }
 
 fn ask(place: &Place, state: State, diff_dir: PathBuf) -> Result<Changes, SessionError> {
-    let changes = control::ask(place, Request::Changes, PATIENCE);
+    let changes = control::ask(place, &Request::Changes, PATIENCE);
     Ok(Changes {
         changes: changes.map_err(|source| SessionError::NoAnswer {
             target: state.target.clone(),

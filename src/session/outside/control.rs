@@ -7,6 +7,9 @@
 //! > "stats"            what was counted since the last reset, as an object
 //! > "stats-reset"      the same, and counting restarts
 //! > "changes"          what the clone changed, as an array
+//! > {"hydrate": {..}}  starts bringing the backup into the diff
+//! > "stop-hydration"   stops that
+//! > "hydration"        how far that is; null if it was never started
 //! < {"ok": ...}   or   {"error": "..."}
 //! ```
 //! Only the owner's user and root are answered. Clients are served one at a
@@ -26,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::{self, Counts};
 use crate::image::Image;
 use crate::overlay::Overlay;
+use crate::session::hydrate::{Destination, Hydrator};
 use crate::session::place::Place;
 use crate::session::place::socket::{
     self, ANSWER_TIME, Answer, MAX_REQUEST, REQUEST_TIME, Service, encode, read_line, write_all,
@@ -35,7 +39,7 @@ use crate::session::place::socket::{
 const MAX_ANSWER: u64 = 1 << 30;
 
 /// A request to a session's owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// What was counted since the last reset.
@@ -44,6 +48,17 @@ pub enum Request {
     StatsReset,
     /// What the clone changed.
     Changes,
+    /// Starts bringing the backup into the diff.
+    Hydrate {
+        /// Limit in bytes per second.
+        rate: Option<u64>,
+        /// The data directory that it is for.
+        destination: Option<Destination>,
+    },
+    /// Stops that.
+    StopHydration,
+    /// How far that is.
+    Hydration,
 }
 
 /// The serving side, in a thread of its own.
@@ -52,9 +67,13 @@ pub struct Control(Service);
 impl Control {
     /// Serves the socket of `place` with what `overlay` knows. A session works without
     /// it, so a failure is only logged.
-    pub fn start(place: &Place, overlay: Arc<Overlay<Image>>) -> Option<Self> {
+    pub fn start(
+        place: &Place,
+        overlay: Arc<Overlay<Image>>,
+        hydrator: Arc<Hydrator>,
+    ) -> Option<Self> {
         let mut base = Counts::new();
-        let answer = move |request| answer(&overlay, &mut base, request);
+        let answer = move |request| answer(&overlay, &hydrator, &mut base, request);
         match Self::serve(&place.control_socket(), answer) {
             Ok(control) => Some(control),
             Err(error) => {
@@ -94,7 +113,12 @@ fn attend(client: &UnixStream, answer: &mut impl FnMut(Request) -> Vec<u8>) -> i
     write_all(client, &text, Instant::now() + ANSWER_TIME)
 }
 
-fn answer(overlay: &Overlay<Image>, base: &mut Counts, request: Request) -> Vec<u8> {
+fn answer(
+    overlay: &Overlay<Image>,
+    hydrator: &Hydrator,
+    base: &mut Counts,
+    request: Request,
+) -> Vec<u8> {
     match request {
         Request::Stats => encode::<_, String>(Ok(metrics::since(base, metrics::read(overlay)))),
         Request::StatsReset => {
@@ -104,6 +128,12 @@ fn answer(overlay: &Overlay<Image>, base: &mut Counts, request: Request) -> Vec<
             encode::<_, String>(Ok(counted))
         }
         Request::Changes => encode(overlay.changes().map_err(|e| e.to_string())),
+        Request::Hydrate { rate, destination } => encode(hydrator.start(rate, destination)),
+        Request::StopHydration => {
+            hydrator.stop();
+            encode::<_, String>(Ok(hydrator.report()))
+        }
+        Request::Hydration => encode::<_, String>(Ok(hydrator.report())),
     }
 }
 
@@ -113,12 +143,12 @@ fn answer(overlay: &Overlay<Image>, base: &mut Counts, request: Request) -> Vec<
 /// If the owner is not there, does not answer within `patience`, or answers with an error.
 pub fn ask<T: DeserializeOwned>(
     place: &Place,
-    request: Request,
+    request: &Request,
     patience: Duration,
 ) -> io::Result<T> {
     let deadline = Instant::now() + patience;
     let owner = UnixStream::connect(place.control_socket())?;
-    let mut text = serde_json::to_vec(&request)?;
+    let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
     write_all(&owner, &text, deadline)?;
     let text = read_line(&owner, MAX_ANSWER, deadline)?;

@@ -12,7 +12,7 @@ use crate::session::place::run_root::{self, MOUNTS};
 use crate::session::place::{HeldPlace, Place};
 
 /// The one-shot jobs.
-const JOBS: [&str; 3] = ["extract", "materialize", "verify"];
+const JOBS: [&str; 4] = ["extract", "materialize", "promote", "verify"];
 
 /// The number of mount points where dead jobs are looked for: more than a
 /// profile ever has at once.

@@ -14,6 +14,7 @@ use super::others::{self, Other, Session};
 use crate::diff::Diff;
 use crate::server::is_recovering;
 use crate::session::SessionError;
+use crate::session::hydrate::{Hydration, hydration};
 use crate::session::place::state::{Phase, State};
 use crate::session::place::{Place, canonical, is_held_in, run_root};
 
@@ -43,6 +44,9 @@ pub struct Status {
     /// Its owner's counters; absent if no mount answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counts>,
+    /// How far the hydration of the clone is; absent if `promote` never started one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hydration: Option<Hydration>,
 }
 
 /// Returns all sessions that this user may see, without counters: its own and, for
@@ -79,6 +83,7 @@ fn of_other(other: Other) -> Option<Status> {
         run_dir: dir.path().to_owned(),
         diff_bytes: None,
         counters: None,
+        hydration: None,
         state,
     })
 }
@@ -97,6 +102,7 @@ fn orphaned(left: ThrowAway) -> Status {
         run_dir: Place::of(&left.target).dir().to_owned(),
         state,
         counters: None,
+        hydration: None,
     }
 }
 
@@ -141,7 +147,7 @@ pub fn of_target(target: &Path) -> Result<Option<Status>, SessionError> {
 /// restart counting if `reset` is set. An owner that does not answer is logged. Their
 /// servers are also asked whether they are in recovery.
 pub fn count(sessions: &mut [Status], reset: bool) {
-    let request = match reset {
+    let request = &match reset {
         true => Request::StatsReset,
         false => Request::Stats,
     };
@@ -151,6 +157,7 @@ pub fn count(sessions: &mut [Status], reset: bool) {
             if session.user.is_none() && matches!(session.word, "ready" | "stopping") {
                 scope.spawn(move || {
                     session.counters = counted(session, request);
+                    session.hydration = hydration(&session.state.target).ok().flatten();
                     if session.word == "ready" && recovers(&session.state) {
                         session.word = "recovering";
                     }
@@ -167,7 +174,7 @@ fn recovers(state: &State) -> bool {
     conninfo.is_some_and(|conninfo| is_recovering(conninfo, PATIENCE))
 }
 
-fn counted(session: &Status, request: Request) -> Option<Counts> {
+fn counted(session: &Status, request: &Request) -> Option<Counts> {
     let place = Place::of(&session.state.target);
     match control::ask(&place, request, PATIENCE) {
         Ok(counts) => Some(counts),
@@ -205,6 +212,7 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
         state,
         run_dir: place.dir().to_owned(),
         counters: None,
+        hydration: None,
     }))
 }
 
@@ -237,6 +245,7 @@ mod tests {
                 diff_bytes: None,
                 run_dir: dir.path().to_owned(),
                 counters: None,
+                hydration: None,
             }];
             count(&mut sessions, false);
             assert_eq!(sessions[0].word, word);

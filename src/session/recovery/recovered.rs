@@ -31,6 +31,10 @@ const OLD_RECORD: &str = ".pbkfs-recovery.json";
 
 /// A server that finds this file starts in recovery.
 pub const SIGNAL: &str = "recovery.signal";
+
+/// The files that tell PostgreSQL to recover first. A server that has finished has
+/// removed them.
+pub const SIGNALS: [&str; 2] = [SIGNAL, "standby.signal"];
 const LABEL: &str = "backup_label";
 
 /// What is noted about a clone that was started.

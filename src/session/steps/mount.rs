@@ -14,6 +14,7 @@ use crate::fuse::{FuseError, Mount, MountOptions};
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::session::context::Context;
+use crate::session::hydrate::Hydrator;
 use crate::session::outside::control::Control;
 use crate::session::outside::orphans;
 use crate::session::place::mounts;
@@ -61,12 +62,16 @@ pub fn mount(
     let mount = Rc::new(RefCell::new(mount));
     let (mounted, signals) = (mount.clone(), context.signals.clone());
     undo.push("the mount", move || unmount(&mounted, &signals));
-    if let Some(control) = Control::start(progress.place(), overlay.clone()) {
-        undo.push("the control socket", move || {
+    let hydrator = Arc::new(Hydrator::new(overlay.clone()));
+    let control = Control::start(progress.place(), overlay.clone(), hydrator.clone());
+    undo.push("the control socket", move || {
+        // Nobody can start it again then.
+        if let Some(control) = control {
             control.stop();
-            Ok(())
-        });
-    }
+        }
+        hydrator.stop();
+        Ok(())
+    });
     if !overlay.is_read_only() {
         let flusher = Flusher::start(overlay.clone());
         undo.push("the flusher", move || {

@@ -109,6 +109,7 @@ pub fn of_session(error: &SessionError, faults: &Counts) -> Option<Verdict> {
         | SessionError::ServerStays { .. }
         | SessionError::Interrupted
         | SessionError::Materialize(MaterializeError::Unfinished { .. })
+        | SessionError::Promote(_)
         | SessionError::Extract { .. }
         | SessionError::NotEnclosed { .. }
         | SessionError::WalUnusable { .. }

@@ -13,6 +13,7 @@
 
 mod bytes;
 mod delta;
+mod hydrate;
 mod shrink;
 mod small;
 mod snapshot;

@@ -29,6 +29,8 @@ pub struct Small {
     pub(super) fresh: RoaringBitmap,
     /// Blocks to examine, not written since the last pass.
     pub(super) cold: RoaringBitmap,
+    /// Whether no more blocks become small, because the file is being hydrated.
+    ended: bool,
 }
 
 impl Small {
@@ -51,7 +53,16 @@ impl Small {
     pub fn written(&mut self, first: u32, last: u32) {
         self.drop_held(first, last);
         self.cold.remove_range(first..=last);
-        self.fresh.insert_range(first..=last);
+        if !self.ended {
+            self.fresh.insert_range(first..=last);
+        }
+    }
+
+    /// Lets no more blocks become small.
+    pub fn end(&mut self) {
+        self.ended = true;
+        self.cold.clear();
+        self.fresh.clear();
     }
 
     /// Truncates the file before block `first`. Returns the chunks that change.

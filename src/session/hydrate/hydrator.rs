@@ -1,0 +1,238 @@
+//! The hydration of a running clone, in a thread of the session's owner.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::pace::Pace;
+use super::report::{Destination, Hydration, HydrationState};
+use super::run::{Progress, Run};
+use crate::causes::sentence;
+use crate::figures::human_bytes;
+use crate::image::Image;
+use crate::overlay::{Ino, Overlay};
+use crate::session::recovery::recovered::SIGNALS;
+
+/// The estimated time of a cut-over besides that for the files, in milliseconds.
+const CUT_OVER_MS: u64 = 500;
+
+/// How many files are linked in a millisecond.
+const FILES_PER_MS: u64 = 25;
+
+/// The niceness of the thread: the clone's processes come first.
+const NICENESS: i32 = 10;
+
+/// The hydration of a session's clone.
+pub struct Hydrator {
+    overlay: Arc<Overlay<Image>>,
+    work: Mutex<Option<Work>>,
+}
+
+struct Work {
+    destination: Destination,
+    progress: Arc<Progress>,
+    stop: Arc<AtomicBool>,
+    begun: Instant,
+    outcome: Arc<Mutex<Option<Outcome>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone)]
+struct Outcome {
+    state: HydrationState,
+    error: Option<String>,
+    took: Duration,
+}
+
+impl Hydrator {
+    /// Creates a hydrator that does nothing yet.
+    #[must_use]
+    pub fn new(overlay: Arc<Overlay<Image>>) -> Self {
+        Self {
+            overlay,
+            work: Mutex::default(),
+        }
+    }
+
+    /// Starts hydrating, at that many bytes per second if given, for a data directory at
+    /// `destination`, or at the one that is known from before. If it is running already,
+    /// it goes on as it was.
+    ///
+    /// # Errors
+    /// Returns a sentence if the clone cannot become a data directory, or if its diff
+    /// has no room for the rest of the backup.
+    pub fn start(
+        &self,
+        rate: Option<u64>,
+        destination: Option<Destination>,
+    ) -> Result<Hydration, String> {
+        let mut work = self.work();
+        let known = work.as_ref().map(|work| work.destination.clone());
+        let Some(destination) = destination.or(known) else {
+            return Err("no data directory is known; name it with --to DIR".to_owned());
+        };
+        let ended = |work: &Work| work.outcome().map(|outcome| outcome.state);
+        match work.as_ref().map(ended) {
+            None | Some(Some(HydrationState::Stopped | HydrationState::Failed)) => {
+                self.check()?;
+                *work = Some(self.begin(rate, destination)?);
+            }
+            Some(None | Some(HydrationState::Running | HydrationState::Complete)) => {
+                if let Some(work) = work.as_mut() {
+                    work.destination = destination;
+                }
+            }
+        }
+        drop(work);
+        self.report().ok_or_else(|| "it did not start".to_owned())
+    }
+
+    /// Stops, and waits until it has. What it has brought in stays.
+    pub fn stop(&self) {
+        let thread = self.work().as_mut().and_then(|work| {
+            work.stop.store(true, Ordering::Relaxed);
+            work.thread.take()
+        });
+        if let Some(thread) = thread {
+            // A panic in it has already been printed.
+            let _ = thread.join();
+        }
+    }
+
+    /// Returns how far it is; `None` if it was never started.
+    #[must_use]
+    pub fn report(&self) -> Option<Hydration> {
+        let work = self.work();
+        work.as_ref().map(Work::report)
+    }
+
+    fn work(&self) -> MutexGuard<'_, Option<Work>> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses a clone that has not finished recovery, and a diff without room.
+    fn check(&self) -> Result<(), String> {
+        for name in SIGNALS {
+            if self.overlay.lookup(Ino::ROOT, name.as_ref()).is_ok() {
+                return Err(format!(
+                    "the clone has not finished its recovery ({name} exists); promote it first \
+                     (SELECT pg_promote()), or start it with recovery.action = \"promote\""
+                ));
+            }
+        }
+        let left = self.overlay.unhydrated().map_err(|e| sentence(&e))?;
+        let needed: u64 = left.iter().map(|file| file.bytes).sum();
+        let free = match self.overlay.statvfs() {
+            Ok(Some(stat)) => stat.blocks_available().saturating_mul(stat.fragment_size()),
+            Ok(None) => return Err("it is mounted read-only".to_owned()),
+            Err(error) => return Err(sentence(&error)),
+        };
+        match needed > free {
+            true => Err(format!(
+                "the rest of the backup takes up to {}, and the file system of the diff has {} \
+                 free; make room there",
+                human_bytes(needed),
+                human_bytes(free)
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn begin(&self, rate: Option<u64>, destination: Destination) -> Result<Work, String> {
+        let progress = Arc::new(Progress::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let outcome = Arc::new(Mutex::default());
+        let begun = Instant::now();
+        let (overlay, shared, ended) = (self.overlay.clone(), progress.clone(), outcome.clone());
+        let stopped = stop.clone();
+        let work = move || {
+            // Without it, the clone only has to share the processors.
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+            let reached = hydrate(&overlay, &shared, rate, &|| {
+                !stopped.load(Ordering::Relaxed)
+            });
+            let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+            *ended = Some(Outcome {
+                took: begun.elapsed(),
+                ..reached
+            });
+        };
+        let thread = thread::Builder::new()
+            .name("hydrator".to_owned())
+            .spawn(work);
+        Ok(Work {
+            destination,
+            progress,
+            stop,
+            begun,
+            outcome,
+            thread: Some(thread.map_err(|e| format!("cannot start a thread: {e}"))?),
+        })
+    }
+}
+
+fn hydrate(
+    overlay: &Overlay<Image>,
+    progress: &Progress,
+    rate: Option<u64>,
+    goes_on: &(dyn Fn() -> bool + Sync),
+) -> Outcome {
+    let counters = overlay.counters();
+    let activity = || counters.reads.get() + counters.writes.get() + counters.fsyncs.get();
+    let run = Run::new(overlay, progress);
+    let (state, error) = match run.all(1, &|| Pace::beside(&activity, rate), goes_on) {
+        Ok(true) => (HydrationState::Complete, None),
+        Ok(false) => (HydrationState::Stopped, None),
+        Err(error) => {
+            let reason = run.reason(&error);
+            tracing::error!("the clone cannot be hydrated: {reason}");
+            (HydrationState::Failed, Some(reason))
+        }
+    };
+    Outcome {
+        state,
+        error,
+        took: Duration::ZERO,
+    }
+}
+
+impl Work {
+    fn outcome(&self) -> Option<Outcome> {
+        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        outcome.clone()
+    }
+
+    fn report(&self) -> Hydration {
+        let outcome = self.outcome();
+        let get = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+        let progress = &self.progress;
+        let (files, bytes) = (get(&progress.files), get(&progress.bytes));
+        let state = outcome
+            .as_ref()
+            .map_or(HydrationState::Running, |o| o.state);
+        let left = |all: u64, done: u64| match state {
+            HydrationState::Complete => 0,
+            _ => all.saturating_sub(done),
+        };
+        let bytes_done = get(&progress.bytes_done);
+        let bytes_left = left(bytes, bytes_done);
+        let took = outcome
+            .as_ref()
+            .map_or_else(|| self.begun.elapsed(), |o| o.took);
+        let rate = bytes_done as f64 / took.as_secs_f64().max(0.001);
+        let seconds = (bytes_done > 0).then(|| (bytes_left as f64 / rate).ceil() as u64);
+        Hydration {
+            destination: self.destination.clone(),
+            state,
+            files,
+            files_left: left(files, get(&progress.files_done)),
+            bytes,
+            bytes_left,
+            bytes_per_second: rate as u64,
+            seconds_left: seconds.filter(|_| state == HydrationState::Running),
+            cut_over_milliseconds: CUT_OVER_MS.saturating_add(files / FILES_PER_MS),
+            error: outcome.and_then(|outcome| outcome.error),
+        }
+    }
+}
