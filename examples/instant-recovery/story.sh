@@ -97,6 +97,6 @@ say "the application was told of $acknowledged orders, and production has $kept 
 sum=$(query "$conninfo" "select count(*), sum(abalance) from pgbench_accounts")
 [ "$sum" = "100000|-57372" ] || die "the accounts are not those of the backup: $sum"
 say "production runs on $main, and needs neither pbkfs nor the catalog"
-"$pbkfs" cleanup --force "$profile" | sed 's/^/    /'
+"$pbkfs" cleanup --force -d "$work/pg/main.diff" | sed 's/^/    /'
 as_server "$PG_BIN/pg_ctl" stop -w -m fast -D "$main" >/dev/null
 say "done; removing $work"

@@ -152,6 +152,16 @@ impl Staging {
         parent.remove_file(journal_name(name))
     }
 
+    /// Removes the journal of a run that was interrupted when everything had its final
+    /// name already.
+    ///
+    /// # Errors
+    /// If a system call fails.
+    pub fn forget(to: &Path) -> io::Result<()> {
+        let (parent, name) = Dir::of_file(to)?;
+        parent.remove_file(journal_name(name))
+    }
+
     /// Refuses a final directory that exists and is not empty, or has no directory to be
     /// created in.
     ///

@@ -148,6 +148,24 @@ impl<L: Lower> Overlay<L> {
         }
     }
 
+    /// Brings the image's own bytes of a file into the diff, where the diff lacks them:
+    /// `bytes` are those from `offset` on, a multiple of the block size. Returns how many
+    /// were brought in.
+    ///
+    /// # Errors
+    /// If the diff fails.
+    pub fn hydrate_with(&self, ino: Ino, offset: u64, bytes: &[u8]) -> Result<u64, OverlayError> {
+        if self.tree().is_dead(ino) {
+            return Ok(0);
+        }
+        let file = self.file(ino)?;
+        self.begin_hydration(&file)?;
+        match &mut *file.content_mut() {
+            Content::Blocks(blocks) => blocks.put_image(&self.ctx(), ino.0, offset, bytes),
+            _ => Ok(0),
+        }
+    }
+
     /// Prepares a file for being completed block by block, or adopts the copy of it that
     /// the diff has already.
     fn begin_hydration(&self, file: &File) -> Result<(), OverlayError> {

@@ -67,9 +67,10 @@ impl CutOver<'_> {
     /// Brings in what the diff still lacks.
     fn hydrate_rest(&self, overlay: &Overlay<Image>) -> Result<(), SessionError> {
         let progress = HydrationProgress::default();
-        let run = HydrationRun::new(overlay, &progress);
         let signals = self.signals;
-        let outcome = run.all(self.jobs, &Pace::unlimited, &|| !signals.end_asked());
+        let goes_on = || !signals.end_asked();
+        let run = HydrationRun::new(overlay, &progress, &goes_on);
+        let outcome = run.all(self.jobs, &Pace::unlimited);
         match outcome {
             Ok(true) => Ok(()),
             Ok(false) if self.signals.end_asked() => Err(SessionError::Interrupted),

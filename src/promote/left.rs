@@ -29,6 +29,8 @@ pub fn settle(dir: &Path) -> Result<Earlier, SessionError> {
         return Ok(Earlier::Complete(promotion));
     }
     if is_in_place(&promotion) {
+        let forgotten = Staging::forget(&promotion.to);
+        forgotten.map_err(|e| SessionError::io("remove the journal of", &promotion.to, e))?;
         promotion.complete = true;
         Diff::amend_promotion(dir, Some(&promotion))?;
         return Ok(Earlier::Complete(promotion));

@@ -58,7 +58,7 @@ impl<'a> Live<'a> {
         }
         match word {
             // Nothing of it works any more. What it has left is cleared away later.
-            "dead" | "failed" | "orphaned" => Ok(None),
+            word if is_dead(word) => Ok(None),
             "starting" | "stopping" => refused(format!("it is {word}; try again in a moment")),
             _ if state.diff_dir != promote.plan.diff_dir => {
                 refused("it was started with another diff_dir than the profile has now".to_owned())
@@ -131,7 +131,8 @@ impl<'a> Live<'a> {
             {
                 return Ok(Then::Done(to));
             }
-            let is_ending = session::session_of(&self.target)?.is_some();
+            let session = session::session_of(&self.target)?;
+            let is_ending = session.is_some_and(|session| !is_dead(session.word));
             if is_ending || DiffLock::holder(dir)?.is_some() {
                 last_use = Instant::now();
             }
@@ -157,4 +158,9 @@ impl<'a> Live<'a> {
         }
         .into()
     }
+}
+
+/// Whether nothing of a session works any more.
+fn is_dead(word: &str) -> bool {
+    matches!(word, "dead" | "failed" | "orphaned")
 }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::disk::{Disk, Rng};
 use super::support::{BS, MemLower, options, pattern};
-use crate::overlay::{FallocateMode, Ino, Overlay, OverlayError, RenameMode};
+use crate::overlay::{FallocateMode, Ino, Lower, Overlay, OverlayError, RenameMode};
 
 const NAMES: [&str; 7] = ["f0", "f1", "f2", "f3", "n0", "n1", "n2"];
 const BASE_LENS: [usize; 4] = [3 * BS + 700, 2 * BS, 0, 12 * BS];
@@ -56,6 +56,12 @@ enum Op {
         name: usize,
         from: u32,
     },
+    /// The same, with bytes that were read from the image elsewhere.
+    HydrateWith {
+        name: usize,
+        from: u64,
+        len: usize,
+    },
     /// Record what was brought in so far.
     Record,
     /// Save everything, unmount, and mount again.
@@ -81,7 +87,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (name.clone(), offset.clone(), len.clone())
             .prop_map(|(name, offset, len)| Op::WriteThrough { name, offset, len }),
         3 => (name.clone(), offset.clone()).prop_map(|(name, size)| Op::Truncate { name, size }),
-        1 => (name.clone(), offset, len)
+        1 => (name.clone(), offset, len.clone())
             .prop_map(|(name, offset, len)| Op::Zero { name, offset, len: len as u64 }),
         4 => name.clone().prop_map(Op::Fsync),
         1 => Just(Op::SyncNames),
@@ -91,6 +97,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => name.clone().prop_map(Op::Unlink),
         2 => (name.clone(), name.clone()).prop_map(|(from, to)| Op::Rename { from, to }),
         4 => (name.clone(), 0..13_u32).prop_map(|(name, from)| Op::Hydrate { name, from }),
+        2 => (name.clone(), 0..13_u64, len.clone()).prop_map(|(name, block, len)| {
+            Op::HydrateWith { name, from: block * BS as u64, len }
+        }),
         2 => Just(Op::Record),
         1 => Just(Op::Remount),
         1 => (0..40_u64).prop_map(Op::CutAfter),
@@ -333,6 +342,15 @@ impl Run {
             // Neither changes what the tree shows.
             Op::Hydrate { name, from } => self.with_file(name, |run, ino, _| {
                 run.overlay.hydrate(ino, from)?;
+                Ok(())
+            }),
+            Op::HydrateWith { name, from, len } => self.with_file(name, |run, ino, _| {
+                let Some(node) = ino.node() else {
+                    return Ok(());
+                };
+                let mut bytes = vec![0; len];
+                let count = run.overlay.lower().read_at(node, from, &mut bytes)?;
+                run.overlay.hydrate_with(ino, from, &bytes[..count])?;
                 Ok(())
             }),
             Op::Record => {

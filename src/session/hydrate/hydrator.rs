@@ -180,8 +180,8 @@ fn hydrate(
 ) -> Outcome {
     let counters = overlay.counters();
     let activity = || counters.reads.get() + counters.writes.get() + counters.fsyncs.get();
-    let run = Run::new(overlay, progress);
-    let (state, error) = match run.all(1, &|| Pace::beside(&activity, rate), goes_on) {
+    let run = Run::new(overlay, progress, goes_on);
+    let (state, error) = match run.all(1, &|| Pace::beside(&activity, rate)) {
         Ok(true) => (HydrationState::Complete, None),
         Ok(false) => (HydrationState::Stopped, None),
         Err(error) => {

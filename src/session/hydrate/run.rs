@@ -1,17 +1,22 @@
 //! One hydration, from the first file to the last.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::pace::Pace;
 use crate::causes::sentence;
 use crate::figures::counted;
-use crate::overlay::{Ino, Lower, Overlay, OverlayError, Unhydrated};
+use crate::image::{CheckItem, CheckSink, Image, NodeId};
+use crate::overlay::{Ino, Overlay, OverlayError, Unhydrated};
 
 /// How many bytes are brought in before they are synced: what a crash may undo.
 const UNSYNCED: u64 = 64 << 20;
+
+/// How many bytes are put in place at once: about a millisecond's work.
+const PIECE: usize = 512 << 10;
 
 /// How many files are recorded at once.
 const FILES: usize = 512;
@@ -34,46 +39,61 @@ pub struct Progress {
 }
 
 /// A hydration of one tree.
-pub struct Run<'a, L> {
+pub struct Run<'a> {
     /// The tree.
-    pub overlay: &'a Overlay<L>,
+    pub overlay: &'a Overlay<Image>,
     /// Its progress.
     pub progress: &'a Progress,
+    /// Whether it is to go on.
+    pub goes_on: &'a (dyn Fn() -> bool + Sync),
     /// Number of files that could not be read from the backup.
     damaged: AtomicU64,
     first: Mutex<Option<OverlayError>>,
 }
 
-impl<'a, L: Lower> Run<'a, L> {
-    /// Creates a hydration that has not begun.
-    pub fn new(overlay: &'a Overlay<L>, progress: &'a Progress) -> Self {
+/// What one thread of a hydration has brought in and not recorded yet.
+#[derive(Default)]
+struct Unrecorded {
+    files: Vec<Ino>,
+    bytes: u64,
+}
+
+impl<'a> Run<'a> {
+    /// Creates a hydration that has not begun, and that runs as long as `goes_on` allows.
+    pub fn new(
+        overlay: &'a Overlay<Image>,
+        progress: &'a Progress,
+        goes_on: &'a (dyn Fn() -> bool + Sync),
+    ) -> Self {
         Self {
             overlay,
             progress,
+            goes_on,
             damaged: AtomicU64::new(0),
             first: Mutex::default(),
         }
     }
 
     /// Brings everything into the diff with `threads` at a time, each at the pace that
-    /// `pace` returns, as long as `goes_on` allows. Returns `Ok(false)` if that ended it. A file that cannot be read
-    /// does not keep the others from being completed.
+    /// `pace` returns. Returns `Ok(false)` if it was stopped. A file that is damaged in
+    /// the backup does not keep the others from being completed.
     ///
     /// # Errors
-    /// If the diff fails; if a file could not be read.
+    /// If the diff fails; if a file is damaged or cannot be read.
     pub fn all<'p>(
         &self,
         threads: usize,
         pace: &(dyn Fn() -> Pace<'p> + Sync),
-        goes_on: &(dyn Fn() -> bool + Sync),
     ) -> Result<bool, OverlayError> {
+        let items = self.overlay.lower().check_items().into_iter();
+        let items = items.filter_map(|item| Some((item.node?, item))).collect();
         let mut left = self.overlay.unhydrated()?;
         self.add(&left);
         for _ in 0..ROUNDS {
-            if left.is_empty() || !goes_on() {
+            if left.is_empty() || !(self.goes_on)() {
                 break;
             }
-            self.round(&left, threads, pace, goes_on);
+            self.round(&left, &items, threads, pace);
             if let Some(error) = self.take_error() {
                 return Err(error);
             }
@@ -93,9 +113,8 @@ impl<'a, L: Lower> Run<'a, L> {
 
     fn add(&self, left: &[Unhydrated]) {
         let bytes = left.iter().map(|file| file.bytes).sum();
-        self.progress
-            .files
-            .store(left.len() as u64, Ordering::Relaxed);
+        let files = left.len() as u64;
+        self.progress.files.store(files, Ordering::Relaxed);
         self.progress.bytes.store(bytes, Ordering::Relaxed);
     }
 
@@ -112,29 +131,32 @@ impl<'a, L: Lower> Run<'a, L> {
     fn round<'p>(
         &self,
         left: &[Unhydrated],
+        items: &HashMap<NodeId, CheckItem>,
         threads: usize,
         pace: &(dyn Fn() -> Pace<'p> + Sync),
-        goes_on: &(dyn Fn() -> bool + Sync),
     ) {
         let next = AtomicUsize::new(0);
         let work = || {
             let mut pace = pace();
-            let mut batch = Vec::new();
-            let mut unsynced = 0;
+            let mut unrecorded = Unrecorded::default();
             while let Some(file) = left.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if !goes_on() || self.has_failed() {
+                if !(self.goes_on)() || self.has_failed() {
                     break;
                 }
-                match self.file(file, &mut pace, &mut unsynced, goes_on) {
-                    Ok(()) => batch.push(file.ino),
-                    Err(error) => self.failed(file, error),
+                let item = file.ino.node().and_then(|node| items.get(&node));
+                match self.file(file, item, &mut pace, &mut unrecorded) {
+                    Ok(true) => unrecorded.files.push(file.ino),
+                    Ok(false) => self.sync(file.ino),
+                    Err(error) => {
+                        self.failed(file, error);
+                        self.sync(file.ino);
+                    }
                 }
-                if batch.len() >= FILES || unsynced >= UNSYNCED {
-                    self.record(&mut batch);
-                    unsynced = 0;
+                if unrecorded.files.len() >= FILES || unrecorded.bytes >= UNSYNCED {
+                    self.record(&mut unrecorded);
                 }
             }
-            self.record(&mut batch);
+            self.record(&mut unrecorded);
         };
         thread::scope(|scope| {
             (1..threads.max(1)).for_each(|_| drop(scope.spawn(work)));
@@ -142,42 +164,107 @@ impl<'a, L: Lower> Run<'a, L> {
         });
     }
 
-    /// Brings one file in. A long one is synced in between.
+    /// Brings one file in. Returns `Ok(false)` if it was stopped.
+    ///
+    /// All that the backup stores for the file is read and checked, as by `verify`: not
+    /// every cluster has page checksums, and a block that was read alone would show no
+    /// damage. Holes, small blocks, and what a truncation has changed are left for a
+    /// second pass through the tree.
     fn file(
         &self,
         file: &Unhydrated,
+        item: Option<&CheckItem>,
         pace: &mut Pace<'_>,
-        unsynced: &mut u64,
-        goes_on: &(dyn Fn() -> bool + Sync),
-    ) -> Result<(), OverlayError> {
+        unrecorded: &mut Unrecorded,
+    ) -> Result<bool, OverlayError> {
+        if let Some(item) = item {
+            self.checked(file, item, pace, unrecorded)?;
+        }
         let mut from = 0;
-        while let Some(step) = self.overlay.hydrate(file.ino, from)? {
-            self.progress
-                .bytes_done
-                .fetch_add(step.bytes, Ordering::Relaxed);
+        while (self.goes_on)() {
+            let Some(step) = self.overlay.hydrate(file.ino, from)? else {
+                return Ok(true);
+            };
             from = step.next;
-            *unsynced += step.bytes;
-            if *unsynced >= UNSYNCED {
-                self.overlay.record_hydrated(&[file.ino])?;
-                *unsynced = 0;
-            }
-            if !goes_on() {
-                break;
-            }
+            self.brought_in(file.ino, step.bytes, unrecorded)?;
             pace.after(step.bytes);
+        }
+        Ok(false)
+    }
+
+    /// Checks all that is stored for a file, and brings in what it shows.
+    fn checked(
+        &self,
+        file: &Unhydrated,
+        item: &CheckItem,
+        pace: &mut Pace<'_>,
+        unrecorded: &mut Unrecorded,
+    ) -> Result<(), OverlayError> {
+        let mut pieces = Pieces::default();
+        let has_failed = Cell::new(false);
+        let (mut damage, mut failure) = (None, None);
+        let mut put = |offset: u64, bytes: &[u8]| {
+            let outcome = self.overlay.hydrate_with(file.ino, offset, bytes);
+            let outcome = outcome.and_then(|count| {
+                self.brought_in(file.ino, count, unrecorded)?;
+                pace.after(bytes.len() as u64);
+                Ok(())
+            });
+            if let Err(error) = outcome {
+                has_failed.set(true);
+                failure.get_or_insert(error);
+            }
+        };
+        let mut sink = CheckSink {
+            damage: &mut |error| {
+                damage.get_or_insert(error);
+            },
+            goes_on: &|_| (self.goes_on)() && !has_failed.get(),
+            content: Some(&mut |offset, bytes| pieces.add(offset, bytes, &mut put)),
+        };
+        self.overlay.lower().check(item, &mut sink);
+        pieces.flush(&mut put);
+        match (failure, damage) {
+            (Some(error), _) => Err(error),
+            (None, Some(damage)) => Err(damage.into()),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Counts bytes of a file. Those of a long one are synced in between.
+    fn brought_in(
+        &self,
+        ino: Ino,
+        bytes: u64,
+        unrecorded: &mut Unrecorded,
+    ) -> Result<(), OverlayError> {
+        let done = &self.progress.bytes_done;
+        done.fetch_add(bytes, Ordering::Relaxed);
+        unrecorded.bytes += bytes;
+        if unrecorded.bytes >= UNSYNCED {
+            unrecorded.bytes = 0;
+            self.overlay.sync_file(ino)?;
         }
         Ok(())
     }
 
-    fn record(&self, batch: &mut Vec<Ino>) {
-        match self.overlay.record_hydrated(batch) {
+    /// Makes durable what was brought in of a file that is not complete.
+    fn sync(&self, ino: Ino) {
+        match self.overlay.sync_file(ino) {
+            Ok(()) | Err(OverlayError::NotFound) => {}
+            Err(error) => self.keep(error),
+        }
+    }
+
+    fn record(&self, unrecorded: &mut Unrecorded) {
+        match self.overlay.record_hydrated(&unrecorded.files) {
             Ok(whole) => {
                 let done = &self.progress.files_done;
                 done.fetch_add(whole as u64, Ordering::Relaxed);
             }
             Err(error) => self.keep(error),
         }
-        batch.clear();
+        *unrecorded = Unrecorded::default();
     }
 
     fn failed(&self, file: &Unhydrated, error: OverlayError) {
@@ -206,4 +293,29 @@ impl<'a, L: Lower> Run<'a, L> {
 /// Whether an error only concerns what the backup has for one file.
 fn is_of_backup(error: &OverlayError) -> bool {
     matches!(error, OverlayError::Lower(_))
+}
+
+/// Pages that follow each other, put together.
+#[derive(Default)]
+struct Pieces {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Pieces {
+    fn add(&mut self, offset: u64, bytes: &[u8], put: &mut dyn FnMut(u64, &[u8])) {
+        let follows = self.at + self.bytes.len() as u64 == offset;
+        if !follows || self.bytes.len() + bytes.len() > PIECE {
+            self.flush(put);
+            self.at = offset;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn flush(&mut self, put: &mut dyn FnMut(u64, &[u8])) {
+        if !self.bytes.is_empty() {
+            put(self.at, &self.bytes);
+        }
+        self.bytes.clear();
+    }
 }

@@ -23,6 +23,8 @@ pub struct Lacking {
     bytes: Vec<u8>,
     /// How much of the image was visible when they were read.
     base_len: u64,
+    /// Whether they are the image's own, without the changes of small blocks.
+    of_image: bool,
 }
 
 impl Lacking {
@@ -72,6 +74,7 @@ impl Blocks {
             first: run.start,
             bytes,
             base_len: self.base_len,
+            of_image: false,
         }))
     }
 
@@ -88,6 +91,39 @@ impl Blocks {
         }
         let stop = start.saturating_add(count).min(end);
         (start < stop).then_some(start..stop)
+    }
+
+    /// Puts the image's own bytes from `offset` on, a multiple of the block size, in the
+    /// data file, where it lacks them and they are still visible. Returns their number.
+    /// A block that is small, or of which only a part was passed, is left out.
+    pub fn put_image<L: Lower>(
+        &mut self,
+        ctx: &Ctx<'_, L>,
+        ino: u64,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u64, OverlayError> {
+        let Ok(first) = u32::try_from(offset / BS) else {
+            return Ok(0);
+        };
+        let visible = self.base_len.saturating_sub(offset);
+        let visible = visible.min(bytes.len() as u64) as usize;
+        let is_end = offset + visible as u64 == self.base_len;
+        let whole = match is_end {
+            true => visible,
+            false => visible - visible % BLOCK_SIZE,
+        };
+        let mut bytes = bytes.get(..whole).unwrap_or_default().to_vec();
+        bytes.resize(whole.next_multiple_of(BLOCK_SIZE), 0);
+        let before = self.present.len();
+        let lacking = Lacking {
+            first,
+            bytes,
+            base_len: self.base_len,
+            of_image: true,
+        };
+        self.put(ctx, ino, &lacking)?;
+        Ok((self.present.len() - before) * BS)
     }
 
     /// Puts blocks in the data file, except those that were written since they were
@@ -111,6 +147,7 @@ impl Blocks {
             let is_zero = bytes == ZEROS;
             match &mut run {
                 _ if self.present.contains(block) => {}
+                _ if lacking.of_image && self.small.held().contains(block) => {}
                 Some((run, zero)) if run.end == block && *zero == is_zero => run.end += 1,
                 _ => {
                     if let Some(done) = run.replace((block..block + 1, is_zero)) {
