@@ -271,6 +271,83 @@ fn an_interrupted_hydration_goes_on_after_down_and_up() {
     assert_whole(&pg, &to, &before);
 }
 
+/// Hydrates the clone, and leaves it running.
+fn hydrate(clone: &TestClone<'_>, to: &Path) {
+    let waiting = Running::spawn(clone.command("promote", &["--to"]).arg(to));
+    until_hydrated(clone);
+    waiting.signal(Signal::SIGINT);
+    waiting.wait(LIMIT);
+}
+
+fn needs_no_catalog(fixture: &str, user: OsUser) {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::with_catalog_of(&OsUser::postgres(), fixture, user);
+    let catalog = &sandbox.fixture.catalog;
+    let before_all = Listing::of(catalog);
+    let clone = sandbox.profile(&sandbox.fixture.newest()).write();
+    let ready = clone.up();
+    let dir = server_dir(&sandbox, &pg.user);
+    let to = dir.join("data");
+    hydrate(&clone, &to);
+    // The locks are let go while the clone serves.
+    before_all.assert_unchanged(catalog);
+    pg.psql(
+        ready.conninfo(),
+        "postgres",
+        "create table kept as select 7 as i",
+    );
+    let away = sandbox.path("away");
+    fs::rename(catalog, &away).unwrap();
+    assert_eq!(
+        pg.psql(ready.conninfo(), "postgres", "select i from kept"),
+        "7"
+    );
+    clone.down();
+
+    let ready = clone.up();
+    assert_eq!(
+        pg.psql(ready.conninfo(), "postgres", "select i from kept"),
+        "7"
+    );
+    pg.amcheck(ready.conninfo());
+    done(promote_to(&clone, &to, &["--at-once"]));
+    let server = start_on(&pg, &to);
+    assert_eq!(
+        pg.psql(&server.conninfo, "postgres", "select i from kept"),
+        "7"
+    );
+    fs::rename(&away, catalog).unwrap();
+    before_all.assert_unchanged(catalog);
+}
+
+#[test]
+fn a_hydrated_clone_needs_no_catalog() {
+    needs_no_catalog("pg15-chain", OsUser::root());
+}
+
+#[test]
+fn an_ordinary_users_hydrated_clone_needs_no_catalog() {
+    needs_no_catalog("pg15-debian", OsUser::postgres());
+}
+
+#[test]
+fn the_locks_are_kept_if_the_profile_says_so() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let backup = sandbox.fixture.newest();
+    let clone = sandbox
+        .profile(&backup)
+        .with("unlock_hydrated", "false")
+        .write();
+    clone.up();
+    let to = sandbox.path("data");
+    hydrate(&clone, &to);
+    let lock = sandbox.fixture.backup_dir(&backup).join("backup_ro.pid");
+    assert!(lock.exists());
+    clone.down();
+    assert!(!lock.exists());
+}
+
 #[test]
 fn a_clone_that_is_down_is_promoted_directly() {
     let pg = common::require_everything();
@@ -528,10 +605,7 @@ fn a_killed_cut_over_is_completed_or_undone() {
     let before = answers(&pg, ready.conninfo());
     let dir = server_dir(&sandbox, &pg.user);
     let to = dir.join("data");
-    let waiting = Running::spawn(clone.command("promote", &["--to"]).arg(&to));
-    until_hydrated(&clone);
-    waiting.signal(Signal::SIGINT);
-    waiting.wait(LIMIT);
+    hydrate(&clone, &to);
     clone.down();
 
     let staged = dir.join(".data.pbkfs-part");

@@ -21,7 +21,13 @@ pub(super) const DATA_DIR: &str = "data";
 /// The server's WAL directory. A link in the overlay whose target ends in it is ours.
 pub const WAL_DIR: &str = ".pbkfs-wal";
 
-/// How many levels of it are read; PostgreSQL's directory has one level below it.
+/// What a diff keeps of the catalog once it has all of the backup.
+pub const CATALOG_DIR: &str = ".pbkfs-catalog";
+
+/// The same, while it is written.
+pub(super) const NEW_CATALOG_DIR: &str = ".pbkfs-catalog-new";
+
+/// How many levels of the WAL directory are read; PostgreSQL's has one level below it.
 pub const WAL_DEPTH: usize = 4;
 
 /// The reason given for a missing part that a diff must have.

@@ -7,6 +7,7 @@
 //!                            and small changes of blocks
 //! DIFF/data/INODE            the bytes, at their natural offsets      -> data
 //! DIFF/.pbkfs-wal/           the server's pg_wal, once one has run    -> directory
+//! DIFF/.pbkfs-catalog/       what is still needed of the catalog        -> directory
 //! DIFF/.pbkfs-promotion.json the data directory that it became        -> directory
 //! ```
 //!
@@ -38,7 +39,7 @@ pub use data::{DataFile, DataStat, now_ns, system_time, time_ns};
 pub use directory::{Binding, FORMAT_VERSION, Promotion};
 pub use error::DiffError;
 pub use inspect::{HeldContent, Records, check, inspect};
-pub use layout::{WAL_DEPTH, WAL_DIR};
+pub use layout::{CATALOG_DIR, WAL_DEPTH, WAL_DIR};
 pub use lock::{DiffLock, LockHolder, has_ended};
 pub use opened::Diff;
 #[cfg(test)]

@@ -73,6 +73,11 @@ section! {
         #[schemars(example = true)]
         pub lock_backups: LockBackups = LockBackups::Auto,
 
+        /// Whether to unlock the backups once pbkfs promote has brought all of the backup into
+        /// the diff: the clone no longer needs the catalog then.
+        #[schemars(example = false)]
+        pub unlock_hydrated: bool = true,
+
         /// Whether to verify the checksum of every page that is read, if the cluster has
         /// data checksums.
         #[schemars(example = false)]

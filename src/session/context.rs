@@ -4,6 +4,7 @@ use std::cell::{Ref, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::locks::HeldLocks;
 use super::place::HeldPlace;
 use super::place::state::State;
 use super::ready::Ready;
@@ -42,6 +43,8 @@ pub struct Context<'a> {
     pub undo: Undo,
     /// What is mounted, from when it is opened until everything is undone.
     pub overlay: Option<Arc<Overlay<Image>>>,
+    /// The read locks on the chain, if it is locked.
+    pub locks: Option<HeldLocks>,
 }
 
 impl<'a> Context<'a> {
@@ -57,6 +60,7 @@ impl<'a> Context<'a> {
             },
             undo: Undo::default(),
             overlay: None,
+            locks: None,
         }
     }
 

@@ -46,6 +46,7 @@ pub fn obstacles(plan: &Plan, resolved: &Resolved) -> Vec<SessionError> {
     let owner = target::owner(plan);
     let safe = owner.and_then(|owner| target::check_safe(&plan.target, owner));
     let unlocked = match plan.lock_backups {
+        _ if resolved.kept => Ok(()),
         LockBackups::Never => Ok(()),
         _ => locks::look(&resolved.chain.dirs()),
     };

@@ -93,7 +93,7 @@ fn set_up(context: &mut Context<'_>, job: &mut dyn Job) -> Result<Option<Running
     }
     let settle = |needs| Settled::new(plan, needs, &layers.overlay);
     let settled = needs.as_ref().map(settle).transpose()?;
-    let mount = mount::mount(context, &layers.overlay)?;
+    let mount = mount::mount(context, &resolved, &layers.overlay)?;
     let (Some(needs), Some(settled)) = (&needs, &settled) else {
         return Ok(Some(Running {
             mount,

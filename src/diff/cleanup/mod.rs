@@ -14,7 +14,9 @@ use std::sync::Arc;
 use super::changes::Changes;
 use super::directory::{Binding, Root, disk_usage};
 use super::error::DiffError;
-use super::layout::{BINDING_FILE, DATA_DIR, META_FILE, PROMOTION_FILE, TEMPORARY_FILE, WAL_DIR};
+use super::layout::{
+    BINDING_FILE, CATALOG_DIR, DATA_DIR, META_FILE, PROMOTION_FILE, TEMPORARY_FILE, WAL_DIR,
+};
 use super::lock::{DiffLock, LockHolder};
 use super::store::{ContentRecord, NameEntry, Namespace, Store, StoreBackend};
 use crate::pg::relation::RelationFile;
@@ -106,6 +108,7 @@ impl Cleanup {
             META_FILE,
             DATA_DIR,
             WAL_DIR,
+            CATALOG_DIR,
             TEMPORARY_FILE,
             PROMOTION_FILE,
             BINDING_FILE,

@@ -9,7 +9,8 @@ use super::root::Root;
 use crate::diff::data::{inode_of_name, inodes_in};
 use crate::diff::error::DiffError;
 use crate::diff::layout::{
-    BINDING_FILE, DATA_DIR, LOCK_FILE, META_FILE, PROMOTION_FILE, TEMPORARY_FILE, WAL_DIR,
+    BINDING_FILE, CATALOG_DIR, DATA_DIR, LOCK_FILE, META_FILE, NEW_CATALOG_DIR, PROMOTION_FILE,
+    TEMPORARY_FILE, WAL_DIR,
 };
 use crate::untrusted::{Dir, Kind, is_unfinished};
 
@@ -76,6 +77,8 @@ impl Root {
             META_FILE,
             DATA_DIR,
             WAL_DIR,
+            CATALOG_DIR,
+            NEW_CATALOG_DIR,
             TEMPORARY_FILE,
             PROMOTION_FILE,
             BINDING_FILE,
@@ -112,6 +115,8 @@ impl Root {
             }
         }
         self.remove_wal_dir()?;
+        self.remove_tree(NEW_CATALOG_DIR)?;
+        self.remove_tree(CATALOG_DIR)?;
         for name in self.names()?.iter().filter(|name| is_unfinished(name)) {
             self.unlink(name)?;
         }
@@ -124,8 +129,14 @@ impl Root {
     /// Removes the WAL directory with everything in it, all of which is the server's.
     /// Of a link in its place, or in it, only the link is removed.
     pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
-        let removed = self.dir().remove_tree(WAL_DIR);
-        removed.map_err(|e| DiffError::io("remove", &self.join(WAL_DIR), e))
+        self.remove_tree(WAL_DIR)
+    }
+
+    /// Removes a directory with everything in it. Of a link in its place, or in it, only
+    /// the link is removed.
+    pub fn remove_tree(&self, name: &str) -> Result<(), DiffError> {
+        let removed = self.dir().remove_tree(name);
+        removed.map_err(|e| DiffError::io("remove", &self.join(name), e))
     }
 
     /// Removes the lock file, for a diff that is to be removed altogether.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::data::{DirStorage, Storage};
 use super::directory::{self, Binding, Promotion, Root};
 use super::error::DiffError;
-use super::layout::{DATA_DIR, LOCK_FILE, NOT_THERE, WAL_DIR};
+use super::layout::{CATALOG_DIR, DATA_DIR, LOCK_FILE, NEW_CATALOG_DIR, NOT_THERE, WAL_DIR};
 use super::lock::{DiffLock, LockHolder};
 use super::store::{Batch, ContentRecord, HeldBlocks, Store, StoreBackend};
 use crate::untrusted::{Dir, Kind};
@@ -179,6 +179,47 @@ impl Diff {
         let this = LockHolder::this_process(Path::new(""));
         let lock = DiffLock::acquire(root, &this)?;
         directory::record_promotion(lock.root(), promotion)
+    }
+
+    /// Whether the diff keeps what is still needed of the catalog.
+    ///
+    /// # Errors
+    /// If an I/O operation fails.
+    pub fn keeps_catalog(&self) -> Result<bool, DiffError> {
+        let stat = self.root.as_ref().map(|root| root.stat(CATALOG_DIR));
+        Ok(stat.transpose()?.flatten().is_some())
+    }
+
+    /// Creates an empty directory for what is still needed of the catalog, and opens it.
+    /// It counts only after [`Diff::put_catalog`].
+    ///
+    /// # Errors
+    /// If an I/O operation fails.
+    pub fn begin_catalog(&self) -> Result<Dir, DiffError> {
+        let path = self.root().join(NEW_CATALOG_DIR);
+        let made = match &self.root {
+            Some(root) => {
+                root.remove_tree(NEW_CATALOG_DIR)?;
+                root.dir().make_dir(NEW_CATALOG_DIR, 0o700)
+            }
+            None => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        made.map_err(|e| DiffError::io("create the directory", &path, e))
+    }
+
+    /// Makes that directory durable and puts it in place.
+    ///
+    /// # Errors
+    /// If an I/O operation fails.
+    pub fn put_catalog(&self) -> Result<(), DiffError> {
+        let io = |e| DiffError::io("create", &self.root().join(CATALOG_DIR), e);
+        let Some(root) = &self.root else {
+            return Ok(());
+        };
+        self.storage.sync_bytes().map_err(io)?;
+        let renamed = root.dir().rename(NEW_CATALOG_DIR, CATALOG_DIR);
+        renamed.map_err(io)?;
+        root.sync()
     }
 
     /// Returns the opened directory of the diff; `None` if the diff has no directory.

@@ -5,13 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::kept;
 use super::pace::Pace;
 use super::report::{Destination, Hydration, HydrationState};
 use super::run::{Progress, Run};
+use crate::catalog::Instance;
 use crate::causes::sentence;
+use crate::chain::Chain;
 use crate::figures::human_bytes;
 use crate::image::Image;
 use crate::overlay::{Ino, Overlay};
+use crate::session::locks::HeldLocks;
 use crate::session::recovery::recovered::SIGNALS;
 
 /// The estimated time of a cut-over besides that for the files, in milliseconds.
@@ -23,9 +27,20 @@ const FILES_PER_MS: u64 = 25;
 /// The niceness of the thread: the clone's processes come first.
 const NICENESS: i32 = 10;
 
+/// Where a clone's backup is from.
+pub struct Source {
+    /// The instance.
+    pub instance: Instance,
+    /// The backup's chain.
+    pub chain: Chain,
+    /// The locks on the chain, if they are to be let go once it is no longer needed.
+    pub locks: Option<HeldLocks>,
+}
+
 /// The hydration of a session's clone.
 pub struct Hydrator {
     overlay: Arc<Overlay<Image>>,
+    source: Arc<Source>,
     work: Mutex<Option<Work>>,
 }
 
@@ -48,9 +63,10 @@ struct Outcome {
 impl Hydrator {
     /// Creates a hydrator that does nothing yet.
     #[must_use]
-    pub fn new(overlay: Arc<Overlay<Image>>) -> Self {
+    pub fn new(overlay: Arc<Overlay<Image>>, source: Source) -> Self {
         Self {
             overlay,
+            source: Arc::new(source),
             work: Mutex::default(),
         }
     }
@@ -145,13 +161,15 @@ impl Hydrator {
         let outcome = Arc::new(Mutex::default());
         let begun = Instant::now();
         let (overlay, shared, ended) = (self.overlay.clone(), progress.clone(), outcome.clone());
-        let stopped = stop.clone();
+        let (stopped, source) = (stop.clone(), self.source.clone());
         let work = move || {
             // Without it, the clone only has to share the processors.
             let _ = rustix::process::setpriority_process(None, NICENESS);
-            let reached = hydrate(&overlay, &shared, rate, &|| {
-                !stopped.load(Ordering::Relaxed)
-            });
+            let goes_on = || !stopped.load(Ordering::Relaxed);
+            let reached = hydrate(&overlay, &shared, rate, &goes_on);
+            if reached.state == HydrationState::Complete {
+                source.let_go(&overlay);
+            }
             let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
             *ended = Some(Outcome {
                 took: begun.elapsed(),
@@ -194,6 +212,26 @@ fn hydrate(
         state,
         error,
         took: Duration::ZERO,
+    }
+}
+
+impl Source {
+    /// Keeps in the diff what is still needed of the catalog, and lets the locks go.
+    fn let_go(&self, overlay: &Overlay<Image>) {
+        let Some(diff) = overlay.layer() else { return };
+        let kept = match diff.keeps_catalog() {
+            Ok(true) => Ok(()),
+            Ok(false) => kept::keep(diff, &self.instance, &self.chain),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = kept {
+            tracing::warn!("the clone still needs the catalog: {}", sentence(&error));
+            return;
+        }
+        tracing::info!("the diff has all of the backup; the clone no longer needs the catalog");
+        if let Some(Err(error)) = self.locks.as_ref().map(HeldLocks::release) {
+            tracing::warn!("cannot release the read locks: {}", sentence(&error));
+        }
     }
 }
 

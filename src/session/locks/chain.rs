@@ -1,6 +1,6 @@
 //! Locking a chain as the profile wants it.
 
-use super::holder::{Holder, Locking};
+use super::holder::{HeldLocks, Holder, Locking};
 use crate::profile::LockBackups;
 use crate::session::SessionError;
 use crate::session::context::Context;
@@ -12,18 +12,23 @@ use crate::session::steps::resolve::Resolved;
 /// If [`Holder::start`] fails, or if the chain has changed since it was resolved.
 pub fn lock_chain(context: &mut Context<'_>, resolved: &Resolved) -> Result<(), SessionError> {
     let lock_backups = context.plan.lock_backups;
+    if resolved.kept {
+        return Ok(());
+    }
     if lock_backups == LockBackups::Never {
         tracing::info!("the backups are not locked (lock_backups = false)");
         return Ok(());
     }
     match Holder::start(&resolved.chain.dirs(), &|| context.signals.end_asked())? {
-        Locking::Held(mut holder) => {
+        Locking::Held(holder) => {
             let locks = holder.locks();
             tracing::debug!(pid = locks.holder_pid, "the backups are locked for reading");
             context.progress.change(|state| state.locks = Some(locks))?;
+            let held = HeldLocks::new(holder);
+            context.locks = Some(held.clone());
             context
                 .undo
-                .push("the read locks on the backups", move || holder.release());
+                .push("the read locks on the backups", move || held.release());
         }
         Locking::Without(reason) if lock_backups == LockBackups::Auto => {
             tracing::warn!(

@@ -5,6 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -156,6 +157,27 @@ impl Drop for Holder {
             // This closes its standard input, so it releases the locks.
             let _ = self.release();
         }
+    }
+}
+
+/// The locks of a session, which several may let go: its end, and whoever finds that they
+/// are no longer needed.
+#[derive(Debug, Clone)]
+pub struct HeldLocks(Arc<Mutex<Option<Holder>>>);
+
+impl HeldLocks {
+    /// Takes over the holder.
+    pub fn new(holder: Holder) -> Self {
+        Self(Arc::new(Mutex::new(Some(holder))))
+    }
+
+    /// Releases the locks, unless they were released before.
+    ///
+    /// # Errors
+    /// As [`Holder::release`].
+    pub fn release(&self) -> Result<(), SessionError> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        held.map_or(Ok(()), |mut holder| holder.release())
     }
 }
 

@@ -27,7 +27,17 @@ pub fn clear(locks: &ReadLocks) {
         Ok(true) => {}
         Ok(false) | Err(_) => return,
     }
-    if let Err(error) = forget(locks.holder_pid, &locks.dirs) {
+    // A backup that was unlocked earlier may be deleted by now.
+    let dirs: Vec<_> = locks
+        .dirs
+        .iter()
+        .filter(|dir| dir.exists())
+        .cloned()
+        .collect();
+    if dirs.is_empty() {
+        return;
+    }
+    if let Err(error) = forget(locks.holder_pid, &dirs) {
         tracing::warn!("cannot remove the lock of a dead process: {error}");
     }
 }

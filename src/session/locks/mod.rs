@@ -29,5 +29,5 @@ mod left;
 
 pub use chain::lock_chain;
 pub use helper::{forget_locks, hold_locks};
-pub use holder::look;
+pub use holder::{HeldLocks, look};
 pub use left::clear;

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
+use super::resolve::Resolved;
 use super::target;
 use crate::fuse::{FuseError, Mount, MountOptions};
 use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::session::context::Context;
-use crate::session::hydrate::Hydrator;
+use crate::session::hydrate::{Hydrator, Source};
 use crate::session::outside::control::Control;
 use crate::session::outside::orphans;
 use crate::session::place::mounts;
@@ -35,6 +36,7 @@ pub type SharedMount = Rc<RefCell<Mount>>;
 /// If the mount point cannot be used, or if mounting fails.
 pub fn mount(
     context: &mut Context<'_>,
+    resolved: &Resolved,
     overlay: &Arc<Overlay<Image>>,
 ) -> Result<SharedMount, SessionError> {
     let (plan, progress, undo) = (context.plan, &context.progress, &mut context.undo);
@@ -62,7 +64,13 @@ pub fn mount(
     let mount = Rc::new(RefCell::new(mount));
     let (mounted, signals) = (mount.clone(), context.signals.clone());
     undo.push("the mount", move || unmount(&mounted, &signals));
-    let hydrator = Arc::new(Hydrator::new(overlay.clone()));
+    let locks = context.locks.take();
+    let backup = Source {
+        instance: resolved.instance.clone(),
+        chain: resolved.chain.clone(),
+        locks: locks.filter(|_| plan.unlock_hydrated),
+    };
+    let hydrator = Arc::new(Hydrator::new(overlay.clone(), backup));
     let control = Control::start(progress.place(), overlay.clone(), hydrator.clone());
     undo.push("the control socket", move || {
         // Nobody can start it again then.

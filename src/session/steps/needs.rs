@@ -39,7 +39,11 @@ impl ServerNeeds {
         let binaries = Binaries::find(major, plan.postgres.bin_dir.as_deref())?;
         binaries.check_settings(&plan.postgres.settings)?;
         let run_as = OsUser::for_server(&plan.postgres.user)?;
-        let recovery = Recovery::plan(plan, resolved)?;
+        // A diff that has all of the backup was past its recovery by then.
+        let recovery = match resolved.kept {
+            true => None,
+            false => Recovery::plan(plan, resolved)?,
+        };
         if let Some(recovery) = &recovery {
             recovery.check_command(run_as.as_ref())?;
         }

@@ -7,6 +7,7 @@ use crate::profile::{MetadataSource, Plan};
 
 use crate::pg::{NEWEST_MAJOR, OLDEST_MAJOR};
 use crate::session::SessionError;
+use crate::session::hydrate::kept;
 use crate::session::recovery::choice::{GoOn, before_target};
 
 /// What a plan's catalog, instance and backup resolve to.
@@ -19,6 +20,8 @@ pub struct Resolved {
     /// The pg_probackup that reported them; `None` if the catalog's
     /// files were read natively.
     pub probackup: Option<String>,
+    /// Whether this is what the diff has kept, and the catalog is not needed.
+    pub kept: bool,
 }
 
 /// Returns all backups of a plan's instance, restorable or not. Only reads.
@@ -38,6 +41,15 @@ pub fn all_backups(plan: &Plan) -> Result<(Instance, Vec<Backup>), SessionError>
 /// If the catalog or its archive cannot be read, if pg_probackup cannot be queried, or
 /// if the chain cannot be resolved; if the target cannot be reached from any backup.
 pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
+    if let Some((instance, chain)) = kept::find(plan)? {
+        tracing::debug!("the diff has all of the backup; the catalog is not needed");
+        return Ok(Resolved {
+            instance,
+            chain,
+            probackup: None,
+            kept: true,
+        });
+    }
     let catalog = Catalog::open(&plan.catalog)?;
     let instance = catalog.instance(&plan.instance)?;
     let (backups, probackup) = read_metadata(plan, &instance)?;
@@ -50,6 +62,7 @@ pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
         instance,
         chain,
         probackup,
+        kept: false,
     })
 }
 
