@@ -59,6 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "materialize",
             "session",
+            "server",
             "profile",
             "overlay",
             "diff",

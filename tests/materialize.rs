@@ -297,6 +297,9 @@ fn what_is_in_the_way_is_left_alone() {
     let link = sandbox.path("link");
     symlink(&to, &link).unwrap();
     refused(&materialize(&clone, &link, &[]), 2, "is not a directory");
+    for refused in [&to, &file, &link] {
+        assert_eq!(leftovers(refused).len(), 0);
+    }
 
     let staged = sandbox.path(".other.pbkfs-part");
     fs::create_dir(&staged).unwrap();

@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::fixture::flip_byte;
+use common::production::free_port;
 use common::{
     Listing, OsUser, Output, PgTools, PlainServer, Running, Sandbox, TestClone,
     assert_nothing_stays, eventually, refused, run,
@@ -303,6 +304,13 @@ fn needs_no_catalog(fixture: &str, user: OsUser) {
         "7"
     );
     clone.down();
+    // What was only brought in is no change of the clone's.
+    let changes = clone.pbkfs("diff", &["--json"]).expect_ok();
+    let changed = changes.matches("\"changed\"").count();
+    assert!(
+        changes.contains("pg_control") && changed < 300,
+        "{changed} in {changes}"
+    );
 
     let ready = clone.up();
     assert_eq!(
@@ -398,6 +406,85 @@ fn another_file_system_costs_a_copy() {
     let told = done(output);
     assert_eq!(told["copied_files"], told["files"], "{told}");
     assert_whole(&pg, &to, &before);
+}
+
+/// A cluster of Debian's, whose configuration is in /etc/postgresql.
+struct DebianCluster {
+    name: String,
+}
+
+impl DebianCluster {
+    fn new(data: &Path, sockets: &Path) -> Self {
+        let name = format!("pbkfs_{}", std::process::id());
+        let dir = Path::new("/etc/postgresql/15").join(&name);
+        fs::create_dir_all(&dir).unwrap();
+        let conf = format!(
+            "data_directory = '{}'\nhba_file = '{}'\nport = {}\nlisten_addresses = ''\n\
+             unix_socket_directories = '{}'\n",
+            data.display(),
+            dir.join("pg_hba.conf").display(),
+            free_port(),
+            sockets.display()
+        );
+        fs::write(dir.join("postgresql.conf"), conf).unwrap();
+        fs::write(dir.join("pg_hba.conf"), "local all all trust\n").unwrap();
+        fs::write(dir.join("start.conf"), "manual\n").unwrap();
+        for path in ["", "postgresql.conf", "pg_hba.conf", "start.conf"] {
+            OsUser::postgres().own(&dir.join(path));
+        }
+        Self { name }
+    }
+}
+
+impl Drop for DebianCluster {
+    fn drop(&mut self) {
+        let stop = ["15", &self.name, "stop", "-m", "immediate"];
+        let _ = Command::new("pg_ctlcluster").args(stop).status();
+        let _ = fs::remove_dir_all(Path::new("/etc/postgresql/15").join(&self.name));
+    }
+}
+
+#[test]
+fn a_cluster_of_debian_is_started_with_its_configuration() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-debian");
+    let clone = sandbox.profile("latest").write();
+    clone.up();
+    let dir = server_dir(&sandbox, &OsUser::postgres());
+    let to = dir.join("data");
+    let told = done(promote_to(&clone, &to, &["--at-once"]));
+    assert_eq!(told["start"], Value::Null, "{told}");
+    let cluster = DebianCluster::new(&to, &dir);
+    let told = done(promote_to(&clone, &to, &["--start"]));
+    let start = format!("pg_ctlcluster 15 {} start", cluster.name);
+    assert_eq!(told["start"], start);
+    let pid = fs::read_to_string(to.join("postmaster.pid")).unwrap();
+    assert!(pid.contains("ready"), "{pid}");
+}
+
+#[test]
+fn pg_ctl_starts_what_was_promoted() {
+    let pg = common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let clone = sandbox.profile("latest").write();
+    let ready = clone.up();
+    let dir = server_dir(&sandbox, &pg.user);
+    let to = dir.join("data");
+    // What would be production's own settings.
+    for (name, value) in [
+        ("archive_mode", "off".to_owned()),
+        ("listen_addresses", String::new()),
+        ("port", free_port().to_string()),
+        ("unix_socket_directories", dir.display().to_string()),
+    ] {
+        let set = format!("alter system set {name} = '{value}'");
+        pg.psql(ready.conninfo(), "postgres", &set);
+    }
+    let told = done(promote_to(&clone, &to, &["--at-once", "--start"]));
+    assert_eq!(told["start"], format!("pg_ctl start -D {}", to.display()));
+    let pid = fs::read_to_string(to.join("postmaster.pid")).unwrap();
+    stop(&pg, &to);
+    assert!(pid.contains("ready"), "{pid}");
 }
 
 #[test]

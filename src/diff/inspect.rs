@@ -24,6 +24,8 @@ pub struct HeldContent {
     pub saved: u64,
     /// Size of the data file in bytes, for the whole layout.
     pub data_len: u64,
+    /// Last change of the bytes, in nanoseconds since the epoch.
+    pub mtime_ns: i64,
 }
 
 /// All changes of a diff to its image.
@@ -57,15 +59,16 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
     let mut records = Records::of(store.namespace()?);
     let saved = store.saved()?;
     for (ino, record, blocks) in store.contents()? {
-        let data_len = match record {
-            ContentRecord::Whole { .. } => data_len(root, data.as_ref(), ino)?,
-            ContentRecord::Blocks { .. } => 0,
+        let (data_len, mtime_ns) = match record {
+            ContentRecord::Whole { .. } => data_file(root, data.as_ref(), ino)?,
+            ContentRecord::Blocks { mtime_ns, .. } => (0, mtime_ns),
         };
         let held = HeldContent {
             record,
             blocks,
             saved: saved.get(&ino).copied().unwrap_or(0),
             data_len,
+            mtime_ns,
         };
         records.contents.insert(ino, held);
     }
@@ -111,13 +114,14 @@ impl Records {
     }
 }
 
-fn data_len(root: &Path, data: Option<&Dir>, ino: u64) -> Result<u64, DiffError> {
+/// Returns a data file's size and time of the last change.
+fn data_file(root: &Path, data: Option<&Dir>, ino: u64) -> Result<(u64, i64), DiffError> {
     let name = ino.to_string();
     let path = root.join(DATA_DIR).join(&name);
     let stat = data.map(|data| data.stat(&name)).transpose();
     let stat = stat.map_err(|e| DiffError::io("stat", &path, e))?;
     match stat.flatten() {
-        Some(stat) if stat.kind == Kind::File => Ok(stat.len),
+        Some(stat) if stat.kind == Kind::File => Ok((stat.len, stat.mtime_ns)),
         Some(stat) => Err(DiffError::Foreign {
             path,
             found: stat.kind,

@@ -168,6 +168,24 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Returns the space that a file takes, in bytes; its holes take none.
+    ///
+    /// # Errors
+    /// If its attributes cannot be read.
+    pub fn size(&self, own: &Own, path: &Path) -> Result<u64, SessionError> {
+        match own {
+            Own::Tree(ino) => {
+                let attr = self.overlay.attr(*ino).map_err(|e| tree_error(path, e))?;
+                Ok(attr.blocks.saturating_mul(512).min(attr.size))
+            }
+            Own::Wal(name) => {
+                let stat = self.wal.as_ref().map(|wal| wal.stat(name)).transpose();
+                let stat = stat.map_err(io_error("stat", path))?.flatten();
+                Ok(stat.map_or(0, |stat| stat.disk_bytes))
+            }
+        }
+    }
+
     /// Returns the file of the diff that is a file of the clone as a whole, if there is
     /// one.
     ///

@@ -127,7 +127,7 @@ impl MaterializeJob<'_> {
         // A clone can be started between two runs, and then other files are complete.
         let identity = clone.is_none().then(|| image.fingerprint());
         let staging = Staging::open(layout, &backup, identity)?;
-        if let Err(error) = check_room(image, layout, &staging) {
+        if let Err(error) = check_room(image, layout, clone, &staging) {
             if staging.complete.is_empty() {
                 let discarded = staging.discard();
                 discarded.map_err(io_error("remove what was begun of", &wanted.to))?;
@@ -173,16 +173,21 @@ impl MaterializeJob<'_> {
             !wanted.signals.end_asked()
         };
         let mut written = writer.files(wanted.jobs, &mut look)?;
+        let unfinished = || MaterializeError::Unfinished {
+            directory: wanted.to.clone(),
+            continues: writer.clone.is_none(),
+        };
         if !written.found.complete {
-            return Err(MaterializeError::Unfinished {
-                directory: wanted.to.clone(),
-            }
-            .into());
+            return Err(unfinished().into());
         }
         let damages = written.found.damages;
         if damages == 0 {
-            writer.own_files(wanted.jobs, &|| !wanted.signals.end_asked(), &mut written)?;
-            return Ok(written);
+            let goes_on = || !wanted.signals.end_asked();
+            return match writer.own_files(wanted.jobs, &goes_on, &mut written) {
+                Ok(()) => Ok(written),
+                Err(SessionError::Interrupted) => Err(unfinished().into()),
+                Err(error) => Err(error),
+            };
         }
         for error in written.found.damage.iter().skip(1) {
             tracing::error!("{error}");
@@ -208,8 +213,17 @@ impl MaterializeJob<'_> {
 
 /// Refuses a backup that is known not to fit. What an interrupted run wrote counts as
 /// free, because it is not written again.
-fn check_room(image: &Image, layout: &Layout, staging: &Staging) -> Result<(), SessionError> {
+fn check_room(
+    image: &Image,
+    layout: &Layout,
+    clone: Option<&Source<'_>>,
+    staging: &Staging,
+) -> Result<(), SessionError> {
     let mut needed: HashMap<usize, u64> = HashMap::new();
+    for (own, item) in &layout.own {
+        let size = clone.map_or(Ok(0), |clone| clone.size(own, &item.spot.path))?;
+        *needed.entry(item.spot.root).or_default() += size;
+    }
     for (node, item) in &layout.files {
         if !staging.complete.contains(&node.0) {
             *needed.entry(item.spot.root).or_default() += image.listed_size(*node);

@@ -73,7 +73,14 @@ impl Staging {
         };
         let found = journal.read();
         let found = found.map_err(io_error("read the journal of", pgdata))?;
-        Begin { wanted, found }.roots(layout, parents, journal)
+        let is_new = found.is_none();
+        let (place, name) = (parent.dir("."), journal_name(name));
+        let begun = Begin { wanted, found }.roots(layout, parents, journal);
+        if begun.is_err() && is_new {
+            // Nothing was begun that it could be of. The cause of the failure counts.
+            let _ = place.and_then(|place| place.remove_file(name));
+        }
+        begun
     }
 
     /// Returns a root's directory.

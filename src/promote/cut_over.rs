@@ -13,11 +13,12 @@ use crate::image::Image;
 use crate::materialize::{Layout, PlacedTablespace, Source, Staging, Writer};
 use crate::overlay::Overlay;
 use crate::profile::Plan;
+use crate::server::Starter;
 use crate::session::{
     self, Destination, HydrationProgress, HydrationRun, Job, Live, Needs, Pace, PromoteError,
     Resolved, SessionError, Signals, Then, files_owner,
 };
-use crate::untrusted::identity;
+use crate::untrusted::{Dir, SMALL, identity};
 
 /// The cut-over of a clone, as the job of a session that mounts nothing.
 pub struct CutOver<'a> {
@@ -113,7 +114,7 @@ impl CutOver<'_> {
         self.done.bytes = written.bytes;
         self.done.directory = to.to_owned();
         self.done.tablespaces = PlacedTablespace::of(layout);
-        self.done.has_configuration = to.join("postgresql.conf").exists();
+        self.done.start = start_command(to);
         Ok(())
     }
 
@@ -171,10 +172,19 @@ fn overridden(
         .collect())
 }
 
+/// Returns the command that starts a server on a data directory, for people.
+pub fn start_command(to: &Path) -> Option<String> {
+    let major = Dir::open(to)
+        .and_then(|dir| dir.read("PG_VERSION", SMALL))
+        .ok()?;
+    let major = str::from_utf8(&major).ok()?.trim().parse().ok()?;
+    Some(Starter::find(to, major)?.command(to))
+}
+
 /// Returns whether a directory is the one that a promotion has created.
 pub fn is_in_place(promotion: &Promotion) -> bool {
     let Promotion { to, inode, .. } = promotion;
-    let found = crate::untrusted::Dir::open(to).and_then(|dir| dir.stat_self());
+    let found = Dir::open(to).and_then(|dir| dir.stat_self());
     found.is_ok_and(|stat| stat.id.1 == *inode)
 }
 

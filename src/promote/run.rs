@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::cut_over::{CutOver, check_free};
+use super::cut_over::{CutOver, check_free, start_command};
 use super::left::{Earlier, settle};
 use super::live::{Live, Then};
 use super::wanted::{Promote, Promoted};
@@ -90,7 +90,7 @@ impl Promote<'_> {
         Promoted {
             version: VERSION,
             diff: dir.to_owned(),
-            has_configuration: to.join("postgresql.conf").exists(),
+            start: start_command(&to),
             directory: to,
             ..Promoted::default()
         }

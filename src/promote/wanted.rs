@@ -59,8 +59,9 @@ pub struct Promoted {
     /// Settings of the directory's own configuration that pbkfs had overridden in the
     /// clone and that have an effect now.
     pub overridden: Vec<Overridden>,
-    /// Whether the directory has its postgresql.conf; some hosts keep it elsewhere.
-    pub has_configuration: bool,
+    /// The command that starts its server; null if its configuration is not in the
+    /// directory, as on Debian, and no cluster of this host has it either.
+    pub start: Option<String>,
     /// Time from the beginning of the cut-over, when the clone is stopped, to the
     /// complete directory, in seconds.
     pub cut_over_seconds: f64,

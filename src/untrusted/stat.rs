@@ -22,6 +22,8 @@ pub struct Stat {
     pub len: u64,
     /// Size on disk in bytes.
     pub disk_bytes: u64,
+    /// Last change of the content, in nanoseconds since the epoch.
+    pub mtime_ns: i64,
     /// Number of hard links.
     pub links: u64,
     /// Device and inode, which identify the file.
@@ -37,6 +39,9 @@ impl From<&rustix::fs::Stat> for Stat {
             gid: stat.st_gid,
             len: u64::try_from(stat.st_size).unwrap_or(0),
             disk_bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+            mtime_ns: i64::try_from(stat.st_mtime_nsec)
+                .unwrap_or(0)
+                .saturating_add(stat.st_mtime.saturating_mul(1_000_000_000)),
             // The type differs on other architectures.
             #[allow(clippy::useless_conversion)]
             links: u64::from(stat.st_nlink),

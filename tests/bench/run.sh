@@ -9,7 +9,7 @@
 # in a chain of FULL + 4 DELTA, zlib, created by examples/make-catalog; one more
 # DELTA is taken after a scan that sets all hint bits. --quick is a small
 # run that shows that everything works. Sections: start, scan, pgbench, write,
-# files, names, lists, codecs. --data keeps the data for the next run, or reuses the
+# files, names, promote, lists, codecs. --data keeps the data for the next run, or reuses the
 # data of the last one; --set gives a setting to every clone. Needs root: the clone
 # of an unprivileged user is run as postgres. Needs some ten times the space of the
 # data, below TMPDIR.
@@ -91,6 +91,13 @@ mount to the first ls, 1000000 lines .*:value:at most:1.5
 peak memory until then, 1000000 lines .*:value:at most:400
 memory after .*:value:at most:320
 diff after the scan, hint bits set, .*:value:at most:1
+TPC-B while the clone is hydrated, .*:ratio:at least:0.8
+hydration under TPC-B, .*:ratio:at most:3
+cut-over, .*:value:at most:2
+cut-over with 100000 more files, .*:value:at most:7
+memory after hydration, .*:value:at most:320
+sum\(\) in a promoted directory, .*:ratio:at most:1.1
+pgbench .* in a promoted directory, .*:ratio:at least:0.9
 END
 }
 table() {
@@ -425,6 +432,98 @@ section_names() {
     done
 }
 
+# number NAME: reads a JSON document, and prints the first number of that name.
+number() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p" | head -1; }
+hydration() { as "$1" "$work/pbkfs" status "$work/$1.toml" --json | sed -n '/"hydration"/,$p'; }
+# Starts a promotion that waits, and returns when the clone is hydrated.
+hydrate() {
+    as "$1" "$work/pbkfs" promote "$work/$1.toml" --to "$work/$1/made" >/dev/null 2>&1 &
+    until hydration "$1" | grep -q '"complete"'; do sleep 0.2; done
+}
+# Stops the clone, and prints what the cut-over says of itself.
+finish() { as "$1" "$work/pbkfs" promote "$work/$1.toml" --finish --json "${@:2}"; }
+# A server on what was promoted, beside the plain copy.
+made_sql() { as postgres psql -XAtq -v ON_ERROR_STOP=1 "host=$work/home port=5433 dbname=postgres" -c "$1"; }
+made_start() { as postgres pg_ctl -s -w -D "$work/$1/made" -l "$work/home/log" -o "-h '' -k $work/home -p 5433" start; }
+made_stop() {
+    as postgres pg_ctl -s -w -D "$work/$1/made" -m fast stop
+    rm -rf "$work/$1/made" "$work/$1/diff"
+}
+# What a promoted clone is like, compared with the plain copy.
+promoted() {
+    local user=$1
+    profile "$user" "diff_dir = \"$work/$user/diff\"" ""
+    clone_up "$user"
+    hydrate "$user"
+    figure "memory after hydration, $user" MB - "$(clone_memory VmHWM)"
+    figure "cut-over, scale $scale, $user" s - "$(finish "$user" | number cut_over_seconds)"
+    plain_start
+    made_start "$user"
+    for sql in "$sum" checkpoint "$sum"; do
+        plain_sql "$sql" >/dev/null
+        made_sql "$sql" >/dev/null
+    done
+    sync -f "$work"
+    figure "sum() in a promoted directory, $user" s "$(timed plain_sql "$sum")" "$(timed made_sql "$sum")"
+    for kind in -S ''; do
+        # shellcheck disable=SC2086
+        plain=$(tps $kind "host=$work/home dbname=postgres")
+        sync -f "$work"
+        # shellcheck disable=SC2086
+        figure "pgbench ${kind:-TPC-B} in a promoted directory, $user" tps "$plain" \
+            "$(tps $kind "host=$work/home port=5433 dbname=postgres")"
+        sync -f "$work"
+    done
+    plain_stop
+    made_stop "$user"
+    plain_copy
+}
+# Hydration while the clone is used.
+promoted_under_load() {
+    local user=$1 alone base begin loaded
+    profile "$user" "diff_dir = \"$work/$user/diff\"" ""
+    sync -f "$work"
+    alone=$(timed as "$user" "$work/pbkfs" materialize "$work/$user.toml" --jobs 2 --to "$work/$user/made")
+    rm -rf "$work/$user/made"
+    clone_up "$user"
+    clone_sql "$sum" >/dev/null
+    base=$(tps "$(clone_field conninfo)")
+    as postgres pgbench -n -c 4 -j 2 -T 3600 -P 1 "$(clone_field conninfo)" 2>"$work/progress" >&2 &
+    loaded=$!
+    sleep 2
+    : >"$work/progress"
+    begin=$EPOCHREALTIME
+    hydrate "$user"
+    took=$(minus "$EPOCHREALTIME" "$begin")
+    kill "$loaded" && wait "$loaded" 2>/dev/null || true
+    figure "TPC-B while the clone is hydrated, compared with before, $user" tps "$base" \
+        "$(awk '/tps/ {sum += $4; n++} END {print n ? sum / n : 0}' "$work/progress")"
+    figure "hydration under TPC-B, compared with materialize alone, $user" s "$alone" "$took"
+    finish "$user" >/dev/null
+    rm -rf "$work/$user/made" "$work/$user/diff"
+}
+# The cut-over of a clone with 100 000 more files.
+promoted_files() {
+    local user=$1
+    profile "$user" "diff_dir = \"$work/$user/diff\"" "launch = false"
+    clone_up "$user"
+    for many in 1 2 3 4 5; do
+        as postgres bash -c "$(declare -f make_files); make_files $work/$user/clone/many$many"
+    done
+    hydrate "$user"
+    figure "cut-over with 100000 more files, $user" s - "$(finish "$user" | number cut_over_seconds)"
+    rm -rf "$work/$user/made" "$work/$user/diff"
+}
+section_promote() {
+    for round in $(seq "$rounds"); do
+        for user in $users; do
+            promoted "$user"
+            promoted_under_load "$user"
+            promoted_files "$user"
+        done
+    done
+}
+
 # Creates a catalog whose content lists have LINES lines in total, in LAYERS layers.
 synthetic() {
     local lines=$1 layers=$2 dir=$work/synthetic
@@ -513,7 +612,7 @@ case $only in codecs) ;; *)
     fi
     ;;
 esac
-for section in start scan pgbench write files names lists codecs; do
+for section in start scan pgbench write files names promote lists codecs; do
     [ -z "$only" ] || [ "$only" = $section ] || continue
     say "$section"
     [ $section = codecs ] || { choose changed && plain_copy; }

@@ -17,7 +17,7 @@ use crate::cli::{log, output};
 use crate::figures::counted;
 use crate::profile::{ByteSize, Plan};
 use crate::promote::{Promote, Promoted};
-use crate::server::{Binaries, OsUser};
+use crate::server::{Binaries, OsUser, Starter};
 use crate::session::{HydrationState, PromoteError, SessionError, Signals};
 
 /// Turn a clone into an ordinary data directory, while it serves
@@ -66,7 +66,8 @@ pub struct PromoteArgs {
     /// Undo a cut-over that was interrupted, so that the clone can be started again
     #[arg(long, conflicts_with_all = ["start", "to"])]
     abandon: bool,
-    /// Start PostgreSQL on the directory with pg_ctl, and wait until it answers
+    /// Start PostgreSQL on the directory with pg_ctl, and wait until it answers; with
+    /// pg_ctlcluster if a cluster of Debian has it as its data_directory
     #[arg(long)]
     start: bool,
     /// Number of files worked on at a time while the clone is down. By default,
@@ -126,20 +127,21 @@ fn start(plan: &Plan, done: &Promoted) -> Result<(), SessionError> {
         to: done.directory.clone(),
         reason,
     };
-    if !done.has_configuration {
-        return Err(not_started(
-            "it has no postgresql.conf, because the host kept its configuration elsewhere; start \
-             it with that configuration"
+    let unknown = || {
+        not_started(
+            "its configuration is not in it, and no cluster below /etc/postgresql has it as its \
+             data_directory"
                 .to_owned(),
         )
-        .into());
-    }
+    };
     let major = major_of(&done.directory)
         .ok_or_else(|| not_started("its PG_VERSION cannot be read".to_owned()))?;
+    let starter = Starter::find(&done.directory, major).ok_or_else(unknown)?;
     let start = || {
         let binaries = Binaries::find(major, plan.postgres.bin_dir.as_deref())?;
         let user = OsUser::for_server(&plan.postgres.user)?;
-        binaries.start(&done.directory, user, plan.postgres.start_timeout.0)
+        let patience = plan.postgres.start_timeout.0;
+        binaries.start(&starter, &done.directory, user, patience)
     };
     start().map_err(|error| not_started(sentence(&error)).into())
 }
@@ -195,11 +197,11 @@ fn report(done: &Promoted, is_started: bool) {
     } else {
         ""
     };
-    match done.has_configuration {
-        true => say!("start it{as_user}: pg_ctl start -D {directory}"),
-        false => say!(
-            "it has no postgresql.conf, because the host kept its configuration elsewhere; \
-             start it with that configuration"
+    match &done.start {
+        Some(command) => say!("start it{as_user}: {command}"),
+        None => say!(
+            "its configuration is not in it, as on Debian; start it with the configuration of its \
+             host"
         ),
     }
 }

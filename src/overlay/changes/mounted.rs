@@ -39,15 +39,19 @@ impl<L: Lower> Overlay<L> {
         let mut records = Records::of(self.tree().namespace());
         let saved = self.diff()?.store().saved()?;
         for (ino, (record, blocks)) in self.held()? {
-            let data_len = match record {
-                ContentRecord::Whole { .. } => self.content_stat(Ino(ino))?.len,
-                ContentRecord::Blocks { .. } => 0,
+            let (data_len, mtime_ns) = match record {
+                ContentRecord::Whole { .. } => {
+                    let stat = self.content_stat(Ino(ino))?;
+                    (stat.len, stat.mtime_ns)
+                }
+                ContentRecord::Blocks { mtime_ns, .. } => (0, mtime_ns),
             };
             let held = HeldContent {
                 record,
                 blocks,
                 saved: saved.get(&ino).copied().unwrap_or(0),
                 data_len,
+                mtime_ns,
             };
             records.contents.insert(ino, held);
         }
@@ -56,11 +60,13 @@ impl<L: Lower> Overlay<L> {
         for (ino, inode) in &records.inodes {
             let own = Ino(*ino).node().is_none() && inode.kind == InodeKind::File;
             if own && !records.contents.contains_key(ino) {
+                let stat = self.content_stat(Ino(*ino))?;
                 let held = HeldContent {
                     record: ContentRecord::Whole { origin: None },
                     blocks: 0,
                     saved: 0,
-                    data_len: self.content_stat(Ino(*ino))?.len,
+                    data_len: stat.len,
+                    mtime_ns: stat.mtime_ns,
                 };
                 records.contents.insert(*ino, held);
             }

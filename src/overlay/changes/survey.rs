@@ -78,8 +78,15 @@ impl<'a, L: Lower> Survey<'a, L> {
         (*dir, name.as_slice()) == (Ino::ROOT.0, PG_WAL.as_bytes()) && link().is_some_and(is_ours)
     }
 
+    /// Whether a file of the image was only brought into the diff: a write would have
+    /// changed its time.
+    fn is_unchanged(&self, origin: Option<&PathBuf>, held: &HeldContent) -> bool {
+        let is_of_image = |lower: &L| held.mtime_ns == lower.timestamp_ns();
+        origin.is_some() && self.lower.is_some_and(is_of_image)
+    }
+
     fn content_change(&self, ino: u64, held: &HeldContent) -> Option<Change> {
-        let (origin, blocks, bytes, whole) = match &held.record {
+        let (origin, mut blocks, mut bytes, mut whole) = match &held.record {
             ContentRecord::Blocks { origin, .. } => {
                 let bytes = (held.blocks * BLOCK_SIZE as u64).saturating_sub(held.saved);
                 (Some(origin), held.blocks, bytes, false)
@@ -94,6 +101,12 @@ impl<'a, L: Lower> Survey<'a, L> {
             self.below(*dir, name)
         };
         let renamed = origin.is_some() && self.named.contains_key(&ino);
+        if self.is_unchanged(origin, held) {
+            if !renamed {
+                return None;
+            }
+            (blocks, bytes, whole) = (0, 0, false);
+        }
         let path = match origin {
             Some(origin) if !renamed => shown(origin),
             // Removed, but still open.

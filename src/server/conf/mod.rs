@@ -1,7 +1,7 @@
 //! Reads `postgresql.conf` and `postgresql.auto.conf` as PostgreSQL does, but leaves
 //! out, and reports, what cannot work on this host.
 
-mod line;
+pub(super) mod line;
 mod source;
 mod trial;
 

@@ -23,12 +23,17 @@ pub enum MaterializeError {
     },
     /// It was interrupted.
     #[error(
-        "interrupted before {} was complete; the same command continues where it stopped",
-        directory.display()
+        "interrupted before {} was complete; the same command {}",
+        directory.display(), match continues {
+            true => "continues where it stopped",
+            false => "removes what was begun and starts again, because the clone may change",
+        }
     )]
     Unfinished {
         /// The directory that was to be created.
         directory: PathBuf,
+        /// Whether the files that are complete will not be written again.
+        continues: bool,
     },
 }
 

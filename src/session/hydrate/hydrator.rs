@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::kept;
 use super::pace::Pace;
 use super::report::{Destination, Hydration, HydrationState};
-use super::run::{Progress, Run};
+use super::run::{self, Progress, Run};
 use crate::catalog::Instance;
 use crate::causes::sentence;
 use crate::chain::Chain;
@@ -139,6 +139,7 @@ impl Hydrator {
         }
         let left = self.overlay.unhydrated().map_err(|e| sentence(&e))?;
         let needed: u64 = left.iter().map(|file| file.bytes).sum();
+        let needed = needed.saturating_add(run::RESERVE);
         let free = match self.overlay.statvfs() {
             Ok(Some(stat)) => stat.blocks_available().saturating_mul(stat.fragment_size()),
             Ok(None) => return Err("it is mounted read-only".to_owned()),
@@ -146,8 +147,8 @@ impl Hydrator {
         };
         match needed > free {
             true => Err(format!(
-                "the rest of the backup takes up to {}, and the file system of the diff has {} \
-                 free; make room there",
+                "the rest of the backup and some room for the clone's own writes take up to {}, and \
+                 the file system of the diff has {} free; make room there",
                 human_bytes(needed),
                 human_bytes(free)
             )),
@@ -198,12 +199,12 @@ fn hydrate(
 ) -> Outcome {
     let counters = overlay.counters();
     let activity = || counters.reads.get() + counters.writes.get() + counters.fsyncs.get();
-    let run = Run::new(overlay, progress, goes_on);
-    let (state, error) = match run.all(1, &|| Pace::beside(&activity, rate)) {
+    let hydration = Run::new(overlay, progress, goes_on);
+    let (state, error) = match hydration.all(1, &|| Pace::beside(&activity, rate)) {
         Ok(true) => (HydrationState::Complete, None),
         Ok(false) => (HydrationState::Stopped, None),
         Err(error) => {
-            let reason = run.reason(&error);
+            let reason = hydration.reason(&error);
             tracing::error!("the clone cannot be hydrated: {reason}");
             (HydrationState::Failed, Some(reason))
         }

@@ -121,12 +121,20 @@ pub fn find(plan: &Plan) -> Result<Option<(Instance, Chain)>, SessionError> {
     if binding.instance != plan.instance || !is_wanted {
         return Ok(None);
     }
+    open(dir, &binding)
+}
+
+/// Returns what the diff in `dir` keeps; `None` if it does not have all of its backup.
+///
+/// # Errors
+/// If what it keeps cannot be read.
+pub fn open(dir: &Path, binding: &Binding) -> Result<Option<(Instance, Chain)>, SessionError> {
     let root = dir.join(CATALOG_DIR);
     // Anybody may have made the diff. A store follows links to backups and their
     // instance, so these are looked at first.
     let opened = (|| {
         let backups = Dir::open(dir)?.dir(CATALOG_DIR)?.dir("backups")?;
-        let instance = backups.dir(&plan.instance)?;
+        let instance = backups.dir(&binding.instance)?;
         binding
             .chain
             .iter()
@@ -138,7 +146,8 @@ pub fn find(plan: &Plan) -> Result<Option<(Instance, Chain)>, SessionError> {
     {
         return Ok(None);
     }
-    let instance = Catalog::open(&root)?.instance(&plan.instance)?;
+    let instance = Catalog::open(&root)?.instance(&binding.instance)?;
+    let id = BackupId(binding.backup.clone());
     let chain = Chain::resolve(&instance.name, &instance.backups()?, &BackupRef::Id(id))?;
     Ok(Some((instance, chain)))
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -14,6 +15,9 @@ use crate::overlay::{Ino, Overlay, OverlayError, Unhydrated};
 
 /// How many bytes are brought in before they are synced: what a crash may undo.
 const UNSYNCED: u64 = 64 << 20;
+
+/// How much room is left to the clone's own writes on the diff's file system.
+pub(super) const RESERVE: u64 = 64 << 20;
 
 /// How many bytes are put in place at once: about a millisecond's work.
 const PIECE: usize = 512 << 10;
@@ -244,8 +248,19 @@ impl<'a> Run<'a> {
         if unrecorded.bytes >= UNSYNCED {
             unrecorded.bytes = 0;
             self.overlay.sync_file(ino)?;
+            self.check_room()?;
         }
         Ok(())
+    }
+
+    /// Ends before the disk is full: a clone whose writes fail ends, too.
+    fn check_room(&self) -> Result<(), OverlayError> {
+        let stat = self.overlay.statvfs()?;
+        let free = stat.map(|stat| stat.blocks_available().saturating_mul(stat.fragment_size()));
+        match free.is_none_or(|free| free >= RESERVE) {
+            true => Ok(()),
+            false => Err(OverlayError::Io(io::ErrorKind::StorageFull.into())),
+        }
     }
 
     /// Makes durable what was brought in of a file that is not complete.

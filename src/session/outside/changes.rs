@@ -14,6 +14,7 @@ use crate::diff::{Binding, DiffError, DiffLock, LockHolder, inspect};
 use crate::image::{Image, ImageOptions};
 use crate::overlay::{Change, changes};
 use crate::session::SessionError;
+use crate::session::hydrate::kept;
 use crate::session::place::state::State;
 use crate::session::place::{Place, canonical};
 
@@ -78,7 +79,7 @@ pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
     }
     let reader = LockHolder::this_process(Path::new(""));
     let (binding, records) = inspect(dir, &reader)?;
-    let image = match image_of(&binding) {
+    let image = match image_of(dir, &binding) {
         Ok(image) => Some(image),
         Err(error) => {
             tracing::warn!(
@@ -113,8 +114,12 @@ fn ask(place: &Place, state: State, diff_dir: PathBuf) -> Result<Changes, Sessio
     })
 }
 
-/// Opens the image that a diff is bound to, as far as its catalog still has it.
-fn image_of(binding: &Binding) -> Result<Image, SessionError> {
+/// Opens the image that a diff is bound to, as far as its catalog still has it, or the diff
+/// itself has kept what is needed for that.
+fn image_of(dir: &Path, binding: &Binding) -> Result<Image, SessionError> {
+    if let Some((_, chain)) = kept::open(dir, binding)? {
+        return Ok(Image::open(&chain, &ImageOptions::default())?);
+    }
     let instance = Catalog::open(&binding.catalog)?.instance(&binding.instance)?;
     let backups = instance.backups()?;
     let wanted = BackupRef::Id(BackupId(binding.backup.clone()));
