@@ -335,7 +335,7 @@ fn a_hydrated_clone_needs_no_catalog() {
 
 #[test]
 fn an_ordinary_users_hydrated_clone_needs_no_catalog() {
-    needs_no_catalog("pg15-debian", OsUser::postgres());
+    needs_no_catalog("pg15-chain", OsUser::postgres());
 }
 
 #[test]

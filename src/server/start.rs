@@ -76,11 +76,11 @@ impl Starter {
 /// Returns the last `data_directory` of a configuration file.
 fn data_directory(conf: &[u8]) -> Option<PathBuf> {
     let lines = conf.split(|byte| *byte == b'\n');
-    let values = lines.filter_map(|line| match parse(line) {
+    let mut values = lines.filter_map(|line| match parse(line) {
         Line::Setting(name, value) if name == "data_directory" => Some(value),
         _ => None,
     });
-    let value = values.last()?;
+    let value = values.next_back()?;
     Some(PathBuf::from(String::from_utf8(value).ok()?))
 }
 
