@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::fixture::flip_byte;
 use common::production::free_port;
 use common::{
-    Listing, OsUser, Output, PgTools, PlainServer, Running, Sandbox, TestClone,
+    Listing, Manifest, OsUser, Output, PgTools, PlainServer, Running, Sandbox, TestClone,
     assert_nothing_stays, eventually, refused, run,
 };
 use nix::sys::signal::{Signal, kill};
@@ -336,6 +336,30 @@ fn a_hydrated_clone_needs_no_catalog() {
 #[test]
 fn an_ordinary_users_hydrated_clone_needs_no_catalog() {
     needs_no_catalog("pg15-chain", OsUser::postgres());
+}
+
+/// A mount without a server lets the kernel read and write files by itself, so they become
+/// whole only at its end.
+#[test]
+fn a_mount_without_a_server_becomes_what_restore_writes() {
+    common::require_everything();
+    let sandbox = Sandbox::root("pg15-chain");
+    let backup = sandbox.fixture.newest();
+    let clone = sandbox.profile(&backup).mount_only().write();
+    clone.up();
+    let to = sandbox.path("data");
+    hydrate(&clone, &to);
+    let kept = clone.diff.as_ref().unwrap().join(".pbkfs-catalog");
+    assert!(!kept.exists(), "the catalog is still needed");
+    let told = done(promote(&clone, &["--finish"]));
+    assert_eq!(told["copied_files"], 0, "{told}");
+    let found = Manifest::walk(&to, &OsUser::postgres())
+        .without("postgresql.auto.conf")
+        .without("recovery.signal");
+    sandbox
+        .fixture
+        .manifest(&backup)
+        .assert_same(&found, &backup);
 }
 
 #[test]

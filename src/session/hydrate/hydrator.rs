@@ -220,6 +220,13 @@ impl Source {
     /// Keeps in the diff what is still needed of the catalog, and lets the locks go.
     fn let_go(&self, overlay: &Overlay<Image>) {
         let Some(diff) = overlay.layer() else { return };
+        if overlay.passes_through() {
+            // No file is whole before the mount ends, and all are checked once more then.
+            tracing::info!(
+                "the diff has all of the backup; the cut-over needs the catalog once more"
+            );
+            return;
+        }
         let kept = match diff.keeps_catalog() {
             Ok(true) => Ok(()),
             Ok(false) => kept::keep(diff, &self.instance, &self.chain),
