@@ -24,9 +24,6 @@ const CUT_OVER_MS: u64 = 500;
 /// How many files are linked in a millisecond.
 const FILES_PER_MS: u64 = 25;
 
-/// The niceness of the thread: the clone's processes come first.
-const NICENESS: i32 = 10;
-
 /// Where a clone's backup is from.
 pub struct Source {
     /// The instance.
@@ -164,8 +161,6 @@ impl Hydrator {
         let (overlay, shared, ended) = (self.overlay.clone(), progress.clone(), outcome.clone());
         let (stopped, source) = (stop.clone(), self.source.clone());
         let work = move || {
-            // Without it, the clone only has to share the processors.
-            let _ = rustix::process::setpriority_process(None, NICENESS);
             let goes_on = || !stopped.load(Ordering::Relaxed);
             let reached = hydrate(&overlay, &shared, rate, &goes_on);
             if reached.state == HydrationState::Complete {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// How long it rests after a step during which the clone worked, as a multiple of the
 /// step.
-const STEP_BACK: u32 = 3;
+const STEP_BACK: u32 = 2;
 
 /// The longest that it rests at once, so that it can be stopped.
 const LONGEST: Duration = Duration::from_millis(200);
@@ -94,7 +94,7 @@ mod tests {
             pace.after(1);
             begun.elapsed()
         };
-        assert!(rested(true) >= Duration::from_millis(30));
+        assert!(rested(true) >= Duration::from_millis(10) * STEP_BACK);
         assert!(rested(false) < Duration::from_millis(10));
     }
 }

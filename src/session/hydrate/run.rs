@@ -19,8 +19,9 @@ const UNSYNCED: u64 = 64 << 20;
 /// How much room is left to the clone's own writes on the diff's file system.
 pub(super) const RESERVE: u64 = 64 << 20;
 
-/// How many bytes are put in place at once: about a millisecond's work.
-const PIECE: usize = 512 << 10;
+/// How many bytes are put in place at once. The file is locked meanwhile, so that the
+/// clone waits.
+const PIECE: usize = 128 << 10;
 
 /// How many files are recorded at once.
 const FILES: usize = 512;
