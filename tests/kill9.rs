@@ -56,19 +56,6 @@ impl Moments {
     }
 }
 
-/// Returns how far apart the sums of accounts, tellers and branches are. This never
-/// changes, because each pgbench transaction adds the same amount to all three.
-#[track_caller]
-fn imbalance(pg: &PgTools, conninfo: &str, db: &str) -> String {
-    pg.psql(
-        conninfo,
-        db,
-        "select (select sum(abalance) from pgbench_accounts) - sum(tbalance), \
-                (select sum(bbalance) from pgbench_branches) - sum(tbalance) \
-         from pgbench_tellers",
-    )
-}
-
 #[test]
 fn ten_kills_under_load() {
     let pg = common::require_everything();
@@ -83,7 +70,7 @@ fn ten_kills_under_load() {
     pg.psql(ready.conninfo(), "postgres", "create database bench");
     let bench = format!("{} dbname=bench", ready.conninfo());
     pg.run("pgbench", &["-iq", "-s1", &bench]).expect_ok();
-    let start = LOADED.map(|db| imbalance(&pg, ready.conninfo(), db));
+    let start = LOADED.map(|db| pg.imbalance(ready.conninfo(), db));
     // The fixture's creator also changed accounts directly; in a new database the
     // sums are equal.
     assert_eq!(start[0], "0|0");
@@ -115,7 +102,7 @@ fn ten_kills_under_load() {
         let committed = pg.psql(ready.conninfo(), "bench", "select count(*) from committed");
         assert_eq!(committed, round.to_string(), "a commit was lost");
         for (db, start) in LOADED.iter().zip(&start) {
-            let now = imbalance(&pg, ready.conninfo(), db);
+            let now = pg.imbalance(ready.conninfo(), db);
             assert_eq!(
                 &now, start,
                 "round {round}, {db}: accounts|branches, less the tellers"

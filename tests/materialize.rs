@@ -31,16 +31,6 @@ fn done(output: Output) -> Value {
     serde_json::from_str(&output.expect_ok()).unwrap()
 }
 
-/// What is beside a directory while it is written: the staged one, and the journal.
-fn leftovers(to: &Path) -> Vec<PathBuf> {
-    let name = to.file_name().unwrap().to_str().unwrap();
-    let staged = to.with_file_name(format!(".{name}.pbkfs-part"));
-    let journal = to.with_file_name(format!(".{name}.pbkfs-part.journal"));
-    let all = [staged, journal].into_iter();
-    all.filter(|path| fs::symlink_metadata(path).is_ok())
-        .collect()
-}
-
 #[track_caller]
 fn assert_as_restored(sandbox: &Sandbox, backup: &str, to: &Path, owner: &OsUser) {
     let found = Manifest::walk(to, owner)
@@ -59,14 +49,6 @@ fn kill_when(clone: &TestClone<'_>, to: &Path, mut is_so_far: impl FnMut() -> bo
     });
     running.signal(Signal::SIGKILL);
     running.wait(LIMIT);
-}
-
-/// A directory in which a server of `user` can have its data and its socket.
-fn server_dir(sandbox: &Sandbox, user: &OsUser) -> PathBuf {
-    let dir = sandbox.path("server");
-    fs::create_dir(&dir).unwrap();
-    user.own(&dir);
-    dir
 }
 
 /// Materializes each backup of the fixture as `user`, one after the other.
@@ -100,7 +82,7 @@ fn matches_restore(fixture: &str, user: OsUser) {
             !backup.stream,
             "{conf}"
         );
-        assert_eq!(leftovers(&to), [""; 0].map(PathBuf::from));
+        assert_eq!(sandbox.leftovers(&to), [""; 0].map(PathBuf::from));
     }
     catalog.assert_unchanged(&sandbox.fixture.catalog);
     assert_nothing_stays(&sandbox);
@@ -146,13 +128,6 @@ fn pg18_chain_as_postgres() {
     matches_restore("pg18-chain", OsUser::postgres());
 }
 
-/// Stops a server in good order, so that its files can be checked.
-fn stop(pg: &PgTools, data: &Path) {
-    let data = data.to_str().unwrap();
-    pg.run("pg_ctl", &["stop", "-m", "fast", "-w", "-D", data])
-        .expect_ok();
-}
-
 /// Starts the server of that version on the newest STREAM backup, with pbkfs out of the
 /// way, and compares its answers with the live cluster's.
 fn a_server_answers(fixture: &str, server: &PgTools) {
@@ -161,7 +136,7 @@ fn a_server_answers(fixture: &str, server: &PgTools) {
     let backups = sandbox.fixture.backups();
     let backup = backups.iter().rfind(|backup| backup.stream).unwrap();
     let clone = sandbox.profile(&backup.id).throw_away().write();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     done(materialize(&clone, &to, &[]));
     // Production's configuration must not archive into production's archive.
@@ -175,7 +150,7 @@ fn a_server_answers(fixture: &str, server: &PgTools) {
     }
     if server.bin == pg.bin {
         pg.amcheck(&running.conninfo);
-        stop(&pg, &to);
+        pg.stop(&to);
         drop(running);
         pg.checksums(&to);
     }
@@ -206,7 +181,7 @@ fn a_target_in_the_archive_is_reached() {
     let sandbox = recovery::sandbox();
     let [_, point, _] = recovery::points(&sandbox);
     let clone = sandbox.profile(recovery::BACKUP).throw_away().write();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     let target = format!("recovery.name={}", point.name);
     let told = done(materialize(&clone, &to, &["--set", &target]));
@@ -233,12 +208,12 @@ fn what_a_kill_left_is_continued() {
         fs::read_to_string(&journal).is_ok_and(|text| text.lines().count() > 100)
     });
     assert!(!to.exists());
-    assert_eq!(leftovers(&to).len(), 2);
+    assert_eq!(sandbox.leftovers(&to).len(), 2);
 
     let told = done(materialize(&clone, &to, &[]));
     assert!(told["resumed_files"].as_u64().unwrap() >= 100, "{told}");
     assert_as_restored(&sandbox, &backup, &to, &OsUser::postgres());
-    assert_eq!(leftovers(&to).len(), 0);
+    assert_eq!(sandbox.leftovers(&to).len(), 0);
     assert_nothing_stays(&sandbox);
 }
 
@@ -256,7 +231,7 @@ fn what_a_kill_left_of_another_backup_is_replaced() {
     let told = done(materialize(&other, &to, &[]));
     assert_eq!(told["resumed_files"], 0);
     assert_as_restored(&sandbox, &newest, &to, &OsUser::postgres());
-    assert_eq!(leftovers(&to).len(), 0);
+    assert_eq!(sandbox.leftovers(&to).len(), 0);
 }
 
 #[test]
@@ -298,7 +273,7 @@ fn what_is_in_the_way_is_left_alone() {
     symlink(&to, &link).unwrap();
     refused(&materialize(&clone, &link, &[]), 2, "is not a directory");
     for refused in [&to, &file, &link] {
-        assert_eq!(leftovers(refused).len(), 0);
+        assert_eq!(sandbox.leftovers(refused).len(), 0);
     }
 
     let staged = sandbox.path(".other.pbkfs-part");
@@ -333,7 +308,7 @@ fn a_full_disk_is_told_before_anything_is_written() {
     let to = disk.path().join("data");
     refused(&materialize(&clone, &to, &[]), 3, "are needed and");
     assert!(!to.exists());
-    assert_eq!(leftovers(&to).len(), 0);
+    assert_eq!(sandbox.leftovers(&to).len(), 0);
     disk.resize("300M");
     let tablespace = "/srv/fixture/pg15-chain/ts_fast";
     let mapping = format!("{tablespace}={}", disk.path().join("fast").display());
@@ -366,7 +341,7 @@ fn a_mapping_must_fit_the_backup() {
     let inside = materialize(&clone, &to, &["-T", &inside]);
     refused(&inside, 2, "would contain each other");
     assert!(!to.exists());
-    assert_eq!(leftovers(&to).len(), 0);
+    assert_eq!(sandbox.leftovers(&to).len(), 0);
 }
 
 /// The answers by which two servers are compared.
@@ -409,11 +384,11 @@ fn becomes_what_the_clone_was(user: OsUser, is_killed: bool) {
         let before = answers(&pg, ready.conninfo());
         let dir = sandbox.path("early");
         refused(&materialize(&clone, &dir, &[]), 5, "in use");
-        assert_eq!(leftovers(&dir).len(), 0);
+        assert_eq!(sandbox.leftovers(&dir).len(), 0);
         clone.down();
         before
     };
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     // An unprivileged user writes where that user may.
     let told = done(materialize(&clone, &to, &[]));
@@ -423,7 +398,7 @@ fn becomes_what_the_clone_was(user: OsUser, is_killed: bool) {
     let server = pg.start_on(&to, &dir);
     assert_eq!(answers(&pg, &server.conninfo), before);
     pg.amcheck(&server.conninfo);
-    stop(&pg, &to);
+    pg.stop(&to);
     drop(server);
     pg.checksums(&to);
 

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -38,15 +38,6 @@ fn done(output: Output) -> Value {
     serde_json::from_str(&output.expect_ok()).unwrap()
 }
 
-/// A directory in which a server of `user` can have its data and its socket, on the file
-/// system of the diff.
-fn server_dir(sandbox: &Sandbox, user: &OsUser) -> PathBuf {
-    let dir = sandbox.path("server");
-    fs::create_dir(&dir).unwrap();
-    user.own(&dir);
-    dir
-}
-
 const WRITES: &str = "create sequence numbers; select nextval('numbers') from generate_series(1, 9); \
     create table written as select i, repeat('x', i % 900) as t from generate_series(1, 20000) i; \
     create index on written (i); delete from written where i % 7 = 0; \
@@ -73,12 +64,6 @@ fn answers(pg: &PgTools, conninfo: &str) -> Vec<String> {
         .collect()
 }
 
-fn stop(pg: &PgTools, data: &Path) {
-    let data = data.to_str().unwrap();
-    pg.run("pg_ctl", &["stop", "-m", "fast", "-w", "-D", data])
-        .expect_ok();
-}
-
 /// Starts a server on a finished directory. Production's configuration must not archive
 /// into production's archive.
 fn start_on<'a>(pg: &'a PgTools, to: &Path) -> PlainServer<'a> {
@@ -94,7 +79,7 @@ fn assert_whole(pg: &PgTools, to: &Path, answers_before: &[String]) {
     let server = start_on(pg, to);
     assert_eq!(answers(pg, &server.conninfo), answers_before);
     pg.amcheck(&server.conninfo);
-    stop(pg, to);
+    pg.stop(to);
     drop(server);
     pg.checksums(to);
 }
@@ -119,7 +104,7 @@ fn becomes_a_directory(user: OsUser) {
     let ready = clone.up();
     pg.psql(ready.conninfo(), "shop", WRITES);
     let before = answers(&pg, ready.conninfo());
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
 
     let told = done(promote_to(&clone, &to, &["--at-once"]));
@@ -187,7 +172,7 @@ fn answers_as_the_cluster(fixture: &str, major: &str) {
         .postgres("bin_dir", &format!("{:?}", server.bin))
         .write();
     clone.up();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     done(promote_to(&clone, &to, &["--at-once"]));
     let running = start_on(&server, &to);
@@ -213,7 +198,7 @@ fn it_waits_until_it_is_told_to_finish() {
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile("latest").write();
     let ready = clone.up();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     let mut command = clone.command("promote", &["--json", "--to"]);
     let mut waiting = Running::spawn(command.arg(&to));
@@ -246,7 +231,7 @@ fn an_interrupted_hydration_goes_on_after_down_and_up() {
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile("latest").write();
     clone.up();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     let mut command = clone.command("promote", &["--rate", "4MB", "--to"]);
     let running = Running::spawn(command.arg(&to));
@@ -287,7 +272,7 @@ fn needs_no_catalog(fixture: &str, user: OsUser) {
     let before_all = Listing::of(catalog);
     let clone = sandbox.profile(&sandbox.fixture.newest()).write();
     let ready = clone.up();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     hydrate(&clone, &to);
     // The locks are let go while the clone serves.
@@ -385,7 +370,7 @@ fn a_clone_that_is_down_is_promoted_directly() {
     let pg = common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile("latest").write();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     refused(
         &promote_to(&clone, &to, &[]),
@@ -474,7 +459,7 @@ fn a_cluster_of_debian_is_started_with_its_configuration() {
     let sandbox = Sandbox::root("pg15-debian");
     let clone = sandbox.profile("latest").write();
     clone.up();
-    let dir = server_dir(&sandbox, &OsUser::postgres());
+    let dir = sandbox.server_dir(&OsUser::postgres());
     let to = dir.join("data");
     let told = done(promote_to(&clone, &to, &["--at-once"]));
     assert_eq!(told["start"], Value::Null, "{told}");
@@ -492,7 +477,7 @@ fn pg_ctl_starts_what_was_promoted() {
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile("latest").write();
     let ready = clone.up();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     // What would be production's own settings.
     for (name, value) in [
@@ -507,7 +492,7 @@ fn pg_ctl_starts_what_was_promoted() {
     let told = done(promote_to(&clone, &to, &["--at-once", "--start"]));
     assert_eq!(told["start"], format!("pg_ctl start -D {}", to.display()));
     let pid = fs::read_to_string(to.join("postmaster.pid")).unwrap();
-    stop(&pg, &to);
+    pg.stop(&to);
     assert!(pid.contains("ready"), "{pid}");
 }
 
@@ -608,24 +593,12 @@ fn a_full_disk_is_told_before_the_clone_is_filled_up() {
     assert_whole(&pg, &to, &before);
 }
 
-/// Sums that every pgbench transaction leaves equal.
-#[track_caller]
-fn imbalance(pg: &PgTools, conninfo: &str) -> String {
-    pg.psql(
-        conninfo,
-        "bench",
-        "select (select sum(abalance) from pgbench_accounts) - sum(tbalance), \
-                (select sum(bbalance) from pgbench_branches) - sum(tbalance) \
-         from pgbench_tellers",
-    )
-}
-
 #[test]
 fn kills_while_it_is_hydrated_lose_nothing_that_was_acknowledged() {
     let pg = common::require_everything();
     let sandbox = Sandbox::root("pg15-chain");
     let clone = sandbox.profile("latest").write();
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     let mut ready = clone.up();
     let bench = format!("{} dbname=bench", ready.conninfo());
@@ -662,7 +635,7 @@ fn kills_while_it_is_hydrated_lose_nothing_that_was_acknowledged() {
             "select count(*) from acknowledged",
         );
         assert_eq!(rounds, round.to_string());
-        assert_eq!(imbalance(&pg, ready.conninfo()), "0|0");
+        assert_eq!(pg.imbalance(ready.conninfo(), "bench"), "0|0");
     }
     let before = answers(&pg, ready.conninfo());
     let sums = pg.psql(
@@ -679,7 +652,7 @@ fn kills_while_it_is_hydrated_lose_nothing_that_was_acknowledged() {
         "select count(*), sum(delta) from pgbench_history",
     );
     assert_eq!(after, sums);
-    assert_eq!(imbalance(&pg, &server.conninfo), "0|0");
+    assert_eq!(pg.imbalance(&server.conninfo, "bench"), "0|0");
     pg.amcheck(&server.conninfo);
 }
 
@@ -695,17 +668,6 @@ fn the_story_of_the_example_comes_true() {
     assert!(output.status.success() && told, "{output}");
 }
 
-/// What a promotion to a directory leaves beside it until it is complete.
-fn leftovers(to: &Path) -> usize {
-    let name = to.file_name().unwrap().to_str().unwrap();
-    let left = [
-        format!(".{name}.pbkfs-part"),
-        format!(".{name}.pbkfs-part.journal"),
-    ];
-    let exists = |name: &&String| to.with_file_name(name).symlink_metadata().is_ok();
-    left.iter().filter(exists).count()
-}
-
 #[test]
 fn a_killed_cut_over_is_completed_or_undone() {
     let pg = common::require_everything();
@@ -714,7 +676,7 @@ fn a_killed_cut_over_is_completed_or_undone() {
     let ready = clone.up();
     pg.psql(ready.conninfo(), "shop", WRITES);
     let before = answers(&pg, ready.conninfo());
-    let dir = server_dir(&sandbox, &pg.user);
+    let dir = sandbox.server_dir(&pg.user);
     let to = dir.join("data");
     hydrate(&clone, &to);
     clone.down();
@@ -752,7 +714,7 @@ fn a_killed_cut_over_is_completed_or_undone() {
         refused(&up, 5, "was interrupted");
         clone.pbkfs("promote", &["--abandon"]).expect_ok();
         undone += 1;
-        assert_eq!(leftovers(&to), 0);
+        assert!(sandbox.leftovers(&to).is_empty());
         let ready = clone.up();
         assert_eq!(answers(&pg, ready.conninfo()), before);
         clone.down();
@@ -760,6 +722,6 @@ fn a_killed_cut_over_is_completed_or_undone() {
     println!("{interrupted} were interrupted, {undone} undone");
     assert!(undone > 0, "no moment was hit");
     done(promote_to(&clone, &to, &[]));
-    assert_eq!(leftovers(&to), 0);
+    assert!(sandbox.leftovers(&to).is_empty());
     assert_whole(&pg, &to, &before);
 }

@@ -91,6 +91,27 @@ impl PgTools {
         command
     }
 
+    /// Stops the server on a data directory.
+    #[track_caller]
+    pub fn stop(&self, data: &Path) {
+        let data = data.to_str().unwrap();
+        self.run("pg_ctl", &["stop", "-m", "fast", "-w", "-D", data])
+            .expect_ok();
+    }
+
+    /// Returns how far apart the sums of accounts, tellers and branches are. This never
+    /// changes, because each pgbench transaction adds the same amount to all three.
+    #[track_caller]
+    pub fn imbalance(&self, conninfo: &str, db: &str) -> String {
+        self.psql(
+            conninfo,
+            db,
+            "select (select sum(abalance) from pgbench_accounts) - sum(tbalance), \
+                    (select sum(bbalance) from pgbench_branches) - sum(tbalance) \
+             from pgbench_tellers",
+        )
+    }
+
     /// Checks every table and index of every database for damage.
     #[track_caller]
     pub fn amcheck(&self, conninfo: &str) {

@@ -69,6 +69,25 @@ impl Sandbox {
         self.dir.path()
     }
 
+    /// Creates a directory in which a server of `user` can have its data and its socket.
+    pub fn server_dir(&self, user: &OsUser) -> PathBuf {
+        let dir = self.path("server");
+        fs::create_dir(&dir).unwrap();
+        user.own(&dir);
+        dir
+    }
+
+    /// Returns what is beside a data directory while it is made: the staged one, and the
+    /// journal.
+    pub fn leftovers(&self, to: &Path) -> Vec<PathBuf> {
+        let name = to.file_name().unwrap().to_str().unwrap();
+        let staged = to.with_file_name(format!(".{name}.pbkfs-part"));
+        let journal = to.with_file_name(format!(".{name}.pbkfs-part.journal"));
+        let all = [staged, journal].into_iter();
+        all.filter(|path| fs::symlink_metadata(path).is_ok())
+            .collect()
+    }
+
     /// Mounts a disk of that size, such as `16m`, on the directory `small`.
     #[track_caller]
     pub fn small_disk(&self, size: &str) -> Tmpfs {
