@@ -157,7 +157,10 @@ pub fn count(sessions: &mut [Status], reset: bool) {
             if session.user.is_none() && matches!(session.word, "ready" | "stopping") {
                 scope.spawn(move || {
                     session.counters = counted(session, request);
-                    session.hydration = hydration(&session.state.target).ok().flatten();
+                    // An owner that hangs has been waited for once.
+                    if session.counters.is_some() {
+                        session.hydration = hydration(&session.state.target).ok().flatten();
+                    }
                     if session.word == "ready" && recovers(&session.state) {
                         session.word = "recovering";
                     }
