@@ -87,6 +87,16 @@ impl<L: Lower> Overlay<L> {
         Ok(found)
     }
 
+    /// Returns the free space of the diff's file system, in bytes; `None` for a read-only
+    /// tree.
+    ///
+    /// # Errors
+    /// If the system call fails.
+    pub fn free_bytes(&self) -> Result<Option<u64>, OverlayError> {
+        let stat = self.statvfs()?;
+        Ok(stat.map(|stat| stat.blocks_available().saturating_mul(stat.fragment_size())))
+    }
+
     /// Returns the diff's file that has all of a file's bytes, if there is one.
     ///
     /// # Errors
@@ -127,7 +137,7 @@ impl<L: Lower> Overlay<L> {
             return Ok(None);
         }
         let file = self.file(ino)?;
-        self.begin_hydration(&file)?;
+        self.begin_hydration(ino, &mut file.content_mut())?;
         let ctx = self.ctx();
         loop {
             let lacking = match &*file.content() {
@@ -159,8 +169,9 @@ impl<L: Lower> Overlay<L> {
             return Ok(0);
         }
         let file = self.file(ino)?;
-        self.begin_hydration(&file)?;
-        match &mut *file.content_mut() {
+        let mut content = file.content_mut();
+        self.begin_hydration(ino, &mut content)?;
+        match &mut *content {
             Content::Blocks(blocks) => blocks.put_image(&self.ctx(), ino.0, offset, bytes),
             _ => Ok(0),
         }
@@ -168,15 +179,14 @@ impl<L: Lower> Overlay<L> {
 
     /// Prepares a file for being completed block by block, or adopts the copy of it that
     /// the diff has already.
-    fn begin_hydration(&self, file: &File) -> Result<(), OverlayError> {
-        let mut content = file.content_mut();
-        if matches!(&*content, Content::Image { .. }) {
-            match self.copies().take(file.ino) {
-                Some(parked) => content.make_whole(&self.ctx(), file.ino.0, Some(parked))?,
+    fn begin_hydration(&self, ino: Ino, content: &mut Content) -> Result<(), OverlayError> {
+        if matches!(content, Content::Image { .. }) {
+            match self.copies().take(ino) {
+                Some(parked) => content.make_whole(&self.ctx(), ino.0, Some(parked))?,
                 None => content.make_writable(self.lower.timestamp_ns()),
             }
         }
-        match &mut *content {
+        match content {
             Content::Blocks(blocks) => blocks.keep_full(),
             Content::Whole(whole) => whole.pristine = None,
             Content::Image { .. } => {}

@@ -13,12 +13,12 @@ use crate::image::Image;
 use crate::materialize::{Layout, PlacedTablespace, Source, Staging, Writer};
 use crate::overlay::Overlay;
 use crate::profile::Plan;
-use crate::server::Starter;
+use crate::server::{Starter, major_of};
 use crate::session::{
     self, Destination, HydrationProgress, HydrationRun, Job, Live, Needs, Pace, PromoteError,
     Resolved, SessionError, Signals, Then, files_owner,
 };
-use crate::untrusted::{Dir, SMALL, identity};
+use crate::untrusted::{Dir, identity};
 
 /// The cut-over of a clone, as the job of a session that mounts nothing.
 pub struct CutOver<'a> {
@@ -174,11 +174,7 @@ fn overridden(
 
 /// Returns the command that starts a server on a data directory, for people.
 pub fn start_command(to: &Path) -> Option<String> {
-    let major = Dir::open(to)
-        .and_then(|dir| dir.read("PG_VERSION", SMALL))
-        .ok()?;
-    let major = str::from_utf8(&major).ok()?.trim().parse().ok()?;
-    Some(Starter::find(to, major)?.command(to))
+    Some(Starter::find(to, major_of(to)?)?.command(to))
 }
 
 /// Returns whether a directory is the one that a promotion has created.

@@ -1,7 +1,7 @@
 //! The order of a promotion.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::cut_over::{CutOver, check_free, start_command};
 use super::left::{Earlier, settle};
@@ -13,9 +13,6 @@ use crate::session::{self, Destination, PromoteError, SessionError, Up, job_plac
 
 /// The version of [`Promoted`] as a document.
 const VERSION: u32 = 1;
-
-/// The time for ending a clone, besides that for stopping its server.
-const UNMOUNTING: Duration = Duration::from_secs(30);
 
 impl Promote<'_> {
     /// Promotes the clone, whether it runs or is down.
@@ -42,8 +39,7 @@ impl Promote<'_> {
             None => self.of_clone_that_is_down(dir)?,
         };
         let cutting = Instant::now();
-        let stopping = self.plan.postgres.stop_timeout.0 + UNMOUNTING;
-        session::down(&self.plan.target, stopping)?;
+        session::down(&self.plan.target, self.plan.postgres.stop_timeout.0)?;
         let mut done = Promoted {
             version: VERSION,
             diff: dir.to_owned(),

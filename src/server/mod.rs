@@ -45,7 +45,7 @@ pub use query::{About, QueryError};
 pub use settings::files::{ConfigFiles, FilesInput};
 pub use settings::{DecidedBy, Setting, SettingsInput};
 pub(crate) use spawn::{become_child, own_program};
-pub use start::Starter;
+pub use start::{Starter, major_of};
 pub use tool::keeper::run as keep;
 pub use tool::{Ended, Output, Tool};
 pub use user::OsUser;

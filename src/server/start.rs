@@ -73,6 +73,13 @@ impl Starter {
     }
 }
 
+/// Returns the major version of a data directory; `None` if it cannot be read.
+#[must_use]
+pub fn major_of(data_dir: &Path) -> Option<u32> {
+    let text = Dir::open(data_dir).and_then(|dir| dir.read("PG_VERSION", SMALL));
+    str::from_utf8(&text.ok()?).ok()?.trim().parse().ok()
+}
+
 /// Returns the last `data_directory` of a configuration file.
 fn data_directory(conf: &[u8]) -> Option<PathBuf> {
     let lines = conf.split(|byte| *byte == b'\n');

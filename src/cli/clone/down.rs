@@ -1,7 +1,6 @@
 //! `pbkfs down`: stops a clone that `up` started.
 
 use clap::Args;
-use std::time::Duration;
 
 use super::which::SessionArgs;
 use crate::cli::common::value;
@@ -10,9 +9,6 @@ use crate::cli::log;
 use crate::cli::verbosity::Verbosity;
 use crate::profile::PostgresPlan;
 use crate::session::{self, Down, SessionError, State};
-
-/// The time for ending a session, besides that for stopping the server.
-const UNMOUNTING: Duration = Duration::from_secs(30);
 
 /// Stop the clone, and wait until it is unmounted
 ///
@@ -46,7 +42,7 @@ pub fn run(args: &DownArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     };
     let target = args.session.target(plan)?;
     let _span = log::span("down", Some(&target));
-    match session::down(&target, timeout.0 + UNMOUNTING)? {
+    match session::down(&target, timeout.0)? {
         Down::Nothing => say!("nothing runs on {}", value(&target)),
         Down::Unmounted => say!("down {}", value(&target)),
         Down::Ended(state) => say!("down {}{}", value(&state.target), kept(&state)),

@@ -17,7 +17,7 @@ use crate::cli::{log, output};
 use crate::figures::counted;
 use crate::profile::{ByteSize, Plan};
 use crate::promote::{Promote, Promoted};
-use crate::server::{Binaries, OsUser, Starter};
+use crate::server::{Binaries, OsUser, Starter, major_of};
 use crate::session::{HydrationState, PromoteError, SessionError, Signals};
 
 /// Turn a clone into an ordinary data directory, while it serves
@@ -144,13 +144,6 @@ fn start(plan: &Plan, done: &Promoted) -> Result<(), SessionError> {
         binaries.start(&starter, &done.directory, user, patience)
     };
     start().map_err(|error| not_started(sentence(&error)).into())
-}
-
-fn major_of(directory: &Path) -> Option<u32> {
-    let text = crate::untrusted::Dir::open(directory)
-        .and_then(|dir| dir.read("PG_VERSION", 64))
-        .ok()?;
-    std::str::from_utf8(&text).ok()?.trim().parse().ok()
 }
 
 fn report(done: &Promoted, is_started: bool) {

@@ -137,8 +137,8 @@ impl Hydrator {
         let left = self.overlay.unhydrated().map_err(|e| sentence(&e))?;
         let needed: u64 = left.iter().map(|file| file.bytes).sum();
         let needed = needed.saturating_add(run::RESERVE);
-        let free = match self.overlay.statvfs() {
-            Ok(Some(stat)) => stat.blocks_available().saturating_mul(stat.fragment_size()),
+        let free = match self.overlay.free_bytes() {
+            Ok(Some(free)) => free,
             Ok(None) => return Err("it is mounted read-only".to_owned()),
             Err(error) => return Err(sentence(&error)),
         };

@@ -90,10 +90,13 @@ impl<'a> Run<'a> {
         threads: usize,
         pace: &(dyn Fn() -> Pace<'p> + Sync),
     ) -> Result<bool, OverlayError> {
-        let items = self.overlay.lower().check_items().into_iter();
-        let items = items.filter_map(|item| Some((item.node?, item))).collect();
         let mut left = self.overlay.unhydrated()?;
         self.add(&left);
+        if left.is_empty() {
+            return Ok(true);
+        }
+        let items = self.overlay.lower().check_items().into_iter();
+        let items = items.filter_map(|item| Some((item.node?, item))).collect();
         for _ in 0..ROUNDS {
             if left.is_empty() || !(self.goes_on)() {
                 break;
@@ -256,8 +259,7 @@ impl<'a> Run<'a> {
 
     /// Ends before the disk is full: a clone whose writes fail ends, too.
     fn check_room(&self) -> Result<(), OverlayError> {
-        let stat = self.overlay.statvfs()?;
-        let free = stat.map(|stat| stat.blocks_available().saturating_mul(stat.fragment_size()));
+        let free = self.overlay.free_bytes()?;
         match free.is_none_or(|free| free >= RESERVE) {
             true => Ok(()),
             false => Err(OverlayError::Io(io::ErrorKind::StorageFull.into())),

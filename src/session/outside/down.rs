@@ -16,6 +16,9 @@ use crate::session::{SessionError, TargetError, fence, locks};
 /// How long a server that lost its owner may take to exit by itself.
 const SERVER_GRACE: Duration = Duration::from_secs(10);
 
+/// The time for ending a session, besides that for stopping its server.
+const UNMOUNTING: Duration = Duration::from_secs(30);
+
 /// The result of ending a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Down {
@@ -32,13 +35,15 @@ pub enum Down {
     Unmounted,
 }
 
-/// Ends the session on `target`. `patience` applies to each of the two requests: one
-/// for an orderly end, then one for an immediate end.
+/// Ends the session on `target`, whose server may take `stop_timeout` to stop. That and
+/// the time to unmount apply to each of the two requests: one for an orderly end, then one
+/// for an immediate end.
 ///
 /// # Errors
 /// Returns [`SessionError::DidNotEnd`] if the session is still running, and other
 /// errors if cleaning up after a dead owner fails.
-pub fn down(target: &Path, patience: Duration) -> Result<Down, SessionError> {
+pub fn down(target: &Path, stop_timeout: Duration) -> Result<Down, SessionError> {
+    let patience = stop_timeout + UNMOUNTING;
     let target = canonical(target);
     let place = Place::of(&target);
     if let Some(other) = others::at(&target)? {
