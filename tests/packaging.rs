@@ -114,3 +114,48 @@ fn the_units_start_the_program_wherever_it_is() {
         }
     }
 }
+
+/// A variable that a function of a sourced script assigns is its caller's, too, and once
+/// took the place of one of the same name there. So it is declared `local`, or the
+/// script's head says that it is left to the caller.
+#[test]
+fn functions_that_are_sourced_keep_their_variables() {
+    for script in ["tests/lib.sh", "tests/package/root.sh"] {
+        let text = fs::read_to_string(Path::new(ROOT).join(script)).unwrap();
+        let head = text.lines().take_while(|line| line.starts_with('#'));
+        let head = head.collect::<String>();
+        let (mut functions, mut own) = (0, BTreeSet::new());
+        for line in text.lines() {
+            if line.ends_with("() {") {
+                functions += 1;
+                own.clear();
+            }
+            let words = line.split_whitespace().collect::<Vec<_>>();
+            let local = words.first() == Some(&"local");
+            for name in assigned(&words) {
+                if local {
+                    own.insert(name);
+                }
+                let known = own.contains(name) || head.contains(&format!("${name}"));
+                assert!(!line.starts_with(' ') || known, "{script}: {line}");
+            }
+        }
+        assert!(functions > 5, "{script}");
+    }
+}
+
+/// The variables that a line of shell assigns, but for settings, which are in upper case.
+fn assigned<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let name = |word: &&'a str| word.split_once('=').map(|(name, _)| name);
+    let names: Vec<&str> = match words {
+        ["local", names @ ..] => names
+            .iter()
+            .map(|word| name(word).unwrap_or(word))
+            .collect(),
+        ["for", name, "in", ..] => vec![name],
+        // What follows a command is an argument of it.
+        _ => words.iter().map_while(name).collect(),
+    };
+    let variable = |name: &&str| name.starts_with(|c: char| c.is_ascii_lowercase());
+    names.into_iter().filter(variable).collect()
+}

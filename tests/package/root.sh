@@ -3,11 +3,14 @@
 # A root is booted in namespaces of its own: systemd is process 1 there, mounts and
 # control groups are its own, and so is /run. The network is the host's, for apt. What it
 # uses of run.sh: $work, a directory that goes away, and $packages, which the root sees.
+# What it leaves to run.sh: $init, $booted and $cgroup, of the root that is booted.
+# shellcheck disable=SC3043
 
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 
 # Keeps what a directory holds as the archive of that root.
 keep_root() {
+    local new
     mkdir -p "$SERVERS"
     # Renamed, so that a half of it is not taken for the whole.
     new=$(mktemp "$SERVERS/new.XXXXXX")
@@ -18,6 +21,7 @@ keep_root() {
 
 # A release of Debian, and no more than that and systemd.
 make_release() {
+    local made
     command -v debootstrap >/dev/null || install_packages debootstrap
     say "making a clean root of Debian $1 with debootstrap"
     made=$work/debootstrap
@@ -62,9 +66,9 @@ unpack_root() {
     mkdir -p "$2/src" "$2/packages"
 }
 
-# Boots the root, and waits until systemd has started what there is. Sets `init`.
+# Boots the root, and waits until systemd has started what there is.
 boot() {
-    release=$1 root=$2
+    local release="$1" root="$2" cgroups state
     cgroups=$(findmnt -n -t cgroup2 -o TARGET | head -n 1)
     [ -n "$cgroups" ] || die "there are no control groups of version 2, which systemd needs"
     cgroup=$cgroups/pbkfs-package-$$
