@@ -166,7 +166,7 @@ fn of_diff(error: &DiffError) -> Code {
         | DiffError::Linked { .. }
         | DiffError::WritableByOthers { .. } => Code::Busy,
         DiffError::Io { .. }
-        | DiffError::BadBinding { .. }
+        | DiffError::BadFile { .. }
         | DiffError::Version { .. }
         | DiffError::Store { .. }
         | DiffError::Damaged { .. }

@@ -138,10 +138,10 @@ pub enum DiffError {
         /// The diff.
         path: PathBuf,
     },
-    /// The binding cannot be read.
+    /// What a small file of the diff says cannot be understood.
     #[error("{} is damaged: {source}", path.display())]
-    BadBinding {
-        /// The binding's file.
+    BadFile {
+        /// The file.
         path: PathBuf,
         /// The position of the damage, and its kind.
         #[source]

@@ -28,6 +28,31 @@ pub struct HeldContent {
     pub mtime_ns: i64,
 }
 
+impl HeldContent {
+    /// Returns a content as it is recorded. `whole` returns the size of a data file in
+    /// bytes, and its last change.
+    ///
+    /// # Errors
+    /// Those of `whole`.
+    pub fn of<E>(
+        (record, blocks): (ContentRecord, u64),
+        saved: Option<&u64>,
+        whole: impl FnOnce() -> Result<(u64, i64), E>,
+    ) -> Result<Self, E> {
+        let (data_len, mtime_ns) = match record {
+            ContentRecord::Whole { .. } => whole()?,
+            ContentRecord::Blocks { mtime_ns, .. } => (0, mtime_ns),
+        };
+        Ok(Self {
+            record,
+            blocks,
+            saved: saved.copied().unwrap_or(0),
+            data_len,
+            mtime_ns,
+        })
+    }
+}
+
 /// All changes of a diff to its image.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -59,17 +84,8 @@ pub fn inspect(root: &Path, reader: &LockHolder) -> Result<(Binding, Records), D
     let mut records = Records::of(store.namespace()?);
     let saved = store.saved()?;
     for (ino, record, blocks) in store.contents()? {
-        let (data_len, mtime_ns) = match record {
-            ContentRecord::Whole { .. } => data_file(root, data.as_ref(), ino)?,
-            ContentRecord::Blocks { mtime_ns, .. } => (0, mtime_ns),
-        };
-        let held = HeldContent {
-            record,
-            blocks,
-            saved: saved.get(&ino).copied().unwrap_or(0),
-            data_len,
-            mtime_ns,
-        };
+        let whole = || data_file(root, data.as_ref(), ino);
+        let held = HeldContent::of((record, blocks), saved.get(&ino), whole)?;
         records.contents.insert(ino, held);
     }
     Ok((binding, records))

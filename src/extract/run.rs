@@ -9,7 +9,7 @@ use super::output::OutputPath;
 use super::wanted::{Destination, Extract, Extracted, Format, What};
 use crate::profile::Action;
 use crate::server::{Output, Tool, query};
-use crate::session::{Account, Job, Live, SessionError, Up, job_place};
+use crate::session::{Account, Job, Live, SessionError, Up, job_plan};
 use crate::untrusted::Kind;
 
 impl Extract<'_> {
@@ -20,9 +20,7 @@ impl Extract<'_> {
     /// errors if the session fails or the output cannot be written.
     pub fn run(&self) -> Result<Extracted, SessionError> {
         let place = self.open_output()?;
-        let mut plan = self.plan.clone();
-        let (point, held) = job_place(&plan.target, "extract")?;
-        plan.throw_away(point);
+        let (mut plan, held) = job_plan(self.plan, "extract")?;
         plan.recovery.action = Action::Promote;
         plan.postgres.launch = true;
         let mut job = ExtractJob {
@@ -32,14 +30,7 @@ impl Extract<'_> {
             done: Extracted::default(),
         };
         (self.progress)("starting PostgreSQL", 0);
-        Up {
-            plan: &plan,
-            read_only: false,
-            profile: self.profile,
-            signals: self.signals,
-            detached: false,
-        }
-        .run(Some(held), &mut job)?;
+        Up::of_job(&plan, self.profile, self.signals).run(Some(held), &mut job)?;
         Ok(job.done)
     }
 

@@ -29,7 +29,7 @@ mod stored;
 mod tree;
 mod view;
 
-pub use check::{CheckItem, CheckSink, Checked, CheckedFiles, Content, check_each};
+pub use check::{Batch, CheckItem, CheckSink, Checked, CheckedFiles, Content, check_each};
 pub use counters::{Counter, ImageCounters};
 pub use error::{BadPage, ImageError, PageFault};
 pub use loss::{RestoreLoss, RestoreLosses};

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use super::clone::Source;
 use super::layout::{Item, Layout, Own, Spot};
 use super::staging::{Staging, io_error};
-use crate::image::{CheckItem, CheckSink, Checked, CheckedFiles, Image, NodeId, check_each};
+use crate::image::{Batch, CheckItem, CheckSink, Checked, CheckedFiles, Image, NodeId, check_each};
 use crate::session::SessionError;
 use crate::untrusted::{Dir, give};
 
@@ -327,47 +327,46 @@ impl Writer<'_> {
     }
 }
 
-/// A file while it is written. Bytes that follow each other are written together.
+/// A file while it is written.
 struct Output {
+    batch: Batch,
+    target: Target,
+}
+
+/// Where its content goes, as long as that succeeds.
+struct Target {
     file: File,
-    batch: Vec<u8>,
-    /// The offset of the batch.
-    at: u64,
     failed: Option<io::Error>,
 }
 
 impl Output {
     fn new(file: File) -> Self {
-        Self {
-            file,
-            batch: Vec::with_capacity(BATCH),
-            at: 0,
-            failed: None,
-        }
+        let batch = Batch::new(BATCH);
+        let target = Target { file, failed: None };
+        Self { batch, target }
     }
 
     fn add(&mut self, offset: u64, bytes: &[u8]) {
-        let follows = self.at + self.batch.len() as u64 == offset;
-        if !follows || self.batch.len() + bytes.len() > BATCH {
-            self.write();
-            self.at = offset;
-        }
-        self.batch.extend_from_slice(bytes);
-    }
-
-    fn write(&mut self) {
-        if !self.batch.is_empty() && self.failed.is_none() {
-            self.failed = self.file.write_all_at(&self.batch, self.at).err();
-        }
-        self.batch.clear();
+        let target = &mut self.target;
+        self.batch
+            .add(offset, bytes, &mut |at, bytes| target.write(at, bytes));
     }
 
     /// Writes the rest, and gives the file its length: it may end in a hole.
     fn finish(mut self, length: u64) -> io::Result<()> {
-        self.write();
-        match self.failed {
+        let target = &mut self.target;
+        self.batch.flush(&mut |at, bytes| target.write(at, bytes));
+        match self.target.failed {
             Some(error) => Err(error),
-            None => self.file.set_len(length),
+            None => self.target.file.set_len(length),
+        }
+    }
+}
+
+impl Target {
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        if self.failed.is_none() {
+            self.failed = self.file.write_all_at(bytes, at).err();
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::image::Image;
 use crate::overlay::Overlay;
 use crate::server::conf::AUTO_CONF;
 use crate::session::{
-    Job, Live, MaterializeError, Needs, Resolved, SessionError, Then, Up, files_owner, job_place,
+    Job, Live, MaterializeError, Needs, Resolved, SessionError, Then, Up, files_owner, job_plan,
     open_image,
 };
 
@@ -34,9 +34,7 @@ impl Materialize<'_> {
     pub fn run(&self) -> Result<Materialized, SessionError> {
         let begun = Instant::now();
         let diff = self.diff()?;
-        let mut plan = self.plan.clone();
-        let (point, held) = job_place(&plan.target, "materialize")?;
-        plan.throw_away(point);
+        let (mut plan, held) = job_plan(self.plan, "materialize")?;
         plan.diff_dir.clone_from(&diff);
         plan.postgres.launch = false;
         let mut job = MaterializeJob {
@@ -49,11 +47,8 @@ impl Materialize<'_> {
             },
         };
         Up {
-            plan: &plan,
             read_only: job.done.diff.is_none(),
-            profile: self.profile,
-            signals: self.signals,
-            detached: false,
+            ..Up::of_job(&plan, self.profile, self.signals)
         }
         .run(Some(held), &mut job)?;
         job.done.seconds = begun.elapsed().as_secs_f64();

@@ -1,14 +1,12 @@
 //! Hydrating a clone that runs. Its session does the work; this asks for it and waits.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::wanted::Promote;
 use crate::diff::{DiffLock, Promotion};
-use crate::session::{
-    self, Destination, Hydration, HydrationState, PromoteError, SessionError, Status,
-};
+use crate::session::{self, Condition, Destination, HydrationState, PromoteError, SessionError};
 
 /// How often the session is asked how far it is.
 const POLL: Duration = Duration::from_millis(200);
@@ -20,7 +18,6 @@ const QUIET: Duration = Duration::from_secs(10);
 /// The clone of a promotion, as long as its session runs.
 pub struct Live<'a> {
     promote: &'a Promote<'a>,
-    target: PathBuf,
 }
 
 /// What follows when a clone is hydrated.
@@ -37,33 +34,25 @@ impl<'a> Live<'a> {
     /// # Errors
     /// If the session's state cannot be read; if it is another user's, or is not ready.
     pub fn find(promote: &'a Promote<'a>) -> Result<Option<Self>, SessionError> {
-        let target = promote.plan.target.clone();
-        let Some(Status {
-            word, state, user, ..
-        }) = session::session_of(&target)?
-        else {
+        let live = Self { promote };
+        let Some(session) = session::session_of(live.target())? else {
             return Ok(None);
         };
-        let refused = |reason: String| {
-            Err(PromoteError::Refused {
-                target: target.clone(),
-                reason,
-            }
-            .into())
-        };
-        if let Some(user) = user {
-            return refused(format!(
-                "it is user {user}'s; run pbkfs promote as that user"
-            ));
+        if let Some(user) = session.user {
+            let why = format!("it is user {user}'s; run pbkfs promote as that user");
+            return Err(live.refused(why));
         }
-        match word {
+        match session.condition {
             // Nothing of it works any more. What it has left is cleared away later.
-            word if is_dead(word) => Ok(None),
-            "starting" | "stopping" => refused(format!("it is {word}; try again in a moment")),
-            _ if state.diff_dir != promote.plan.diff_dir => {
-                refused("it was started with another diff_dir than the profile has now".to_owned())
+            over if over.is_over() => Ok(None),
+            Condition::Starting | Condition::Stopping => Err(live.refused(format!(
+                "it is {}; try again in a moment",
+                session.condition.word()
+            ))),
+            _ if session.state.diff_dir != promote.plan.diff_dir => {
+                Err(live.refused("it was started with another diff_dir than the profile has now"))
             }
-            _ => Ok(Some(Self { promote, target })),
+            _ => Ok(Some(live)),
         }
     }
 
@@ -79,13 +68,15 @@ impl<'a> Live<'a> {
             to: to.clone(),
             tablespaces: promote.tablespaces.clone(),
         });
-        let begun = session::hydrate(&self.target, promote.rate, wanted.as_ref());
-        let mut now = begun.map_err(|error| self.refused(&error))?;
+        let begun = session::hydrate(self.target(), promote.rate, wanted.as_ref());
+        let mut now = begun.map_err(|error| self.refused(error.to_string()))?;
         let mut is_told = false;
         loop {
             (promote.progress)(&now);
             match now.state {
-                HydrationState::Complete if promote.at_once => return Ok(self.cut_over(now)),
+                HydrationState::Complete if promote.at_once => {
+                    return Ok(Then::CutOver(now.destination));
+                }
                 HydrationState::Complete if !is_told => {
                     is_told = true;
                     (promote.say)(
@@ -102,19 +93,15 @@ impl<'a> Live<'a> {
             }
             if promote.signals.end_asked() {
                 // A clone that is hydrated loses nothing by this.
-                let _ = session::stop_hydration(&self.target);
+                let _ = session::stop_hydration(self.target());
                 return Err(PromoteError::Stopped.into());
             }
             thread::sleep(POLL);
-            now = match session::hydration(&self.target) {
+            now = match session::hydration(self.target()) {
                 Ok(Some(now)) => now,
                 _ => return self.ended(),
             };
         }
-    }
-
-    fn cut_over(&self, now: Hydration) -> Then {
-        Then::CutOver(now.destination)
     }
 
     /// Finds out how a session ended that no longer answers: another process may have
@@ -131,8 +118,8 @@ impl<'a> Live<'a> {
             {
                 return Ok(Then::Done(to));
             }
-            let session = session::session_of(&self.target)?;
-            let is_ending = session.is_some_and(|session| !is_dead(session.word));
+            let session = session::session_of(self.target())?;
+            let is_ending = session.is_some_and(|session| !session.condition.is_over());
             if is_ending || DiffLock::holder(dir)?.is_some() {
                 last_use = Instant::now();
             }
@@ -144,23 +131,20 @@ impl<'a> Live<'a> {
         Err(self.gone())
     }
 
+    fn target(&self) -> &Path {
+        &self.promote.plan.target
+    }
+
     fn gone(&self) -> SessionError {
-        PromoteError::Gone {
-            target: self.target.clone(),
-        }
-        .into()
+        let target = self.target().to_owned();
+        PromoteError::Gone { target }.into()
     }
 
-    fn refused(&self, error: &std::io::Error) -> SessionError {
+    fn refused(&self, reason: impl Into<String>) -> SessionError {
         PromoteError::Refused {
-            target: self.target.clone(),
-            reason: error.to_string(),
+            target: self.target().to_owned(),
+            reason: reason.into(),
         }
         .into()
     }
-}
-
-/// Whether nothing of a session works any more.
-fn is_dead(word: &str) -> bool {
-    matches!(word, "dead" | "failed" | "orphaned")
 }

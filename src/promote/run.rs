@@ -9,7 +9,7 @@ use super::live::{Live, Then};
 use super::wanted::{Promote, Promoted};
 use crate::diff::{Binding, DiffError, Promotion};
 use crate::profile::Passthrough;
-use crate::session::{self, Destination, PromoteError, SessionError, Up, job_place};
+use crate::session::{self, Destination, PromoteError, SessionError, Up, job_plan};
 
 /// The version of [`Promoted`] as a document.
 const VERSION: u32 = 1;
@@ -131,11 +131,8 @@ impl Promote<'_> {
     }
 
     fn cut_over(&self, destination: &Destination, done: &mut Promoted) -> Result<(), SessionError> {
-        let mut plan = self.plan.clone();
-        let (point, held) = job_place(&plan.target, "promote")?;
-        let diff = plan.diff_dir.clone();
-        plan.throw_away(point);
-        plan.diff_dir = diff;
+        let (mut plan, held) = job_plan(self.plan, "promote")?;
+        plan.diff_dir.clone_from(&self.plan.diff_dir);
         plan.postgres.launch = false;
         // The files are to be whole in the diff, which the kernel alone could not see to.
         plan.fuse.passthrough = Passthrough::Off;
@@ -146,13 +143,6 @@ impl Promote<'_> {
             jobs: self.jobs,
             done,
         };
-        Up {
-            plan: &plan,
-            read_only: false,
-            profile: self.profile,
-            signals: self.signals,
-            detached: false,
-        }
-        .run(Some(held), &mut job)
+        Up::of_job(&plan, self.profile, self.signals).run(Some(held), &mut job)
     }
 }

@@ -29,6 +29,20 @@ pub struct Up<'a> {
     pub detached: bool,
 }
 
+impl<'a> Up<'a> {
+    /// Returns the session of a one-shot job.
+    #[must_use]
+    pub fn of_job(plan: &'a Plan, profile: Option<&'a Path>, signals: &'a Signals) -> Self {
+        Self {
+            plan,
+            read_only: false,
+            profile,
+            signals,
+            detached: false,
+        }
+    }
+}
+
 /// A session while it is being set up and while it runs.
 pub struct Context<'a> {
     /// What was asked for.

@@ -46,13 +46,13 @@ pub use job::{Account, Job, Live, Needs, Then, WATCH};
 pub use locks::{forget_locks, hold_locks};
 pub use outside::changes::{Changes, of_diff as changes_of_diff, of_target as changes_of_target};
 pub use outside::down::{Down, down};
-pub use outside::jobs::job_place;
+pub use outside::jobs::job_plan;
 pub use outside::metrics::{Counts, METRICS, MetricKind};
 pub use outside::orphans::all as all_orphans;
 pub use outside::others::{Other, all as all_others, at as other_at};
 pub use outside::status::{
-    Status, all as all_sessions, count as count_sessions, of_profile as sessions_of_profile,
-    of_target as session_of,
+    Condition, Status, all as all_sessions, count as count_sessions,
+    of_profile as sessions_of_profile, of_target as session_of,
 };
 pub use outside::unmount::{is_mounted, unmount};
 pub use place::Place;

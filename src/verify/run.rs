@@ -1,6 +1,5 @@
 //! Verifies one backup after the other.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use super::Verify;
@@ -15,7 +14,7 @@ use crate::causes::sentence;
 use crate::chain::{Chain, ChainError};
 use crate::clock::{now, rfc3339};
 use crate::profile::{Action, KnownBadPolicy, Plan, VerifyChoice};
-use crate::session::{Counts, SessionError, Up, all_backups, job_place};
+use crate::session::{Counts, SessionError, Up, all_backups, job_plan};
 
 /// The state of a run.
 struct Run {
@@ -201,30 +200,21 @@ impl Verify<'_> {
     fn one(&self, backup: BackupRef, all: &[Backup]) -> Result<BackupReport, SessionError> {
         let begun = Instant::now();
         let signals = self.signals.until(begun + self.plan.verify.timeout.0);
-        let (point, held) = job_place(&self.plan.target, "verify")?;
-        let plan = self.plan_for(backup, point);
+        let (plan, held) = job_plan(self.plan, "verify")?;
+        let plan = plan_for(plan, backup);
         let mut job = VerifyJob::new(self, &plan, &signals, all);
-        let outcome = Up {
-            plan: &plan,
-            read_only: false,
-            profile: self.profile,
-            signals: &signals,
-            detached: false,
-        }
-        .run(Some(held), &mut job);
+        let outcome = Up::of_job(&plan, self.profile, &signals).run(Some(held), &mut job);
         job.finish(outcome)
     }
+}
 
-    /// Returns the plan of the clone for one backup: it has to become writable, and
-    /// nothing of it is kept.
-    fn plan_for(&self, backup: BackupRef, point: PathBuf) -> Plan {
-        let mut plan = self.plan.clone();
-        plan.throw_away(point);
-        plan.backup = backup;
-        plan.recovery.action = Action::Promote;
-        plan.postgres.launch = plan.verify.start;
-        plan
-    }
+/// Returns the plan of the clone for one backup: it has to become writable.
+fn plan_for(plan: Plan, backup: BackupRef) -> Plan {
+    let mut plan = plan;
+    plan.backup = backup;
+    plan.recovery.action = Action::Promote;
+    plan.postgres.launch = plan.verify.start;
+    plan
 }
 
 /// Returns what is known about a backup from the catalog alone.

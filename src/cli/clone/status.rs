@@ -16,7 +16,7 @@ use crate::cli::verbosity::Verbosity;
 use crate::cli::{log, output};
 use crate::figures::counted;
 use crate::session::{
-    self, Counts, Hydration, HydrationState, METRICS, Other, SessionError, State, Status,
+    self, Condition, Counts, Hydration, HydrationState, METRICS, Other, SessionError, State, Status,
 };
 
 /// Show what is running: on which backup, since when, how to connect
@@ -74,7 +74,7 @@ pub fn run(args: &StatusArgs, verbosity: Verbosity) -> Result<Code, SessionError
     let is_ready = report
         .sessions
         .iter()
-        .any(|session| session.word == "ready");
+        .any(|session| session.condition == Condition::Ready);
     Ok(match target.is_none() || is_ready {
         true => Code::Done,
         false => Code::Failed,
@@ -157,8 +157,8 @@ impl Report {
 
 fn print(status: &Status, every_counter: bool) {
     let state = &status.state;
-    say!("{} {}", status.word, value(&state.target));
-    if status.word == "orphaned" {
+    say!("{} {}", status.condition.word(), value(&state.target));
+    if status.condition == Condition::Orphaned {
         return print_orphan(status);
     }
     line(
@@ -198,9 +198,9 @@ fn print(status: &Status, every_counter: bool) {
         Some(counts) => print_most(counts),
         None => {}
     }
-    match status.word {
-        "dead" => say!("  its pbkfs was killed; clean up with: {}", way_out(state)),
-        "failed" => {
+    match status.condition {
+        Condition::Dead => say!("  its pbkfs was killed; clean up with: {}", way_out(state)),
+        Condition::Failed => {
             line(
                 "error",
                 state.error.as_deref().unwrap_or("no reason was recorded"),

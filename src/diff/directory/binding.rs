@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::promotion::refuse_promoted;
+use super::record;
 use super::root::Root;
 use crate::diff::error::DiffError;
 use crate::diff::layout::BINDING_FILE;
-use crate::untrusted::{SMALL, found};
 
 /// The format that this version writes and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -61,35 +61,13 @@ impl Binding {
 
     /// Reads the binding in a directory that is already open.
     pub(in crate::diff) fn read_in(root: &Root) -> Result<Option<Self>, DiffError> {
-        let path = root.join(BINDING_FILE);
-        let text = found(root.dir().read(BINDING_FILE, SMALL));
-        let Some(text) = text.map_err(|e| DiffError::io("read", &path, e))? else {
-            return Ok(None);
-        };
-        let bad = |source| DiffError::BadBinding {
-            path: path.clone(),
-            source,
-        };
-        let binding: Self = serde_json::from_slice(&text).map_err(bad)?;
-        if binding.version > FORMAT_VERSION {
-            let found = binding.version;
-            return Err(DiffError::Version {
-                path,
-                found,
+        match record::read::<Self>(root, BINDING_FILE)? {
+            Some(binding) if binding.version > FORMAT_VERSION => Err(DiffError::Version {
+                path: root.join(BINDING_FILE),
+                found: binding.version,
                 known: FORMAT_VERSION,
-            });
-        }
-        binding.check().map_err(bad)?;
-        Ok(Some(binding))
-    }
-
-    /// Refuses control characters: the values are shown to people, and anybody may have
-    /// written them.
-    fn check(&self) -> Result<(), serde_json::Error> {
-        let told = format!("{self}{}{}", self.image, self.catalog.display());
-        match told.chars().any(char::is_control) {
-            true => Err(serde::de::Error::custom("it has control characters")),
-            false => Ok(()),
+            }),
+            binding => Ok(binding),
         }
     }
 }
@@ -126,14 +104,7 @@ pub fn check(root: &Root, wanted: &Binding) -> Result<Option<Binding>, DiffError
 /// Binds the diff. A crash leaves either no binding or a complete one. All else must be
 /// on disk before.
 pub fn write(root: &Root, binding: &Binding) -> Result<(), DiffError> {
-    let path = root.join(BINDING_FILE);
-    let mut text = serde_json::to_vec_pretty(binding).map_err(|source| DiffError::BadBinding {
-        path: path.clone(),
-        source,
-    })?;
-    text.push(b'\n');
-    let written = root.dir().replace(BINDING_FILE, &text, 0o600, None);
-    written.map_err(|e| DiffError::io("write", &path, e))
+    record::write(root, BINDING_FILE, binding)
 }
 
 #[cfg(test)]
@@ -190,13 +161,13 @@ mod tests {
     #[test]
     fn a_damaged_binding_is_an_error_not_a_new_diff() {
         let mut loud = binding("BBB");
-        loud.instance = "main\u{1b}[2J".to_owned();
+        loud.chain = vec!["main\u{1b}[2J".to_owned()];
         let loud = serde_json::to_vec(&loud).unwrap();
         for text in [b"{ not json".as_slice(), &loud] {
             let (dir, root) = root();
             fs::write(dir.path().join(BINDING_FILE), text).unwrap();
             let error = check(&root, &binding("BBB")).unwrap_err();
-            assert!(matches!(error, DiffError::BadBinding { .. }), "{error}");
+            assert!(matches!(error, DiffError::BadFile { .. }), "{error}");
         }
     }
 

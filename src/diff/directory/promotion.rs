@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::record;
 use super::root::Root;
 use crate::diff::error::DiffError;
 use crate::diff::layout::PROMOTION_FILE;
-use crate::untrusted::{SMALL, found};
 
 /// A cut-over, as recorded in the diff.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,25 +30,15 @@ impl Promotion {
     /// # Errors
     /// If the file cannot be read, is not a regular file or is damaged.
     pub fn read(root: &Path) -> Result<Option<Self>, DiffError> {
-        match Root::find(root)? {
-            Some(root) => Self::read_in(&root),
-            None => Ok(None),
-        }
-    }
-
-    fn read_in(root: &Root) -> Result<Option<Self>, DiffError> {
-        let path = root.join(PROMOTION_FILE);
-        let text = found(root.dir().read(PROMOTION_FILE, SMALL));
-        let text = text.map_err(|e| DiffError::io("read", &path, e))?;
-        let read = text.map(|text| serde_json::from_slice(&text)).transpose();
-        read.map_err(|source| DiffError::BadBinding { path, source })
+        let read = |root| record::read(&root, PROMOTION_FILE);
+        Root::find(root)?.map_or(Ok(None), read)
     }
 }
 
 /// Refuses a diff that was promoted, or whose promotion was interrupted.
 pub fn refuse_promoted(root: &Root) -> Result<(), DiffError> {
     let path = root.path().to_owned();
-    match Promotion::read_in(root)? {
+    match record::read(root, PROMOTION_FILE)? {
         None => Ok(()),
         Some(Promotion { to, complete, .. }) => Err(match complete {
             true => DiffError::Promoted { path, to },
@@ -58,20 +48,14 @@ pub fn refuse_promoted(root: &Root) -> Result<(), DiffError> {
 }
 
 /// Records a promotion, or removes the record. This is durable when it returns.
-pub fn record(root: &Root, promotion: Option<&Promotion>) -> Result<(), DiffError> {
-    let path = root.join(PROMOTION_FILE);
-    let Some(promotion) = promotion else {
-        root.unlink(PROMOTION_FILE)?;
-        return root.sync();
-    };
-    let text = serde_json::to_vec_pretty(promotion);
-    let mut text = text.map_err(|source| DiffError::BadBinding {
-        path: path.clone(),
-        source,
-    })?;
-    text.push(b'\n');
-    let written = root.dir().replace(PROMOTION_FILE, &text, 0o600, None);
-    written.map_err(|e| DiffError::io("write", &path, e))
+pub fn write(root: &Root, promotion: Option<&Promotion>) -> Result<(), DiffError> {
+    match promotion {
+        Some(promotion) => record::write(root, PROMOTION_FILE, promotion),
+        None => {
+            root.unlink(PROMOTION_FILE)?;
+            root.sync()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -88,27 +72,30 @@ mod tests {
             inode: 7,
             complete: false,
         };
-        record(&root, Some(&promotion)).unwrap();
+        write(&root, Some(&promotion)).unwrap();
         let error = refuse_promoted(&root).unwrap_err();
         assert!(
             matches!(error, DiffError::PromotionInterrupted { .. }),
             "{error}"
         );
         promotion.complete = true;
-        record(&root, Some(&promotion)).unwrap();
+        write(&root, Some(&promotion)).unwrap();
         let error = refuse_promoted(&root).unwrap_err();
         assert!(matches!(error, DiffError::Promoted { .. }), "{error}");
         assert!(error.to_string().contains("/srv/pg/main"), "{error}");
         assert_eq!(Promotion::read(dir.path()).unwrap(), Some(promotion));
-        record(&root, None).unwrap();
+        write(&root, None).unwrap();
         refuse_promoted(&root).unwrap();
     }
 
     #[test]
     fn a_damaged_record_is_an_error_and_not_a_diff_that_may_be_used() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(PROMOTION_FILE), "{").unwrap();
-        let error = refuse_promoted(&Root::open(dir.path()).unwrap()).unwrap_err();
-        assert!(matches!(error, DiffError::BadBinding { .. }), "{error}");
+        let loud = r#"{"to": "/srv\u001b[2J", "inode": 7, "complete": true}"#;
+        for text in ["{", loud] {
+            std::fs::write(dir.path().join(PROMOTION_FILE), text).unwrap();
+            let error = refuse_promoted(&Root::open(dir.path()).unwrap()).unwrap_err();
+            assert!(matches!(error, DiffError::BadFile { .. }), "{error}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub use self::all::{CheckedFiles, check_each};
 use self::crc::{CRC32C_SINCE, Crc};
 use self::group::{Group, groups};
-pub use self::sink::{CheckSink, Checked, Content};
+pub use self::sink::{Batch, CheckSink, Checked, Content};
 use super::error::{ImageError, PageFault};
 use super::read::CHUNK;
 use super::segment::{Given, Part, SegmentMap};

@@ -43,3 +43,43 @@ impl CheckSink<'_> {
         }
     }
 }
+
+/// Content that is passed on in larger pieces: what follows each other is put together.
+#[derive(Debug)]
+pub struct Batch {
+    /// Number of bytes of the largest piece, unless one comes that is larger.
+    size: usize,
+    /// The offset of what was put together.
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    /// Creates a batch for pieces of up to `size` bytes.
+    #[must_use]
+    pub fn new(size: usize) -> Self {
+        Self {
+            size,
+            at: 0,
+            bytes: Vec::with_capacity(size),
+        }
+    }
+
+    /// Adds bytes. What they do not follow, or do not fit in with, goes to `put` before.
+    pub fn add(&mut self, offset: u64, bytes: &[u8], put: &mut Content<'_>) {
+        let follows = self.at + self.bytes.len() as u64 == offset;
+        if !follows || self.bytes.len() + bytes.len() > self.size {
+            self.flush(put);
+            self.at = offset;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Passes on what is left.
+    pub fn flush(&mut self, put: &mut Content<'_>) {
+        if !self.bytes.is_empty() {
+            put(self.at, &self.bytes);
+        }
+        self.bytes.clear();
+    }
+}

@@ -38,21 +38,12 @@ impl<L: Lower> Overlay<L> {
     fn records(&self) -> Result<Records, OverlayError> {
         let mut records = Records::of(self.tree().namespace());
         let saved = self.diff()?.store().saved()?;
-        for (ino, (record, blocks)) in self.held()? {
-            let (data_len, mtime_ns) = match record {
-                ContentRecord::Whole { .. } => {
-                    let stat = self.content_stat(Ino(ino))?;
-                    (stat.len, stat.mtime_ns)
-                }
-                ContentRecord::Blocks { mtime_ns, .. } => (0, mtime_ns),
+        for (ino, content) in self.held()? {
+            let whole = || {
+                let stat = self.content_stat(Ino(ino))?;
+                Ok::<_, OverlayError>((stat.len, stat.mtime_ns))
             };
-            let held = HeldContent {
-                record,
-                blocks,
-                saved: saved.get(&ino).copied().unwrap_or(0),
-                data_len,
-                mtime_ns,
-            };
+            let held = HeldContent::of(content, saved.get(&ino), whole)?;
             records.contents.insert(ino, held);
         }
         // The clone's own files have content from the start, but a record only after

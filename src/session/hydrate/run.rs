@@ -10,7 +10,7 @@ use std::thread;
 use super::pace::Pace;
 use crate::causes::sentence;
 use crate::figures::counted;
-use crate::image::{CheckItem, CheckSink, Image, NodeId};
+use crate::image::{Batch, CheckItem, CheckSink, Image, NodeId};
 use crate::overlay::{Ino, Overlay, OverlayError, Unhydrated};
 
 /// How many bytes are brought in before they are synced: what a crash may undo.
@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
         pace: &mut Pace<'_>,
         unrecorded: &mut Unrecorded,
     ) -> Result<(), OverlayError> {
-        let mut pieces = Pieces::default();
+        let mut pieces = Batch::new(PIECE);
         let has_failed = Cell::new(false);
         let (mut damage, mut failure) = (None, None);
         let mut put = |offset: u64, bytes: &[u8]| {
@@ -311,29 +311,4 @@ impl<'a> Run<'a> {
 /// Whether an error only concerns what the backup has for one file.
 fn is_of_backup(error: &OverlayError) -> bool {
     matches!(error, OverlayError::Lower(_))
-}
-
-/// Pages that follow each other, put together.
-#[derive(Default)]
-struct Pieces {
-    at: u64,
-    bytes: Vec<u8>,
-}
-
-impl Pieces {
-    fn add(&mut self, offset: u64, bytes: &[u8], put: &mut dyn FnMut(u64, &[u8])) {
-        let follows = self.at + self.bytes.len() as u64 == offset;
-        if !follows || self.bytes.len() + bytes.len() > PIECE {
-            self.flush(put);
-            self.at = offset;
-        }
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn flush(&mut self, put: &mut dyn FnMut(u64, &[u8])) {
-        if !self.bytes.is_empty() {
-            put(self.at, &self.bytes);
-        }
-        self.bytes.clear();
-    }
 }

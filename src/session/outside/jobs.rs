@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::down;
 use crate::causes::sentence;
+use crate::profile::Plan;
 use crate::session::SessionError;
 use crate::session::place::run_root::{self, MOUNTS};
 use crate::session::place::{HeldPlace, Place};
@@ -18,15 +19,24 @@ const JOBS: [&str; 4] = ["extract", "materialize", "promote", "verify"];
 /// profile ever has at once.
 const MOST: u32 = 32;
 
-/// Returns a mount point for a one-shot job on the clone that a profile has at
-/// `target`, and the session's directory for it, held. The mount point is the job's
-/// own, so that the clone may be up meanwhile, and in the run directory, so that the
-/// job needs no other directory. It is the first that is free, because several jobs may
-/// run at once. Whatever killed jobs of the profile have left is cleared away.
+/// Returns the plan of a clone for a one-shot job on a profile, which keeps nothing, and
+/// the session's directory for it, held.
+///
+/// The mount point is the job's own, so that the profile's clone may be up meanwhile, and
+/// in the run directory, so that the job needs no other directory. It is the first that
+/// is free, because several jobs may run at once. Whatever killed jobs of the profile
+/// have left is cleared away.
 ///
 /// # Errors
 /// Returns [`SessionError::RunDir`] if the run directory is not this user's; I/O errors.
-pub fn job_place(target: &Path, job: &str) -> Result<(PathBuf, HeldPlace), SessionError> {
+pub fn job_plan(plan: &Plan, job: &str) -> Result<(Plan, HeldPlace), SessionError> {
+    let (point, held) = job_place(&plan.target, job)?;
+    let mut plan = plan.clone();
+    plan.throw_away(point);
+    Ok((plan, held))
+}
+
+fn job_place(target: &Path, job: &str) -> Result<(PathBuf, HeldPlace), SessionError> {
     let dir = run_root::path().join(MOUNTS);
     let made = run_root::make()?.dir_or_new(OsStr::new(MOUNTS), 0o755);
     made.map_err(|e| SessionError::io("create the directory", &dir, e))?;

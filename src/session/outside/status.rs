@@ -1,6 +1,6 @@
 //! What is running.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -22,15 +22,67 @@ use crate::session::place::{Place, canonical, is_held_in, run_root};
 /// whether it is in recovery.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What a session does, as far as others can see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// It is being set up.
+    Starting,
+    /// The clone can be used.
+    Ready,
+    /// It was ready, and its PostgreSQL, when asked, is in recovery again.
+    Recovering,
+    /// It is being taken down.
+    Stopping,
+    /// It ended with an error.
+    Failed,
+    /// Its owner was killed, so that `down` has to finish its work.
+    Dead,
+    /// The host went down together with its owner, and only the throw-away diff is left.
+    Orphaned,
+}
+
+impl Condition {
+    fn of(is_held: bool, phase: Phase) -> Self {
+        match (is_held, phase) {
+            (_, Phase::Failed) => Self::Failed,
+            (false, _) => Self::Dead,
+            (true, Phase::Starting) => Self::Starting,
+            (true, Phase::Ready) => Self::Ready,
+            (true, Phase::Stopping) => Self::Stopping,
+        }
+    }
+
+    /// Returns the word that users see.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Recovering => "recovering",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+            Self::Dead => "dead",
+            Self::Orphaned => "orphaned",
+        }
+    }
+
+    /// Whether nothing of the session works any more.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Failed | Self::Dead | Self::Orphaned)
+    }
+}
+
 /// A session as `status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Status {
-    /// "starting", "ready", "stopping" or "failed"; "recovering" if the session was
-    /// ready and its PostgreSQL, when asked, is in recovery again; "dead" if the owner
-    /// was killed, so that `down` has to finish its work; "orphaned" if the host went
-    /// down together with the owner, and only the throw-away diff is left.
+    /// What it does. "recovering": it was ready, and its PostgreSQL, when asked, is in
+    /// recovery again; "dead": its owner was killed, so that `down` has to finish its
+    /// work; "orphaned": the host went down together with its owner, and only the
+    /// throw-away diff is left.
     #[serde(rename = "state")]
-    pub word: &'static str,
+    pub condition: Condition,
     /// What the owner recorded.
     #[serde(flatten)]
     pub state: State,
@@ -40,13 +92,34 @@ pub struct Status {
     /// The diff's size on disk in bytes; null if it is not known, as for another user's.
     pub diff_bytes: Option<u64>,
     /// The directory with the session's logs.
-    pub run_dir: std::path::PathBuf,
+    pub run_dir: PathBuf,
     /// Its owner's counters; absent if no mount answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counts>,
     /// How far the hydration of the clone is; absent if `promote` never started one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hydration: Option<Hydration>,
+}
+
+impl Status {
+    /// Returns what the state and the directory of a session tell.
+    fn of(condition: Condition, state: State, run_dir: &Path) -> Self {
+        Self {
+            condition,
+            state,
+            user: None,
+            diff_bytes: None,
+            run_dir: run_dir.to_owned(),
+            counters: None,
+            hydration: None,
+        }
+    }
+
+    /// Adds the size of the diff.
+    fn measured(mut self) -> Self {
+        self.diff_bytes = diff_bytes(&self.state);
+        self
+    }
 }
 
 /// Returns all sessions that this user may see, without counters: its own and, for
@@ -77,14 +150,10 @@ fn own() -> Result<Vec<Status>, SessionError> {
 /// Returns what is shown of another user's session; `None` if this user may not see it.
 fn of_other(other: Other) -> Option<Status> {
     let (user, Session { dir, state }) = other.into_session()?;
+    let condition = Condition::of(is_held_in(&dir).unwrap_or(true), state.phase);
     Some(Status {
-        word: word(is_held_in(&dir).unwrap_or(true), state.phase),
         user: Some(user),
-        run_dir: dir.path().to_owned(),
-        diff_bytes: None,
-        counters: None,
-        hydration: None,
-        state,
+        ..Status::of(condition, state, dir.path())
     })
 }
 
@@ -95,15 +164,8 @@ fn orphaned(left: ThrowAway) -> Status {
     state.since = left.since;
     state.diff_dir = Some(left.diff_dir);
     state.throw_away = true;
-    Status {
-        word: "orphaned",
-        user: None,
-        diff_bytes: diff_bytes(&state),
-        run_dir: Place::of(&left.target).dir().to_owned(),
-        state,
-        counters: None,
-        hydration: None,
-    }
+    let place = Place::of(&left.target);
+    Status::of(Condition::Orphaned, state, place.dir()).measured()
 }
 
 /// Returns the sessions that were started with a profile, without counters. The clone
@@ -154,15 +216,17 @@ pub fn count(sessions: &mut [Status], reset: bool) {
     thread::scope(|scope| {
         for session in sessions {
             // What another user's state says is only that user's claim.
-            if session.user.is_none() && matches!(session.word, "ready" | "stopping") {
+            if session.user.is_none()
+                && matches!(session.condition, Condition::Ready | Condition::Stopping)
+            {
                 scope.spawn(move || {
                     session.counters = counted(session, request);
                     // An owner that hangs has been waited for once.
                     if session.counters.is_some() {
                         session.hydration = hydration(&session.state.target).ok().flatten();
                     }
-                    if session.word == "ready" && recovers(&session.state) {
-                        session.word = "recovering";
+                    if session.condition == Condition::Ready && recovers(&session.state) {
+                        session.condition = Condition::Recovering;
                     }
                 });
             }
@@ -182,7 +246,7 @@ fn counted(session: &Status, request: &Request) -> Option<Counts> {
     match control::ask(&place, request, PATIENCE) {
         Ok(counts) => Some(counts),
         // A session that is ending has already removed its socket.
-        Err(_) if session.word == "stopping" => None,
+        Err(_) if session.condition == Condition::Stopping => None,
         Err(error) => {
             tracing::warn!(
                 "the session on {} (pid {}) does not report its counters: {error}",
@@ -208,26 +272,8 @@ fn read(place: &Place) -> Result<Option<Status>, SessionError> {
     if Place::of(&state.target).dir() != place.dir() {
         return Ok(None);
     }
-    Ok(Some(Status {
-        word: word(place.is_held()?, state.phase),
-        user: None,
-        diff_bytes: diff_bytes(&state),
-        state,
-        run_dir: place.dir().to_owned(),
-        counters: None,
-        hydration: None,
-    }))
-}
-
-/// Returns the word for a session, given whether its owner is alive.
-fn word(is_held: bool, phase: Phase) -> &'static str {
-    match (is_held, phase) {
-        (_, Phase::Failed) => "failed",
-        (false, _) => "dead",
-        (true, Phase::Starting) => "starting",
-        (true, Phase::Ready) => "ready",
-        (true, Phase::Stopping) => "stopping",
-    }
+    let condition = Condition::of(place.is_held()?, state.phase);
+    Ok(Some(Status::of(condition, state, place.dir()).measured()))
 }
 
 #[cfg(test)]
@@ -237,21 +283,16 @@ mod tests {
 
     #[test]
     fn a_server_that_recovers_again_is_not_ready() {
-        for (code, word) in [("57P03", "recovering"), ("53300", "ready")] {
+        for (code, condition) in [
+            ("57P03", Condition::Recovering),
+            ("53300", Condition::Ready),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let mut state = State::begin(&dir.path().join("clone"));
             state.conninfo = Some(refuse_with(code, dir.path()));
-            let mut sessions = [Status {
-                word: "ready",
-                user: None,
-                state,
-                diff_bytes: None,
-                run_dir: dir.path().to_owned(),
-                counters: None,
-                hydration: None,
-            }];
+            let mut sessions = [Status::of(Condition::Ready, state, dir.path())];
             count(&mut sessions, false);
-            assert_eq!(sessions[0].word, word);
+            assert_eq!(sessions[0].condition, condition);
         }
     }
 }

@@ -14,7 +14,7 @@ pub fn text(sessions: &[Status]) -> String {
         "session_state",
         "1, labelled with the state of the session.",
         sessions,
-        |session| Some((Some(("state", session.word)), 1)),
+        |session| Some((Some(("state", session.condition.word())), 1)),
     );
     of_each(
         &mut text,
