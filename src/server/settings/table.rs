@@ -15,10 +15,20 @@ pub(super) struct Fixed {
 pub(super) const ALL: RangeInclusive<u32> = 0..=u32::MAX;
 
 pub(super) const fn fixed(name: &'static str, value: &'static str, reason: &'static str) -> Fixed {
+    fixed_in(ALL, name, value, reason)
+}
+
+/// Does the same for a setting that only these major versions have.
+pub(super) const fn fixed_in(
+    majors: RangeInclusive<u32>,
+    name: &'static str,
+    value: &'static str,
+    reason: &'static str,
+) -> Fixed {
     Fixed {
         name,
         value,
-        majors: ALL,
+        majors,
         reason,
     }
 }
@@ -33,16 +43,13 @@ pub(super) const REPLICATION: &str =
 pub(super) const ELSEWHERE: &str = "the backup's value may be a path outside the clone";
 pub(super) const LOG: &str = "the log goes to a file that pbkfs watches";
 pub(super) const LANGUAGE: &str = "pbkfs understands the server's messages in English only";
+pub(super) const SIZE: &str = "production's size does not fit a clone";
+pub(super) const GROWTH: &str = "its writes would only make the diff grow";
 
 pub(super) const FENCE: &[Fixed] = &[
     fixed("archive_mode", "off", ARCHIVE),
     fixed("archive_command", "", ARCHIVE),
-    Fixed {
-        name: "archive_library",
-        value: "",
-        majors: 15..=u32::MAX,
-        reason: ARCHIVE,
-    },
+    fixed_in(15..=u32::MAX, "archive_library", "", ARCHIVE),
     fixed("archive_cleanup_command", "", ARCHIVE_COMMANDS),
     fixed("recovery_end_command", "", ARCHIVE_COMMANDS),
     fixed("recovery_target", "", STALE_TARGET),
@@ -54,12 +61,7 @@ pub(super) const FENCE: &[Fixed] = &[
     fixed("primary_conninfo", "", REPLICATION),
     fixed("primary_slot_name", "", REPLICATION),
     fixed("synchronous_standby_names", "", REPLICATION),
-    Fixed {
-        name: "sync_replication_slots",
-        value: "off",
-        majors: 17..=u32::MAX,
-        reason: REPLICATION,
-    },
+    fixed_in(17..=u32::MAX, "sync_replication_slots", "off", REPLICATION),
     fixed(
         "max_logical_replication_workers",
         "0",
@@ -73,25 +75,15 @@ pub(super) const FENCE: &[Fixed] = &[
     // PostgreSQL takes even an empty value for a file name. The contents of this
     // directory are in no base backup.
     fixed("external_pid_file", "pg_stat_tmp/postmaster.pid", ELSEWHERE),
-    Fixed {
-        name: "stats_temp_directory",
-        value: "pg_stat_tmp",
-        majors: 0..=14,
-        reason: ELSEWHERE,
-    },
-    Fixed {
-        name: "promote_trigger_file",
-        value: "",
-        majors: 0..=15,
-        reason: ELSEWHERE,
-    },
-    Fixed {
-        name: "io_method",
-        value: "worker",
-        majors: 18..=u32::MAX,
-        reason: "io_uring would bypass the namespaces' filter of system calls, and is not \
-                 available in them",
-    },
+    fixed_in(0..=14, "stats_temp_directory", "pg_stat_tmp", ELSEWHERE),
+    fixed_in(0..=15, "promote_trigger_file", "", ELSEWHERE),
+    fixed_in(
+        18..=u32::MAX,
+        "io_method",
+        "worker",
+        "io_uring would bypass the namespaces' filter of system calls, and is not \
+         available in them",
+    ),
     fixed("logging_collector", "off", LOG),
     fixed("log_destination", "stderr", LOG),
     fixed("log_error_verbosity", "default", LOG),
@@ -110,32 +102,11 @@ pub(super) const CLONE: &[Fixed] = &[
         "",
         "the backup's group may not exist on this host",
     ),
-    Fixed {
-        name: "min_dynamic_shared_memory",
-        value: "0",
-        majors: 14..=u32::MAX,
-        reason: "production's size does not fit a clone",
-    },
-    fixed(
-        "shared_buffers",
-        "128MB",
-        "production's size does not fit a clone",
-    ),
-    fixed(
-        "huge_pages",
-        "off",
-        "production's size does not fit a clone",
-    ),
-    fixed(
-        "autovacuum",
-        "off",
-        "its writes would only make the diff grow",
-    ),
-    fixed(
-        "autovacuum_freeze_max_age",
-        "2000000000",
-        "its writes would only make the diff grow",
-    ),
+    fixed_in(14..=u32::MAX, "min_dynamic_shared_memory", "0", SIZE),
+    fixed("shared_buffers", "128MB", SIZE),
+    fixed("huge_pages", "off", SIZE),
+    fixed("autovacuum", "off", GROWTH),
+    fixed("autovacuum_freeze_max_age", "2000000000", GROWTH),
     fixed(
         "log_min_messages",
         "warning",
