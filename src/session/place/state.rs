@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::clock::now;
 
 /// The phase of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Being set up.
+    #[default]
     Starting,
     /// Mounted; the server, if there is one, answers.
     Ready,
@@ -23,7 +24,7 @@ pub enum Phase {
 }
 
 /// A session's state, as in `session.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     /// The owner's process id.
     pub pid: u32,
@@ -80,26 +81,9 @@ impl State {
     pub fn begin(target: &Path) -> Self {
         Self {
             pid: std::process::id(),
-            phase: Phase::Starting,
-            profile: None,
             target: target.to_owned(),
-            catalog: PathBuf::new(),
-            instance: String::new(),
-            backup: String::new(),
-            chain: Vec::new(),
-            diff_dir: None,
-            throw_away: false,
-            made_target: false,
-            with_server: false,
-            fence: None,
-            cgroup: None,
-            locks: None,
             since: now(),
-            conninfo: None,
-            port: None,
-            server_pid: None,
-            server_start: None,
-            error: None,
+            ..Self::default()
         }
     }
 }
