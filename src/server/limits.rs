@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
@@ -91,17 +92,11 @@ fn set_priority(nice: i32, idle_io: bool) -> io::Result<()> {
     const IDLE: libc::c_int = 3 << 13;
     if nice != 0 {
         // SAFETY: a system call on plain numbers.
-        let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
-        if done != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
     }
     if idle_io {
         // SAFETY: as above.
-        let done = unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, IDLE) };
-        if done != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, IDLE) })?;
     }
     Ok(())
 }

@@ -203,10 +203,8 @@ unsafe fn seccomp(
     argument: *const libc::c_void,
 ) -> io::Result<()> {
     // SAFETY: the caller guarantees it.
-    match unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, argument) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, argument) })?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use rustix::fs::CWD;
@@ -15,12 +16,14 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 /// another root. The descriptors in `kept` stay open here and in forked children, and
 /// are closed by exec.
 pub fn close_inherited(kept: impl IntoIterator<Item = RawFd>) -> io::Result<()> {
-    let close = |first: libc::c_uint, last: libc::c_uint| match first <= last {
-        // By its number: glibc has a function for it only from 2.34 on.
-        // SAFETY: nothing in this process still needs a descriptor that it has
-        // opened, except those kept.
-        true => check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }),
-        false => Ok(()),
+    let close = |first: libc::c_uint, last: libc::c_uint| -> nix::Result<()> {
+        if first <= last {
+            // By its number: glibc has a function for it only from 2.34 on.
+            // SAFETY: nothing in this process still needs a descriptor that it has
+            // opened, except those kept.
+            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+        }
+        Ok(())
     };
     let mut kept: Vec<RawFd> = kept.into_iter().collect();
     kept.sort_unstable();
@@ -28,12 +31,12 @@ pub fn close_inherited(kept: impl IntoIterator<Item = RawFd>) -> io::Result<()> 
     let mut next: libc::c_uint = 3;
     for number in kept {
         // SAFETY: a system call on plain numbers.
-        check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+        Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
         let number = libc::c_uint::try_from(number).map_err(io::Error::other)?;
         close(next, number.saturating_sub(1))?;
         next = next.max(number.saturating_add(1));
     }
-    close(next, libc::c_uint::MAX)
+    Ok(close(next, libc::c_uint::MAX)?)
 }
 
 /// What a mount and those below it forbid: the `MOUNT_ATTR_` bits to set in addition
@@ -68,7 +71,8 @@ pub fn forbid(mount: impl AsFd, what: Forbid) -> io::Result<()> {
             size_of::<libc::mount_attr>(),
         )
     };
-    check(result)
+    Errno::result(result)?;
+    Ok(())
 }
 
 /// Returns a mount of the file or directory held, with everything mounted below it.
@@ -117,15 +121,8 @@ pub fn raise_loopback() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap_or(libc::c_short::MAX);
     // SAFETY: the descriptor is open, and the request outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
-    check(result.into())
-}
-
-fn check(result: libc::c_long) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    Errno::result(result)?;
+    Ok(())
 }
 
 /// Returns a function that prefixes an error with the step that failed.
