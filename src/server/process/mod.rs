@@ -9,7 +9,6 @@ mod log_end;
 pub mod ready;
 pub mod wait;
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -95,16 +94,6 @@ impl StopMode {
             Self::Immediate => Some(Self::Kill),
             Self::Kill => None,
         }
-    }
-}
-
-impl fmt::Display for StopMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fast => "fast",
-            Self::Immediate => "immediate",
-            Self::Kill => "kill",
-        })
     }
 }
 
