@@ -84,15 +84,8 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> 
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, "/", NONE, private, NONE).map_err(in_step("make the mounts private"))?;
     let items = items(enclosure)?;
-    let options = format!("mode=0755,{SMALL}");
-    mount(
-        Some("pbkfs"),
-        STAGE,
-        Some("tmpfs"),
-        CLOSED,
-        Some(options.as_str()),
-    )
-    .map_err(in_step("mount a root directory"))?;
+    memory(Path::new(STAGE), &format!("mode=0755,{SMALL}"))
+        .map_err(in_step("mount a root directory"))?;
     let host = Path::new(STAGE).join(HOST.trim_start_matches('/'));
     make_dir(&host, 0o755)?;
     pivot_root(STAGE, &host).map_err(in_step("change the root directory"))?;
@@ -104,7 +97,8 @@ pub fn enter(enclosure: &Enclosure, user: Option<&OsUser>, users: &[OsUser]) -> 
     for (dir, size) in [("/tmp", tmp), ("/var/tmp", tmp), ("/dev/shm", shm)] {
         let dir = Path::new(dir);
         make_dir(dir, 0o755)?;
-        memory(dir, &format!("mode=1777,size={size},nr_inodes={FILES}"))?;
+        memory(dir, &format!("mode=1777,size={size},nr_inodes={FILES}"))
+            .map_err(in_step(dir.display()))?;
     }
     make_dir(Path::new("/run"), 0o755)?;
     symlink("../run", "/var/run")?;
@@ -186,12 +180,11 @@ fn cover(path: &Path, user: Option<&OsUser>) -> io::Result<()> {
     let owner = user.map_or_else(String::new, |user| {
         format!(",uid={},gid={}", user.uid, user.gid)
     });
-    memory(path, &format!("mode=0700,{SMALL}{owner}"))
+    memory(path, &format!("mode=0700,{SMALL}{owner}")).map_err(in_step(path.display()))
 }
 
-fn memory(path: &Path, options: &str) -> io::Result<()> {
+fn memory(path: &Path, options: &str) -> nix::Result<()> {
     mount(Some("pbkfs"), path, Some("tmpfs"), CLOSED, Some(options))
-        .map_err(in_step(path.display()))
 }
 
 fn devices() -> io::Result<()> {
