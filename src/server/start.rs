@@ -10,7 +10,7 @@ use super::error::ServerError;
 use super::spawn::{become_child, clean_environment};
 use super::user::OsUser;
 use crate::escape::value;
-use crate::program::{self, Unfinished};
+use crate::program;
 use crate::untrusted::{Dir, SMALL};
 
 /// The file in the data directory that receives what the server says before it logs
@@ -142,11 +142,7 @@ impl Binaries {
                     value(&data_dir.join(LOG))
                 ),
             }),
-            Err(Unfinished::TimedOut { .. }) => Err(ServerError::RunTimeout {
-                program,
-                timeout: patience,
-            }),
-            Err(Unfinished::Failed(source)) => Err(ServerError::Run { program, source }),
+            Err(unfinished) => Err(ServerError::unfinished(&program, patience, unfinished)),
         }
     }
 }
