@@ -132,10 +132,8 @@ fn say(answer: &HelperAnswer) -> io::Result<()> {
 /// its pid, and the user to run the server as.
 fn enclose(spec: Spec, owner: Pid) -> io::Result<(Pid, Option<OsUser>)> {
     // The users may no longer be found in there.
-    let user = match &spec.user {
-        Some(name) => Some(OsUser::find(name).map_err(io::Error::other)?),
-        None => None,
-    };
+    let user = spec.user.as_deref().map(OsUser::find).transpose();
+    let user = user.map_err(io::Error::other)?;
     let mut users = vec![OsUser::current().map_err(io::Error::other)?];
     users.extend(user.clone());
     umask(Mode::from_bits_truncate(0o022));

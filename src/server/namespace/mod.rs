@@ -223,14 +223,13 @@ impl Enclosure {
     }
 
     fn ask(&self, mut command: Command, spec: &Spec) -> Result<(Child, HelperAnswer), ServerError> {
-        let program = || self.program.clone();
         let spawn = |source| ServerError::Spawn {
-            program: program(),
+            program: self.program.clone(),
             source,
         };
         let text = serde_json::to_vec(spec).map_err(|e| spawn(e.into()))?;
         let mut helper = command.spawn().map_err(spawn)?;
-        let asked = || -> io::Result<HelperAnswer> {
+        let mut asked = || -> io::Result<HelperAnswer> {
             let (stdin, stdout) = (helper.stdin.take(), helper.stdout.take());
             let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -240,7 +239,6 @@ impl Enclosure {
             let line = first_line(stdout, PATIENCE, &|| false)?;
             serde_json::from_str(&line).map_err(|_| io::Error::other("it exited without an answer"))
         };
-        let mut asked = asked;
         match asked() {
             Ok(answer) => Ok((helper, answer)),
             Err(source) => {

@@ -164,13 +164,8 @@ impl Tool {
     /// If it cannot be waited for.
     pub fn finish(mut self) -> Result<Ended, ServerError> {
         let pid = self.child.id();
-        let status = match self.ended {
-            Some(status) => status,
-            None => self
-                .child
-                .wait()
-                .map_err(|source| ServerError::Control { pid, source })?,
-        };
+        let status = self.ended.map_or_else(|| self.child.wait(), Ok);
+        let status = status.map_err(|source| ServerError::Control { pid, source })?;
         self.ended = Some(status);
         let said = self.said.drain(..).map(Said::text);
         let said = said
