@@ -99,7 +99,9 @@ impl Job for ExtractJob<'_> {
                 arguments.push(format.option().to_owned());
                 match format {
                     Format::Directory => self.dump_directory(live, arguments)?,
-                    Format::Plain | Format::Custom => self.dump_file(live, arguments)?,
+                    Format::Plain | Format::Custom => {
+                        self.run_into_file(live, "pg_dump", &arguments)?;
+                    }
                 }
             }
         }
@@ -137,11 +139,16 @@ impl ExtractJob<'_> {
         new.finish().map_err(io)
     }
 
-    /// Dumps to a file. pg_dump runs as the server's user, so it is given one
-    /// that we have opened.
-    fn dump_file(&mut self, live: &Live<'_>, arguments: Vec<String>) -> Result<(), SessionError> {
+    /// Runs a program that writes to a file. It runs as the server's user, so it is given
+    /// one that we have opened.
+    fn run_into_file(
+        &mut self,
+        live: &Live<'_>,
+        name: &'static str,
+        arguments: &[String],
+    ) -> Result<(), SessionError> {
         self.write_file(|job, output, bytes| {
-            job.run_dump(live, arguments, Output::To(output), bytes)
+            job.run_tool(live, name, arguments, Output::To(output), bytes)
         })
     }
 
@@ -161,19 +168,9 @@ impl ExtractJob<'_> {
         arguments.push(format!("--file={}", part.inner().display()));
         part.admit(server(live)?.config().run_as.as_ref())
             .map_err(io)?;
-        self.run_dump(live, arguments, Output::Kept, &|| part.bytes())?;
+        self.run_tool(live, "pg_dump", &arguments, Output::Kept, &|| part.bytes())?;
         self.done.bytes = part.bytes();
         part.finish().map_err(io)
-    }
-
-    fn run_dump(
-        &self,
-        live: &Live<'_>,
-        arguments: Vec<String>,
-        output: Output,
-        bytes: &dyn Fn() -> u64,
-    ) -> Result<(), SessionError> {
-        self.run_tool(live, "pg_dump", &arguments, output, bytes)
     }
 
     fn run_tool(
@@ -184,9 +181,7 @@ impl ExtractJob<'_> {
         output: Output,
         bytes: &dyn Fn() -> u64,
     ) -> Result<(), SessionError> {
-        let server = server(live)?;
-        let mut tool = Tool::postgres(&server, name, &self.database, arguments, output)?;
-        drop(server);
+        let mut tool = Tool::postgres(&*server(live)?, name, &self.database, arguments, output)?;
         wait(live, self.extract, bytes, || {
             Ok(tool.try_wait()?.then_some(()))
         })?;
@@ -195,7 +190,7 @@ impl ExtractJob<'_> {
             settle(live)?;
             return Err(SessionError::Extract {
                 what: name,
-                said: self::server(live)?.explain(ended.said),
+                said: server(live)?.explain(ended.said),
             });
         }
         Ok(())
@@ -208,17 +203,13 @@ impl ExtractJob<'_> {
             "--pset=pager=off".to_owned(),
             format!("--command={sql}"),
         ];
-        self.write_file(|job, output, bytes| {
-            job.run_tool(live, "psql", &arguments, Output::To(output), bytes)
-        })
+        self.run_into_file(live, "psql", &arguments)
     }
 
     fn csv(&mut self, live: &Live<'_>, sql: &str) -> Result<(), SessionError> {
         self.write_file(|job, output, bytes| {
-            let query = {
-                let server = server(live)?;
-                query::csv(&server, &job.database, sql, io::BufWriter::new(output))
-            };
+            let output = io::BufWriter::new(output);
+            let query = query::csv(&*server(live)?, &job.database, sql, output);
             if let Err(error) = wait(live, job.extract, bytes, || Ok(query.poll()))? {
                 settle(live)?;
                 return Err(SessionError::Extract {
