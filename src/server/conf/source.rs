@@ -61,16 +61,17 @@ pub struct InClone<'a> {
 }
 
 impl InClone<'_> {
-    fn inside(&self, path: &Path) -> Option<PathBuf> {
-        Some(normal(path).strip_prefix(self.root).ok()?.to_owned())
-    }
-
+    /// Returns where a path is read from, and the path there.
+    ///
     /// # Errors
-    /// Returns `PermissionDenied`, with the reason, if the backup does not include
-    /// it.
-    fn check_known(&self, path: &Path) -> io::Result<()> {
+    /// Returns `PermissionDenied`, with the reason, if it is outside and the backup does
+    /// not include it.
+    fn place(&self, path: &Path) -> io::Result<(&dyn Source, PathBuf)> {
+        if let Ok(inside) = normal(path).strip_prefix(self.root) {
+            return Ok((self.inside, inside.to_owned()));
+        }
         if self.known.iter().any(|known| known == path) {
-            return Ok(());
+            return Ok((&self.host, path.to_owned()));
         }
         let reason = "the backup's own configuration does not include it";
         Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
@@ -79,23 +80,13 @@ impl InClone<'_> {
 
 impl Source for InClone<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        match self.inside(path) {
-            Some(inside) => self.inside.read(&inside),
-            None => {
-                self.check_known(path)?;
-                self.host.read(path)
-            }
-        }
+        let (source, path) = self.place(path)?;
+        source.read(&path)
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        match self.inside(dir) {
-            Some(inside) => self.inside.names(&inside),
-            None => {
-                self.check_known(dir)?;
-                self.host.names(dir)
-            }
-        }
+        let (source, dir) = self.place(dir)?;
+        source.names(&dir)
     }
 }
 
