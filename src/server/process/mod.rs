@@ -25,7 +25,7 @@ use crate::server::binaries::Binaries;
 use crate::server::error::{LogTail, ServerError};
 use crate::server::limits::Limits;
 use crate::server::namespace::Enclosure;
-use crate::server::settings::Setting;
+use crate::server::settings::{Setting, utf8};
 use crate::server::spawn::{become_child, clean_environment, leave_open};
 use crate::server::user::OsUser;
 use crate::untrusted::Dir;
@@ -306,12 +306,8 @@ impl Drop for Server {
 }
 
 fn arguments(config: &ServerConfig) -> Result<Vec<String>, ServerError> {
-    let Some(data_directory) = config.data_directory.to_str() else {
-        return Err(ServerError::NotUtf8 {
-            path: config.data_directory.clone(),
-        });
-    };
-    let mut arguments = vec!["-D".to_owned(), data_directory.to_owned()];
+    let data_directory = utf8(&config.data_directory)?.to_owned();
+    let mut arguments = vec!["-D".to_owned(), data_directory];
     for setting in &config.settings {
         arguments.push("-c".to_owned());
         arguments.push(format!("{}={}", setting.name, setting.value));

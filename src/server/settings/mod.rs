@@ -106,13 +106,7 @@ pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
 
 /// Returns the settings for the clone's own paths, port and name.
 fn places(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
-    let text = |path: &Path| {
-        path.to_str()
-            .map(str::to_owned)
-            .ok_or_else(|| ServerError::NotUtf8 {
-                path: path.to_owned(),
-            })
-    };
+    let text = |path: &Path| utf8(path).map(str::to_owned);
     let saved = "the backup's value overrides -D and may be production's data directory";
     let files = "generated, because the backup's may be missing or permit old logins";
     let mut places = vec![("data_directory", text(input.data_directory)?, saved)];
@@ -138,6 +132,16 @@ fn places(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
             owner: DecidedBy::Fence,
         })
         .collect())
+}
+
+/// Returns a path as text, as which PostgreSQL takes it.
+///
+/// # Errors
+/// Returns [`ServerError::NotUtf8`] if it is none.
+pub fn utf8(path: &Path) -> Result<&str, ServerError> {
+    path.to_str().ok_or_else(|| ServerError::NotUtf8 {
+        path: path.to_owned(),
+    })
 }
 
 fn known(table: &'static [Fixed], major: u32) -> impl Iterator<Item = &'static Fixed> {

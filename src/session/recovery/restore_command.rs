@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::server::ServerError;
+use crate::server::settings::utf8;
 use crate::session::SessionError;
 
 /// Returns the path at which others can run this program.
@@ -24,12 +24,7 @@ pub fn program() -> Result<PathBuf, SessionError> {
 /// # Errors
 /// If it is not UTF-8.
 pub fn text(path: &Path) -> Result<&str, SessionError> {
-    path.to_str().ok_or_else(|| {
-        ServerError::NotUtf8 {
-            path: path.to_owned(),
-        }
-        .into()
-    })
+    Ok(utf8(path)?)
 }
 
 /// Returns our own command, with these options besides those that name the instance.
