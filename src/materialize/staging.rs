@@ -14,7 +14,7 @@ use super::journal::{BOOT_ID, Header, Journal, boot_id};
 use super::layout::{Layout, Root};
 use crate::escape::value;
 use crate::session::SessionError;
-use crate::untrusted::{Dir, Kind, Stat, identity};
+use crate::untrusted::{Dir, Kind, Stat, found, identity};
 
 /// The staged directories, and the journal of the run, which is locked.
 #[derive(Debug)]
@@ -143,10 +143,9 @@ impl Staging {
         let journal = Journal::open(&parent, journal_name(name))?;
         let roots = journal.read()?.map(|(header, _)| header.roots);
         for (path, id) in roots.unwrap_or_default() {
-            let (parent, name) = match Dir::of_file(Path::new(&path)) {
-                // With what contained it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened?,
+            let Some((parent, name)) = found(Dir::of_file(Path::new(&path)))? else {
+                // It is gone with what contained it.
+                continue;
             };
             for name in [staged_name(name), name.to_owned()] {
                 // The device may have another number since the host was rebooted.
@@ -191,12 +190,8 @@ impl Staging {
     /// # Errors
     /// If a system call fails; another run continues from there.
     pub fn finish(mut self, sync: bool) -> io::Result<()> {
-        for staged in self
-            .roots
-            .iter_mut()
-            .rev()
-            .filter(|staged| !staged.is_placed)
-        {
+        let is_left = |staged: &&mut Staged| !staged.is_placed;
+        for staged in self.roots.iter_mut().rev().filter(is_left) {
             staged
                 .parent
                 .rename(staged_name(&staged.name), &staged.name)?;

@@ -212,13 +212,10 @@ impl Place {
         let Some(dir) = self.open()? else {
             return Ok(None);
         };
-        match dir.read(STATE, untrusted::SMALL) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|source| SessionError::BadState { path, source }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(SessionError::io("read", &path, e)),
-        }
+        let text = untrusted::found(dir.read(STATE, untrusted::SMALL));
+        let text = text.map_err(|e| SessionError::io("read", &path, e))?;
+        let state = text.map(|text| serde_json::from_slice(&text)).transpose();
+        state.map_err(|source| SessionError::BadState { path, source })
     }
 
     /// Creates the directory and locks it.
@@ -266,10 +263,9 @@ impl Place {
     /// has removed the file in the meantime.
     fn try_lock(&self, opened: &Dir) -> Result<Option<File>, SessionError> {
         let path = self.dir.join(LOCK);
-        let file = match opened.open_or_create(LOCK, 0o600) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(SessionError::io("open", &path, e)),
+        let file = untrusted::found(opened.open_or_create(LOCK, 0o600));
+        let Some(file) = file.map_err(|e| SessionError::io("open", &path, e))? else {
+            return Ok(None);
         };
         match file.try_lock() {
             Ok(()) => run_root::close(opened)?,

@@ -7,7 +7,6 @@
 //! the recovery. Either can be forged, but then the clone only deceives itself; the
 //! note takes precedence.
 
-use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,7 @@ use crate::profile::{MomentText, RecoveryTarget};
 use crate::server::Replay;
 use crate::session::SessionError;
 use crate::session::clone::StartingClone;
-use crate::untrusted::{Dir, SMALL};
+use crate::untrusted::{Dir, SMALL, found};
 
 /// The note's name in the diff.
 const NOTE: &str = "recovery";
@@ -269,14 +268,10 @@ fn read(clone: &StartingClone<'_>) -> Result<Option<Noted>, SessionError> {
         return noted.map(Some).map_err(|e| bad(diff.root().to_owned(), e));
     }
     let path = clone.path(OLD_RECORD);
-    match clone.files.read(Path::new(OLD_RECORD), SMALL) {
-        Ok(text) => {
-            let record = serde_json::from_slice(&text).map_err(|e| bad(path, e))?;
-            Ok(Some(Noted::Recovery(record)))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(SessionError::io("read", &path, error)),
-    }
+    let text = found(clone.files.read(Path::new(OLD_RECORD), SMALL));
+    let text = text.map_err(|e| SessionError::io("read", &path, e))?;
+    let record = text.map(|text| serde_json::from_slice(&text)).transpose();
+    Ok(record.map_err(|e| bad(path, e))?.map(Noted::Recovery))
 }
 
 fn write(clone: &StartingClone<'_>, noted: &Noted) -> Result<(), SessionError> {
