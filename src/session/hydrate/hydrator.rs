@@ -162,14 +162,15 @@ impl Hydrator {
         let (stopped, source) = (stop.clone(), self.source.clone());
         let work = move || {
             let goes_on = || !stopped.load(Ordering::Relaxed);
-            let reached = hydrate(&overlay, &shared, rate, &goes_on);
-            if reached.state == HydrationState::Complete {
+            let (state, error) = hydrate(&overlay, &shared, rate, &goes_on);
+            if state == HydrationState::Complete {
                 source.let_go(&overlay);
             }
             let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
             *ended = Some(Outcome {
+                state,
+                error,
                 took: begun.elapsed(),
-                ..reached
             });
         };
         let thread = thread::Builder::new()
@@ -191,11 +192,11 @@ fn hydrate(
     progress: &Progress,
     rate: Option<u64>,
     goes_on: &(dyn Fn() -> bool + Sync),
-) -> Outcome {
+) -> (HydrationState, Option<String>) {
     let counters = overlay.counters();
     let activity = || counters.reads.get() + counters.writes.get() + counters.fsyncs.get();
     let hydration = Run::new(overlay, progress, goes_on);
-    let (state, error) = match hydration.all(1, &|| Pace::beside(&activity, rate)) {
+    match hydration.all(1, &|| Pace::beside(&activity, rate)) {
         Ok(true) => (HydrationState::Complete, None),
         Ok(false) => (HydrationState::Stopped, None),
         Err(error) => {
@@ -203,11 +204,6 @@ fn hydrate(
             tracing::error!("the clone cannot be hydrated: {reason}");
             (HydrationState::Failed, Some(reason))
         }
-    };
-    Outcome {
-        state,
-        error,
-        took: Duration::ZERO,
     }
 }
 
