@@ -103,11 +103,9 @@ impl<'a> Source<'a> {
     /// Returns what is in a directory, with the paths; `path` is the directory's.
     fn children(&self, dir: Ino, path: &Path) -> Result<Vec<(Ino, PathBuf)>, SessionError> {
         let entries = self.overlay.read_dir(dir);
+        let entries = entries.map_err(|e| tree_error(path, e))?;
         // Without the directory itself and the one above it.
-        let listed = entries
-            .map_err(|e| tree_error(path, e))?
-            .into_iter()
-            .skip(2);
+        let listed = entries.into_iter().skip(2);
         Ok(listed
             .map(|entry| (entry.ino, path.join(entry.name)))
             .collect())

@@ -78,9 +78,7 @@ impl Writer<'_> {
     }
 
     fn link(&self, spot: &Spot, to: &Path) -> io::Result<()> {
-        let Some((parent, name)) = self.parent(spot)? else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
+        let (parent, name) = self.parent(spot)?.ok_or(io::ErrorKind::InvalidInput)?;
         parent.put_link(name, to.as_os_str())?;
         self.owner
             .map_or(Ok(()), |(uid, gid)| parent.give_name(name, uid, gid))
@@ -243,9 +241,8 @@ impl Writer<'_> {
     /// anybody's, and its owner and mode are not to be changed.
     fn link_file(&self, file: &File, place: &Item) -> io::Result<Option<u64>> {
         let meta = file.metadata()?;
-        let Some((parent, name)) = self.parent(&place.spot)? else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
+        let found = self.parent(&place.spot)?;
+        let (parent, name) = found.ok_or(io::ErrorKind::InvalidInput)?;
         if meta.nlink() != 1 {
             return Ok(None);
         }
@@ -300,9 +297,8 @@ impl Writer<'_> {
     }
 
     fn create(&self, place: &Item) -> io::Result<File> {
-        let Some((parent, name)) = self.parent(&place.spot)? else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
+        let found = self.parent(&place.spot)?;
+        let (parent, name) = found.ok_or(io::ErrorKind::InvalidInput)?;
         // What an interrupted run wrote of it.
         parent.remove_file(name)?;
         let file = parent.create(name, place.mode)?;

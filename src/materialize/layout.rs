@@ -170,12 +170,9 @@ pub(super) fn spot_of(path: &Path, by_oid: &HashMap<OsString, usize>) -> Option<
     if Path::new(TABLESPACES).starts_with(path) && !path.as_os_str().is_empty() {
         return None;
     }
-    let in_pgdata = || Spot {
-        root: 0,
-        path: path.to_owned(),
-    };
     let Ok(below) = path.strip_prefix(TABLESPACES) else {
-        return Some(in_pgdata());
+        let path = path.to_owned();
+        return Some(Spot { root: 0, path });
     };
     let mut parts = below.components();
     let oid = parts.next()?;
@@ -216,14 +213,8 @@ fn roots(
         roots.push(Root { oid, old, to });
     }
     for (index, root) in roots.iter().enumerate() {
-        let others = roots
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != index);
-        if let Some((_, inner)) = others
-            .into_iter()
-            .find(|(_, other)| other.to.starts_with(&root.to))
-        {
+        let is_in = |(at, other): &(usize, &Root)| *at != index && other.to.starts_with(&root.to);
+        if let Some((_, inner)) = roots.iter().enumerate().find(is_in) {
             return Err(usage(format!(
                 "{} and {} would contain each other; map the tablespaces to separate directories",
                 value(&root.to),

@@ -153,14 +153,10 @@ impl Files<'_> {
         if attr.kind != InodeKind::Directory {
             return Err(Refused::Is(kind_of(attr.kind)).into());
         }
+        let entries = self.0.read_dir(attr.ino).map_err(to_io)?;
         // `.` and `..` come first.
-        let entries = self
-            .0
-            .read_dir(attr.ino)
-            .map_err(to_io)?
-            .into_iter()
-            .skip(2);
-        Ok(entries.map(|entry| entry.name).collect())
+        let listed = entries.into_iter().skip(2);
+        Ok(listed.map(|entry| entry.name).collect())
     }
 
     /// Durably creates an empty file of the server's in the root, replacing anything of
