@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::report::{Destination, Hydration};
 use crate::session::outside::control::{Request, ask};
-use crate::session::place::{Place, canonical};
+use crate::session::place::Place;
 
 /// How long an owner may take to look through its tree before it starts.
 const STARTING: Duration = Duration::from_secs(60);
@@ -26,8 +26,8 @@ pub fn hydrate(
     destination: Option<&Destination>,
 ) -> io::Result<Hydration> {
     let destination = destination.cloned();
-    let place = Place::of(&canonical(target));
-    ask(&place, &Request::Hydrate { rate, destination }, STARTING)
+    let request = Request::Hydrate { rate, destination };
+    ask(&Place::of(target), &request, STARTING)
 }
 
 /// Returns how far the hydration on `target` is; `None` if there never was one.
@@ -35,8 +35,7 @@ pub fn hydrate(
 /// # Errors
 /// If the session does not answer.
 pub fn hydration(target: &Path) -> io::Result<Option<Hydration>> {
-    let place = Place::of(&canonical(target));
-    ask(&place, &Request::Hydration, TELLING)
+    ask(&Place::of(target), &Request::Hydration, TELLING)
 }
 
 /// Stops the hydration on `target`.
@@ -44,6 +43,5 @@ pub fn hydration(target: &Path) -> io::Result<Option<Hydration>> {
 /// # Errors
 /// If the session does not answer.
 pub fn stop_hydration(target: &Path) -> io::Result<Option<Hydration>> {
-    let place = Place::of(&canonical(target));
-    ask(&place, &Request::StopHydration, TELLING)
+    ask(&Place::of(target), &Request::StopHydration, TELLING)
 }
