@@ -73,18 +73,14 @@ fn open_diff(
     resolved: &Resolved,
 ) -> Result<Diff, SessionError> {
     let plan = context.plan;
-    let dir = match &plan.diff_dir {
+    let holder = LockHolder::this_process(&plan.target);
+    let lock = match &plan.diff_dir {
         Some(dir) => {
             let used = Some(dir.clone());
             context.progress.change(|state| state.diff_dir = used)?;
-            dir.clone()
+            DiffLock::acquire(dir, &holder)?
         }
-        None => begin_throw_away(context)?,
-    };
-    let holder = LockHolder::this_process(&plan.target);
-    let lock = match plan.diff_dir {
-        Some(_) => DiffLock::acquire(&dir, &holder)?,
-        None => DiffLock::acquire_new(&dir, &holder)?,
+        None => DiffLock::acquire_new(&begin_throw_away(context)?, &holder)?,
     };
     Ok(Diff::open(lock, &binding(plan, image, resolved))?)
 }
