@@ -227,17 +227,12 @@ fn end_server(left: &State) -> Result<(), SessionError> {
     if gone(SERVER_GRACE)? {
         return Ok(());
     }
-    let stays = || SessionError::ServerStays {
-        target: left.target.clone(),
-        pid,
-    };
     let handle = i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-        .filter(|_| lives())
-        .ok_or_else(stays);
-    let Ok(handle) = handle else { return Ok(()) };
+        .filter(|_| lives());
+    let Some(handle) = handle else { return Ok(()) };
     for signal in [Signal::QUIT, Signal::KILL] {
         // If this fails, the process remains, and the next check notices.
         let _ = pidfd_send_signal(&handle, signal);
@@ -245,5 +240,8 @@ fn end_server(left: &State) -> Result<(), SessionError> {
             return Ok(());
         }
     }
-    Err(stays())
+    Err(SessionError::ServerStays {
+        target: left.target.clone(),
+        pid,
+    })
 }

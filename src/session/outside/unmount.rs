@@ -80,20 +80,17 @@ fn end(place: &Place, state: &State, mount: Option<&MountEntry>) -> Result<bool,
     let Some(owner) = Owner::find(place, state)? else {
         return Ok(true);
     };
-    match state.phase {
-        Phase::Ready => match mount {
-            Some(mount) => {
-                take_away(mount, false)?;
-                // The owner does not notice if the mount was copied into a namespace.
-                if !owner.wait(NOTICING)? {
-                    owner.signal(Signal::TERM)?;
-                }
+    match (state.phase, mount) {
+        (Phase::Ready, Some(mount)) => {
+            take_away(mount, false)?;
+            // The owner does not notice if the mount was copied into a namespace.
+            if !owner.wait(NOTICING)? {
+                owner.signal(Signal::TERM)?;
             }
-            // It is already gone, or was not there yet when the table was read.
-            None => owner.signal(Signal::TERM)?,
-        },
-        Phase::Starting => owner.signal(Signal::TERM)?,
-        Phase::Stopping | Phase::Failed => {}
+        }
+        // It is already gone, or was not there yet when the table was read.
+        (Phase::Ready | Phase::Starting, _) => owner.signal(Signal::TERM)?,
+        (Phase::Stopping | Phase::Failed, _) => {}
     }
     owner.wait(PATIENCE)
 }

@@ -108,13 +108,10 @@ pub fn serve_session(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<(
     };
     // A server in namespaces could write through a descriptor that it gets for reading,
     // if its user may write to the file.
-    let view = match needs.level.is_namespace() {
-        true => Some(
-            read_only_view(archive.dir())
-                .map_err(|e| SessionError::io("create a read-only view of", archive.dir(), e))?,
-        ),
-        false => None,
-    };
+    let dir = archive.dir();
+    let view = needs.level.is_namespace().then(|| read_only_view(dir));
+    let view = view.transpose();
+    let view = view.map_err(|e| SessionError::io("create a read-only view of", dir, e))?;
     let (socket, run_as) = (context.progress.place().wal_socket(), needs.run_as.as_ref());
     let service = serve(&socket, archive.clone(), view, run_as)?;
     context.undo.push("the WAL archive's socket", move || {

@@ -1,5 +1,6 @@
 //! The image of a chain, and what is read from it before a server is started.
 
+use std::io;
 use std::path::Path;
 
 use crate::chain::Chain;
@@ -22,13 +23,8 @@ pub fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
 pub fn control_file(image: &Image) -> Result<ControlFile, SessionError> {
     let path = Path::new("global/pg_control");
     let mut bytes = vec![0; 8192];
-    let node = image.find(path).ok_or_else(|| {
-        SessionError::io(
-            "find in the backup",
-            path,
-            std::io::ErrorKind::NotFound.into(),
-        )
-    })?;
+    let node = image.find(path).ok_or(io::ErrorKind::NotFound);
+    let node = node.map_err(|e| SessionError::io("find in the backup", path, e.into()))?;
     let n = image.read_at(node, 0, &mut bytes)?;
     bytes.truncate(n);
     Ok(ControlFile::parse(&bytes)?)

@@ -70,12 +70,9 @@ pub fn start(
     };
     let outcome = start.recover(&config);
     let last = start.last;
-    let replayed = match ended(context, layers, settled, outcome)? {
-        Some(replayed) => replayed,
-        None => {
-            tracing::info!("the server has recovered and shut down, as recovery.action says");
-            return Ok(None);
-        }
+    let Some(replayed) = ended(context, layers, settled, outcome)? else {
+        tracing::info!("the server has recovered and shut down, as recovery.action says");
+        return Ok(None);
     };
     let Some(server) = last else {
         return Ok(None);
@@ -213,10 +210,8 @@ impl Start<'_, '_> {
 /// the diff. The server is stopped before that, because the mount, which holds the
 /// overlay, is undone after it. If the server cannot be stopped, the diff stays locked.
 fn stop_at_the_end(context: &mut Context<'_>, server: SharedServer, overlay: Arc<Overlay<Image>>) {
-    let (signals, patience) = (
-        context.signals.clone(),
-        context.plan.postgres.stop_timeout.0,
-    );
+    let signals = context.signals.clone();
+    let patience = context.plan.postgres.stop_timeout.0;
     context.undo.push("the server", move || {
         // What it would flush has gaps, which recovery fills.
         let hurry = || signals.hurry() || overlay.has_lost_writes();

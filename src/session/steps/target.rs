@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use nix::unistd::geteuid;
+use nix::unistd::{geteuid, getgid, getuid};
 
 use crate::fuse::{self, MountPoint};
 use crate::profile::Plan;
@@ -214,10 +214,7 @@ pub fn prepare(given: &Path, target: &Path, server: (u32, u32)) -> Result<Prepar
 /// Returns the user and group that own the files of the image: those
 /// that PostgreSQL runs as.
 pub fn owner(plan: &Plan) -> Result<(u32, u32), SessionError> {
-    let (uid, gid) = (
-        nix::unistd::getuid().as_raw(),
-        nix::unistd::getgid().as_raw(),
-    );
+    let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     if !geteuid().is_root() {
         return Ok((uid, gid));
     }

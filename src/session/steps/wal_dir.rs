@@ -148,12 +148,9 @@ pub fn settle(
             if bytes <= COPY_LIMIT && gets_to(server, path.parent().unwrap_or(&path)) =>
         {
             diff.remove_wal_dir()?;
-            let owner = match &server.run_as {
-                Some(user) => (user.uid, user.gid),
-                None => (geteuid(), getegid()),
-            };
-            let owner = (owner.0.as_raw(), owner.1.as_raw());
-            if let Err(error) = overlay.copy_wal(owner, kept) {
+            let user = server.run_as.as_ref();
+            let (uid, gid) = user.map_or((geteuid(), getegid()), |user| (user.uid, user.gid));
+            if let Err(error) = overlay.copy_wal((uid.as_raw(), gid.as_raw()), kept) {
                 tracing::warn!("WAL is written through the mount, which is slower: {error}");
                 diff.remove_wal_dir()?;
                 return Ok(None);
