@@ -1,7 +1,6 @@
 //! The operating system user that PostgreSQL runs as.
 
 use std::ffi::CString;
-use std::io;
 
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 
@@ -27,17 +26,10 @@ impl OsUser {
     /// # Errors
     /// If there is no such user, or the user database cannot be read.
     pub fn find(name: &str) -> Result<Self, ServerError> {
-        let look_up = |errno: nix::Error| ServerError::LookUp {
-            name: name.to_owned(),
-            source: io::Error::from(errno),
-        };
-        let user = User::from_name(name)
-            .map_err(look_up)?
-            .ok_or_else(|| ServerError::NoUser {
-                name: name.to_owned(),
-            })?;
-        let c_name = CString::new(name).map_err(|_| look_up(nix::Error::EINVAL))?;
-        let groups = getgrouplist(&c_name, user.gid).map_err(look_up)?;
+        let user = known(name, User::from_name(name))?;
+        let failed = look_up_error(name);
+        let c_name = CString::new(name).map_err(|_| failed(nix::Error::EINVAL))?;
+        let groups = getgrouplist(&c_name, user.gid).map_err(failed)?;
         Ok(Self {
             name: user.name,
             uid: user.uid,
@@ -62,14 +54,7 @@ impl OsUser {
     /// If the process's user id has no name, or the user database cannot be read.
     pub fn current() -> Result<Self, ServerError> {
         let uid = geteuid();
-        let user = User::from_uid(uid)
-            .map_err(|errno| ServerError::LookUp {
-                name: uid.to_string(),
-                source: io::Error::from(errno),
-            })?
-            .ok_or_else(|| ServerError::NoUser {
-                name: uid.to_string(),
-            })?;
+        let user = known(&uid.to_string(), User::from_uid(uid))?;
         Self::find(&user.name)
     }
 
@@ -89,6 +74,20 @@ impl OsUser {
             });
         }
         Ok(Some(user))
+    }
+}
+
+/// Returns the user that was looked up by this name or number, if there is one.
+fn known(name: &str, found: nix::Result<Option<User>>) -> Result<User, ServerError> {
+    let user = found.map_err(look_up_error(name))?;
+    let name = name.to_owned();
+    user.ok_or(ServerError::NoUser { name })
+}
+
+fn look_up_error(name: &str) -> impl Fn(nix::Error) -> ServerError {
+    move |errno| ServerError::LookUp {
+        name: name.to_owned(),
+        source: errno.into(),
     }
 }
 
