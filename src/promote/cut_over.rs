@@ -183,11 +183,3 @@ pub fn is_in_place(promotion: &Promotion) -> bool {
     let found = Dir::open(to).and_then(|dir| dir.stat_self());
     found.is_ok_and(|stat| stat.id.1 == *inode)
 }
-
-/// Refuses a data directory that cannot be created, before a clone is stopped for it.
-///
-/// # Errors
-/// If it exists and is not empty, or if there is no directory to create it in.
-pub fn check_free(to: &Path) -> Result<(), SessionError> {
-    Staging::check_free(to)
-}

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::cut_over::{CutOver, check_free, start_command};
+use super::cut_over::{CutOver, start_command};
 use super::left::{Earlier, settle};
 use super::live::{Live, Then};
 use super::wanted::{Promote, Promoted};
 use crate::diff::{Binding, DiffError, Promotion};
+use crate::materialize::Staging;
 use crate::profile::Passthrough;
 use crate::session::{self, Destination, PromoteError, SessionError, Up, job_plan};
 
@@ -28,7 +29,8 @@ impl Promote<'_> {
             return self.of_earlier(dir, promotion);
         }
         if let Some(to) = &self.to {
-            check_free(to)?;
+            // Before a clone is stopped for it.
+            Staging::check_free(to)?;
             self.tell_cost(dir, to);
         }
         let destination = match Live::find(self)? {
