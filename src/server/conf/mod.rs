@@ -250,21 +250,14 @@ impl<'a> Reader<'a> {
             Ok(bytes) => bytes,
             Err(reason) => return Ok(Err(reason)),
         };
-        for (index, bytes) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let at = At {
-                file: path,
-                line: index + 1,
-            };
+        for (line, bytes) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            let at = At { file: path, line };
             match line::parse(bytes) {
                 Line::Empty => {}
                 Line::Wrong => {
                     let text = String::from_utf8_lossy(bytes).trim().to_owned();
-                    self.leave_out(
-                        at,
-                        None,
-                        text,
-                        "PostgreSQL rejects it as a syntax error".to_owned(),
-                    );
+                    let reason = "PostgreSQL rejects it as a syntax error".to_owned();
+                    self.leave_out(at, None, text, reason);
                 }
                 Line::Setting(name, value) => self.take(at, name, value, depth)?,
             }

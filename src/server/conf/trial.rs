@@ -56,17 +56,11 @@ impl Conf {
         binaries: &Binaries,
         run_as: Option<&OsUser>,
     ) -> Result<(), ServerError> {
-        let main = self
-            .main
-            .iter()
-            .map(|(name, entry)| (Part::Main, name, entry));
-        let auto = self
-            .auto
-            .iter()
-            .map(|(name, entry)| (Part::Auto, name, entry));
+        let main = self.main.iter().map(|setting| (Part::Main, setting));
+        let auto = self.auto.iter().map(|setting| (Part::Auto, setting));
         let candidates: Vec<_> = main
             .chain(auto)
-            .map(|(part, name, entry)| Candidate { part, name, entry })
+            .map(|(part, (name, entry))| Candidate { part, name, entry })
             .collect();
         let deadline = Instant::now() + TIMEOUT;
         let ask = |settings: &[Candidate<'_>]| ask(binaries, run_as, settings, deadline);

@@ -68,12 +68,8 @@ pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
         DecidedBy::Fence,
     ));
     for (name, value) in input.recovery_target {
-        settings.push(own(
-            name,
-            value,
-            "the requested recovery target",
-            DecidedBy::Fence,
-        ));
+        let reason = "the requested recovery target";
+        settings.push(own(name, value, reason, DecidedBy::Fence));
     }
     settings.extend(recovery::read_ahead(input));
     settings.extend(recovery::limits(input));
@@ -85,12 +81,8 @@ pub fn all(input: &SettingsInput<'_>) -> Result<Vec<Setting>, ServerError> {
         .collect();
     for preload in input.preload {
         let reason = "some of its libraries cannot be loaded here";
-        clone.push(own(
-            preload.setting,
-            &preload.value(),
-            reason,
-            DecidedBy::Clone,
-        ));
+        let value = preload.value();
+        clone.push(own(preload.setting, &value, reason, DecidedBy::Clone));
     }
     clone.retain(|setting| !input.user.contains_key(&setting.name));
     settings.extend(clone);
