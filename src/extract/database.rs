@@ -26,13 +26,11 @@ pub fn find(live: &Live<'_>, extract: &Extract<'_>) -> Result<String, SessionErr
     let there = all(live, extract)?;
     match &extract.database {
         Some(name) if there.contains(name) => Ok(name.clone()),
-        Some(name) => Err(SessionError::Usage {
-            message: format!(
-                "the backup has no database {} that accepts connections; it has {}",
-                value(name),
-                listed(&there)
-            ),
-        }),
+        Some(name) => Err(SessionError::usage(format!(
+            "the backup has no database {} that accepts connections; it has {}",
+            value(name),
+            listed(&there)
+        ))),
         None => with_tables(live, extract, there, tables),
     }
 }
@@ -59,13 +57,11 @@ fn with_tables(
             ),
         }),
         1 => Ok(with.remove(0)),
-        _ => Err(SessionError::Usage {
-            message: format!(
-                "several databases have {}: {}; choose one with --database",
-                listed(tables),
-                listed(&with)
-            ),
-        }),
+        _ => Err(SessionError::usage(format!(
+            "several databases have {}: {}; choose one with --database",
+            listed(tables),
+            listed(&with)
+        ))),
     }
 }
 

@@ -40,11 +40,10 @@ impl Extract<'_> {
         let output = match &self.output {
             Destination::Path(output) => output,
             Destination::Opened(_) if is_directory => {
-                return Err(SessionError::Usage {
-                    message: "a directory cannot be written to standard output; name one with -o, \
-                              or choose another format"
-                        .to_owned(),
-                });
+                return Err(SessionError::usage(
+                    "a directory cannot be written to standard output; name one with -o, or \
+                     choose another format",
+                ));
             }
             Destination::Opened(_) => return Ok(None),
         };

@@ -67,7 +67,7 @@ impl<'a> Source<'a> {
     ) -> Result<Layout, SessionError> {
         for name in RECOVERY_SIGNALS {
             if self.find(Ino::ROOT, OsStr::new(name))?.is_some() {
-                return Err(usage(format!(
+                return Err(SessionError::usage(format!(
                     "the clone in the diff has not finished its recovery ({name} exists); start \
                      it with recovery.action = \"promote\", or use --from-backup"
                 )));
@@ -145,7 +145,7 @@ impl<'a> Source<'a> {
                             .map_err(io_error("read", wal.path()))?;
                     }
                     _ => {
-                        return Err(usage(format!(
+                        return Err(SessionError::usage(format!(
                             "the clone has a symbolic link at {}, which leads out of it; remove it",
                             value(path)
                         )));
@@ -288,10 +288,6 @@ fn add_wal(layout: &mut Layout, wal: &Dir, below: &Path, depth: usize) -> io::Re
         }
     }
     Ok(())
-}
-
-fn usage(message: String) -> SessionError {
-    SessionError::Usage { message }
 }
 
 fn tree_error(path: &Path, source: OverlayError) -> SessionError {

@@ -186,7 +186,6 @@ fn roots(
     to: &Path,
     mapping: &[(PathBuf, PathBuf)],
 ) -> Result<Vec<Root>, SessionError> {
-    let usage = |message: String| SessionError::Usage { message };
     for (old, _) in mapping {
         if !spaces.0.values().any(|path| path == old) {
             let known: Vec<_> = spaces.0.values().map(|path| value(path)).collect();
@@ -194,7 +193,7 @@ fn roots(
                 true => "it has none".to_owned(),
                 false => format!("it has {}", known.join(", ")),
             };
-            return Err(usage(format!(
+            return Err(SessionError::usage(format!(
                 "the backup has no tablespace in {}; {known}",
                 value(old)
             )));
@@ -215,7 +214,7 @@ fn roots(
     for (index, root) in roots.iter().enumerate() {
         let is_in = |(at, other): &(usize, &Root)| *at != index && other.to.starts_with(&root.to);
         if let Some((_, inner)) = roots.iter().enumerate().find(is_in) {
-            return Err(usage(format!(
+            return Err(SessionError::usage(format!(
                 "{} and {} would contain each other; map the tablespaces to separate directories",
                 value(&root.to),
                 value(&inner.to)

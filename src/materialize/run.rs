@@ -62,12 +62,10 @@ impl Materialize<'_> {
         };
         let is_used = Binding::read(dir)?.is_some();
         if is_used && self.at_given {
-            return Err(SessionError::Usage {
-                message: format!(
-                    "the clone in {} was recovered already; --at also needs --from-backup",
-                    value(dir)
-                ),
-            });
+            return Err(SessionError::usage(format!(
+                "the clone in {} was recovered already; --at also needs --from-backup",
+                value(dir)
+            )));
         }
         Ok(is_used.then(|| dir.clone()))
     }

@@ -275,13 +275,11 @@ impl Begin {
                     parent.remove_tree(&staged_as).map_err(io)?;
                 }
                 _ => {
-                    return Err(SessionError::Usage {
-                        message: format!(
-                            "{} is in the way and was not left by an interrupted pbkfs materialize; \
-                             remove it",
-                            value(&root.to.with_file_name(&staged_as))
-                        ),
-                    });
+                    return Err(SessionError::usage(format!(
+                        "{} is in the way and was not left by an interrupted pbkfs materialize; \
+                         remove it",
+                        value(&root.to.with_file_name(&staged_as))
+                    )));
                 }
             }
         }

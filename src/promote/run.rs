@@ -102,10 +102,9 @@ impl Promote<'_> {
             .into());
         }
         let Some(to) = self.to.clone() else {
-            return Err(SessionError::Usage {
-                message: "the clone is down; name the data directory to create with --to DIR"
-                    .to_owned(),
-            });
+            return Err(SessionError::usage(
+                "the clone is down; name the data directory to create with --to DIR",
+            ));
         };
         Ok(Destination {
             to,

@@ -10,6 +10,12 @@ use crate::profile::ProfileError;
 use crate::server::ServerError;
 
 impl SessionError {
+    /// Creates the error of a request that is incomplete or contradictory.
+    pub fn usage(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self::Usage { message }
+    }
+
     /// Creates an error about a path. An error of the overlay keeps its type, which
     /// tells a fault of the backup from one of the host.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
