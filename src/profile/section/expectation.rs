@@ -109,42 +109,13 @@ fn is_number(text: &str) -> bool {
 /// time of day, or ISO 8601
 /// (<https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-INTERVAL-INPUT>).
 fn is_interval(text: &str) -> bool {
-    const UNITS: [&str; 29] = [
-        "us",
-        "usec",
-        "microsecond",
-        "ms",
-        "msec",
-        "millisecond",
-        "s",
-        "sec",
-        "second",
-        "m",
-        "min",
-        "minute",
-        "h",
-        "hr",
-        "hour",
-        "d",
-        "day",
-        "w",
-        "week",
-        "mon",
-        "month",
-        "y",
-        "yr",
-        "year",
-        "dec",
-        "decade",
-        "c",
-        "century",
-        "millennium",
-    ];
+    const UNITS: &str = "us usec microsecond ms msec millisecond s sec second m min minute \
+        h hr hour d day w week mon month y yr year dec decade c century millennium";
     let is_unit = |word: &str| {
         let word = word.to_ascii_lowercase();
         UNITS
-            .iter()
-            .any(|unit| word == *unit || word.strip_suffix('s') == Some(unit))
+            .split(' ')
+            .any(|unit| word == unit || word.strip_suffix('s') == Some(unit))
             || ["centuries", "millennia"].contains(&word.as_str())
     };
     let is_time =
