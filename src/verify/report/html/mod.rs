@@ -57,16 +57,9 @@ pub fn html(document: &Document, history: &[Entry]) -> String {
     for report in &document.backups {
         backup(&mut text, report);
     }
-    if !document.skipped.is_empty() {
-        text.push_str("<h2>Skipped</h2>\n<table>\n<tr><th>Backup</th><th>Why</th></tr>\n");
-        for skipped in &document.skipped {
-            row(
-                &mut text,
-                &[&escaped(&skipped.backup), &escaped(&skipped.reason)],
-            );
-        }
-        text.push_str("</table>\n");
-    }
+    let skipped = document.skipped.iter();
+    let skipped = skipped.map(|one| [escaped(&one.backup), escaped(&one.reason)]);
+    table(&mut text, "Skipped", ["Backup", "Why"], skipped);
     chart::recovery_times(&mut text, &of_profile);
     last_verified(&mut text, &of_profile);
     text.push_str(
@@ -95,28 +88,16 @@ fn standing(text: &mut String, document: &Document) {
         are(standing.unproved),
         oldest.unwrap_or_default()
     );
-    if standing.bad.is_empty() {
-        return;
-    }
-    text.push_str(
-        "<h2>Known to be bad</h2>\n<table>\n\
-         <tr><th>Backup</th><th>Since</th><th>Profile</th><th>First error</th></tr>\n",
-    );
-    for bad in &standing.bad {
-        row(
-            text,
-            &[
-                &escaped(&bad.backup),
-                &moment(&bad.since),
-                &match bad.profile.is_empty() {
-                    true => "none: pg_probackup's own status".to_owned(),
-                    false => escaped(&bad.profile),
-                },
-                &escaped(bad.error.as_deref().unwrap_or_default()),
-            ],
-        );
-    }
-    text.push_str("</table>\n");
+    let columns = ["Backup", "Since", "Profile", "First error"];
+    let bad = standing.bad.iter().map(|bad| {
+        let profile = match bad.profile.is_empty() {
+            true => "none: pg_probackup's own status".to_owned(),
+            false => escaped(&bad.profile),
+        };
+        let error = escaped(bad.error.as_deref().unwrap_or_default());
+        [escaped(&bad.backup), moment(&bad.since), profile, error]
+    });
+    table(text, "Known to be bad", columns, bad);
 }
 
 fn are(count: usize) -> String {
@@ -189,59 +170,35 @@ fn backup(text: &mut String, report: &BackupReport) {
 
 /// Adds the collations whose version differs here.
 fn collations(text: &mut String, report: &BackupReport) {
-    if report.collations.is_empty() {
-        return;
-    }
-    text.push_str(
-        "<h2>Collations whose version differs on this host</h2>\n<table>\n<tr><th>Database</th>\
-         <th>Collation</th><th>Version</th><th>Here</th><th>Indexes</th></tr>\n",
-    );
-    for collation in &report.collations {
-        let indexes = collation.indexes.to_string();
-        let here = collation.here.as_deref().unwrap_or("none");
-        let cells = [
-            &*collation.database,
-            &collation.collation,
-            &collation.recorded,
-            here,
-        ];
-        let cells = cells.map(escaped);
-        let [database, name, recorded, here] = cells.each_ref().map(String::as_str);
-        row(text, &[database, name, recorded, here, &indexes]);
-    }
-    text.push_str("</table>\n");
+    let heading = "Collations whose version differs on this host";
+    let columns = ["Database", "Collation", "Version", "Here", "Indexes"];
+    let rows = report.collations.iter().map(|collation| {
+        [
+            escaped(&collation.database),
+            escaped(&collation.collation),
+            escaped(&collation.recorded),
+            escaped(collation.here.as_deref().unwrap_or("none")),
+            collation.indexes.to_string(),
+        ]
+    });
+    table(text, heading, columns, rows);
 }
 
 /// Adds what the backup has and pg_probackup's own restore would lose.
 fn losses(text: &mut String, report: &BackupReport) {
-    if report.restore_losses.is_empty() {
-        return;
-    }
-    let _ = write!(
-        text,
-        "<h2>Lost by pg_probackup's own restore: {}</h2>\n<table>\n<tr><th>File</th><th>From \
-         block</th><th>What</th></tr>\n",
-        counted(report.restore_losses.len(), "file")
-    );
-    for loss in report.restore_losses.iter().take(NAMED) {
+    let files = counted(report.restore_losses.len(), "file");
+    let heading = format!("Lost by pg_probackup's own restore: {files}");
+    let losses = report.restore_losses.iter().take(NAMED).map(|loss| {
         let block = loss.first_block.to_string();
-        let cells = [&*escaped(&loss.path), &block, &*escaped(&loss.message)];
-        row(text, &cells);
-    }
-    text.push_str("</table>\n");
+        [escaped(&loss.path), block, escaped(&loss.message)]
+    });
+    table(text, &heading, ["File", "From block", "What"], losses);
 }
 
 fn places(text: &mut String, report: &BackupReport) {
-    if report.damage.is_empty() {
-        return;
-    }
-    let _ = write!(
-        text,
-        "<h2>Damage: {}</h2>\n<table>\n<tr><th>What</th><th>Relation</th><th>Intact in \
-         backup</th></tr>\n",
-        counted(report.damages, "place")
-    );
-    for place in report.damage.iter().take(NAMED) {
+    let heading = format!("Damage: {}", counted(report.damages, "place"));
+    let columns = ["What", "Relation", "Intact in backup"];
+    let places = report.damage.iter().take(NAMED).map(|place| {
         let relation = match (&place.relation, place.relfilenode) {
             (Some(name), _) => name.clone(),
             (None, Some(node)) => format!("file node {node}"),
@@ -252,16 +209,9 @@ fn places(text: &mut String, report: &BackupReport) {
             Some([]) => "none".to_owned(),
             Some(good) => good.join(", "),
         };
-        row(
-            text,
-            &[
-                &escaped(&place.message),
-                &escaped(&relation),
-                &escaped(&good),
-            ],
-        );
-    }
-    text.push_str("</table>\n");
+        [escaped(&place.message), escaped(&relation), escaped(&good)]
+    });
+    table(text, &heading, columns, places);
 }
 
 /// Adds the last verification of each backup, the newest first.
@@ -270,44 +220,47 @@ fn last_verified(text: &mut String, history: &[&Entry]) {
     for entry in history {
         last.insert(&entry.backup, entry);
     }
-    if last.is_empty() {
-        return;
-    }
-    text.push_str(
-        "<h2>Last verified</h2>\n<table>\n<tr><th>Backup</th><th>When</th><th>Verdict</th>\
-         <th>Took</th><th>Recovery</th><th>First error</th></tr>\n",
-    );
-    for entry in last.values().rev() {
-        let recovery = entry
-            .recovery_seconds
-            .map_or("not measured".to_owned(), duration);
-        row(
-            text,
-            &[
-                &escaped(&entry.backup),
-                &moment(&entry.started),
-                &badge(entry.verdict),
-                &duration(entry.seconds),
-                &recovery,
-                &escaped(
-                    entry
-                        .error
-                        .as_deref()
-                        .and_then(|e| e.lines().next())
-                        .unwrap_or_default(),
-                ),
-            ],
-        );
-    }
-    text.push_str("</table>\n");
+    let columns = [
+        "Backup",
+        "When",
+        "Verdict",
+        "Took",
+        "Recovery",
+        "First error",
+    ];
+    let rows = last.values().rev().map(|entry| {
+        let recovery = entry.recovery_seconds;
+        let error = entry.error.as_deref().and_then(|e| e.lines().next());
+        [
+            escaped(&entry.backup),
+            moment(&entry.started),
+            badge(entry.verdict),
+            duration(entry.seconds),
+            recovery.map_or("not measured".to_owned(), duration),
+            escaped(error.unwrap_or_default()),
+        ]
+    });
+    table(text, "Last verified", columns, rows);
 }
 
-fn row(text: &mut String, cells: &[&str]) {
-    let cells: String = cells
-        .iter()
-        .map(|cell| format!("<td>{cell}</td>"))
-        .collect();
-    let _ = writeln!(text, "<tr>{cells}</tr>");
+/// Adds a table with a heading, unless it has no rows.
+fn table<const N: usize>(
+    text: &mut String,
+    heading: &str,
+    columns: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) {
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return;
+    }
+    let columns = columns.map(|column| format!("<th>{column}</th>")).concat();
+    let _ = write!(text, "<h2>{heading}</h2>\n<table>\n<tr>{columns}</tr>\n");
+    for cells in rows {
+        let cells = cells.map(|cell| format!("<td>{cell}</td>")).concat();
+        let _ = writeln!(text, "<tr>{cells}</tr>");
+    }
+    text.push_str("</table>\n");
 }
 
 fn badge(verdict: Verdict) -> String {
