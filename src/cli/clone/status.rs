@@ -161,21 +161,18 @@ fn print(status: &Status, every_counter: bool) {
     if status.condition == Condition::Orphaned {
         return print_orphan(status);
     }
-    line(
-        "backup",
-        &format!(
-            "{} of {} (chain {})",
-            value(&state.backup),
-            value(&state.instance),
-            state.chain.join(" > ")
-        ),
+    say!(
+        "  backup     {} of {} (chain {})",
+        value(&state.backup),
+        value(&state.instance),
+        state.chain.join(" > ")
     );
     if let Some(user) = &status.user {
-        line("user", &value(user));
+        say!("  user       {}", value(user));
     }
-    line("since", &state.since);
+    say!("  since      {}", state.since);
     if let Some(conninfo) = &state.conninfo {
-        line("connect", conninfo);
+        say!("  connect    {conninfo}");
     }
     let fate = match state.throw_away {
         true => ", thrown away at the end",
@@ -183,16 +180,16 @@ fn print(status: &Status, every_counter: bool) {
     };
     print_diff(status, fate);
     if let Some(hydration) = &status.hydration {
-        line("promotion", &promotion(hydration));
+        say!("  promotion  {}", promotion(hydration));
     }
     if let Some(fence) = &state.fence {
-        line("fence", fence);
+        say!("  fence      {fence}");
     }
     match state.server_pid {
-        Some(server) => line("pids", &format!("pbkfs {}, postgres {server}", state.pid)),
-        None => line("pid", &state.pid.to_string()),
+        Some(server) => say!("  pids       pbkfs {}, postgres {server}", state.pid),
+        None => say!("  pid        {}", state.pid),
     }
-    line("logs", &value(&status.run_dir));
+    say!("  logs       {}", value(&status.run_dir));
     match &status.counters {
         Some(counts) if every_counter => print_all(counts),
         Some(counts) => print_most(counts),
@@ -201,10 +198,8 @@ fn print(status: &Status, every_counter: bool) {
     match status.condition {
         Condition::Dead => say!("  its pbkfs was killed; clean up with: {}", way_out(state)),
         Condition::Failed => {
-            line(
-                "error",
-                state.error.as_deref().unwrap_or("no reason was recorded"),
-            );
+            let error = state.error.as_deref();
+            say!("  error      {}", error.unwrap_or("no reason was recorded"));
             say!("  clear it with: {}", way_out(state));
         }
         _ => {}
@@ -216,7 +211,7 @@ fn print_diff(status: &Status, fate: &str) {
         let size = status
             .diff_bytes
             .map_or("size unknown".to_owned(), human_bytes);
-        line("diff", &format!("{} ({size}{fate})", value(dir)));
+        say!("  diff       {} ({size}{fate})", value(dir));
     }
 }
 
@@ -252,7 +247,7 @@ fn promotion(hydration: &Hydration) -> String {
 
 /// Prints what is left of a session that ended with the host.
 fn print_orphan(status: &Status) {
-    line("since", &status.state.since);
+    say!("  since      {}", status.state.since);
     print_diff(status, ", was to be thrown away");
     say!("  its session ended with the host; remove its diff: pbkfs cleanup --orphans");
 }
@@ -268,10 +263,6 @@ fn way_out(state: &State) -> String {
     }
 }
 
-fn line(name: &str, value: &str) {
-    say!("  {name:<10} {value}");
-}
-
 /// Prints the most important counters in three lines, and a fourth if there were
 /// errors.
 fn print_most(counts: &Counts) {
@@ -280,39 +271,27 @@ fn print_most(counts: &Counts) {
         let of_family = METRICS.iter().filter(|metric| metric.family == family);
         of_family.map(|metric| get(metric.key)).sum()
     };
-    line(
-        "reads",
-        &format!(
-            "{} ({}), {} decoded",
-            get("reads"),
-            human_bytes(get("read_bytes")),
-            counted(sum("pages_decoded_total"), "page"),
-        ),
+    say!(
+        "  reads      {} ({}), {} decoded",
+        get("reads"),
+        human_bytes(get("read_bytes")),
+        counted(sum("pages_decoded_total"), "page"),
     );
-    line(
-        "writes",
-        &format!(
-            "{} ({}), {}, {} in the diff",
-            get("writes"),
-            human_bytes(get("written_bytes")),
-            counted(get("fsyncs"), "fsync"),
-            counted(get("diff_blocks"), "changed block"),
-        ),
+    say!(
+        "  writes     {} ({}), {}, {} in the diff",
+        get("writes"),
+        human_bytes(get("written_bytes")),
+        counted(get("fsyncs"), "fsync"),
+        counted(get("diff_blocks"), "changed block"),
     );
-    line(
-        "kernel",
-        &format!(
-            "{}, {} copied up",
-            counted(get("passthrough_opens"), "passthrough open"),
-            counted(get("copy_ups"), "file"),
-        ),
+    say!(
+        "  kernel     {}, {} copied up",
+        counted(get("passthrough_opens"), "passthrough open"),
+        counted(get("copy_ups"), "file"),
     );
     let errors = sum("errors_total");
     if errors > 0 {
-        line(
-            "errors",
-            &format!("{errors} requests failed; see the log, and --counters for their kinds"),
-        );
+        say!("  errors     {errors} requests failed; see the log, and --counters for their kinds");
     }
 }
 
