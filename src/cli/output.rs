@@ -38,6 +38,14 @@ pub fn json<T: Serialize + ?Sized>(document: &T) {
     }
 }
 
+/// Prints a document as JSON, or for people with `print`.
+pub fn document<T: Serialize>(is_json: bool, document: &T, print: impl FnOnce(&T)) {
+    match is_json {
+        true => json(document),
+        false => print(document),
+    }
+}
+
 /// Prints the line that announces a session as ready. Failure to write it is ignored,
 /// because the session is ready all the same.
 pub fn ready(line: &str) {

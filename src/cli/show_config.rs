@@ -186,11 +186,7 @@ pub fn run(args: &ShowConfigArgs, verbosity: Verbosity) -> Result<Code, SessionE
     let plan = given.plan();
     log::init(verbosity, plan.as_ref().ok());
     let report = Report::of(&given);
-    if args.json {
-        output::json(&report);
-    } else {
-        print(&report);
-    }
+    output::document(args.json, &report, print);
     plan?;
     Ok(Code::Done)
 }

@@ -191,11 +191,7 @@ pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         catalog: catalog.root().to_owned(),
         instances,
     };
-    if args.json {
-        output::json(&listed);
-    } else {
-        print(&listed);
-    }
+    output::document(args.json, &listed, print);
     Ok(code)
 }
 

@@ -166,14 +166,13 @@ pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
                 .collect(),
         });
     }
-    if args.json {
-        output::json(&Report {
-            version: VERSION,
-            instances: reports,
-        });
-    } else {
-        reports.iter().for_each(print);
-    }
+    let report = Report {
+        version: VERSION,
+        instances: reports,
+    };
+    output::document(args.json, &report, |report| {
+        report.instances.iter().for_each(print);
+    });
     Ok(Code::Done)
 }
 

@@ -203,11 +203,7 @@ pub fn run(args: &DiffArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         }
     };
     let report = Report::of(&changes);
-    if args.json {
-        output::json(&report);
-    } else {
-        print(&report);
-    }
+    output::document(args.json, &report, print);
     Ok(Code::Done)
 }
 

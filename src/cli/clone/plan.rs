@@ -136,11 +136,7 @@ pub fn run(args: &PlanArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     log::init(verbosity, Some(&plan));
     let _span = log::span("plan", Some(&plan.target));
     let (report, first_problem) = make(&plan)?;
-    if args.json {
-        output::json(&report);
-    } else {
-        print(&report);
-    }
+    output::document(args.json, &report, print);
     Ok(first_problem.as_ref().map_or(Code::Done, Code::of))
 }
 

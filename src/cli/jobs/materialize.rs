@@ -112,10 +112,7 @@ pub fn run(args: &MaterializeArgs, verbosity: Verbosity) -> Result<Code, Session
     let outcome = materialize.run();
     progress.clear();
     let done = outcome?;
-    match args.json {
-        true => output::json(&done),
-        false => report(&done),
-    }
+    output::document(args.json, &done, report);
     Ok(Code::Done)
 }
 

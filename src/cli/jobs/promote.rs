@@ -114,10 +114,8 @@ pub fn run(args: &PromoteArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     progress.clear();
     let done = outcome?;
     let started = args.start.then(|| start(&plan, &done));
-    match args.json {
-        true => output::json(&done),
-        false => report(&done, matches!(started, Some(Ok(())))),
-    }
+    let is_started = matches!(started, Some(Ok(())));
+    output::document(args.json, &done, |done| report(done, is_started));
     started.unwrap_or(Ok(()))?;
     Ok(Code::Done)
 }
