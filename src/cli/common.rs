@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::causes;
 pub use crate::causes::sentence;
+use crate::cli::exit::Code;
 pub use crate::escape::value;
 pub use crate::figures::human_bytes;
 use crate::profile::{MomentText, Origin, Plan, Profile};
@@ -87,8 +88,9 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Prints an error for people, with the end of the server's log if that explains it.
-pub fn report(error: &SessionError) {
+/// Prints an error for people, with the end of the server's log if that explains it, and
+/// returns the exit code.
+pub fn report(error: &SessionError) -> Code {
     let quoted = error.quoted();
     for (at, line) in causes::lines(error, quoted.as_deref()).iter().enumerate() {
         let prefix = if at == 0 { "pbkfs: " } else { "" };
@@ -100,4 +102,5 @@ pub fn report(error: &SessionError) {
             complain!("    {line}");
         }
     }
+    Code::of(error)
 }

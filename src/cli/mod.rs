@@ -172,13 +172,7 @@ fn run() -> ExitCode {
         } => session::forget_locks(&dirs, killed).map(|()| Code::Done),
         Command::HoldLocks { dirs, .. } => return hold_locks(&dirs, cli.verbosity),
     };
-    match result {
-        Ok(code) => code.into(),
-        Err(error) => {
-            common::report(&error);
-            Code::of(&error).into()
-        }
-    }
+    result.unwrap_or_else(|error| common::report(&error)).into()
 }
 
 /// Installs a hook that reports panics in plain words. A panic that becomes an error

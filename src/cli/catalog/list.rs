@@ -180,10 +180,7 @@ pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         match list(&catalog, name) {
             Ok(listed) => instances.push(listed),
             Err(error) if names.len() == 1 => return Err(error),
-            Err(error) => {
-                report(&error);
-                code = Code::of(&error);
-            }
+            Err(error) => code = report(&error),
         }
     }
     let listed = Report {

@@ -67,10 +67,7 @@ fn remove_orphans(dry_run: bool) -> Result<Code, SessionError> {
         }
         match orphan.remove() {
             Ok(()) => say!("removed {shown}"),
-            Err(error) => {
-                report(&error);
-                code = Code::of(&error);
-            }
+            Err(error) => code = report(&error),
         }
     }
     Ok(code)
