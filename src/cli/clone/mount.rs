@@ -73,7 +73,7 @@ pub fn run(
         return background::start(args.timeout.map(Duration::from_secs));
     }
     let plan = args.plan()?;
-    stay(&Stay {
+    stay(Stay {
         command: "mount",
         verbosity,
         plan: &plan,

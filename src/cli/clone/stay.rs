@@ -35,7 +35,7 @@ pub struct Stay<'a> {
 }
 
 /// Sets the session up, prints the ready line, and returns when it has ended.
-pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
+pub fn stay(mut stay: Stay<'_>) -> Result<Code, SessionError> {
     let verbosity = match stay.background {
         // Standard error becomes the session's log file.
         true => stay.verbosity.clone().without_colour(),
@@ -59,21 +59,12 @@ pub fn stay(stay: &Stay<'_>) -> Result<Code, SessionError> {
         signals: &signals,
         detached: stay.background,
     };
-    let mut watch = Watch {
-        json: stay.json,
-        background: stay.background,
-    };
-    up.run(None, &mut watch)?;
+    up.run(None, &mut stay)?;
     Ok(Code::Done)
 }
 
 /// Announces that the clone is ready, and waits for its end.
-struct Watch {
-    json: bool,
-    background: bool,
-}
-
-impl Job for Watch {
+impl Job for Stay<'_> {
     fn ready(&mut self, live: &Live<'_>) -> Result<(), SessionError> {
         let ready = live.summary();
         print(&ready, self.json);

@@ -63,7 +63,7 @@ pub fn run(args: &UpArgs, verbosity: Verbosity, is_background: bool) -> Result<C
         return background::start(None);
     }
     let plan = args.profile.plan_at(args.at)?;
-    stay(&Stay {
+    stay(Stay {
         command: "up",
         verbosity,
         plan: &plan,
