@@ -7,7 +7,7 @@ use crate::catalog::wal::{OwnWal, WalError};
 use crate::cli::common::sentence;
 
 /// State of the WAL that a backup needs itself.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct WalReport {
     /// complete, missing, damaged, unrecorded, or unknown if the search for it
     /// failed.
@@ -34,9 +34,8 @@ impl WalReport {
             },
             Err(error) => Self {
                 state: "unknown",
-                segment: None,
-                timeline: None,
                 problem: Some(sentence(&error)),
+                ..Self::default()
             },
         }
     }

@@ -45,7 +45,7 @@ pub struct PlanArgs {
 const VERSION: u32 = 1;
 
 /// Output of `--json`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Report {
     /// Version of this document's format; it increases when a field is removed or
     /// changes its meaning.
@@ -164,7 +164,7 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
     let (restore_losses, untold) = restore_losses(&resolved.chain)?;
     let untold = untold.into_iter().map(SessionError::Image);
     problems.extend(untold);
-    let report = Report {
+    let mut report = Report {
         version: VERSION,
         own_wal: WalReport::of(own_wal),
         restore_losses,
@@ -179,25 +179,19 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
         target_state,
         diff_dir: plan.diff_dir.clone(),
         launch: plan.postgres.launch,
-        recovery_target: server.as_ref().and_then(|s| s.recovery_target.clone()),
-        recoverable: server.as_ref().and_then(|s| s.recoverable.clone()),
-        bin_dir: server.as_ref().map(|s| s.bin_dir.clone()),
-        fence: server.as_ref().map(|s| s.level.to_string()),
-        hazards: server
-            .as_ref()
-            .map(|s| s.hazards.clone())
-            .unwrap_or_default(),
-        backed_up: server
-            .as_ref()
-            .map(|s| s.backed_up.clone())
-            .unwrap_or_default(),
-        left_out: server
-            .as_ref()
-            .map(|s| s.left_out.clone())
-            .unwrap_or_default(),
-        settings: server.map(|s| s.settings).unwrap_or_default(),
         problems: problems.iter().map(|error| sentence(error)).collect(),
+        ..Report::default()
     };
+    if let Some(server) = server {
+        report.bin_dir = Some(server.bin_dir);
+        report.settings = server.settings;
+        report.backed_up = server.backed_up;
+        report.left_out = server.left_out;
+        report.fence = Some(server.level.to_string());
+        report.hazards = server.hazards;
+        report.recovery_target = server.recovery_target;
+        report.recoverable = server.recoverable;
+    }
     Ok((report, problems.into_iter().next()))
 }
 
