@@ -75,15 +75,11 @@ impl Job for VerifyJob<'_> {
         let seconds = self.since.elapsed().as_secs_f64();
         self.report.spend("start", seconds);
         self.check("start", Verdict::Proved, seconds, None);
-        self.report
-            .recovered_time
-            .clone_from(&self.report.backup_end);
-        if let Some(replay) = live.replayed() {
-            self.report.replayed_lsn = replay.lsn.map(|lsn| lsn.to_string());
-            if let Some(time) = &replay.time {
-                self.report.recovered_time = Some(time.clone());
-            }
-        }
+        let replay = live.replayed();
+        let lsn = replay.and_then(|replay| replay.lsn);
+        let time = replay.and_then(|replay| replay.time.clone());
+        self.report.replayed_lsn = lsn.map(|lsn| lsn.to_string());
+        self.report.recovered_time = time.or_else(|| self.report.backup_end.clone());
         let progress = self.verify.progress;
         let tell = |what: &str| progress(what, 0, 0);
         let done = Checks::new(&self.plan.verify, live, &mut self.report, &tell).run();
@@ -294,11 +290,10 @@ fn place(error: &ImageError) -> Damage {
         path: path.map(|path| path.display().to_string()),
         relfilenode: relation.map(|relation| relation.relfilenode),
         database: relation.map(|relation| relation.database),
-        relation: None,
         block: page.map(|page| page.block.0),
         offset: page.map(|page| page.offset),
         backup: error.backup().map(ToString::to_string),
         message: sentence(error),
-        good_in: None,
+        ..Damage::default()
     }
 }

@@ -13,7 +13,7 @@ use crate::catalog::{Backup, BackupRef, Instance};
 use crate::causes::sentence;
 use crate::chain::{Chain, ChainError};
 use crate::clock::{now, rfc3339};
-use crate::profile::{Action, KnownBadPolicy, Plan, VerifyChoice};
+use crate::profile::{Action, KnownBadPolicy, VerifyChoice};
 use crate::session::{Counts, SessionError, Up, all_backups, job_plan};
 
 /// The state of a run.
@@ -62,7 +62,10 @@ impl Verify<'_> {
         };
         let chains: Vec<_> = backups.iter().map(|b| (b, resolve(b))).collect();
         run.backups = chains.iter().map(listed).collect();
-        run.history = self.history(&instance);
+        // Without a history, the run continues.
+        run.history = History::read(self.plan, &instance)
+            .inspect_err(|e| tracing::error!("the verification history cannot be read: {e}"))
+            .ok();
         let (chosen, skipped) = self.choose(&instance, chains, run.history.as_ref())?;
         run.skipped = skipped;
         let is_choice = matches!(
@@ -140,17 +143,6 @@ impl Verify<'_> {
         (document, run.history)
     }
 
-    /// Reads the history; without one, the run continues.
-    fn history(&self, instance: &Instance) -> Option<History> {
-        match History::read(self.plan, instance) {
-            Ok(history) => Some(history),
-            Err(error) => {
-                tracing::error!("the verification history cannot be read: {error}");
-                None
-            }
-        }
-    }
-
     fn choose(
         &self,
         instance: &Instance,
@@ -200,21 +192,15 @@ impl Verify<'_> {
     fn one(&self, backup: BackupRef, all: &[Backup]) -> Result<BackupReport, SessionError> {
         let begun = Instant::now();
         let signals = self.signals.until(begun + self.plan.verify.timeout.0);
-        let (plan, held) = job_plan(self.plan, "verify")?;
-        let plan = plan_for(plan, backup);
+        let (mut plan, held) = job_plan(self.plan, "verify")?;
+        plan.backup = backup;
+        // The clone has to become writable.
+        plan.recovery.action = Action::Promote;
+        plan.postgres.launch = plan.verify.start;
         let mut job = VerifyJob::new(self, &plan, &signals, all);
         let outcome = Up::of_job(&plan, self.profile, &signals).run(Some(held), &mut job);
         job.finish(outcome)
     }
-}
-
-/// Returns the plan of the clone for one backup: it has to become writable.
-fn plan_for(plan: Plan, backup: BackupRef) -> Plan {
-    let mut plan = plan;
-    plan.backup = backup;
-    plan.recovery.action = Action::Promote;
-    plan.postgres.launch = plan.verify.start;
-    plan
 }
 
 /// Returns what is known about a backup from the catalog alone.

@@ -110,22 +110,23 @@ impl Checks<'_> {
         let limit = limit.map(|limit| limit.0);
         let begun = Instant::now();
         let outcome = check(self, limit.map(|limit| begun + limit));
-        let (outcome, ended) = match outcome {
-            Ok(outcome) => (outcome, None),
+        let mut ended = Ok(());
+        let (verdict, error) = match outcome {
+            Ok(outcome) => outcome,
             Err(Stop::TimedOut) => {
                 let seconds = limit.unwrap_or_default().as_secs();
                 let error = format!("it did not finish within {seconds} s");
-                ((Verdict::CouldNotTell, Some(error)), None)
+                (Verdict::CouldNotTell, Some(error))
             }
             Err(Stop::Session(
                 error @ (SessionError::Server(ServerError::Spawn { .. }) | SessionError::Io { .. }),
-            )) => ((Verdict::CouldNotTell, Some(error.to_string())), None),
+            )) => (Verdict::CouldNotTell, Some(error.to_string())),
             Err(Stop::Session(error)) => {
+                ended = Err(error);
                 let said = "the session ended during this check".to_owned();
-                ((Verdict::CouldNotTell, Some(said)), Some(error))
+                (Verdict::CouldNotTell, Some(said))
             }
         };
-        let (verdict, error) = outcome;
         let seconds = begun.elapsed().as_secs_f64();
         self.report.spend(kind, seconds);
         self.report.checks.push(Check {
@@ -135,10 +136,7 @@ impl Checks<'_> {
             seconds,
             error,
         });
-        match ended {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        ended
     }
 
     fn server(&self) -> Result<std::cell::Ref<'_, crate::server::Server>, Stop> {

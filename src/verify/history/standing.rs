@@ -71,9 +71,8 @@ impl Listed {
         Some(Known::Bad(KnownBad {
             backup: self.id.clone(),
             since: self.begun.clone(),
-            profile: String::new(),
             error: Some(error),
-            evidence: Vec::new(),
+            ..KnownBad::default()
         }))
     }
 }
@@ -110,11 +109,8 @@ impl Standing {
                 Some(Known::Proved(since)) => {
                     standing.proved += 1;
                     // Times of this format in UTC sort by their text.
-                    if standing
-                        .oldest_proof
-                        .as_deref()
-                        .is_none_or(|oldest| since < oldest)
-                    {
+                    let oldest = standing.oldest_proof.as_deref();
+                    if oldest.is_none_or(|oldest| since < oldest) {
                         standing.oldest_proof = Some(since.to_owned());
                     }
                     Verdict::Proved
@@ -146,9 +142,7 @@ fn learn<'a>(state: &mut Option<Known<'a>>, entry: &'a Entry, is_of_chain: bool)
             let mut bad = KnownBad {
                 backup: entry.backup.clone(),
                 since: entry.started.clone(),
-                profile: String::new(),
-                error: None,
-                evidence: Vec::new(),
+                ..KnownBad::default()
             };
             bad.add(entry);
             *state = Some(Known::Bad(bad));
