@@ -15,7 +15,7 @@ mod sink;
 use std::path::{self, Path};
 
 use tracing::span::EnteredSpan;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -98,12 +98,13 @@ fn filter(verbosity: &Verbosity, log: &LogPlan, sink: &Sink) -> EnvFilter {
         true => "pbkfs::once=error",
         false => "pbkfs::once=warn",
     };
-    EnvFilter::builder()
+    let filter = EnvFilter::builder()
         .with_default_directive(level.into())
-        .parse_lossy("")
-        .add_directive_lossily(once)
-        .add_directive_lossily("fuser=error")
-        .add_directive_lossily("tokio_postgres=warn")
+        .parse_lossy("");
+    // Most directives limit other crates, whose passing remarks are of no use to a DBA.
+    let directives = [once, "fuser=error", "tokio_postgres=warn"];
+    let valid = directives.into_iter().flat_map(str::parse::<Directive>);
+    valid.fold(filter, EnvFilter::add_directive)
 }
 
 fn open(target: &LogTarget, keep: usize, plan: Option<&Plan>) -> Result<Sink, String> {
@@ -152,18 +153,3 @@ fn layer(sink: Sink, format: LogFormat, colour: bool) -> Box<dyn Layer<Filtered>
 
 /// The subscriber below the layer that formats lines.
 type Filtered = tracing_subscriber::layer::Layered<EnvFilter, Registry>;
-
-trait AddDirective {
-    fn add_directive_lossily(self, directive: &str) -> Self;
-}
-
-impl AddDirective for EnvFilter {
-    /// Adds a directive, unless it is invalid. Most directives limit other crates,
-    /// whose passing remarks are of no use to a DBA.
-    fn add_directive_lossily(self, directive: &str) -> Self {
-        match directive.parse() {
-            Ok(directive) => self.add_directive(directive),
-            Err(_) => self,
-        }
-    }
-}

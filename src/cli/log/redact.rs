@@ -51,11 +51,9 @@ fn assigned(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for name in NAMES {
         for (at, _) in lower.match_indices(name) {
-            let rest = text.get(at + name.len()..).unwrap_or_default();
-            if let Some(value) = value_after(rest) {
-                let start = at + name.len() + value.start;
-                found.push(start..at + name.len() + value.end);
-            }
+            let end = at + name.len();
+            let rest = text.get(end..).unwrap_or_default();
+            found.extend(value_after(rest).map(|value| end + value.start..end + value.end));
         }
     }
     found
@@ -113,19 +111,15 @@ fn closing(inner: &str, quote: &str) -> Option<usize> {
     }
     let mut rest = inner;
     loop {
-        let at = inner.len() - rest.len();
-        if let Some(after) = rest.strip_prefix('\\') {
-            let mut chars = after.chars();
-            chars.next()?;
-            rest = chars.as_str();
-        } else if let Some(after) = rest.strip_prefix(quote) {
+        if let Some(after) = rest.strip_prefix(quote) {
             // A doubled quote stands for itself.
             match after.strip_prefix(quote) {
                 Some(more) => rest = more,
-                None => return Some(at),
+                None => return Some(inner.len() - rest.len()),
             }
         } else {
-            let mut chars = rest.chars();
+            // So does an escaped character.
+            let mut chars = rest.strip_prefix('\\').unwrap_or(rest).chars();
             chars.next()?;
             rest = chars.as_str();
         }
