@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::catalog::BackupRef;
-use crate::cli::common::ProfileArgs;
-use crate::profile::{Origin, Profile};
+use crate::catalog::{BackupRef, Catalog};
+use crate::cli::common::{At, ProfileArgs};
+use crate::profile::{Origin, Plan, Profile};
 use crate::session::{self, SessionError};
 
 /// The environment variable from which pg_probackup itself takes the catalog.
@@ -31,12 +31,25 @@ impl CatalogArgs {
     /// Returns the profile, overridden by the flags.
     pub fn given(&self) -> Result<Profile, SessionError> {
         let mut given = self.profile.given()?;
-        self.apply(&mut given)?;
+        if let Some(path) = &self.catalog {
+            given.set_path("catalog", path, Origin::Command("-B"))?;
+        }
+        if let Some(instance) = &self.instance {
+            given.set("instance", &**instance, Origin::Command("--instance"));
+        }
         Ok(given)
     }
 
+    /// Opens the catalog, and returns it with the selected instance or all that it has.
+    pub fn open(&self) -> Result<(Catalog, Vec<String>), SessionError> {
+        let (catalog, instance) = self.catalog()?;
+        let catalog = Catalog::open(&catalog)?;
+        let names = instance.map_or_else(|| catalog.instances(), |name| Ok(vec![name]))?;
+        Ok((catalog, names))
+    }
+
     /// Returns the catalog and, if one is selected, the instance.
-    pub fn catalog(&self) -> Result<(PathBuf, Option<String>), SessionError> {
+    fn catalog(&self) -> Result<(PathBuf, Option<String>), SessionError> {
         // With an explicit catalog, the settings on this host need not be valid.
         if let (Some(catalog), None, []) =
             (&self.catalog, &self.profile.profile, &*self.profile.sets)
@@ -49,16 +62,6 @@ impl CatalogArgs {
             Some(catalog) => Ok((catalog, given.value("instance"))),
             None => Err(missing("the catalog, with -B CATALOG")),
         }
-    }
-
-    fn apply(&self, given: &mut Profile) -> Result<(), SessionError> {
-        if let Some(path) = &self.catalog {
-            given.set_path("catalog", path, Origin::Command("-B"))?;
-        }
-        if let Some(instance) = &self.instance {
-            given.set("instance", &**instance, Origin::Command("--instance"));
-        }
-        Ok(())
     }
 }
 
@@ -87,29 +90,28 @@ impl BackupArgs {
         Ok(given)
     }
 
-    /// Returns the profile of a one-shot job. If it sets no target, the job gets a
+    /// Returns the plan of a one-shot job. If the profile sets no target, the job gets a
     /// private mount point below the state directory.
-    pub fn job(&self, command: &'static str) -> Result<Profile, SessionError> {
+    pub fn job(&self, command: &'static str, at: At) -> Result<Plan, SessionError> {
         let mut given = self.given()?;
-        catalog_of_environment(&mut given)?;
-        require_backup(&given)?;
+        require_backup(&mut given)?;
         if let Some(backup) = &self.backup {
             given.set("verify.backup", backup.to_string(), Origin::Command("-i"));
         }
-        let source = (
-            given.value::<PathBuf>("catalog"),
-            given.value::<String>("instance"),
-        );
-        if let (None, (Some(catalog), Some(instance))) = (given.get("target"), source) {
+        if given.get("target").is_none()
+            && let Some(catalog) = given.value::<PathBuf>("catalog")
+            && let Some(instance) = given.value::<String>("instance")
+        {
             let target = session::job_target(command, &catalog, &instance)?;
             given.set_path("target", &target, Origin::Command(command))?;
         }
-        Ok(given)
+        at.apply(&mut given);
+        Ok(given.plan()?)
     }
 }
 
 /// Takes the catalog from pg_probackup's own variable if none was given.
-pub fn catalog_of_environment(given: &mut Profile) -> Result<(), SessionError> {
+fn catalog_of_environment(given: &mut Profile) -> Result<(), SessionError> {
     let variable = std::env::var_os(BACKUP_PATH).filter(|path| !path.is_empty());
     if let (None, Some(path)) = (given.get("catalog"), variable) {
         let origin = Origin::Variable(BACKUP_PATH.to_owned());
@@ -118,15 +120,17 @@ pub fn catalog_of_environment(given: &mut Profile) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Refuses a profile that lacks the catalog or the instance.
-pub fn require_backup(given: &Profile) -> Result<(), SessionError> {
-    if given.get("catalog").is_none() {
-        return Err(missing("the catalog, with -B CATALOG"));
-    }
-    match given.get("instance") {
-        None => Err(missing("the instance, with --instance NAME")),
-        Some(_) => Ok(()),
-    }
+/// Refuses a profile that lacks the catalog or the instance, with the catalog of the
+/// environment if it names none.
+pub fn require_backup(given: &mut Profile) -> Result<(), SessionError> {
+    catalog_of_environment(given)?;
+    require(given, "catalog", "the catalog, with -B CATALOG")?;
+    require(given, "instance", "the instance, with --instance NAME")
+}
+
+/// Refuses a profile that lacks a key; `what` describes it, with its flag.
+pub fn require(given: &Profile, key: &str, what: &str) -> Result<(), SessionError> {
+    given.get(key).map(|_| ()).ok_or_else(|| missing(what))
 }
 
 /// Returns the error for a value that was not given.

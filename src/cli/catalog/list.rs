@@ -168,12 +168,7 @@ impl Line {
 pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     log::init(verbosity, None);
     let _span = log::span("list", None);
-    let (catalog, instance) = args.source.catalog()?;
-    let catalog = Catalog::open(&catalog)?;
-    let names = match instance {
-        Some(name) => vec![name],
-        None => catalog.instances()?,
-    };
+    let (catalog, names) = args.source.open()?;
     let mut code = Code::Done;
     let mut instances = Vec::new();
     for name in &names {

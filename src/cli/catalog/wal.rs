@@ -4,7 +4,6 @@ use clap::{Args, Subcommand};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::catalog::Catalog;
 use crate::catalog::wal::{Timeline, WalArchive};
 use crate::cli::common::{human_bytes, value};
 use crate::cli::exit::Code;
@@ -145,12 +144,7 @@ impl TimelineReport {
 pub fn run(args: &WalArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let What::List(args) = &args.what;
     log::init(verbosity, None);
-    let (catalog, instance) = args.source.catalog()?;
-    let catalog = Catalog::open(&catalog)?;
-    let names = match instance {
-        Some(name) => vec![name],
-        None => catalog.instances()?,
-    };
+    let (catalog, names) = args.source.open()?;
     let mut reports = Vec::new();
     for name in names {
         let archive = WalArchive::open(&catalog.instance(&name)?)?;

@@ -10,7 +10,7 @@ use super::stay::{Stay, stay};
 use crate::catalog::BackupRef;
 use crate::cli::common::At;
 use crate::cli::exit::Code;
-use crate::cli::source::{BackupArgs, catalog_of_environment, missing, require_backup};
+use crate::cli::source::{BackupArgs, require, require_backup};
 use crate::cli::verbosity::Verbosity;
 use crate::diff::{Binding, DiffError};
 use crate::profile::{MomentText, Origin, Plan, Profile};
@@ -89,27 +89,6 @@ impl MountArgs {
     /// the diff.
     fn plan(&self) -> Result<Plan, SessionError> {
         let mut given = self.backup.given()?;
-        self.apply(&mut given)?;
-        At { at: self.at }.apply(&mut given);
-        if self.read_only {
-            given.unset("diff_dir");
-        } else if let Some(dir) = given.value::<PathBuf>("diff_dir") {
-            complete(&mut given, &dir)?;
-        } else {
-            return Err(usage(
-                "name the directory for the writes with -d DIFF, or use --read-only",
-            ));
-        }
-        catalog_of_environment(&mut given)?;
-        require_backup(&given)?;
-        if given.get("target").is_none() {
-            return Err(missing("the mount point, with -D TARGET"));
-        }
-        given.set("postgres.launch", false, Origin::Command("pbkfs mount"));
-        Ok(given.plan()?)
-    }
-
-    fn apply(&self, given: &mut Profile) -> Result<(), SessionError> {
         for (key, flag, path) in [
             ("target", "-D", &self.target),
             ("diff_dir", "-d", &self.diff_dir),
@@ -118,7 +97,21 @@ impl MountArgs {
                 given.set_path(key, path, Origin::Command(flag))?;
             }
         }
-        Ok(())
+        At { at: self.at }.apply(&mut given);
+        if self.read_only {
+            given.unset("diff_dir");
+        } else if let Some(dir) = given.value::<PathBuf>("diff_dir") {
+            complete(&mut given, &dir)?;
+        } else {
+            let message = "name the directory for the writes with -d DIFF, or use --read-only";
+            return Err(SessionError::Usage {
+                message: message.to_owned(),
+            });
+        }
+        require_backup(&mut given)?;
+        require(&given, "target", "the mount point, with -D TARGET")?;
+        given.set("postgres.launch", false, Origin::Command("pbkfs mount"));
+        Ok(given.plan()?)
     }
 }
 
@@ -153,10 +146,4 @@ fn complete(given: &mut Profile, diff_dir: &Path) -> Result<(), SessionError> {
         given.set_path("catalog", &bound.catalog, BINDING)?;
     }
     Ok(())
-}
-
-fn usage(message: &str) -> SessionError {
-    SessionError::Usage {
-        message: message.to_owned(),
-    }
 }

@@ -12,7 +12,6 @@ use crate::cli::source::{BackupArgs, absolute};
 use crate::cli::verbosity::Verbosity;
 use crate::cli::{log, output};
 use crate::extract::{Destination, Extract, Format, What};
-use crate::profile::Plan;
 use crate::session::{SessionError, Signals};
 
 /// Extract a table or a query result from a backup
@@ -86,14 +85,6 @@ enum FormatArg {
     Directory,
 }
 
-impl ExtractArgs {
-    fn plan(&self) -> Result<Plan, SessionError> {
-        let mut profile = self.backup.job("extract")?;
-        self.at.apply(&mut profile);
-        Ok(profile.plan()?)
-    }
-}
-
 /// Refuses options of pg_dump for the output and its format: pbkfs has its own.
 fn check_options(options: &[String]) -> Result<(), SessionError> {
     let ours = ["-f", "--fi", "-F", "--fo"];
@@ -112,7 +103,7 @@ fn check_options(options: &[String]) -> Result<(), SessionError> {
 /// Runs the subcommand.
 pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     check_options(&args.pg_dump)?;
-    let plan = args.plan()?;
+    let plan = args.backup.job("extract", args.at)?;
     let verbose = verbosity.is_verbose();
     log::init(verbosity.for_job(), Some(&plan));
     let _span = log::span("extract", Some(&plan.target));

@@ -88,9 +88,7 @@ pub fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
 
 /// Runs the subcommand.
 pub fn run(args: &MaterializeArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
-    let mut profile = args.backup.job("materialize")?;
-    args.at.apply(&mut profile);
-    let plan = profile.plan()?;
+    let plan = args.backup.job("materialize", args.at)?;
     log::init(verbosity.for_job(), Some(&plan));
     let _span = log::span("materialize", Some(&plan.target));
     let signals = Signals::install()

@@ -119,9 +119,7 @@ pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError
 
 /// Returns the plan, and whether the profile asks for more than it.
 fn plan(args: &VerifyArgs) -> Result<(Plan, bool), SessionError> {
-    let mut profile = args.backup.job("verify")?;
-    args.at.apply(&mut profile);
-    let mut plan = profile.plan()?;
+    let mut plan = args.backup.job("verify", args.at)?;
     let verify = &mut plan.verify;
     let partial = args.pages && verify.start;
     if args.pages {
