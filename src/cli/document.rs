@@ -4,7 +4,7 @@
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::cli::catalog::{list, wal};
 use crate::cli::clone::{diff, plan, status};
@@ -119,9 +119,7 @@ fn below(path: &str, schema: &Value, fields: &mut Vec<Field>) {
         if let Some(items) = schema.get("items") {
             below(&format!("{path}[]"), items, fields);
         }
-        let empty = Map::new();
-        let properties = schema.get("properties").and_then(Value::as_object);
-        for (name, property) in properties.unwrap_or(&empty) {
+        for (name, property) in keys::properties(schema) {
             let path = match path {
                 "" => name.clone(),
                 path => format!("{path}.{name}"),
@@ -147,16 +145,12 @@ fn forms(schema: &Value) -> Vec<&Value> {
 fn kind(schema: &Value) -> String {
     let mut words: Vec<String> = Vec::new();
     for form in forms(schema) {
-        let is_list = |value: &Value| value.is_array();
         if let Some(word) = form.get("const") {
             words.push(word.to_string());
         } else if let Some(all) = form.get("enum").and_then(Value::as_array) {
             words.extend(all.iter().map(Value::to_string));
-        } else if let Some(all) = form.get("type").filter(|kind| is_list(kind)) {
-            let all = all.as_array().into_iter().flatten();
-            words.extend(all.filter_map(|kind| kind.as_str().map(str::to_owned)));
-        } else if let Some(kind) = form.get("type").and_then(Value::as_str) {
-            words.push(kind.to_owned());
+        } else {
+            words.extend(keys::types(form).map(str::to_owned));
         }
     }
     words.join(" or ")

@@ -56,7 +56,7 @@ pub struct Report {
     keys: Vec<Line>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Line {
     /// The dotted key, including its section.
     key: String,
@@ -77,10 +77,11 @@ struct Line {
     flag: Option<&'static str>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
     /// Not set.
+    #[default]
     Default,
     /// A profile, or the settings of the host.
     File,
@@ -117,11 +118,7 @@ impl Line {
             key: path.to_owned(),
             value: value.map_or(Value::Null, |value| masked(path, value)),
             default: key.map(|key| key.default.as_str()),
-            origin: Kind::Default,
-            file: None,
-            line: None,
-            variable: None,
-            flag: None,
+            ..Self::default()
         };
         match given.map(|given| &given.origin) {
             None => {}

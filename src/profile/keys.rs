@@ -121,9 +121,19 @@ fn take_only(object: &mut Map<String, Value>, list: &str) -> Option<Value> {
     Some(only)
 }
 
-fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
+/// Returns the properties that a schema describes.
+pub fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     let properties = schema.get("properties").and_then(Value::as_object);
     properties.into_iter().flatten()
+}
+
+/// Returns the types that a schema permits: one, or several in a list.
+pub fn types(schema: &Value) -> impl Iterator<Item = &str> {
+    let types = match schema.get("type") {
+        Some(Value::Array(several)) => several.as_slice(),
+        one => one.map(std::slice::from_ref).unwrap_or_default(),
+    };
+    types.iter().filter_map(Value::as_str)
 }
 
 impl Section {
@@ -154,10 +164,6 @@ impl Key {
             (None, Some(value)) => value.to_string(),
             (None, None) => "none; it has to be set".to_owned(),
         };
-        let types = match schema.get("type") {
-            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
-            one => one.and_then(Value::as_str).into_iter().collect::<Vec<_>>(),
-        };
         Self {
             path: match section {
                 "" => name.to_owned(),
@@ -170,7 +176,7 @@ impl Key {
             is_required: described.is_none() && value.is_none(),
             value,
             is_path: schema["format"] == "path",
-            types: types.into_iter().map(str::to_owned).collect(),
+            types: types(schema).map(str::to_owned).collect(),
         }
     }
 
