@@ -1,18 +1,18 @@
 //! `pbkfs extract`: extracts a table or a query result from a backup.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::begin::begin;
 use super::progress::Progress;
-use crate::cli::clone::stay::raise_file_limit;
 use crate::cli::common::{At, human_bytes, value};
 use crate::cli::exit::Code;
+use crate::cli::output;
 use crate::cli::source::{BackupArgs, absolute};
 use crate::cli::verbosity::Verbosity;
-use crate::cli::{log, output};
 use crate::extract::{Destination, Extract, Format, What};
-use crate::session::{SessionError, Signals};
+use crate::session::SessionError;
 
 /// Extract a table or a query result from a backup
 ///
@@ -105,11 +105,7 @@ pub fn run(args: &ExtractArgs, verbosity: Verbosity) -> Result<Code, SessionErro
     check_options(&args.pg_dump)?;
     let plan = args.backup.job("extract", args.at)?;
     let verbose = verbosity.is_verbose();
-    log::init(verbosity.for_job(), Some(&plan));
-    let _span = log::span("extract", Some(&plan.target));
-    let signals = Signals::install()
-        .map_err(|e| SessionError::io("install signal handlers for", Path::new("pbkfs"), e))?;
-    raise_file_limit();
+    let (_span, signals) = begin("extract", verbosity.for_job(), &plan)?;
     let destination = match args.output.as_os_str() == "-" {
         true => Destination::Opened(
             output::standard().map_err(|e| SessionError::io("write", &args.output, e))?,

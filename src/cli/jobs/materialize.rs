@@ -1,20 +1,20 @@
 //! `pbkfs materialize`: writes a backup as an ordinary data directory.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
+use super::begin::begin;
 use super::progress::Progress;
-use crate::cli::clone::stay::raise_file_limit;
 use crate::cli::common::{At, human_bytes, value};
 use crate::cli::exit::Code;
+use crate::cli::output;
 use crate::cli::source::{BackupArgs, absolute};
 use crate::cli::verbosity::Verbosity;
-use crate::cli::{log, output};
 use crate::figures::counted;
 use crate::materialize::{Materialize, Materialized};
-use crate::session::{SessionError, Signals};
+use crate::session::SessionError;
 
 /// Write a backup as an ordinary data directory
 ///
@@ -89,11 +89,7 @@ pub fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
 /// Runs the subcommand.
 pub fn run(args: &MaterializeArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let plan = args.backup.job("materialize", args.at)?;
-    log::init(verbosity.for_job(), Some(&plan));
-    let _span = log::span("materialize", Some(&plan.target));
-    let signals = Signals::install()
-        .map_err(|e| SessionError::io("install signal handlers for", Path::new("pbkfs"), e))?;
-    raise_file_limit();
+    let (_span, signals) = begin("materialize", verbosity.for_job(), &plan)?;
     let progress = Progress::new(true);
     let materialize = Materialize {
         plan: &plan,

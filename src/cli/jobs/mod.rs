@@ -1,5 +1,6 @@
 //! Commands that run once and exit.
 
+mod begin;
 pub mod extract;
 pub mod materialize;
 pub mod progress;

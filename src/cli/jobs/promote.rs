@@ -1,24 +1,24 @@
 //! `pbkfs promote`: makes an ordinary data directory of a clone, while it serves.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use nix::unistd::geteuid;
 
+use super::begin::begin;
 use super::materialize::mapping;
 use super::progress::Progress;
-use crate::cli::clone::stay::raise_file_limit;
 use crate::cli::common::{ProfileArgs, human_bytes, sentence, value};
 use crate::cli::exit::Code;
+use crate::cli::output;
 use crate::cli::source::absolute;
 use crate::cli::verbosity::Verbosity;
-use crate::cli::{log, output};
 use crate::figures::counted;
 use crate::profile::{ByteSize, Plan};
 use crate::promote::{Promote, Promoted};
 use crate::server::{Binaries, OsUser, Starter, major_of};
-use crate::session::{HydrationState, PromoteError, SessionError, Signals};
+use crate::session::{HydrationState, PromoteError, SessionError};
 
 /// Turn a clone into an ordinary data directory, while it serves
 ///
@@ -82,11 +82,7 @@ pub struct PromoteArgs {
 /// Runs the subcommand.
 pub fn run(args: &PromoteArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let plan = args.profile.plan()?;
-    log::init(verbosity, Some(&plan));
-    let _span = log::span("promote", Some(&plan.target));
-    let signals = Signals::install()
-        .map_err(|e| SessionError::io("install signal handlers for", Path::new("pbkfs"), e))?;
-    raise_file_limit();
+    let (_span, signals) = begin("promote", verbosity, &plan)?;
     let progress = Progress::new(true);
     let promote = Promote {
         plan: &plan,

@@ -6,16 +6,16 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::begin::begin;
 use super::progress::Progress;
 use crate::causes::sentence;
-use crate::cli::clone::stay::raise_file_limit;
 use crate::cli::common::{At, value};
 use crate::cli::exit::Code;
+use crate::cli::output;
 use crate::cli::source::BackupArgs;
 use crate::cli::verbosity::Verbosity;
-use crate::cli::{log, output};
 use crate::profile::{Databases, Plan};
-use crate::session::{SessionError, Signals};
+use crate::session::SessionError;
 use crate::untrusted::Dir;
 use crate::verify::{self, Document, History, Verdict, Verify};
 
@@ -68,11 +68,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs, verbosity: Verbosity) -> Result<Code, SessionError> {
     let (plan, partial) = plan(args)?;
     let verbose = verbosity.is_verbose();
-    log::init(verbosity.for_job(), Some(&plan));
-    let _span = log::span("verify", Some(&plan.target));
-    let signals = Signals::install()
-        .map_err(|e| SessionError::io("install signal handlers for", Path::new("pbkfs"), e))?;
-    raise_file_limit();
+    let (_span, signals) = begin("verify", verbosity.for_job(), &plan)?;
     let ping = |what: &str, report: &str| {
         if let Some(url) = &plan.verify.ping {
             verify::ping(url, what, report);
