@@ -1,6 +1,7 @@
 //! The forms of a profile's values, and the types that several sections share.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -60,6 +61,12 @@ macro_rules! from_value {
 }
 pub(super) use from_value;
 
+/// Returns a whole number within bounds.
+pub(super) fn whole<T: TryFrom<i64>>(value: &Value, bounds: RangeInclusive<i64>) -> Option<T> {
+    let number = value.as_integer().filter(|n| bounds.contains(n))?;
+    T::try_from(number).ok()
+}
+
 from_value!(BackupRef, Seconds, ByteSize);
 
 impl Serialize for BackupRef {
@@ -115,10 +122,7 @@ impl FromValue for Seconds {
     }
 
     fn from_value(value: &Value) -> Option<Self> {
-        let seconds = value
-            .as_integer()
-            .filter(|n| (1..=Self::MOST).contains(n))?;
-        u64::try_from(seconds).ok().map(Self::new)
+        whole(value, 1..=Self::MOST).map(Self::new)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use toml::Value;
 
 use crate::profile::error::ProfileError;
-use crate::profile::values::{ByteSize, FromValue, from_value};
+use crate::profile::values::{ByteSize, FromValue, from_value, whole};
 
 section! {
     /// The keys of the section `[fence]`.
@@ -168,10 +168,7 @@ impl FromValue for Processes {
     }
 
     fn from_value(value: &Value) -> Option<Self> {
-        let number = value
-            .as_integer()
-            .filter(|n| (32..=4_194_304).contains(n))?;
-        u32::try_from(number).ok().map(Self)
+        whole(value, 32..=4_194_304).map(Self)
     }
 }
 
@@ -187,8 +184,7 @@ impl FromValue for Nice {
     }
 
     fn from_value(value: &Value) -> Option<Self> {
-        let number = value.as_integer().filter(|n| (0..=19).contains(n))?;
-        u8::try_from(number).ok().map(Self)
+        whole(value, 0..=19).map(Self)
     }
 }
 
