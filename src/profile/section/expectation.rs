@@ -26,20 +26,21 @@ pub enum Comparison {
     AtLeast,
 }
 
-impl Comparison {
-    /// Returns its operator in SQL.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
+impl fmt::Display for Comparison {
+    /// Formats it as its operator in SQL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Equal => "=",
             Self::Unequal => "<>",
             Self::Less => "<",
             Self::AtMost => "<=",
             Self::Greater => ">",
             Self::AtLeast => ">=",
-        }
+        })
     }
+}
 
+impl Comparison {
     /// Returns the comparison that a text begins with, and the rest of the text.
     fn split(text: &str) -> Option<(Self, &str)> {
         // The longer ones first.
@@ -145,8 +146,8 @@ impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
-            Self::Number(comparison, number) => write!(f, "{} {number}", comparison.as_str()),
-            Self::Age(comparison, interval) => write!(f, "age {} {interval}", comparison.as_str()),
+            Self::Number(comparison, number) => write!(f, "{comparison} {number}"),
+            Self::Age(comparison, interval) => write!(f, "age {comparison} {interval}"),
         }
     }
 }

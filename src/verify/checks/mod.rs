@@ -372,21 +372,16 @@ fn of_command(ended: &Ended) -> Outcome {
 
 /// Returns a condition as SQL over the answer `$1` and the value `$2`.
 fn condition(expected: &Expectation) -> Option<(String, String)> {
-    match expected {
-        Expectation::Text(_) => None,
-        Expectation::Number(comparison, value) => Some((
-            format!(
-                "select $1::text::numeric {} $2::text::numeric",
-                comparison.as_str()
-            ),
-            value.clone(),
-        )),
-        Expectation::Age(comparison, value) => Some((
-            format!(
-                "select now() - nullif($1::text, '')::timestamptz {} $2::text::interval",
-                comparison.as_str()
-            ),
-            value.clone(),
-        )),
-    }
+    let (sql, value) = match expected {
+        Expectation::Text(_) => return None,
+        Expectation::Number(is, value) => (
+            format!("select $1::text::numeric {is} $2::text::numeric"),
+            value,
+        ),
+        Expectation::Age(is, value) => (
+            format!("select now() - nullif($1::text, '')::timestamptz {is} $2::text::interval"),
+            value,
+        ),
+    };
+    Some((sql, value.clone()))
 }
