@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::catalog::Backup;
-use crate::catalog::BackupRef;
+use crate::catalog::{Backup, BackupRef};
 use crate::chain::Chain;
 use crate::image::{CheckSink, Image, ImageError, ImageOptions};
 use crate::pg::BLOCK_SIZE;

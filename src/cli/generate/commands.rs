@@ -322,13 +322,10 @@ fn after_help(page: &mut Page, command: &Command) {
         match line.strip_suffix(':') {
             Some(heading) if !line.starts_with(' ') => {
                 flush(page, &mut literal);
-                page.heading(
-                    match heading {
-                        "Example" => "EXAMPLES".to_owned(),
-                        other => other.to_uppercase(),
-                    }
-                    .as_str(),
-                );
+                page.heading(&match heading {
+                    "Example" => "EXAMPLES".to_owned(),
+                    other => other.to_uppercase(),
+                });
             }
             _ if line.starts_with(' ') => literal.push(line.trim_start()),
             _ if line.is_empty() => literal.push(line),

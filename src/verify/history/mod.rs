@@ -15,8 +15,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Backup;
-use crate::catalog::Instance;
+use crate::catalog::{Backup, Instance};
 use crate::profile::Plan;
 use crate::session::{lasting_root, make_lasting, open_lasting};
 use crate::untrusted::Dir;
