@@ -1,6 +1,6 @@
 //! Names: looking up, creating, removing, renaming, linking.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::attr::Attr;
@@ -22,15 +22,6 @@ pub(super) struct Added {
     pub(super) ino: Ino,
     pub(super) inode: Inode,
     pub(super) data: Option<Arc<dyn DataFile>>,
-}
-
-/// The kind, permissions and owner of a new inode.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NewInode {
-    pub(super) kind: InodeKind,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
 }
 
 impl<L: Lower> Overlay<L> {
@@ -63,14 +54,9 @@ impl<L: Lower> Overlay<L> {
         uid: u32,
         gid: u32,
     ) -> Result<Attr, OverlayError> {
-        let new = NewInode {
-            kind: InodeKind::File,
-            mode,
-            uid,
-            gid,
-        };
         let mut tree = self.tree_mut();
-        let Added { ino, inode, data } = self.add_named(&mut tree, parent, name, new, None)?;
+        let new = Inode::new(InodeKind::File, mode, uid, gid, now_ns());
+        let Added { ino, inode, data } = self.add_named(&mut tree, parent, name, new)?;
         if let Some(data) = data {
             self.open_new(ino, data);
         }
@@ -95,14 +81,10 @@ impl<L: Lower> Overlay<L> {
         if matches!(kind, InodeKind::Directory | InodeKind::Symlink) {
             return Err(OverlayError::Unsupported);
         }
-        let new = NewInode {
-            kind,
-            mode,
-            uid,
-            gid,
-        };
-        let Added { ino, inode, .. } =
-            self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        let mut tree = self.tree_mut();
+        let new = Inode::new(kind, mode, uid, gid, now_ns());
+        let Added { ino, inode, .. } = self.add_named(&mut tree, parent, name, new)?;
+        drop(tree);
         self.attr_of(ino, &inode)
     }
 
@@ -118,14 +100,10 @@ impl<L: Lower> Overlay<L> {
         uid: u32,
         gid: u32,
     ) -> Result<Attr, OverlayError> {
-        let new = NewInode {
-            kind: InodeKind::Directory,
-            mode,
-            uid,
-            gid,
-        };
-        let Added { ino, inode, .. } =
-            self.add_named(&mut self.tree_mut(), parent, name, new, None)?;
+        let mut tree = self.tree_mut();
+        let new = Inode::new(InodeKind::Directory, mode, uid, gid, now_ns());
+        let Added { ino, inode, .. } = self.add_named(&mut tree, parent, name, new)?;
+        drop(tree);
         self.attr_of(ino, &inode)
     }
 
@@ -232,27 +210,25 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
+    /// Gives a new inode a name, and its directory's group if that is set so.
     pub(super) fn add_named(
         &self,
         tree: &mut Tree,
         parent: Ino,
         name: &OsStr,
-        new: NewInode,
-        link: Option<OsString>,
+        mut inode: Inode,
     ) -> Result<Added, OverlayError> {
         let diff = self.diff()?;
         self.vacant(tree, parent, name)?;
-        let mut inode = Inode::new(new.kind, new.mode, new.uid, new.gid, now_ns());
         let dir = self.inode(tree, parent)?;
         if dir.mode & S_ISGID != 0 {
             inode.gid = dir.gid;
-            if new.kind == InodeKind::Directory {
+            if inode.kind == InodeKind::Directory {
                 inode.mode |= S_ISGID;
             }
         }
-        inode.link = link;
         let ino = tree.add(inode.clone());
-        let data = match new.kind {
+        let data = match inode.kind {
             InodeKind::File => Some(diff.storage().create(ino.0)),
             _ => None,
         };
@@ -261,7 +237,7 @@ impl<L: Lower> Overlay<L> {
             tree.take_reclaimable();
         })?;
         tree.set_entry(parent, name, Some(NameEntry::Inode(ino.0)));
-        if new.kind == InodeKind::Directory {
+        if inode.kind == InodeKind::Directory {
             tree.set_parent(ino, parent);
             Self::count_dirs(tree, parent, name, 1);
         }

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::attr::Attr;
-use super::names::{Added, NewInode};
-use crate::diff::InodeKind;
+use super::names::Added;
+use crate::diff::{InodeKind, now_ns};
 use crate::overlay::HIDDEN_DIR;
 use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
@@ -31,12 +31,6 @@ impl<L: Lower> Overlay<L> {
         uid: u32,
         gid: u32,
     ) -> Result<Attr, OverlayError> {
-        let new = NewInode {
-            kind: InodeKind::Symlink,
-            mode: 0o777,
-            uid,
-            gid,
-        };
         let mut tree = self.tree_mut();
         let target = if self.is_tablespace_link(parent, name) {
             self.vacant(&tree, parent, name)?;
@@ -44,8 +38,9 @@ impl<L: Lower> Overlay<L> {
         } else {
             target.as_os_str().to_owned()
         };
-        let Added { ino, inode, .. } =
-            self.add_named(&mut tree, parent, name, new, Some(target))?;
+        let mut new = Inode::new(InodeKind::Symlink, 0o777, uid, gid, now_ns());
+        new.link = Some(target);
+        let Added { ino, inode, .. } = self.add_named(&mut tree, parent, name, new)?;
         drop(tree);
         self.attr_of(ino, &inode)
     }
@@ -65,12 +60,6 @@ impl<L: Lower> Overlay<L> {
         uid: u32,
         gid: u32,
     ) -> Result<OsString, OverlayError> {
-        let new = NewInode {
-            kind: InodeKind::Directory,
-            mode: 0o700,
-            uid,
-            gid,
-        };
         let mut dir = Ino::ROOT;
         let version = self
             .options
@@ -86,7 +75,10 @@ impl<L: Lower> Overlay<L> {
         for name in path.into_iter().flatten() {
             dir = match self.resolve(tree, dir, name) {
                 Some(ino) => ino,
-                None => self.add_named(tree, dir, name, new, None)?.ino,
+                None => {
+                    let new = Inode::new(InodeKind::Directory, 0o700, uid, gid, now_ns());
+                    self.add_named(tree, dir, name, new)?.ino
+                }
             };
         }
         let mut target = OsString::from(TABLESPACES);
