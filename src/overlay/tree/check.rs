@@ -32,6 +32,10 @@ pub fn check<L: Lower>(
     records.check_circles(&places)
 }
 
+fn bad<T>(what: &str, ino: u64, reason: &str) -> Result<T, DiffError> {
+    Err(DiffError::record(what, ino, &reason))
+}
+
 struct Records<'a, L> {
     lower: &'a L,
     kinds: HashMap<u64, InodeKind>,
@@ -78,11 +82,7 @@ impl<'a, L: Lower> Records<'a, L> {
         for (ino, kind) in &self.kinds {
             let is_own = Ino(*ino) >= Ino::FIRST_NEW;
             if !is_own && self.lower_kind(*ino) != Some(*kind) {
-                return Err(DiffError::record(
-                    "inode",
-                    *ino,
-                    &"the backup has no such inode of that kind",
-                ));
+                return bad("inode", *ino, "the backup has no such inode of that kind");
             }
         }
         for ino in contents {
@@ -90,29 +90,17 @@ impl<'a, L: Lower> Records<'a, L> {
             let is_own = Ino(*ino) >= Ino::FIRST_NEW;
             // An inode of the diff's own that has no name has no kind, either.
             if kind != Some(InodeKind::File) && !(is_own && kind.is_none()) {
-                return Err(DiffError::record(
-                    "content",
-                    *ino,
-                    &"its inode is not a file",
-                ));
+                return bad("content", *ino, "its inode is not a file");
             }
         }
         for (dir, _, entry) in &namespace.names {
             if self.kind(*dir) != Some(InodeKind::Directory) {
-                return Err(DiffError::record(
-                    "a name in directory",
-                    *dir,
-                    &"it is not a directory",
-                ));
+                return bad("a name in directory", *dir, "it is not a directory");
             }
             if let NameEntry::Inode(ino) = entry
                 && self.kind(*ino).is_none()
             {
-                return Err(DiffError::record(
-                    "inode",
-                    *ino,
-                    &"it has a name but does not exist",
-                ));
+                return bad("inode", *ino, "it has a name but does not exist");
             }
         }
         Ok(())
@@ -129,7 +117,7 @@ impl<'a, L: Lower> Records<'a, L> {
                 continue;
             }
             if ino == Ino::ROOT.0 || places.insert(ino, (*dir, name.as_slice())).is_some() {
-                return Err(DiffError::record("directory", ino, &"it has a second name"));
+                return bad("directory", ino, "it has a second name");
             }
         }
         Ok(places)
@@ -145,11 +133,7 @@ impl<'a, L: Lower> Records<'a, L> {
             };
             let hidden = self.names.contains_key(&own);
             if *place != own && !hidden && self.is_reachable(places, own.0, &mut known) {
-                return Err(DiffError::record(
-                    "directory",
-                    *ino,
-                    &"it has a second name",
-                ));
+                return bad("directory", *ino, "it has a second name");
             }
         }
         Ok(())
@@ -196,7 +180,7 @@ impl<'a, L: Lower> Records<'a, L> {
             let mut ino = *start;
             while !ends.contains(&ino) {
                 if !way.insert(ino) {
-                    return Err(DiffError::record("directory", ino, &"it contains itself"));
+                    return bad("directory", ino, "it contains itself");
                 }
                 let place = places.get(&ino).copied();
                 match place.or_else(|| self.own_place(ino)) {
