@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::error::OverlayError;
-use crate::diff::time_ns;
+use crate::diff::{InodeKind, time_ns};
 use crate::image::{Image, NodeId};
 
 pub use crate::image::NodeKind as LowerKind;
@@ -44,6 +44,19 @@ pub trait Lower: Send + Sync + 'static {
     /// Returns the time of the last change shown for files and directories, in
     /// nanoseconds since the epoch.
     fn timestamp_ns(&self) -> i64;
+
+    /// Whether there is a node of that number.
+    fn has(&self, node: NodeId) -> bool {
+        (node.0 as usize) < self.node_count()
+    }
+    /// Returns the kind of a node's inode.
+    fn inode_kind(&self, node: NodeId) -> InodeKind {
+        match self.kind(node) {
+            LowerKind::Directory => InodeKind::Directory,
+            LowerKind::File => InodeKind::File,
+            LowerKind::Symlink => InodeKind::Symlink,
+        }
+    }
 }
 
 impl Lower for Image {

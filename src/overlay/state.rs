@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use super::content::{Copies, Ctx, File};
 use super::counters::OverlayCounters;
 use super::error::OverlayError;
-use super::lower::{Lower, LowerKind};
+use super::lower::Lower;
 use super::tree::{Ino, Tree, check, more_dirs};
 use crate::diff::{Diff, InodeKind, NameEntry};
 use crate::image::NodeId;
@@ -215,14 +215,8 @@ impl<L: Lower> Overlay<L> {
         if let Some(inode) = tree.inode(ino) {
             return Some(inode.kind);
         }
-        let node = ino
-            .node()
-            .filter(|n| (n.0 as usize) < self.lower.node_count())?;
-        Some(match self.lower.kind(node) {
-            LowerKind::Directory => InodeKind::Directory,
-            LowerKind::File => InodeKind::File,
-            LowerKind::Symlink => InodeKind::Symlink,
-        })
+        let node = ino.node().filter(|node| self.lower.has(*node))?;
+        Some(self.lower.inode_kind(node))
     }
 
     pub(super) fn require_directory(&self, tree: &Tree, ino: Ino) -> Result<(), OverlayError> {

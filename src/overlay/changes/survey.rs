@@ -136,19 +136,18 @@ impl<'a, L: Lower> Survey<'a, L> {
         if self.records.contents.contains_key(&ino) {
             return None;
         }
-        let kind = match Ino(ino).node() {
+        let node = Ino(ino).node();
+        let kind = match node {
             Some(_) => ChangeKind::Renamed,
             None => match self.records.inodes.get(&ino)?.kind {
                 InodeKind::Directory => return None,
                 _ => ChangeKind::New,
             },
         };
-        let directory = match (Ino(ino).node(), self.lower) {
-            (Some(node), Some(lower)) if known(lower, node) => {
-                lower.kind(node) == LowerKind::Directory
-            }
-            _ => false,
+        let is_dir = |(lower, node): (&L, NodeId)| {
+            lower.has(node) && lower.kind(node) == LowerKind::Directory
         };
+        let directory = self.lower.zip(node).is_some_and(is_dir);
         let slash = |path: &Path| match directory {
             true => format!("{}/", shown(path)),
             false => shown(path),
@@ -156,7 +155,7 @@ impl<'a, L: Lower> Survey<'a, L> {
         Some(Change {
             path: slash(&self.path(ino)?),
             kind,
-            from: Ino(ino).node().map(|node| slash(&self.image_path(node))),
+            from: node.map(|node| slash(&self.image_path(node))),
             blocks: 0,
             bytes: 0,
             whole: false,
@@ -190,7 +189,7 @@ impl<'a, L: Lower> Survey<'a, L> {
     /// Returns the image's entry of that name; `None` without the image.
     fn below(&self, dir: u64, name: &[u8]) -> Option<NodeId> {
         let (lower, parent) = (self.lower?, Ino(dir).node()?);
-        let parent = Some(parent).filter(|parent| known(lower, *parent))?;
+        let parent = Some(parent).filter(|parent| lower.has(*parent))?;
         lower.lookup(parent, OsStr::from_bytes(name))
     }
 
@@ -213,15 +212,11 @@ impl<'a, L: Lower> Survey<'a, L> {
 
     fn image_path(&self, node: NodeId) -> PathBuf {
         match self.lower {
-            Some(lower) if known(lower, node) => lower.path(node),
+            Some(lower) if lower.has(node) => lower.path(node),
             _ if Ino::of_node(node) == Ino::ROOT => PathBuf::new(),
             _ => format!("(image node {})", node.0).into(),
         }
     }
-}
-
-fn known<L: Lower>(lower: &L, node: NodeId) -> bool {
-    (node.0 as usize) < lower.node_count()
 }
 
 /// Formats a path for people, with tablespaces where PostgreSQL has them.

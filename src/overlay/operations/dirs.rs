@@ -82,8 +82,7 @@ impl<L: Lower> Overlay<L> {
 
     fn merged_names<'a>(&'a self, tree: &'a Tree, dir: Ino) -> BTreeMap<&'a OsStr, Ino> {
         let mut names = BTreeMap::new();
-        let known = |node: &crate::image::NodeId| (node.0 as usize) < self.lower.node_count();
-        if let Some(node) = dir.node().filter(known) {
+        if let Some(node) = dir.node().filter(|node| self.lower.has(*node)) {
             for child in self.lower.children(node) {
                 names.insert(self.lower.name(child), Ino::of_node(child));
             }

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::inode::Ino;
 use crate::diff::{DiffError, InodeKind, NameEntry, Namespace};
 use crate::image::NodeId;
-use crate::overlay::lower::{Lower, LowerKind};
+use crate::overlay::lower::Lower;
 
 /// A name: its directory, and the name in that directory.
 type Place<'a> = (u64, &'a [u8]);
@@ -57,16 +57,11 @@ impl<'a, L: Lower> Records<'a, L> {
 
     /// Returns the image's node of that inode, if it has one.
     fn node(&self, ino: u64) -> Option<NodeId> {
-        let node = Ino(ino).node();
-        node.filter(|node| (node.0 as usize) < self.lower.node_count())
+        Ino(ino).node().filter(|node| self.lower.has(*node))
     }
 
     fn lower_kind(&self, ino: u64) -> Option<InodeKind> {
-        Some(match self.lower.kind(self.node(ino)?) {
-            LowerKind::Directory => InodeKind::Directory,
-            LowerKind::File => InodeKind::File,
-            LowerKind::Symlink => InodeKind::Symlink,
-        })
+        self.node(ino).map(|node| self.lower.inode_kind(node))
     }
 
     fn kind(&self, ino: u64) -> Option<InodeKind> {

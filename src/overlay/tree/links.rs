@@ -8,7 +8,6 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::inode::Ino;
 use crate::diff::{InodeKind, NameEntry, Namespace};
-use crate::image::NodeId;
 use crate::overlay::HIDDEN_DIR;
 use crate::overlay::lower::{Lower, LowerKind};
 
@@ -28,13 +27,12 @@ pub fn more_dirs<L: Lower>(lower: &L, namespace: &Namespace) -> HashMap<Ino, i64
         Some(node) => lower.kind(node) == LowerKind::Directory,
         None => own.get(&ino.0) == Some(&InodeKind::Directory),
     };
-    let known = |node: &NodeId| (node.0 as usize) < lower.node_count();
     for (dir, name, entry) in &namespace.names {
         let (dir, name) = (Ino(*dir), OsStr::from_bytes(name));
         if is_hidden(dir, name) {
             continue;
         }
-        let image = dir.node().filter(known);
+        let image = dir.node().filter(|node| lower.has(*node));
         let image = image.and_then(|node| lower.lookup(node, name));
         let had = image.is_some_and(|node| is_dir(Ino::of_node(node)));
         let has = matches!(entry, NameEntry::Inode(ino) if is_dir(Ino(*ino)));
