@@ -13,8 +13,6 @@ pub struct DataStat {
     pub len: u64,
     /// Last change of the bytes, in nanoseconds since the epoch.
     pub mtime_ns: i64,
-    /// Last change of the inode, in nanoseconds since the epoch.
-    pub ctime_ns: i64,
     /// Space on disk, in units of 512 bytes.
     pub blocks: u64,
 }

@@ -238,10 +238,10 @@ impl DataFile for KeptFile {
             Found::File(file) => file.metadata()?,
             Found::Unmade(stat) => return Ok(stat),
         };
+        let seconds_ns = meta.mtime().saturating_mul(1_000_000_000);
         Ok(DataStat {
             len: meta.len(),
-            mtime_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
-            ctime_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
+            mtime_ns: seconds_ns.saturating_add(meta.mtime_nsec()),
             blocks: meta.blocks(),
         })
     }
@@ -270,12 +270,6 @@ impl DataFile for KeptFile {
     fn opened(&self) -> io::Result<Option<Arc<File>>> {
         self.file().map(Some)
     }
-}
-
-fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(nanoseconds)
 }
 
 #[cfg(test)]

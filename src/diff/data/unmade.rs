@@ -55,7 +55,6 @@ impl Unmade {
         Some(DataStat {
             len: 0,
             mtime_ns: time,
-            ctime_ns: time,
             blocks: 0,
         })
     }

@@ -45,15 +45,6 @@ pub enum Snapshot {
     Completed(ContentRecord),
 }
 
-/// Size, space and time of the last change.
-pub struct ContentStat {
-    pub len: u64,
-    /// In units of 512 bytes: the space of the file's own bytes, or the space it would
-    /// take if it had been restored.
-    pub blocks: u64,
-    pub mtime_ns: i64,
-}
-
 impl Content {
     /// Creates the content of a file that the clone created.
     pub fn new_whole(data: Arc<dyn DataFile>) -> Self {
@@ -131,26 +122,21 @@ impl Content {
         }
     }
 
-    pub fn stat(&self) -> Result<ContentStat, OverlayError> {
+    /// Returns size, space and time of the last change. The space is that of the file's
+    /// own bytes, or what it would take if it had been restored.
+    pub fn stat(&self) -> Result<DataStat, OverlayError> {
         Ok(match self {
-            Self::Image { len, .. } => ContentStat {
+            Self::Image { len, .. } => DataStat {
                 len: *len,
                 blocks: len.div_ceil(512),
                 mtime_ns: i64::MIN,
             },
-            Self::Blocks(blocks) => ContentStat {
+            Self::Blocks(blocks) => DataStat {
                 len: blocks.size,
                 blocks: blocks.space(),
                 mtime_ns: blocks.mtime_ns,
             },
-            Self::Whole(whole) => {
-                let stat = whole.data.stat()?;
-                ContentStat {
-                    len: stat.len,
-                    blocks: stat.blocks,
-                    mtime_ns: stat.mtime_ns,
-                }
-            }
+            Self::Whole(whole) => whole.data.stat()?,
         })
     }
 

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockWriteGuard};
 
-use crate::diff::{DataFile, InodeKind};
-use crate::overlay::content::{Content, ContentStat, File};
+use crate::diff::{DataFile, DataStat, InodeKind};
+use crate::overlay::content::{Content, File};
 use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
@@ -112,7 +112,7 @@ impl<L: Lower> Overlay<L> {
     }
 
     /// Returns a file's size and time, without keeping the file in the table.
-    pub(in crate::overlay) fn content_stat(&self, ino: Ino) -> Result<ContentStat, OverlayError> {
+    pub(in crate::overlay) fn content_stat(&self, ino: Ino) -> Result<DataStat, OverlayError> {
         let in_use = self.files().get(&ino.0).cloned();
         let mut stat = match in_use {
             Some(file) => file.content().stat()?,

@@ -399,7 +399,6 @@ impl DataFile for Data {
         self.look(|object| DataStat {
             len: object.len,
             mtime_ns: object.mtime_ns,
-            ctime_ns: object.mtime_ns,
             blocks: object.sectors.len() as u64,
         })
     }
