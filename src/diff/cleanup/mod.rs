@@ -18,7 +18,7 @@ use super::layout::{
     BINDING_FILE, CATALOG_DIR, DATA_DIR, META_FILE, PROMOTION_FILE, TEMPORARY_FILE, WAL_DIR,
 };
 use super::lock::{DiffLock, LockHolder};
-use super::store::{ContentRecord, NameEntry, Namespace, Store, StoreBackend};
+use super::store::{NameEntry, Namespace, Store, StoreBackend};
 use crate::pg::relation::RelationFile;
 
 /// A diff about to be emptied, locked so that nobody can use it.
@@ -160,12 +160,9 @@ fn relations(
     }
     let mut found = HashSet::new();
     for &ino in with_content {
-        let origin = match store.content(ino)? {
-            Some((ContentRecord::Blocks { origin, .. }, _)) => Some(origin),
-            Some((ContentRecord::Whole { origin }, _)) => origin,
-            None => None,
-        };
-        if let Some(file) = origin.and_then(RelationFile::parse) {
+        if let Some((record, _)) = store.content(ino)?
+            && let Some(file) = record.origin().and_then(RelationFile::parse)
+        {
             found.insert(Relation::OfImage(
                 file.tablespace,
                 file.database,

@@ -7,7 +7,9 @@ use roaring::RoaringBitmap;
 
 use super::*;
 use crate::diff::layout::LOCK_FILE;
-use crate::diff::{Batch, BlockChunk, Diff, FORMAT_VERSION, HeldBlocks, InodeKind, InodeRecord};
+use crate::diff::{
+    Batch, BlockChunk, ContentRecord, Diff, FORMAT_VERSION, HeldBlocks, InodeKind, InodeRecord,
+};
 
 fn binding() -> Binding {
     Binding {

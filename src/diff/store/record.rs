@@ -15,7 +15,7 @@
 //! fields.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -98,6 +98,18 @@ pub enum ContentRecord {
         /// Last change in nanoseconds since the epoch.
         mtime_ns: i64,
     },
+}
+
+impl ContentRecord {
+    /// Returns the path of the image's file that it belongs to; `None` for one of the
+    /// clone's own.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Path> {
+        match self {
+            Self::Whole { origin } => origin.as_deref(),
+            Self::Blocks { origin, .. } => Some(origin),
+        }
+    }
 }
 
 /// What a directory entry of the diff resolves to, overriding the image.

@@ -46,11 +46,12 @@ pub enum Snapshot {
 }
 
 impl Content {
-    /// Creates the content of a file that the clone created.
-    pub fn new_whole(data: Arc<dyn DataFile>) -> Self {
+    /// Creates the content of a file that the clone created, or that the store has as a
+    /// whole one.
+    pub fn whole(data: Arc<dyn DataFile>, origin: Option<NodeId>) -> Self {
         Self::Whole(Whole {
             data,
-            origin: None,
+            origin,
             committed: true,
             pristine: None,
         })
@@ -73,53 +74,31 @@ impl Content {
             Some(diff) => diff.store().content(ino)?,
             None => None,
         };
-        let whole = |origin| -> Result<Self, OverlayError> {
-            let data = ctx.diff()?.storage().open(ino)?;
-            Ok(Self::Whole(Whole {
-                data,
-                origin,
-                committed: true,
-                pristine: None,
-            }))
-        };
         if let (Some((record, held)), Some(node)) = (&record, node) {
             check_blocks(ctx.lower, node, record, held)?;
         }
-        match (record, node) {
-            (
-                Some((
-                    ContentRecord::Blocks {
-                        origin,
-                        size,
-                        base_len,
-                        mtime_ns,
-                    },
-                    held,
-                )),
-                Some(node),
-            ) => {
-                check_origin(ctx, node, &origin)?;
-                Ok(Self::Blocks(Blocks::stored(
-                    node, size, base_len, mtime_ns, held,
-                )))
+        // Exactly the image's files have one.
+        let origin = record.as_ref().and_then(|(record, _)| record.origin());
+        match (origin, node) {
+            (Some(origin), Some(node)) => check_origin(ctx, node, origin)?,
+            (None, None) => {}
+            _ => {
+                let reason = format!("the record of inode {ino} is of the wrong kind");
+                return Err(OverlayError::Mismatch(reason));
             }
-            (
-                Some((
-                    ContentRecord::Whole {
-                        origin: Some(origin),
-                    },
-                    _,
-                )),
-                Some(node),
-            ) => {
-                check_origin(ctx, node, &origin)?;
-                whole(Some(node))
-            }
-            (Some((ContentRecord::Whole { origin: None }, _)) | None, None) => whole(None),
-            _ => Err(OverlayError::Mismatch(format!(
-                "the record of inode {ino} is of the wrong kind"
-            ))),
         }
+        if let (Some((record, held)), Some(node)) = (record, node)
+            && let ContentRecord::Blocks {
+                size,
+                base_len,
+                mtime_ns,
+                ..
+            } = record
+        {
+            let blocks = Blocks::stored(node, size, base_len, mtime_ns, held);
+            return Ok(Self::Blocks(blocks));
+        }
+        Ok(Self::whole(ctx.diff()?.storage().open(ino)?, node))
     }
 
     /// Returns size, space and time of the last change. The space is that of the file's
@@ -196,12 +175,7 @@ impl Content {
     pub fn complete(&mut self, data: Arc<dyn DataFile>) {
         let Self::Blocks(blocks) = self else { return };
         blocks.end_at_size(&data);
-        *self = Self::Whole(Whole {
-            data,
-            origin: Some(blocks.node()),
-            committed: true,
-            pristine: None,
-        });
+        *self = Self::whole(data, Some(blocks.node()));
     }
 
     /// Returns the data file to sync before a commit, and what to commit.

@@ -36,7 +36,7 @@ impl<L: Lower> Overlay<L> {
     /// Registers a file that was just created as open, with the data file it was
     /// created with.
     pub(in crate::overlay) fn open_new(&self, ino: Ino, data: Arc<dyn DataFile>) {
-        let file = File::new(ino, Content::new_whole(data));
+        let file = File::new(ino, Content::whole(data, None));
         file.opens.store(1, Ordering::Release);
         self.files_mut().insert(ino.0, Arc::new(file));
     }
