@@ -62,7 +62,7 @@ impl<L: Lower> Overlay<L> {
         diff: Option<Diff>,
         options: OverlayOptions,
     ) -> Result<Self, OverlayError> {
-        let (tree, stored) = match &diff {
+        let (namespace, stored) = match &diff {
             Some(diff) => {
                 let namespace = diff.store().namespace()?;
                 let stored = diff.store().inodes_with_content()?;
@@ -71,16 +71,16 @@ impl<L: Lower> Overlay<L> {
                 if removed > 0 {
                     tracing::debug!(removed, "removed data files without a record");
                 }
-                let more_dirs = more_dirs(&lower, &namespace);
-                (Tree::load(namespace, more_dirs), stored)
+                (namespace, stored)
             }
-            None => (Tree::default(), HashSet::new()),
+            None => Default::default(),
         };
+        let more_dirs = more_dirs(&lower, &namespace);
         Ok(Self {
             lower,
             diff,
             options,
-            tree: RwLock::new(tree),
+            tree: RwLock::new(Tree::load(namespace, more_dirs)),
             files: RwLock::default(),
             stored: RwLock::new(stored),
             committer: Mutex::new(()),

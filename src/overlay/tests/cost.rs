@@ -1,10 +1,11 @@
 //! Limits on the cost of frequent requests: commits, and copies.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::disk::Disk;
 use super::support::*;
-use crate::diff::InodeKind;
+use crate::diff::{InodeKind, Namespace};
 use crate::overlay::tree::{Inode, Tree};
 use crate::overlay::{AttrChange, Ino, Overlay, OverlayError, TimeChange};
 use crate::pg::BLOCK_SIZE;
@@ -99,7 +100,7 @@ fn the_times_of_a_removed_file_cost_nothing() {
 #[test]
 fn removing_a_file_takes_as_long_whatever_waits_for_a_commit() {
     const BATCH: usize = 1_000;
-    let mut tree = Tree::default();
+    let mut tree = Tree::load(Namespace::default(), HashMap::new());
     let inos: Vec<Ino> = (0..50 * BATCH)
         .map(|_| tree.add(Inode::new(InodeKind::File, 0o600, 0, 0, 0)))
         .collect();

@@ -52,48 +52,33 @@ pub struct Tree {
     durable_seq: u64,
 }
 
-impl Default for Tree {
-    fn default() -> Self {
-        Self {
-            inodes: HashMap::new(),
-            entries: HashMap::new(),
-            parents: HashMap::new(),
-            more_dirs: HashMap::new(),
-            dead: HashMap::new(),
-            closed: BTreeSet::new(),
-            gone: HashSet::new(),
-            next_ino: Ino::FIRST_NEW.0,
-            stored_next_ino: Ino::FIRST_NEW.0,
-            pending: Pending::default(),
-            seq: 0,
-            durable_seq: 0,
-        }
-    }
-}
-
 impl Tree {
     /// Loads the tree from the store's records, after [`check()`], with the counts of
     /// [`more_dirs`].
     pub fn load(namespace: Namespace, more_dirs: HashMap<Ino, i64>) -> Self {
+        let next_ino = namespace.next_ino.unwrap_or(0).max(Ino::FIRST_NEW.0);
+        let inodes = namespace.inodes.into_iter();
         let mut tree = Self {
+            inodes: inodes
+                .map(|(ino, record)| (Ino(ino), Inode::from_record(record)))
+                .collect(),
+            entries: HashMap::new(),
+            parents: HashMap::new(),
             more_dirs,
-            ..Self::default()
+            dead: HashMap::new(),
+            closed: BTreeSet::new(),
+            gone: HashSet::new(),
+            next_ino,
+            stored_next_ino: next_ino,
+            pending: Pending::default(),
+            seq: 0,
+            durable_seq: 0,
         };
-        if let Some(next) = namespace.next_ino {
-            tree.next_ino = next.max(Ino::FIRST_NEW.0);
-            tree.stored_next_ino = tree.next_ino;
-        }
-        for (ino, record) in namespace.inodes {
-            tree.inodes.insert(Ino(ino), Inode::from_record(record));
-        }
         for (dir, name, entry) in namespace.names {
             let dir = Ino(dir);
             if let NameEntry::Inode(ino) = entry {
-                let is_directory = match tree.inodes.get(&Ino(ino)) {
-                    Some(inode) => inode.kind == InodeKind::Directory,
-                    None => true,
-                };
-                if is_directory {
+                let known = tree.inodes.get(&Ino(ino));
+                if known.is_none_or(|inode| inode.kind == InodeKind::Directory) {
                     tree.parents.insert(Ino(ino), dir);
                 }
             }
@@ -194,15 +179,8 @@ impl Tree {
             _ => self.seq,
         };
         // The diff's entries in a removed directory are removed with it.
-        for name in self
-            .entries
-            .remove(&ino)
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name)
-        {
-            self.pending.names.insert((ino, name));
-        }
+        let names = self.entries.remove(&ino).unwrap_or_default().into_keys();
+        self.pending.names.extend(names.map(|name| (ino, name)));
         self.parents.remove(&ino);
         self.more_dirs.remove(&ino);
         self.pending.inodes.insert(ino);
