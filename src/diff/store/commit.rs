@@ -2,7 +2,7 @@
 
 use redb::WriteTransaction;
 
-use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, DeltaChange, HeldBlocks, NameEntry};
+use super::record::{BLOCKS_PER_CHUNK, Batch, BlockChunk, HeldBlocks, NameEntry};
 use super::tables::{BLOCKS, CONTENTS, DELTAS, INODES, META, NAMES, NEXT_INO, WHITEOUT};
 use crate::diff::error::DiffError;
 
@@ -75,6 +75,7 @@ pub(super) fn apply(
     }
     let mut contents = transaction.open_table(CONTENTS)?;
     let mut blocks = transaction.open_table(BLOCKS)?;
+    let mut deltas = transaction.open_table(DELTAS)?;
     for ((ino, _), json) in batch.contents.iter().zip(&encoded.contents) {
         match json {
             Some(json) => {
@@ -82,8 +83,9 @@ pub(super) fn apply(
             }
             None => {
                 contents.remove(ino)?;
-                blocks.retain_in((*ino, 0)..=(*ino, u32::MAX), |_, _| false)?;
-                forget_deltas(transaction, *ino)?;
+                let all = (*ino, 0)..=(*ino, u32::MAX);
+                blocks.retain_in(all.clone(), |_, _| false)?;
+                deltas.retain_in(all, |_, _| false)?;
             }
         }
     }
@@ -94,31 +96,14 @@ pub(super) fn apply(
             None => blocks.remove(key)?,
         };
     }
-    apply_deltas(transaction, &batch.deltas)?;
-    if let Some(next) = batch.next_ino {
-        transaction.open_table(META)?.insert(NEXT_INO, next)?;
-    }
-    Ok(())
-}
-
-/// Applies the changes in order.
-fn apply_deltas(
-    transaction: &WriteTransaction,
-    changes: &[DeltaChange],
-) -> Result<(), redb::Error> {
-    let mut deltas = transaction.open_table(DELTAS)?;
-    for (ino, block, delta) in changes {
+    for (ino, block, delta) in &batch.deltas {
         match delta {
             Some(delta) => deltas.insert((*ino, *block), &**delta)?,
             None => deltas.remove((*ino, *block))?,
         };
     }
-    Ok(())
-}
-
-/// Removes all small blocks of a file.
-fn forget_deltas(transaction: &WriteTransaction, ino: u64) -> Result<(), redb::Error> {
-    let mut deltas = transaction.open_table(DELTAS)?;
-    deltas.retain_in((ino, 0)..=(ino, u32::MAX), |_, _| false)?;
+    if let Some(next) = batch.next_ino {
+        transaction.open_table(META)?.insert(NEXT_INO, next)?;
+    }
     Ok(())
 }
