@@ -34,7 +34,7 @@ impl Store {
         let store = Self {
             handle: Handle::new(backend),
         };
-        store.with("opened", |database| {
+        let format = store.with("opened", |database| {
             let format = {
                 let read = database.begin_read()?;
                 match read.open_table(META) {
@@ -45,11 +45,17 @@ impl Store {
             };
             match format {
                 None if is_used => Err(redb::Error::Corrupted("it has no format".to_owned())),
-                Some(FORMAT_VERSION..) => Ok(()),
-                _ => create_tables(database),
+                Some(format @ FORMAT_VERSION..) => Ok(format),
+                _ => create_tables(database).map(|()| FORMAT_VERSION),
             }
         })?;
-        store.check_format()?;
+        if format > FORMAT_VERSION {
+            return Err(DiffError::Version {
+                path: store.handle.path(),
+                found: u32::try_from(format).unwrap_or(u32::MAX),
+                known: u32::try_from(FORMAT_VERSION).unwrap_or(u32::MAX),
+            });
+        }
         Ok(store)
     }
 
@@ -60,23 +66,6 @@ impl Store {
     #[doc(hidden)]
     pub fn open_in(dir: &Path) -> Result<Self, DiffError> {
         Self::open(StoreBackend::In(Arc::new(Root::open(dir)?)))
-    }
-
-    fn check_format(&self) -> Result<(), DiffError> {
-        let found = self.with("read", |database| {
-            let table = database.begin_read()?.open_table(META)?;
-            Ok(table.get(FORMAT)?.map(|v| v.value()))
-        })?;
-        match found {
-            Some(FORMAT_VERSION) => Ok(()),
-            other => Err(DiffError::Version {
-                path: self.handle.path(),
-                found: other
-                    .and_then(|v| u32::try_from(v).ok())
-                    .unwrap_or(u32::MAX),
-                known: u32::try_from(FORMAT_VERSION).unwrap_or(u32::MAX),
-            }),
-        }
     }
 
     /// Runs `work` on the database; see [`Handle::with`].
