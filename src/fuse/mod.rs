@@ -197,6 +197,7 @@ impl Mount {
     /// and this can be called again. Returns [`FuseError::Copied`], and other failures
     /// as they are.
     pub fn unmount(&mut self, patience: Duration) -> Result<(), FuseError> {
+        let target = self.point.path().to_owned();
         let deadline = Instant::now() + patience;
         while self.is_serving() {
             match unmount_point(&self.point, false) {
@@ -205,31 +206,26 @@ impl Mount {
                 Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => break,
                 Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
                     if Instant::now() >= deadline {
-                        return Err(FuseError::Busy {
-                            target: self.point.path().to_owned(),
-                        });
+                        return Err(FuseError::Busy { target });
                     }
                     std::thread::sleep(Duration::from_millis(50));
                 }
-                Err(source) => {
-                    return Err(FuseError::Unmount {
-                        target: self.point.path().to_owned(),
-                        source,
-                    });
-                }
+                Err(source) => return Err(FuseError::Unmount { target, source }),
             }
         }
         let deadline = deadline.max(Instant::now() + ENDING);
         while self.is_serving() {
             if Instant::now() >= deadline {
                 self.detached = true;
-                return Err(FuseError::Copied {
-                    target: self.point.path().to_owned(),
-                });
+                return Err(FuseError::Copied { target });
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.join()
+        let Some(session) = self.session.take() else {
+            return Ok(());
+        };
+        let ended = session.join();
+        ended.map_err(|source| FuseError::Unmount { target, source })
     }
 
     /// Detaches the mount from the tree at once. Processes with open files keep them
@@ -244,16 +240,6 @@ impl Mount {
         })?;
         self.detached = true;
         Ok(())
-    }
-
-    fn join(&mut self) -> Result<(), FuseError> {
-        let Some(session) = self.session.take() else {
-            return Ok(());
-        };
-        session.join().map_err(|source| FuseError::Unmount {
-            target: self.point.path().to_owned(),
-            source,
-        })
     }
 }
 
