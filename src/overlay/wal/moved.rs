@@ -70,13 +70,7 @@ impl<L: Lower> Overlay<L> {
         let name = OsStr::new(PG_WAL);
         let attr = self.lookup(Ino::ROOT, name)?;
         let root = self.attr(Ino::ROOT)?;
-        match attr.kind {
-            InodeKind::Directory => {
-                self.remove_all_in(attr.ino)?;
-                self.remove_dir(Ino::ROOT, name)?;
-            }
-            _ => self.unlink(Ino::ROOT, name)?,
-        }
+        self.remove_all(Ino::ROOT, name, &attr)?;
         self.symlink(Ino::ROOT, name, to, root.uid, root.gid)?;
         // One commit suffices: nobody else changes the tree yet.
         self.sync_names()
@@ -152,15 +146,14 @@ impl<L: Lower> Overlay<L> {
         Ok(())
     }
 
-    fn remove_all_in(&self, dir: Ino) -> Result<(), OverlayError> {
-        for (name, attr) in self.entries_of(dir)? {
-            if attr.kind == InodeKind::Directory {
-                self.remove_all_in(attr.ino)?;
-                self.remove_dir(dir, &name)?;
-            } else {
-                self.unlink(dir, &name)?;
-            }
+    /// Removes what is at a name, with everything in it.
+    fn remove_all(&self, parent: Ino, name: &OsStr, found: &Attr) -> Result<(), OverlayError> {
+        if found.kind != InodeKind::Directory {
+            return self.unlink(parent, name);
         }
-        Ok(())
+        for (inner, attr) in self.entries_of(found.ino)? {
+            self.remove_all(found.ino, &inner, &attr)?;
+        }
+        self.remove_dir(parent, name)
     }
 }
