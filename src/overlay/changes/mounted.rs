@@ -38,12 +38,12 @@ impl<L: Lower> Overlay<L> {
     fn records(&self) -> Result<Records, OverlayError> {
         let mut records = Records::of(self.tree().namespace());
         let saved = self.diff()?.store().saved()?;
+        let whole = |ino| {
+            let stat = self.content_stat(Ino(ino))?;
+            Ok::<_, OverlayError>((stat.len, stat.mtime_ns))
+        };
         for (ino, content) in self.held()? {
-            let whole = || {
-                let stat = self.content_stat(Ino(ino))?;
-                Ok::<_, OverlayError>((stat.len, stat.mtime_ns))
-            };
-            let held = HeldContent::of(content, saved.get(&ino), whole)?;
+            let held = HeldContent::of(content, saved.get(&ino), || whole(ino))?;
             records.contents.insert(ino, held);
         }
         // The clone's own files have content from the start, but a record only after
@@ -51,14 +51,8 @@ impl<L: Lower> Overlay<L> {
         for (ino, inode) in &records.inodes {
             let own = Ino(*ino).node().is_none() && inode.kind == InodeKind::File;
             if own && !records.contents.contains_key(ino) {
-                let stat = self.content_stat(Ino(*ino))?;
-                let held = HeldContent {
-                    record: ContentRecord::Whole { origin: None },
-                    blocks: 0,
-                    saved: 0,
-                    data_len: stat.len,
-                    mtime_ns: stat.mtime_ns,
-                };
+                let content = (ContentRecord::Whole { origin: None }, 0);
+                let held = HeldContent::of(content, None, || whole(*ino))?;
                 records.contents.insert(*ino, held);
             }
         }
