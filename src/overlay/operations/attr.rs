@@ -67,16 +67,13 @@ pub struct AttrChange {
 impl AttrChange {
     /// Whether only times are changed.
     fn is_of_times(&self) -> bool {
-        let Self {
-            mode,
-            uid,
-            gid,
-            size,
-            atime: _,
-            mtime: _,
-            ctime: _,
-        } = self;
-        mode.is_none() && uid.is_none() && gid.is_none() && size.is_none()
+        let times = Self {
+            atime: self.atime,
+            mtime: self.mtime,
+            ctime: self.ctime,
+            ..Self::default()
+        };
+        *self == times
     }
 }
 
