@@ -125,32 +125,24 @@ impl<L: Lower> Overlay<L> {
 
     /// Returns the inode, from the diff or derived from the image's node.
     pub(in crate::overlay) fn inode(&self, tree: &Tree, ino: Ino) -> Result<Inode, OverlayError> {
-        if let Some(inode) = tree.inode(ino) {
-            let mut inode = inode.clone();
-            if inode.kind == InodeKind::Directory {
-                inode.nlink = self.dir_links(tree, ino);
-            }
-            return Ok(inode);
-        }
-        let node = ino.node().ok_or(OverlayError::NotFound)?;
-        let kind = self.kind(tree, ino).ok_or(OverlayError::NotFound)?;
-        let options = &self.options;
-        let timestamp = self.lower.timestamp_ns();
-        let mut inode = Inode::new(
-            kind,
-            self.lower.mode(node),
-            options.uid,
-            options.gid,
-            timestamp,
-        );
-        inode.link = self
-            .lower
-            .symlink_target(node)
-            .map(|target| target.as_os_str().to_owned());
-        if kind == InodeKind::Directory {
+        let mut inode = match tree.inode(ino) {
+            Some(inode) => inode.clone(),
+            None => self.image_inode(ino).ok_or(OverlayError::NotFound)?,
+        };
+        if inode.kind == InodeKind::Directory {
             inode.nlink = self.dir_links(tree, ino);
         }
         Ok(inode)
+    }
+
+    /// Derives an inode from the image's node.
+    fn image_inode(&self, ino: Ino) -> Option<Inode> {
+        let node = ino.node().filter(|node| self.lower.has(*node))?;
+        let (kind, mode) = (self.lower.inode_kind(node), self.lower.mode(node));
+        let (uid, gid) = (self.options.uid, self.options.gid);
+        let mut inode = Inode::new(kind, mode, uid, gid, self.lower.timestamp_ns());
+        inode.link = self.lower.symlink_target(node).map(Into::into);
+        Some(inode)
     }
 
     /// Changes attributes and returns the new ones.
