@@ -298,17 +298,12 @@ impl Blocks {
 
     pub(super) fn mark(&mut self, first: u32, last: u32) {
         self.small.written(first, last);
-        let mut from = first;
-        loop {
-            let chunk = from / BLOCKS_PER_CHUNK;
-            let chunk_last = chunk * BLOCKS_PER_CHUNK + (BLOCKS_PER_CHUNK - 1);
-            if self.present.insert_range(from..=last.min(chunk_last)) > 0 {
+        for chunk in first / BLOCKS_PER_CHUNK..=last / BLOCKS_PER_CHUNK {
+            let start = chunk * BLOCKS_PER_CHUNK;
+            let end = start + (BLOCKS_PER_CHUNK - 1);
+            if self.present.insert_range(first.max(start)..=last.min(end)) > 0 {
                 self.dirty.insert(chunk);
             }
-            if last <= chunk_last {
-                break;
-            }
-            from = chunk_last + 1;
         }
     }
 
