@@ -1,7 +1,6 @@
 //! The size and space of a block-wise file: truncation, extension, reservation,
 //! zeroing.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use nix::fcntl::FallocateFlags;
@@ -62,13 +61,9 @@ impl Blocks {
             }
             if let Ok(first) = u32::try_from(keep) {
                 self.dirty.extend(self.small.cut(first));
-                let chunks: BTreeSet<u32> = self
-                    .present
-                    .range(first..)
-                    .map(|b| b / BLOCKS_PER_CHUNK)
-                    .collect();
-                self.present.remove_range(first..);
+                let chunks = self.present.range(first..).map(|b| b / BLOCKS_PER_CHUNK);
                 self.dirty.extend(chunks);
+                self.present.remove_range(first..);
             }
             self.base_len = self.base_len.min(size);
             self.excess = true;
