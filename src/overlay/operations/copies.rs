@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use crate::diff::{DataFile, DataStat};
+use crate::diff::DataFile;
 use crate::overlay::WHOLE_COPY_LIMIT;
 use crate::overlay::content::{Content, Copies, File};
 use crate::overlay::error::OverlayError;
@@ -69,19 +69,14 @@ impl<L: Lower> Overlay<L> {
         match &*content {
             Content::Whole(whole) => {
                 if parked.is_none() {
-                    self.count_copy(whole.pristine);
+                    let bytes = whole.pristine.map_or(0, |stat| stat.len);
+                    self.counters.copy_ups.add(1);
+                    self.counters.copied_up_bytes.add(bytes);
                 }
                 Ok(Some(whole.data.clone()))
             }
             _ => Ok(None),
         }
-    }
-
-    fn count_copy(&self, copied: Option<DataStat>) {
-        self.counters.copy_ups.add(1);
-        self.counters
-            .copied_up_bytes
-            .add(copied.map_or(0, |stat| stat.len));
     }
 
     /// Releases the descriptor of a closed file, so that many changed or copied files
