@@ -46,10 +46,7 @@ impl<L: Lower> Overlay<L> {
                 break;
             }
         }
-        let changed = match &*file.content() {
-            Content::Blocks(blocks) => !blocks.is_clean(),
-            _ => false,
-        };
+        let changed = matches!(&*file.content(), Content::Blocks(blocks) if !blocks.is_clean());
         if changed {
             self.sync_locked(file)?;
         }
