@@ -111,8 +111,7 @@ impl<L: Lower> Overlay<L> {
     /// Whether a file's content is the image's: the diff has none for it.
     #[must_use]
     pub fn is_untouched(&self, ino: Ino) -> bool {
-        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
-        ino.node().is_some() && !stored.contains(&ino.0)
+        ino.node().is_some() && !self.stored().contains(&ino.0)
     }
 
     /// Returns the diff, if there is one.
@@ -145,11 +144,8 @@ impl<L: Lower> Overlay<L> {
     /// # Errors
     /// If the system call fails.
     pub fn statvfs(&self) -> Result<Option<nix::sys::statvfs::Statvfs>, OverlayError> {
-        self.diff
-            .as_ref()
-            .map(|d| d.storage().statvfs())
-            .transpose()
-            .map_err(OverlayError::Io)
+        let stat = self.diff.as_ref().map(|diff| diff.storage().statvfs());
+        Ok(stat.transpose()?)
     }
 
     pub(super) fn diff(&self) -> Result<&Diff, OverlayError> {
