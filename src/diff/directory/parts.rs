@@ -114,10 +114,11 @@ impl Root {
                 _ => {}
             }
         }
-        self.remove_wal_dir()?;
+        // All of the WAL directory's content is the server's.
+        self.remove_tree(WAL_DIR)?;
         self.remove_tree(NEW_CATALOG_DIR)?;
         self.remove_tree(CATALOG_DIR)?;
-        for name in self.names()?.iter().filter(|name| is_unfinished(name)) {
+        for name in names(self.dir())?.iter().filter(|name| is_unfinished(name)) {
             self.unlink(name)?;
         }
         for name in FILES {
@@ -126,26 +127,11 @@ impl Root {
         self.sync()
     }
 
-    /// Removes the WAL directory with everything in it, all of which is the server's.
-    /// Of a link in its place, or in it, only the link is removed.
-    pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
-        self.remove_tree(WAL_DIR)
-    }
-
     /// Removes a directory with everything in it. Of a link in its place, or in it, only
     /// the link is removed.
     pub fn remove_tree(&self, name: &str) -> Result<(), DiffError> {
         let removed = self.dir().remove_tree(name);
         removed.map_err(|e| DiffError::io("remove", &self.join(name), e))
-    }
-
-    /// Removes the lock file, for a diff that is to be removed altogether.
-    pub fn remove_lock(&self) -> Result<(), DiffError> {
-        self.unlink(LOCK_FILE)
-    }
-
-    fn names(&self) -> Result<Vec<OsString>, DiffError> {
-        names(self.dir())
     }
 
     /// Removes the file or link at a name, if there is one.

@@ -247,7 +247,7 @@ impl Diff {
             lock => Some(lock?),
         };
         diff.empty()?;
-        diff.remove_lock()?;
+        diff.unlink(LOCK_FILE)?;
         parent.remove_dir(name).map_err(io)
     }
 
@@ -264,9 +264,8 @@ impl Diff {
     /// # Errors
     /// If an I/O operation fails.
     pub fn remove_wal_dir(&self) -> Result<(), DiffError> {
-        self.root
-            .as_ref()
-            .map_or(Ok(()), |root| root.remove_wal_dir())
+        let root = self.root.as_ref();
+        root.map_or(Ok(()), |root| root.remove_tree(WAL_DIR))
     }
 
     /// Creates the WAL directory, which must not exist, and opens it.
