@@ -72,19 +72,11 @@ impl Root {
 
     /// Returns the paths in the directory that the format does not name.
     pub fn strangers(&self) -> Result<Vec<PathBuf>, DiffError> {
-        let known = [
-            LOCK_FILE,
-            META_FILE,
-            DATA_DIR,
-            WAL_DIR,
-            CATALOG_DIR,
-            NEW_CATALOG_DIR,
-            TEMPORARY_FILE,
-            PROMOTION_FILE,
-            BINDING_FILE,
-        ];
-        let is_known =
-            |name: &OsStr| is_unfinished(name) || known.iter().any(|known| name == *known);
+        let others = [LOCK_FILE, DATA_DIR, WAL_DIR, CATALOG_DIR, NEW_CATALOG_DIR];
+        let is_known = |name: &OsStr| {
+            let is_name = |known: &&str| name == *known;
+            is_unfinished(name) || FILES.iter().any(is_name) || others.iter().any(is_name)
+        };
         let mut strangers = strangers_in(self.dir(), is_known)?;
         if let Some(data) = self.open_dir(DATA_DIR)? {
             strangers.extend(strangers_in(&data, |name| inode_of_name(name).is_some())?);
