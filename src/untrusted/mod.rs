@@ -115,13 +115,7 @@ impl Dir {
     /// # Errors
     /// Returns [`Refused`] for anything but a directory, and the system's errors.
     pub fn dir(&self, path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = self.open_beneath(path, flags)?;
-        Ok(Self {
-            fd,
-            path: self.path.join(path),
-        })
+        self.below(path.as_ref(), OFlags::RDONLY)
     }
 
     /// Opens a directory below this one for traversal only, which needs no read
@@ -130,10 +124,12 @@ impl Dir {
     /// # Errors
     /// As for [`Dir::dir`].
     pub fn through(&self, path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref();
-        let fd = self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY)?;
+        self.below(path.as_ref(), OFlags::PATH)
+    }
+
+    fn below(&self, path: &Path, flags: OFlags) -> io::Result<Self> {
         Ok(Self {
-            fd,
+            fd: self.open_beneath(path, flags | OFlags::DIRECTORY)?,
             path: self.path.join(path),
         })
     }
