@@ -18,7 +18,7 @@ use crate::diff::store::{Store, StoreBackend};
 /// # Errors
 /// Returns [`DiffError::Damaged`] if a clone's changes are already there, and I/O
 /// errors.
-pub fn make(root: &Arc<Root>, wanted: &Binding) -> Result<Binding, DiffError> {
+pub fn make(root: &Arc<Root>, wanted: &Binding) -> Result<(), DiffError> {
     root.take_for_owner()?;
     let storage = DirStorage::open(root)?;
     let data = storage.list();
@@ -40,8 +40,7 @@ pub fn make(root: &Arc<Root>, wanted: &Binding) -> Result<Binding, DiffError> {
     }
     drop(store);
     root.sync()?;
-    directory::write(root, wanted)?;
-    Ok(wanted.clone())
+    directory::write(root, wanted)
 }
 
 #[cfg(test)]
