@@ -18,7 +18,7 @@ use super::layout::{
     BINDING_FILE, CATALOG_DIR, DATA_DIR, META_FILE, PROMOTION_FILE, TEMPORARY_FILE, WAL_DIR,
 };
 use super::lock::{DiffLock, LockHolder};
-use super::store::{NameEntry, Namespace, Store, StoreBackend};
+use super::store::{Namespace, Store, StoreBackend};
 use crate::pg::relation::RelationFile;
 
 /// A diff about to be emptied, locked so that nobody can use it.
@@ -89,7 +89,8 @@ impl Cleanup {
         changes.names = namespace.names.len();
         changes.relations = relations(&store, &namespace, &known)?;
         // An image's inode without a name of the diff has other attributes.
-        let named: HashSet<u64> = namespace.names.iter().filter_map(inode_of).collect();
+        let names = namespace.names.iter();
+        let named: HashSet<u64> = names.filter_map(|(_, _, entry)| entry.inode()).collect();
         let changed = namespace.inodes.iter();
         changes.names += changed.filter(|(ino, _)| !named.contains(ino)).count();
         known.extend(data.iter().map(|file| file.ino));
@@ -138,13 +139,6 @@ impl Cleanup {
     }
 }
 
-fn inode_of((_, _, entry): &(u64, Vec<u8>, NameEntry)) -> Option<u64> {
-    match entry {
-        NameEntry::Inode(ino) => Some(*ino),
-        NameEntry::Whiteout => None,
-    }
-}
-
 /// Counts the relations that the files belong to. Finding the path of a file that the
 /// clone created requires the image. But only relations have such names, and the
 /// directory's inode tells relations of the same name apart.
@@ -170,8 +164,8 @@ fn relations(
             ));
         }
     }
-    for entry @ (dir, name, _) in &namespace.names {
-        let is_new = inode_of(entry).is_some_and(|ino| with_content.contains(&ino));
+    for (dir, name, entry) in &namespace.names {
+        let is_new = entry.inode().is_some_and(|ino| with_content.contains(&ino));
         let file = std::str::from_utf8(name).ok().filter(|_| is_new);
         // Any database's directory serves to parse the name.
         let file = file.and_then(|name| RelationFile::parse(format!("base/1/{name}")));

@@ -9,6 +9,7 @@ use super::*;
 use crate::diff::layout::LOCK_FILE;
 use crate::diff::{
     Batch, BlockChunk, ContentRecord, Diff, FORMAT_VERSION, HeldBlocks, InodeKind, InodeRecord,
+    NameEntry,
 };
 
 fn binding() -> Binding {

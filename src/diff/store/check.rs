@@ -4,7 +4,7 @@
 
 use redb::Error;
 
-use super::record::{InodeKind, InodeRecord, NameEntry, Namespace};
+use super::record::{InodeKind, InodeRecord, Namespace};
 use crate::diff::error::DiffError;
 
 /// The longest name, as in all Linux file systems.
@@ -78,13 +78,8 @@ pub fn check_inode(ino: u64, record: &InodeRecord) -> Result<(), DiffError> {
 
 /// Checks that no inode number can be allocated twice.
 pub fn check_next_ino(namespace: &Namespace) -> Result<(), DiffError> {
-    let named = namespace
-        .names
-        .iter()
-        .filter_map(|(_, _, entry)| match entry {
-            NameEntry::Inode(ino) => Some(*ino),
-            NameEntry::Whiteout => None,
-        });
+    let names = namespace.names.iter();
+    let named = names.filter_map(|(_, _, entry)| entry.inode());
     let known = namespace.inodes.iter().map(|(ino, _)| *ino);
     let last = named.chain(known).max().unwrap_or(0);
     match namespace.next_ino {

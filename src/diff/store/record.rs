@@ -121,6 +121,17 @@ pub enum NameEntry {
     Whiteout,
 }
 
+impl NameEntry {
+    /// Returns the inode, if there is one.
+    #[must_use]
+    pub fn inode(self) -> Option<u64> {
+        match self {
+            Self::Inode(ino) => Some(ino),
+            Self::Whiteout => None,
+        }
+    }
+}
+
 /// One block's difference from the image, to be set or removed.
 pub type DeltaChange = (u64, u32, Option<Arc<[u8]>>);
 

@@ -70,10 +70,7 @@ impl<'a, L: Lower> Survey<'a, L> {
 
     /// Whether it is the link to the WAL directory in the diff.
     fn is_moved_wal(&self, (dir, name, entry): &(u64, Vec<u8>, NameEntry)) -> bool {
-        let NameEntry::Inode(ino) = entry else {
-            return false;
-        };
-        let link = || self.records.inodes.get(ino)?.link.as_deref();
+        let link = || self.records.inodes.get(&entry.inode()?)?.link.as_deref();
         let is_ours = |link| is_wal_link(Path::new(OsStr::from_bytes(link)));
         (*dir, name.as_slice()) == (Ino::ROOT.0, PG_WAL.as_bytes()) && link().is_some_and(is_ours)
     }
