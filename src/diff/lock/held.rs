@@ -162,15 +162,10 @@ fn read_holder(file: &mut File) -> LockHolder {
     let read = file
         .rewind()
         .and_then(|()| file.take(TEXT_LIMIT).read_to_string(&mut text));
-    let holder: LockHolder = match read {
-        Ok(_) => serde_json::from_str(&text).unwrap_or_default(),
-        Err(_) => LockHolder::default(),
-    };
+    let holder: Option<LockHolder> = read.ok().and_then(|_| serde_json::from_str(&text).ok());
     // It is shown to people, and anybody may have written it.
-    match holder.to_string().chars().any(char::is_control) {
-        true => LockHolder::default(),
-        false => holder,
-    }
+    let is_plain = |holder: &LockHolder| !holder.to_string().contains(char::is_control);
+    holder.filter(is_plain).unwrap_or_default()
 }
 
 #[cfg(test)]
