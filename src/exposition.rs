@@ -23,12 +23,6 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Text(String);
 
-impl Default for Text {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Text {
     /// Creates a text that contains only the version.
     #[must_use]
