@@ -175,7 +175,7 @@ impl Content {
     pub fn complete(&mut self, data: Arc<dyn DataFile>) {
         let Self::Blocks(blocks) = self else { return };
         blocks.end_at_size(&data);
-        *self = Self::whole(data, Some(blocks.node()));
+        *self = Self::whole(data, Some(blocks.node));
     }
 
     /// Returns the data file to sync before a commit, and what to commit.

@@ -17,7 +17,8 @@ use crate::pg::BLOCK_SIZE;
 
 /// A file of the image with changed blocks in the diff.
 pub struct Blocks {
-    pub(super) node: NodeId,
+    /// The file of the image below.
+    pub node: NodeId,
     pub(super) data: OnceLock<Arc<dyn DataFile>>,
     pub size: u64,
     pub base_len: u64,

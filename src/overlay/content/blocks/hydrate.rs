@@ -8,7 +8,6 @@ use nix::fcntl::FallocateFlags;
 use super::BS;
 use super::bytes::Blocks;
 use crate::diff::DataFile;
-use crate::image::NodeId;
 use crate::overlay::content::ctx::Ctx;
 use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
@@ -205,11 +204,6 @@ impl Blocks {
             // What is left after its end are zeros.
             tracing::warn!(%error, "cannot cut a hydrated file to its size");
         }
-    }
-
-    /// Returns the file of the image below.
-    pub fn node(&self) -> NodeId {
-        self.node
     }
 }
 
