@@ -109,12 +109,9 @@ pub fn first_line(
     patience: Duration,
     interrupted: &dyn Fn() -> bool,
 ) -> io::Result<String> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
+    let receiver = drain(Some(said), |said| {
         let mut line = String::new();
-        let read = BufReader::new(said).read_line(&mut line);
-        // Sending fails if the receiver was dropped because the line is no longer needed.
-        let _ = sender.send(read.map(|_| line));
+        BufReader::new(said).read_line(&mut line).map(|_| line)
     });
     let deadline = Instant::now() + patience;
     loop {
@@ -171,13 +168,13 @@ impl Drop for Process {
     }
 }
 
-type Drained = Receiver<io::Result<Vec<u8>>>;
+type Drained<T> = Receiver<io::Result<T>>;
 
 /// Reads a pipe in a separate thread, which lives as long as the pipe.
-fn drain<R: Read + Send + 'static>(
+fn drain<R: Read + Send + 'static, T: Send + 'static>(
     pipe: Option<R>,
-    read: impl FnOnce(R) -> io::Result<Vec<u8>> + Send + 'static,
-) -> Drained {
+    read: impl FnOnce(R) -> io::Result<T> + Send + 'static,
+) -> Drained<T> {
     let (sender, receiver) = mpsc::channel();
     if let Some(pipe) = pipe {
         // Sending fails if the receiver was dropped because the answer is no longer needed.
@@ -187,7 +184,7 @@ fn drain<R: Read + Send + 'static>(
 }
 
 /// Returns the drained bytes; `None` if the pipe is still open at the deadline.
-fn receive(drained: &Drained, deadline: Instant) -> Option<io::Result<Vec<u8>>> {
+fn receive(drained: &Drained<Vec<u8>>, deadline: Instant) -> Option<io::Result<Vec<u8>>> {
     let left = deadline.saturating_duration_since(Instant::now());
     drained.recv_timeout(left).ok()
 }
