@@ -196,15 +196,19 @@ impl Diff {
     /// # Errors
     /// If an I/O operation fails.
     pub fn begin_catalog(&self) -> Result<Dir, DiffError> {
-        let path = self.root().join(NEW_CATALOG_DIR);
+        if let Some(root) = &self.root {
+            root.remove_tree(NEW_CATALOG_DIR)?;
+        }
+        self.make_dir(NEW_CATALOG_DIR)
+    }
+
+    /// Creates a directory of that name, which must not exist, and opens it.
+    fn make_dir(&self, name: &str) -> Result<Dir, DiffError> {
         let made = match &self.root {
-            Some(root) => {
-                root.remove_tree(NEW_CATALOG_DIR)?;
-                root.dir().make_dir(NEW_CATALOG_DIR, 0o700)
-            }
+            Some(root) => root.dir().make_dir(name, 0o700),
             None => Err(std::io::ErrorKind::Unsupported.into()),
         };
-        made.map_err(|e| DiffError::io("create the directory", &path, e))
+        made.map_err(|e| DiffError::io("create the directory", &self.root().join(name), e))
     }
 
     /// Makes that directory durable and puts it in place.
@@ -273,11 +277,7 @@ impl Diff {
     /// # Errors
     /// If an I/O operation fails.
     pub fn make_wal_dir(&self) -> Result<Dir, DiffError> {
-        let made = match &self.root {
-            Some(root) => root.dir().make_dir(WAL_DIR, 0o700),
-            None => Err(std::io::ErrorKind::Unsupported.into()),
-        };
-        made.map_err(|e| DiffError::io("create the directory", &self.wal_dir(), e))
+        self.make_dir(WAL_DIR)
     }
 
     /// Makes creations and removals in the diff's directory durable.
