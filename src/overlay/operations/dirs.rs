@@ -8,7 +8,7 @@ use crate::overlay::HIDDEN_DIR;
 use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
-use crate::overlay::tree::{Ino, Tree};
+use crate::overlay::tree::{Ino, Tree, is_hidden};
 
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl<L: Lower> Overlay<L> {
         };
         let mut entries = vec![entry(dir, "."), entry(self.parent(&tree, dir), "..")];
         for (name, ino) in self.merged_names(&tree, dir) {
-            if dir == Ino::ROOT && name == HIDDEN_DIR {
+            if is_hidden(dir, name) {
                 continue;
             }
             let kind = self.kind(&tree, ino).ok_or(OverlayError::NotFound)?;

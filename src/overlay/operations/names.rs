@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::attr::Attr;
 use crate::diff::{DataFile, InodeKind, NameEntry, now_ns};
-use crate::overlay::HIDDEN_DIR;
 use crate::overlay::error::OverlayError;
 use crate::overlay::lower::Lower;
 use crate::overlay::state::Overlay;
-use crate::overlay::tree::{Ino, Inode, Tree};
+use crate::overlay::tree::{Ino, Inode, Tree, is_hidden};
 
 /// The longest name, as in all Linux file systems.
 const NAME_MAX: usize = 255;
@@ -260,7 +259,7 @@ impl<L: Lower> Overlay<L> {
     }
 
     pub(super) fn refuse_hidden(parent: Ino, name: &OsStr) -> Result<(), OverlayError> {
-        if parent == Ino::ROOT && name == HIDDEN_DIR {
+        if is_hidden(parent, name) {
             return Err(OverlayError::NotPermitted(
                 "this directory belongs to pbkfs",
             ));
