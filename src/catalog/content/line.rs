@@ -12,30 +12,15 @@ const NAME_MAX: usize = 255;
 /// Parses one line, without its line feed.
 pub(super) fn parse(line: &[u8]) -> Result<FileEntry<'_>, LineError> {
     let mut entry = FileEntry::default();
-    let mut mandatory = Mandatory::default();
+    let (mut path, mut bytes, mut mode, mut is_datafile, mut crc) = (None, None, None, None, None);
     let mut pairs = Pairs::new(line)?;
     while let Some((key, value)) = pairs.next()? {
         match key {
-            b"path" => {
-                entry.path = plain_path(value)?;
-                mandatory.path = true;
-            }
-            b"size" => {
-                entry.size = size(value)?;
-                mandatory.size = true;
-            }
-            b"mode" => {
-                entry.mode = number("mode", value)?;
-                mandatory.mode = true;
-            }
-            b"is_datafile" => {
-                entry.is_datafile = flag("is_datafile", value)?;
-                mandatory.is_datafile = true;
-            }
-            b"crc" => {
-                entry.crc = number("crc", value)?;
-                mandatory.crc = true;
-            }
+            b"path" => path = Some(plain_path(value)?),
+            b"size" => bytes = Some(size(value)?),
+            b"mode" => mode = Some(number("mode", value)?),
+            b"is_datafile" => is_datafile = Some(flag("is_datafile", value)?),
+            b"crc" => crc = Some(number("crc", value)?),
             b"is_cfs" => entry.is_cfs = flag("is_cfs", value)?,
             b"compress_alg" => entry.compress_alg = codec(value)?,
             b"external_dir_num" => entry.external_dir_num = number("external_dir_num", value)?,
@@ -51,34 +36,17 @@ pub(super) fn parse(line: &[u8]) -> Result<FileEntry<'_>, LineError> {
             _ => {}
         }
     }
-    mandatory.check()?;
+    entry.path = required("path", path)?;
+    entry.size = required("size", bytes)?;
+    entry.mode = required("mode", mode)?;
+    entry.is_datafile = required("is_datafile", is_datafile)?;
+    entry.crc = required("crc", crc)?;
     Ok(entry)
 }
 
-/// The keys that pg_probackup's reader requires.
-#[derive(Default)]
-struct Mandatory {
-    path: bool,
-    size: bool,
-    mode: bool,
-    is_datafile: bool,
-    crc: bool,
-}
-
-impl Mandatory {
-    fn check(&self) -> Result<(), LineError> {
-        let seen = [
-            ("path", self.path),
-            ("size", self.size),
-            ("mode", self.mode),
-            ("is_datafile", self.is_datafile),
-            ("crc", self.crc),
-        ];
-        match seen.into_iter().find(|(_, seen)| !seen) {
-            Some((key, _)) => Err(LineError::Missing(key)),
-            None => Ok(()),
-        }
-    }
+/// Refuses a line without a key that pg_probackup's reader requires.
+fn required<T>(key: &'static str, value: Option<T>) -> Result<T, LineError> {
+    value.ok_or(LineError::Missing(key))
 }
 
 /// The `"key":"value"` pairs between a line's braces.
