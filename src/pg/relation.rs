@@ -70,14 +70,32 @@ impl RelationFile {
         let path = path.as_ref().to_str()?;
         let (directory, name) = path.rsplit_once('/')?;
         let (tablespace, database) = parse_directory(directory)?;
-        let name = FileName::parse(name)?;
+        let (temp_backend, name) = match name.strip_prefix('t') {
+            Some(rest) => {
+                let (backend, rest) = rest.split_once('_')?;
+                (Some(number(backend)?), rest)
+            }
+            None => (None, name),
+        };
+        let (name, segno) = match name.split_once('.') {
+            // PostgreSQL never writes ".0": segment 0 has no suffix.
+            Some((name, segno)) => (name, number(segno).filter(|&n| n > 0)?),
+            None => (name, 0),
+        };
+        let (node, fork) = match name.split_once('_') {
+            None => (name, Fork::Main),
+            Some((node, "fsm")) => (node, Fork::FreeSpace),
+            Some((node, "vm")) => (node, Fork::Visibility),
+            Some((node, "init")) => (node, Fork::Init),
+            Some(_) => return None,
+        };
         Some(Self {
             tablespace,
             database,
-            relfilenode: name.relfilenode,
-            temp_backend: name.temp_backend,
-            fork: name.fork,
-            segno: name.segno,
+            relfilenode: oid(node)?,
+            temp_backend,
+            fork,
+            segno,
         })
     }
 
@@ -105,44 +123,6 @@ fn parse_directory(directory: &str) -> Option<(Tablespace, u32)> {
         _ => return None,
     };
     parts.next().is_none().then_some(place)
-}
-
-/// The last component of the path.
-struct FileName {
-    temp_backend: Option<u32>,
-    relfilenode: u32,
-    fork: Fork,
-    segno: u32,
-}
-
-impl FileName {
-    fn parse(name: &str) -> Option<Self> {
-        let (temp_backend, name) = match name.strip_prefix('t') {
-            Some(rest) => {
-                let (backend, rest) = rest.split_once('_')?;
-                (Some(number(backend)?), rest)
-            }
-            None => (None, name),
-        };
-        let (name, segno) = match name.split_once('.') {
-            // PostgreSQL never writes ".0": segment 0 has no suffix.
-            Some((name, segno)) => (name, number(segno).filter(|&n| n > 0)?),
-            None => (name, 0),
-        };
-        let (node, fork) = match name.split_once('_') {
-            None => (name, Fork::Main),
-            Some((node, "fsm")) => (node, Fork::FreeSpace),
-            Some((node, "vm")) => (node, Fork::Visibility),
-            Some((node, "init")) => (node, Fork::Init),
-            Some(_) => return None,
-        };
-        Some(Self {
-            temp_backend,
-            relfilenode: oid(node)?,
-            fork,
-            segno,
-        })
-    }
 }
 
 /// Parses a number as PostgreSQL prints it: digits, no sign, no leading zero.
