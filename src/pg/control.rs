@@ -22,7 +22,7 @@
 
 use std::fmt;
 
-use super::Lsn;
+use super::{Lsn, bytes_at};
 
 /// A server's state when it last wrote `pg_control` (`DBState`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,14 +224,10 @@ struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn bytes<const N: usize>(&self, at: usize) -> Result<[u8; N], ControlFileError> {
-        self.0
-            .get(at..)
-            .and_then(|rest| rest.first_chunk())
-            .copied()
-            .ok_or(ControlFileError::TooShort {
-                length: self.0.len(),
-                needed: at + N,
-            })
+        bytes_at(self.0, at).ok_or(ControlFileError::TooShort {
+            length: self.0.len(),
+            needed: at + N,
+        })
     }
 
     fn u32(&self, at: usize) -> Result<u32, ControlFileError> {

@@ -82,3 +82,8 @@ impl FromStr for Lsn {
         parse().ok_or_else(|| LsnParseError(text.to_owned()))
     }
 }
+
+/// Returns the bytes of the field at an offset, unless they end before it does.
+fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}

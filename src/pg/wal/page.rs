@@ -9,7 +9,7 @@
 //! ```
 
 use super::{SegmentId, SegmentSize};
-use crate::pg::Lsn;
+use crate::pg::{Lsn, bytes_at};
 
 /// Size of a WAL page in bytes, PostgreSQL's `XLOG_BLCKSZ`.
 pub const PAGE_SIZE: usize = 8192;
@@ -204,10 +204,7 @@ impl PageHeader {
 }
 
 fn bytes<const N: usize>(page: &[u8], at: usize) -> Result<[u8; N], PageProblem> {
-    page.get(at..)
-        .and_then(|rest| rest.first_chunk())
-        .copied()
-        .ok_or(PageProblem::TooShort)
+    bytes_at(page, at).ok_or(PageProblem::TooShort)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-use crate::pg::Lsn;
+use crate::pg::{Lsn, bytes_at};
 
 /// Size of a record's header in bytes.
 pub(super) const RECORD_HEADER: usize = 24;
@@ -175,8 +175,7 @@ fn main_data(mut headers: &[u8]) -> Option<&[u8]> {
 }
 
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let field = bytes.get(at..)?.first_chunk()?;
-    Some(u32::from_le_bytes(*field))
+    bytes_at(bytes, at).map(u32::from_le_bytes)
 }
 
 fn timestamp_at(bytes: &[u8], at: usize) -> Option<Timestamp> {
@@ -184,6 +183,5 @@ fn timestamp_at(bytes: &[u8], at: usize) -> Option<Timestamp> {
 }
 
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let field = bytes.get(at..)?.first_chunk()?;
-    Some(u64::from_le_bytes(*field))
+    bytes_at(bytes, at).map(u64::from_le_bytes)
 }
