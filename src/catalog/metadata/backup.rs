@@ -60,17 +60,6 @@ pub enum BackupMode {
     Delta,
 }
 
-impl fmt::Display for BackupMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "FULL",
-            Self::Page => "PAGE",
-            Self::Ptrack => "PTRACK",
-            Self::Delta => "DELTA",
-        })
-    }
-}
-
 /// A backup's status, as pg_probackup's `backup.control` spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackupStatus {
@@ -106,26 +95,9 @@ impl BackupStatus {
     }
 }
 
-impl fmt::Display for BackupStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "UNKNOWN",
-            Self::Ok => "OK",
-            Self::Done => "DONE",
-            Self::Running => "RUNNING",
-            Self::Error => "ERROR",
-            Self::Merging => "MERGING",
-            Self::Merged => "MERGED",
-            Self::Deleting => "DELETING",
-            Self::Deleted => "DELETED",
-            Self::Orphan => "ORPHAN",
-            Self::Corrupt => "CORRUPT",
-        })
-    }
-}
-
 /// The codec with which a file's pages are stored. The per-file value in the content list
-/// decides, never the backup's.
+/// decides, never the backup's. It is parsed from any case-insensitive prefix of its name,
+/// as pg_probackup does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CompressAlg {
     /// Raw pages.
@@ -139,18 +111,6 @@ pub enum CompressAlg {
     Lz4,
     /// One Zstandard frame per page (Enterprise; verified only against our encoder).
     Zstd,
-}
-
-impl fmt::Display for CompressAlg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Zlib => "zlib",
-            Self::Pglz => "pglz",
-            Self::Lz4 => "lz4",
-            Self::Zstd => "zstd",
-        })
-    }
 }
 
 /// A word that is in none of pg_probackup's vocabularies (modes, statuses, codecs,
@@ -173,62 +133,66 @@ impl UnknownWord {
     }
 }
 
-impl FromStr for BackupMode {
-    type Err = UnknownWord;
+/// Implements `Display` and `FromStr` by one table of words; `$is` tells whether a text
+/// stands for a word.
+macro_rules! words {
+    ($type:ident, $what:literal, $is:path; $($variant:ident => $word:literal,)+) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $word,)+
+                })
+            }
+        }
 
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Ok(match text {
-            "FULL" => Self::Full,
-            "PAGE" => Self::Page,
-            "PTRACK" => Self::Ptrack,
-            "DELTA" => Self::Delta,
-            _ => return Err(UnknownWord::new("backup mode", text)),
-        })
-    }
+        impl FromStr for $type {
+            type Err = UnknownWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                $(if $is($word, text) {
+                    return Ok(Self::$variant);
+                })+
+                Err(UnknownWord::new($what, text))
+            }
+        }
+    };
 }
 
-impl FromStr for BackupStatus {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Ok(match text {
-            "UNKNOWN" => Self::Unknown,
-            "OK" => Self::Ok,
-            "DONE" => Self::Done,
-            "RUNNING" => Self::Running,
-            "ERROR" => Self::Error,
-            "MERGING" => Self::Merging,
-            "MERGED" => Self::Merged,
-            "DELETING" => Self::Deleting,
-            "DELETED" => Self::Deleted,
-            "ORPHAN" => Self::Orphan,
-            "CORRUPT" => Self::Corrupt,
-            _ => return Err(UnknownWord::new("backup status", text)),
-        })
-    }
+words! {
+    BackupMode, "backup mode", str::eq;
+    Full => "FULL",
+    Page => "PAGE",
+    Ptrack => "PTRACK",
+    Delta => "DELTA",
 }
 
-impl FromStr for CompressAlg {
-    type Err = UnknownWord;
+words! {
+    BackupStatus, "backup status", str::eq;
+    Unknown => "UNKNOWN",
+    Ok => "OK",
+    Done => "DONE",
+    Running => "RUNNING",
+    Error => "ERROR",
+    Merging => "MERGING",
+    Merged => "MERGED",
+    Deleting => "DELETING",
+    Deleted => "DELETED",
+    Orphan => "ORPHAN",
+    Corrupt => "CORRUPT",
+}
 
-    /// Matches a case-insensitive prefix of a codec's name, as pg_probackup does.
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let known = [
-            ("none", Self::None),
-            ("zlib", Self::Zlib),
-            ("pglz", Self::Pglz),
-            ("lz4", Self::Lz4),
-            ("zstd", Self::Zstd),
-        ];
-        known
-            .into_iter()
-            .find(|(name, _)| {
-                let start = name.get(..text.len()).filter(|start| !start.is_empty());
-                start.is_some_and(|start| start.eq_ignore_ascii_case(text))
-            })
-            .map(|(_, alg)| alg)
-            .ok_or_else(|| UnknownWord::new("compression algorithm", text))
-    }
+words! {
+    CompressAlg, "compression algorithm", is_start_of_word;
+    None => "none",
+    Zlib => "zlib",
+    Pglz => "pglz",
+    Lz4 => "lz4",
+    Zstd => "zstd",
+}
+
+fn is_start_of_word(word: &str, text: &str) -> bool {
+    let start = word.get(..text.len()).filter(|start| !start.is_empty());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(text))
 }
 
 /// The version of the pg_probackup that wrote a backup, `a.b.c`; it determines format
