@@ -8,7 +8,6 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::fetch::StoredSegment;
 use super::{Form, WalArchive, WalError, WalFault, size_of_first};
 use crate::catalog::store::StorePath;
 use crate::catalog::{Backup, Instance};
@@ -140,12 +139,12 @@ impl<'a> OwnWalFinder<'a> {
     }
 
     /// Examines the segments until one is missing or damaged. `look` receives whether a
-    /// segment is the last. No matter how far the metadata says that the WAL extends,
-    /// this ends with the existing files.
+    /// segment is the last, and returns whether it exists. No matter how far the metadata
+    /// says that the WAL extends, this ends with the existing files.
     fn each_segment(
         &self,
         backup: &Backup,
-        mut look: impl FnMut(&WalArchive, SegmentId, bool) -> Result<Found, WalError>,
+        mut look: impl FnMut(&WalArchive, SegmentId, bool) -> Result<bool, WalError>,
     ) -> Result<OwnWal, WalError> {
         let Some(last_byte) = backup.stop_lsn.0.checked_sub(1).map(Lsn) else {
             return Ok(OwnWal::Unrecorded);
@@ -159,22 +158,25 @@ impl<'a> OwnWalFinder<'a> {
         for number in first.number..=last.number {
             let segment = SegmentId { number, ..first };
             let name = archive.name(segment);
-            match look(&archive, segment, segment == last)? {
-                Found::Whole => {}
-                Found::Nothing => {
+            match look(&archive, segment, segment == last) {
+                Ok(true) => {}
+                Ok(false) => {
                     return Ok(OwnWal::Missing {
                         segment,
                         name,
                         dir: archive.dir,
                     });
                 }
-                Found::Damaged(source) => {
+                // A fault of the file is one of the backup; a fault of the host is
+                // neither.
+                Err(source) if source.fault() == WalFault::Damaged => {
                     return Ok(OwnWal::Damaged {
                         segment,
                         name,
                         source,
                     });
                 }
+                Err(error) => return Err(error),
             }
         }
         Ok(OwnWal::Complete)
@@ -203,24 +205,6 @@ impl<'a> OwnWalFinder<'a> {
     }
 }
 
-/// What exists of a segment.
-enum Found {
-    Whole,
-    Nothing,
-    Damaged(WalError),
-}
-
-impl Found {
-    /// Classifies an error: a fault of the file is one of the backup; a fault of the host
-    /// is neither.
-    fn of(error: WalError) -> Result<Self, WalError> {
-        match error.fault() {
-            WalFault::Damaged => Ok(Self::Damaged(error)),
-            WalFault::Missing | WalFault::Unavailable => Err(error),
-        }
-    }
-}
-
 impl WalArchive {
     /// Wraps the WAL segments in a directory that is not an archive.
     fn of(place: StorePath, size: SegmentSize, system_identifier: Option<u64>) -> Self {
@@ -232,15 +216,16 @@ impl WalArchive {
         }
     }
 
-    /// Judges a segment by the size of the file from which it would be fetched.
-    fn look_at(&self, id: SegmentId) -> Result<Found, WalError> {
+    /// Returns whether a segment exists, and judges it by the size of the file from which
+    /// it would be fetched.
+    fn look_at(&self, id: SegmentId) -> Result<bool, WalError> {
         for form in Form::ALL {
             let name = form.name_of(&self.name(id));
             let path = self.dir.join(&name);
             let length = match self.files.open(&name).and_then(|file| file.length()) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Found::of(WalError::Read { path, source }),
+                Err(source) => return Err(WalError::Read { path, source }),
             };
             let expected = self.size.bytes();
             let is_possible = match form {
@@ -248,16 +233,16 @@ impl WalArchive {
                 Form::Partial => length <= expected,
                 Form::Gzip | Form::PartialGzip => length > 0,
             };
-            return Ok(match is_possible {
-                true => Found::Whole,
-                false => Found::Damaged(WalError::Length {
+            return match is_possible {
+                true => Ok(true),
+                false => Err(WalError::Length {
                     path,
                     found: Some(length),
                     expected,
                 }),
-            });
+            };
         }
-        Ok(Found::Nothing)
+        Ok(false)
     }
 }
 
@@ -286,30 +271,16 @@ impl Reader {
         }
     }
 
+    /// Reads a segment, and returns whether it exists.
     fn read(
         &mut self,
         archive: &WalArchive,
         id: SegmentId,
         is_last: bool,
-    ) -> Result<Found, WalError> {
-        let read = match archive.open_segment(id) {
-            Ok(None) => return Ok(Found::Nothing),
-            Ok(Some(mut source)) => self.read_segment(archive, id, &mut source, is_last),
-            Err(error) => Err(error),
+    ) -> Result<bool, WalError> {
+        let Some(mut source) = archive.open_segment(id)? else {
+            return Ok(false);
         };
-        match read {
-            Ok(()) => Ok(Found::Whole),
-            Err(error) => Found::of(error),
-        }
-    }
-
-    fn read_segment(
-        &mut self,
-        archive: &WalArchive,
-        id: SegmentId,
-        source: &mut StoredSegment,
-        is_last: bool,
-    ) -> Result<(), WalError> {
         let path = source.path.clone();
         let mut address = id.start(archive.size);
         let begin = address.max(self.start);
@@ -318,7 +289,7 @@ impl Reader {
             Some(scanner) if scanner.end().is_none() => scanner,
             _ => Scanner::new(begin),
         };
-        archive.read_segment(id, source, &mut |chunk| {
+        archive.read_segment(id, &mut source, &mut |chunk| {
             for page in chunk.chunks(PAGE_SIZE) {
                 if address >= begin && address < self.stop {
                     scanner.page(page);
@@ -343,7 +314,7 @@ impl Reader {
             _ => {}
         }
         self.scanner = Some(scanner);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -401,7 +372,7 @@ mod tests {
             let mut files = Vec::new();
             let complete = finder.each_segment(&self.backup, |archive, id, _| {
                 files.push(archive.open_segment(id)?.unwrap().path);
-                Ok(Found::Whole)
+                Ok(true)
             });
             assert!(matches!(complete, Ok(OwnWal::Complete)));
             files
