@@ -33,8 +33,8 @@ pub(crate) use prefetch::Prefetch;
 pub use reach::{Reach, WalEnd};
 pub use search::Search;
 
-use super::Instance;
 use super::store::{StorePath, read_whole};
+use super::{Instance, InstanceConfig};
 use crate::pg::wal::page::{LONG_HEADER, PageHeader};
 use crate::pg::wal::segment::is_segment_name;
 use crate::pg::wal::{History, SegmentId, SegmentSize};
@@ -87,19 +87,24 @@ impl WalArchive {
     /// If the directory or a segment cannot be read, or if the configured size is not one
     /// that PostgreSQL allows.
     pub fn open(instance: &Instance) -> Result<Self, WalError> {
-        let dir = instance.wal_dir.clone();
-        let size = match instance.config.wal_segment_size {
+        Self::at(instance.wal.clone(), &instance.config)
+    }
+
+    /// Opens the WAL in a directory, which need not be an archive.
+    fn at(place: StorePath, config: &InstanceConfig) -> Result<Self, WalError> {
+        let dir = place.name();
+        let size = match config.wal_segment_size {
             Some(bytes) => SegmentSize::new(bytes).ok_or_else(|| WalError::SegmentSize {
                 dir: dir.clone(),
                 bytes,
             })?,
-            None => size_of_first(&instance.wal)?,
+            None => size_of_first(&place)?,
         };
         Ok(Self {
-            files: Arc::new(instance.wal.clone()),
+            files: Arc::new(place),
             dir,
             size,
-            system_identifier: instance.config.system_identifier,
+            system_identifier: config.system_identifier,
         })
     }
 

@@ -8,14 +8,13 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::{Form, WalArchive, WalError, WalFault, size_of_first};
-use crate::catalog::store::StorePath;
+use super::{Form, WalArchive, WalError, WalFault};
 use crate::catalog::{Backup, Instance};
 use crate::causes::sentence;
 use crate::pg::Lsn;
+use crate::pg::wal::SegmentId;
 use crate::pg::wal::page::{LONG_HEADER, PAGE_SIZE};
 use crate::pg::wal::scan::{End, RecordProblem, Scanner};
-use crate::pg::wal::{SegmentId, SegmentSize};
 
 /// The state of a backup's own WAL.
 #[derive(Debug)]
@@ -184,38 +183,18 @@ impl<'a> OwnWalFinder<'a> {
 
     /// Returns the location of a backup's WAL.
     fn place_of(&self, backup: &Backup) -> Result<WalArchive, WalError> {
-        if !backup.stream {
-            let opened = match self.archive.get() {
-                Some(opened) => opened.clone(),
-                None => WalArchive::open(self.instance)?,
-            };
-            return Ok(self.archive.get_or_init(|| opened).clone());
+        if backup.stream {
+            return WalArchive::at(backup.file("pg_wal"), &self.instance.config);
         }
-        let place = backup.file("pg_wal");
-        let dir = place.name();
-        let config = &self.instance.config;
-        let size = match config.wal_segment_size {
-            Some(bytes) => SegmentSize::new(bytes).ok_or_else(|| WalError::SegmentSize {
-                dir: dir.clone(),
-                bytes,
-            })?,
-            None => size_of_first(&place)?,
+        let opened = match self.archive.get() {
+            Some(opened) => opened.clone(),
+            None => WalArchive::open(self.instance)?,
         };
-        Ok(WalArchive::of(place, size, config.system_identifier))
+        Ok(self.archive.get_or_init(|| opened).clone())
     }
 }
 
 impl WalArchive {
-    /// Wraps the WAL segments in a directory that is not an archive.
-    fn of(place: StorePath, size: SegmentSize, system_identifier: Option<u64>) -> Self {
-        Self {
-            dir: place.name(),
-            size,
-            system_identifier,
-            files: std::sync::Arc::new(place),
-        }
-    }
-
     /// Returns whether a segment exists, and judges it by the size of the file from which
     /// it would be fetched.
     fn look_at(&self, id: SegmentId) -> Result<bool, WalError> {
