@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::pg::Lsn;
@@ -162,6 +162,14 @@ impl FromStr for WalFault {
 }
 
 impl WalError {
+    /// Turns a system's error into that of writing to `path`.
+    pub(super) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Write {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// Returns what the error means for the WAL.
     #[must_use]
     pub fn fault(&self) -> WalFault {

@@ -283,7 +283,7 @@ pub(super) struct Output<'a> {
 impl Output<'_> {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), WalError> {
         let written = self.file.write_all(bytes);
-        written.map_err(|source| self.error(source))
+        written.map_err(WalError::write(self.path))
     }
 
     /// Pads the file with zeros from `length` to `wanted` bytes.
@@ -292,14 +292,7 @@ impl Output<'_> {
             return Ok(());
         }
         let extended = self.file.set_len(wanted);
-        extended.map_err(|source| self.error(source))
-    }
-
-    fn error(&self, source: io::Error) -> WalError {
-        WalError::Write {
-            path: self.path.to_owned(),
-            source,
-        }
+        extended.map_err(WalError::write(self.path))
     }
 }
 
@@ -309,11 +302,7 @@ pub(super) fn deliver(
     destination: &Path,
     write: impl FnOnce(&mut Output<'_>) -> Result<(), WalError>,
 ) -> Result<(), WalError> {
-    let write_error = |source| WalError::Write {
-        path: destination.to_owned(),
-        source,
-    };
-    let (dir, name) = Dir::of_file(destination).map_err(write_error)?;
+    let (dir, name) = Dir::of_file(destination).map_err(WalError::write(destination))?;
     // The name depends only on the destination, so that a killed fetch leaves at most one
     // file behind, which the next one replaces.
     let temporary: OsString = [name, ".pbkfs".as_ref()].into_iter().collect();
@@ -321,12 +310,12 @@ pub(super) fn deliver(
     let created = dir.remove_file(&temporary);
     let created = created.and_then(|()| dir.create(&temporary, 0o600));
     let result = created
-        .map_err(|source| WalError::Write {
-            path: path.clone(),
-            source,
-        })
+        .map_err(WalError::write(&path))
         .and_then(|file| write(&mut Output { file, path: &path }))
-        .and_then(|()| dir.rename(&temporary, name).map_err(write_error));
+        .and_then(|()| {
+            let renamed = dir.rename(&temporary, name);
+            renamed.map_err(WalError::write(destination))
+        });
     if result.is_err() {
         // The write's error is the one to report; the next fetch replaces a leftover.
         let _ = dir.remove_file(&temporary);

@@ -95,16 +95,14 @@ impl Prefetch {
     /// If the directory cannot be used. A segment that cannot be fetched ends the work
     /// without an error: if PostgreSQL requests it, that fetch reports the error.
     pub fn fill(&self, archive: &WalArchive, id: SegmentId) -> Result<(), WalError> {
-        let dir_error = |source| WalError::Write {
-            path: self.dir.clone(),
-            source,
-        };
-        let dir = Dir::open(&self.dir).map_err(dir_error)?;
-        let lock = dir.open_or_create(LOCK, 0o600).map_err(dir_error)?;
+        let dir = Dir::open(&self.dir).map_err(WalError::write(&self.dir))?;
+        let lock = dir.open_or_create(LOCK, 0o600);
+        let lock = lock.map_err(WalError::write(&self.dir))?;
         let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
             return Ok(());
         };
-        self.delete_others(&dir, archive, id).map_err(dir_error)?;
+        let deleted = self.delete_others(&dir, archive, id);
+        deleted.map_err(WalError::write(&self.dir))?;
         for next in self.following(id) {
             let name = archive.name(next);
             if is_there(&dir, &name) {
