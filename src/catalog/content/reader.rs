@@ -87,26 +87,18 @@ pub(super) fn parse(read: ReadAt<'_>, length: u64, cut: Cut) -> io::Result<Parse
     let border = |part: u64| u128::from(length) * u128::from(part) / u128::from(parts);
     // At most `length`, so they fit.
     let ranges = (0..parts).map(|part| border(part) as u64..border(part + 1) as u64);
-    let parsed: Vec<_> = thread::scope(|scope| {
+    thread::scope(|scope| {
         let others: Vec<_> = ranges
             .skip(1)
             .map(|range| scope.spawn(move || parse_range(read, range, cut.piece)))
             .collect();
-        let first = parse_range(read, 0..border(1) as u64, cut.piece);
-        let others = others.into_iter().map(|other| {
+        let mut whole = parse_range(read, 0..border(1) as u64, cut.piece)?;
+        for other in others {
             let joined = other.join();
-            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        std::iter::once(first).chain(others).collect()
-    });
-    let mut whole = Parsed::default();
-    for (at, part) in parsed.into_iter().enumerate() {
-        match at {
-            0 => whole = part?,
-            _ => whole.append(part?),
+            whole.append(joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-    }
-    Ok(whole)
+        Ok(whole)
+    })
 }
 
 /// Parses the lines that start within a range of bytes.
