@@ -8,6 +8,7 @@ use std::thread;
 use super::line;
 use super::packed::Packed;
 use super::{LINE_MAX, LineError};
+use crate::catalog::store;
 
 /// Reads at an offset, as `FileExt::read_at` does.
 pub(super) type ReadAt<'a> = &'a (dyn Fn(&mut [u8], u64) -> io::Result<usize> + Sync);
@@ -165,15 +166,7 @@ pub(super) fn checksum(read: ReadAt<'_>) -> io::Result<Option<u32>> {
 fn fill(read: ReadAt<'_>, buffer: &mut Vec<u8>, at: u64, piece: usize) -> io::Result<bool> {
     let kept = buffer.len();
     buffer.resize(kept + piece, 0);
-    let mut filled = kept;
-    while filled < buffer.len() {
-        match read(&mut buffer[filled..], at + (filled - kept) as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let filled = kept + store::fill(&mut buffer[kept..], |rest, from| read(rest, at + from))?;
     let ended = filled < buffer.len();
     buffer.truncate(filled);
     Ok(ended)

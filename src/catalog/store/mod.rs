@@ -89,16 +89,11 @@ pub trait StoreFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// `UnexpectedEof` if the file ends too early; otherwise the system's error.
     fn fill_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut filled = 0;
-        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.read_at(rest, offset.saturating_add(filled as u64)) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        let read = |rest: &mut [u8], at| self.read_at(rest, offset.saturating_add(at));
+        match fill(buf, read)? == buf.len() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
         }
-        Ok(())
     }
 
     /// Hints that it will be read from end to end.
@@ -108,6 +103,27 @@ pub trait StoreFile: fmt::Debug + Send + Sync {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+}
+
+/// Lets `read` fill `buf`, as far as there is content, and returns how much there was.
+/// `read` receives the rest of `buf` and the offset of that.
+///
+/// # Errors
+/// Returns the errors of `read`, except interruptions.
+pub(super) fn fill(
+    buf: &mut [u8],
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read(rest, filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// Reads an open file to its end.

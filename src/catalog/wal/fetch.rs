@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::{WalArchive, WalError};
-use crate::catalog::store::Sequential;
+use crate::catalog::store::{self, Sequential};
 use crate::pg::wal::page::{PAGE_SIZE, PageHeader};
 use crate::pg::wal::scan::{End, Scanner};
 use crate::pg::wal::segment::{backup_history_segment, history_timeline};
@@ -250,16 +250,8 @@ pub(super) struct StoredSegment {
 impl StoredSegment {
     /// Reads until `buffer` is full or the content ends.
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, WalError> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.reader.read(rest) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(self.read_error(source)),
-            }
-        }
-        Ok(filled)
+        let filled = store::fill(buffer, |rest, _| self.reader.read(rest));
+        filled.map_err(|source| self.read_error(source))
     }
 
     /// Distinguishes a failure of the decoder, which is damage, from one of the system,
