@@ -16,10 +16,11 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::content::FileEntry;
 use super::metadata::quoted;
+use super::pages::PageStamp;
 use super::pages::index::{HEADER_MAP_SINCE, MAP_ENTRY};
 use super::{Backup, CompressAlg, ProgramVersion};
-use crate::pg::page::{self, Page, PageHeader};
-use crate::pg::{AbsoluteBlock, BLOCK_SIZE, BlockNumber};
+use crate::pg::page::Page;
+use crate::pg::{BLOCK_SIZE, BlockNumber};
 
 /// pg_probackup's timestamp format, in UTC.
 const TIME_FORMAT: &[BorrowedFormatItem<'_>] =
@@ -125,8 +126,8 @@ impl<'a, W: Write> DataFileWriter<'a, W> {
     /// # Errors
     /// Returns the errors of the underlying writer.
     pub fn push(&mut self, block: BlockNumber, page: &Page) -> io::Result<()> {
-        let lsn = PageHeader::of(page).lsn().0;
-        self.add_header(lsn, block.0, checksum(page, block.absolute(self.segno)));
+        let stamp = PageStamp::of(page, block.absolute(self.segno));
+        self.add_header(stamp.lsn.0, block.0, stamp.checksum);
         let payload = self.encoder.encode(page);
         let mut record = [0; 8 + BLOCK_SIZE];
         let (header, rest) = record.split_at_mut(8);
@@ -169,15 +170,6 @@ impl<'a, W: Write> DataFileWriter<'a, W> {
         // A segment's stored bytes are only slightly more than its 1 GiB.
         self.headers.extend((self.length as u32).to_le_bytes());
         self.headers.extend(u64::from(checksum).to_le_bytes());
-    }
-}
-
-/// Computes the checksum that a header map contains, regardless of whether the cluster
-/// has checksums; 0 for a page of zeros.
-fn checksum(page: &Page, block: AbsoluteBlock) -> u16 {
-    match page.iter().all(|&byte| byte == 0) {
-        true => 0,
-        false => page::checksum(page, block),
     }
 }
 
