@@ -67,12 +67,9 @@ impl PageIndex {
             let (start, end) = (i64::from(field(this, 12)), i64::from(field(next, 12)));
             builder.push(field(this, 8), start, end)?;
         }
-        if i64::from(builder.end) != file_length {
-            return Err(builder.error(
-                0,
-                i64::from(builder.end),
-                "which is not where the file ends",
-            ));
+        let end = i64::from(builder.end);
+        if end != file_length {
+            return Err(builder.error(0, end, "which is not where the file ends"));
         }
         Ok(builder.finish(None, false))
     }
@@ -97,24 +94,21 @@ impl PageIndex {
             let header = window.header_at(offset).map_err(read_error(offset))?;
             let (block, size) = split_header(header);
             let start = offset.cast_signed();
+            let wrong = |why| builder.error(block, start, why);
             if size == TRUNCATION_MARKER {
                 let cut = u32::try_from(block).ok();
                 let cut = cut.filter(|&cut| cut <= SEGMENT_BLOCKS);
-                let wrong = || builder.error(block, start, "where no file can be truncated");
-                truncate_to = Some(BlockNumber(cut.ok_or_else(wrong)?));
+                let cut = cut.ok_or_else(|| wrong("where no file can be truncated"))?;
+                truncate_to = Some(BlockNumber(cut));
                 break;
             }
             let end = match u64::try_from(size) {
                 Ok(size) if padded => offset + RECORD_HEADER as u64 + size.next_multiple_of(8),
                 Ok(size) => offset + RECORD_HEADER as u64 + size,
-                Err(_) => return Err(builder.error(block, start, "with a negative length")),
+                Err(_) => return Err(wrong("with a negative length")),
             };
             if end > length {
-                return Err(builder.error(
-                    block,
-                    start,
-                    "but the file ends before the record does",
-                ));
+                return Err(wrong("but the file ends before the record does"));
             }
             builder.push(block, start, end.cast_signed())?;
             offset = end;
@@ -144,15 +138,16 @@ fn read_map(map: &dyn StoreFile, entry: &FileEntry<'_>) -> Result<Vec<u8>, PageI
     }
     let offset = entry.hdr_off;
     let expected = (entry.n_headers as usize + 1) * MAP_ENTRY;
+    let wrong_length = |found| PageIndexError::MapLength {
+        offset,
+        found,
+        expected,
+    };
     // A compressed stream of incompressible data is only slightly longer than the data;
     // do not allocate a buffer for a length far beyond that.
     let stream_length = entry.hdr_size as usize;
     if stream_length > expected * 2 + 1024 {
-        return Err(PageIndexError::MapLength {
-            offset,
-            found: stream_length,
-            expected,
-        });
+        return Err(wrong_length(stream_length));
     }
     let mut stream = vec![0; stream_length];
     map.fill_at(&mut stream, offset)
@@ -161,11 +156,7 @@ fn read_map(map: &dyn StoreFile, entry: &FileEntry<'_>) -> Result<Vec<u8>, PageI
     let found = codec::inflate(&stream, &mut bytes)
         .map_err(|source| PageIndexError::Deflate { offset, source })?;
     if found != expected {
-        return Err(PageIndexError::MapLength {
-            offset,
-            found,
-            expected,
-        });
+        return Err(wrong_length(found));
     }
     let computed = crc32c::crc32c(&bytes);
     if computed != entry.hdr_crc {
