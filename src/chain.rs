@@ -210,13 +210,12 @@ impl<'a> Listed<'a> {
         let mut passed_over = Vec::new();
         let mut lists = Lists::default();
         for &backup in &self.newest_first {
-            let members = self.members(backup);
-            let supported = |layers: Vec<&'a Backup>| {
+            let usable = self.members(backup).and_then(|layers| {
                 layers.iter().try_for_each(|layer| check_supported(layer))?;
+                lists.check(backup, &layers)?;
                 Ok(layers)
-            };
-            let supported = members.and_then(supported);
-            match supported.and_then(|layers| lists.check(backup, layers)) {
+            });
+            match usable {
                 Ok(layers) => {
                     self.tell_passed_over(&passed_over);
                     return Ok(layers);
@@ -329,14 +328,9 @@ impl<'a> Listed<'a> {
 struct Lists<'a>(HashMap<&'a BackupId, Result<(), Arc<ContentError>>>);
 
 impl<'a> Lists<'a> {
-    /// Returns the chain if every member's content list exists and is the one that was
-    /// written.
-    fn check(
-        &mut self,
-        target: &Backup,
-        layers: Vec<&'a Backup>,
-    ) -> Result<Vec<&'a Backup>, ChainError> {
-        for layer in &layers {
+    /// Checks that every member's content list exists and is the one that was written.
+    fn check(&mut self, target: &Backup, layers: &[&'a Backup]) -> Result<(), ChainError> {
+        for layer in layers {
             let look = || ContentList::check(layer).map_err(Arc::new);
             let looked = self.0.entry(&layer.id).or_insert_with(look);
             looked.clone().map_err(|source| ChainError::Unlisted {
@@ -345,7 +339,7 @@ impl<'a> Lists<'a> {
                 source,
             })?;
         }
-        Ok(layers)
+        Ok(())
     }
 }
 
