@@ -185,41 +185,31 @@ impl ImageError {
     /// Returns the file inside PGDATA that the error concerns.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::EmptyChain | Self::Content { .. } | Self::NotAFile { .. } => None,
-            Self::Cfs { path, .. }
-            | Self::Misplaced { path, .. }
-            | Self::KindChanged { path, .. }
-            | Self::NotInParent { path, .. }
-            | Self::Stored { path, .. }
-            | Self::Refused { path, .. }
-            | Self::Short { path, .. }
-            | Self::Long { path, .. }
-            | Self::Index { path, .. }
-            | Self::Checksum { path, .. }
-            | Self::Control { path, .. } => Some(path),
-            Self::Page(page) => Some(&page.path),
-        }
+        self.place().0
     }
 
     /// Returns the backup at fault.
     #[must_use]
     pub fn backup(&self) -> Option<&BackupId> {
+        self.place().1
+    }
+
+    fn place(&self) -> (Option<&Path>, Option<&BackupId>) {
         match self {
-            Self::EmptyChain | Self::NotAFile { .. } => None,
-            Self::Content { backup, .. }
-            | Self::Cfs { backup, .. }
-            | Self::Misplaced { backup, .. }
-            | Self::KindChanged { backup, .. }
-            | Self::NotInParent { backup, .. }
-            | Self::Stored { backup, .. }
-            | Self::Refused { backup, .. }
-            | Self::Short { backup, .. }
-            | Self::Long { backup, .. }
-            | Self::Index { backup, .. }
-            | Self::Checksum { backup, .. }
-            | Self::Control { backup, .. } => Some(backup),
-            Self::Page(page) => Some(&page.backup),
+            Self::EmptyChain | Self::NotAFile { .. } => (None, None),
+            Self::Content { backup, .. } => (None, Some(backup)),
+            Self::Cfs { path, backup }
+            | Self::Misplaced { path, backup, .. }
+            | Self::KindChanged { path, backup, .. }
+            | Self::NotInParent { path, backup }
+            | Self::Stored { path, backup, .. }
+            | Self::Refused { path, backup, .. }
+            | Self::Short { path, backup, .. }
+            | Self::Long { path, backup, .. }
+            | Self::Index { path, backup, .. }
+            | Self::Checksum { path, backup, .. }
+            | Self::Control { path, backup, .. } => (Some(path), Some(backup)),
+            Self::Page(page) => (Some(&page.path), Some(&page.backup)),
         }
     }
 }
