@@ -256,9 +256,6 @@ impl Image {
     }
 
     pub(super) fn counted<T>(&self, result: Result<T, ImageError>) -> Result<T, ImageError> {
-        if result.is_err() {
-            self.counters.errors.add(1);
-        }
-        result
+        result.inspect_err(|_| self.counters.errors.add(1))
     }
 }
