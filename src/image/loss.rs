@@ -92,9 +92,7 @@ impl Image {
             }
             let file = self.open_entry(number, found)?;
             let ends = PageIndex::ends_like_a_marker(&*file);
-            has_marker |= ends.map_err(|source| {
-                self.stored_error(number, &entry, entry.stored_in(&layer.backup), source)
-            })?;
+            has_marker |= ends.map_err(|source| self.stored_error(number, found, source))?;
         }
         if !has_marker {
             return Ok(None);

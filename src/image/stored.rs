@@ -31,10 +31,9 @@ impl Image {
         if let Some(file) = self.files.get(&key) {
             return Ok(file);
         }
+        let stored_error = |source| self.stored_error(layer, entry, source);
         let Layered { backup, entry } = self.layered(layer, entry);
-        let place = entry.place_in(backup);
-        let stored_error = |source| self.stored_error(layer, &entry, place.name(), source);
-        let file = place.open().map_err(stored_error)?;
+        let file = entry.place_in(backup).open().map_err(stored_error)?;
         let found = file.length().map_err(stored_error)?;
         let expected = u64::try_from(entry.size).unwrap_or(0);
         if found < expected {
@@ -57,7 +56,7 @@ impl Image {
         }
         let place = self.layers[layer].backup.header_map();
         let opened = place.open().map(Arc::from);
-        let file = opened.map_err(|e| self.stored_error(layer, entry, place.name(), e))?;
+        let file = opened.map_err(|e| self.unreadable(layer, entry, place.name(), e))?;
         self.files.insert(key, Arc::clone(&file), 1);
         Ok(file)
     }
@@ -69,11 +68,8 @@ impl Image {
             return Ok(0);
         };
         let file = self.open_entry(layer, entry)?;
-        file.length().map_err(|source| {
-            let Layered { backup, entry } = self.layered(layer, entry);
-            let path = entry.stored_in(backup);
-            self.stored_error(layer, &entry, path, source)
-        })
+        let length = file.length();
+        length.map_err(|source| self.stored_error(layer, entry, source))
     }
 
     /// Fills `buf` from an entry's stored bytes.
@@ -86,13 +82,11 @@ impl Image {
         buf: &mut [u8],
     ) -> Result<(), ImageError> {
         file.fill_at(buf, offset).map_err(|source| {
-            let Layered { backup, entry } = self.layered(layer, entry);
-            let length = file.length().unwrap_or(0);
-            if source.kind() == io::ErrorKind::UnexpectedEof {
-                return self.short_error(layer, &entry, length);
+            if source.kind() != io::ErrorKind::UnexpectedEof {
+                return self.stored_error(layer, entry, source);
             }
-            let path = entry.stored_in(backup);
-            self.stored_error(layer, &entry, path, source)
+            let length = file.length().unwrap_or(0);
+            self.short_error(layer, &self.layered(layer, entry).entry, length)
         })
     }
 
@@ -160,7 +154,13 @@ impl Image {
         }
     }
 
-    pub(super) fn stored_error(
+    /// Returns the error of the stored bytes of an entry that cannot be read.
+    pub(super) fn stored_error(&self, layer: usize, entry: usize, source: io::Error) -> ImageError {
+        let Layered { backup, entry } = self.layered(layer, entry);
+        self.unreadable(layer, &entry, entry.stored_in(backup), source)
+    }
+
+    fn unreadable(
         &self,
         layer: usize,
         entry: &FileEntry<'_>,

@@ -333,9 +333,8 @@ impl Image {
     fn open_for_check(&self, layer: usize, entry_index: usize) -> Result<OpenFile, ImageError> {
         let file = self.open_entry(layer, entry_index)?;
         let Layered { backup, entry } = self.layered(layer, entry_index);
-        let length = file
-            .length()
-            .map_err(|source| self.stored_error(layer, &entry, entry.stored_in(backup), source))?;
+        let length = file.length();
+        let length = length.map_err(|source| self.stored_error(layer, entry_index, source))?;
         let expected = u64::try_from(entry.size).unwrap_or(0);
         if length != expected {
             return Err(ImageError::Long {
