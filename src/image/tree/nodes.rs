@@ -1,6 +1,5 @@
 //! The flat table of nodes.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::mem;
@@ -158,7 +157,10 @@ impl Tree {
     }
 
     pub(in crate::image) fn name(&self, id: NodeId) -> &[u8] {
-        let node = self.node(id);
+        self.name_of(self.node(id))
+    }
+
+    fn name_of(&self, node: &Node) -> &[u8] {
         let start = node.name_offset as usize;
         &self.names[start..start + usize::from(node.name_length)]
     }
@@ -179,16 +181,11 @@ impl Tree {
     }
 
     pub(in crate::image) fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
-        let mut range = self.children(directory);
-        while range.start < range.end {
-            let middle = range.start + (range.end - range.start) / 2;
-            match self.name(NodeId(middle)).cmp(name) {
-                Ordering::Equal => return Some(NodeId(middle)),
-                Ordering::Less => range.start = middle + 1,
-                Ordering::Greater => range.end = middle,
-            }
-        }
-        None
+        let range = self.children(directory);
+        let children = self.nodes.get(range.start as usize..range.end as usize)?;
+        let found = children.binary_search_by(|child| self.name_of(child).cmp(name));
+        // The directory's children are a range of u32.
+        found.ok().map(|at| NodeId(range.start + at as u32))
     }
 
     pub(in crate::image) fn symlink_target(&self, id: NodeId) -> Option<&Path> {
