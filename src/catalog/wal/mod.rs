@@ -20,6 +20,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,6 +149,13 @@ impl WalArchive {
     /// If the archive cannot be listed.
     pub fn names(&self) -> Result<Vec<String>, WalError> {
         self.files.names().map_err(|source| self.list_error(source))
+    }
+
+    /// Returns all segments that the archive has, whole or in part.
+    fn segment_ids(&self) -> Result<BTreeSet<SegmentId>, WalError> {
+        let names = self.names()?;
+        let segments = names.iter().filter_map(|name| Form::of(name, self.size));
+        Ok(segments.map(|(id, _)| id).collect())
     }
 
     fn list_error(&self, source: io::Error) -> WalError {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Form, WalArchive, WalError};
+use super::{WalArchive, WalError};
 use crate::pg::Lsn;
 use crate::pg::wal::page::PAGE_SIZE;
 use crate::pg::wal::scan::Scanner;
@@ -64,12 +64,7 @@ impl WalArchive {
     /// If the archive or a history cannot be read.
     pub fn reach(&self, start: Lsn, timeline: u32) -> Result<Reach, WalError> {
         let history = self.history(timeline)?;
-        let there: BTreeSet<SegmentId> = self
-            .names()?
-            .iter()
-            .filter_map(|name| Form::of(name, self.size))
-            .map(|(id, _)| id)
-            .collect();
+        let there = self.segment_ids()?;
         let mut run = None;
         let mut number = SegmentId::containing(start, timeline, self.size).number;
         while let Some(id) = self.on_history(&history, number, &there) {

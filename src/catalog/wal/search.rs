@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::{Form, WalArchive, WalError};
+use super::{WalArchive, WalError};
 use crate::causes::sentence;
 use crate::pg::Lsn;
 use crate::pg::wal::page::PAGE_SIZE;
@@ -74,13 +74,11 @@ impl<'a> Search<'a> {
         wanted: Wanted,
         go_on: &'a (dyn Fn() -> bool + Sync),
     ) -> Result<Self, WalError> {
-        let names = archive.names()?;
-        let segments = names.iter().filter_map(|name| Form::of(name, archive.size));
         Ok(Self {
             archive,
             wanted,
             go_on,
-            there: segments.map(|(id, _)| id).collect(),
+            there: archive.segment_ids()?,
             known: Mutex::default(),
         })
     }
