@@ -92,7 +92,6 @@ impl ExclusiveLock {
         patience: Patience,
         waiting: &mut dyn FnMut(&Waiting),
     ) -> Result<Self, LockError> {
-        let file = || dir.path().join(EXCLUSIVE_FILE);
         let (mut busy, mut empty) = (Duration::ZERO, Duration::ZERO);
         let mut told = None;
         loop {
@@ -109,12 +108,7 @@ impl ExclusiveLock {
                     continue;
                 }
                 Occupant::Busy(by) if busy >= patience.busy => {
-                    return Err(LockError::Busy {
-                        dir: dir.path().to_owned(),
-                        file: file(),
-                        holder: by.map(Holder::process),
-                        waited: busy,
-                    });
+                    return Err(Self::busy(dir, by, busy));
                 }
                 Occupant::Empty => {
                     empty += patience.poll;
@@ -131,7 +125,7 @@ impl ExclusiveLock {
             {
                 told = by;
                 waiting(&Waiting {
-                    file: file(),
+                    file: dir.path().join(EXCLUSIVE_FILE),
                     holder: holder.map(Holder::process),
                 });
             }
@@ -148,13 +142,17 @@ impl ExclusiveLock {
             Err(error) => return Err(failed(dir, error)),
         }
         match Self::occupant(dir, own)? {
-            Occupant::Busy(Some(other)) => Err(LockError::Busy {
-                dir: dir.path().to_owned(),
-                file: dir.path().join(EXCLUSIVE_FILE),
-                holder: Some(other.process()),
-                waited: Duration::ZERO,
-            }),
+            Occupant::Busy(Some(other)) => Err(Self::busy(dir, Some(other), Duration::ZERO)),
             Occupant::Busy(None) | Occupant::Empty | Occupant::Stale(_) => Ok(()),
+        }
+    }
+
+    fn busy(dir: &Dir, holder: Option<Holder>, waited: Duration) -> LockError {
+        LockError::Busy {
+            dir: dir.path().to_owned(),
+            file: dir.path().join(EXCLUSIVE_FILE),
+            holder: holder.map(Holder::process),
+            waited,
         }
     }
 

@@ -15,11 +15,7 @@ pub(super) const READERS_TEMP_FILE: &str = "backup_ro.pidtmp";
 /// Returns the running readers other than `own`, in the order listed. Readers block
 /// nobody, so those of other users are kept.
 pub(super) fn read(dir: &Dir, own: Holder) -> Result<Vec<Holder>, LockError> {
-    let text = match dir.read(READERS_FILE, LIMIT) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(file_error(dir.path(), READERS_FILE, error)),
-    };
+    let text = content(dir, READERS_FILE)?;
     let mut living = Vec::new();
     for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
         match Holder::parse(line) {
@@ -36,10 +32,15 @@ pub(super) fn read(dir: &Dir, own: Holder) -> Result<Vec<Holder>, LockError> {
 
 /// Whether a lock file names a process, running or not.
 pub(super) fn names(dir: &Dir, file: &str, pid: u32) -> Result<bool, LockError> {
-    let text = found(dir.read(file, LIMIT)).map_err(|e| file_error(dir.path(), file, e))?;
-    let text = text.unwrap_or_default();
+    let text = content(dir, file)?;
     let mut named = text.split(|&b| b == b'\n').filter_map(Holder::parse);
     Ok(named.any(|holder| holder.number() == pid))
+}
+
+/// Returns the content of a lock file; empty if there is none.
+fn content(dir: &Dir, file: &str) -> Result<Vec<u8>, LockError> {
+    let text = found(dir.read(file, LIMIT)).map_err(|e| file_error(dir.path(), file, e))?;
+    Ok(text.unwrap_or_default())
 }
 
 /// Replaces the list, or removes it if it is empty.
