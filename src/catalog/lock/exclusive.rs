@@ -133,14 +133,9 @@ impl ExclusiveLock {
         }
     }
 
-    /// Checks who holds the lock without taking it. A stale or newly created file would
-    /// not prevent taking it.
+    /// Checks who holds the lock without taking it. A missing, stale or newly created file
+    /// would not prevent taking it.
     pub(super) fn look(dir: &Arc<Dir>, own: Holder) -> Result<(), LockError> {
-        match dir.stat(EXCLUSIVE_FILE) {
-            Ok(None) => return Ok(()),
-            Ok(Some(_)) => {}
-            Err(error) => return Err(failed(dir, error)),
-        }
         match Self::occupant(dir, own)? {
             Occupant::Busy(Some(other)) => Err(Self::busy(dir, Some(other), Duration::ZERO)),
             Occupant::Busy(None) | Occupant::Empty | Occupant::Stale(_) => Ok(()),
