@@ -158,17 +158,13 @@ pub(in crate::catalog) fn unknown_backup(place: StorePath, id: BackupId) -> Back
     }
 }
 
-fn control_file(backup: &StorePath) -> StorePath {
-    backup.join("backup.control")
-}
-
 fn id_of_directory(place: &StorePath) -> BackupId {
     let name = place.file_name().unwrap_or_default();
     BackupId(name.to_string_lossy().into_owned())
 }
 
 fn read_directory(place: &StorePath) -> Result<Backup, CatalogError> {
-    let file = ControlFile::read(&control_file(place))?;
+    let file = ControlFile::read(&place.join("backup.control"))?;
     file.note_unknown_keys(&KNOWN_KEYS);
     let mut backup = from_control(place, &file)?;
     backup.tablespaces = read_tablespace_map(&backup.file("tablespace_map"))?;
