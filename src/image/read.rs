@@ -34,7 +34,11 @@ impl Image {
         {
             return Ok(known);
         }
-        let length = self.counted(self.find_length(node))?;
+        let found = match self.is_paged(node) {
+            true => self.segment(node).map(|segment| segment.length()),
+            false => self.whole_length(node),
+        };
+        let length = self.counted(found)?;
         if let Some(cell) = cell {
             cell.store(length, Ordering::Relaxed);
         }
@@ -56,13 +60,6 @@ impl Image {
         let count = self.counted(read)?;
         self.counters.bytes.add(count as u64);
         Ok(count)
-    }
-
-    fn find_length(&self, node: NodeId) -> Result<u64, ImageError> {
-        match self.is_paged(node) {
-            true => Ok(self.segment(node)?.length()),
-            false => self.whole_length(node),
-        }
     }
 
     fn read_whole(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize, ImageError> {
