@@ -13,8 +13,9 @@ use crate::figures::counted;
 use crate::image::{Batch, CheckItem, CheckSink, Image, NodeId};
 use crate::overlay::{Ino, Overlay, OverlayError, Unhydrated};
 
-/// How many bytes are brought in before they are synced: what a crash may undo.
-const UNSYNCED: u64 = 64 << 20;
+/// How many bytes are brought in before they are synced: what a crash may undo. A commit
+/// of the server waits on the disk for what is being synced, so it is not much.
+const UNSYNCED: u64 = 8 << 20;
 
 /// How much room is left to the clone's own writes on the diff's file system.
 pub(super) const RESERVE: u64 = 64 << 20;
