@@ -124,9 +124,10 @@ impl Line {
     fn of(instance: &Instance, backup: &Backup, all: &[Backup], wal: &OwnWalFinder<'_>) -> Self {
         let time = |time: OffsetDateTime| time.format(&Rfc3339).ok();
         let wanted = BackupRef::Id(backup.id.clone());
-        let chain = Chain::resolve(&instance.name, all, &wanted);
-        let reason = chain.as_ref().err().map(|error| sentence(error));
-        let chain = chain.ok();
+        let (chain, reason) = match Chain::resolve(&instance.name, all, &wanted) {
+            Ok(chain) => (Some(chain), None),
+            Err(error) => (None, Some(sentence(&error))),
+        };
         let risk = chain.as_ref().and_then(Chain::restore_risk);
         let chain = chain.map_or_else(Vec::new, |chain| chain.ids());
         let is_restorable = backup.status.is_restorable();
@@ -205,21 +206,32 @@ fn print(report: &Report) {
     if report.instances.is_empty() {
         say!("the catalog {} has no instance", value(&report.catalog));
     }
-    let [inner, last] = branches();
+    let branches = Branches::of_locale();
     for instance in &report.instances {
         say!("instance {}", value(&instance.name));
         if instance.backups.is_empty() {
             say!("  no backups");
             continue;
         }
-        say!("{HEAD}");
+        print_columns(
+            "ID",
+            [
+                "MODE",
+                "STATUS",
+                "WAL",
+                "STARTED (UTC)",
+                "STORED",
+                "CLUSTER",
+                "PG",
+            ],
+        );
         let ordered = by_chain(&instance.backups);
         for (at, (depth, line)) in ordered.iter().enumerate() {
             let next = ordered.get(at + 1).map_or(0, |(depth, _)| *depth);
             let branch = match (*depth, next) {
                 (0, _) => "",
-                (_, 0) => last,
-                _ => inner,
+                (_, 0) => branches.last,
+                _ => branches.inner,
             };
             let above = at.checked_sub(1).and_then(|at| ordered.get(at));
             let above = above.map(|(_, line)| line.id.as_str());
@@ -228,42 +240,70 @@ fn print(report: &Report) {
     }
 }
 
-/// Returns the characters that draw a chain, for its inner backups and for its last one:
-/// line-drawing characters if the locale has them.
-fn branches() -> [&'static str; 2] {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
-    let locale = locale.unwrap_or_default().to_ascii_lowercase();
-    match locale.contains("utf-8") || locale.contains("utf8") {
-        true => ["├ ", "└ "],
-        false => ["|-", "`-"],
+/// The characters that draw a chain.
+struct Branches {
+    inner: &'static str,
+    last: &'static str,
+}
+
+impl Branches {
+    /// Returns line-drawing characters if the locale has them.
+    fn of_locale() -> Self {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = set("LC_ALL")
+            .or_else(|| set("LC_CTYPE"))
+            .or_else(|| set("LANG"));
+        let locale = locale.unwrap_or_default().to_ascii_lowercase();
+        match locale.contains("utf-8") || locale.contains("utf8") {
+            true => Self {
+                inner: "├ ",
+                last: "└ ",
+            },
+            false => Self {
+                inner: "|-",
+                last: "`-",
+            },
+        }
     }
 }
 
-/// The head of the table, above the columns of [`print_line`].
-const HEAD: &str = "ID         MODE   STATUS   WAL     STARTED (UTC)          STORED   CLUSTER PG";
+/// Prints one line of the table, of at most 80 columns for usual values.
+fn print_columns(id: &str, [mode, status, wal, started, stored, cluster, pg]: [&str; 7]) {
+    let line = format!(
+        "{id:<10} {mode:<6} {status:<8} {wal:<7} {started:<19} {stored:>9} {cluster:>9} {pg}"
+    );
+    say!("{}", line.trim_end());
+}
 
-/// Prints a backup on a line of at most 80 columns for usual values. `above` is the id on
-/// the line above it.
+/// Prints a backup. `above` is the id on the line above it.
 fn print_line(branch: &str, line: &Line, above: Option<&str>) {
     let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human_bytes);
-    let text = |text: &Option<String>| text.as_deref().map_or("?".into(), value).into_owned();
-    let id = format!("{branch}{}", value(&line.id));
-    let started = line.start_time.as_deref().and_then(in_utc);
-    let columns = format!(
-        "{id:<10} {:<6} {:<8} {:<7} {:<19} {:>9} {:>9} {}",
-        text(&line.mode),
-        value(&line.status),
-        line.wal.unwrap_or("?"),
-        started.unwrap_or_else(|| "?".to_owned()),
-        size(line.data_bytes),
-        size(line.pgdata_bytes),
-        text(&line.server_version),
+    let text = |text: &Option<String>| {
+        text.as_deref()
+            .map_or_else(|| "?".to_owned(), |text| value(text).into_owned())
+    };
+    print_columns(
+        &format!("{branch}{}", value(&line.id)),
+        [
+            &text(&line.mode),
+            &value(&line.status),
+            line.wal.unwrap_or("?"),
+            &line
+                .start_time
+                .as_deref()
+                .and_then(in_utc)
+                .unwrap_or_else(|| "?".to_owned()),
+            &size(line.data_bytes),
+            &size(line.pgdata_bytes),
+            &text(&line.server_version),
+        ],
     );
-    say!("{}", columns.trim_end());
     // In an unbranched chain, the parent is on the line above.
-    let parent = line.parent.as_deref();
-    if let Some(parent) = parent.filter(|parent| above != Some(parent)) {
+    if let Some(parent) = line
+        .parent
+        .as_deref()
+        .filter(|parent| above != Some(parent))
+    {
         say!("      on {}", value(parent));
     }
     if let Some(reason) = &line.reason {

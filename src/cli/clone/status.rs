@@ -161,18 +161,21 @@ fn print(status: &Status, every_counter: bool) {
     if status.condition == Condition::Orphaned {
         return print_orphan(status);
     }
-    say!(
-        "  backup     {} of {} (chain {})",
-        value(&state.backup),
-        value(&state.instance),
-        state.chain.join(" > ")
+    line(
+        "backup",
+        &format!(
+            "{} of {} (chain {})",
+            value(&state.backup),
+            value(&state.instance),
+            state.chain.join(" > ")
+        ),
     );
     if let Some(user) = &status.user {
-        say!("  user       {}", value(user));
+        line("user", &value(user));
     }
-    say!("  since      {}", state.since);
+    line("since", &state.since);
     if let Some(conninfo) = &state.conninfo {
-        say!("  connect    {conninfo}");
+        line("connect", conninfo);
     }
     let fate = match state.throw_away {
         true => ", thrown away at the end",
@@ -180,16 +183,16 @@ fn print(status: &Status, every_counter: bool) {
     };
     print_diff(status, fate);
     if let Some(hydration) = &status.hydration {
-        say!("  promotion  {}", promotion(hydration));
+        line("promotion", &promotion(hydration));
     }
     if let Some(fence) = &state.fence {
-        say!("  fence      {fence}");
+        line("fence", fence);
     }
     match state.server_pid {
-        Some(server) => say!("  pids       pbkfs {}, postgres {server}", state.pid),
-        None => say!("  pid        {}", state.pid),
+        Some(server) => line("pids", &format!("pbkfs {}, postgres {server}", state.pid)),
+        None => line("pid", &state.pid.to_string()),
     }
-    say!("  logs       {}", value(&status.run_dir));
+    line("logs", &value(&status.run_dir));
     match &status.counters {
         Some(counts) if every_counter => print_all(counts),
         Some(counts) => print_most(counts),
@@ -198,8 +201,10 @@ fn print(status: &Status, every_counter: bool) {
     match status.condition {
         Condition::Dead => say!("  its pbkfs was killed; clean up with: {}", way_out(state)),
         Condition::Failed => {
-            let error = state.error.as_deref();
-            say!("  error      {}", error.unwrap_or("no reason was recorded"));
+            line(
+                "error",
+                state.error.as_deref().unwrap_or("no reason was recorded"),
+            );
             say!("  clear it with: {}", way_out(state));
         }
         _ => {}
@@ -211,7 +216,7 @@ fn print_diff(status: &Status, fate: &str) {
         let size = status
             .diff_bytes
             .map_or("size unknown".to_owned(), human_bytes);
-        say!("  diff       {} ({size}{fate})", value(dir));
+        line("diff", &format!("{} ({size}{fate})", value(dir)));
     }
 }
 
@@ -247,7 +252,7 @@ fn promotion(hydration: &Hydration) -> String {
 
 /// Prints what is left of a session that ended with the host.
 fn print_orphan(status: &Status) {
-    say!("  since      {}", status.state.since);
+    line("since", &status.state.since);
     print_diff(status, ", was to be thrown away");
     say!("  its session ended with the host; remove its diff: pbkfs cleanup --orphans");
 }
@@ -263,6 +268,10 @@ fn way_out(state: &State) -> String {
     }
 }
 
+fn line(name: &str, value: &str) {
+    say!("  {name:<10} {value}");
+}
+
 /// Prints the most important counters in three lines, and a fourth if there were
 /// errors.
 fn print_most(counts: &Counts) {
@@ -271,27 +280,39 @@ fn print_most(counts: &Counts) {
         let of_family = METRICS.iter().filter(|metric| metric.family == family);
         of_family.map(|metric| get(metric.key)).sum()
     };
-    say!(
-        "  reads      {} ({}), {} decoded",
-        get("reads"),
-        human_bytes(get("read_bytes")),
-        counted(sum("pages_decoded_total"), "page"),
+    line(
+        "reads",
+        &format!(
+            "{} ({}), {} decoded",
+            get("reads"),
+            human_bytes(get("read_bytes")),
+            counted(sum("pages_decoded_total"), "page"),
+        ),
     );
-    say!(
-        "  writes     {} ({}), {}, {} in the diff",
-        get("writes"),
-        human_bytes(get("written_bytes")),
-        counted(get("fsyncs"), "fsync"),
-        counted(get("diff_blocks"), "changed block"),
+    line(
+        "writes",
+        &format!(
+            "{} ({}), {}, {} in the diff",
+            get("writes"),
+            human_bytes(get("written_bytes")),
+            counted(get("fsyncs"), "fsync"),
+            counted(get("diff_blocks"), "changed block"),
+        ),
     );
-    say!(
-        "  kernel     {}, {} copied up",
-        counted(get("passthrough_opens"), "passthrough open"),
-        counted(get("copy_ups"), "file"),
+    line(
+        "kernel",
+        &format!(
+            "{}, {} copied up",
+            counted(get("passthrough_opens"), "passthrough open"),
+            counted(get("copy_ups"), "file"),
+        ),
     );
     let errors = sum("errors_total");
     if errors > 0 {
-        say!("  errors     {errors} requests failed; see the log, and --counters for their kinds");
+        line(
+            "errors",
+            &format!("{errors} requests failed; see the log, and --counters for their kinds"),
+        );
     }
 }
 
