@@ -347,9 +347,12 @@ fn a_mount_point_that_others_can_move_is_not_for_root() {
 /// Simulates a power failure: the clone's disk remains, and nothing in /run.
 fn lose_power(clone: &TestClone<'_>, ready: &Ready) {
     kill(Pid::from_raw(ready.pid), Signal::SIGKILL).unwrap();
-    eventually("all its processes have exited", LIMIT, || {
+    eventually("it and its server have exited", LIMIT, || {
         !is_alive(ready.pid) && ready.server_pid.is_none_or(|pid| !is_alive(pid))
     });
+    for diff in throw_away_diffs(clone.sandbox) {
+        common::sandbox::wait_until_unlocked(&diff);
+    }
     common::sandbox::unmount_all(&clone.target);
     fs::remove_dir_all(socket_dir(ready).parent().unwrap()).unwrap();
 }

@@ -32,6 +32,9 @@ fn kill_owner(clone: &TestClone<'_>) {
             .iter()
             .any(|session| session["state"] == "dead")
     });
+    for diff in diffs(clone.sandbox) {
+        common::sandbox::wait_until_unlocked(&diff);
+    }
 }
 
 /// Simulates a power failure: nothing of the run directory is left.

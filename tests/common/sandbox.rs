@@ -1,7 +1,7 @@
 //! A directory with a catalog in it, and profiles for clones of its backups.
 
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +34,7 @@ impl Sandbox {
     pub fn with_catalog_of(owner: &OsUser, fixture: &str, user: OsUser) -> Sandbox {
         let dir = tempfile::Builder::new()
             .prefix("pbkfs-test-")
-            .tempdir_in("/tmp")
+            .tempdir()
             .unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         user.own(dir.path());
@@ -155,6 +155,16 @@ pub fn unmount_all(dir: &Path) {
     for mount in process::mounts_in(dir).into_iter().rev() {
         let _ = Command::new("umount").arg("-l").arg(mount).status();
     }
+}
+
+/// Waits until no process holds the lock of a diff whose owner was killed. The
+/// processes of the fence hold it, too, and may outlive the postmaster for a moment.
+#[track_caller]
+pub fn wait_until_unlocked(diff: &Path) {
+    let lock = File::open(diff.join(".pbkfs-lock")).unwrap();
+    process::eventually("the diff is unlocked", LIMIT, || {
+        lock.try_lock_shared().is_ok()
+    });
 }
 
 /// A builder for a profile.
