@@ -350,17 +350,9 @@ fn lose_power(clone: &TestClone<'_>, ready: &Ready) {
     eventually("it and its server have exited", LIMIT, || {
         !is_alive(ready.pid) && ready.server_pid.is_none_or(|pid| !is_alive(pid))
     });
-    for diff in throw_away_diffs(clone.sandbox) {
-        common::sandbox::wait_until_unlocked(&diff);
-    }
+    clone.sandbox.wait_for_throw_away_diffs();
     common::sandbox::unmount_all(&clone.target);
     fs::remove_dir_all(socket_dir(ready).parent().unwrap()).unwrap();
-}
-
-fn throw_away_diffs(sandbox: &Sandbox) -> Vec<PathBuf> {
-    let entries = fs::read_dir(sandbox.dir()).unwrap().flatten();
-    let is_diff = |path: &PathBuf| path.to_str().unwrap().contains(".clone.pbkfs-");
-    entries.map(|entry| entry.path()).filter(is_diff).collect()
 }
 
 #[test]
@@ -370,7 +362,7 @@ fn a_throw_away_diff_that_a_reboot_left_is_found_again() {
         let newest = sandbox.fixture.newest();
         let clone = sandbox.profile(&newest).throw_away().write();
         lose_power(&clone, &clone.up());
-        let [left] = &throw_away_diffs(&sandbox)[..] else {
+        let [left] = &sandbox.throw_away_diffs()[..] else {
             panic!("no diff is left")
         };
 
@@ -385,7 +377,7 @@ fn a_throw_away_diff_that_a_reboot_left_is_found_again() {
         clone.up();
         assert!(!left.exists());
         clone.down();
-        assert_eq!(throw_away_diffs(&sandbox), Vec::<PathBuf>::new());
+        assert_eq!(sandbox.throw_away_diffs(), Vec::<PathBuf>::new());
         assert_eq!(clone.status(), Vec::<serde_json::Value>::new());
 
         // A running clone's diff is not an orphan.
@@ -399,9 +391,9 @@ fn a_throw_away_diff_that_a_reboot_left_is_found_again() {
             .expect_ok()
         };
         cleanup(&[]);
-        assert_eq!(throw_away_diffs(&sandbox).len(), 1);
+        assert_eq!(sandbox.throw_away_diffs().len(), 1);
         lose_power(&clone, &ready);
-        let [left] = &throw_away_diffs(&sandbox)[..] else {
+        let [left] = &sandbox.throw_away_diffs()[..] else {
             panic!("no diff is left")
         };
         assert!(cleanup(&["--dry-run"]).contains(left.to_str().unwrap()));
@@ -423,13 +415,13 @@ fn a_living_clone_that_is_not_seen_keeps_its_throw_away_diff() {
         let place = socket_dir(&ready).parent().unwrap().to_owned();
         let aside = sandbox.path("aside");
         fs::rename(&place, &aside).unwrap();
-        let before = throw_away_diffs(&sandbox);
+        let before = sandbox.throw_away_diffs();
         assert_eq!(before.len(), 1);
 
         let output = up_ends(&clone, &[]);
         refused(&output, 5, &format!("pid {}", ready.pid));
         refused(&output, 5, "session directory");
-        assert_eq!(throw_away_diffs(&sandbox), before);
+        assert_eq!(sandbox.throw_away_diffs(), before);
         assert!(before[0].join("meta.redb").exists());
 
         // The diff also stays while only its server is alive.

@@ -32,9 +32,7 @@ fn kill_owner(clone: &TestClone<'_>) {
             .iter()
             .any(|session| session["state"] == "dead")
     });
-    for diff in diffs(clone.sandbox) {
-        common::sandbox::wait_until_unlocked(&diff);
-    }
+    clone.sandbox.wait_for_throw_away_diffs();
 }
 
 /// Simulates a power failure: nothing of the run directory is left.
@@ -50,12 +48,6 @@ fn cleanup(sandbox: &Sandbox, arguments: &[&str]) -> Output {
         command.args(["cleanup", "--orphans"]).args(arguments),
         LIMIT,
     )
-}
-
-fn diffs(sandbox: &Sandbox) -> Vec<PathBuf> {
-    let entries = fs::read_dir(sandbox.dir()).unwrap().flatten();
-    let is_diff = |path: &PathBuf| path.to_str().unwrap().contains(".clone.pbkfs-");
-    entries.map(|entry| entry.path()).filter(is_diff).collect()
 }
 
 fn list(sandbox: &Sandbox) -> PathBuf {
@@ -77,9 +69,9 @@ fn what_a_dead_session_names_is_no_orphan() {
     assert!(!all.contains("orphaned"), "{all}");
     let said = cleanup(&sandbox, &[]).expect_ok();
     assert!(said.contains("no throw-away diff was left"), "{said}");
-    assert_eq!(diffs(&sandbox).len(), 1, "down removes it");
+    assert_eq!(sandbox.throw_away_diffs().len(), 1, "down removes it");
     clone.down();
-    assert_eq!((diffs(&sandbox).len(), lines(&sandbox)), (0, 0));
+    assert_eq!((sandbox.throw_away_diffs().len(), lines(&sandbox)), (0, 0));
 }
 
 #[test]
@@ -104,7 +96,7 @@ fn the_mount_point_that_a_lost_session_made_goes_with_its_diff() {
     lose_power(&clone);
     cleanup(&sandbox, &[]).expect_ok();
     assert!(clone.target.is_dir());
-    assert_eq!((diffs(&sandbox).len(), lines(&sandbox)), (0, 0));
+    assert_eq!((sandbox.throw_away_diffs().len(), lines(&sandbox)), (0, 0));
 }
 
 #[test]
@@ -113,7 +105,7 @@ fn a_line_whose_diff_is_gone_goes_unless_the_disk_is_away() {
     let sandbox = Sandbox::new("pg15-debian", OsUser::postgres());
     let clone = throw_away(&sandbox);
     lose_power(&clone);
-    let [diff] = &diffs(&sandbox)[..] else {
+    let [diff] = &sandbox.throw_away_diffs()[..] else {
         panic!("no diff is left")
     };
     fs::remove_dir_all(diff).unwrap();
@@ -162,7 +154,7 @@ fn a_list_that_is_of_no_use_is_a_warning() {
     assert!(up.stderr.contains(&owner), "{up}");
     up.expect_ok();
     clone.down();
-    assert_eq!(diffs(&sandbox).len(), 0);
+    assert_eq!(sandbox.throw_away_diffs().len(), 0);
     // A request for orphans only must not report that there are none.
     common::refused(&cleanup(&sandbox, &[]), 3, &owner);
 }

@@ -88,6 +88,26 @@ impl Sandbox {
             .collect()
     }
 
+    /// Returns the throw-away diffs of the clone at the usual target.
+    pub fn throw_away_diffs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir()).unwrap().flatten();
+        let is_diff = |path: &PathBuf| path.to_str().unwrap().contains(".clone.pbkfs-");
+        entries.map(|entry| entry.path()).filter(is_diff).collect()
+    }
+
+    /// Waits until no process holds the locks of the throw-away diffs, once their owners
+    /// were killed. The processes of a fence hold them, too, and may outlive the
+    /// postmaster for a moment.
+    #[track_caller]
+    pub fn wait_for_throw_away_diffs(&self) {
+        for diff in self.throw_away_diffs() {
+            let lock = File::open(diff.join(".pbkfs-lock")).unwrap();
+            process::eventually("the diff is unlocked", LIMIT, || {
+                lock.try_lock_shared().is_ok()
+            });
+        }
+    }
+
     /// Mounts a disk of that size, such as `16m`, on the directory `small`.
     #[track_caller]
     pub fn small_disk(&self, size: &str) -> Tmpfs {
@@ -155,16 +175,6 @@ pub fn unmount_all(dir: &Path) {
     for mount in process::mounts_in(dir).into_iter().rev() {
         let _ = Command::new("umount").arg("-l").arg(mount).status();
     }
-}
-
-/// Waits until no process holds the lock of a diff whose owner was killed. The
-/// processes of the fence hold it, too, and may outlive the postmaster for a moment.
-#[track_caller]
-pub fn wait_until_unlocked(diff: &Path) {
-    let lock = File::open(diff.join(".pbkfs-lock")).unwrap();
-    process::eventually("the diff is unlocked", LIMIT, || {
-        lock.try_lock_shared().is_ok()
-    });
 }
 
 /// A builder for a profile.
