@@ -7,7 +7,10 @@ mod common;
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
 use common::process::processes_in;
@@ -138,4 +141,30 @@ fn a_check_whose_time_is_up_leaves_nothing() {
     ends(OsUser::root(), "sleep 600", 3);
     // The same goes for a check that ignores signals.
     ends(OsUser::postgres(), "trap '' TERM; sleep 600", 3);
+}
+
+/// pbkfs can be killed between the start of a program and the moment in which it is told of
+/// it. A script that starts pbkfs in the background makes it ignore the kernel's signal.
+#[test]
+fn a_program_whose_owner_is_gone_before_it_is_told_is_ended() {
+    common::require_everything();
+    let case = Case::new(OsUser::root());
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    drop(theirs);
+    let line = format!(
+        "trap '' QUIT; exec {} keep -- {} 60",
+        env!("CARGO_BIN_EXE_pbkfs"),
+        case.sandbox.path("sleeper").display()
+    );
+    // Not a pipe, of which the program would have the other end, too.
+    let said = case.sandbox.path("said");
+    Command::new("sh")
+        .args(["-c", &line])
+        .stdin(OwnedFd::from(ours))
+        .stderr(File::create(&said).unwrap())
+        .status()
+        .unwrap();
+    let said = fs::read_to_string(&said).unwrap();
+    assert!(said.contains("Broken pipe"), "{said}");
+    assert_eq!(case.sleepers(), 0);
 }

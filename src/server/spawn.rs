@@ -40,8 +40,9 @@ pub fn clean_environment(command: &mut Command) {
 }
 
 /// Puts the child in a session of its own (a terminal's Ctrl-C is for us alone),
-/// makes it the given user, and has the kernel send it SIGQUIT when we exit. Its
-/// limit of open files is the one that this process was started with.
+/// makes it the given user, and has the kernel send it SIGQUIT when we exit, which it does
+/// not ignore unless it chooses to: what a script starts in the background does. Its limit
+/// of open files is the one that this process was started with.
 pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
     let owner = getpid();
     let give_back_limit = descriptors::give_back();
@@ -54,6 +55,8 @@ pub fn become_child(command: &mut Command, run_as: Option<OsUser>) {
             setgid(user.gid)?;
             setuid(user.uid)?;
         }
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(Signal::SIGQUIT, SigHandler::SigDfl) }?;
         // A change of credentials clears this setting, so it comes last.
         prctl::set_pdeathsig(Signal::SIGQUIT)?;
         // Inside a PID namespace, a parent outside it has pid 0.

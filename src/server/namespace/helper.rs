@@ -75,9 +75,12 @@ pub fn run() -> io::Result<i32> {
             return Ok(0);
         }
     };
-    say(&HelperAnswer::Started(server.id()))?;
+    // If the owner was killed before it could be told, the server runs already, and gets
+    // the time to shut down that it would get later.
+    let told = say(&HelperAnswer::Started(server.id()));
     let status = supervise(&mut server, &watched, owner, init);
     end(init);
+    told?;
     follow(status?)
 }
 

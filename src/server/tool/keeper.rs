@@ -64,12 +64,14 @@ pub fn run(user: Option<&str>, command: &[OsString]) -> io::Result<i32> {
         Ok(_) => None,
         Err(error) => Some(error.raw_os_error().unwrap_or(libc::EIO)),
     };
-    writeln!(socket, "{}", serde_json::to_string(&said)?)?;
+    let told = writeln!(socket, "{}", serde_json::json!(said));
     drop(socket);
     let Ok(mut program) = started else {
-        return Ok(0);
+        return told.map(|()| 0);
     };
-    let ended = supervise(&mut program, &watched, owner);
+    // If the owner was killed before it could be told, the program runs already, and is
+    // ended all the same.
+    let ended = told.and_then(|()| supervise(&mut program, &watched, owner));
     clear();
     match ended? {
         Some(status) => follow(status),
