@@ -58,6 +58,7 @@
 //!
 //! - `cli`, on by default: the program `pbkfs`, with all its dependencies. To use only
 //!   the library, set `default-features = false`.
+//! - `remote`, a part of `cli`: catalogs in buckets (`catalog::store::remote`).
 //! - `encode`: the reverse, writing what pg_probackup writes, for programs that create
 //!   catalogs.
 //!
@@ -77,6 +78,7 @@ mod figures;
 pub mod image;
 #[doc(hidden)]
 pub mod internals;
+mod parallel;
 pub mod pg;
 mod untrusted;
 

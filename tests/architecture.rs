@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("exposition", &[]),
     ("figures", &[]),
+    ("parallel", &[]),
     ("program", &[]),
     ("untrusted", &[]),
     ("pg", &[]),
@@ -102,6 +103,7 @@ const FOR_ALL: &[&str] = &[
     "clock",
     "exposition",
     "figures",
+    "parallel",
     "program",
     "untrusted",
 ];
@@ -119,6 +121,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("signal_hook::", &["session/"]),
     ("postgres::", &["server/"]),
     ("ureq::", &["verify/ping.rs"]),
+    ("object_store::", &["catalog/store/remote/source/"]),
+    ("rustls::", &["catalog/store/remote/source/"]),
+    ("tokio::", &["catalog/store/remote/"]),
 ];
 
 /// The only places that start processes.
@@ -467,6 +472,10 @@ const OPENERS: &[(&str, &str)] = &[
     (
         "verify/history/mod.rs",
         "creates the directories that the profile names",
+    ),
+    (
+        "catalog/store/remote/disk/mod.rs",
+        "creates the directory that the profile names, then checks its owner",
     ),
     (
         "profile/layers.rs",

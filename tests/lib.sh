@@ -191,6 +191,16 @@ install_tool() {
     echo "$place/bin/$tool"
 }
 
+# Builds the S3 server of the tests, and puts it where tests/common/s3.rs looks for it.
+install_s3() {
+    local built
+    built=$(target_directory)/tools/s3
+    say "building the S3 server of the tests"
+    cargo build --quiet --locked --manifest-path tests/s3/Cargo.toml --target-dir "$built" >&2 ||
+        die "cargo could not build tests/s3"
+    as_root install -D -m 755 "$built/debug/pbkfs-s3" "$SERVERS/bin/pbkfs-s3"
+}
+
 # Puts packages from PyPI into a directory NAME beside those tools, and prints the path of
 # their PROGRAM: install_from_pypi NAME PROGRAM PACKAGE...
 install_from_pypi() {

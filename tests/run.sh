@@ -12,6 +12,7 @@ install_servers
 # tests/fuse_posix.rs looks for it there.
 install_tool pjdfstest "$PJDFSTEST" >/dev/null
 install_promtool
+install_s3
 # tests/examples.rs looks for it there.
 install_from_pypi "ansible-$ANSIBLE" ansible-playbook "ansible-core==$ANSIBLE" >/dev/null
 open_fuse_device

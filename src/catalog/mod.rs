@@ -21,6 +21,7 @@ pub mod encode;
 pub(crate) mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod location;
 pub mod lock;
 mod metadata;
 pub mod pages;
@@ -30,6 +31,7 @@ pub mod store;
 pub mod wal;
 
 pub use error::{CatalogError, ControlError};
+pub use location::{InvalidLocation, Location};
 pub use metadata::{
     Backup, BackupId, BackupMode, BackupRef, BackupStatus, Catalog, CompressAlg, Instance,
     InstanceConfig, InvalidBackupRef, ProgramVersion, TablespaceMapping, UnknownWord,

@@ -98,11 +98,12 @@ fn filter(verbosity: &Verbosity, log: &LogPlan, sink: &Sink) -> EnvFilter {
         true => "pbkfs::once=error",
         false => "pbkfs::once=warn",
     };
+    // The passing remarks of other crates are of no use to a DBA.
     let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
+        .with_default_directive(LevelFilter::ERROR.into())
         .parse_lossy("");
-    // Most directives limit other crates, whose passing remarks are of no use to a DBA.
-    let directives = [once, "fuser=error", "tokio_postgres=warn"];
+    let ours = format!("pbkfs={level}");
+    let directives = [&*ours, once, "tokio_postgres=warn"];
     let valid = directives.into_iter().flat_map(str::parse::<Directive>);
     valid.fold(filter, EnvFilter::add_directive)
 }

@@ -5,21 +5,25 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::catalog::{BackupRef, Catalog};
+use crate::catalog::location::is_url;
+use crate::catalog::{BackupRef, Catalog, Location};
 use crate::cli::common::{At, ProfileArgs};
-use crate::profile::{Origin, Plan, Profile};
+use crate::profile::{ByteSize, Origin, Plan, Profile, StoragePlan};
 use crate::session::{self, SessionError};
 
 /// The environment variable from which pg_probackup itself takes the catalog.
 const BACKUP_PATH: &str = "BACKUP_PATH";
+
+/// Memory for what a command that only looks fetches over the network.
+const MEMORY: ByteSize = ByteSize::megabytes(64);
 
 /// A catalog and, optionally, one of its instances.
 #[derive(Debug, Args)]
 pub struct CatalogArgs {
     #[command(flatten)]
     pub profile: ProfileArgs,
-    /// The pg_probackup catalog; by default that of the profile, else of the
-    /// environment variable BACKUP_PATH
+    /// The pg_probackup catalog, a directory or a URL; by default that of the profile,
+    /// else of the environment variable BACKUP_PATH
     #[arg(short = 'B', long, alias = "backup-path")]
     pub catalog: Option<PathBuf>,
     /// The instance within the catalog
@@ -32,7 +36,7 @@ impl CatalogArgs {
     pub fn given(&self) -> Result<Profile, SessionError> {
         let mut given = self.profile.given()?;
         if let Some(path) = &self.catalog {
-            given.set_path("catalog", path, Origin::Command("-B"))?;
+            given.set_catalog(path, Origin::Command("-B"))?;
         }
         if let Some(instance) = &self.instance {
             given.set("instance", &**instance, Origin::Command("--instance"));
@@ -42,24 +46,28 @@ impl CatalogArgs {
 
     /// Opens the catalog, and returns it with the selected instance or all that it has.
     pub fn open(&self) -> Result<(Catalog, Vec<String>), SessionError> {
-        let (catalog, instance) = self.catalog()?;
-        let catalog = Catalog::open(&catalog)?;
+        let (catalog, storage, instance) = self.catalog()?;
+        let catalog = session::open_catalog(&catalog, &storage, MEMORY)?;
         let names = instance.map_or_else(|| catalog.instances(), |name| Ok(vec![name]))?;
         Ok((catalog, names))
     }
 
-    /// Returns the catalog and, if one is selected, the instance.
-    fn catalog(&self) -> Result<(PathBuf, Option<String>), SessionError> {
-        // With an explicit catalog, the settings on this host need not be valid.
-        if let (Some(catalog), None, []) =
-            (&self.catalog, &self.profile.profile, &*self.profile.sets)
-        {
-            return Ok((absolute(catalog)?, self.instance.clone()));
+    /// Returns the catalog, how it is read and, if one is selected, the instance.
+    fn catalog(&self) -> Result<(Location, StoragePlan, Option<String>), SessionError> {
+        // With an explicit directory, the settings on this host need not be valid.
+        let is_url = |path: &PathBuf| path.to_str().is_some_and(is_url);
+        if let (Some(catalog), None, []) = (
+            self.catalog.as_ref().filter(|path| !is_url(path)),
+            &self.profile.profile,
+            &*self.profile.sets,
+        ) {
+            let catalog = Location::Directory(absolute(catalog)?);
+            return Ok((catalog, StoragePlan::default(), self.instance.clone()));
         }
         let mut given = self.given()?;
         catalog_of_environment(&mut given)?;
         match given.value("catalog") {
-            Some(catalog) => Ok((catalog, given.value("instance"))),
+            Some(catalog) => Ok((catalog, given.storage()?, given.value("instance"))),
             None => Err(missing("the catalog, with -B CATALOG")),
         }
     }
@@ -99,7 +107,7 @@ impl BackupArgs {
             given.set("verify.backup", backup.to_string(), Origin::Command("-i"));
         }
         if given.get("target").is_none()
-            && let Some(catalog) = given.value::<PathBuf>("catalog")
+            && let Some(catalog) = given.value::<Location>("catalog")
             && let Some(instance) = given.value::<String>("instance")
         {
             let target = session::job_target(command, &catalog, &instance)?;
@@ -115,7 +123,7 @@ fn catalog_of_environment(given: &mut Profile) -> Result<(), SessionError> {
     let variable = std::env::var_os(BACKUP_PATH).filter(|path| !path.is_empty());
     if let (None, Some(path)) = (given.get("catalog"), variable) {
         let origin = Origin::Variable(BACKUP_PATH.to_owned());
-        given.set_path("catalog", Path::new(&path), origin)?;
+        given.set_catalog(Path::new(&path), origin)?;
     }
     Ok(())
 }

@@ -90,7 +90,8 @@ impl Image {
             if entry.size <= 0 || !entry.is_datafile {
                 continue;
             }
-            let file = self.open_entry(number, found)?;
+            let size = u64::try_from(entry.size).unwrap_or(0);
+            let file = self.open_entry(number, found, size.saturating_sub(1)..size)?;
             let ends = PageIndex::ends_like_a_marker(&*file);
             has_marker |= ends.map_err(|source| self.stored_error(number, found, source))?;
         }

@@ -18,6 +18,7 @@
 //! `restore_non_data_file` in pg_probackup's restore.c and data.c.
 
 mod check;
+mod copies;
 mod counters;
 mod error;
 mod fingerprint;

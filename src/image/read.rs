@@ -6,15 +6,12 @@ use std::sync::atomic::Ordering;
 
 use super::error::{BadPage, ImageError, PageFault};
 use super::segment::{Part, SegmentMap, Source};
-use super::stored::{Layered, display_path};
+use super::stored::{CHUNK, Layered, display_path};
 use super::tree::NodeId;
 use super::view::{Image, UNKNOWN};
-use crate::catalog::store::StoreFile;
+use crate::catalog::store::{StoreFile, with_fresh};
 use crate::pg::page::{self, Page, PageVerdict};
 use crate::pg::{BLOCK_SIZE, BlockNumber};
-
-/// Number of stored bytes read at a time.
-pub(super) const CHUNK: u64 = 1 << 20;
 
 thread_local! {
     /// Stored bytes that are about to be decoded.
@@ -69,7 +66,8 @@ impl Image {
         };
         let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = left.min(buf.len());
-        let file = self.open_entry(layer, entry)?;
+        let read = offset..offset.saturating_add(wanted as u64);
+        let file = self.open_entry(layer, entry, read)?;
         self.read_stored(layer, entry, &*file, offset, &mut buf[..wanted])?;
         Ok(wanted)
     }
@@ -105,7 +103,10 @@ impl Image {
         blocks: Range<u32>,
         output: &mut Output<'_>,
     ) -> Result<(), ImageError> {
-        let file = self.open_entry(part.layer, part.entry)?;
+        let place = |index| part.records.place(index).unwrap_or_default();
+        let last = first + (blocks.end - blocks.start).saturating_sub(1);
+        let wanted = place(first).start..place(last).end;
+        let file = self.open_entry(part.layer, part.entry, wanted)?;
         let mut at = blocks.start;
         while at < blocks.end {
             let index = first + (at - blocks.start);
@@ -116,7 +117,12 @@ impl Image {
                 index,
                 blocks: at..at + count,
             };
-            CHUNK_BUFFER.with_borrow_mut(|chunk| self.read_chunk(&run, &*file, chunk, output))?;
+            let bytes = run.record(0).start..run.record(count - 1).end;
+            CHUNK_BUFFER.with_borrow_mut(|chunk| {
+                with_fresh(&*file, bytes, || {
+                    self.read_chunk(&run, &*file, chunk, output)
+                })
+            })?;
             at += count;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,18 +15,22 @@ use crate::catalog::content::FileEntry;
 use crate::catalog::store::StoreFile;
 use crate::untrusted::refused;
 
+/// Number of stored bytes read at a time.
+pub(super) const CHUNK: u64 = 1 << 20;
+
 /// Returns the path of an entry, for messages.
 pub(super) fn display_path(entry: &FileEntry<'_>) -> PathBuf {
     OsStr::from_bytes(entry.path).into()
 }
 
 impl Image {
-    /// Opens the stored bytes of an entry, and checks that they are no shorter than
-    /// recorded.
+    /// Opens the stored bytes of an entry, of which those in `wanted` are going to be read
+    /// first, and checks that they are no shorter than recorded.
     pub(super) fn open_entry(
         &self,
         layer: usize,
         entry: usize,
+        wanted: Range<u64>,
     ) -> Result<Arc<dyn StoreFile>, ImageError> {
         let key = StoredFile::Entry { layer, entry };
         if let Some(file) = self.files.get(&key) {
@@ -33,7 +38,10 @@ impl Image {
         }
         let stored_error = |source| self.stored_error(layer, entry, source);
         let Layered { backup, entry } = self.layered(layer, entry);
-        let file = entry.place_in(backup).open().map_err(stored_error)?;
+        let file = entry
+            .place_in(backup)
+            .open_at(wanted)
+            .map_err(stored_error)?;
         let found = file.length().map_err(stored_error)?;
         let expected = u64::try_from(entry.size).unwrap_or(0);
         if found < expected {
@@ -55,7 +63,7 @@ impl Image {
             return Ok(file);
         }
         let place = self.layers[layer].backup.header_map();
-        let opened = place.open().map(Arc::from);
+        let opened = place.open_at(entry.in_header_map()).map(Arc::from);
         let file = opened.map_err(|e| self.unreadable(layer, entry, place.name(), e))?;
         self.files.insert(key, Arc::clone(&file), 1);
         Ok(file)
@@ -67,7 +75,7 @@ impl Image {
         let Some((layer, entry)) = self.whole_source(node)? else {
             return Ok(0);
         };
-        let file = self.open_entry(layer, entry)?;
+        let file = self.open_entry(layer, entry, 0..CHUNK)?;
         let length = file.length();
         length.map_err(|source| self.stored_error(layer, entry, source))
     }

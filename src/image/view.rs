@@ -128,6 +128,12 @@ impl Image {
         })
     }
 
+    /// Returns how many threads should read it at a time.
+    #[must_use]
+    pub fn parallel(&self) -> usize {
+        self.target().backup.place.parallel()
+    }
+
     /// Returns the number of nodes; all ids are below it.
     #[must_use]
     pub fn node_count(&self) -> usize {

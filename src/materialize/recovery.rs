@@ -90,15 +90,18 @@ fn settings(recovery: &Recovery, plan: &Plan) -> Result<Vec<(String, String)>, S
 }
 
 /// Returns the command that fetches WAL from the catalog: pg_probackup's own, as
-/// restore writes it, or that of pbkfs if pg_probackup is not installed.
+/// restore writes it, or that of pbkfs if pg_probackup is not installed or cannot reach
+/// the catalog.
 fn restore_command(plan: &Plan) -> Result<String, SessionError> {
-    let Some(probackup) = find_probackup(plan)? else {
-        return restore_command_of(&plan.catalog, &plan.instance, &[]);
+    let (Some(catalog), Some(probackup)) = (plan.catalog.directory(), find_probackup(plan)?) else {
+        let sets = plan.storage.sets();
+        let options = sets.iter().flat_map(|set| ["--set", set]);
+        return restore_command_of(&plan.catalog, &plan.instance, &options.collect::<Vec<_>>());
     };
     Ok(format!(
         "{} archive-get -B {} --instance {} --wal-file-path=%p --wal-file-name=%f",
         quote_word(path_text(probackup.path())?),
-        quote_word(path_text(&plan.catalog)?),
+        quote_word(path_text(catalog)?),
         quote_word(&plan.instance)
     ))
 }

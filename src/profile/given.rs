@@ -12,6 +12,9 @@ use super::error::ProfileError;
 use super::keys::{self, SETTINGS};
 use super::plan::Plan;
 use super::section::recovery::{MomentText, TARGETS};
+use super::section::storage::StoragePlan;
+use crate::catalog::Location;
+use crate::catalog::location::is_url;
 
 /// A value that a key was set to.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +74,9 @@ impl Profile {
             let Some(written) = given.value.as_str().filter(|_| is_path).map(Path::new) else {
                 continue;
             };
+            if key == "catalog" && given.value.as_str().is_some_and(is_url) {
+                continue;
+            }
             let is_command = key == "pg_probackup" && written.components().count() == 1;
             if !is_command || written.is_absolute() {
                 given.value = absolute(key, &base.join(written), written, &given.origin)?;
@@ -127,6 +133,35 @@ impl Profile {
         let value = absolute(key, path, path, &origin)?;
         self.set(key, value, origin);
         Ok(())
+    }
+
+    /// Sets the catalog; a path is made absolute.
+    ///
+    /// # Errors
+    /// If it is a URL that names no catalog; as for [`Self::set_path`].
+    pub fn set_catalog(&mut self, catalog: &Path, origin: Origin) -> Result<(), ProfileError> {
+        match Location::new(catalog) {
+            Ok(Location::Directory(path)) => self.set_path("catalog", &path, origin),
+            Ok(url) => {
+                self.set("catalog", url.to_string(), origin);
+                Ok(())
+            }
+            Err(error) => Err(ProfileError::Value {
+                place: origin.to_string(),
+                key: "catalog".to_owned(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Returns how a catalog is read over the network.
+    ///
+    /// # Errors
+    /// If a value is invalid.
+    pub fn storage(&self) -> Result<StoragePlan, ProfileError> {
+        let storage = self.typed()?.storage;
+        storage.check().map_err(|error| self.with_place(error))?;
+        Ok(storage)
     }
 
     /// Removes the value of a key.

@@ -36,6 +36,7 @@ pub use section::fuse::Passthrough;
 pub use section::log::{LogFormat, LogPlan, LogTarget};
 pub use section::postgres::{Port, PostgresPlan};
 pub use section::recovery::{Action, MomentText, RecoveryTarget, TimelineChoice};
+pub use section::storage::StoragePlan;
 pub use section::verify::{
     Databases, KnownBadPolicy, RestoreBy, SqlCheck, VerifyChoice, VerifyPlan,
 };

@@ -13,17 +13,20 @@ use super::section::fuse::FusePlan;
 use super::section::log::{LogPlan, LogTarget};
 use super::section::postgres::PostgresPlan;
 use super::section::recovery::RecoveryPlan;
+use super::section::storage::StoragePlan;
 use super::section::verify::VerifyPlan;
 use super::values::{ByteSize, FromValue, Seconds, from_value};
-use crate::catalog::BackupRef;
+use crate::catalog::{BackupRef, Location};
 
 section! {
     /// The plan of a session, as returned by [`Profile::plan`](super::Profile::plan):
     /// all required keys are set, all paths are absolute, and none would damage another.
     pub struct Plan {
-        /// Directory of the pg_probackup catalog, as passed to pg_probackup with -B.
+        /// The pg_probackup catalog: its directory, as passed to pg_probackup with -B, or the
+        /// URL of a copy in a bucket (s3://BUCKET/PATH, gs://BUCKET/PATH,
+        /// az://CONTAINER/PATH).
         #[schemars(extend("format" = "path"), example = "/srv/backup")]
-        pub catalog: PathBuf,
+        pub catalog: Location,
 
         /// Instance within the catalog, as passed to pg_probackup with --instance.
         #[schemars(title = "name", example = &"main")]
@@ -86,6 +89,9 @@ section! {
         /// Memory for the page indexes of recently read files, a few bytes per page.
         #[schemars(example = &"1GB")]
         pub cache_size: ByteSize = ByteSize::megabytes(256),
+
+        /// How a catalog in a bucket is read.
+        pub storage: StoragePlan,
 
         /// How the mount is served.
         pub fuse: FusePlan,
@@ -172,6 +178,7 @@ impl Plan {
             let reason = format!("\"{name}\" is not the name of an instance");
             return Err(ProfileError::wrong("instance", reason));
         }
+        self.storage.check()?;
         self.postgres.check()?;
         self.recovery.check()?;
         self.verify.check()?;
@@ -204,14 +211,22 @@ impl Plan {
     }
 
     fn check_paths(&self) -> Result<(), ProfileError> {
-        let catalog = KeyPath::new("catalog", &self.catalog);
+        let catalog = (self.catalog.directory()).map(|dir| KeyPath::new("catalog", dir));
+        let outside_catalog = |path: &KeyPath, reason| match &catalog {
+            Some(catalog) => path.outside(catalog, reason),
+            None => Ok(()),
+        };
         let target = KeyPath::new("target", &self.target);
-        target.outside(&catalog, "the catalog belongs to pg_probackup")?;
-        catalog.outside(&target, "the mount would hide the catalog that it reads")?;
+        outside_catalog(&target, "the catalog belongs to pg_probackup")?;
+        if let Some(catalog) = &catalog {
+            catalog.outside(&target, "the mount would hide the catalog that it reads")?;
+        }
         if let Some(diff_dir) = &self.diff_dir {
             let diff = KeyPath::new("diff_dir", diff_dir);
-            diff.outside(&catalog, "the catalog belongs to pg_probackup")?;
-            catalog.outside(&diff, "the diff needs a directory of its own")?;
+            outside_catalog(&diff, "the catalog belongs to pg_probackup")?;
+            if let Some(catalog) = &catalog {
+                catalog.outside(&diff, "the diff needs a directory of its own")?;
+            }
             diff.outside(&target, "the mount would hide the diff that it writes")?;
             target.outside(&diff, "the diff needs a directory of its own")?;
         }
@@ -222,6 +237,7 @@ impl Plan {
         };
         let written = [
             ("log.file", log),
+            ("storage.cache_dir", self.storage.cache_dir.as_ref()),
             ("verify.dump_dir", self.verify.dump_dir.as_ref()),
             ("verify.state_dir", self.verify.state_dir.as_ref()),
             ("verify.prometheus", self.verify.prometheus.as_ref()),
@@ -230,7 +246,7 @@ impl Plan {
         for (key, path) in written {
             let Some(path) = path else { continue };
             let place = KeyPath::new(key, path);
-            place.outside(&catalog, "the catalog belongs to pg_probackup")?;
+            outside_catalog(&place, "the catalog belongs to pg_probackup")?;
             place.outside(&target, "the mount would hide it")?;
         }
         Ok(())

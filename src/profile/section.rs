@@ -38,4 +38,5 @@ pub mod fuse;
 pub mod log;
 pub mod postgres;
 pub mod recovery;
+pub mod storage;
 pub mod verify;

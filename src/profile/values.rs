@@ -1,16 +1,17 @@
 //! The forms of a profile's values, and the types that several sections share.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use schemars::{Schema, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 use toml::Value;
 
-use crate::catalog::BackupRef;
+use crate::catalog::{BackupRef, Location};
 
 /// A value that may be written in several forms, or that has bounds.
 pub(super) trait FromValue: Sized {
@@ -89,6 +90,33 @@ impl FromValue for BackupRef {
             Value::Integer(id) => id.to_string().parse().ok(),
             _ => None,
         }
+    }
+}
+
+impl Serialize for Location {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.name().to_str() {
+            Some(text) => serializer.serialize_str(text),
+            None => Err(serde::ser::Error::custom("the path is not valid UTF-8")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Location {
+    /// An error does not repeat the text: a URL may have a password.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Location {
+    fn schema_name() -> Cow<'static, str> {
+        "Location".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "title": "path or URL" })
     }
 }
 

@@ -116,7 +116,7 @@ fn first_state(up: &Up<'_>, target: &Path) -> State {
     state.profile = up
         .profile
         .map(|path| std::path::absolute(path).unwrap_or(path.to_owned()));
-    state.catalog.clone_from(&plan.catalog);
+    state.catalog = plan.catalog.name();
     state.instance.clone_from(&plan.instance);
     state.diff_dir = plan.diff_dir.clone().filter(|_| !up.read_only);
     state.throw_away = plan.diff_dir.is_none() && !up.read_only;

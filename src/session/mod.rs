@@ -14,6 +14,7 @@
 //! fence/    what keeps the server away from production, besides its settings
 //! outside/  what others see of a session and can do to it
 //! ready     the report that a session is ready
+//! source    opening the catalog that a plan names
 //! preview   what `up` would start
 //! ```
 
@@ -31,6 +32,7 @@ mod preview;
 mod ready;
 mod recovery;
 mod signals;
+mod source;
 mod steps;
 mod undo;
 mod up;
@@ -67,6 +69,7 @@ pub use recovery::restore_command::{
 };
 pub use recovery::wal_service::archive_of_session;
 pub use signals::Signals;
+pub use source::open_catalog;
 pub use steps::image::open_image;
 pub use steps::resolve::{Resolved, all_backups, find_probackup, resolve};
 pub use steps::target::{check as check_target, owner as files_owner};

@@ -159,7 +159,8 @@ impl<'a> VerifyJob<'a> {
         let found = match Image::open(chain, &options) {
             Ok(image) => {
                 let limit = self.plan.verify.check_timeout.map(|limit| begun + limit.0);
-                image.check_all(self.plan.fuse.threads().get(), &mut |read, total| {
+                let threads = self.plan.fuse.threads().get().max(image.parallel());
+                image.check_all(threads, &mut |read, total| {
                     (self.verify.progress)("pages", read, total);
                     !self.signals.end_asked() && limit.is_none_or(|limit| Instant::now() < limit)
                 })

@@ -129,7 +129,7 @@ impl Verify<'_> {
             pbkfs: env!("CARGO_PKG_VERSION"),
             profile: self.name(),
             by: self.id(),
-            catalog: self.plan.catalog.display().to_string(),
+            catalog: self.plan.catalog.to_string(),
             instance: self.plan.instance.clone(),
             started: run.started,
             seconds: run.begun.elapsed().as_secs_f64(),

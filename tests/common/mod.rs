@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod process;
 pub mod production;
 pub mod recovery;
+pub mod s3;
 pub mod sandbox;
 pub mod session;
 pub mod syscalls;

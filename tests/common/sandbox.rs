@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::fixture::Fixture;
 use super::process::{self, OsUser, run};
+use super::s3;
 use super::session::{LIMIT, TestClone};
 use super::tmpfs::Tmpfs;
 
@@ -124,6 +125,7 @@ impl Sandbox {
             .env("TMPDIR", self.path("tmp"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("XDG_STATE_HOME", self.path("state"))
+            .envs(s3::credentials())
             .current_dir(self.dir());
         command
     }
@@ -147,6 +149,7 @@ impl Sandbox {
             postgres: String::new(),
             settings: String::new(),
             fence: String::new(),
+            storage: String::new(),
         }
     }
 }
@@ -190,6 +193,7 @@ pub struct Profile<'a> {
     postgres: String,
     settings: String,
     fence: String,
+    storage: String,
 }
 
 impl<'a> Profile<'a> {
@@ -208,6 +212,12 @@ impl<'a> Profile<'a> {
     /// Adds `key = value` to the section `[fence]`.
     pub fn fence(mut self, key: &str, value: &str) -> Self {
         writeln!(self.fence, "{key} = {value}").unwrap();
+        self
+    }
+
+    /// Adds `key = value` to the section `[storage]`.
+    pub fn storage(mut self, key: &str, value: &str) -> Self {
+        writeln!(self.storage, "{key} = {value}").unwrap();
         self
     }
 
@@ -257,6 +267,7 @@ impl<'a> Profile<'a> {
             postgres,
             settings,
             fence,
+            storage,
             ..
         } = self;
         let mut text = format!(
@@ -276,6 +287,9 @@ impl<'a> Profile<'a> {
         }
         if !fence.is_empty() {
             write!(text, "\n[fence]\n{fence}").unwrap();
+        }
+        if !storage.is_empty() {
+            write!(text, "\n[storage]\n{storage}").unwrap();
         }
         text
     }

@@ -62,6 +62,12 @@ impl FileEntry<'_> {
         self.place_in(backup).name()
     }
 
+    /// Returns where its page headers are in the backup's header map.
+    #[must_use]
+    pub fn in_header_map(&self) -> std::ops::Range<u64> {
+        self.hdr_off..self.hdr_off.saturating_add(u64::from(self.hdr_size))
+    }
+
     /// Returns the same location, for reading.
     #[must_use]
     pub fn place_in(&self, backup: &Backup) -> StorePath {

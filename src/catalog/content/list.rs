@@ -10,6 +10,7 @@ use super::packed::{Packed, PackedEntry, PackedPages};
 use super::reader::{self, Cut, Parsed};
 use super::{ContentError, FileEntry, LineError};
 use crate::catalog::Backup;
+use crate::catalog::store::with_fresh;
 
 /// A backup's content list, in line order.
 #[derive(Debug, Default)]
@@ -36,11 +37,13 @@ impl ContentList {
         let file = backup.content().open().map_err(read_error)?;
         let length = file.length().map_err(read_error)?;
         let read = |buf: &mut [u8], offset| file.read_at(buf, offset);
-        let parsed = reader::parse(&read, length, Cut::default()).map_err(read_error)?;
-        if !parsed.given_up {
-            compare(backup, parsed.crc)?;
-        }
-        Self::from_parsed(parsed, &path)
+        with_fresh(&*file, 0..length, || {
+            let parsed = reader::parse(&read, length, Cut::default()).map_err(read_error)?;
+            if !parsed.given_up {
+                compare(backup, parsed.crc)?;
+            }
+            Self::from_parsed(parsed, &path)
+        })
     }
 
     /// Reads a list from memory, for the fuzzer.
@@ -82,14 +85,16 @@ impl ContentList {
             return Ok(());
         }
         let read = |buf: &mut [u8], offset| file.read_at(buf, offset);
-        match reader::checksum(&read).map_err(read_error)? {
-            Some(computed) => compare(backup, computed),
-            None => Err(ContentError::Line {
-                path: backup.content().name(),
-                line: 1,
-                what: LineError::TooLong,
-            }),
-        }
+        with_fresh(&*file, 0..u64::MAX, || {
+            match reader::checksum(&read).map_err(read_error)? {
+                Some(computed) => compare(backup, computed),
+                None => Err(ContentError::Line {
+                    path: backup.content().name(),
+                    line: 1,
+                    what: LineError::TooLong,
+                }),
+            }
+        })
     }
 
     /// Builds the list; `path` is for messages.

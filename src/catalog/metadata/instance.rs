@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::control::ControlFile;
 use crate::catalog::error::{CatalogError, ControlError};
-use crate::catalog::store::{LocalStore, StorePath};
+use crate::catalog::location::Location;
+use crate::catalog::store::{LocalStore, Store, StorePath};
 use crate::untrusted::Kind;
 
 /// The file with an instance's own settings.
@@ -16,7 +17,7 @@ const CONFIG: &str = "pg_probackup.conf";
 /// The keys of `pg_probackup.conf` that [`InstanceConfig`] uses.
 const USED_KEYS: [&str; 3] = ["pgdata", "system-identifier", "xlog-seg-size"];
 
-/// A pg_probackup catalog: the directory that pg_probackup takes as `-B`.
+/// A pg_probackup catalog: what pg_probackup takes as `-B`, or a copy of it elsewhere.
 ///
 /// ```
 /// use pbkfs::catalog::Catalog;
@@ -32,12 +33,12 @@ const USED_KEYS: [&str; 3] = ["pgdata", "system-identifier", "xlog-seg-size"];
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
-    root: PathBuf,
+    location: Location,
     place: StorePath,
 }
 
 impl Catalog {
-    /// Opens the catalog at `root`, which is made absolute first.
+    /// Opens the catalog in the directory `root`, which is made absolute first.
     ///
     /// # Errors
     /// If it contains no directory `backups`, or if that cannot be read.
@@ -47,17 +48,25 @@ impl Catalog {
             source,
         })?;
         let store = LocalStore::new(root.clone());
-        let place = StorePath::root(Arc::new(store));
-        let catalog = Self { root, place };
+        Self::through(Location::Directory(root), Arc::new(store))
+    }
+
+    /// Opens the catalog at a location that `store` reads.
+    ///
+    /// # Errors
+    /// As for [`Catalog::open`].
+    pub fn through(location: Location, store: Arc<dyn Store>) -> Result<Self, CatalogError> {
+        let place = StorePath::root(store);
+        let catalog = Self { location, place };
         // Listing tests both that it exists and that we may read it.
         catalog.instances()?;
         Ok(catalog)
     }
 
-    /// Returns the catalog's absolute path.
+    /// Returns where the catalog is; a directory's path is absolute.
     #[must_use]
-    pub fn root(&self) -> &Path {
-        &self.root
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Returns the names of all instances, sorted: as in pg_probackup, every directory
@@ -91,7 +100,7 @@ impl Catalog {
         let existing = self.instances()?;
         if !existing.iter().any(|known| known == name) {
             return Err(CatalogError::NoSuchInstance {
-                root: self.root.clone(),
+                root: self.location.name(),
                 name: name.to_owned(),
                 existing,
             });
@@ -100,7 +109,7 @@ impl Catalog {
         let wal = self.place.join("wal").join(name);
         Ok(Instance {
             config: InstanceConfig::read(&place.join(CONFIG))?,
-            catalog: self.root.clone(),
+            catalog: self.location.clone(),
             name: name.to_owned(),
             dir: place.name(),
             place,
@@ -118,7 +127,7 @@ impl Catalog {
                 ) =>
             {
                 CatalogError::NotACatalog {
-                    root: self.root.clone(),
+                    root: self.location.name(),
                 }
             }
             other => other,
@@ -140,8 +149,8 @@ impl Catalog {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// The catalog's absolute path.
-    pub catalog: PathBuf,
+    /// Where its catalog is.
+    pub catalog: Location,
     /// The instance's name.
     pub name: String,
     /// The directory of its backups, `CATALOG/backups/NAME`.
@@ -239,8 +248,8 @@ mod tests {
         assert_eq!(catalog.instances().unwrap(), ["main"]);
 
         let main = catalog.instance("main").unwrap();
-        assert_eq!(main.dir, catalog.root().join("backups/main"));
-        assert_eq!(main.wal_dir, catalog.root().join("wal/main"));
+        assert_eq!(main.dir, catalog.location().name().join("backups/main"));
+        assert_eq!(main.wal_dir, catalog.location().name().join("wal/main"));
         assert_eq!(
             main.config.system_identifier,
             Some(7_710_894_471_140_880_671)

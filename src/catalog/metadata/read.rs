@@ -18,7 +18,8 @@ use super::{
     TablespaceMapping,
 };
 use crate::catalog::error::{CatalogError, ControlError};
-use crate::catalog::store::StorePath;
+use crate::catalog::store::{self, StorePath};
+use crate::parallel;
 use crate::pg::{BLOCK_SIZE, Lsn};
 
 /// Maximum number of bytes read from a `tablespace_map`: ten thousand tablespaces with
@@ -64,22 +65,25 @@ impl Instance {
     /// is listed as [`BackupStatus::Unknown`].
     ///
     /// # Errors
-    /// If the instance's directory cannot be listed.
+    /// If the instance's directory cannot be listed, or a network fails.
     pub fn backups(&self) -> Result<Vec<Backup>, CatalogError> {
-        let mut backups: Vec<Backup> = visible_directories(&self.place)?
-            .into_iter()
-            .map(|place| {
-                read_directory(&place).unwrap_or_else(|error| {
+        let places = visible_directories(&self.place)?;
+        let read = parallel::map(
+            &places,
+            self.place.parallel(),
+            |place| match read_directory(place) {
+                Err(error) if !is_out_of_reach(&error) => {
                     tracing::warn!(
                         backup = %place.name().display(),
                         error = &error as &dyn std::error::Error,
                         "this backup's metadata is unusable"
                     );
-                    let id = id_of_directory(&place);
-                    unknown_backup(place, id)
-                })
-            })
-            .collect();
+                    Ok(unknown_backup(place.clone(), id_of_directory(place)))
+                }
+                read => read,
+            },
+        );
+        let mut backups: Vec<Backup> = read.into_iter().collect::<Result<_, _>>()?;
         sort_newest_first(&mut backups);
         Ok(backups)
     }
@@ -155,6 +159,17 @@ pub(in crate::catalog) fn unknown_backup(place: StorePath, id: BackupId) -> Back
         content_crc: None,
         note: None,
         tablespaces: Vec::new(),
+    }
+}
+
+/// Whether an error says nothing about a backup, but that the network to it failed.
+fn is_out_of_reach(error: &CatalogError) -> bool {
+    match error {
+        CatalogError::Read { source, .. }
+        | CatalogError::Control(ControlError::Read { source, .. }) => {
+            store::is_out_of_reach(source)
+        }
+        _ => false,
     }
 }
 

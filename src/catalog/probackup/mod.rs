@@ -118,7 +118,7 @@ impl Probackup {
             arguments: vec![
                 "show".into(),
                 "-B".into(),
-                instance.catalog.clone().into(),
+                instance.catalog.name().into(),
                 named,
                 "--format=json".into(),
                 // The instance may be configured to log into the catalog, which is
@@ -221,7 +221,7 @@ mod tests {
             let body = format!(
                 "[ \"$*\" = 'show -B {} --instance=main --format=json --log-level-file=off' ] \
                  && exec cat '{}'; echo \"wrong arguments: $*\" >&2; exit 1",
-                instance.catalog.display(),
+                instance.catalog,
                 json.display()
             );
             let program = stand_in(unpacked.path(), "pg_probackup", version.trim(), &body);

@@ -10,10 +10,14 @@
 //! refused by name ([`Refused`]), which is damage and not a fault of the host.
 
 mod local;
+#[cfg(feature = "remote")]
+pub mod remote;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,12 +64,33 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`Refused`] if it is not a regular file; otherwise the system's error.
     fn open(&self, file: &Path) -> io::Result<Box<dyn StoreFile>>;
 
+    /// Opens a file of which the bytes in `wanted` are going to be read first: a store
+    /// that waits for a network can bring them along.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    fn open_at(&self, file: &Path, wanted: Range<u64>) -> io::Result<Box<dyn StoreFile>> {
+        let _ = wanted;
+        self.open(file)
+    }
+
     /// Reads a whole file of at most `limit` bytes.
     ///
     /// # Errors
     /// [`Refused`] if it is larger; otherwise as for [`Store::open`].
     fn read(&self, file: &Path, limit: u64) -> io::Result<Vec<u8>> {
         read_whole(self.open(file)?, limit)
+    }
+
+    /// Whether it keeps copies of what it has read.
+    fn keeps_copies(&self) -> bool {
+        false
+    }
+
+    /// Returns how many threads should read at a time: more than there are processors if
+    /// most of their time is waiting.
+    fn parallel(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
     }
 }
 
@@ -96,12 +121,44 @@ pub trait StoreFile: fmt::Debug + Send + Sync {
         }
     }
 
+    /// Forgets copies that the store keeps of a range, and returns whether it keeps any:
+    /// what is damaged in a copy may be right when it is read again.
+    fn forget(&self, range: Range<u64>) -> bool {
+        let _ = range;
+        false
+    }
+
     /// Hints that it will be read from end to end.
     fn expect_sequential(&self) {}
 
     /// Returns a descriptor through which another process can read it, if there is one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+}
+
+/// Whether an error says nothing about a file, but that the network to it failed.
+#[must_use]
+pub fn is_out_of_reach(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::StaleNetworkFileHandle
+    )
+}
+
+/// Attempts something with a range of a file, and once more if that fails and the store may
+/// have read a damaged copy of it.
+///
+/// # Errors
+/// Returns the error of the last attempt.
+pub(crate) fn with_fresh<T, E>(
+    file: &dyn StoreFile,
+    range: Range<u64>,
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    match attempt() {
+        Err(_) if file.forget(range) => attempt(),
+        ended => ended,
     }
 }
 
@@ -218,6 +275,26 @@ impl StorePath {
     /// As for [`Store::open`].
     pub fn open(&self) -> io::Result<Box<dyn StoreFile>> {
         self.store.open(&self.path)
+    }
+
+    /// Opens this file, of which the bytes in `wanted` are going to be read first.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    pub fn open_at(&self, wanted: Range<u64>) -> io::Result<Box<dyn StoreFile>> {
+        self.store.open_at(&self.path, wanted)
+    }
+
+    /// Whether the store keeps copies of what it has read.
+    #[must_use]
+    pub fn keeps_copies(&self) -> bool {
+        self.store.keeps_copies()
+    }
+
+    /// Returns how many threads should read at a time.
+    #[must_use]
+    pub fn parallel(&self) -> usize {
+        self.store.parallel()
     }
 
     /// Reads this file as a whole.

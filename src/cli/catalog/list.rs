@@ -53,7 +53,7 @@ pub struct Report {
     /// Version of this document's format; it increases when a field is removed or
     /// changes its meaning.
     version: u32,
-    /// The catalog's path.
+    /// The catalog's path or URL.
     catalog: PathBuf,
     /// Its instances, or only the requested one.
     instances: Vec<Listed>,
@@ -181,7 +181,7 @@ pub fn run(args: &ListArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
     }
     let listed = Report {
         version: VERSION,
-        catalog: catalog.root().to_owned(),
+        catalog: catalog.location().name(),
         instances,
     };
     output::document(args.json, &listed, print);

@@ -12,14 +12,16 @@ use std::path::{self, Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use crate::catalog::Catalog;
+use crate::catalog::Location;
 use crate::catalog::wal::{Fetched, Prefetch, WalArchive, WalFault};
-use crate::cli::common::{sentence, value};
+use crate::cli::common::{SYSTEM_CONFIG, sentence, value};
 use crate::cli::exit::Code;
 use crate::cli::log;
 use crate::cli::verbosity::Verbosity;
 use crate::pg::wal::SegmentId;
+use crate::profile::{ByteSize, Profile, StoragePlan};
 use crate::server::own_program;
 use crate::session::{self, SessionError};
 
@@ -33,6 +35,9 @@ const MISSING: u8 = 1;
 /// uses for a program that cannot be run or was killed.
 const FAILED: u8 = 200;
 
+/// Memory for what is fetched over the network: a segment is read once.
+const MEMORY: ByteSize = ByteSize::megabytes(32);
+
 /// The location of the archive.
 #[derive(Debug, Args)]
 pub struct ArchiveArgs {
@@ -41,9 +46,10 @@ pub struct ArchiveArgs {
         short = 'B',
         long = "catalog",
         alias = "backup-path",
-        value_name = "CATALOG"
+        value_name = "CATALOG",
+        value_parser = OsStringValueParser::new().try_map(|text| Location::new(Path::new(&text)))
     )]
-    catalog: PathBuf,
+    catalog: Location,
     /// The instance within the catalog
     #[arg(long, value_name = "NAME")]
     instance: String,
@@ -51,6 +57,9 @@ pub struct ArchiveArgs {
     /// to the catalog
     #[arg(long, value_name = "SOCKET")]
     session: Option<PathBuf>,
+    /// Set a key of the section storage, as in --set storage.region=eu-central-1
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
 }
 
 impl ArchiveArgs {
@@ -58,7 +67,14 @@ impl ArchiveArgs {
         if let Some(socket) = &self.session {
             return session::archive_of_session(socket);
         }
-        let instance = Catalog::open(&self.catalog)?.instance(&self.instance)?;
+        let storage = match &self.catalog {
+            Location::Directory(_) => StoragePlan::default(),
+            Location::Remote(_) => {
+                Profile::load(None, &self.sets, Path::new(SYSTEM_CONFIG))?.storage()?
+            }
+        };
+        let catalog = session::open_catalog(&self.catalog, &storage, MEMORY)?;
+        let instance = catalog.instance(&self.instance)?;
         Ok(WalArchive::open(&instance)?)
     }
 }
@@ -152,11 +168,11 @@ fn fetch(args: &WalGetArgs) -> Result<Fetched, SessionError> {
 fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
     let archive = &args.archive;
     let session = archive.session.as_ref().map(path::absolute).transpose();
-    let (Ok(catalog), Ok(dir), Ok(session)) = (
-        path::absolute(&archive.catalog),
-        path::absolute(dir),
-        session,
-    ) else {
+    let catalog = match &archive.catalog {
+        Location::Directory(path) => path::absolute(path),
+        Location::Remote(_) => Ok(archive.catalog.name()),
+    };
+    let (Ok(catalog), Ok(dir), Ok(session)) = (catalog, path::absolute(dir), session) else {
         return;
     };
     let mut command = Command::new(own_program());
@@ -169,6 +185,9 @@ fn fetch_ahead(args: &WalGetArgs, dir: &Path) {
         .arg(dir)
         .arg("--prefetch-bytes")
         .arg(args.ahead.prefetch_bytes.to_string());
+    for set in &archive.sets {
+        command.arg("--set").arg(set);
+    }
     if let Some(session) = session {
         command.arg("--session").arg(session);
     }

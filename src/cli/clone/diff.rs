@@ -193,13 +193,13 @@ pub fn run(args: &DiffArgs, verbosity: Verbosity) -> Result<Code, SessionError> 
         Some(dir) => {
             log::init(verbosity, None);
             let _span = log::span("diff", None);
-            session::changes_of_diff(dir)?
+            session::changes_of_diff(dir, &args.profile.given()?.storage()?)?
         }
         None => {
             let plan = args.profile.plan()?;
             log::init(verbosity, Some(&plan));
             let _span = log::span("diff", Some(&plan.target));
-            session::changes_of_target(&plan.target, plan.diff_dir.as_deref())?
+            session::changes_of_target(&plan.target, plan.diff_dir.as_deref(), &plan.storage)?
         }
     };
     let report = Report::of(&changes);

@@ -143,7 +143,7 @@ fn complete(given: &mut Profile, diff_dir: &Path) -> Result<(), SessionError> {
         .into());
     }
     if given.get("catalog").is_none() {
-        given.set_path("catalog", &bound.catalog, BINDING)?;
+        given.set_catalog(&bound.catalog, BINDING)?;
     }
     Ok(())
 }

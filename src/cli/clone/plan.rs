@@ -168,7 +168,7 @@ fn make(plan: &Plan) -> Result<(Report, Option<SessionError>), SessionError> {
         version: VERSION,
         own_wal: WalReport::of(own_wal),
         restore_losses,
-        catalog: plan.catalog.clone(),
+        catalog: plan.catalog.name(),
         instance: plan.instance.clone(),
         backup: resolved.chain.target().id.to_string(),
         metadata: resolved

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::catalog::pages::{PageStamp, Records};
-use crate::image::read::CHUNK;
 use crate::image::segment::{Part, SegmentMap};
+use crate::image::stored::CHUNK;
 
 /// Records that were read in one go.
 pub(super) struct Group<'a> {

@@ -20,9 +20,8 @@ use self::crc::{CRC32C_SINCE, Crc};
 use self::group::{Group, groups};
 pub use self::sink::{Batch, CheckSink, Checked, Content};
 use super::error::{ImageError, PageFault};
-use super::read::CHUNK;
 use super::segment::{Given, Part, SegmentMap};
-use super::stored::{Layered, display_path};
+use super::stored::{CHUNK, Layered, display_path};
 use super::tree::{NodeId, NodeKind};
 use super::view::Image;
 use crate::catalog::pages::{PageIndex, PageStamp};
@@ -38,7 +37,7 @@ const PG_CONTROL: &[u8] = b"global/pg_control";
 #[derive(Debug, Clone, Copy)]
 pub struct CheckItem {
     /// Its index in the target's content list.
-    entry: usize,
+    pub(super) entry: usize,
     /// Its node; `None` for a file that restore reads but does not write into PGDATA.
     pub node: Option<NodeId>,
     /// Approximate number of stored bytes to read for it.
@@ -120,6 +119,27 @@ impl Image {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn check(&self, item: &CheckItem, sink: &mut CheckSink<'_>) -> Checked {
+        if !self.target().backup.place.keeps_copies() {
+            return self.check_once(item, sink);
+        }
+        // A copy may be damaged where the catalog is not.
+        let mut damage = Vec::new();
+        let goes_on = sink.goes_on;
+        let mut give = |offset: u64, bytes: &[u8]| sink.give(offset, bytes);
+        let mut first = CheckSink {
+            damage: &mut |error| damage.push(error),
+            goes_on,
+            content: Some(&mut give),
+        };
+        let checked = self.check_once(item, &mut first);
+        if damage.is_empty() {
+            return checked;
+        }
+        self.forget_copies(item);
+        self.check_once(item, sink)
+    }
+
+    fn check_once(&self, item: &CheckItem, sink: &mut CheckSink<'_>) -> Checked {
         let mut checked = Checked::default();
         let outcome = match item.node.filter(|node| self.is_paged(*node)) {
             Some(node) => self.check_paged(node, sink, &mut checked),
@@ -331,7 +351,7 @@ impl Image {
 
     /// Opens a stored file, whose size must be as recorded.
     fn open_for_check(&self, layer: usize, entry_index: usize) -> Result<OpenFile, ImageError> {
-        let file = self.open_entry(layer, entry_index)?;
+        let file = self.open_entry(layer, entry_index, 0..CHUNK)?;
         let Layered { backup, entry } = self.layered(layer, entry_index);
         let length = file.length();
         let length = length.map_err(|source| self.stored_error(layer, entry_index, source))?;

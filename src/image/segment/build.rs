@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::map::{Cut, Part, SegmentMap};
 use super::merge::Merger;
 use crate::catalog::pages::{PageCodec, PageIndex};
+use crate::catalog::store::with_fresh;
 use crate::image::error::ImageError;
-use crate::image::stored::display_path;
+use crate::image::stored::{CHUNK, display_path};
 use crate::image::tree::NodeId;
 use crate::image::view::Image;
 use crate::pg::BlockNumber;
@@ -81,10 +82,17 @@ impl Image {
         let backup = &self.layers[layer].backup;
         let entry = self.layers[layer].list.entry(entry_index);
         let index = match PageIndex::is_mapped(backup, &entry) {
-            true => PageIndex::from_header_map(&*self.open_header_map(layer, &entry)?, &entry),
+            true => {
+                let map = self.open_header_map(layer, &entry)?;
+                with_fresh(&*map, entry.in_header_map(), || {
+                    PageIndex::from_header_map(&*map, &entry)
+                })
+            }
             false => {
-                let file = self.open_entry(layer, entry_index)?;
-                PageIndex::from_records(&*file, backup.program_version)
+                let file = self.open_entry(layer, entry_index, 0..CHUNK)?;
+                with_fresh(&*file, 0..u64::MAX, || {
+                    PageIndex::from_records(&*file, backup.program_version)
+                })
             }
         };
         index.map_err(|source| ImageError::Index {

@@ -60,7 +60,7 @@ impl View<'_> {
         write.extend(self.writable.prefetch.clone());
         write.extend(self.wal_dir.clone());
         let mut cover = self.production.places(self.conf);
-        cover.push(plan.catalog.clone());
+        cover.extend(plan.catalog.directory().map(Path::to_owned));
         cover.extend(plan.diff_dir.clone());
         cover.retain(|path| !path.starts_with(&plan.target) || *path == plan.target);
         if let Some(recovery) = self.recovery {
@@ -112,14 +112,20 @@ impl View<'_> {
     }
 
     /// Shows the archive to the server. A session of root opens the archive's files for
-    /// its server. An unprivileged user's server reads them itself: of the catalog it
-    /// sees only those files, and the one that identifies the instance.
+    /// its server, and so does one whose catalog is not on this host. Otherwise an
+    /// unprivileged user's server reads them itself: of the catalog it sees only those
+    /// files, and the one that identifies the instance.
     fn show_archive(&self, recovery: &Recovery, show: &mut Vec<PathBuf>, cover: &mut Vec<PathBuf>) {
-        if geteuid().is_root() {
+        let Some(catalog) = self
+            .plan
+            .catalog
+            .directory()
+            .filter(|_| !geteuid().is_root())
+        else {
             show.push(self.place.wal_socket());
             return;
-        }
-        let instance = self.plan.catalog.join("backups").join(&self.plan.instance);
+        };
+        let instance = catalog.join("backups").join(&self.plan.instance);
         show.extend(
             recovery
                 .served_archive()

@@ -1,6 +1,7 @@
 //! Locking a chain as the profile wants it.
 
 use super::holder::{HeldLocks, Holder, Locking};
+use crate::catalog::Location;
 use crate::profile::LockBackups;
 use crate::session::SessionError;
 use crate::session::context::Context;
@@ -18,6 +19,9 @@ pub fn lock_chain(context: &mut Context<'_>, resolved: &Resolved) -> Result<(), 
     if lock_backups == LockBackups::Never {
         tracing::info!("the backups are not locked (lock_backups = false)");
         return Ok(());
+    }
+    if let Location::Remote(_) = context.plan.catalog {
+        return without_locks(lock_backups, resolved);
     }
     match Holder::start(&resolved.chain.dirs(), &|| context.signals.end_asked())? {
         Locking::Held(holder) => {
@@ -39,5 +43,20 @@ pub fn lock_chain(context: &mut Context<'_>, resolved: &Resolved) -> Result<(), 
     }
     // Reread it now that it cannot change: a merge may have changed it between the
     // first read and the lock.
+    Ok(resolved.chain.recheck(&resolved.instance)?)
+}
+
+/// pg_probackup's locks name processes, and a bucket has none: who deletes a backup there
+/// does not see that it is in use.
+fn without_locks(wanted: LockBackups, resolved: &Resolved) -> Result<(), SessionError> {
+    if wanted == LockBackups::Always {
+        return Err(SessionError::Locks {
+            message: "there are no locks in a bucket".to_owned(),
+        });
+    }
+    tracing::info!(
+        "the backups are not locked, because there are no locks in a bucket: do not delete or \
+         merge them while they are in use"
+    );
     Ok(resolved.chain.recheck(&resolved.instance)?)
 }

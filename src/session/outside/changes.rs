@@ -8,15 +8,17 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::control::{self, Request};
-use crate::catalog::{BackupId, BackupRef, Catalog};
+use crate::catalog::{BackupId, BackupRef, Location};
 use crate::chain::Chain;
 use crate::diff::{Binding, DiffError, DiffLock, LockHolder, inspect};
 use crate::image::{Image, ImageOptions};
 use crate::overlay::{Change, changes};
+use crate::profile::{ByteSize, StoragePlan};
 use crate::session::SessionError;
 use crate::session::hydrate::kept;
 use crate::session::place::state::State;
 use crate::session::place::{Place, canonical};
+use crate::session::source::open_catalog;
 
 /// How long an owner may take to go through its diff.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +45,11 @@ pub struct Changes {
 /// # Errors
 /// Returns [`SessionError::NoDiff`] if there is no diff, and [`SessionError::NoAnswer`]
 /// if the session does not answer; errors of the diff.
-pub fn of_target(target: &Path, diff_dir: Option<&Path>) -> Result<Changes, SessionError> {
+pub fn of_target(
+    target: &Path,
+    diff_dir: Option<&Path>,
+    storage: &StoragePlan,
+) -> Result<Changes, SessionError> {
     let place = Place::of(&canonical(target));
     if place.is_held()?
         && let Some(state) = place.state()?
@@ -52,19 +58,19 @@ pub fn of_target(target: &Path, diff_dir: Option<&Path>) -> Result<Changes, Sess
         return ask(&place, state, dir);
     }
     match diff_dir {
-        Some(dir) => of_diff(dir),
+        Some(dir) => of_diff(dir, storage),
         None => Err(SessionError::NoDiff {
             target: target.to_owned(),
         }),
     }
 }
 
-/// Returns what a diff holds.
+/// Returns what a diff holds; `storage` tells how a catalog over the network is read.
 ///
 /// # Errors
 /// Returns [`SessionError::NoAnswer`] if a session has the diff and does not
 /// answer; errors of the diff.
-pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
+pub fn of_diff(dir: &Path, storage: &StoragePlan) -> Result<Changes, SessionError> {
     // The server of a dead session does not answer, but will exit.
     let holder = DiffLock::holder(dir)?.filter(|holder| !holder.has_died());
     if let Some(holder) = holder {
@@ -79,7 +85,7 @@ pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
     }
     let reader = LockHolder::this_process(Path::new(""));
     let (binding, records) = inspect(dir, &reader)?;
-    let image = match image_of(dir, &binding) {
+    let image = match image_of(dir, &binding, storage) {
         Ok(image) => Some(image),
         Err(error) => {
             tracing::warn!(
@@ -97,6 +103,9 @@ pub fn of_diff(dir: &Path) -> Result<Changes, SessionError> {
         mounted: false,
     })
 }
+
+/// Memory for what is fetched over the network: content lists, which are read once.
+const MEMORY: ByteSize = ByteSize::megabytes(32);
 
 fn ask(place: &Place, state: State, diff_dir: PathBuf) -> Result<Changes, SessionError> {
     let changes = control::ask(place, &Request::Changes, PATIENCE);
@@ -116,11 +125,17 @@ fn ask(place: &Place, state: State, diff_dir: PathBuf) -> Result<Changes, Sessio
 
 /// Opens the image that a diff is bound to, as far as its catalog still has it, or the diff
 /// itself has kept what is needed for that.
-fn image_of(dir: &Path, binding: &Binding) -> Result<Image, SessionError> {
+fn image_of(dir: &Path, binding: &Binding, storage: &StoragePlan) -> Result<Image, SessionError> {
     if let Some((_, chain)) = kept::open(dir, binding)? {
         return Ok(Image::open(&chain, &ImageOptions::default())?);
     }
-    let instance = Catalog::open(&binding.catalog)?.instance(&binding.instance)?;
+    let location = Location::new(&binding.catalog);
+    let location = location.map_err(|error| {
+        let invalid = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+        SessionError::io("find the catalog of", dir, invalid)
+    })?;
+    let catalog = open_catalog(&location, storage, MEMORY)?;
+    let instance = catalog.instance(&binding.instance)?;
     let backups = instance.backups()?;
     let wanted = BackupRef::Id(BackupId(binding.backup.clone()));
     let chain = Chain::resolve(&instance.name, &backups, &wanted)?;

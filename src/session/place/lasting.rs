@@ -7,11 +7,12 @@ use std::hash::Hasher;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::unistd::geteuid;
 
 use super::fnv::Fnv;
+use crate::catalog::Location;
 use crate::session::SessionError;
 use crate::untrusted::{Dir, found};
 
@@ -46,12 +47,16 @@ fn homeless() -> PathBuf {
 ///
 /// # Errors
 /// If its directory cannot be created.
-pub fn job_target(command: &str, catalog: &Path, instance: &str) -> Result<PathBuf, SessionError> {
+pub fn job_target(
+    command: &str,
+    catalog: &Location,
+    instance: &str,
+) -> Result<PathBuf, SessionError> {
     const JOBS: &str = "jobs";
     let dir = lasting_root().join(JOBS);
     make(JOBS).map_err(|e| SessionError::io("create the directory for mount points", &dir, e))?;
     let mut hash = Fnv::default();
-    hash.write(catalog.as_os_str().as_bytes());
+    hash.write(catalog.name().as_os_str().as_bytes());
     hash.write(b"\0");
     hash.write(instance.as_bytes());
     Ok(dir.join(format!("{command}-{:016x}", hash.finish())))

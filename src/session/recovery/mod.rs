@@ -12,15 +12,14 @@ pub mod tablespace;
 pub mod wal_service;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-use nix::unistd::geteuid;
 
 use self::choice::timeline_of;
 use self::restore_command::{ours, program, text};
 use crate::catalog::Backup;
+use crate::catalog::Location;
 use crate::catalog::wal::{Reach, WalArchive};
 use crate::pg::Lsn;
 use crate::pg::wal::SegmentId;
@@ -28,6 +27,7 @@ use crate::profile::{Action, MomentText, Plan, RecoveryTarget, TimelineChoice};
 use crate::program::run;
 use crate::server::{Goal, OsUser, become_child};
 use crate::session::place::Place;
+use crate::session::source;
 use crate::session::steps::resolve::Resolved;
 use crate::session::{SessionError, Side};
 use holds::Holds;
@@ -47,7 +47,7 @@ pub struct Recovery {
     action: Action,
     command: Option<String>,
     prefetch: u64,
-    catalog: PathBuf,
+    catalog: Location,
     archive: WalArchive,
     backup: Backup,
     reach: Reach,
@@ -257,8 +257,9 @@ impl Recovery {
         let (socket, prefetch_dir) = (place.wal_socket(), place.prefetch_dir());
         let bytes = self.prefetch.to_string();
         let mut options = Vec::new();
-        // An unprivileged user's server runs as that user, and reads the archive itself.
-        if geteuid().is_root() {
+        // An unprivileged user's server runs as that user, and reads the archive itself, if
+        // it is on this host: it has no network.
+        if source::serves_archive(&self.catalog) {
             options.extend(["--session", text(&socket)?]);
         }
         if self.prefetch >= self.archive.segment_size().bytes() {

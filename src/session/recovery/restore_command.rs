@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::catalog::Location;
 use crate::server::settings::utf8;
 use crate::session::SessionError;
 
@@ -31,9 +32,9 @@ pub fn text(path: &Path) -> Result<&str, SessionError> {
 ///
 /// # Errors
 /// If this program's path or the catalog's is not known, or is not UTF-8.
-pub fn ours(catalog: &Path, instance: &str, options: &[&str]) -> Result<String, SessionError> {
-    let program = program()?;
-    let named = ["wal-get", "-B", text(catalog)?, "--instance", instance];
+pub fn ours(catalog: &Location, instance: &str, options: &[&str]) -> Result<String, SessionError> {
+    let (program, catalog) = (program()?, catalog.name());
+    let named = ["wal-get", "-B", text(&catalog)?, "--instance", instance];
     let words = [&[text(&program)?], &named[..], options].concat();
     let quoted: Vec<String> = words.into_iter().map(quote).collect();
     Ok(format!("{} %f %p", quoted.join(" ")))

@@ -19,13 +19,14 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -34,7 +35,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Recovery;
-use crate::catalog::store::StoreFile;
+use crate::catalog::store::{Sequential, StoreFile};
 use crate::catalog::wal::{ArchiveFiles, Description, WalArchive};
 use crate::server::OsUser;
 use crate::server::namespace::read_only_view;
@@ -43,6 +44,7 @@ use crate::session::context::Context;
 use crate::session::place::socket::{
     self, Answer, MAX_REQUEST, Service, check_peer, encode, left, read_line, timed_out,
 };
+use crate::session::source;
 use crate::session::steps::needs::ServerNeeds;
 use crate::untrusted::{Dir, Refused, path_of, refused};
 
@@ -77,11 +79,18 @@ struct Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self {
-            errno: error.raw_os_error(),
+            errno: errno(&error),
             refused: refused(&error),
             reason: error.to_string(),
         }
     }
+}
+
+/// Returns the system's number for an error; also for that of a store without the
+/// system's files, if it says that there is no file.
+fn errno(error: &io::Error) -> Option<i32> {
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    (error.raw_os_error()).or(is_missing.then_some(nix::libc::ENOENT))
 }
 
 impl From<Failure> for io::Error {
@@ -94,14 +103,14 @@ impl From<Failure> for io::Error {
     }
 }
 
-/// Serves the archive's files to root's server, whose user may not be able to open them.
+/// Serves the archive's files to a server that cannot open them itself.
 ///
 /// # Errors
 /// If the socket or the view of the archive cannot be created.
 pub fn serve_session(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<(), SessionError> {
-    let recovery = needs.recovery.as_ref();
+    let (recovery, catalog) = (needs.recovery.as_ref(), &context.plan.catalog);
     let archive = recovery
-        .filter(|_| geteuid().is_root())
+        .filter(|_| source::serves_archive(catalog))
         .and_then(Recovery::served_archive);
     let Some(archive) = archive else {
         return Ok(());
@@ -109,7 +118,8 @@ pub fn serve_session(context: &mut Context<'_>, needs: &ServerNeeds) -> Result<(
     // A server in namespaces could write through a descriptor that it gets for reading,
     // if its user may write to the file.
     let dir = archive.dir();
-    let view = needs.level.is_namespace().then(|| read_only_view(dir));
+    let is_here = needs.level.is_namespace() && catalog.directory().is_some();
+    let view = is_here.then(|| read_only_view(dir));
     let view = view.transpose();
     let view = view.map_err(|e| SessionError::io("create a read-only view of", dir, e))?;
     let (socket, run_as) = (context.progress.place().wal_socket(), needs.run_as.as_ref());
@@ -175,13 +185,30 @@ fn attend(client: &UnixStream, archive: &WalArchive, view: Option<&Path>) -> io:
         None => socket::write_all(client, &answer, deadline),
         Some(file) => match file.descriptor() {
             Some(file) => send_with(client, &answer, file, deadline),
-            None => {
-                let error = io::Error::other("the catalog's store has no files to pass on");
-                let answer = encode::<(), _>(Err(Failure::from(error)));
-                socket::write_all(client, &answer, deadline)
-            }
+            None => match spooled(file) {
+                // It took a while to fetch it.
+                Ok(copy) => send_with(client, &answer, copy.as_fd(), Instant::now() + CLIENT_TIME),
+                Err(error) => {
+                    let answer = encode::<(), _>(Err(Failure::from(error)));
+                    socket::write_all(client, &answer, deadline)
+                }
+            },
         },
     }
+}
+
+/// Copies a file that is not on this host into memory, and returns a descriptor with which
+/// it can only be read.
+fn spooled(file: Box<dyn StoreFile>) -> io::Result<OwnedFd> {
+    file.expect_sequential();
+    let copy = File::from(memfd_create(
+        "wal",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?);
+    io::copy(&mut Sequential::new(file), &mut &copy)?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(&copy, seals)?;
+    Ok(copy.into())
 }
 
 /// Sends a short answer and a file in one message.

@@ -103,7 +103,7 @@ fn binding(plan: &Plan, image: &Image, resolved: &Resolved) -> Binding {
     let chain = &resolved.chain;
     Binding {
         version: FORMAT_VERSION,
-        catalog: plan.catalog.clone(),
+        catalog: plan.catalog.name(),
         instance: plan.instance.clone(),
         system_identifier: resolved.instance.config.system_identifier,
         backup: chain.target().id.to_string(),

@@ -54,7 +54,11 @@ pub fn mount(
         undo.push("saving the diff", move || Ok(saved.sync_all()?));
     }
     let options = MountOptions {
-        threads: plan.fuse.threads().get(),
+        threads: plan
+            .fuse
+            .threads()
+            .get()
+            .max(resolved.instance.place.parallel()),
         allow_other: geteuid().is_root(),
         passthrough: overlay.passes_through(),
         ends_with_loss: plan.postgres.launch,

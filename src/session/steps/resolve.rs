@@ -1,7 +1,7 @@
 //! Finding the chain that a plan refers to.
 
 use crate::catalog::probackup::{Probackup, ProbackupError};
-use crate::catalog::{Backup, BackupRef, Catalog, Instance};
+use crate::catalog::{Backup, BackupRef, Instance, Location};
 use crate::chain::Chain;
 use crate::profile::{MetadataSource, Plan};
 
@@ -9,6 +9,7 @@ use crate::pg::{NEWEST_MAJOR, OLDEST_MAJOR};
 use crate::session::SessionError;
 use crate::session::hydrate::kept;
 use crate::session::recovery::choice::{GoOn, before_target};
+use crate::session::source::open_plan;
 
 /// What a plan's catalog, instance and backup resolve to.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub struct Resolved {
 /// # Errors
 /// If the catalog cannot be read, or if pg_probackup cannot be queried.
 pub fn all_backups(plan: &Plan) -> Result<(Instance, Vec<Backup>), SessionError> {
-    let instance = Catalog::open(&plan.catalog)?.instance(&plan.instance)?;
+    let instance = open_plan(plan)?.instance(&plan.instance)?;
     let (backups, _) = read_metadata(plan, &instance)?;
     Ok((instance, backups))
 }
@@ -50,7 +51,7 @@ pub fn resolve(plan: &Plan, go_on: GoOn<'_>) -> Result<Resolved, SessionError> {
             kept: true,
         });
     }
-    let catalog = Catalog::open(&plan.catalog)?;
+    let catalog = open_plan(plan)?;
     let instance = catalog.instance(&plan.instance)?;
     let (backups, probackup) = read_metadata(plan, &instance)?;
     let backups = match plan.backup {
@@ -79,7 +80,8 @@ fn read_metadata(
     plan: &Plan,
     instance: &Instance,
 ) -> Result<(Vec<Backup>, Option<String>), SessionError> {
-    if plan.metadata == MetadataSource::Native {
+    let is_remote = matches!(plan.catalog, Location::Remote(_));
+    if plan.metadata == MetadataSource::Native || is_remote {
         return Ok((instance.backups()?, None));
     }
     let Some(probackup) = find_probackup(plan)? else {

@@ -134,7 +134,7 @@ pub struct History {
     state_dir: Option<PathBuf>,
     /// Its file name in the history directory.
     name: String,
-    /// The catalog's canonical path.
+    /// The catalog's canonical path, or its URL.
     catalog: PathBuf,
     /// All verifications, the oldest first.
     pub entries: Vec<Entry>,
@@ -152,7 +152,9 @@ impl History {
         let mut history = Self {
             state_dir: plan.verify.state_dir.clone(),
             name: format!("{}-{system}.jsonl", instance.name),
-            catalog: (plan.catalog.canonicalize()).unwrap_or_else(|_| plan.catalog.clone()),
+            catalog: (plan.catalog.directory())
+                .and_then(|dir| dir.canonicalize().ok())
+                .unwrap_or_else(|| plan.catalog.name()),
             entries: Vec::new(),
         };
         let text = match history
