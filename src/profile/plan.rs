@@ -179,6 +179,11 @@ impl Plan {
             return Err(ProfileError::wrong("instance", reason));
         }
         self.storage.check()?;
+        let is_remote = matches!(self.catalog, Location::Remote(_));
+        if is_remote && self.metadata == MetadataSource::PgProbackup {
+            let reason = "pg_probackup cannot read a bucket; use \"native\" or \"auto\"";
+            return Err(ProfileError::wrong("metadata", reason));
+        }
         self.postgres.check()?;
         self.recovery.check()?;
         self.verify.check()?;
@@ -378,6 +383,16 @@ mod tests {
         }
         let beside = plan("/n/cat", "/n/catalog2", Some("/n/cat.diff"));
         assert!(beside.check().is_ok());
+    }
+
+    #[test]
+    fn what_a_bucket_does_not_have_is_refused() {
+        let mut plan = plan("/n/cat", "/n/mnt", None);
+        plan.catalog = "s3://backups/pg".parse().unwrap();
+        plan.check().unwrap();
+        plan.metadata = MetadataSource::PgProbackup;
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains("cannot read a bucket"), "{error}");
     }
 
     #[test]

@@ -18,9 +18,13 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::descriptors;
 use crate::server::user::OsUser;
 
-/// Removes the environment variables that would change the server's behaviour:
-/// PostgreSQL's, pbkfs's own, and those of systemd, through which the clone would
-/// report itself ready in our name.
+/// The beginnings of the names of variables that a server does not get: PostgreSQL's and
+/// pbkfs's own, which would change what it does, and the credentials with which the catalog
+/// is read, which a superuser of the clone could see.
+const KEPT_FROM_IT: [&str; 5] = ["PG", "PBKFS_", "AWS_", "GOOGLE_", "AZURE_"];
+
+/// Removes the environment variables that a server must not have, also those of systemd,
+/// through which the clone would report itself ready in our name.
 pub fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -33,7 +37,7 @@ pub fn clean_environment(command: &mut Command) {
                 | "LISTEN_FDS"
                 | "LISTEN_FDNAMES"
         );
-        if is_systemd || text.starts_with("PG") || text.starts_with("PBKFS_") {
+        if is_systemd || KEPT_FROM_IT.iter().any(|start| text.starts_with(start)) {
             command.env_remove(&name);
         }
     }

@@ -116,7 +116,7 @@ mod tests {
             counters.waited(Duration::from_micros(900));
         }
         counters.waited(Duration::from_millis(15));
-        counters.waited(Duration::from_hours(50));
+        counters.waited(Duration::from_secs(180_000));
         let traffic = counters.traffic();
         assert_eq!(traffic.waits, 100);
         assert_eq!(traffic.wait_p50, Duration::from_micros(1024));
