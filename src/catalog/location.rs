@@ -92,7 +92,7 @@ impl Location {
     /// If it is a URL that names no catalog.
     pub fn new(given: &Path) -> Result<Self, InvalidLocation> {
         match given.to_str() {
-            Some(text) if is_url(text) => text.parse(),
+            Some(text) if is_url(text) => text.parse().map(Self::Remote),
             _ => Ok(Self::Directory(given.to_owned())),
         }
     }
@@ -134,12 +134,6 @@ impl Default for Location {
     }
 }
 
-impl From<PathBuf> for Location {
-    fn from(path: PathBuf) -> Self {
-        Self::Directory(path)
-    }
-}
-
 impl From<&str> for Location {
     /// Takes the text for a path.
     fn from(path: &str) -> Self {
@@ -160,10 +154,7 @@ impl FromStr for Location {
     type Err = InvalidLocation;
 
     fn from_str(text: &str) -> Result<Self, InvalidLocation> {
-        match is_url(text) {
-            true => text.parse().map(Self::Remote),
-            false => Ok(Self::Directory(text.into())),
-        }
+        Self::new(Path::new(text))
     }
 }
 

@@ -8,14 +8,11 @@ use clap::Args;
 use crate::catalog::location::is_url;
 use crate::catalog::{BackupRef, Catalog, Location};
 use crate::cli::common::{At, ProfileArgs};
-use crate::profile::{ByteSize, Origin, Plan, Profile, StoragePlan};
+use crate::profile::{Origin, Plan, Profile, StoragePlan};
 use crate::session::{self, SessionError};
 
 /// The environment variable from which pg_probackup itself takes the catalog.
 const BACKUP_PATH: &str = "BACKUP_PATH";
-
-/// Memory for what a command that only looks fetches over the network.
-const MEMORY: ByteSize = ByteSize::megabytes(64);
 
 /// A catalog and, optionally, one of its instances.
 #[derive(Debug, Args)]
@@ -47,7 +44,7 @@ impl CatalogArgs {
     /// Opens the catalog, and returns it with the selected instance or all that it has.
     pub fn open(&self) -> Result<(Catalog, Vec<String>), SessionError> {
         let (catalog, storage, instance) = self.catalog()?;
-        let catalog = session::open_catalog(&catalog, &storage, MEMORY)?;
+        let catalog = session::open_catalog(&catalog, &storage)?;
         let names = instance.map_or_else(|| catalog.instances(), |name| Ok(vec![name]))?;
         Ok((catalog, names))
     }

@@ -7,20 +7,28 @@ use crate::catalog::{Catalog, Location};
 use crate::profile::{ByteSize, Plan, StoragePlan};
 use crate::session::SessionError;
 
+/// Memory for what a command fetches that reads everything once.
+const ONCE: ByteSize = ByteSize::megabytes(64);
+
 /// Opens a plan's catalog.
 ///
 /// # Errors
 /// If it cannot be read, or is no catalog.
 pub fn open_plan(plan: &Plan) -> Result<Catalog, SessionError> {
-    open_catalog(&plan.catalog, &plan.storage, split(plan.cache_size).0)
+    open(&plan.catalog, &plan.storage, fetched_memory(plan))
+}
+
+/// Opens a catalog to look something up in it, or to read one file.
+///
+/// # Errors
+/// If it cannot be read, or is no catalog.
+pub fn open_catalog(location: &Location, storage: &StoragePlan) -> Result<Catalog, SessionError> {
+    open(location, storage, ONCE)
 }
 
 /// Opens a catalog; one over the network keeps up to `memory` of what it has fetched. All
 /// that this process opens with the same settings share one store.
-///
-/// # Errors
-/// If it cannot be read, or is no catalog.
-pub fn open_catalog(
+fn open(
     location: &Location,
     storage: &StoragePlan,
     memory: ByteSize,
@@ -47,11 +55,17 @@ pub fn open_catalog(
     Ok(Catalog::through(location.clone(), store)?)
 }
 
-/// Divides `cache_size` between what is fetched and the page indexes, which without a
-/// network get all of it.
-pub fn split(cache_size: ByteSize) -> (ByteSize, ByteSize) {
-    let fetched = cache_size.0 / 2;
-    (ByteSize(fetched), ByteSize(cache_size.0 - fetched))
+/// Returns how much of `cache_size` is for page indexes: all of it, unless what is fetched
+/// needs a part.
+pub fn index_memory(plan: &Plan) -> ByteSize {
+    match plan.catalog {
+        Location::Directory(_) => plan.cache_size,
+        Location::Remote(_) => ByteSize(plan.cache_size.0 - fetched_memory(plan).0),
+    }
+}
+
+fn fetched_memory(plan: &Plan) -> ByteSize {
+    ByteSize(plan.cache_size.0 / 2)
 }
 
 /// Whether a session serves the archive of this catalog to its server: the server's user

@@ -13,12 +13,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, AtFlags, fadvise, statat};
 
-use super::{Entry, Store, StoreFile};
-use crate::untrusted::{Dir, Refused, Stat};
+use super::{Entry, Store, StoreFile, below, check_leads_down};
+use crate::untrusted::{Dir, Stat};
 
 /// The store of a catalog that is a directory on this host.
 #[derive(Debug)]
@@ -47,10 +47,7 @@ impl LocalStore {
 
 impl Store for LocalStore {
     fn name(&self, path: &Path) -> PathBuf {
-        match path.as_os_str().is_empty() {
-            true => self.root.clone(),
-            false => self.root.join(path),
-        }
+        below(&self.root, path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
@@ -94,10 +91,7 @@ fn followed(path: &Path) -> usize {
 
 /// Splits a path into its first components and the rest.
 fn parted(path: &Path, first: usize) -> io::Result<(PathBuf, PathBuf)> {
-    let is_name = |part: Component<'_>| matches!(part, Component::Normal(_));
-    if !path.components().all(is_name) {
-        return Err(Refused::LeadsOut.into());
-    }
+    check_leads_down(path)?;
     let parts = path.components();
     Ok((
         parts.clone().take(first).collect(),

@@ -19,7 +19,7 @@ use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::untrusted::read_limited;
@@ -134,6 +134,23 @@ pub trait StoreFile: fmt::Debug + Send + Sync {
     /// Returns a descriptor through which another process can read it, if there is one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+}
+
+/// Returns the name of a path below a root.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    match path.as_os_str().is_empty() {
+        true => root.to_owned(),
+        false => root.join(path),
+    }
+}
+
+/// Refuses a path that leads anywhere but down from the root.
+fn check_leads_down(path: &Path) -> io::Result<()> {
+    let is_name = |part: Component<'_>| matches!(part, Component::Normal(_));
+    match path.components().all(is_name) {
+        true => Ok(()),
+        false => Err(Refused::LeadsOut.into()),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::cli::exit::Code;
 use crate::cli::log;
 use crate::cli::verbosity::Verbosity;
 use crate::pg::wal::SegmentId;
-use crate::profile::{ByteSize, Profile, StoragePlan};
+use crate::profile::{Profile, StoragePlan};
 use crate::server::own_program;
 use crate::session::{self, SessionError};
 
@@ -34,9 +34,6 @@ const MISSING: u8 = 1;
 /// A failure, which stops recovery. The code is above 125, but is none that a shell
 /// uses for a program that cannot be run or was killed.
 const FAILED: u8 = 200;
-
-/// Memory for what is fetched over the network: a segment is read once.
-const MEMORY: ByteSize = ByteSize::megabytes(32);
 
 /// The location of the archive.
 #[derive(Debug, Args)]
@@ -73,7 +70,7 @@ impl ArchiveArgs {
                 Profile::load(None, &self.sets, Path::new(SYSTEM_CONFIG))?.storage()?
             }
         };
-        let catalog = session::open_catalog(&self.catalog, &storage, MEMORY)?;
+        let catalog = session::open_catalog(&self.catalog, &storage)?;
         let instance = catalog.instance(&self.instance)?;
         Ok(WalArchive::open(&instance)?)
     }

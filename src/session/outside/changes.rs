@@ -13,7 +13,7 @@ use crate::chain::Chain;
 use crate::diff::{Binding, DiffError, DiffLock, LockHolder, inspect};
 use crate::image::{Image, ImageOptions};
 use crate::overlay::{Change, changes};
-use crate::profile::{ByteSize, StoragePlan};
+use crate::profile::StoragePlan;
 use crate::session::SessionError;
 use crate::session::hydrate::kept;
 use crate::session::place::state::State;
@@ -104,9 +104,6 @@ pub fn of_diff(dir: &Path, storage: &StoragePlan) -> Result<Changes, SessionErro
     })
 }
 
-/// Memory for what is fetched over the network: content lists, which are read once.
-const MEMORY: ByteSize = ByteSize::megabytes(32);
-
 fn ask(place: &Place, state: State, diff_dir: PathBuf) -> Result<Changes, SessionError> {
     let changes = control::ask(place, &Request::Changes, PATIENCE);
     Ok(Changes {
@@ -134,7 +131,7 @@ fn image_of(dir: &Path, binding: &Binding, storage: &StoragePlan) -> Result<Imag
         let invalid = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
         SessionError::io("find the catalog of", dir, invalid)
     })?;
-    let catalog = open_catalog(&location, storage, MEMORY)?;
+    let catalog = open_catalog(&location, storage)?;
     let instance = catalog.instance(&binding.instance)?;
     let backups = instance.backups()?;
     let wanted = BackupRef::Id(BackupId(binding.backup.clone()));

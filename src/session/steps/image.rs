@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 
-use crate::catalog::Location;
 use crate::chain::Chain;
 use crate::diff::Binding;
 use crate::image::{Image, ImageOptions};
@@ -13,13 +12,9 @@ use crate::session::{SessionError, source};
 
 /// Opens the image of a chain.
 pub fn open_image(plan: &Plan, chain: &Chain) -> Result<Image, SessionError> {
-    let index_cache = match plan.catalog {
-        Location::Directory(_) => plan.cache_size,
-        Location::Remote(_) => source::split(plan.cache_size).1,
-    };
     let options = ImageOptions {
         verify_checksums: plan.verify_checksums,
-        index_cache_bytes: usize::try_from(index_cache.0).unwrap_or(usize::MAX),
+        index_cache_bytes: usize::try_from(source::index_memory(plan).0).unwrap_or(usize::MAX),
     };
     Ok(Image::open(chain, &options)?)
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 /// Why a request to a remote catalog failed, after all attempts. It reaches callers of a
-/// store inside an [`io::Error`] ([`fault_of`]).
+/// store inside an [`io::Error`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// There is nothing of that name.
@@ -44,10 +44,4 @@ impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         Self::new(fault.kind(), fault)
     }
-}
-
-/// Returns the fault that a store's error stands for, if its catalog is remote.
-#[must_use]
-pub fn fault_of(error: &io::Error) -> Option<&Fault> {
-    error.get_ref()?.downcast_ref()
 }

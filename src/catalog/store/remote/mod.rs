@@ -25,6 +25,6 @@ mod source;
 mod store;
 
 pub use counters::Traffic;
-pub use fault::{Fault, fault_of};
+pub use fault::Fault;
 pub use options::{CacheOptions, RemoteOptions};
 pub use store::RemoteStore;

@@ -4,22 +4,22 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::counters::{Counters, Traffic};
-use super::disk::{Disk, Pieces};
+use super::disk::{Disk, PIECE, Pieces};
 use super::fault::Fault;
 use super::file::RemoteFile;
 use super::object::{Object, Objects, is_pinned};
 use super::options::RemoteOptions;
-use super::parts::{Flight, PIECE, Parts, Pilot, locked};
+use super::parts::{Flight, Parts, Pilot};
 use super::requests::Requests;
 use super::source::{Bucket, Fetched, Source, Version, Wish};
 use crate::catalog::location::Address;
-use crate::catalog::store::{Entry, Store, StoreFile};
+use crate::catalog::store::{Entry, Store, StoreFile, below, check_leads_down};
 use crate::untrusted::Refused;
 
 /// Threads of the runtime. They only pass on what arrives.
@@ -169,10 +169,10 @@ impl Shared {
         let end = wanted.end.max(start + 1).min(most);
         let end = end.checked_next_multiple_of(PIECE).unwrap_or(end);
         let mut known = self.known(path, start).await;
-        let mut _lock = None;
+        let mut _turn = None;
         if let (None, Some(disk)) = (&known, &self.disk) {
             // Another process may be about to find out the same.
-            _lock = locked(|| disk.lock_file(path)).await;
+            _turn = Some(disk.turn_of_file(path).await);
             known = self.known(path, start).await;
         }
         let wish = match &known {
@@ -255,11 +255,7 @@ impl Shared {
 
 impl Store for RemoteStore {
     fn name(&self, path: &Path) -> PathBuf {
-        let root = PathBuf::from(self.address.to_string());
-        match path.as_os_str().is_empty() {
-            true => root,
-            false => root.join(path),
-        }
+        below(Path::new(&self.address.to_string()), path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
@@ -311,10 +307,7 @@ impl Drop for RemoteStore {
 
 /// Returns a path that leads down from the root as text.
 fn text(path: &Path) -> io::Result<&str> {
-    let is_name = |part: Component<'_>| matches!(part, Component::Normal(_));
-    if !path.components().all(is_name) {
-        return Err(Refused::LeadsOut.into());
-    }
+    check_leads_down(path)?;
     let unknown = || Fault::Refused("the name is not UTF-8".to_owned()).into();
     path.to_str().ok_or_else(unknown)
 }

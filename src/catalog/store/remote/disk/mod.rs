@@ -11,20 +11,20 @@
 
 mod evict;
 mod key;
+mod lock;
 mod shelf;
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
-
 use self::key::Key;
+pub use self::shelf::PIECE;
 use self::shelf::{PIECES, Shelf};
 use super::options::CacheOptions;
 use super::source::Version;
@@ -125,70 +125,36 @@ impl Disk {
 
     /// Reads pieces, as far as they are there.
     pub fn read(&self, pieces: Pieces<'_>, wanted: Range<u32>) -> Vec<Option<Vec<u8>>> {
-        let mut shelf: Option<(u32, Option<Shelf>)> = None;
-        let read = |piece: u32| {
-            let number = piece / PIECES;
-            let (_, open) = match shelf.take().filter(|(at, _)| *at == number) {
-                Some(open) => shelf.insert(open),
-                None => shelf.insert((number, self.shelf(pieces, number))),
-            };
-            open.as_ref()?.read(piece)
+        let of_shelf = |(number, wanted): (u32, Range<u32>)| {
+            let shelf = self.shelf(pieces, number);
+            wanted.map(move |piece| shelf.as_ref()?.read(piece))
         };
-        wanted.map(read).collect()
+        by_shelf(wanted).flat_map(of_shelf).collect()
     }
 
-    /// Writes a piece.
-    pub fn write(&self, pieces: Pieces<'_>, piece: u32, bytes: &[u8]) {
-        let key = self.key_of_part(pieces, piece / PIECES);
-        let (dir, name) = key.names();
-        let done = self.attempt(|| {
-            let parts = self.dir.dir(PARTS)?.dir_or_new(dir, 0o700)?;
-            let file = parts.open_or_create(name, 0o600)?;
-            let shelf = match Shelf::open(file.try_clone()?, key) {
-                Some(shelf) => shelf,
-                None => Shelf::begin(file, key)?,
-            };
-            shelf.write(piece, bytes)
-        });
-        if done {
-            self.written
-                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    /// Writes consecutive pieces.
+    pub fn write(&self, pieces: Pieces<'_>, first: u32, content: &[Arc<[u8]>]) {
+        let mut content = content.iter();
+        let count = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        for (number, wanted) in by_shelf(first..first.saturating_add(count)) {
+            self.attempt(|| {
+                let shelf = self.shelf_or_new(pieces, number)?;
+                for (piece, bytes) in wanted.zip(&mut content) {
+                    shelf.write(piece, bytes)?;
+                    self.written
+                        .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                }
+                Ok(())
+            });
         }
     }
 
     /// Forgets pieces, so that they are fetched again.
     pub fn forget(&self, pieces: Pieces<'_>, wanted: Range<u32>) {
-        for piece in wanted {
-            if let Some(shelf) = self.shelf(pieces, piece / PIECES) {
-                shelf.forget(piece);
+        for (number, wanted) in by_shelf(wanted) {
+            if let Some(shelf) = self.shelf(pieces, number) {
+                wanted.for_each(|piece| shelf.forget(piece));
             }
-        }
-    }
-
-    /// Locks a shelf against other processes that are about to fetch one of its pieces, if
-    /// none has. The lock ends with the file that is returned.
-    pub fn lock_piece(&self, pieces: Pieces<'_>, piece: u32) -> io::Result<Option<File>> {
-        self.lock(self.key_of_part(pieces, piece / PIECES))
-    }
-
-    /// Does the same for what is known of a file.
-    pub fn lock_file(&self, path: &str) -> io::Result<Option<File>> {
-        self.lock(self.key_of_file(path))
-    }
-
-    fn lock(&self, key: Key) -> io::Result<Option<File>> {
-        let file = self.dir.file_to_write(MARK)?;
-        let place = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: key.number(),
-            l_len: 1,
-            l_pid: 0,
-        };
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&place)) {
-            Ok(_) => Ok(Some(file)),
-            Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(None),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -217,6 +183,17 @@ impl Disk {
         Shelf::open(file, key)
     }
 
+    fn shelf_or_new(&self, pieces: Pieces<'_>, number: u32) -> io::Result<Shelf> {
+        let key = self.key_of_part(pieces, number);
+        let (dir, name) = key.names();
+        let parts = self.dir.dir(PARTS)?.dir_or_new(dir, 0o700)?;
+        let file = parts.open_or_create(name, 0o600)?;
+        match Shelf::open(file.try_clone()?, key) {
+            Some(shelf) => Ok(shelf),
+            None => Shelf::begin(file, key),
+        }
+    }
+
     fn key_of_part(&self, pieces: Pieces<'_>, number: u32) -> Key {
         Key::of(&[
             b"part",
@@ -232,16 +209,39 @@ impl Disk {
     }
 
     /// Does something that may fail without harm. The first failure is told.
-    fn attempt(&self, work: impl FnOnce() -> io::Result<()>) -> bool {
-        let Err(error) = work() else {
-            return true;
-        };
-        if !self.told.swap(true, Ordering::Relaxed) {
+    fn attempt(&self, work: impl FnOnce() -> io::Result<()>) {
+        if let Err(error) = work()
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
                 "the cache {} cannot be written, so what is read is fetched each time: {error}",
                 value(self.dir.path())
             );
         }
-        false
+    }
+}
+
+/// Divides pieces by the shelves that they belong to, each with its number.
+fn by_shelf(pieces: Range<u32>) -> impl Iterator<Item = (u32, Range<u32>)> {
+    let mut at = pieces.start;
+    std::iter::from_fn(move || {
+        let number = at / PIECES;
+        let end = (number + 1).saturating_mul(PIECES).min(pieces.end);
+        let of_shelf = at..end;
+        at = end;
+        (!of_shelf.is_empty()).then_some((number, of_shelf))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_divided_by_their_shelves() {
+        let divided = |pieces| by_shelf(pieces).collect::<Vec<_>>();
+        assert_eq!(divided(3..3), []);
+        assert_eq!(divided(3..16), [(0, 3..16)]);
+        assert_eq!(divided(15..34), [(0, 15..16), (1, 16..32), (2, 32..34)]);
     }
 }

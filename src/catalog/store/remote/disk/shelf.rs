@@ -18,7 +18,7 @@ use super::key::Key;
 pub const PIECES: u32 = 16;
 
 /// The size of a piece in bytes.
-const PIECE: u64 = 64 << 10;
+pub const PIECE: u64 = 64 << 10;
 
 const MAGIC: &[u8; 8] = b"pbkfs-1\n";
 const ENTRIES: u64 = 64;

@@ -10,25 +10,21 @@ mod flight;
 mod run;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
 
 pub(super) use ahead::Readers;
 pub(super) use flight::{Flight, Pilot};
-pub(super) use run::PIECE;
 use run::{Held, Key, Run, piece_of};
 
 use super::counters::Counters;
-use super::disk::Disk;
+use super::disk::{Disk, PIECE};
 use super::fault::Fault;
 use super::object::Object;
 use super::options::RemoteOptions;
@@ -36,8 +32,8 @@ use super::requests::Requests;
 use super::source::{Fetched, Wish};
 use crate::cache::Cache;
 
-/// The longest pause between two looks at what another process fetches.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// What is on its way, by piece.
+type Flights = HashMap<Key, Arc<Flight<Arc<Run>>>>;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -47,7 +43,7 @@ pub(super) struct Parts {
     runtime: Handle,
     pieces: Cache<Key, [u8]>,
     disk: Option<Arc<Disk>>,
-    flights: Mutex<HashMap<Key, Arc<Flight<Arc<Run>>>>>,
+    flights: Mutex<Flights>,
     /// How many requests for what nobody waits for yet may be made at a time.
     ahead: Arc<Semaphore>,
     /// The number of pieces in a Part.
@@ -239,7 +235,7 @@ impl Parts {
             return Ok(found);
         }
         // Another process may be fetching the same. Whoever comes second finds it on disk.
-        let _lock = locked(|| disk.lock_piece(object.on_disk(), run.start)).await;
+        let _turn = disk.turn_of_piece(object.on_disk(), run.start).await;
         if let Some(found) = self.look(disk, object, run.clone()).await {
             return Ok(found);
         }
@@ -270,9 +266,7 @@ impl Parts {
         };
         let (object, run) = (Arc::clone(object), Arc::clone(run));
         let write = move || {
-            for (piece, bytes) in (run.first..).zip(&run.pieces) {
-                disk.write(object.on_disk(), piece, bytes);
-            }
+            disk.write(object.on_disk(), run.first, &run.pieces);
             disk.tidy();
         };
         // It cannot fail in a way that matters.
@@ -299,22 +293,6 @@ impl Parts {
     /// Locks the flights. Nothing panics half-way while they are locked.
     fn lock(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-type Flights = HashMap<Key, Arc<Flight<Arc<Run>>>>;
-
-/// Waits for a lock of the cache: until no other process fetches what this one is about
-/// to. If that cannot be found out, both fetch it.
-pub(super) async fn locked(lock: impl Fn() -> io::Result<Option<File>>) -> Option<File> {
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match lock() {
-            Ok(None) => sleep(pause).await,
-            Ok(held) => return held,
-            Err(_) => return None,
-        }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

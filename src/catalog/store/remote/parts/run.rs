@@ -5,12 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::flight::Flight;
-use crate::catalog::store::remote::disk::Pieces;
+use crate::catalog::store::remote::disk::{PIECE, Pieces};
 use crate::catalog::store::remote::fault::Fault;
 use crate::catalog::store::remote::object::Object;
-
-/// The size of a piece in bytes.
-pub const PIECE: u64 = 64 << 10;
 
 /// Names a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
